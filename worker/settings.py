@@ -1,0 +1,115 @@
+"""Django settings of a deployment, from the environment.
+
+Required: DATABASE_URL, and SECRET_KEY unless DEBUG=1. Workers and a server that enqueues need REDIS_URL.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from morango.constants import settings as morango_defaults
+
+from worker import environment
+
+DEBUG = environment.flag("DEBUG")
+SECRET_KEY = (
+    "for-development-only"
+    if DEBUG and not os.environ.get("SECRET_KEY")
+    else environment.required("SECRET_KEY", "Set it to a long random text, or DEBUG=1 for development.")
+)
+ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "mptt",
+    "morango",
+    "morango_celery",
+    "worker.school",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+ROOT_URLCONF = "worker.urls"
+WSGI_APPLICATION = "worker.wsgi.application"
+STATIC_URL = "/static/"
+STATIC_ROOT = os.environ.get("STATIC_ROOT") or str(Path.cwd() / "static")
+AUTH_USER_MODEL = "school.Account"
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+DATABASES = {"default": environment.database()}
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": os.environ.get("LOG_LEVEL", "INFO").upper()},
+}
+
+# Morango and this package
+MORANGO_DESERIALIZE_OPERATIONS = (
+    "morango_celery.operations:DeserializeOperation",
+    *morango_defaults.MORANGO_DESERIALIZE_OPERATIONS,
+)
+MORANGO_CELERY = {
+    "MODE": os.environ.get("MORANGO_CELERY_MODE") or "await",
+    "BATCH_SIZE_RECORDS": environment.whole_number("MORANGO_CELERY_BATCH_SIZE_RECORDS", default=1000),
+}
+
+# Celery. Without REDIS_URL the broker's host is a name that can't exist and says what is missing: a
+# server that never enqueues needs none.
+REDIS_URL = os.environ.get("REDIS_URL", "").strip()
+CELERY_BROKER_URL = REDIS_URL or "redis://redis_url-is-not-set.invalid:6379/0"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # Redis hands a message out again after this long without an acknowledgement; must exceed
+    # the time limit of a task, or it runs twice at once.
+    "visibility_timeout": 600,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+}
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_TASK_SOFT_TIME_LIMIT = 270
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_TRACK_STARTED = True
+CELERY_TASK_SEND_SENT_EVENT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SEND_TASK_EVENTS = True
+# With REMAP_SIGTERM=SIGQUIT: a task that isn't done this long after SIGTERM goes back to the queue.
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+# A database connection serves this many tasks; one a task costs a quarter of the throughput.
+CELERY_DB_REUSE_MAX = 500
