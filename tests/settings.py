@@ -5,4 +5,4 @@ import os
 os.environ.setdefault("DATABASE_URL", "sqlite://")
 os.environ.setdefault("SECRET_KEY", "for-tools-only")
 
-from worker.settings import *  # noqa: E402, F403
+from worker.settings import *  # noqa: F403

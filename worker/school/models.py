@@ -92,6 +92,8 @@ class Learner(SchoolModel):
                 code="wrong_school",
                 params={"learner": self.school_id, "unit": self.unit.school_id},
             )
+        if kwargs.get("update_fields") is not None:
+            kwargs["update_fields"] = {*kwargs["update_fields"], "search_name"}
         super().save(*args, **kwargs)
 
     def __str__(self) -> str:

@@ -1,0 +1,213 @@
+"""Where the tests' servers come from, and which database the tests run on.
+
+``--database=postgresql`` (the default) or ``--database=sqlite`` chooses for the whole process, because
+Morango binds its SQL dialect when it is imported. The servers' addresses are fixed before Django reads
+its settings; the servers themselves start when the first test wants them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import django
+import pytest
+from redis import Redis
+
+from tests.processes import LoggedProcess
+from worker import services
+
+NEEDS_POSTGRESQL = "needs_postgresql"
+_PROCESS_FIXTURES = {"celery_worker_process"}
+
+_redis_port = pytest.StashKey[int | None]()
+_postgres_port = pytest.StashKey[int | None]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=["postgresql", "sqlite"],
+        default="postgresql",
+        help="the database that this run's tests use (default: postgresql)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the addresses: DATABASE_URL and REDIS_URL if they fit, else ports for servers of our own."""
+    config.addinivalue_line(
+        "markers", f"{NEEDS_POSTGRESQL}: the test means nothing on SQLite and is left out there"
+    )
+    given_database = os.environ.get("DATABASE_URL", "")
+    config.stash[_postgres_port] = None
+    if config.getoption("database") == "sqlite":
+        os.environ["DATABASE_URL"] = "sqlite://"  # the test database is a file: see below
+    elif not given_database.startswith("postgres"):
+        port = config.stash[_postgres_port] = services.free_port()
+        os.environ["DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    config.stash[_redis_port] = None
+    if not os.environ.get("REDIS_URL"):
+        port = config.stash[_redis_port] = services.free_port()
+        os.environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    os.environ.setdefault("SECRET_KEY", "for-tests-only")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "worker.settings"
+    django.setup()  # before test modules import models
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("database") != "sqlite":
+        return
+    left_out = [item for item in items if _is_for_postgresql(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not _is_for_postgresql(item)]
+
+
+def _is_for_postgresql(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return item.get_closest_marker(NEEDS_POSTGRESQL) is not None or not _PROCESS_FIXTURES.isdisjoint(fixtures)
+
+
+def _unavailable(error: services.ServiceError) -> NoReturn:
+    """A machine without the servers runs what it can; CI must not pass that way."""
+    if os.environ.get("CI"):
+        pytest.fail(str(error), pytrace=False)
+    pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Called by pytest-django before it creates the test database: the place to start PostgreSQL."""
+    from django.db import connection
+
+    with contextlib.ExitStack() as stack:
+        if connection.vendor == "sqlite":
+            # A file, so that threads and processes see the same database.
+            connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("db") / "test.sqlite3")
+        elif port := pytestconfig.stash[_postgres_port]:
+            try:
+                stack.enter_context(services.start_postgres(port=port))
+            except services.ServiceError as error:
+                _unavailable(error)
+        yield
+
+
+@pytest.fixture(scope="session")
+def _redis_server(pytestconfig: pytest.Config) -> Iterator[str]:
+    with contextlib.ExitStack() as stack:
+        if port := pytestconfig.stash[_redis_port]:
+            try:
+                yield stack.enter_context(services.start_redis(port=port))
+            except services.ServiceError as error:
+                _unavailable(error)
+            return
+        url = os.environ["REDIS_URL"]
+        with Redis.from_url(url) as client:
+            if client.dbsize():
+                pytest.fail(
+                    f"The tests empty the database that REDIS_URL names, and this one has keys: {url}",
+                    pytrace=False,
+                )
+        yield url
+
+
+@pytest.fixture
+def redis_url(_redis_server: str) -> str:
+    """A Redis without any key, also the broker of the Celery application in this process."""
+    with Redis.from_url(_redis_server) as client:
+        client.flushdb()
+    return _redis_server
+
+
+@pytest.fixture
+def database_url(transactional_db: None) -> str:
+    """The test database as a DATABASE_URL, for other processes."""
+    from django.db import connection
+
+    settings = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{settings['NAME']}"
+    login = settings["USER"] + (f":{settings['PASSWORD']}" if settings["PASSWORD"] else "")
+    return f"postgresql://{login}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
+
+
+class StartWorker(Protocol):
+    def __call__(self, concurrency: int = 2, **environment: str) -> LoggedProcess: ...
+
+
+@pytest.fixture
+def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
+    """A function that starts a real worker with prefork on the test database, and waits until it is ready.
+
+    Its keyword arguments are further environment variables. The workers end with the test.
+    """
+    started: list[LoggedProcess] = []
+
+    def start(concurrency: int = 2, **environment: str) -> LoggedProcess:
+        number = len(started) + 1
+        process = LoggedProcess(
+            [
+                *("celery", "-A", "worker", "worker", "--loglevel=INFO", f"--hostname=test{number}@%h"),
+                *(f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"),
+            ],
+            tmp_path / f"worker{number}.log",
+            {
+                "DATABASE_URL": database_url,
+                "REDIS_URL": redis_url,
+                "REMAP_SIGTERM": "SIGQUIT",  # as deployed: finish or give back the running task
+                **environment,
+            },
+        )
+        started.append(process)
+        process.wait_for_log(" ready.")
+        return process
+
+    with _stopping(started):
+        yield start
+
+
+class StartServer(Protocol):
+    def __call__(self, **environment: str) -> str: ...
+
+
+@pytest.fixture
+def live_http_server(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[StartServer]:
+    """A function that starts a real HTTP server on the test database and returns its URL without slash.
+
+    Its keyword arguments are further environment variables (``MORANGO_CELERY_MODE="detach"``).
+    """
+    started: list[LoggedProcess] = []
+
+    def start(**environment: str) -> str:
+        port = services.free_port()
+        process = LoggedProcess(
+            ["worker", "runserver", "--noreload", f"127.0.0.1:{port}"],
+            tmp_path / f"server{len(started) + 1}.log",
+            {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **environment},
+        )
+        started.append(process)
+        process.wait_until(lambda: _listens(port), "listening")
+        return f"http://127.0.0.1:{port}"
+
+    with _stopping(started):
+        yield start
+
+
+@contextlib.contextmanager
+def _stopping(processes: list[LoggedProcess]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.stop()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

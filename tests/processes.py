@@ -1,0 +1,75 @@
+"""Real processes for tests: started in a group of their own, logged to a file, ended with their group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+class LoggedProcess:
+    """A running ``python -m ...`` whose output (both streams) goes to `log_path`."""
+
+    def __init__(self, arguments: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> None:
+        """
+        :param environment: is merged over this process's environment
+        """
+        self.log_path = log_path
+        with log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Also the id of its process group."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_until(self, happened: Callable[[], bool], what: str, timeout_seconds: float = 20) -> None:
+        """Fail, with the log, when the process ends first or it takes too long."""
+        deadline = time.monotonic() + timeout_seconds
+        while not happened():
+            if not self.is_running:
+                raise AssertionError(
+                    f"ended with status {self._process.returncode} before {what}:\n{self.log()}"
+                )
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not {what} after {timeout_seconds} s:\n{self.log()}")
+            time.sleep(0.02)
+
+    def wait_for_log(self, text: str, timeout_seconds: float = 20) -> None:
+        self.wait_until(lambda: text in self.log(), f"logged {text!r}", timeout_seconds)
+
+    def kill(self) -> None:
+        """SIGKILL for the process and its children, as when a container dies."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+    def stop(self, timeout_seconds: float = 10) -> None:
+        """SIGTERM, then SIGKILL for whatever is left of the group."""
+        if self.is_running:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_seconds)
+        self.kill()
