@@ -1,0 +1,81 @@
+# `make` lists the targets. All of them build their environment in .venv by themselves.
+
+N ?= 20000
+VENV := .venv
+BIN := $(VENV)/bin
+# Named after the locked versions: built again only when these change.
+STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-postgresql test-sqlite coverage check format services worker server lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Build the environment in .venv (PYTHON=... chooses the interpreter)
+
+# A version manager may leave a python3.11 on PATH that doesn't run: try before choosing.
+$(STAMP):
+	@set -e; chosen=""; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3); do \
+		if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+		then chosen="$$python"; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+		echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi; \
+	echo "Building $(VENV) with $$("$$chosen" --version), once; half a minute or so"; \
+	"$$chosen" -m venv --clear $(VENV); \
+	export PIP_DISABLE_PIP_VERSION_CHECK=1; \
+	$(BIN)/python -m pip install -qq --no-deps --require-hashes -r requirements.lock; \
+	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .; \
+	touch $@
+
+demo: venv ## Sync N=20000 records between two instances and deserialize them with workers
+	$(BIN)/python -m worker.demo --records $(N)
+
+test: test-postgresql test-sqlite ## Run all tests, on PostgreSQL and on SQLite (ARGS=... goes to pytest)
+
+test-postgresql: venv ## Run the tests on PostgreSQL
+	$(PYTEST) --database=postgresql $(ARGS)
+
+test-sqlite: venv ## Run the tests on SQLite, but for those that need PostgreSQL
+	$(PYTEST) --database=sqlite $(ARGS)
+
+coverage: venv ## Measure what the tests on both databases cover
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q --database=postgresql
+	$(BIN)/coverage run --append -m pytest -q --database=sqlite
+	$(BIN)/coverage report
+
+check: venv ## Lint, formatting, types, import contracts, missing migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m worker makemigrations --check --dry-run --settings tests.settings
+
+format: venv ## Format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+services: venv ## Start Redis and PostgreSQL until Ctrl-C, and print what to export
+	@$(BIN)/python -m worker.services
+
+worker: venv ## Start a worker (needs DATABASE_URL, REDIS_URL, SECRET_KEY or DEBUG=1)
+	REMAP_SIGTERM=SIGQUIT $(BIN)/celery -A worker worker --loglevel=INFO
+
+server: venv ## Migrate and start a sync server for development (needs the same)
+	$(BIN)/python -m worker migrate
+	$(BIN)/python -m worker runserver
+
+lock: venv ## Write requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
+		--no-header --quiet --output-file requirements.lock pyproject.toml
+
+clean: ## Remove the environment and what tools leave behind
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache \
+		.pytest_cache .ruff_cache
+	find morango_celery worker tests -name __pycache__ -type d -prune -exec rm -rf {} +
