@@ -1,0 +1,37 @@
+"""Deserialize Morango's Store in Celery workers, with Morango's own results.
+
+Importable before ``django.setup()``: the names below are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from morango_celery.api import deserialize, deserialize_from_store, recover_runs
+    from morango_celery.deserialize import DeserializeTask, StoreModelSource
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "deserialize": "morango_celery.api",
+    "deserialize_from_store": "morango_celery.api",
+    "recover_runs": "morango_celery.api",
+    "DeserializeTask": "morango_celery.deserialize",
+    "StoreModelSource": "morango_celery.deserialize",
+}
+
+__all__ = [
+    "DeserializeTask",
+    "StoreModelSource",
+    "deserialize",
+    "deserialize_from_store",
+    "recover_runs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

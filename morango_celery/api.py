@@ -1,0 +1,129 @@
+"""The Python door: start a run, wait for it, or carry it out in this process."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterable
+
+from django.db import transaction
+from morango.models.certificates import Filter
+
+from morango_celery.conf import require_valid, settings
+from morango_celery.deserialize.filters import parse_filter
+from morango_celery.errors import RunFailedError, TransientError, UnknownProfileError
+from morango_celery.models import Run
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.producer import create_run
+from morango_celery.runs.recovery import recover
+from morango_celery.tasks import CeleryDispatch
+from morango_celery.upstream import profiles, uses_postgresql
+
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+def deserialize(
+    profile: str,
+    sync_filter: Filter | str | Iterable[str] | None = None,
+    *,
+    skip_erroring: bool = False,
+    wait: bool | float = False,
+    in_process: bool | None = None,
+    on_progress: Callable[[Run], None] | None = None,
+) -> Run:
+    """Deserialize a profile's dirty Store records, after merging local edits into the Store.
+
+    :param sync_filter: partition prefixes; None for the whole profile
+    :param skip_erroring: leave out records that are in error already
+    :param wait: True until the run has ended, or so many seconds at most
+    :param in_process: without Celery; None as the setting IN_PROCESS says
+    :param on_progress: called with the run now and then, while it is waited for or carried out here
+    :returns: the ledger's row; counts are final only if it has ended
+    :raises UnknownProfileError, InvalidFilterError, InvalidSettingError: nothing was done
+    :raises RunFailedError: waited for, and could not be completed; records in error don't count
+    :raises TransientError: `wait` seconds have passed; the run goes on
+    When the broker can't be reached the run waits in the ledger for `recover_runs`.
+    """
+    run = _new_run(profile, parse_filter(sync_filter), skip_erroring, serialize_first=True)
+    if runs_in_process(in_process):
+        return run_in_process(run, on_progress)
+    transaction.on_commit(lambda: CeleryDispatch().start(run))
+    if wait is False:
+        return run
+    return wait_for(run, None if wait is True else wait, on_progress)
+
+
+def deserialize_from_store(
+    profile: str, skip_erroring: bool = False, filter: Filter | None = None
+) -> Run:
+    """A replacement for ``morango.sync.operations._deserialize_from_store``, in this process.
+
+    Like Morango's it merges no local edits first, and it works inside an open transaction.
+
+    :raises UnknownProfileError: no app has syncable models of this profile
+    """
+    return run_in_process(_new_run(profile, filter, skip_erroring, serialize_first=False))
+
+
+def recover_runs(*, everything: bool = False) -> int:
+    """Send again what no worker finished in time; see `morango_celery.runs.recovery.recover`."""
+    return recover(CeleryDispatch(), everything=everything)
+
+
+def wait_for(
+    run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None
+) -> Run:
+    """Wait until a run has ended.
+
+    :param seconds: at most; None for as long as it takes
+    :param on_progress: called with the run at each look
+    :raises RunFailedError: it could not be completed
+    :raises TransientError: the time is up
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    pause = 0.02
+    while True:
+        run.refresh_from_db()
+        if on_progress is not None:
+            on_progress(run)
+        if run.state == Run.State.FAILED:
+            raise RunFailedError(f"Run {run.pk} could not go on: {run.error}")
+        if run.is_finished:
+            return run
+        if deadline is not None and time.monotonic() > deadline:
+            raise TransientError(
+                f"Run {run.pk} has not ended after {seconds} s (it is {run.state}, "
+                f"{run.open_batches} batches open). It goes on; see that a worker is running."
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+
+def runs_in_process(in_process: bool | None = None) -> bool:
+    """Whether a run is carried out here, as asked for, as configured, or as the database needs."""
+    for choice in (in_process, settings.IN_PROCESS):
+        if choice is not None:
+            return choice
+    return not uses_postgresql()
+
+
+def _new_run(profile: str, sync_filter: Filter | None, skip_erroring: bool, *, serialize_first: bool) -> Run:
+    require_valid()
+    require_profile(profile)
+    return create_run(
+        profile,
+        sync_filter,
+        skip_erroring=skip_erroring,
+        serialize_first=serialize_first,
+        handed_over=True,
+    )
+
+
+def require_profile(profile: str) -> None:
+    """:raises UnknownProfileError: no app has syncable models of this profile"""
+    known = profiles()
+    if profile in known:
+        return
+    close = difflib.get_close_matches(profile, known, n=1) if isinstance(profile, str) else []
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."
+    raise UnknownProfileError(f"No installed app has syncable models of the profile {profile!r}. {hint}")

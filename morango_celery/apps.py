@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class MorangoCeleryConfig(AppConfig):
+    name = "morango_celery"
+    verbose_name = "Morango Celery"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from morango_celery import checks  # noqa: F401  (registers itself)

@@ -1,0 +1,103 @@
+"""The settings: one dict ``MORANGO_CELERY`` in Django's settings, read live, with defaults here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from django.conf import settings as django_settings
+
+from morango_celery.errors import InvalidSettingError
+
+AWAIT: Literal["await"] = "await"
+DETACH: Literal["detach"] = "detach"
+
+
+class _Settings:
+    """Each attribute is a key of ``MORANGO_CELERY``; its value here is the default."""
+
+    MODE: str = AWAIT
+    """``await``: a sync's deserializing stage completes with its run. ``detach``: at once."""
+
+    BATCH_SIZE_RECORDS: int = 1000
+    """How many records one Celery task deserializes at most."""
+
+    IN_PROCESS: bool | None = None
+    """Run syncs in the process that received them. None: only on SQLite, which has one writer."""
+
+    SAVE_EACH: tuple[str, ...] = ()
+    """Labels (``app.Model``) of models whose ``save()`` must see each row in the database."""
+
+    SYNCHRONOUS_COMMIT: bool = True
+    """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
+
+    RESEND_AFTER_SECONDS: int = 900
+    """Recovery sends a batch again when nothing was heard of it for this long."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattribute__(name)
+        return _configured().get(name, super().__getattribute__(name))
+
+
+def _configured() -> Mapping[str, Any]:
+    configured = getattr(django_settings, "MORANGO_CELERY", {})
+    if not isinstance(configured, Mapping):
+        raise InvalidSettingError(
+            f"MORANGO_CELERY must be a dict of settings, not {type(configured).__name__}."
+        )
+    return configured
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "MODE": (lambda value: value in (AWAIT, DETACH), 'must be "await" or "detach"'),
+    "BATCH_SIZE_RECORDS": (
+        lambda value: _positive(value) and value <= 50_000,
+        "must be a whole number of records from 1 to 50000",
+    ),
+    "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
+    "SAVE_EACH": (
+        lambda value: isinstance(value, list | tuple)
+        and all(isinstance(label, str) and label.count(".") == 1 for label in value),
+        'must be a list of model labels such as "school.Learner"',
+    ),
+    "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
+    "RESEND_AFTER_SECONDS": (_positive, "must be a whole number of seconds above 0"),
+}
+
+
+def problems() -> list[str]:
+    """What is wrong with ``settings.MORANGO_CELERY``, a sentence each; empty when all is well."""
+    try:
+        configured = _configured()
+    except InvalidSettingError as error:
+        return [str(error)]
+    found = []
+    for key, value in configured.items():
+        if key not in _RULES:
+            close = difflib.get_close_matches(str(key), _RULES, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" Known keys: {', '.join(_RULES)}."
+            found.append(f"MORANGO_CELERY has an unknown key {key!r}.{hint}")
+            continue
+        valid, rule = _RULES[key]
+        if not valid(value):
+            found.append(f"MORANGO_CELERY[{key!r}] {rule}, not {value!r}.")
+    return found
+
+
+def require_valid() -> None:
+    """Refuse to work on nonsense: system checks don't run in every process.
+
+    :raises InvalidSettingError: names every wrong key
+    """
+    found = problems()
+    if found:
+        raise InvalidSettingError(" ".join(found))
+
+
+settings = _Settings()

@@ -1,0 +1,218 @@
+"""The per-batch foreign key cache: what records refer to, looked up once per target table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import connection
+from django.db.models import ForeignKey, Model
+from morango.models.certificates import Filter
+from morango.models.core import DeletedModels, HardDeletedModels, Store, SyncableModel
+
+from morango_celery.deserialize.task import DeserializeTask, Outcome
+from morango_celery.deserialize.traits import traits_of
+
+_Target = tuple[type[Model], str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What the Store says about a record that others refer to."""
+
+    deleted: bool
+    hard_deleted: bool
+    dirty: bool
+    in_error: bool
+    partition: str
+    model_name: str
+
+    @property
+    def is_deleted(self) -> bool:
+        return self.deleted or self.hard_deleted
+
+
+class ForeignKeyCache:
+    """Answers, for the records of one batch, whether what they refer to is there.
+
+    Loading costs one query per target table for the app rows and one for the Store rows, whatever
+    the number of records. Lives as long as the batch's transaction, and no longer.
+    """
+
+    def __init__(self, profile: str, sync_filter: Filter | None = None, skip_erroring: bool = False) -> None:
+        self.profile = profile
+        self.sync_filter = sync_filter
+        self.skip_erroring = skip_erroring
+        self.carriers: dict[str, DeserializeTask] = {}
+        """All carriers of the batch, by id."""
+        self.validated: dict[str, int] = {}
+        """The cache that Morango's ``cached_clean_fields`` takes: ``id_table`` of rows that exist."""
+        self._rows: dict[_Target, dict[Any, Model | bool]] = {}
+        self._edited: set[str] = set()
+        self._states: dict[str, StoreState | None] = {}
+        self._noted: dict[str, Outcome] = {}
+
+    def load(self, carriers: Iterable[DeserializeTask]) -> None:
+        """Look up what the parsed `carriers` refer to, and attach related instances where a model's
+        own code may follow them."""
+        wanted: dict[_Target, set[Any]] = {}
+        with_instances: set[_Target] = set()
+        references: set[str] = set()
+        parsed = []
+        for carrier in carriers:
+            if carrier.store._self_ref_fk:
+                references.add(carrier.store._self_ref_fk)
+            if carrier.app_model is None:
+                continue
+            parsed.append(carrier)
+            traits = traits_of(carrier.model)
+            for field in traits.foreign_keys:
+                value = _key(field, getattr(carrier.app_model, field.attname))
+                if value is None:
+                    continue
+                target = _target(field)
+                wanted.setdefault(target, set()).add(value)
+                if traits.follows_relations:
+                    with_instances.add(target)
+                if isinstance(value, str):
+                    references.add(value)
+        for target, values in wanted.items():
+            self._load_rows(target, values, target in with_instances)
+        self._load_states(references)
+        self._load_noted_deletions()
+        for carrier in parsed:
+            self.attach(carrier)
+
+    def _load_rows(self, target: _Target, values: set[Any], with_instances: bool) -> None:
+        model, attname = target
+        known = self._rows.setdefault(target, {})
+        unknown = {
+            value for value in values if value not in known or (with_instances and known[value] is True)
+        }
+        if not unknown:
+            return
+        known.update(dict.fromkeys(unknown, False))
+        queryset = model._base_manager.filter(**{f"{attname}__in": unknown})
+        if with_instances:
+            for instance in queryset:
+                known[getattr(instance, attname)] = instance
+                if getattr(instance, "_morango_dirty_bit", False):
+                    self._edited.add(getattr(instance, attname))
+        elif issubclass(model, SyncableModel):
+            for value, edited in queryset.values_list(attname, "_morango_dirty_bit"):
+                known[value] = True
+                if edited:
+                    self._edited.add(value)
+        else:
+            known.update(dict.fromkeys(queryset.values_list(attname, flat=True), True))
+
+    def _load_states(self, references: set[str]) -> None:
+        unknown = [r for r in references if r not in self._states and _is_store_id(r)]
+        if not unknown:
+            return
+        self._states.update(dict.fromkeys(unknown))
+        rows = Store.objects.filter(id__in=unknown).values_list(
+            "id", "deleted", "hard_deleted", "dirty_bit", "deserialization_error", "partition", "model_name"
+        )
+        for store_id, deleted, hard_deleted, dirty, error, partition, name in rows:
+            self._states[store_id] = StoreState(deleted, hard_deleted, dirty, bool(error), partition, name)
+
+    def _load_noted_deletions(self) -> None:
+        there = {value for rows in self._rows.values() for value, row in rows.items() if row is not False}
+        absent = [
+            store_id
+            for store_id, state in self._states.items()
+            if state is not None and not state.is_deleted and store_id not in there
+        ]
+        if absent:
+            noted = DeletedModels.objects.filter(id__in=absent).values_list("id", flat=True)
+            self._noted.update(dict.fromkeys(noted, Outcome.PROPAGATE_DELETE))
+            noted = HardDeletedModels.objects.filter(id__in=absent).values_list("id", flat=True)
+            self._noted.update(dict.fromkeys(noted, Outcome.PROPAGATE_HARD_DELETE))
+
+    def attach(self, carrier: DeserializeTask) -> None:
+        """Tell the carrier's app model, and Morango's validation, what was found."""
+        app_model = carrier.app_model
+        assert app_model is not None
+        traits = traits_of(carrier.model)
+        for field in traits.foreign_keys:
+            value = _key(field, getattr(app_model, field.attname))
+            row = self._rows[_target(field)].get(value, False) if value is not None else False
+            if row is False:
+                continue
+            if traits.in_tree and not field.get_limit_choices_to():
+                raw = getattr(app_model, field.attname)
+                self.validated[f"{raw}_{field.related_model._meta.db_table}"] = 1
+            if isinstance(row, Model) and traits.follows_relations and isinstance(row, field.related_model):
+                field.set_cached_value(app_model, row)
+
+    def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
+        """Whether the app table has the row that `field` refers to with `value`."""
+        key = _key(field, value)
+        return key is not None and self._rows.get(_target(field), {}).get(key, False) is not False
+
+    def edited_locally(self, value: Any) -> bool:
+        """Whether the app row that was looked up by `value` carries a local edit."""
+        return value in self._edited
+
+    def state(self, store_id: Any) -> StoreState | None:
+        """The Store's state of a loaded reference; None when the Store doesn't have it."""
+        return self._states.get(store_id) if isinstance(store_id, str) else None
+
+    def failed_in_this_run(self, store_id: Any) -> bool:
+        """Whether the record was tried and is in error.
+
+        The errors of earlier runs are cleared when a run starts, except with ``skip_erroring``:
+        there, nothing tells old errors from new ones, and only this batch's own are known.
+        """
+        carrier = self.carriers.get(store_id) if isinstance(store_id, str) else None
+        if carrier is not None:
+            return carrier.has_errors
+        state = self.state(store_id)
+        return (
+            state is not None
+            and state.dirty
+            and state.in_error
+            and not self.skip_erroring
+            and self.in_filter(state)
+        )
+
+    def in_filter(self, state: StoreState) -> bool:
+        return self.sync_filter is None or state.partition in self.sync_filter
+
+    def noted_deletion(self, store_id: object) -> Outcome | None:
+        """The deletion that was spread to a loaded reference since the last serialization, if any."""
+        return self._noted.get(store_id) if isinstance(store_id, str) else None
+
+    def forget(self) -> None:
+        """Rows were written or deleted: look everything up again when it is needed next."""
+        self._rows.clear()
+        self._edited.clear()
+        self._states.clear()
+        self._noted.clear()
+        self.validated.clear()
+
+
+def _target(field: ForeignKey[Any, Any]) -> _Target:
+    return field.related_model._meta.concrete_model, field.target_field.attname
+
+
+def _key(field: ForeignKey[Any, Any], raw: Any) -> Any:
+    """The value as the target's column holds it; None for null and for what no column could hold."""
+    if raw is None:
+        return None
+    try:
+        value = field.target_field.get_db_prep_value(raw, connection)
+        hash(value)
+    except (ValueError, TypeError, AttributeError, OverflowError, ValidationError):
+        return None
+    return value
+
+
+def _is_store_id(value: str) -> bool:
+    try:
+        return len(value) == 32 and int(value, 16) >= 0
+    except ValueError:
+        return False

@@ -1,0 +1,119 @@
+"""Which models depend on which, from their foreign keys; and parents before children in a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from django.db.models import ForeignKey
+from morango.models.core import SyncableModel
+
+from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.upstream import registered_models, self_referential_fk
+
+Model = type[SyncableModel]
+
+
+@dataclass(frozen=True)
+class Component:
+    """Models that have to be deserialized together, because they refer to each other.
+
+    Nearly always one model. Proxies of one tree (Kolibri's collections) share a component.
+    """
+
+    models: tuple[Model, ...]
+    """In Morango's registry order."""
+    level: int
+    """Components of one level don't depend on each other; each depends on lower levels only."""
+    is_tree: bool
+    """Whether records point at parents within the component (Morango's ``_self_ref_fk``)."""
+
+    @property
+    def model_names(self) -> list[str]:
+        return [model.morango_model_name for model in self.models]
+
+
+@lru_cache(maxsize=32)
+def components(profile: str) -> tuple[Component, ...]:
+    """The profile's models, grouped and sorted so that dependencies come first.
+
+    Two models are in one component when each depends on the other, however indirectly.
+    """
+    models = registered_models(profile)
+    needs = {model: _dependencies(model, models) for model in models}
+    reach = {model: _reachable(model, needs) for model in models}
+    groups: dict[Model, tuple[Model, ...]] = {}
+    for model in models:
+        groups[model] = tuple(m for m in models if m is model or (m in reach[model] and model in reach[m]))
+    levels: dict[tuple[Model, ...], int] = {}
+
+    def level(group: tuple[Model, ...]) -> int:
+        if group not in levels:
+            outside = {groups[need] for member in group for need in needs[member]} - {group}
+            levels[group] = 1 + max(map(level, outside), default=-1)
+        return levels[group]
+
+    unique = dict.fromkeys(groups[model] for model in models)
+    found = [Component(group, level(group), any(map(self_referential_fk, group))) for group in unique]
+    return tuple(sorted(found, key=lambda component: component.level))
+
+
+@lru_cache(maxsize=32)
+def component_positions(profile: str) -> Mapping[str, int]:
+    """For each model name the index of its component in `components`."""
+    return {
+        name: index
+        for index, component in enumerate(components(profile))
+        for name in component.model_names
+    }
+
+
+def _dependencies(model: Model, models: Sequence[Model]) -> set[Model]:
+    """The registered models that share a table with a foreign key's target, or are named.
+
+    A target need not be registered itself: Kolibri's point at ``Collection``, four proxies of
+    which are.
+    """
+    tables = {
+        field.related_model._meta.concrete_model
+        for field in model._meta.concrete_fields
+        if isinstance(field, ForeignKey)
+    }
+    return {
+        other
+        for other in models
+        if other in model.morango_model_dependencies
+        or not tables.isdisjoint({other._meta.concrete_model, *other._meta.get_parent_list()})
+    }
+
+
+def _reachable(start: Model, edges: Mapping[Model, set[Model]]) -> set[Model]:
+    seen: set[Model] = set()
+    waiting = list(edges[start])
+    while waiting:
+        model = waiting.pop()
+        if model not in seen:
+            seen.add(model)
+            waiting.extend(edges[model])
+    return seen
+
+
+def parents_first(carriers: Iterable[DeserializeTask]) -> tuple[list[DeserializeTask], list[DeserializeTask]]:
+    """Order one tree's carriers and link each to its parent, when that is among them.
+
+    :returns: the ordered carriers, and those that hang on a cycle and so have no place in an order
+    """
+    by_id = {carrier.store.id: carrier for carrier in carriers}
+    children: dict[str, list[DeserializeTask]] = {}
+    ordered: list[DeserializeTask] = []
+    for carrier in by_id.values():
+        carrier.parent = by_id.get(carrier.store._self_ref_fk)
+        if carrier.parent is None:
+            ordered.append(carrier)
+        else:
+            children.setdefault(carrier.parent.store.id, []).append(carrier)
+    for carrier in ordered:  # grows while it is walked: breadth first
+        ordered.extend(children.get(carrier.store.id, ()))
+    placed = {carrier.store.id for carrier in ordered}
+    return ordered, [carrier for carrier in by_id.values() if carrier.store.id not in placed]

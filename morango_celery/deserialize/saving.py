@@ -1,0 +1,134 @@
+"""The three ways to write a model's records; see `Way`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connection, router, transaction
+from django.db.models import Field, Model
+from morango.models.core import SyncableModel
+
+from morango_celery.deserialize import sql
+from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.deserialize.traits import Way, traits_of
+
+
+class OwnCodeError(Exception):
+    """Models' own code refused some records; the rest of their group is untouched by them."""
+
+    def __init__(self, refused: Sequence[DeserializeTask]) -> None:
+        super().__init__(f"{len(refused)} records were refused by their model's own code")
+        self.refused = refused
+
+
+def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
+    """Write bulk and captured records with one upsert per model.
+
+    :returns: the ids that were left alone because of a local edit
+    :raises OwnCodeError: code of a model raised; roll back, and write the others again
+    :raises DatabaseError: at least one record can't be written; roll back
+    """
+    rows: dict[type[SyncableModel], dict[str, list[Any]]] = {}
+    refused = []
+    for carrier in carriers:
+        app_model = carrier.app_model
+        assert app_model is not None
+        captured = rows.setdefault(carrier.model, {})
+        try:
+            if traits_of(carrier.model).way is Way.CAPTURED:
+                with _capturing(app_model, captured):
+                    app_model.save(update_dirty_bit_to=False)
+            else:
+                captured[app_model.pk] = database_values(app_model, traits_of(carrier.model).fields)
+        except (DatabaseError, InterfaceError):
+            raise
+        except Exception:
+            refused.append(carrier)
+    if refused:
+        raise OwnCodeError(refused)
+    left_alone: set[str] = set()
+    for model, captured in rows.items():
+        if captured:
+            left_alone |= sql.upsert(model, traits_of(model).fields, list(captured.values()))
+    return left_alone
+
+
+def write_alone(carrier: DeserializeTask) -> bool:
+    """Write one record by its model's own ``save()``, without signals.
+
+    :returns: False when it was left alone because of a local edit
+    :raises Exception: whatever the model or the database raises; roll back
+    """
+    app_model = carrier.app_model
+    assert app_model is not None
+    edited = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
+    if edited.select_for_update(of=("self",)).exists():
+        return False
+    with _shadowing(app_model, lambda **options: _save_base(app_model, **options)):
+        app_model.save(update_dirty_bit_to=False)
+    return True
+
+
+@contextmanager
+def _capturing(app_model: SyncableModel, rows: dict[str, list[Any]]) -> Iterator[None]:
+    """Put the row into `rows` where `app_model` would write it."""
+    fields = traits_of(type(app_model)).fields
+
+    def capture(**options: Any) -> None:
+        rows[app_model.pk] = database_values(app_model, fields)
+        _mark_saved(app_model, options.get("using"))
+
+    with _shadowing(app_model, capture):
+        yield
+
+
+@contextmanager
+def _shadowing(app_model: SyncableModel, save_base: Any) -> Iterator[None]:
+    # On the instance, not on the class: other threads save instances of the same class.
+    app_model.__dict__["save_base"] = save_base
+    try:
+        yield
+    finally:
+        del app_model.__dict__["save_base"]
+
+
+def _save_base(app_model: SyncableModel, **options: Any) -> None:
+    """``Model.save_base`` less its signals, and with synced values taking precedence over
+    ``auto_now``. (Morango swaps the receivers of the whole process instead.)"""
+    cls = type(app_model)._meta.concrete_model
+    using = options.get("using") or router.db_for_write(cls, instance=app_model)
+    update_fields = options.get("update_fields")
+    for field in cls._meta.concrete_fields:
+        setattr(app_model, field.attname, value_to_save(app_model, field))
+    with transaction.atomic(using=using, savepoint=False):
+        inserted = app_model._save_parents(cls, using, update_fields)
+        app_model._save_table(
+            raw=True,
+            cls=cls,
+            force_insert=options.get("force_insert", False) or inserted,
+            force_update=options.get("force_update", False),
+            using=using,
+            update_fields=update_fields,
+        )
+    _mark_saved(app_model, using)
+
+
+def _mark_saved(app_model: Model, using: str | None) -> None:
+    app_model._state.db = using or router.db_for_write(type(app_model), instance=app_model)
+    app_model._state.adding = False
+
+
+def database_values(app_model: Model, fields: Sequence[Field[Any, Any]]) -> list[Any]:
+    """The values of `fields` as the database's driver takes them."""
+    return [field.get_db_prep_save(value_to_save(app_model, field), connection) for field in fields]
+
+
+def value_to_save(app_model: Model, field: Field[Any, Any]) -> Any:
+    """What saving would write, but that a synced value is never replaced by the local clock."""
+    if getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False):
+        value = getattr(app_model, field.attname)
+        if value is not None:
+            return value
+    return field.pre_save(app_model, app_model._state.adding)

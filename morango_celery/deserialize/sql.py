@@ -1,0 +1,194 @@
+"""The hand-written SQL of a batch, for PostgreSQL and SQLite. Nothing else writes SQL.
+
+On PostgreSQL rows travel as one JSON parameter, which the server turns into rows of the table's own
+types; so the statement is the same whatever the number of rows, and its plan is cheap. On SQLite
+``executemany`` of one prepared statement is fastest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db.models import Field
+from morango.models.core import Store, SyncableModel
+
+from morango_celery.upstream import uses_postgresql
+
+_NEEDED = {
+    "id",
+    "profile",
+    "model_name",
+    "serialized",
+    "deleted",
+    "hard_deleted",
+    "partition",
+    "source_id",
+    "_self_ref_fk",
+}
+CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attname in _NEEDED)
+"""In the model's own order, as ``Store.from_db`` takes them."""
+
+_TRANSIENT_CLASSES = ("08", "40", "53", "57")
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Take the still dirty records among `store_ids`: lock, mark as clean, and read them.
+
+    The dirty bit is given back by `return_to_store` for those that fail: most don't, and writing a
+    wide row twice costs more than everything else that a batch does.
+
+    :returns: `CLAIMED_COLUMNS` of each record, in no particular order
+    """
+    table = connection.ops.quote_name(Store._meta.db_table)
+    clean = "dirty_bit = %s, deserialization_error = NULL, deserialization_exception = NULL"
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            columns = ["replace(id::text, '-', '')" if c == "id" else c for c in CLAIMED_COLUMNS]
+            cursor.execute(
+                f"UPDATE {table} SET {clean} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
+                f" RETURNING {', '.join(columns)}",
+                [False, list(store_ids), profile],
+            )
+            return list(cursor.fetchall())
+        dirty = f"FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND dirty_bit AND profile = %s"
+        ids = json.dumps(list(store_ids))
+        cursor.execute(f"SELECT {', '.join(CLAIMED_COLUMNS)} {dirty}", [ids, profile])
+        rows = cursor.fetchall()
+        cursor.execute(f"UPDATE {table} SET {clean} WHERE id IN (SELECT id {dirty})", [False, ids, profile])
+        return list(rows)
+
+
+def take_write_lock() -> None:
+    """On SQLite, become the writer before reading: a reader can't become one once another has."""
+    if not uses_postgresql():
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
+
+
+def return_to_store(rows: Sequence[tuple[str, str | None, str | None]]) -> None:
+    """Make records dirty again, with what was wrong with them.
+
+    :param rows: id, error text and exception path of each
+    """
+    if not rows:
+        return
+    table = connection.ops.quote_name(Store._meta.db_table)
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            ids, errors, exceptions = (list(column) for column in zip(*rows, strict=True))
+            cursor.execute(
+                f"UPDATE {table} SET dirty_bit = true, deserialization_error = failed.error,"
+                " deserialization_exception = failed.exception"
+                " FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS failed (id, error, exception)"
+                f" WHERE {table}.id = failed.id",
+                [ids, errors, exceptions],
+            )
+        else:
+            cursor.executemany(
+                f"UPDATE {table} SET dirty_bit = 1, deserialization_error = %s,"
+                " deserialization_exception = %s WHERE id = %s",
+                [(error, exception, store_id) for store_id, error, exception in rows],
+            )
+
+
+def upsert(
+    model: type[SyncableModel], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]
+) -> set[str]:
+    """Insert rows of one model, or overwrite those that exist and carry no local edit.
+
+    :param fields: the concrete fields written, the primary key among them
+    :param rows: their values as `Field.get_db_prep_save` makes them, at least one row
+    :returns: the ids that were left alone because of a local edit (the app row's dirty bit)
+    :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
+    """
+    quote = connection.ops.quote_name
+    table = quote(model._meta.db_table)
+    key = model._meta.pk.column
+    columns = [field.column for field in fields]
+    names = ", ".join(map(quote, columns))
+    updates = ", ".join(f"{quote(c)} = excluded.{quote(c)}" for c in columns if c != key)
+    rule = f"ON CONFLICT ({quote(key)}) DO UPDATE SET {updates} WHERE NOT {table}._morango_dirty_bit"
+    key_at = columns.index(key)
+    ids = {str(row[key_at]) for row in rows}
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            document = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=_as_json)
+            cursor.execute(
+                f"INSERT INTO {table} ({names})"
+                f" SELECT {names} FROM json_populate_recordset(NULL::{table}, %s) {rule}"
+                f" RETURNING replace({quote(key)}::text, '-', '')",
+                [document],
+            )
+            return ids.difference(written for (written,) in cursor.fetchall())
+        cursor.execute(
+            f"SELECT {quote(key)} FROM {table}"
+            f" WHERE _morango_dirty_bit AND {quote(key)} IN (SELECT value FROM json_each(%s))",
+            [json.dumps(list(ids))],
+        )
+        left_alone = {found for (found,) in cursor.fetchall()}
+        marks = ", ".join(["%s"] * len(columns))
+        cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rule}", rows)
+        return left_alone
+
+
+def _as_json(value: Any) -> Any:
+    """What PostgreSQL's input functions read, for values that JSON has no form of."""
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal | uuid.UUID):
+        return str(value)
+    if isinstance(value, datetime.timedelta):
+        return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "\\x" + bytes(value).hex()
+    if hasattr(value, "adapted"):  # psycopg2's Json, as Django's JSONField prepares it
+        return json.loads(value.dumps(value.adapted))
+    raise TypeError(f"A value of type {type(value).__name__} can't be written in bulk.")
+
+
+def check_constraints() -> None:
+    """Let deferred foreign keys fail now, where the culprit can be found, instead of at COMMIT.
+
+    On SQLite there is no such statement that costs less than reading whole tables; foreign keys
+    have been looked up by then, and `strictly_check_constraints` is there for the rest.
+
+    :raises IntegrityError: a reference points nowhere
+    """
+    if uses_postgresql():
+        connection.check_constraints()
+
+
+def strictly_check_constraints() -> None:
+    """`check_constraints`, on SQLite at the price of reading every table that has a foreign key."""
+    connection.check_constraints()
+
+
+def is_transient(error: DatabaseError | InterfaceError) -> bool:
+    """Whether the database, not the record, is the cause: the same statement may succeed later.
+
+    Tells by the SQLSTATE class (connection, rollback, resources, operator intervention) or, on
+    SQLite, by the lock.
+    """
+    if isinstance(error, InterfaceError):
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    code = getattr(error.__cause__, "pgcode", None)
+    if code is None:
+        return uses_postgresql() or "locked" in str(error) or "busy" in str(error)
+    return code.startswith(_TRANSIENT_CLASSES) or code == _LOCK_NOT_AVAILABLE
+
+
+
+def commit_lazily() -> None:
+    """Let this transaction's commit return before it is on disk: a lost batch is run again."""
+    if uses_postgresql():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit = off")

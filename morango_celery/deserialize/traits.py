@@ -1,0 +1,79 @@
+"""What a model's code overrides, and so how its records have to be handled. Found once per class."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.db.models import Field, ForeignKey, Model
+from morango.models.core import SyncableModel
+
+from morango_celery.conf import settings
+from morango_celery.upstream import self_referential_fk
+
+
+class Way(enum.Enum):
+    """How records of a model are written."""
+
+    BULK = "bulk"
+    """The save chain is Morango's own: field values go straight into one upsert."""
+
+    CAPTURED = "captured"
+    """The model's own ``save()`` runs; the row it would write joins one upsert."""
+
+    EACH = "each"
+    """``save()`` writes each record in a savepoint of its own."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    model: type[SyncableModel]
+    fields: tuple[Field[Any, Any], ...]
+    """The concrete fields, in the order of the table's columns."""
+    foreign_keys: tuple[ForeignKey[Any, Any], ...]
+    own_save: bool
+    own_parsing: bool
+    own_validation: bool
+    spans_tables: bool
+    in_tree: bool
+
+    @property
+    def way(self) -> Way:
+        if self.spans_tables or self.model._meta.label in settings.SAVE_EACH:
+            return Way.EACH
+        return Way.CAPTURED if self.own_save else Way.BULK
+
+    @property
+    def follows_relations(self) -> bool:
+        """Whether code of the model might follow its foreign keys: instances are attached then."""
+        return self.own_save or self.own_parsing or self.own_validation
+
+
+_SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
+_VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
+
+
+@lru_cache(maxsize=1024)
+def traits_of(model: type[SyncableModel]) -> Traits:
+    fields = tuple(model._meta.concrete_fields)
+    return Traits(
+        model=model,
+        fields=fields,
+        foreign_keys=tuple(field for field in fields if isinstance(field, ForeignKey)),
+        own_save=_overrides(model, *_SAVING),
+        own_parsing=_overrides(model, "deserialize", "__init__"),
+        own_validation=_overrides(model, *_VALIDATION),
+        spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
+        in_tree=self_referential_fk(model) is not None,
+    )
+
+
+def _overrides(model: type[Model], *names: str) -> bool:
+    return any(_function(model, name) is not _function(SyncableModel, name) for name in names)
+
+
+def _function(model: type[Model], name: str) -> Any:
+    method = getattr(model, name)
+    return getattr(method, "__func__", method)

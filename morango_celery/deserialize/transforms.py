@@ -1,0 +1,240 @@
+"""From a claimed Store row to a validated app model: the steps between source and sink.
+
+Each step works on a group, the carriers of one component of models, and looks only at carriers
+without errors. Whatever a record's own data or its model's code raises becomes the error of that
+record.
+"""
+
+from __future__ import annotations
+
+import json
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import DatabaseError, IntegrityError, InterfaceError
+from morango.errors import MorangoDirtyParent, MorangoMissingParent
+from morango.models.core import ForeignKeyReference
+
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache, StoreState
+from morango_celery.deserialize.order import parents_first
+from morango_celery.deserialize.task import DeserializeTask, Outcome
+from morango_celery.deserialize.traits import traits_of
+from morango_celery.errors import UnknownModelError
+from morango_celery.stream import Transform
+
+Group = list[DeserializeTask]
+
+DIRTY_PARENT = "Parent is dirty; could not deserialize."
+MISSING_PARENT = "Parent does not exist in Store; could not deserialize."
+
+
+class GroupTransform(Transform[Group, Group]):
+    """A step that changes the carriers of a group in place."""
+
+    def __init__(self, cache: ForeignKeyCache) -> None:
+        self.cache = cache
+
+    def transform(self, item: Group) -> Group:
+        self.update(item)
+        return item
+
+    def update(self, group: Group) -> None:
+        raise NotImplementedError
+
+
+class RefuseUnknownModels(Transform[Group, Group]):
+    """Records that no installed app has a model for get an error that says so."""
+
+    def transform(self, item: Group) -> Group:
+        for carrier in item:
+            try:
+                carrier.model  # noqa: B018
+            except UnknownModelError as error:
+                carrier.fail(error)
+        return item
+
+
+class OrderTree(GroupTransform):
+    """Put parents before their children; refuse cycles, as Morango does."""
+
+    def transform(self, item: Group) -> Group:
+        if not _to_save(item) or not traits_of(item[0].model).in_tree:
+            return item
+        ordered, cyclic = parents_first(item)
+        for carrier in cyclic:
+            carrier.fail(MorangoDirtyParent(DIRTY_PARENT), may_succeed_later=True)
+        return ordered + cyclic
+
+
+class Parse(GroupTransform):
+    """JSON to an unsaved instance, by the model's own ``deserialize()``."""
+
+    def update(self, group: Group) -> None:
+        for carrier in _to_save(group):
+            _parse(carrier, self.cache)
+
+
+def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
+    _parse(carrier, cache)
+    if carrier.has_errors or carrier.app_model is None:
+        return
+    cache.attach(carrier)
+    try:
+        if traits_of(carrier.model).in_tree:
+            carrier.app_model.cached_clean_fields(cache.validated, sync_filter=cache.sync_filter)
+        else:
+            carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception as error:
+        carrier.fail(error, may_succeed_later=True)
+
+
+def _parse(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    store = carrier.store
+    try:
+        app_model = carrier.model.deserialize(json.loads(store.serialized), sync_filter=cache.sync_filter)
+        app_model._morango_source_id = store.source_id
+        app_model._morango_partition = store.partition
+        app_model._morango_dirty_bit = False
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception as error:
+        carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)
+    else:
+        carrier.app_model = app_model
+
+
+class LoadForeignKeys(GroupTransform):
+    """Fill the foreign key cache for the whole group."""
+
+    def update(self, group: Group) -> None:
+        self.cache.load(group)
+
+
+class Validate(GroupTransform):
+    """``clean_fields`` with the model's overrides, and foreign keys by Morango's two rules."""
+
+    def update(self, group: Group) -> None:
+        for carrier in group:  # parents first: a child's verdict depends on its parent's
+            if carrier.store.deleted or not carrier.has_model:
+                continue
+            traits = traits_of(carrier.model)
+            if traits.in_tree:
+                self._validate_in_tree(carrier)
+            elif not carrier.has_errors:
+                self._validate(carrier, own_code=traits.own_validation)
+
+    def _validate_in_tree(self, carrier: DeserializeTask) -> None:
+        problem = self._parent_problem(carrier)
+        if problem is not None:
+            carrier.errors.clear()
+            carrier.fail(problem, may_succeed_later=isinstance(problem, MorangoDirtyParent))
+        if carrier.has_errors:
+            return
+        assert carrier.app_model is not None
+        try:
+            carrier.app_model.cached_clean_fields(self.cache.validated, sync_filter=self.cache.sync_filter)
+        except (DatabaseError, InterfaceError):
+            raise
+        except ObjectDoesNotExist as error:
+            carrier.spread = self._deleted_reference(carrier)
+            if carrier.spread is None:
+                carrier.fail(error, may_succeed_later=True)
+        except Exception as error:
+            carrier.fail(error, may_succeed_later=True)
+
+    def _parent_problem(self, carrier: DeserializeTask) -> Exception | None:
+        parent_id = carrier.store._self_ref_fk
+        if not parent_id:
+            return None
+        parent = self.cache.carriers.get(parent_id)
+        if parent is not None:
+            return MorangoDirtyParent(DIRTY_PARENT) if parent.has_errors else None
+        state = self.cache.state(parent_id)
+        if self.cache.edited_locally(parent_id):
+            return None
+        if state is not None and self._counts_as_parent(carrier, state):
+            return MorangoDirtyParent(DIRTY_PARENT) if state.dirty else None
+        if any(
+            self.cache.row_exists(field, parent_id)
+            for field in traits_of(carrier.model).foreign_keys
+            if issubclass(carrier.model, field.related_model)
+        ):
+            return None
+        return MorangoMissingParent(MISSING_PARENT)
+
+    def _counts_as_parent(self, carrier: DeserializeTask, parent: StoreState) -> bool:
+        """Morango looks for parents among the records that it would deserialize with this model."""
+        models = (carrier.model, *carrier.model.morango_model_dependencies)
+        return (
+            parent.model_name in {model.morango_model_name for model in models}
+            and self.cache.in_filter(parent)
+            and not (self.cache.skip_erroring and parent.in_error)
+        )
+
+    def _deleted_reference(self, carrier: DeserializeTask) -> Outcome | None:
+        for field in traits_of(carrier.model).foreign_keys:
+            state = self.cache.state(getattr(carrier.app_model, field.attname))
+            if state is not None and state.deleted:
+                return Outcome.PROPAGATE_HARD_DELETE if state.hard_deleted else Outcome.PROPAGATE_DELETE
+        return None
+
+    def _validate(self, carrier: DeserializeTask, *, own_code: bool) -> None:
+        assert carrier.app_model is not None
+        try:
+            by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)
+        except (DatabaseError, InterfaceError):
+            raise
+        except Exception as error:
+            carrier.fail(error, may_succeed_later=own_code)
+            return
+        references = [(name, reference) for name, found in by_target.items() for reference in found]
+        for target_name, reference in references:
+            if self.cache.failed_in_this_run(reference.to_pk):
+                carrier.fail(_target_failed(target_name, reference.to_pk), may_succeed_later=True)
+                return
+        for target_name, reference in references:
+            self._resolve(carrier, target_name, reference)
+
+    def _resolve(self, carrier: DeserializeTask, target_name: str, reference: ForeignKeyReference) -> None:
+        """One reference's verdict. Like Morango, note a deletion even beside a missing target."""
+        store_id = reference.to_pk
+        state = self.cache.state(store_id)
+        if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):
+            self._spread(carrier, hard=state.hard_deleted)
+            return
+        fields = traits_of(carrier.model).foreign_keys
+        field = next(field for field in fields if field.attname == reference.from_field)
+        if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):
+            return
+        if state is None:
+            carrier.errors.clear()
+            carrier.fail(
+                IntegrityError(
+                    f"{carrier.model.__name__}.{reference.from_field} references non-existent"
+                    f" {target_name} instance with id '{store_id}'"
+                )
+            )
+        elif (noted := self.cache.noted_deletion(store_id)) is not None:
+            self._spread(carrier, hard=noted is Outcome.PROPAGATE_HARD_DELETE)
+        else:
+            carrier.errors.clear()
+            carrier.fail(_target_failed(target_name, store_id), may_succeed_later=True)
+
+    def _is_being_saved(self, store_id: object) -> bool:
+        """Models that refer to each other are written together; the database checks afterwards."""
+        carrier = self.cache.carriers.get(store_id) if isinstance(store_id, str) else None
+        return carrier is not None and carrier.app_model is not None and carrier.outcome is Outcome.SAVE
+
+    @staticmethod
+    def _spread(carrier: DeserializeTask, *, hard: bool) -> None:
+        if hard or carrier.spread is None:
+            carrier.spread = Outcome.PROPAGATE_HARD_DELETE if hard else Outcome.PROPAGATE_DELETE
+
+
+def _to_save(group: Group) -> Group:
+    return [carrier for carrier in group if not carrier.has_errors and not carrier.store.deleted]
+
+
+def _target_failed(target_name: str, store_id: object) -> ValidationError:
+    return ValidationError(f"{target_name} with id {store_id} failed to deserialize")

@@ -1,0 +1,58 @@
+"""The error tree. The branch decides what happens.
+
+- `UsageError`: the caller asked for something that can't be; nothing was done.
+- `RecordError`: written to the record's Store row; never retried within a pass.
+- `TransientError`: nothing was written; the same call may succeed later, and is retried.
+- `FatalError`: the run stops, with the reason on its ledger row.
+
+An exception's docstring is its default message.
+"""
+
+from __future__ import annotations
+
+
+class MorangoCeleryError(Exception):
+    """Something went wrong in morango_celery."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+
+class UsageError(MorangoCeleryError):
+    """The call can't be carried out as given."""
+
+
+class InvalidSettingError(UsageError):
+    """A setting of MORANGO_CELERY can't be used."""
+
+
+class UnknownProfileError(UsageError):
+    """No syncable model belongs to this profile."""
+
+
+class InvalidFilterError(UsageError):
+    """The sync filter can't be used."""
+
+
+class RecordError(MorangoCeleryError):
+    """The record can't be deserialized."""
+
+
+class UnknownModelError(RecordError):
+    """No installed app registers a syncable model of this name in this profile."""
+
+
+class TransientError(MorangoCeleryError):
+    """The database or broker is not available at the moment; nothing was written."""
+
+
+class FatalError(MorangoCeleryError):
+    """The run can't go on."""
+
+
+class RefusedMessageError(FatalError):
+    """A task message doesn't fit the ledger; it was not carried out."""
+
+
+class RunFailedError(FatalError):
+    """The run ended without having deserialized everything."""

@@ -1,0 +1,207 @@
+"""The ledger: what was asked for, what was handed out, what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import models
+from django.db.models import F
+from django.utils import timezone
+from morango.models.certificates import Filter
+from morango.models.fields.uuids import UUIDField
+
+from morango_celery.errors import FatalError
+
+
+class Run(models.Model):
+    """One deserialization of a profile under a sync filter."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        """In the ledger; no worker has begun."""
+        RUNNING = "running"
+        COMPLETED = "completed"
+        """Every record was tried; some may be in error."""
+        FAILED = "failed"
+        """It could not go on; `error` says why."""
+
+    MOVES = {
+        State.PENDING: {State.RUNNING, State.FAILED},
+        State.RUNNING: {State.COMPLETED, State.FAILED},
+        State.COMPLETED: set[State](),
+        State.FAILED: set[State](),
+    }
+
+    profile = models.CharField(max_length=40)
+    filter = models.TextField(null=True, blank=True)
+    """Partition prefixes, one a line; NULL for the whole profile."""
+    skip_erroring = models.BooleanField(default=False)
+    serialize_first = models.BooleanField(default=True)
+    transfer_session_id = UUIDField(null=True, blank=True, unique=True)
+    """The transfer session whose deserializing stage this run is."""
+    handed_over = models.BooleanField(default=False)
+    """Whether the transfer session was told the outcome, or there is nobody to tell."""
+
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    error = models.TextField(blank=True)
+    step = models.IntegerField(default=0)
+    """Index of the next step of the plan."""
+    stage = models.IntegerField(default=0)
+    """Number of stages opened so far."""
+    pass_number = models.IntegerField(default=1)
+    open_batches = models.IntegerField(default=0)
+    """Batches of the open stage that are not done; at 0 the next stage may be opened."""
+    may_succeed_later = models.IntegerField(default=0)
+    """Failures of this pass that another pass may mend."""
+    previous_may_succeed_later = models.IntegerField(null=True)
+
+    records = models.IntegerField(default=0)
+    saved = models.IntegerField(default=0)
+    deleted = models.IntegerField(default=0)
+    spread = models.IntegerField(default=0)
+    yielded = models.IntegerField(default=0)
+    failed = models.IntegerField(default=0)
+
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    sent_at = models.DateTimeField(null=True)
+    """When a message for the run was last sent; NULL when the broker couldn't be reached."""
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["state"],
+                condition=models.Q(state__in=["pending", "running"]),
+                name="mcelery_run_unfinished",
+            ),
+        ]
+
+    COUNTS = ("saved", "deleted", "spread", "yielded", "failed")
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.profile} ({self.state})"
+
+    @property
+    def sync_filter(self) -> Filter | None:
+        return None if self.filter is None else Filter(self.filter)
+
+    @property
+    def done(self) -> int:
+        """Number of records that something came of."""
+        return sum(getattr(self, name) for name in self.COUNTS)
+
+    @property
+    def is_finished(self) -> bool:
+        return not self.MOVES[self.State(self.state)]
+
+    def move_to(self, state: State, error: str = "") -> None:
+        """Change the state of a row that is locked by this transaction, and save it.
+
+        :raises FatalError: the ledger knows no such move
+        """
+        if state not in self.MOVES[self.State(self.state)]:
+            raise FatalError(f"Run {self.pk} is {self.state}; it can't become {state.value}.")
+        self.state = state
+        self.error = error
+        now = timezone.now()
+        if state is self.State.RUNNING:
+            self.started_at = now
+        elif self.is_finished:
+            self.finished_at = now
+        self.save()
+
+    @classmethod
+    def locked(cls, run_id: int) -> Run:
+        """The row, locked until the end of the transaction.
+
+        :raises Run.DoesNotExist: it was deleted
+        """
+        return cls.objects.select_for_update().get(pk=run_id)
+
+
+class Batch(models.Model):
+    """What one task deserializes: some records of one stage of a run."""
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        DONE = "done"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="batches")
+    stage = models.IntegerField()
+    number = models.IntegerField()
+    """Counts from 1 within the stage."""
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
+    size = models.IntegerField()
+    """Number of records handed out."""
+    content_hash = models.CharField(max_length=64)
+    """SHA-256 of the ids: a message with others isn't this batch's."""
+    payload = models.TextField(blank=True)
+    """The ids as a JSON list; emptied once the batch is done."""
+    retry_ids = models.TextField(blank=True)
+    """Ids, as a JSON list, of failed records that another pass may mend."""
+    pass_number = models.IntegerField(default=1)
+
+    saved = models.IntegerField(default=0)
+    deleted = models.IntegerField(default=0)
+    spread = models.IntegerField(default=0)
+    yielded = models.IntegerField(default=0)
+    failed = models.IntegerField(default=0)
+
+    sent_at = models.DateTimeField(null=True, default=timezone.now)
+    """When a message for the batch was last sent; NULL when the broker couldn't be reached."""
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["run", "stage", "number"], name="mcelery_batch_number"),
+        ]
+        indexes = [
+            models.Index(fields=["run"], condition=models.Q(state="open"), name="mcelery_batch_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"batch {self.stage}/{self.number} of run {self.run_id}"
+
+    @classmethod
+    def of(cls, run: Run, number: int, store_ids: Sequence[str]) -> Batch:
+        """An unsaved batch of the run's current stage and pass."""
+        payload = json.dumps(list(store_ids))
+        return cls(
+            run=run,
+            stage=run.stage,
+            number=number,
+            pass_number=run.pass_number,
+            size=len(store_ids),
+            payload=payload,
+            content_hash=hash_of(payload),
+        )
+
+    @property
+    def store_ids(self) -> list[str]:
+        """The ids handed out; empty once the batch is done."""
+        ids: list[str] = json.loads(self.payload or "[]")
+        return ids
+
+    @property
+    def ids_to_retry(self) -> list[str]:
+        """Ids of failed records that another pass may mend."""
+        ids: list[str] = json.loads(self.retry_ids or "[]")
+        return ids
+
+    def holds(self, store_ids: Sequence[Any]) -> bool:
+        """Whether these are the ids that were handed out."""
+        return self.content_hash == hash_of(json.dumps(list(store_ids)))
+
+
+def hash_of(payload: str) -> str:
+    """The content hash of a payload, as 64 hex digits."""
+    return hashlib.sha256(payload.encode()).hexdigest()
+
+
+def added(**counts: int) -> dict[str, Any]:
+    """Keyword arguments for ``update()`` that add to counters."""
+    return {name: F(name) + count for name, count in counts.items()}

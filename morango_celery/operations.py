@@ -1,0 +1,91 @@
+"""The door from Morango: its deserializing stage becomes a run.
+
+Prepend ``"morango_celery.operations:DeserializeOperation"`` to ``MORANGO_DESERIALIZE_OPERATIONS``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import OperationalError, transaction
+from morango.constants import transfer_statuses
+from morango.constants.capabilities import ASYNC_OPERATIONS
+
+from morango_celery.api import runs_in_process
+from morango_celery.conf import DETACH, require_valid, settings
+from morango_celery.errors import RunFailedError
+from morango_celery.models import Run
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.producer import create_run
+from morango_celery.tasks import CeleryDispatch
+from morango_celery.upstream import SETTINGS, LocalOperation, is_isolation_error
+
+COMPLETED: str = transfer_statuses.COMPLETED
+PENDING: str = transfer_statuses.PENDING
+STARTED: str = transfer_statuses.STARTED
+
+
+class DeserializeOperation(LocalOperation):
+    """Takes over the deserializing stage of a receiver; leaves producers to Morango.
+
+    What it answers depends on who asks, because Morango's controllers differ in how they wait:
+
+    - mode ``detach``: COMPLETED at once; the run goes on by itself.
+    - a server whose client polls over HTTP is never asked again: STARTED, and the worker that ends
+      the run writes the outcome to the transfer session.
+    - a loop in this process never sees what another process writes: PENDING, until it asks again
+      and finds that the run has ended.
+    - without Celery (SQLite, or ``IN_PROCESS``): the run is carried out here, then COMPLETED.
+    """
+
+    def handle(self, context: Any) -> str:
+        """
+        :raises RunFailedError: the run could not be completed
+        Twice: safe; a transfer session has one run.
+        """
+        self._assert(context.sync_session is not None)
+        self._assert(context.transfer_session is not None)
+        self._assert(context.filter is not None)
+        self._assert(context.is_receiver)
+
+        if not SETTINGS.MORANGO_DESERIALIZE_AFTER_DEQUEUING:
+            return COMPLETED
+        if not context.transfer_session.records_transferred:
+            return COMPLETED
+        require_valid()
+        if runs_in_process():
+            return self._carry_out(context)
+        is_polled = context.is_server and ASYNC_OPERATIONS in context.capabilities
+        run = self._run_of(context, told_by_worker=is_polled and settings.MODE != DETACH)
+        if run.state == Run.State.FAILED:
+            raise RunFailedError(f"Run {run.pk} could not go on: {run.error}")
+        if run.is_finished or settings.MODE == DETACH:
+            return COMPLETED
+        return STARTED if is_polled else PENDING
+
+    @staticmethod
+    def _carry_out(context: Any) -> str:
+        run = create_run(context.sync_session.profile, context.filter, handed_over=True)
+        try:
+            run_in_process(run)
+        except OperationalError as error:
+            if is_isolation_error(error):
+                return PENDING
+            raise
+        return COMPLETED
+
+    @staticmethod
+    def _run_of(context: Any, *, told_by_worker: bool) -> Run:
+        """The transfer session's run; a new one is sent to the workers once it is committed."""
+        with transaction.atomic():
+            run = Run.objects.filter(transfer_session_id=context.transfer_session.id).first()
+            if run is None:
+                run = create_run(
+                    context.sync_session.profile,
+                    context.filter,
+                    transfer_session_id=context.transfer_session.id,
+                    handed_over=not told_by_worker,
+                )
+                created = run
+                transaction.on_commit(lambda: CeleryDispatch().start(created))
+        return run

@@ -1,0 +1,70 @@
+"""The end of a run: the transfer session that waits for it is told, then whoever listens."""
+
+from __future__ import annotations
+
+import traceback
+
+from django.db import transaction
+from django.utils import timezone
+from morango.constants import transfer_stages, transfer_statuses
+from morango.models.core import TransferSession
+
+from morango_celery.models import Run
+from morango_celery.signals import run_finished
+from morango_celery.upstream import serialize_into_store
+
+
+def finish(run: Run) -> bool:
+    """What is left to do when a run has ended, after its last commit.
+
+    Local edits that records gave way to are merged into the Store by Morango's rules.
+
+    :returns: whether the transfer session is settled; if not, call `hand_over` again later
+    """
+    if run.yielded and run.serialize_first:
+        serialize_into_store(run.profile, run.sync_filter)
+    settled = hand_over(run)
+    run_finished.send(Run, run=run)
+    return settled
+
+
+def hand_over(run: Run) -> bool:
+    """Write the run's outcome to the transfer session whose deserializing stage it is.
+
+    Morango's middleware writes STARTED after the operation has returned, and so possibly after the
+    run has ended. The outcome is written over STARTED only; while the stage is still PENDING it
+    would be lost.
+
+    :returns: False when it is too early
+    Twice: safe.
+    """
+    if run.handed_over:
+        return True
+    outcome = (
+        transfer_statuses.COMPLETED if run.state == Run.State.COMPLETED else transfer_statuses.ERRORED
+    )
+    stage = TransferSession.objects.filter(
+        pk=run.transfer_session_id, transfer_stage=transfer_stages.DESERIALIZING
+    )
+    written = stage.filter(transfer_stage_status=transfer_statuses.STARTED).update(
+        transfer_stage_status=outcome, last_activity_timestamp=timezone.now()
+    )
+    if not written and stage.filter(transfer_stage_status=transfer_statuses.PENDING, active=True).exists():
+        return False
+    Run.objects.filter(pk=run.pk).update(handed_over=True)
+    run.handed_over = True
+    return True
+
+
+def fail(run_id: int, error: Exception) -> Run | None:
+    """End a run that can't go on, with its reason.
+
+    :returns: the run, or None when it had ended before or is not in the ledger
+    """
+    reason = "".join(traceback.format_exception_only(type(error), error)).strip()
+    with transaction.atomic():
+        run = Run.objects.select_for_update().filter(pk=run_id).first()
+        if run is None or run.is_finished:
+            return None
+        run.move_to(Run.State.FAILED, error=reason)
+    return run

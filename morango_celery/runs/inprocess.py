@@ -1,0 +1,42 @@
+"""A run without Celery: the same ledger and the same pipeline, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from morango_celery.models import Batch, Run
+from morango_celery.runs import handover
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.producer import advance, start
+
+
+def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -> Run:
+    """Carry out a pending run from beginning to end.
+
+    :param on_progress: called with the run as the ledger has it after each batch
+
+    Works inside an open transaction too, as in Django's TestCase; then nothing is committed, and a
+    run that serializes first is refused by Morango on PostgreSQL.
+
+    :raises Exception: what stopped the run, when it could not be completed; it is recorded
+    """
+    try:
+        progress = start(run.pk)
+        while not progress.ended:
+            while (batch_id := _next_open_batch(run)) is not None:
+                execute_batch(batch_id)
+                if on_progress is not None:
+                    on_progress(Run.objects.get(pk=run.pk))
+            progress = advance(run.pk)
+    except Exception as error:
+        failed = handover.fail(run.pk, error)
+        if failed is not None:
+            handover.finish(failed)
+        raise
+    handover.finish(progress.run)
+    return progress.run
+
+
+def _next_open_batch(run: Run) -> int | None:
+    open_batches = Batch.objects.filter(run=run, state=Batch.State.OPEN)
+    return open_batches.order_by("pk").values_list("pk", flat=True).first()

@@ -1,0 +1,94 @@
+"""From models to the steps of a run, in foreign key order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.order import Model, components
+from morango_celery.models import Run
+
+
+@dataclass(frozen=True)
+class Step:
+    """Models whose records can be handed out at the same time."""
+
+    models: tuple[Model, ...]
+    is_tree: bool = False
+    """Whether parents have to be done before their children are handed out."""
+    unregistered: bool = False
+    """The records that no installed app has a model for: each gets an error that says so."""
+
+
+def steps(profile: str) -> list[Step]:
+    """The steps of a run, in order.
+
+    Models of one level don't depend on each other and share a step. A tree is a step of its own.
+    """
+    found = []
+    for _, level in groupby(components(profile), key=lambda component: component.level):
+        plain: list[Model] = []
+        trees: list[Step] = []
+        for component in level:
+            if component.is_tree:
+                trees.append(Step(component.models, is_tree=True))
+            else:
+                plain.extend(component.models)
+        if plain:
+            found.append(Step(tuple(plain)))
+        found.extend(trees)
+    return [*found, Step((), unregistered=True)]
+
+
+class WaitingSource(StoreModelSource):
+    """The records of one step that a run has not tried yet.
+
+    Errors of earlier runs were cleared when the run began, or are to be skipped: so a record in
+    error isn't waiting, whenever it was that it failed.
+    """
+
+    def __init__(self, run: Run, step: Step) -> None:
+        super().__init__(run.profile, run.sync_filter, models=step.models)
+        self.step = step
+
+    def querysets(self) -> Iterator[QuerySet[Any]]:
+        if not self.step.unregistered:
+            yield from super().querysets()
+            return
+        known = [model.morango_model_name for model in StoreModelSource(self.profile).models()]
+        for condition in self.prefix_conditions():
+            yield self.records().exclude(model_name__in=known).filter(condition)
+
+    def ready_ids(self) -> Iterator[str]:
+        """Of a tree, the records that don't wait for a parent that is waiting itself.
+
+        Deleted records never wait. What is in a cycle, or edited locally, is never ready.
+        """
+        names = [model.morango_model_name for model in self.step.models]
+        waiting = self.records().filter(self._any_prefix(), model_name__in=names).char_ids_list()
+        without_parent = Q(deleted=True) | Q(_self_ref_fk="") | ~Q(_self_ref_fk__in=waiting)
+        for queryset in self.querysets():
+            ready = queryset.filter(without_parent).exclude(id__in=self._edited_ids())
+            yield from ready.values_list("id", flat=True).iterator()
+
+    def children_ids(self, parent_ids: list[str]) -> list[str]:
+        """Of a tree, the waiting children of these records."""
+        found: list[str] = []
+        for queryset in self.querysets():
+            found.extend(queryset.filter(_self_ref_fk__in=parent_ids).values_list("id", flat=True))
+        return found
+
+    def _edited_ids(self) -> QuerySet[Any]:
+        """Records that would give way to a local edit, again and again, are left to the last wave."""
+        return self.step.models[0].syncing_objects.filter(_morango_dirty_bit=True).values("pk")
+
+    def _any_prefix(self) -> Q:
+        condition = Q()
+        for prefix in self.prefix_conditions():
+            condition |= prefix
+        return condition

@@ -1,0 +1,175 @@
+"""Opens the stages of a run, one after another: records to batches, in one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+from morango.models.core import Store
+
+from morango_celery.conf import settings
+from morango_celery.deserialize import StoreModelSource
+from morango_celery.models import Batch, Run
+from morango_celery.runs.plan import Step, WaitingSource, steps
+from morango_celery.stream import Buffer, Items
+from morango_celery.upstream import serialize_into_store
+
+BATCHES_IN_MEMORY = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a call to `start` or `advance` brought about."""
+
+    run: Run
+    """As the ledger has it now."""
+    opened: bool = False
+    """This call opened a stage; its batches have to be sent."""
+    ended: bool = False
+    """This call completed the run; `finish` it."""
+
+
+def start(run_id: int) -> Progress:
+    """Take a pending run: merge local edits into the Store, then open the first stage.
+
+    :raises OperationalError: the database asks to try again
+    Twice: safe; a run that has begun is left as it is.
+    """
+    run = Run.objects.get(pk=run_id)
+    if run.state == Run.State.PENDING and run.serialize_first:
+        serialize_into_store(run.profile, run.sync_filter)
+    with transaction.atomic():
+        run = Run.locked(run_id)
+        if run.state == Run.State.PENDING:
+            if not run.skip_erroring:
+                _forget_errors(run)
+            run.move_to(Run.State.RUNNING)
+    return advance(run_id)
+
+
+def advance(run_id: int) -> Progress:
+    """Open the next stage if the last one is done, or complete the run if there is none.
+
+    Twice, and at the same time: safe; the first one opens the stage and the others find it open.
+    Cost: one query per model of the stage and one insert per `BATCHES_IN_MEMORY` batches; memory
+    doesn't grow with the number of records.
+    """
+    with transaction.atomic():
+        run = Run.locked(run_id)
+        if run.state != Run.State.RUNNING or run.open_batches:
+            return Progress(run)
+        while not _open_next_stage(run) and _begin_next_pass(run):
+            pass
+        if run.open_batches:
+            run.save()
+            return Progress(run, opened=True)
+        run.move_to(Run.State.COMPLETED)
+        return Progress(run, ended=True)
+
+
+def _forget_errors(run: Run) -> None:
+    """From here on a dirty record in error is one that failed in this run."""
+    everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
+    in_error = ~Q(deserialization_error=None)
+    for condition in everything.prefix_conditions():
+        everything.records().filter(condition, in_error).update(
+            deserialization_error=None, deserialization_exception=None
+        )
+
+
+def _open_next_stage(run: Run) -> bool:
+    """Hand out the next records in foreign key order; False when the plan is at its end.
+
+    Consecutive steps that together fit in one batch become one ordered batch.
+    """
+    plan = steps(run.profile)
+    size = settings.BATCH_SIZE_RECORDS
+    ordered: list[str] = []
+    while run.step < len(plan):
+        source = WaitingSource(run, plan[run.step])
+        ids = source.ids()
+        room = size - len(ordered)
+        head = list(islice(ids, room + 1))
+        if len(head) <= room:
+            ordered += head
+            run.step += 1
+            continue
+        if ordered:
+            break
+        if plan[run.step].is_tree:
+            wave = _next_wave(source, size)
+            if wave is not None:
+                _hand_out(run, wave)
+                return True
+        run.step += 1
+        _hand_out(run, chain(head, ids))
+        return True
+    if ordered:
+        _hand_out(run, ordered)
+    return bool(ordered)
+
+
+def _next_wave(source: WaitingSource, size: int) -> Iterable[str] | None:
+    """The records of a tree whose parents are done; with further generations while one batch holds
+    them, for the worker puts parents first. None when the rest can't be put in an order."""
+    ready = source.ready_ids()
+    ids = list(islice(ready, size + 1))
+    if not ids:
+        return None
+    if len(ids) > size:
+        return chain(ids, ready)
+    generation = ids
+    while generation:
+        generation = source.children_ids(generation)
+        if len(ids) + len(generation) > size:
+            break
+        ids = ids + generation
+    return ids
+
+
+def _hand_out(run: Run, store_ids: Iterable[str]) -> None:
+    run.stage += 1
+    numbered = enumerate(Items(store_ids) | Buffer(settings.BATCH_SIZE_RECORDS), start=1)
+    batches = (Batch.of(run, number, ids) for number, ids in numbered)
+    for chunk in Items(batches) | Buffer(BATCHES_IN_MEMORY):
+        Batch.objects.bulk_create(chunk)
+        run.open_batches += len(chunk)
+        run.records += sum(batch.size for batch in chunk)
+
+
+def _begin_next_pass(run: Run) -> bool:
+    """Make the failures that others may have caused wait again, as long as that gets any further.
+
+    A model's ``save()`` may want a record of the same model that came later.
+    """
+    failures, before = run.may_succeed_later, run.previous_may_succeed_later
+    if failures == 0 or (before is not None and failures >= before):
+        return False
+    batches = Batch.objects.filter(run=run, pass_number=run.pass_number).exclude(retry_ids="")
+    for batch in batches.only("retry_ids").iterator():
+        Store.objects.filter(id__in=batch.ids_to_retry, dirty_bit=True).update(
+            deserialization_error=None, deserialization_exception=None
+        )
+    run.pass_number += 1
+    run.previous_may_succeed_later = failures
+    run.may_succeed_later = 0
+    run.step = 0
+    run.failed -= failures
+    run.records -= failures
+    return True
+
+
+def open_batches(run: Run) -> Iterator[Batch]:
+    """The batches of the open stage, a few in memory at a time."""
+    batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).select_related("run")
+    return batches.order_by("pk").iterator(chunk_size=BATCHES_IN_MEMORY)
+
+
+def create_run(profile: str, sync_filter: object, **options: object) -> Run:
+    """Write a pending run into the ledger."""
+    text = None if sync_filter is None else str(sync_filter)
+    return Run.objects.create(profile=profile, filter=text, created_at=timezone.now(), **options)

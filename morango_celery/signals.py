@@ -1,0 +1,8 @@
+"""Signals that the host project may connect to."""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+run_finished = Signal()
+"""Sent once when a run has ended, after its last commit. Arguments: ``run`` (the ledger row)."""

@@ -1,0 +1,46 @@
+"""Stages that put items into lists and take them out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from itertools import groupby, islice
+from typing import TypeVar
+
+from morango_celery.stream.core import FlatMap, Stage
+
+Item = TypeVar("Item")
+
+
+class Buffer(Stage[Item, list[Item]]):
+    """Lists of up to `size` items; only the last may be shorter."""
+
+    def __init__(self, size: int) -> None:
+        """
+        :param size: items per list, at least 1
+        :raises ValueError: `size` is smaller
+        """
+        if size < 1:
+            raise ValueError(f"A buffer holds at least 1 item, not {size}.")
+        self.size = size
+
+    def apply(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        while chunk := list(islice(items, self.size)):
+            yield chunk
+
+
+class GroupBy(Stage[Item, list[Item]]):
+    """Lists of consecutive items with the same key. Holds one group at a time."""
+
+    def __init__(self, key: Callable[[Item], Hashable]) -> None:
+        self.key = key
+
+    def apply(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        for _, group in groupby(items, self.key):
+            yield list(group)
+
+
+class Unbuffer(FlatMap[Iterable[Item], Item]):
+    """The items of each list, one by one."""
+
+    def flat_map(self, item: Iterable[Item]) -> Iterable[Item]:
+        return item
