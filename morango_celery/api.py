@@ -53,9 +53,7 @@ def deserialize(
     return wait_for(run, None if wait is True else wait, on_progress)
 
 
-def deserialize_from_store(
-    profile: str, skip_erroring: bool = False, filter: Filter | None = None
-) -> Run:
+def deserialize_from_store(profile: str, skip_erroring: bool = False, filter: Filter | None = None) -> Run:  # noqa: A002  (as Morango has it)
     """A replacement for ``morango.sync.operations._deserialize_from_store``, in this process.
 
     Like Morango's it merges no local edits first, and it works inside an open transaction.
@@ -70,9 +68,7 @@ def recover_runs(*, everything: bool = False) -> int:
     return recover(CeleryDispatch(), everything=everything)
 
 
-def wait_for(
-    run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None
-) -> Run:
+def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None) -> Run:
     """Wait until a run has ended.
 
     :param seconds: at most; None for as long as it takes

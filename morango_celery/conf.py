@@ -62,8 +62,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
     "SAVE_EACH": (
-        lambda value: isinstance(value, list | tuple)
-        and all(isinstance(label, str) and label.count(".") == 1 for label in value),
+        lambda value: (
+            isinstance(value, list | tuple)
+            and all(isinstance(label, str) and label.count(".") == 1 for label in value)
+        ),
         'must be a list of model labels such as "school.Learner"',
     ),
     "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),

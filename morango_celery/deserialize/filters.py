@@ -47,9 +47,7 @@ def _checked(prefix: object) -> str:
     return prefix
 
 
-def prefix_conditions(
-    field: str, sync_filter: Filter | None, order: PartitionOrder = "asc"
-) -> Iterator[Q]:
+def prefix_conditions(field: str, sync_filter: Filter | None, order: PartitionOrder = "asc") -> Iterator[Q]:
     """One condition on `field` per prefix of the filter, no two of which match the same row.
 
     A prefix that lies within another adds nothing and gets none. Prefixes that differ in case only

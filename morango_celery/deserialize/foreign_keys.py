@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models import ForeignKey, Model
 from morango.models.certificates import Filter
 from morango.models.core import DeletedModels, HardDeletedModels, Store, SyncableModel
+from morango.models.fields.uuids import UUIDField
 
+from morango_celery.deserialize.rows import is_uuid, row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
-from morango_celery.deserialize.traits import traits_of
+from morango_celery.deserialize.traits import target_model, traits_of
 
 _Target = tuple[type[Model], str]
 
@@ -61,9 +63,12 @@ class ForeignKeyCache:
         with_instances: set[_Target] = set()
         references: set[str] = set()
         parsed = []
+        rows: dict[type[SyncableModel], list[list[Any]]] = {}
         for carrier in carriers:
             if carrier.store._self_ref_fk:
                 references.add(carrier.store._self_ref_fk)
+            if carrier.row is not None:
+                rows.setdefault(carrier.model, []).append(carrier.row)
             if carrier.app_model is None:
                 continue
             parsed.append(carrier)
@@ -78,6 +83,13 @@ class ForeignKeyCache:
                     with_instances.add(target)
                 if isinstance(value, str):
                     references.add(value)
+        for model, of_model in rows.items():
+            plan = row_plan(model)
+            assert plan is not None
+            for position, _, field in plan.references:
+                values = {row[position] for row in of_model} - {None}
+                wanted.setdefault(_target(field), set()).update(values)
+                references |= values
         for target, values in wanted.items():
             self._load_rows(target, values, target in with_instances)
         self._load_states(references)
@@ -109,7 +121,7 @@ class ForeignKeyCache:
             known.update(dict.fromkeys(queryset.values_list(attname, flat=True), True))
 
     def _load_states(self, references: set[str]) -> None:
-        unknown = [r for r in references if r not in self._states and _is_store_id(r)]
+        unknown = [r for r in references if r not in self._states and is_uuid(r)]
         if not unknown:
             return
         self._states.update(dict.fromkeys(unknown))
@@ -144,14 +156,25 @@ class ForeignKeyCache:
                 continue
             if traits.in_tree and not field.get_limit_choices_to():
                 raw = getattr(app_model, field.attname)
-                self.validated[f"{raw}_{field.related_model._meta.db_table}"] = 1
-            if isinstance(row, Model) and traits.follows_relations and isinstance(row, field.related_model):
+                self.validated[f"{raw}_{target_model(field)._meta.db_table}"] = 1
+            if isinstance(row, Model) and traits.follows_relations and isinstance(row, target_model(field)):
                 field.set_cached_value(app_model, row)
 
     def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
         """Whether the app table has the row that `field` refers to with `value`."""
         key = _key(field, value)
         return key is not None and self._rows.get(_target(field), {}).get(key, False) is not False
+
+    def is_plainly_there(self, field: ForeignKey[Any, Any], value: str) -> bool:
+        """Whether a reference needs no second thought: app row and Store row exist, and neither is
+        deleted nor in error."""
+        state = self._states.get(value)
+        return (
+            state is not None
+            and not state.is_deleted
+            and self.row_exists(field, value)
+            and not self.failed_in_this_run(value)
+        )
 
     def edited_locally(self, value: Any) -> bool:
         """Whether the app row that was looked up by `value` carries a local edit."""
@@ -196,23 +219,19 @@ class ForeignKeyCache:
 
 
 def _target(field: ForeignKey[Any, Any]) -> _Target:
-    return field.related_model._meta.concrete_model, field.target_field.attname
+    concrete = cast(type[Model], target_model(field)._meta.concrete_model)
+    return concrete, field.target_field.attname
 
 
 def _key(field: ForeignKey[Any, Any], raw: Any) -> Any:
     """The value as the target's column holds it; None for null and for what no column could hold."""
     if raw is None:
         return None
+    if is_uuid(raw) and type(field.target_field) is UUIDField:
+        return raw
     try:
         value = field.target_field.get_db_prep_value(raw, connection)
         hash(value)
     except (ValueError, TypeError, AttributeError, OverflowError, ValidationError):
         return None
     return value
-
-
-def _is_store_id(value: str) -> bool:
-    try:
-        return len(value) == 32 and int(value, 16) >= 0
-    except ValueError:
-        return False

@@ -10,6 +10,7 @@ from django.db.models import ForeignKey
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.deserialize.traits import target_model
 from morango_celery.upstream import registered_models, self_referential_fk
 
 Model = type[SyncableModel]
@@ -63,9 +64,7 @@ def components(profile: str) -> tuple[Component, ...]:
 def component_positions(profile: str) -> Mapping[str, int]:
     """For each model name the index of its component in `components`."""
     return {
-        name: index
-        for index, component in enumerate(components(profile))
-        for name in component.model_names
+        name: index for index, component in enumerate(components(profile)) for name in component.model_names
     }
 
 
@@ -76,7 +75,7 @@ def _dependencies(model: Model, models: Sequence[Model]) -> set[Model]:
     which are.
     """
     tables = {
-        field.related_model._meta.concrete_model
+        target_model(field)._meta.concrete_model
         for field in model._meta.concrete_fields
         if isinstance(field, ForeignKey)
     }

@@ -11,6 +11,7 @@ from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize import sql
+from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 
@@ -33,9 +34,12 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
     rows: dict[type[SyncableModel], dict[str, list[Any]]] = {}
     refused = []
     for carrier in carriers:
+        captured = rows.setdefault(carrier.model, {})
+        if carrier.row is not None:
+            captured[key_of(carrier)] = carrier.row
+            continue
         app_model = carrier.app_model
         assert app_model is not None
-        captured = rows.setdefault(carrier.model, {})
         try:
             if traits_of(carrier.model).way is Way.CAPTURED:
                 with _capturing(app_model, captured):
@@ -53,6 +57,17 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
         if captured:
             left_alone |= sql.upsert(model, traits_of(model).fields, list(captured.values()))
     return left_alone
+
+
+def key_of(carrier: DeserializeTask) -> str:
+    """The primary key of the carrier's row."""
+    if carrier.row is not None:
+        plan = row_plan(carrier.model)
+        assert plan is not None
+        key: str = carrier.row[plan.key_position]
+        return key
+    assert carrier.app_model is not None
+    return str(carrier.app_model.pk)
 
 
 def write_alone(carrier: DeserializeTask) -> bool:

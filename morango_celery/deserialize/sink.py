@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, transaction
-from morango.errors import MorangoDirtyParent
 from morango.models.core import DeletedModels, HardDeletedModels
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.deleting import delete_rows
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.saving import OwnCodeError, write_alone, write_together
+from morango_celery.deserialize.saving import OwnCodeError, key_of, write_alone, write_together
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import Way, traits_of
-from morango_celery.deserialize.transforms import DIRTY_PARENT, Group, rebuild
+from morango_celery.deserialize.transforms import Group, dirty_parent, rebuild
 from morango_celery.stream import Sink
 from morango_celery.upstream import deserialization_log, exception_path
 
@@ -113,7 +112,10 @@ class AppModelSink(Sink[Group, BatchResult]):
         if carrier.may_succeed_later:
             self.result.retry_ids.append(carrier.store.id)
         deserialization_log.warning(
-            "Failed to deserialize Store record %s for %s: %s", carrier.store.id, carrier.store.model_name, text
+            "Failed to deserialize Store record %s for %s: %s",
+            carrier.store.id,
+            carrier.store.model_name,
+            text,
         )
 
     def finish(self) -> BatchResult:
@@ -132,9 +134,7 @@ class AppModelSink(Sink[Group, BatchResult]):
 class _GroupWriter:
     """Writes the valid records of one group; each that can't be written ends with its error."""
 
-    def __init__(
-        self, cache: ForeignKeyCache, group: Group, check_constraints: Callable[[], None]
-    ) -> None:
+    def __init__(self, cache: ForeignKeyCache, group: Group, check_constraints: Callable[[], None]) -> None:
         self.cache = cache
         self.group = group
         self.check_constraints = check_constraints
@@ -143,13 +143,14 @@ class _GroupWriter:
 
     def write(self) -> None:
         carriers = self._writable(self.group)
-        together = [c for c in carriers if traits_of(c.model).way is not Way.EACH]
-        self.alone = [c for c in carriers if traits_of(c.model).way is Way.EACH]
+        one_by_one = {model for model in {c.model for c in carriers} if traits_of(model).way is Way.EACH}
+        together = [c for c in carriers if c.model not in one_by_one]
+        self.alone = [c for c in carriers if c.model in one_by_one]
         self._write_together(together)
         self._write_alone()
 
     def _writable(self, carriers: Sequence[DeserializeTask]) -> Group:
-        return [c for c in carriers if c.outcome is Outcome.SAVE and c.app_model is not None]
+        return [c for c in carriers if c.outcome is Outcome.SAVE and c.is_parsed]
 
     def _write_together(self, carriers: Group) -> None:
         carriers = self._without_waiting_parents(carriers)
@@ -171,9 +172,9 @@ class _GroupWriter:
                 for half in _halves(carriers):
                     self._again(half)
         else:
-            for carrier in carriers:
-                assert carrier.app_model is not None
-                carrier.yielded = carrier.app_model.pk in left_alone
+            if left_alone:
+                for carrier in carriers:
+                    carrier.yielded = key_of(carrier) in left_alone
 
     def _again(self, carriers: Group) -> None:
         """Write carriers whose first attempt was rolled back: their ``save()`` may have changed them."""
@@ -182,7 +183,7 @@ class _GroupWriter:
         self._write_together(self._writable(carriers))
 
     def _renew(self, carrier: DeserializeTask) -> None:
-        if traits_of(carrier.model).follows_relations:
+        if carrier.app_model is not None and traits_of(carrier.model).follows_relations:
             rebuild(carrier, self.cache)
 
     def _without_waiting_parents(self, carriers: Group) -> Group:
@@ -214,9 +215,9 @@ class _GroupWriter:
 
     def _try_alone(self, carrier: DeserializeTask) -> bool:
         if carrier.parent is not None and carrier.parent.has_errors:
-            carrier.fail(MorangoDirtyParent(DIRTY_PARENT), may_succeed_later=True)
+            carrier.fail(dirty_parent(), may_succeed_later=True)
             return False
-        self._renew(carrier)
+        rebuild(carrier, self.cache)
         if carrier.has_errors:
             return False
         try:
@@ -234,7 +235,7 @@ class _GroupWriter:
         for carrier in self.group:  # parents first
             if carrier.parent is not None and carrier.parent.has_errors and not carrier.store.deleted:
                 carrier.errors.clear()
-                carrier.fail(MorangoDirtyParent(DIRTY_PARENT), may_succeed_later=True)
+                carrier.fail(dirty_parent(), may_succeed_later=True)
 
 
 def _is_outage(error: Exception) -> bool:

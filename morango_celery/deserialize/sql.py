@@ -180,11 +180,10 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
         return True
     if not isinstance(error, OperationalError):
         return False
-    code = getattr(error.__cause__, "pgcode", None)
+    code: str | None = getattr(error.__cause__, "pgcode", None)
     if code is None:
         return uses_postgresql() or "locked" in str(error) or "busy" in str(error)
     return code.startswith(_TRANSIENT_CLASSES) or code == _LOCK_NOT_AVAILABLE
-
 
 
 def commit_lazily() -> None:

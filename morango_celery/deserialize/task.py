@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from morango.models.core import Store, SyncableModel
 from morango.registry import syncable_models
@@ -39,13 +39,26 @@ class DeserializeTask:
     Not a Celery task: those are in ``tasks.py``.
     """
 
-    __slots__ = ("app_model", "errors", "fk_cache", "may_succeed_later", "parent", "spread", "store", "yielded")
+    __slots__ = (
+        "_model",
+        "app_model",
+        "errors",
+        "fk_cache",
+        "may_succeed_later",
+        "parent",
+        "row",
+        "spread",
+        "store",
+        "yielded",
+    )
 
     def __init__(self, store: Store, fk_cache: ForeignKeyCache | None = None) -> None:
         self.store = store
         self.fk_cache = fk_cache
         self.app_model: SyncableModel | None = None
-        """The deserialized, unsaved instance, once parsed."""
+        """The deserialized, unsaved instance, once parsed; None where `row` is all that is needed."""
+        self.row: list[Any] | None = None
+        """The column values themselves, for a model whose code is all Morango's own."""
         self.errors: list[Exception] = []
         self.may_succeed_later = False
         """Whether the error may be due to the order of records only."""
@@ -53,6 +66,7 @@ class DeserializeTask:
         """The carrier of its tree parent, when that is in the same group."""
         self.spread: Outcome | None = None
         """One of the two PROPAGATE outcomes, when a foreign key points at a deleted record."""
+        self._model: type[SyncableModel] | None = None
         self.yielded = False
         """Whether a local edit of the app row took precedence."""
 
@@ -62,6 +76,8 @@ class DeserializeTask:
 
         :raises UnknownModelError: none does
         """
+        if self._model is not None:
+            return self._model
         profile, name = self.store.profile, self.store.model_name
         try:
             model: type[SyncableModel] = syncable_models.get_model(profile, name)
@@ -70,7 +86,12 @@ class DeserializeTask:
                 f"No installed app registers a syncable model {name!r} in profile {profile!r}. "
                 "Install the app (or the version of it) that does, then deserialize again."
             ) from None
+        self._model = model
         return model
+
+    @property
+    def is_parsed(self) -> bool:
+        return self.app_model is not None or self.row is not None
 
     @property
     def has_errors(self) -> bool:

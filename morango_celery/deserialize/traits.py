@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from django.db.models import Field, ForeignKey, Model
 from morango.models.core import SyncableModel
 
 from morango_celery.conf import settings
 from morango_celery.upstream import self_referential_fk
+
+Found = TypeVar("Found")
 
 
 class Way(enum.Enum):
@@ -55,7 +58,20 @@ _SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_
 _VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
 
 
-@lru_cache(maxsize=1024)
+def once_per_model(find: Callable[[type[SyncableModel]], Found]) -> Callable[[type[SyncableModel]], Found]:
+    """Remember what a function finds for each model; there are as many as the code has."""
+    found: dict[type[SyncableModel], Found] = {}
+
+    @wraps(find)
+    def remembering(model: type[SyncableModel]) -> Found:
+        if model not in found:
+            found[model] = find(model)
+        return found[model]
+
+    return remembering
+
+
+@once_per_model
 def traits_of(model: type[SyncableModel]) -> Traits:
     fields = tuple(model._meta.concrete_fields)
     return Traits(
@@ -68,6 +84,11 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
         in_tree=self_referential_fk(model) is not None,
     )
+
+
+def target_model(field: ForeignKey[Any, Any]) -> type[Model]:
+    """The model that a foreign key refers to, as declared: possibly a proxy."""
+    return cast(type[Model], field.related_model)
 
 
 def _overrides(model: type[Model], *names: str) -> bool:

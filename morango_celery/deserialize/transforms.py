@@ -8,6 +8,7 @@ record.
 from __future__ import annotations
 
 import json
+
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DatabaseError, IntegrityError, InterfaceError
 from morango.errors import MorangoDirtyParent, MorangoMissingParent
@@ -15,15 +16,27 @@ from morango.models.core import ForeignKeyReference
 
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache, StoreState
 from morango_celery.deserialize.order import parents_first
+from morango_celery.deserialize.rows import RowPlan, Unsure, row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
-from morango_celery.deserialize.traits import traits_of
+from morango_celery.deserialize.traits import target_model, traits_of
 from morango_celery.errors import UnknownModelError
 from morango_celery.stream import Transform
 
 Group = list[DeserializeTask]
+References = list[tuple[str, ForeignKeyReference]]
+"""The verbose name of each target, and Morango's description of the reference."""
 
-DIRTY_PARENT = "Parent is dirty; could not deserialize."
-MISSING_PARENT = "Parent does not exist in Store; could not deserialize."
+
+def dirty_parent() -> Exception:
+    """What Morango records of a tree's record whose parent was not deserialized."""
+    error: Exception = MorangoDirtyParent("Parent is dirty; could not deserialize.")
+    return error
+
+
+def missing_parent() -> Exception:
+    """What Morango records of a tree's record whose parent it doesn't find."""
+    error: Exception = MorangoMissingParent("Parent does not exist in Store; could not deserialize.")
+    return error
 
 
 class GroupTransform(Transform[Group, Group]):
@@ -60,20 +73,28 @@ class OrderTree(GroupTransform):
             return item
         ordered, cyclic = parents_first(item)
         for carrier in cyclic:
-            carrier.fail(MorangoDirtyParent(DIRTY_PARENT), may_succeed_later=True)
+            carrier.fail(dirty_parent(), may_succeed_later=True)
         return ordered + cyclic
 
 
 class Parse(GroupTransform):
-    """JSON to an unsaved instance, by the model's own ``deserialize()``."""
+    """JSON to an unsaved instance, by the model's own ``deserialize()``; or straight to a row."""
 
     def update(self, group: Group) -> None:
         for carrier in _to_save(group):
+            plan = row_plan(carrier.model)
+            if plan is not None:
+                try:
+                    carrier.row = plan.row(carrier.store)
+                    continue
+                except Unsure:
+                    pass
             _parse(carrier, self.cache)
 
 
 def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
+    carrier.row = None
     _parse(carrier, cache)
     if carrier.has_errors or carrier.app_model is None:
         return
@@ -115,14 +136,34 @@ class Validate(GroupTransform):
     """``clean_fields`` with the model's overrides, and foreign keys by Morango's two rules."""
 
     def update(self, group: Group) -> None:
+        self._resolve_rows([carrier for carrier in group if carrier.row is not None])
         for carrier in group:  # parents first: a child's verdict depends on its parent's
-            if carrier.store.deleted or not carrier.has_model:
+            if carrier.store.deleted or carrier.row is not None or not carrier.has_model:
                 continue
             traits = traits_of(carrier.model)
             if traits.in_tree:
                 self._validate_in_tree(carrier)
             elif not carrier.has_errors:
                 self._validate(carrier, own_code=traits.own_validation)
+
+    def _resolve_rows(self, carriers: Group) -> None:
+        """References of rows whose values are valid already; most need no look at each record."""
+        for model in {carrier.model for carrier in carriers}:
+            plan = row_plan(model)
+            assert plan is not None
+            rows = [carrier for carrier in carriers if carrier.model is model]
+            doubtful: set[int] = set()
+            for position, _, field in plan.references:
+                values = {carrier.row[position] for carrier in rows if carrier.row} - {None}
+                absent = {value for value in values if not self.cache.is_plainly_there(field, value)}
+                if absent:
+                    doubtful.update(
+                        index
+                        for index, carrier in enumerate(rows)
+                        if carrier.row and carrier.row[position] in absent
+                    )
+            for index in doubtful:
+                self._judge(rows[index], _references(rows[index], plan))
 
     def _validate_in_tree(self, carrier: DeserializeTask) -> None:
         problem = self._parent_problem(carrier)
@@ -144,24 +185,24 @@ class Validate(GroupTransform):
             carrier.fail(error, may_succeed_later=True)
 
     def _parent_problem(self, carrier: DeserializeTask) -> Exception | None:
-        parent_id = carrier.store._self_ref_fk
+        parent_id: str = carrier.store._self_ref_fk
         if not parent_id:
             return None
         parent = self.cache.carriers.get(parent_id)
         if parent is not None:
-            return MorangoDirtyParent(DIRTY_PARENT) if parent.has_errors else None
+            return dirty_parent() if parent.has_errors else None
         state = self.cache.state(parent_id)
         if self.cache.edited_locally(parent_id):
             return None
         if state is not None and self._counts_as_parent(carrier, state):
-            return MorangoDirtyParent(DIRTY_PARENT) if state.dirty else None
+            return dirty_parent() if state.dirty else None
         if any(
             self.cache.row_exists(field, parent_id)
             for field in traits_of(carrier.model).foreign_keys
-            if issubclass(carrier.model, field.related_model)
+            if issubclass(carrier.model, target_model(field))
         ):
             return None
-        return MorangoMissingParent(MISSING_PARENT)
+        return missing_parent()
 
     def _counts_as_parent(self, carrier: DeserializeTask, parent: StoreState) -> bool:
         """Morango looks for parents among the records that it would deserialize with this model."""
@@ -188,7 +229,9 @@ class Validate(GroupTransform):
         except Exception as error:
             carrier.fail(error, may_succeed_later=own_code)
             return
-        references = [(name, reference) for name, found in by_target.items() for reference in found]
+        self._judge(carrier, [(name, reference) for name, found in by_target.items() for reference in found])
+
+    def _judge(self, carrier: DeserializeTask, references: References) -> None:
         for target_name, reference in references:
             if self.cache.failed_in_this_run(reference.to_pk):
                 carrier.fail(_target_failed(target_name, reference.to_pk), may_succeed_later=True)
@@ -224,7 +267,7 @@ class Validate(GroupTransform):
     def _is_being_saved(self, store_id: object) -> bool:
         """Models that refer to each other are written together; the database checks afterwards."""
         carrier = self.cache.carriers.get(store_id) if isinstance(store_id, str) else None
-        return carrier is not None and carrier.app_model is not None and carrier.outcome is Outcome.SAVE
+        return carrier is not None and carrier.is_parsed and carrier.outcome is Outcome.SAVE
 
     @staticmethod
     def _spread(carrier: DeserializeTask, *, hard: bool) -> None:
@@ -234,6 +277,17 @@ class Validate(GroupTransform):
 
 def _to_save(group: Group) -> Group:
     return [carrier for carrier in group if not carrier.has_errors and not carrier.store.deleted]
+
+
+def _references(carrier: DeserializeTask, plan: RowPlan) -> References:
+    """As `deferred_clean_fields` returns them for an instance."""
+    assert carrier.row is not None
+    key = carrier.row[plan.key_position]
+    return [
+        (target_name, ForeignKeyReference(field.attname, key, carrier.row[position]))
+        for position, target_name, field in plan.references
+        if carrier.row[position] is not None
+    ]
 
 
 def _target_failed(target_name: str, store_id: object) -> ValidationError:

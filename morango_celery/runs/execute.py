@@ -50,9 +50,7 @@ def execute_batch(batch_id: int, store_ids: Sequence[str] | None = None) -> Exec
 @transaction.atomic
 def _execute(batch_id: int, store_ids: Sequence[str] | None, *, strict: bool) -> Execution:
     take_write_lock()
-    batch = (
-        Batch.objects.select_for_update(of=("self",)).select_related("run").filter(pk=batch_id).first()
-    )
+    batch = Batch.objects.select_for_update(of=("self",)).select_related("run").filter(pk=batch_id).first()
     if batch is None:
         return Execution(None, None, stage_is_done=False)
     run = batch.run

@@ -40,9 +40,7 @@ def hand_over(run: Run) -> bool:
     """
     if run.handed_over:
         return True
-    outcome = (
-        transfer_statuses.COMPLETED if run.state == Run.State.COMPLETED else transfer_statuses.ERRORED
-    )
+    outcome = transfer_statuses.COMPLETED if run.state == Run.State.COMPLETED else transfer_statuses.ERRORED
     stage = TransferSession.objects.filter(
         pk=run.transfer_session_id, transfer_stage=transfer_stages.DESERIALIZING
     )

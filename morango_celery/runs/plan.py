@@ -70,7 +70,8 @@ class WaitingSource(StoreModelSource):
         Deleted records never wait. What is in a cycle, or edited locally, is never ready.
         """
         names = [model.morango_model_name for model in self.step.models]
-        waiting = self.records().filter(self._any_prefix(), model_name__in=names).char_ids_list()
+        everything: Any = self.records().filter(self._any_prefix(), model_name__in=names)
+        waiting = everything.char_ids_list()
         without_parent = Q(deleted=True) | Q(_self_ref_fk="") | ~Q(_self_ref_fk__in=waiting)
         for queryset in self.querysets():
             ready = queryset.filter(without_parent).exclude(id__in=self._edited_ids())
@@ -85,7 +86,9 @@ class WaitingSource(StoreModelSource):
 
     def _edited_ids(self) -> QuerySet[Any]:
         """Records that would give way to a local edit, again and again, are left to the last wave."""
-        return self.step.models[0].syncing_objects.filter(_morango_dirty_bit=True).values("pk")
+        edited: QuerySet[Any] = self.step.models[0].syncing_objects.filter(_morango_dirty_bit=True)
+        ids: QuerySet[Any] = edited.values("pk")
+        return ids
 
     def _any_prefix(self) -> Q:
         condition = Q()

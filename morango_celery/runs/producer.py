@@ -14,7 +14,7 @@ from morango.models.core import Store
 from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.models import Batch, Run
-from morango_celery.runs.plan import Step, WaitingSource, steps
+from morango_celery.runs.plan import WaitingSource, steps
 from morango_celery.stream import Buffer, Items
 from morango_celery.upstream import serialize_into_store
 

@@ -74,7 +74,10 @@ class Pipeline(Source[Out]):
     """A source with one more stage behind it; itself a source, so stages chain with ``|``."""
 
     def __init__(self, source: Source[In], stage: Stage[In, Out]) -> None:
-        self._start = lambda: stage.apply(iter(source))
+        def start() -> Iterator[Out]:
+            return stage.apply(iter(source))
+
+        self._start = start
 
     def stream(self) -> Iterator[Out]:
         return self._start()
