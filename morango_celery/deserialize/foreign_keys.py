@@ -151,7 +151,7 @@ class ForeignKeyCache:
         traits = traits_of(carrier.model)
         for field in traits.foreign_keys:
             value = _key(field, getattr(app_model, field.attname))
-            row = self._rows[_target(field)].get(value, False) if value is not None else False
+            row = self._rows.get(_target(field), {}).get(value, False)
             if row is False:
                 continue
             if traits.in_tree and not field.get_limit_choices_to():
@@ -178,7 +178,7 @@ class ForeignKeyCache:
 
     def edited_locally(self, value: Any) -> bool:
         """Whether the app row that was looked up by `value` carries a local edit."""
-        return value in self._edited
+        return isinstance(value, str) and value in self._edited
 
     def state(self, store_id: Any) -> StoreState | None:
         """The Store's state of a loaded reference; None when the Store doesn't have it."""
@@ -232,6 +232,6 @@ def _key(field: ForeignKey[Any, Any], raw: Any) -> Any:
     try:
         value = field.target_field.get_db_prep_value(raw, connection)
         hash(value)
-    except (ValueError, TypeError, AttributeError, OverflowError, ValidationError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):
         return None
     return value

@@ -79,7 +79,7 @@ def write_alone(carrier: DeserializeTask) -> bool:
     app_model = carrier.app_model
     assert app_model is not None
     edited = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
-    if edited.select_for_update(of=("self",)).exists():
+    if edited.select_for_update().first() is not None:
         return False
     with _shadowing(app_model, lambda **options: _save_base(app_model, **options)):
         app_model.save(update_dirty_bit_to=False)

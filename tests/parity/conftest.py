@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _inside_a_transaction(settings: Any, db: None) -> None:
+    """Morango wants to set the isolation level itself, which an open transaction forbids."""
+    settings.MORANGO_TEST_POSTGRESQL = True
+
+
+@pytest.fixture(params=[1000, 3, 1], ids=["one-batch", "batches-of-3", "batches-of-1"], autouse=True)
+def batch_size(request: pytest.FixtureRequest, settings: Any) -> int:
+    """Results must not depend on it."""
+    size: int = request.param
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": size}
+    return size

@@ -1,0 +1,215 @@
+"""Where Morango is wrong: what it does, and what we do instead. One test a row of docs/fidelity.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from morango.models import Store
+from morango.models.certificates import Filter
+
+from morango_celery import deserialize_from_store
+from tests.factories import SCHOOL_ID, build_store_row
+from tests.parity.harness import both, run
+from worker.school.models import Learner, Lesson, Unit
+
+OTHER = "ab" * 16
+
+
+def app_row(store: Store, **values: Any) -> Unit:
+    """The app row of a unit, as an earlier deserialization left it."""
+    defaults = {"name": "old", "_morango_dirty_bit": False}
+    return Unit(
+        id=store.id,
+        school_id=SCHOOL_ID,
+        _morango_source_id=store.source_id,
+        _morango_partition=store.partition,
+        **{**defaults, **values},
+    )
+
+
+def test_deleted_records_become_clean() -> None:
+    lesson = build_store_row("lesson", unit_id=OTHER, deleted=True)
+    morango, ours = both([lesson])
+    assert morango.dirty[lesson.id] is True
+    assert ours.dirty[lesson.id] is False
+    assert ours.app == morango.app
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_records_deleted_with_their_target_become_clean(hard: bool) -> None:
+    unit = build_store_row("unit", deleted=True, hard_deleted=hard)
+    lesson = build_store_row("lesson", unit=unit)
+    morango, ours = both([unit, lesson])
+    assert (ours.app, ours.errors) == (morango.app, morango.errors)
+    assert ours.deleted == morango.deleted == {lesson.id}
+    assert ours.hard_deleted == morango.hard_deleted == ({lesson.id} if hard else set())
+    assert morango.dirty[lesson.id] is True
+    assert ours.dirty[lesson.id] is False
+
+
+def test_deletion_spreads_over_any_number_of_levels() -> None:
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit, deleted=True)
+    attempt = build_store_row("attempt", learner=learner)
+    feedback = build_store_row("feedback", attempt=attempt)
+    morango, ours = both([unit, learner, attempt, feedback])
+    assert morango.aborted == "django.db.utils.IntegrityError"
+    assert ours.aborted is None
+    assert ours.deleted == {attempt.id, feedback.id}
+    assert ours.ids("unit") == {unit.id}
+
+
+@pytest.mark.parametrize("model_name", ["unit", "lesson"])
+def test_whatever_a_record_raises_costs_only_itself(model_name: str) -> None:
+    unit = build_store_row("unit")
+    target = {"unit": unit} if model_name == "lesson" else {}
+    bad, good = build_store_row(model_name, **target), build_store_row(model_name, **target)
+    bad.serialized = bad.serialized.replace(f'"school_id": "{SCHOOL_ID}"', '"school_id": {"a": 1}')
+    morango, ours = both([unit, bad, good])
+    assert morango.aborted is not None
+    assert ours.aborted is None
+    assert list(ours.errors) == [bad.id]
+    assert good.id in ours.ids(model_name)
+    assert ours.dirty == {unit.id: False, bad.id: True, good.id: False}
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.parametrize("name", ["surrogate \ud800", "a" * 90 + "\x00"])
+def test_text_that_the_database_refuses_costs_only_its_record(name: str) -> None:
+    bad = build_store_row("unit", name=name)
+    good = build_store_row("unit")
+    ours = run(deserialize_from_store, [bad, good])
+    assert (ours.aborted, list(ours.errors), ours.ids("unit")) == (None, [bad.id], {good.id})
+
+
+@pytest.mark.needs_postgresql
+def test_a_number_that_the_database_refuses_costs_only_its_record() -> None:
+    unit = build_store_row("unit")
+    bad, good = build_store_row("learner", unit=unit), build_store_row("learner", unit=unit)
+    bad.serialized = bad.serialized.replace('"birth_year": 2012', '"birth_year": 1e999')
+    morango, ours = both([unit, bad, good])
+    assert morango.aborted is not None
+    assert (ours.aborted, list(ours.errors), ours.ids("learner")) == (None, [bad.id], {good.id})
+
+
+def test_a_target_that_could_not_be_saved() -> None:
+    unit = build_store_row("unit")
+    refused = build_store_row("learner", unit=unit, school_id=OTHER)
+    attempt = build_store_row("attempt", learner=refused)
+    morango, ours = both([unit, refused, attempt])
+    assert morango.aborted == "django.db.utils.IntegrityError"
+    assert ours.aborted is None
+    assert set(ours.errors) == {refused.id, attempt.id}
+    assert ours.errors[attempt.id] == (
+        f"['learner with id {refused.id} failed to deserialize']",
+        "django.core.exceptions.ValidationError",
+    )
+
+
+@pytest.mark.parametrize("reference", ["nonsense", 7, ["a"], {"a": 1}, ""])
+def test_a_reference_that_is_no_id(reference: object) -> None:
+    lesson = build_store_row("lesson", unit_id=reference)
+    good = build_store_row("unit")
+    ours = run(deserialize_from_store, [lesson, good])
+    assert (ours.aborted, list(ours.errors), ours.ids("unit")) == (None, [lesson.id], {good.id})
+
+
+def test_an_unregistered_model_is_an_error_of_its_record() -> None:
+    row = build_store_row("timetable")
+    morango, ours = both([row])
+    assert (morango.dirty[row.id], morango.errors) == (True, {})
+    assert ours.dirty[row.id] is True
+    text, path = ours.errors[row.id]
+    assert "'timetable'" in (text or "")
+    assert path == "morango_celery.errors.UnknownModelError"
+
+
+def test_a_parent_outside_the_filter_counts_if_it_is_there() -> None:
+    parent = build_store_row("unit", dirty=False, partition=f"{OTHER}:units")
+    child = build_store_row("unit", parent=parent)
+    morango, ours = both([parent, child], app=[app_row(parent)], filter=Filter(SCHOOL_ID))
+    assert morango.errors[child.id][1] == "morango.errors.MorangoMissingParent"
+    assert ours.errors == {}
+    assert child.id in ours.ids("unit")
+
+
+def test_a_deleted_record_needs_no_parent() -> None:
+    orphan = build_store_row("unit", parent_id=OTHER, deleted=True)
+    morango, ours = both([orphan], app=[app_row(orphan)])
+    assert morango.ids("unit") == {orphan.id}
+    assert ours.ids("unit") == set()
+    assert (ours.dirty[orphan.id], ours.errors) == (False, {})
+
+
+def test_a_target_that_only_the_app_table_has() -> None:
+    unit = app_row(build_store_row("unit"))
+    lesson = build_store_row("lesson", unit_id=unit.id)
+    morango, ours = both([lesson], app=[unit])
+    assert morango.errors[lesson.id][1] == "django.db.utils.IntegrityError"
+    assert ours.ids("lesson") == {lesson.id}
+
+
+def test_the_order_of_records_does_not_matter() -> None:
+    """One learner takes over the username that another one gives up in the same sync."""
+    unit = build_store_row("unit")
+    giver = build_store_row("learner", unit=unit, username="new")
+    taker = build_store_row("learner", unit=unit, username="ada")
+    existing = [
+        Learner(
+            id=row.id,
+            school_id=SCHOOL_ID,
+            unit_id=unit.id,
+            username=username,
+            full_name="Ada Example",
+            _morango_source_id=row.source_id,
+            _morango_partition=row.partition,
+            _morango_dirty_bit=False,
+        )
+        for row, username in [(giver, "ada"), (taker, "bob")]
+    ]
+    for order in ([unit, giver, taker], [unit, taker, giver]):
+        ours = run(deserialize_from_store, order, app=[app_row(unit), *existing])
+        assert ours.errors == {}
+        assert {row["username"] for row in ours.app["learner"]} == {"new", "ada"}
+
+
+def test_a_local_edit_wins() -> None:
+    row = build_store_row("unit", name="synced")
+    edited = app_row(row, name="edited here", _morango_dirty_bit=True)
+    morango, ours = both([row], app=[edited])
+    assert [unit["name"] for unit in morango.app["unit"]] == ["synced"]
+    assert [(unit["name"], unit["_morango_dirty_bit"]) for unit in ours.app["unit"]] == [
+        ("edited here", True)
+    ]
+    assert (ours.dirty[row.id], ours.errors) == (True, {})
+
+
+def test_a_local_edit_wins_over_a_deletion() -> None:
+    row = build_store_row("unit", deleted=True)
+    morango, ours = both([row], app=[app_row(row, _morango_dirty_bit=True)])
+    assert morango.ids("unit") == set()
+    assert ours.ids("unit") == {row.id}
+    assert ours.dirty[row.id] is True
+
+
+def test_a_protected_row_costs_only_the_record_that_would_delete_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from django.db.models import PROTECT
+
+    monkeypatch.setattr(Lesson._meta.get_field("unit").remote_field, "on_delete", PROTECT)
+    kept, gone = build_store_row("unit", deleted=True), build_store_row("unit", deleted=True)
+    lesson = Lesson(
+        id=OTHER,
+        school_id=SCHOOL_ID,
+        unit_id=kept.id,
+        title="x",
+        _morango_source_id="x",
+        _morango_partition=SCHOOL_ID,
+        _morango_dirty_bit=False,
+    )
+    morango, ours = both([kept, gone], app=[app_row(kept), app_row(gone), lesson])
+    assert morango.aborted == "django.db.models.deletion.ProtectedError"
+    assert ours.errors[kept.id][1] == "django.db.models.deletion.ProtectedError"
+    assert ours.ids("unit") == {kept.id}
