@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
-from django.core.exceptions import ImproperlyConfigured
-from django.core.management import execute_from_command_line
+from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
+from django.core.management import ManagementUtility
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "worker.settings")
+    utility = ManagementUtility(["python -m worker", *sys.argv[1:]])
+    try:
+        utility.execute()
+    except (ImproperlyConfigured, AppRegistryNotReady) as error:
+        # Django goes on without settings as far as it gets; what it had to say about them comes first.
+        sys.exit(f"error: {utility.settings_exception or error}")
+
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "worker.settings")
-    try:
-        execute_from_command_line(["python -m worker", *sys.argv[1:]])
-    except ImproperlyConfigured as error:
-        sys.exit(f"error: {error}")
+    main()

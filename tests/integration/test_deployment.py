@@ -6,7 +6,6 @@ import json
 import os
 import signal
 
-import psutil
 import requests
 from morango.models import Certificate
 
@@ -29,26 +28,6 @@ def test_an_idle_worker_ends_on_sigterm(celery_worker_process: StartWorker) -> N
     os.kill(worker.pid, signal.SIGTERM)
 
     worker.wait_until_ended(timeout_seconds=10)
-
-
-def runs(process: psutil.Process) -> bool:
-    try:
-        process.wait(1)
-    except psutil.TimeoutExpired:
-        # An orphan that nobody reaps is dead all the same
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False
-
-
-def test_a_killed_worker_leaves_no_child_behind(celery_worker_process: StartWorker) -> None:
-    worker = celery_worker_process(concurrency=2)
-
-    children = psutil.Process(worker.pid).children(recursive=True)
-    assert len(children) == 2
-
-    worker.kill()
-
-    assert not [child for child in children if runs(child)]
 
 
 def test_the_server_signs_a_certificate_for_a_superuser_only(live_http_server: StartServer) -> None:

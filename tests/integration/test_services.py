@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -74,6 +75,8 @@ def test_a_durable_postgres_survives_a_power_cut() -> None:
 def test_postgres_stops_although_a_client_is_connected(own_servers: Path) -> None:
     with services.postgres() as url:
         connection = psycopg2.connect(url)
+        began = time.monotonic()
+    assert time.monotonic() - began < services.STOP_SECONDS / 2, "it had to be killed"
 
     with pytest.raises(psycopg2.OperationalError), connection.cursor() as cursor:
         cursor.execute("SELECT 1")
