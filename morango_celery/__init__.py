@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "deserialize": "morango_celery.api",
     "deserialize_from_store": "morango_celery.api",
     "recover_runs": "morango_celery.api",
     "DeserializeTask": "morango_celery.deserialize",
@@ -32,6 +31,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "deserialize":
+        return import_module("morango_celery.deserialize")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

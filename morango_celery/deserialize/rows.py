@@ -52,7 +52,7 @@ class RowPlan:
         """
         try:
             data = json.loads(store.serialized)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unsure from None
         if type(data) is not dict:
             raise Unsure
@@ -111,7 +111,7 @@ def _nullable(field: AnyField, convert: Convert) -> Convert:
 
 
 def _with_choices(field: AnyField, convert: Convert) -> Convert:
-    if not field.choices:
+    if field.choices is None:
         return convert
     chosen = frozenset(value for value, _ in field.flatchoices)
 
@@ -125,10 +125,10 @@ def _with_choices(field: AnyField, convert: Convert) -> Convert:
 
 
 def _text(field: AnyField) -> Convert | None:
-    longest = field.max_length if isinstance(field, models.CharField) else None
-    own = [validator for validator in field.validators if type(validator) is not MaxLengthValidator]
-    if own or field.empty_strings_allowed is False:
+    limits = _length_limits(field)
+    if limits is None:
         return None
+    longest = min(limits, default=None)
     blank = field.blank
 
     def text(value: Any) -> str:
@@ -152,11 +152,26 @@ def _exact_uuid(value: Any) -> Any:
     return value
 
 
-def _uuid(field: AnyField) -> Convert:
-    return _exact_uuid
+def _length_limits(field: AnyField) -> list[int] | None:
+    """The longest texts that the field's validators allow; None when they ask for more than that."""
+    limits = []
+    for validator in field.validators:
+        limit = getattr(validator, "limit_value", None)
+        if type(validator) is not MaxLengthValidator or not isinstance(limit, int):
+            return None
+        limits.append(limit)
+    return limits
 
 
-def _boolean(field: AnyField) -> Convert:
+def _uuid(field: AnyField) -> Convert | None:
+    limits = _length_limits(field)
+    return _exact_uuid if limits is not None and min(limits, default=32) >= 32 else None
+
+
+def _boolean(field: AnyField) -> Convert | None:
+    if field.validators:
+        return None
+
     def boolean(value: Any) -> bool:
         if type(value) is not bool:
             raise Unsure
@@ -207,7 +222,9 @@ def _moment(field: AnyField) -> Convert | None:
         # The forms that DjangoJSONEncoder writes; others are for Django's own parser.
         if type(value) is not str or len(value) not in (20, 24, 27):
             raise Unsure
-        if value[4] + value[7] + value[10] + value[-1] != "--TZ":
+        if value[4] + value[7] + value[10] + value[13] + value[16] + value[-1] != "--T::Z":
+            raise Unsure
+        if len(value) > 20 and value[19] != ".":
             raise Unsure
         try:
             parsed = datetime.datetime.fromisoformat(value)

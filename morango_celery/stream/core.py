@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-In = TypeVar("In")
-Out = TypeVar("Out")
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
 Next = TypeVar("Next")
-Result = TypeVar("Result")
+Result = TypeVar("Result", covariant=True)
 
 
 class Source(ABC, Generic[Out]):
