@@ -160,6 +160,7 @@ def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> 
                 "DATABASE_URL": database_url,
                 "REDIS_URL": redis_url,
                 "REMAP_SIGTERM": "SIGQUIT",  # as deployed: finish or give back the running task
+                "WORKER_SOFT_SHUTDOWN_SECONDS": "1",
                 **environment,
             },
         )

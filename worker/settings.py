@@ -108,8 +108,9 @@ CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = True
-# With REMAP_SIGTERM=SIGQUIT: a task that isn't done this long after SIGTERM goes back to the queue.
-CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60
+# With REMAP_SIGTERM=SIGQUIT: a task still running this long after SIGTERM goes back to the queue. Celery
+# sleeps for all of it if any task runs at the time of the signal, so the supervisor's grace must be longer.
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = environment.whole_number("WORKER_SOFT_SHUTDOWN_SECONDS", default=60)
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # A database connection serves this many tasks; one a task costs a quarter of the throughput.
 CELERY_DB_REUSE_MAX = 500
