@@ -13,6 +13,7 @@ from morango.models.certificates import Filter
 from morango.models.core import DeletedModels, HardDeletedModels, Store, SyncableModel
 from morango.models.fields.uuids import UUIDField
 
+from morango_celery.deserialize import sql
 from morango_celery.deserialize.rows import is_uuid, row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import target_model, traits_of
@@ -27,13 +28,23 @@ class StoreState:
     deleted: bool
     hard_deleted: bool
     dirty: bool
-    in_error: bool
     partition: str
     model_name: str
+    in_error: bool
 
     @property
     def is_deleted(self) -> bool:
         return self.deleted or self.hard_deleted
+
+
+_STATE_COLUMNS = (
+    "deleted",
+    "hard_deleted",
+    "dirty_bit",
+    "partition",
+    "model_name",
+    "deserialization_error",
+)
 
 
 class ForeignKeyCache:
@@ -106,30 +117,24 @@ class ForeignKeyCache:
         if not unknown:
             return
         known.update(dict.fromkeys(unknown, False))
-        queryset = model._base_manager.filter(**{f"{attname}__in": unknown})
-        if with_instances:
-            for instance in queryset:
-                known[getattr(instance, attname)] = instance
-                if getattr(instance, "_morango_dirty_bit", False):
-                    self._edited.add(getattr(instance, attname))
-        elif issubclass(model, SyncableModel):
-            for value, edited in queryset.values_list(attname, "_morango_dirty_bit"):
+        if issubclass(model, SyncableModel) and attname == "id" and not with_instances:
+            for value, edited in sql.look_up(model, "id", ["_morango_dirty_bit"], unknown):
                 known[value] = True
                 if edited:
                     self._edited.add(value)
-        else:
-            known.update(dict.fromkeys(queryset.values_list(attname, flat=True), True))
+            return
+        for instance in model._base_manager.filter(**{f"{attname}__in": unknown}):
+            known[getattr(instance, attname)] = instance
+            if getattr(instance, "_morango_dirty_bit", False):
+                self._edited.add(getattr(instance, attname))
 
     def _load_states(self, references: set[str]) -> None:
         unknown = [r for r in references if r not in self._states and is_uuid(r)]
         if not unknown:
             return
         self._states.update(dict.fromkeys(unknown))
-        rows = Store.objects.filter(id__in=unknown).values_list(
-            "id", "deleted", "hard_deleted", "dirty_bit", "deserialization_error", "partition", "model_name"
-        )
-        for store_id, deleted, hard_deleted, dirty, error, partition, name in rows:
-            self._states[store_id] = StoreState(deleted, hard_deleted, dirty, bool(error), partition, name)
+        for store_id, *columns, error in sql.look_up(Store, "id", _STATE_COLUMNS, unknown):
+            self._states[store_id] = StoreState(*columns, bool(error))
 
     def _load_noted_deletions(self) -> None:
         there = {value for rows in self._rows.values() for value, row in rows.items() if row is not False}
