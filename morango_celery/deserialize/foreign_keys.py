@@ -30,7 +30,11 @@ class StoreState:
     dirty: bool
     partition: str
     model_name: str
-    in_error: bool
+    error: str | None
+
+    @property
+    def in_error(self) -> bool:
+        return bool(self.error)
 
     @property
     def is_deleted(self) -> bool:
@@ -133,8 +137,8 @@ class ForeignKeyCache:
         if not unknown:
             return
         self._states.update(dict.fromkeys(unknown))
-        for store_id, *columns, error in sql.look_up(Store, "id", _STATE_COLUMNS, unknown):
-            self._states[store_id] = StoreState(*columns, bool(error))
+        for store_id, *columns in sql.look_up(Store, "id", _STATE_COLUMNS, unknown):
+            self._states[store_id] = StoreState(*columns)
 
     def _load_noted_deletions(self) -> None:
         there = {value for rows in self._rows.values() for value, row in rows.items() if row is not False}
