@@ -77,15 +77,14 @@ class DeserializeOperation(LocalOperation):
     @staticmethod
     def _run_of(context: Any, *, told_by_worker: bool) -> Run:
         """The transfer session's run; a new one is sent to the workers once it is committed."""
-        with transaction.atomic():
-            run = Run.objects.filter(transfer_session_id=context.transfer_session.id).first()
-            if run is None:
-                run = create_run(
-                    context.sync_session.profile,
-                    context.filter,
-                    transfer_session_id=context.transfer_session.id,
-                    handed_over=not told_by_worker,
-                )
-                created = run
-                transaction.on_commit(lambda: CeleryDispatch().start(created))
+        run, is_new = Run.objects.get_or_create(
+            transfer_session_id=context.transfer_session.id,
+            defaults={
+                "profile": context.sync_session.profile,
+                "filter": str(context.filter),
+                "handed_over": not told_by_worker,
+            },
+        )
+        if is_new:
+            transaction.on_commit(lambda: CeleryDispatch().start(run))
         return run

@@ -6,8 +6,6 @@ When Morango moves one, this is the module to mend.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from django.db import OperationalError, connection
 from morango.api.serializers import BufferSerializer  # noqa: F401  (loads morango.sync in a safe order)
@@ -65,14 +63,12 @@ def serialize_into_store(profile: str, sync_filter: Filter | None) -> None:
     _serialize_into_store(profile, filter=sync_filter)
 
 
-@contextmanager
-def share_partitions(sync_filter: Filter | None) -> Iterator[None]:
+def share_partitions(sync_filter: Filter | None) -> None:
     """Keep Morango's exclusive dequeue and serialize off the filter's partitions, not each other.
 
-    Transaction-scoped advisory locks: call it inside a transaction. On SQLite it does nothing.
+    Takes advisory locks that last until the transaction ends. On SQLite it does nothing.
     """
     lock_partitions(DBBackend, sync_filter=sync_filter, shared=True)
-    yield
 
 
 def is_isolation_error(error: OperationalError) -> bool:

@@ -93,18 +93,18 @@ def deserialize_batch(
     cache = ForeignKeyCache(profile, sync_filter, skip_erroring)
     components = component_positions(profile)
     sink = AppModelSink(cache, sql.strictly_check_constraints if strict else sql.check_constraints)
-    with share_partitions(sync_filter):
+    share_partitions(sync_filter)
 
-        def group(carrier: DeserializeTask) -> tuple[int | None, bool]:
-            return components.get(carrier.store.model_name), carrier.store.deleted
+    def group(carrier: DeserializeTask) -> tuple[int | None, bool]:
+        return components.get(carrier.store.model_name), carrier.store.deleted
 
-        pipeline = (
-            ClaimedSource(store_ids, cache)
-            | GroupBy(group)
-            | RefuseUnknownModels()
-            | OrderTree(cache)
-            | Parse(cache)
-            | LoadForeignKeys(cache)
-            | Validate(cache)
-        )
-        return pipeline.into(sink)
+    pipeline = (
+        ClaimedSource(store_ids, cache)
+        | GroupBy(group)
+        | RefuseUnknownModels()
+        | OrderTree(cache)
+        | Parse(cache)
+        | LoadForeignKeys(cache)
+        | Validate(cache)
+    )
+    return pipeline.into(sink)

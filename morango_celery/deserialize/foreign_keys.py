@@ -216,7 +216,10 @@ class ForeignKeyCache:
 
     def noted_deletion(self, store_id: object) -> Outcome | None:
         """The deletion that was spread to a loaded reference since the last serialization, if any."""
-        return self._noted.get(store_id) if isinstance(store_id, str) else None
+        if not isinstance(store_id, str):
+            return None
+        carrier = self.carriers.get(store_id)
+        return carrier.spread if carrier is not None and carrier.spread else self._noted.get(store_id)
 
     def forget(self) -> None:
         """Rows were written or deleted: look everything up again when it is needed next."""

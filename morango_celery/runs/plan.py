@@ -74,7 +74,9 @@ class WaitingSource(StoreModelSource):
         waiting = everything.char_ids_list()
         without_parent = Q(deleted=True) | Q(_self_ref_fk="") | ~Q(_self_ref_fk__in=waiting)
         for queryset in self.querysets():
-            ready = queryset.filter(without_parent).exclude(id__in=self._edited_ids())
+            ready = queryset.filter(without_parent)
+            for edited in self._edited_ids():
+                ready = ready.exclude(id__in=edited)
             yield from ready.values_list("id", flat=True).iterator()
 
     def children_ids(self, parent_ids: list[str]) -> list[str]:
@@ -84,11 +86,10 @@ class WaitingSource(StoreModelSource):
             found.extend(queryset.filter(_self_ref_fk__in=parent_ids).values_list("id", flat=True))
         return found
 
-    def _edited_ids(self) -> QuerySet[Any]:
+    def _edited_ids(self) -> Iterator[QuerySet[Any]]:
         """Records that would give way to a local edit, again and again, are left to the last wave."""
-        edited: QuerySet[Any] = self.step.models[0].syncing_objects.filter(_morango_dirty_bit=True)
-        ids: QuerySet[Any] = edited.values("pk")
-        return ids
+        for model in self.step.models:
+            yield model.syncing_objects.filter(_morango_dirty_bit=True).values("pk")
 
     def _any_prefix(self) -> Q:
         condition = Q()
