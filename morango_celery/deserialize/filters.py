@@ -60,7 +60,7 @@ def prefix_conditions(field: str, sync_filter: Filter | None, order: PartitionOr
     for prefix in _outermost(sync_filter, order):
         condition = Q(**{f"{field}__startswith": prefix}) if prefix else Q()
         for earlier in yielded:
-            if _nested(prefix.lower(), earlier.lower()):
+            if _nested(_folded(prefix), _folded(earlier)):
                 condition &= ~Q(**{f"{field}__startswith": earlier})
         yield condition
         yielded.append(prefix)
@@ -74,5 +74,10 @@ def _outermost(sync_filter: Filter, order: PartitionOrder) -> list[str]:
     return outermost if order == "asc" else outermost[::-1]
 
 
-def _nested(one: str, other: str) -> bool:
+def _folded(prefix: str) -> bytes:
+    """SQLite's LIKE takes the letters of ASCII for the same in both cases, and no others."""
+    return prefix.encode("utf-8", "surrogatepass").lower()
+
+
+def _nested(one: bytes, other: bytes) -> bool:
     return one.startswith(other) or other.startswith(one)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from morango.models.certificates import Filter
 
 from tests.factories import SCHOOL_ID, build_school, build_store_row
 from tests.parity.harness import assert_same
-from worker.school.models import Unit
+from worker.school.models import Learner, Unit
 
 OTHER = "ab" * 16
 
@@ -240,6 +242,24 @@ class TestFilterAndSkipping:
 
     def test_the_empty_filter_covers_everything(self) -> None:
         assert len(assert_same([build_store_row("unit")], filter=Filter("")).app["unit"]) == 1
+
+    def test_the_filter_reaches_the_models_own_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[tuple[str, str]] = []
+        original = Learner.deserialize.__func__, Learner.clean_fields
+
+        def deserialize(cls: Any, data: Any, sync_filter: Any = None) -> Any:
+            seen.append(("deserialize", str(sync_filter)))
+            return original[0](cls, data, sync_filter=sync_filter)
+
+        def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
+            seen.append(("clean_fields", str(sync_filter)))
+            original[1](self, exclude=exclude, sync_filter=sync_filter)
+
+        monkeypatch.setattr(Learner, "deserialize", classmethod(deserialize))
+        monkeypatch.setattr(Learner, "clean_fields", clean_fields)
+        unit = build_store_row("unit")
+        assert_same([unit, build_store_row("learner", unit=unit)], filter=Filter(SCHOOL_ID))
+        assert seen == [("deserialize", SCHOOL_ID), ("clean_fields", SCHOOL_ID)] * 2
 
     def test_skip_erroring(self) -> None:
         old = {"deserialization_error": "x", "deserialization_exception": "y"}
