@@ -1,0 +1,179 @@
+"""The settings: read live, with defaults, and refused with a sentence that says what to write instead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from pytest_django import Settings
+
+from morango_celery.conf import problems, require_valid
+from morango_celery.conf import settings as ours
+from morango_celery.errors import InvalidSettingError
+from tests.processes import ROOT
+
+DEFAULTS = {
+    "MODE": "await",
+    "BATCH_SIZE_RECORDS": 1000,
+    "IN_PROCESS": None,
+    "SAVE_EACH": (),
+    "SYNCHRONOUS_COMMIT": True,
+    "RESEND_AFTER_SECONDS": 900,
+}
+
+
+def test_without_the_dict_all_defaults_hold(settings: Settings) -> None:
+    del settings.MORANGO_CELERY
+
+    assert {name: getattr(ours, name) for name in DEFAULTS} == DEFAULTS
+    assert problems() == []
+
+
+def test_settings_are_read_live(settings: Settings) -> None:
+    # Given one value that is configured
+    settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 7}
+    assert ours.BATCH_SIZE_RECORDS == 7
+
+    # When it changes, then so does what is read, and the others keep their defaults
+    settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 8, "SAVE_EACH": ["school.Learner"]}
+    assert ours.BATCH_SIZE_RECORDS == 8
+    assert list(ours.SAVE_EACH) == ["school.Learner"]
+    assert ours.MODE == "await"
+
+
+def test_a_name_that_is_no_setting_has_no_value() -> None:
+    with pytest.raises(AttributeError):
+        _ = ours.BATCH_SIZE
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODE", "await"),
+        ("MODE", "detach"),
+        ("BATCH_SIZE_RECORDS", 1),
+        ("BATCH_SIZE_RECORDS", 50_000),
+        ("IN_PROCESS", None),
+        ("IN_PROCESS", True),
+        ("IN_PROCESS", False),
+        ("SAVE_EACH", []),
+        ("SAVE_EACH", ("school.Learner", "school.Unit")),
+        ("SYNCHRONOUS_COMMIT", False),
+        ("RESEND_AFTER_SECONDS", 1),
+    ],
+)
+def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> None:
+    settings.MORANGO_CELERY = {key: value}
+
+    assert problems() == []
+    require_valid()
+
+
+MODE = 'MORANGO_CELERY[\'MODE\'] must be "await" or "detach", not '
+SIZE = "MORANGO_CELERY['BATCH_SIZE_RECORDS'] must be a whole number of records from 1 to 50000, not "
+IN_PROCESS = "MORANGO_CELERY['IN_PROCESS'] must be True, False or None, not "
+LABELS = "MORANGO_CELERY['SAVE_EACH'] must be a list of model labels such as \"school.Learner\", not "
+COMMIT = "MORANGO_CELERY['SYNCHRONOUS_COMMIT'] must be True or False, not "
+SECONDS = "MORANGO_CELERY['RESEND_AFTER_SECONDS'] must be a whole number of seconds above 0, not "
+
+
+@pytest.mark.parametrize(
+    ("configured", "problem"),
+    [
+        ({"MODE": "sideways"}, MODE + "'sideways'."),
+        ({"MODE": None}, MODE + "None."),
+        ({"MODE": ["await"]}, MODE + "['await']."),
+        ({"BATCH_SIZE_RECORDS": 0}, SIZE + "0."),
+        ({"BATCH_SIZE_RECORDS": -5}, SIZE + "-5."),
+        ({"BATCH_SIZE_RECORDS": 50_001}, SIZE + "50001."),
+        ({"BATCH_SIZE_RECORDS": "1000"}, SIZE + "'1000'."),
+        ({"BATCH_SIZE_RECORDS": 1.5}, SIZE + "1.5."),
+        ({"BATCH_SIZE_RECORDS": True}, SIZE + "True."),
+        ({"BATCH_SIZE_RECORDS": None}, SIZE + "None."),
+        ({"IN_PROCESS": "yes"}, IN_PROCESS + "'yes'."),
+        ({"IN_PROCESS": 0}, IN_PROCESS + "0."),
+        ({"SAVE_EACH": "school.Learner"}, LABELS + "'school.Learner'."),
+        ({"SAVE_EACH": ["Learner"]}, LABELS + "['Learner']."),
+        ({"SAVE_EACH": ["worker.school.Learner"]}, LABELS + "['worker.school.Learner']."),
+        ({"SAVE_EACH": [None]}, LABELS + "[None]."),
+        ({"SAVE_EACH": {"school.Learner": True}}, LABELS + "{'school.Learner': True}."),
+        ({"SAVE_EACH": None}, LABELS + "None."),
+        ({"SYNCHRONOUS_COMMIT": "off"}, COMMIT + "'off'."),
+        ({"SYNCHRONOUS_COMMIT": 1}, COMMIT + "1."),
+        ({"RESEND_AFTER_SECONDS": 0}, SECONDS + "0."),
+        ({"RESEND_AFTER_SECONDS": "900"}, SECONDS + "'900'."),
+        (
+            {"BATCH_SIZE_RECORD": 10},
+            "MORANGO_CELERY has an unknown key 'BATCH_SIZE_RECORD'. Did you mean 'BATCH_SIZE_RECORDS'?",
+        ),
+        (
+            {"mode": "await"},
+            "MORANGO_CELERY has an unknown key 'mode'. "
+            "Known keys: MODE, BATCH_SIZE_RECORDS, IN_PROCESS, SAVE_EACH, SYNCHRONOUS_COMMIT, "
+            "RESEND_AFTER_SECONDS.",
+        ),
+        ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),
+        (["MODE"], "MORANGO_CELERY must be a dict of settings, not list."),
+        (None, "MORANGO_CELERY must be a dict of settings, not NoneType."),
+    ],
+)
+def test_nonsense_is_named_with_what_to_write_instead(
+    settings: Settings, configured: Any, problem: str
+) -> None:
+    settings.MORANGO_CELERY = configured
+
+    (found,) = problems()
+    assert found.startswith(problem)
+    with pytest.raises(InvalidSettingError) as refused:
+        require_valid()
+    assert str(refused.value) == found
+
+
+def test_all_problems_are_named_at_once(settings: Settings) -> None:
+    settings.MORANGO_CELERY = {"MODE": "sideways", "BATCHES": 3, "RESEND_AFTER_SECONDS": -1, "SAVE_EACH": []}
+
+    assert [text.split(" ")[0] for text in problems()] == [
+        "MORANGO_CELERY['MODE']",
+        "MORANGO_CELERY",
+        "MORANGO_CELERY['RESEND_AFTER_SECONDS']",
+    ]
+    with pytest.raises(InvalidSettingError) as refused:
+        require_valid()
+    assert all(problem in str(refused.value) for problem in problems())
+
+
+@pytest.mark.parametrize("configured", [{"MODE": "sideways", "BATCHES": 3}, ["MODE"]])
+def test_the_system_check_reports_each_problem(settings: Settings, configured: Any) -> None:
+    settings.MORANGO_CELERY = configured
+
+    found = checks.run_checks(tags=["morango_celery"])
+
+    assert [message.msg for message in found] == problems()
+    assert {(message.id, message.level) for message in found} == {("morango_celery.E001", checks.ERROR)}
+    with pytest.raises(SystemCheckError, match=r"morango_celery\.E001"):
+        call_command("check")
+
+
+def test_the_system_check_is_content_with_the_deployments_settings() -> None:
+    assert checks.run_checks(tags=["morango_celery"]) == []
+
+
+def test_a_deployment_does_not_start_on_nonsense() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "check"],
+        cwd=ROOT,
+        env={**os.environ, "MORANGO_CELERY_MODE": "sideways"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert MODE + "'sideways'." in done.stderr
+    assert "Traceback" not in done.stderr
