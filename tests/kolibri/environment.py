@@ -1,0 +1,54 @@
+"""Builds the environment that has Kolibri in it: ``python -m tests.kolibri.environment FOLDER``.
+
+Kolibri's wheel brings its dependencies along in ``kolibri/dist`` and puts that folder first on ``sys.path``,
+where its redis and tzlocal hide those that Celery needs. Here the folder is emptied, and the same versions
+come from the package index (``requirements.in``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+
+LOCK = Path(__file__).with_name("requirements.lock")
+
+BUNDLE = "kolibri/dist"
+
+
+def main(folder: Path) -> None:
+    """Build the environment in `folder` unless it is there already, made from the same lock."""
+    state = hashlib.sha256(LOCK.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    stamp = folder / ".installed"
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    print(f"Building {folder.name} with Kolibri, once; a minute or so", flush=True)
+    _run(sys.executable, "-m", "venv", "--clear", str(folder))
+    python = str(folder / "bin" / "python")
+    pip = (python, "-m", "pip", "install", "-qq", "--no-deps", "--disable-pip-version-check")
+    _run(*pip, "--require-hashes", "-r", str(LOCK))
+    _empty(next(folder.glob(f"lib/python*/site-packages/{BUNDLE}")))
+    _run(*pip, "--no-build-isolation", "--editable", str(PROJECT))
+    stamp.write_text(state)
+
+
+def _run(*command: str) -> None:
+    # MAKEFLAGS and the like of whoever runs this must not reach the builds of packages.
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    subprocess.run(command, check=True, env=environ)
+
+
+def _empty(package: Path) -> None:
+    """Leave nothing of a package but the package itself."""
+    shutil.rmtree(package)
+    package.mkdir()
+    (package / "__init__.py").touch()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
