@@ -1,0 +1,114 @@
+"""What differs between two sides, value by value."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+STORE = "morango_store"
+
+WHOLE_ROW = "(row)"
+"""The column of a difference in which one side lacks the row."""
+
+Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value that the two sides don't share; None where a side lacks the row."""
+
+    table: str
+    key: str
+    column: str
+    morango: Any
+    ours: Any
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key} {self.column}: {_short(self.morango)} != {_short(self.ours)}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``side.py`` wrote."""
+
+    side: str
+    tables: Tables
+    again: Tables | None
+    """The tables after more rounds; None when they changed nothing."""
+    aborted: str | None
+    """What ended the function, if anything did."""
+    poison: Mapping[str, Mapping[str, Any]]
+    """Per group of records that are to abort Morango's function: their ``ids``, and what ended it
+    (``aborted``) when this group alone was there."""
+    retried: bool
+    """Whether Morango's function went through once all of these were set aside."""
+    seconds: float
+    """How long the function ran on the last recording, all attempts for ``tables`` together."""
+    models: Mapping[str, Mapping[str, Any]]
+    """Per model name: its table, whether it is a tree, the columns that come from the clock."""
+    clock: str
+
+    @classmethod
+    def read(cls, path: Path) -> Outcome:
+        """Read the file that a side wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    @property
+    def settled(self) -> Tables:
+        """The tables once more rounds change nothing."""
+        return self.tables if self.again is None else self.again
+
+    @property
+    def store(self) -> Mapping[str, Mapping[str, Any]]:
+        """Store rows by id."""
+        return self.tables[STORE]
+
+    @cached_property
+    def poisonous(self) -> set[str]:
+        """Ids of all records that are to abort Morango's function."""
+        return {key for group in self.poison.values() for key in group["ids"]}
+
+    @cached_property
+    def in_error(self) -> list[str]:
+        """Ids of the records that are dirty with an error."""
+        return [key for key, row in self.store.items() if row["dirty_bit"] and row["deserialization_error"]]
+
+    @cached_property
+    def forgotten(self) -> list[str]:
+        """Ids of the records that are dirty without an error: nothing says why they weren't deserialized."""
+        return [
+            key for key, row in self.store.items() if row["dirty_bit"] and not row["deserialization_error"]
+        ]
+
+    def app_row(self, record_id: str) -> Mapping[str, Any] | None:
+        """Find the app row of a record, if its model is registered and the row exists."""
+        model = self.models.get(self.store[record_id]["model_name"])
+        return self.tables[model["table"]].get(record_id) if model else None
+
+    def per_model(self, record_ids: Iterable[str]) -> Counter[str]:
+        """Count records by their model."""
+        return Counter(self.store[key]["model_name"] for key in record_ids)
+
+
+def differences(morango: Tables, ours: Tables) -> Iterator[Difference]:
+    """Yield every value that differs, tables and rows that only one side has included."""
+    for table in sorted({*morango, *ours}):
+        left, right = morango.get(table, {}), ours.get(table, {})
+        for key in sorted({*left, *right}):
+            if key not in left or key not in right:
+                yield Difference(table, key, WHOLE_ROW, left.get(key), right.get(key))
+                continue
+            for column in sorted({*left[key], *right[key]}):
+                ours_value, morango_value = right[key].get(column), left[key].get(column)
+                if ours_value != morango_value:
+                    yield Difference(table, key, column, morango_value, ours_value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

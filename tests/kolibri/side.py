@@ -1,0 +1,143 @@
+"""One side of a comparison, in a process and a database of its own: load, deserialize, dump.
+
+``python -m tests.kolibri.side {morango|ours} SCENARIO SEED FILE``; the database comes from the environment.
+Kolibri and Morango bind it when they are imported, so nothing here may be imported by what starts the sides.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import django
+
+from tests.kolibri.scenarios import SCENARIOS
+
+PROFILE = "facilitydata"
+
+CLOCK = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+"""The time on both sides, so that whatever takes its value from the clock can be told from synced values."""
+
+FUNCTIONS = {
+    "morango": ("morango.sync.operations", "_deserialize_from_store"),
+    "ours": ("morango_celery", "deserialize_from_store"),
+}
+
+MAX_ROUNDS = 5
+"""How often a function may be run again for records that failed because of row order."""
+
+
+def main(name: str, scenario_name: str, seed: str, target: str) -> None:
+    """Write what the side made of the scenario to the JSON file `target`."""
+    django.setup()
+    with mock.patch("django.utils.timezone.now", return_value=CLOCK):
+        outcome = run(name, scenario_name, int(seed))
+    Path(target).write_text(json.dumps(outcome), encoding="utf-8")
+
+
+def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
+    """Deserialize the scenario's recordings one after the other.
+
+    :return: the attributes of ``compare.Outcome``
+    """
+    from tests.kolibri.dump import dump
+    from tests.kolibri.load import load
+    from tests.kolibri.models import model_facts
+
+    arrivals = next(s for s in SCENARIOS if s.name == scenario_name).in_order(seed)
+    side = Side(name, arrivals.prefixes)
+    for recording in arrivals.recordings[:-1]:
+        load(recording)
+        settle(side)
+    load(arrivals.recordings[-1])
+    side.seconds = 0.0
+    aborted = side.attempt()
+    poison = {about: {"ids": sorted(ids), "aborted": aborted} for about, ids in arrivals.poison.items()}
+    poisonous = set[str]().union(*arrivals.poison.values())
+    retried = False
+    if aborted and poison:
+        if len(poison) > 1:
+            for about, ids in arrivals.poison.items():
+                with side.without(poisonous - ids):
+                    poison[about]["aborted"] = side.attempt()
+        with side.without(poisonous):
+            retried = side.attempt() is None
+    tables, seconds = dump(), side.seconds
+    with side.without(poisonous if aborted else ()):
+        settle(side)
+    again = dump()
+    return {
+        "side": name,
+        "tables": tables,
+        "again": None if again == tables else again,
+        "aborted": aborted,
+        "poison": poison,
+        "retried": retried,
+        "seconds": seconds,
+        "models": model_facts(PROFILE),
+        "clock": CLOCK.isoformat(),
+    }
+
+
+def settle(side: Side) -> None:
+    """Run the side's function until it changes nothing more."""
+    from tests.kolibri.dump import dump
+
+    after = dump()
+    for _ in range(MAX_ROUNDS):
+        before = after
+        side.attempt()
+        after = dump()
+        if after == before:
+            return
+
+
+class Side:
+    """A function with the signature of Morango's, and what becomes of its calls."""
+
+    def __init__(self, name: str, prefixes: Collection[str]) -> None:
+        from morango.models.certificates import Filter
+
+        self._function = _function(name)
+        self._filter = Filter("\n".join(prefixes)) if prefixes else None
+        self.seconds = 0.0
+
+    def attempt(self) -> str | None:
+        """Run the function and return what it raised; its transaction takes everything back then."""
+        begin = time.perf_counter()
+        try:
+            self._function(PROFILE, skip_erroring=False, filter=self._filter)
+        except Exception as error:
+            traceback.print_exc()
+            return f"{type(error).__name__}: {error}".strip()
+        finally:
+            self.seconds += time.perf_counter() - begin
+        return None
+
+    @contextmanager
+    def without(self, ids: Collection[str]) -> Iterator[None]:
+        """Set the Store rows `ids` aside for the block: they look like ones that are done."""
+        from morango.models.core import Store
+
+        Store.objects.filter(id__in=ids).update(dirty_bit=False)
+        yield
+        Store.objects.filter(id__in=ids).update(dirty_bit=True)
+
+
+def _function(name: str) -> Callable[..., object]:
+    module, attribute = FUNCTIONS[name]
+    function: Callable[..., object] = getattr(import_module(module), attribute)
+    return function
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

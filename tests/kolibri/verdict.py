@@ -1,0 +1,83 @@
+"""Whether one of our outcomes holds against Morango's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.kolibri.compare import Difference, Outcome, differences
+from tests.kolibri.deviations import explain
+
+UNEXPLAINED = "unexplained"
+
+
+@dataclass
+class Verdict:
+    """One comparison: what was compared, what was allowed, and what is wrong."""
+
+    records: Counter[str]
+    """Store rows of each model."""
+    saved: Counter[str]
+    """Those of them that are in the app tables on our side."""
+    failed: Counter[str]
+    """Those of them that are in error on our side."""
+    deviations: Counter[str] = field(default_factory=Counter)
+    per_model: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many differences of each (model name, deviation); UNEXPLAINED if it is none."""
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def allowed(self) -> dict[str, int]:
+        """How many differences each deviation explains."""
+        return {name: count for name, count in sorted(self.deviations.items()) if name != UNEXPLAINED}
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.complaints
+
+
+def judge(morango: Outcome, ours: Outcome) -> Verdict:
+    """Compare two outcomes of the same scenario, order and kind of database.
+
+    Where both are Morango's, what ours must do better isn't asked.
+    """
+    verdict = Verdict(
+        records=ours.per_model(ours.store),
+        saved=ours.per_model(key for key in ours.store if ours.app_row(key)),
+        failed=ours.per_model(ours.in_error),
+    )
+    complain = verdict.complaints.append
+    if morango.aborted and not morango.retried:
+        complain(f"Morango aborted, so there is nothing to compare with: {morango.aborted}")
+        return verdict
+    for about, group in morango.poison.items():
+        if not group["aborted"]:
+            complain(f"the scenario is wrong: {about} did not abort Morango")
+    for difference in differences(morango.tables, ours.tables):
+        deviation = explain(difference, morango, ours)
+        name = deviation.name if deviation else UNEXPLAINED
+        verdict.deviations[name] += 1
+        verdict.per_model[_model_of(difference, ours), name] += 1
+        if not deviation:
+            complain(str(difference))
+    if ours.side == "morango":
+        return verdict
+    if ours.aborted:
+        complain(f"ours aborted: {ours.aborted}")
+    for key in ours.forgotten:
+        complain(f"left dirty without an error: {ours.store[key]['model_name']} {key}")
+    for difference in differences(ours.tables, ours.settled):
+        complain(f"ours changed when run again: {difference}")
+    return verdict
+
+
+def judge_order(recorded: Outcome, other: Outcome) -> list[str]:
+    """List what our outcome in another row order has that the one in the recorded order hasn't."""
+    found = differences(recorded.tables, other.tables)
+    return [f"row order changes ours: {difference}" for difference in found]
+
+
+def _model_of(difference: Difference, ours: Outcome) -> str:
+    record = ours.store.get(difference.key)
+    return str(record["model_name"]) if record else difference.table
