@@ -16,8 +16,8 @@ from morango.models.certificates import Filter
 from morango.sync.operations import _deserialize_from_store as morangos
 
 from morango_celery import deserialize_from_store
-from tests.factories import app_rows
-from worker.school.models import PROFILE
+from tests.factories import SCHOOL_ID, app_rows
+from worker.school.models import PROFILE, Unit
 
 Engine = Callable[..., Any]
 
@@ -90,6 +90,18 @@ def _read(result: Database) -> None:
             result.errors[store.id] = (store.deserialization_error, store.deserialization_exception)
     result.deleted = set(DeletedModels.objects.values_list("id", flat=True))
     result.hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
+
+
+def app_row(store: Store, **values: Any) -> Unit:
+    """The app row of a unit's Store row, as an earlier deserialization left it."""
+    defaults = {"name": "old", "_morango_dirty_bit": False}
+    return Unit(
+        id=store.id,
+        school_id=SCHOOL_ID,
+        _morango_source_id=store.source_id,
+        _morango_partition=store.partition,
+        **{**defaults, **values},
+    )
 
 
 def both(rows: Iterable[Store], **arguments: Any) -> tuple[Database, Database]:

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, build_store_row
-from tests.parity.harness import both, run
-from worker.school.models import Learner, Lesson, Unit
+from tests.parity.harness import app_row, both, run
+from worker.school.models import Learner, Lesson
 
 OTHER = "ab" * 16
-
-
-def app_row(store: Store, **values: Any) -> Unit:
-    """The app row of a unit, as an earlier deserialization left it."""
-    defaults = {"name": "old", "_morango_dirty_bit": False}
-    return Unit(
-        id=store.id,
-        school_id=SCHOOL_ID,
-        _morango_source_id=store.source_id,
-        _morango_partition=store.partition,
-        **{**defaults, **values},
-    )
 
 
 def test_deleted_records_become_clean() -> None:
@@ -72,6 +57,15 @@ def test_whatever_a_record_raises_costs_only_itself(model_name: str) -> None:
     assert list(ours.errors) == [bad.id]
     assert good.id in ours.ids(model_name)
     assert ours.dirty == {unit.id: False, bad.id: True, good.id: False}
+
+
+@pytest.mark.parametrize("serialized", ["null", "5", "[" * 100_000], ids=["null", "number", "deep"])
+@pytest.mark.parametrize("model_name", ["unit", "lesson"])
+def test_json_that_is_no_object_costs_only_its_record(model_name: str, serialized: str) -> None:
+    bad, good = build_store_row(model_name, serialized=serialized), build_store_row("unit")
+    morango, ours = both([bad, good])
+    assert morango.aborted is not None
+    assert (ours.aborted, list(ours.errors), ours.ids("unit")) == (None, [bad.id], {good.id})
 
 
 @pytest.mark.needs_postgresql

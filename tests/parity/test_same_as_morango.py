@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from morango.models.certificates import Filter
 
+from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, build_school, build_store_row
-from tests.parity.harness import assert_same
-from worker.school.models import Learner, Unit
+from tests.parity.harness import app_row, assert_same
+from worker.school.models import PROFILE, Learner
 
 OTHER = "ab" * 16
 
@@ -27,15 +28,7 @@ def test_records_that_are_not_dirty_are_left_alone() -> None:
 
 def test_an_existing_row_is_overwritten() -> None:
     row = build_store_row("unit", name="new")
-    old = Unit(
-        id=row.id,
-        name="old",
-        school_id=SCHOOL_ID,
-        _morango_source_id=row.source_id,
-        _morango_partition=row.partition,
-        _morango_dirty_bit=False,
-    )
-    assert assert_same([row], app=[old]).app["unit"][0]["name"] == "new"
+    assert assert_same([row], app=[app_row(row)]).app["unit"][0]["name"] == "new"
 
 
 def test_unknown_keys_are_dropped() -> None:
@@ -71,18 +64,19 @@ class TestTrees:
         wide = [build_store_row("unit", parent=chain[3]) for _ in range(12)]
         assert_same([*wide, *reversed(chain)])
 
+    def test_parents_go_before_their_children(self) -> None:
+        chain = [build_store_row("unit")]
+        for _ in range(5):
+            chain.append(build_store_row("unit", parent=chain[-1]))
+        for row in reversed(chain):
+            row.save(force_insert=True)
+        run = deserialize_from_store(PROFILE)
+        assert (run.saved, run.failed, run.pass_number) == (6, 0, 1)
+
     def test_a_clean_parent(self) -> None:
         top = build_store_row("unit", dirty=False)
-        existing = Unit(
-            id=top.id,
-            name="top",
-            school_id=SCHOOL_ID,
-            _morango_source_id=top.source_id,
-            _morango_partition=top.partition,
-            _morango_dirty_bit=False,
-        )
         child = build_store_row("unit", parent=top)
-        assert child.id in assert_same([top, child], app=[existing]).ids("unit")
+        assert child.id in assert_same([top, child], app=[app_row(top)]).ids("unit")
 
     def test_a_missing_parent(self) -> None:
         orphan = build_store_row("unit", parent_id=OTHER)
@@ -141,6 +135,12 @@ class TestForeignKeys:
         text, path = assert_same([unit, lesson]).errors[lesson.id]
         assert text == f"['unit with id {unit.id} failed to deserialize']"
         assert path == "django.core.exceptions.ValidationError"
+
+    def test_a_target_whose_newer_version_is_not_valid(self) -> None:
+        unit = build_store_row("unit", name=None)
+        lesson = build_store_row("lesson", unit=unit)
+        result = assert_same([unit, lesson], app=[app_row(unit)])
+        assert result.errors[lesson.id][0] == f"['unit with id {unit.id} failed to deserialize']"
 
     def test_failure_goes_on_through_two_levels(self) -> None:
         unit = build_store_row("unit")
@@ -217,15 +217,7 @@ class TestDeletion:
     @pytest.mark.parametrize("hard", [False, True])
     def test_of_a_record_of_a_tree(self, hard: bool) -> None:
         row = build_store_row("unit", deleted=True, hard_deleted=hard)
-        existing = Unit(
-            id=row.id,
-            name="old",
-            school_id=SCHOOL_ID,
-            _morango_source_id=row.source_id,
-            _morango_partition=row.partition,
-            _morango_dirty_bit=False,
-        )
-        result = assert_same([row], app=[existing])
+        result = assert_same([row], app=[app_row(row)])
         assert result.app["unit"] == []
         assert result.deleted == set()
 

@@ -12,7 +12,7 @@ from django.db.models import signals
 from morango_celery import deserialize_from_store
 from morango_celery.deserialize.traits import Way, traits_of
 from tests.factories import SCHOOL_ID, build_school, build_store_row
-from tests.parity.harness import assert_same, run
+from tests.parity.harness import app_row, assert_same, run
 from worker.school.models import Attempt, Feedback, Learner, Lesson, Unit
 
 ALL = ("school.Unit", "school.Learner", "school.Lesson", "school.Attempt", "school.Feedback")
@@ -59,8 +59,10 @@ def test_a_failing_parent_takes_its_children_along_and_no_others() -> None:
     child = build_store_row("unit", parent=broken)
     grandchild = build_store_row("unit", parent=child)
     sibling = build_store_row("unit", parent=top)
-    result = assert_same([grandchild, child, sibling, broken, top])
-    assert set(result.errors) == {broken.id, child.id, grandchild.id}
+    invalid = build_store_row("unit", parent=child, name=None)
+    result = assert_same([invalid, grandchild, child, sibling, broken, top])
+    assert set(result.errors) == {broken.id, child.id, grandchild.id, invalid.id}
+    assert result.errors[invalid.id][1] == "morango.errors.MorangoDirtyParent"
     assert result.ids("unit") == {top.id, sibling.id}
 
 
@@ -88,18 +90,10 @@ def test_no_signals_but_pre_delete() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     gone = build_store_row("unit", deleted=True)
-    there = Unit(
-        id=gone.id,
-        name="x",
-        school_id=SCHOOL_ID,
-        _morango_source_id="x",
-        _morango_partition=SCHOOL_ID,
-        _morango_dirty_bit=False,
-    )
 
     def ours(*args: Any, **kwargs: Any) -> None:
         with _heard() as heard:
             deserialize_from_store(*args, **kwargs)
         assert heard == ["pre_delete"]
 
-    assert run(ours, [unit, learner, gone], app=[there]).aborted is None
+    assert run(ours, [unit, learner, gone], app=[app_row(gone)]).aborted is None
