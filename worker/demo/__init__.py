@@ -1,0 +1,7 @@
+"""A sync between two Morango instances on this machine, deserialized by real workers, and checked.
+
+``python -m worker.demo --records 20000``
+"""
+
+FEWEST_RECORDS = 100
+"""What it takes for a few records of each model, and a few to break."""

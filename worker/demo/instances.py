@@ -1,0 +1,102 @@
+"""The two instances' processes: the server's HTTP server and workers, and the device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from worker import services
+from worker.demo.processes import Process
+
+WORKERS = 2
+
+
+def server_environment(database_url: str, redis_url: str) -> dict[str, str]:
+    """The environment variables of the server's processes, over those of this process."""
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "DJANGO_SETTINGS_MODULE": "worker.settings",
+        "MORANGO_CELERY_MODE": "await",
+        "SECRET_KEY": secrets.token_urlsafe(32),
+        "DEBUG": "0",
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "LOG_LEVEL": "INFO",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+
+
+class Instances:
+    """Starts the processes; whoever holds this stops what is in `started`."""
+
+    def __init__(self, folder: Path, check: Callable[[], None]) -> None:
+        """
+        :param folder: for logs and the device's database
+        :param check: called several times a second while something starts; what it raises ends the waiting
+        """
+        self.started: list[Process] = []
+        self._folder = folder
+        self._check = check
+
+    def start_server(self, environment: dict[str, str]) -> str:
+        """The URL of the HTTP server."""
+        port = services.free_port()
+        server = self._start(
+            "The HTTP server", ["worker", "runserver", "--noreload", f"127.0.0.1:{port}"], environment
+        )
+        server.wait_until(lambda: _listens(port), self._check)
+        return f"http://127.0.0.1:{port}/"
+
+    def start_workers(self, environment: dict[str, str]) -> list[Process]:
+        workers = [self._start_worker(number, environment) for number in range(1, WORKERS + 1)]
+        for worker in workers:
+            worker.wait_until(lambda worker=worker: " ready." in worker.log(), self._check)  # type: ignore[misc]
+        return workers
+
+    def start_device(self, environment: dict[str, str], arguments: list[str], password: str) -> Process:
+        return self._start(
+            "The device",
+            ["worker.demo.sender", *arguments],
+            {
+                **environment,
+                "DATABASE_URL": self.device_url,
+                "REDIS_URL": "",
+                "DEMO_PASSWORD": password,  # other users of the machine can read arguments
+            },
+            piped=True,
+        )
+
+    @property
+    def device_url(self) -> str:
+        return f"sqlite:///{self._folder / 'device.sqlite3'}"
+
+    def check(self) -> None:
+        """
+        :raises StepError: one of them has ended
+        """
+        for process in self.started:
+            process.check()
+
+    def _start_worker(self, number: int, environment: dict[str, str]) -> Process:
+        arguments = ["celery", "-A", "worker", "worker", f"--hostname=worker{number}@%h", "--loglevel=INFO"]
+        arguments += ["--concurrency=1", "--without-gossip", "--without-mingle"]
+        return self._start(f"Worker {number}", arguments, {**environment, "REMAP_SIGTERM": "SIGQUIT"})
+
+    def _start(
+        self, name: str, arguments: list[str], environment: dict[str, str], *, piped: bool = False
+    ) -> Process:
+        log = self._folder / f"{name.lower().replace(' ', '-')}.log"
+        process = Process(name, arguments, log, {**os.environ, **environment}, piped=piped)
+        self.started.append(process)
+        return process
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

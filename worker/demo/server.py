@@ -1,0 +1,32 @@
+"""The server's side before the sync: its tables, the school's certificate, and who may hand out others."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from django.core.management import call_command
+from morango.models import Certificate
+
+from worker.demo.device import SCOPE
+from worker.school.models import Account
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a device has to know to join."""
+
+    school_id: str
+    account: str
+    password: str
+
+
+def prepare() -> Access:
+    call_command("migrate", verbosity=0, interactive=False)
+    call_command("loaddata", "scopedefinitions", verbosity=0)
+    root = Certificate.generate_root_certificate(SCOPE)
+    account = Account(username="head", is_superuser=True)
+    password = secrets.token_urlsafe(16)
+    account.set_password(password)
+    account.save()
+    return Access(school_id=root.id, account=account.username, password=password)
