@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_ready
 from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
@@ -145,6 +146,8 @@ def _ledger(run_id: int) -> Iterator[None]:
         yield
     except (RefusedMessageError, Run.DoesNotExist):
         raise
+    except SoftTimeLimitExceeded as error:
+        raise TransientError("The task took longer than the worker's time limit allows.") from error
     except Exception as error:
         if isinstance(error, DatabaseError | InterfaceError) and is_transient(error):
             raise TransientError(f"The database is not available: {error}") from error

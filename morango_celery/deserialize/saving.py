@@ -78,8 +78,9 @@ def write_alone(carrier: DeserializeTask) -> bool:
     """
     app_model = carrier.app_model
     assert app_model is not None
-    edited = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
-    if edited.select_for_update().first() is not None:
+    dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
+    there = dirty.select_for_update().first()
+    if there is not None and _synced_values(there) != _synced_values(app_model):
         return False
     with _shadowing(app_model, lambda **options: _save_base(app_model, **options)):
         app_model.save(update_dirty_bit_to=False)
@@ -133,6 +134,11 @@ def _save_base(app_model: SyncableModel, **options: Any) -> None:
 def _mark_saved(app_model: Model, using: str | None) -> None:
     app_model._state.db = using or router.db_for_write(type(app_model), instance=app_model)
     app_model._state.adding = False
+
+
+def _synced_values(app_model: SyncableModel) -> list[Any]:
+    fields = traits_of(type(app_model)).fields
+    return database_values(app_model, [f for f in fields if f.name != "_morango_dirty_bit"])
 
 
 def database_values(app_model: Model, fields: Sequence[Field[Any, Any]]) -> list[Any]:

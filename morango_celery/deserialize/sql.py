@@ -37,6 +37,8 @@ CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attn
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _LOCK_NOT_AVAILABLE = "55P03"
 
+_TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
+
 
 def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
     """Take the still dirty records among `store_ids`: lock, mark as clean, and read them.
@@ -139,7 +141,7 @@ def upsert(
     columns = [field.column for field in fields]
     names = ", ".join(map(quote, columns))
     updates = ", ".join(f"{quote(c)} = excluded.{quote(c)}" for c in columns if c != key)
-    rule = f"ON CONFLICT ({quote(key)}) DO UPDATE SET {updates} WHERE NOT {table}._morango_dirty_bit"
+    rule = f"ON CONFLICT ({quote(key)}) DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}"
     key_at = columns.index(key)
     ids = {str(row[key_at]) for row in rows}
     with connection.cursor() as cursor:
@@ -152,15 +154,30 @@ def upsert(
                 [document],
             )
             return ids.difference(written for (written,) in cursor.fetchall())
+        marks = ", ".join(["%s"] * len(columns))
+        cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rule}", rows)
         cursor.execute(
             f"SELECT {quote(key)} FROM {table}"
             f" WHERE _morango_dirty_bit AND {quote(key)} IN (SELECT value FROM json_each(%s))",
             [json.dumps(list(ids))],
         )
-        left_alone = {found for (found,) in cursor.fetchall()}
-        marks = ", ".join(["%s"] * len(columns))
-        cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rule}", rows)
-        return left_alone
+        return {found for (found,) in cursor.fetchall()}
+
+
+def _overwritable(table: str, fields: Sequence[Field[Any, Any]]) -> str:
+    """The condition under which a row may be overwritten.
+
+    A dirty row that equals the synced one holds no edit that could be lost: models' own code creates
+    such rows while other records are saved.
+    """
+    clean = f"NOT {table}._morango_dirty_bit"
+    if any(field.db_type(connection) in _TYPES_WITHOUT_EQUALITY for field in fields):
+        return clean
+    columns = [connection.ops.quote_name(f.column) for f in fields if f.column != "_morango_dirty_bit"]
+    ours = ", ".join(f"{table}.{column}" for column in columns)
+    synced = ", ".join(f"excluded.{column}" for column in columns)
+    equals = "IS NOT DISTINCT FROM" if uses_postgresql() else "IS"
+    return f"({clean} OR ({ours}) {equals} ({synced}))"
 
 
 def _as_json(value: Any) -> Any:

@@ -232,10 +232,12 @@ class Validate(GroupTransform):
         self._judge(carrier, [(name, reference) for name, found in by_target.items() for reference in found])
 
     def _judge(self, carrier: DeserializeTask, references: References) -> None:
-        for target_name, reference in references:
+        for position, (target_name, reference) in enumerate(references):
             if self.cache.failed_in_this_run(reference.to_pk):
                 carrier.fail(_target_failed(target_name, reference.to_pk), may_succeed_later=True)
-                return
+                # By then Morango has put the targets before this one aside for its bulk checks.
+                references = [r for r in references[:position] if r[0] != target_name]
+                break
         for target_name, reference in references:
             self._resolve(carrier, target_name, reference)
 

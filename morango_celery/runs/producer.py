@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
-from django.utils import timezone
+from morango.models.certificates import Filter
 from morango.models.core import Store
 
 from morango_celery.conf import settings
@@ -169,7 +170,10 @@ def open_batches(run: Run) -> Iterator[Batch]:
     return batches.order_by("pk").iterator(chunk_size=BATCHES_IN_MEMORY)
 
 
-def create_run(profile: str, sync_filter: object, **options: object) -> Run:
-    """Write a pending run into the ledger."""
+def create_run(profile: str, sync_filter: Filter | None, **options: Any) -> Run:
+    """Write a pending run into the ledger.
+
+    :param options: further columns of `Run`
+    """
     text = None if sync_filter is None else str(sync_filter)
-    return Run.objects.create(profile=profile, filter=text, created_at=timezone.now(), **options)
+    return Run.objects.create(profile=profile, filter=text, **options)

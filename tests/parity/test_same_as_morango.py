@@ -31,6 +31,13 @@ def test_an_existing_row_is_overwritten() -> None:
     assert assert_same([row], app=[app_row(row)]).app["unit"][0]["name"] == "new"
 
 
+def test_a_dirty_row_that_equals_the_synced_one_becomes_clean() -> None:
+    row = build_store_row("unit", name="same")
+    existing = app_row(row, name="same", _morango_dirty_bit=True)
+    result = assert_same([row], app=[existing])
+    assert result.app["unit"][0]["_morango_dirty_bit"] is False
+
+
 def test_unknown_keys_are_dropped() -> None:
     assert assert_same([build_store_row("unit", from_the_future=1)]).app["unit"]
 
