@@ -91,6 +91,19 @@ def _moment(value: Any) -> datetime.datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
 
 
+def _parent_called_missing(difference: Difference, morango: Outcome, ours: Outcome) -> bool:
+    record = ours.store.get(difference.key)
+    if record is None or difference.table != STORE or difference.column not in ERROR_COLUMNS:
+        return False
+    return (
+        str(morango.store[difference.key]["deserialization_error"]).startswith(
+            "Parent does not exist in Store"
+        )
+        and str(record["deserialization_error"]).startswith("Parent is dirty")
+        and record["_self_ref_fk"] in ours.in_error
+    )
+
+
 def _aborts(difference: Difference, morango: Outcome, ours: Outcome) -> bool:
     record = ours.store.get(difference.key)
     return (
@@ -182,6 +195,11 @@ DEVIATIONS: Sequence[Deviation] = (
         "auto-now",
         "Morango overwrites a synced time with its own clock's.",
         _clock,
+    ),
+    Deviation(
+        "dirty-parents-called-missing",
+        "Morango says of a dirty parent of another model of the same tree that it does not exist.",
+        _parent_called_missing,
     ),
     Deviation(
         "failed-targets",

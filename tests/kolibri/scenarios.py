@@ -68,6 +68,29 @@ def single_user() -> Arrivals:
     return Arrivals([recording], prefixes=prefixes)
 
 
+def nested_saves() -> Arrivals:
+    """Coaches whose own Role.save() clears their picture password, and makes another Role that is missing."""
+    recording = read("small")
+    roles = [values(role) for role in live(recording.store, "role")]
+    for row in recording.store:
+        if row["id"] in {role["user_id"] for role in roles if role["kind"] == "coach"}:
+            setting(picture_password=row["id"][:4])(row)
+    # Who has yet another role at the facility gets one made or not, by the order of rows.
+    made = next(
+        role
+        for role in roles
+        if role["kind"] == "classroom assignable coach"
+        and not any(
+            other["user_id"] == role["user_id"]
+            and other["collection_id"] == role["collection_id"]
+            and other["id"] != role["id"]
+            for other in roles
+        )
+    )
+    recording.keep({row["id"] for row in recording.store} - {made["id"]})
+    return Arrivals([recording])
+
+
 def broken() -> Arrivals:
     """Broken records among good ones."""
     return Arrivals([_broken("small", BROKEN)])
@@ -114,6 +137,15 @@ def _unsaved_user(model_name: str) -> tuple[Arrivals, set[str]]:
     return Arrivals([before, after]), {second["id"], reference["id"]}
 
 
+def broken_root() -> Arrivals:
+    """A facility that can't be read, and so everything else."""
+    recording = read("small")
+    truncated(live(recording.store, "facility")[0])
+    logs = live(recording.store, "contentsessionlog")
+    anonymous = {log["id"] for log in logs if not values(log)["user_id"]}
+    return Arrivals([recording], {"logs of nobody, whose own code wants a facility": anonymous})
+
+
 def broken_parent() -> Arrivals:
     """A class that can't be read, and everything in it."""
     recording = read("small")
@@ -150,11 +182,13 @@ SCENARIOS = (
     _scenario(twodevice, 0, 1),
     _scenario(two_steps, 0, 1),
     _scenario(single_user, 0, 1),
+    _scenario(nested_saves, 0, 1),
     _scenario(broken, 0, 1),
     _scenario(broken_updates, 0, 1),
     _scenario(poison, 0),
     _scenario(unsaved_user, 0),
     _scenario(unsaved_reference, 0),
+    _scenario(broken_root, 0),
     _scenario(broken_parent, 0),
     _scenario(deleted_grandparent, 0),
 )
