@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from worker import services
@@ -55,7 +56,7 @@ class Instances:
     def start_workers(self, environment: dict[str, str]) -> list[Process]:
         workers = [self._start_worker(number, environment) for number in range(1, WORKERS + 1)]
         for worker in workers:
-            worker.wait_until(lambda worker=worker: " ready." in worker.log(), self._check)  # type: ignore[misc]
+            worker.wait_until(partial(_is_ready, worker), self._check)
         return workers
 
     def start_device(self, environment: dict[str, str], arguments: list[str], password: str) -> Process:
@@ -94,6 +95,10 @@ class Instances:
         process = Process(name, arguments, log, {**os.environ, **environment}, piped=piped)
         self.started.append(process)
         return process
+
+
+def _is_ready(worker: Process) -> bool:
+    return " ready." in worker.log()
 
 
 def _listens(port: int) -> bool:

@@ -21,8 +21,12 @@ class Access:
     password: str
 
 
-def prepare() -> Access:
+def create_tables() -> None:
     call_command("migrate", verbosity=0, interactive=False)
+
+
+def found_school() -> Access:
+    """Create the school's root certificate, and the account of who may sign others."""
     call_command("loaddata", "scopedefinitions", verbosity=0)
     root = Certificate.generate_root_certificate(SCOPE)
     account = Account(username="head", is_superuser=True)

@@ -42,7 +42,8 @@ def tell(
     """
     stack.callback(connections.close_all)
     with display.step("Server: its tables, the school's root certificate, an account"):
-        access = server.prepare()
+        server.create_tables()
+        access = server.found_school()
     check()
     instances = Instances(folder, check)
     stack.callback(lambda: stop_all(instances.started))

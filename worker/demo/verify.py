@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 from django.db.models import Q
@@ -49,23 +49,30 @@ def verify(sync: Sync, table: list[Row], device: str, on_progress: Callable[[int
     Cost: every app row is read once from both databases; memory holds a few thousand.
     """
     found = Verification()
-    for model in MODELS:
-        _compare(model, sync, device, found, on_progress)
+    left_out = {record.id for record in (*sync.broken, *sync.orphans)}
+    compare_app_rows(device, left_out, found, on_progress)
     _check_errors(sync, found)
     _check_counts(sync, table, found)
     _check_session(sync, found)
     return found
 
 
+def compare_app_rows(
+    device: str, left_out: Set[str], found: Verification, on_progress: Callable[[int], None] = lambda _: None
+) -> None:
+    """Report every app row, but those `left_out`, that isn't the same on the device and on the server."""
+    for model in MODELS:
+        _compare(model, device, left_out, found, on_progress)
+
+
 def _compare(
     model: type[SyncableModel],
-    sync: Sync,
     device: str,
+    left_out: Set[str],
     found: Verification,
     on_progress: Callable[[int], None],
 ) -> None:
     names = [field.attname for field in model._meta.concrete_fields if not field.primary_key]
-    left_out = {record.id for record in (*sync.broken, *sync.orphans)}
     for theirs, ours in _aligned(_app_rows(model, names, device), _app_rows(model, names, "default")):
         if ours is None and theirs is not None:
             if theirs[0] not in left_out:
