@@ -22,9 +22,10 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     """
     try:
         progress = start(run.pk)
-        while not progress.ended:
+        while not progress.run.is_finished:
             while (batch_id := _next_open_batch(run)) is not None:
-                execute_batch(batch_id)
+                if execute_batch(batch_id).result is None:
+                    break  # somebody else has ended the run
                 if on_progress is not None:
                     on_progress(Run.objects.get(pk=run.pk))
             progress = advance(run.pk)
@@ -33,7 +34,8 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
         if failed is not None:
             handover.finish(failed)
         raise
-    handover.finish(progress.run)
+    if progress.ended:
+        handover.finish(progress.run)
     return progress.run
 
 
