@@ -92,7 +92,9 @@ class Instances:
         self, name: str, arguments: list[str], environment: dict[str, str], *, piped: bool = False
     ) -> Process:
         log = self._folder / f"{name.lower().replace(' ', '-')}.log"
-        process = Process(name, arguments, log, {**os.environ, **environment}, piped=piped)
+        # A process that is killed leaves its temporary files; so they go with ours.
+        environment = {**os.environ, **environment, "TMPDIR": str(self._folder)}
+        process = Process(name, arguments, log, environment, piped=piped)
         self.started.append(process)
         return process
 
