@@ -145,7 +145,10 @@ class ForeignKeyCache:
         absent = [
             store_id
             for store_id, state in self._states.items()
-            if state is not None and not state.is_deleted and store_id not in there
+            if state is not None
+            and not state.is_deleted
+            and store_id not in there
+            and store_id not in self.carriers
         ]
         if absent:
             noted = DeletedModels.objects.filter(id__in=absent).values_list("id", flat=True)

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
 from tqdm import tqdm
 
 from morango_celery.api import deserialize, runs_in_process
@@ -45,11 +45,8 @@ class Command(BaseCommand):
                 )
         except MorangoCeleryError as error:
             raise CommandError(str(error)) from error
-        except (OperationalError, InterfaceError) as error:
-            raise CommandError(
-                f"The database is not available: {str(error).strip()}\nNothing is half done. "
-                "See that it runs and that DATABASES in the settings points at it, then try again."
-            ) from error
+        except (OperationalError, ProgrammingError, InterfaceError) as error:
+            raise CommandError(f"{str(error).strip()}\n{_remedy(error)}") from error
         if not run.is_finished:
             self.stdout.write(
                 f"Run {run.pk} is in the ledger; workers take it from here."
@@ -74,6 +71,15 @@ class Command(BaseCommand):
             self.stdout.write(f"  {group.count} x {group.model_name}: {group.exception}")
             self.stdout.write(f"      e.g. {group.example_id}: {group.example_error}")
         sys.exit(1)
+
+
+def _remedy(error: DatabaseError | InterfaceError) -> str:
+    if isinstance(error, ProgrammingError) or "no such table" in str(error):
+        return "The database lacks tables or columns of this version: run `manage.py migrate`."
+    return (
+        "The database is not available. Nothing is half done. "
+        "See that it runs and that DATABASES in the settings points at it, then try again."
+    )
 
 
 def _show(bar: tqdm[Any], run: Run) -> None:

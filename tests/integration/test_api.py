@@ -1,0 +1,171 @@
+"""The Python door."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+from morango.models import Store
+from morango.models.certificates import Filter
+
+import morango_celery
+from morango_celery.errors import (
+    InvalidFilterError,
+    InvalidSettingError,
+    RunFailedError,
+    TransientError,
+    UnknownProfileError,
+)
+from morango_celery.models import Batch, Run
+from tests.conftest import StartWorker
+from tests.factories import SCHOOL_ID, app_rows, fill_store, store_row
+from worker.school.models import PROFILE, Unit
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The broker can't be reached."""
+    from worker.celery import app
+
+    def forget_connections() -> None:
+        app.pool.force_close_all()
+        app.amqp._producer_pool = None
+        app._pool = None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.conf, "broker_url", NOWHERE)
+        patch.setattr(app.conf, "broker_write_url", NOWHERE)
+        forget_connections()
+        yield
+    forget_connections()
+
+
+class TestInProcess:
+    @pytest.mark.django_db(transaction=True)
+    def test_deserialize(self) -> None:
+        sent = fill_store(60)
+        run = morango_celery.deserialize(PROFILE, in_process=True)
+        assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, 60, 0)
+        assert {name: len(rows) for name, rows in app_rows().items()} == sent
+        assert run.finished_at is not None
+        assert run.finished_at <= timezone.now()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_local_edits_are_merged_first(self) -> None:
+        Unit.objects.create(name="made here", school_id=SCHOOL_ID)
+        morango_celery.deserialize(PROFILE, in_process=True)
+        assert "made here" in Store.objects.get().serialized
+
+    @pytest.mark.django_db
+    def test_deserialize_from_store_inside_an_open_transaction(self) -> None:
+        assert connection.in_atomic_block
+        fill_store(30)
+        with transaction.atomic():
+            run = morango_celery.deserialize_from_store(PROFILE, skip_erroring=True, filter=Filter(""))
+        assert (run.state, run.saved) == (Run.State.COMPLETED, 30)
+        assert not Store.objects.filter(dirty_bit=True).exists()
+
+    @pytest.mark.django_db
+    def test_progress_is_told_after_each_batch(self, settings: Any) -> None:
+        settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 10}
+        settings.MORANGO_TEST_POSTGRESQL = True
+        fill_store(40)
+        done: list[int] = []
+        morango_celery.deserialize(PROFILE, in_process=True, on_progress=lambda run: done.append(run.done))
+        assert len(done) == Batch.objects.count()
+        assert done == sorted(done)
+        assert done[-1] == 40
+
+    @pytest.mark.django_db
+    def test_what_stops_a_run_is_recorded_and_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*args: Any, **kwargs: Any) -> None:
+            raise RuntimeError("out of order")
+
+        fill_store(10)
+        monkeypatch.setattr("morango_celery.runs.execute.deserialize_batch", broken)
+        with pytest.raises(RuntimeError):
+            morango_celery.deserialize_from_store(PROFILE)
+        run = Run.objects.get()
+        assert (run.state, run.error) == (Run.State.FAILED, "RuntimeError: out of order")
+        assert Store.objects.filter(dirty_bit=True).count() == 10
+
+
+@pytest.mark.django_db
+class TestBadInput:
+    def test_an_unknown_profile(self) -> None:
+        with pytest.raises(UnknownProfileError, match=r"'skool'.*Did you mean 'school'"):
+            morango_celery.deserialize("skool")
+        assert not Run.objects.exists()
+
+    @pytest.mark.parametrize("sync_filter", ["", [], [""], ["a b"], ["${school_id}"], [7], ["x\x00"]])
+    def test_a_filter_that_is_none(self, sync_filter: Any) -> None:
+        with pytest.raises(InvalidFilterError):
+            morango_celery.deserialize(PROFILE, sync_filter)
+        assert not Run.objects.exists()
+
+    def test_nonsense_in_the_settings(self, settings: Any) -> None:
+        settings.MORANGO_CELERY = {"BATCH_SIZE": 5}
+        with pytest.raises(InvalidSettingError, match="BATCH_SIZE_RECORDS"):
+            morango_celery.deserialize(PROFILE)
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+class TestWithWorkers:
+    def test_wait(self, celery_worker_process: StartWorker) -> None:
+        celery_worker_process()
+        fill_store(2_500)
+        bad = store_row("unit", name=None)
+        run = morango_celery.deserialize(PROFILE, wait=60)
+        assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, 2_500, 1)
+        assert list(Store.objects.filter(dirty_bit=True).values_list("id", flat=True)) == [bad.id]
+
+    def test_only_what_the_filter_covers(self, celery_worker_process: StartWorker) -> None:
+        celery_worker_process()
+        here, elsewhere = store_row("unit"), store_row("unit", school_id="ab" * 16)
+        morango_celery.deserialize(PROFILE, [SCHOOL_ID], wait=60)
+        assert Unit.objects.get().id == here.id
+        assert Store.objects.get(dirty_bit=True).id == elsewhere.id
+
+    def test_a_run_that_nobody_takes(self, redis_url: str) -> None:
+        with pytest.raises(TransientError, match=r"has not ended after 0\.1 s"):
+            morango_celery.deserialize(PROFILE, wait=0.1)
+        assert Run.objects.get().state == Run.State.PENDING
+
+    def test_a_run_that_fails_while_it_is_waited_for(self, redis_url: str) -> None:
+        run = morango_celery.deserialize(PROFILE)
+        Run.objects.filter(pk=run.pk).update(state=Run.State.FAILED, error="RuntimeError: out of order")
+        from morango_celery.api import wait_for
+
+        with pytest.raises(RunFailedError, match="out of order"):
+            wait_for(run)
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+def test_without_a_broker_the_run_waits_in_the_ledger(
+    no_broker: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_row("unit")
+    with caplog.at_level(logging.ERROR):
+        run = morango_celery.deserialize(PROFILE)
+    run.refresh_from_db()
+    assert (run.state, run.sent_at) == (Run.State.PENDING, None)
+    assert "recover_runs" in caplog.text
+    assert morango_celery.recover_runs() == 0
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+def test_recovery_sends_what_waits_in_the_ledger(celery_worker_process: StartWorker) -> None:
+    store_row("unit")
+    run = Run.objects.create(profile=PROFILE, handed_over=True)
+    celery_worker_process()  # recovers when it starts
+    assert morango_celery.api.wait_for(run, 60).saved == 1
+    assert morango_celery.recover_runs(everything=True) == 0
