@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import psutil
@@ -48,9 +49,9 @@ EXCEPTIONS = {
 class Demo:
     """A running demo whose temporary files, and those of its processes, are in `folder`."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, output_path: Path, *arguments: str) -> None:
         self.folder = folder
-        self._output = folder.with_name(f"{folder.name}.out")
+        self._output = output_path
         ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE")
         inherited = {name: value for name, value in os.environ.items() if name not in ours}
         with self._output.open("wb") as output:
@@ -95,18 +96,20 @@ class Demo:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Open to PostgreSQL, which is another user when we are root."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    for path in (folder, *folder.parents[:4]):
-        path.chmod(path.stat().st_mode | 0o011)
-    return folder
+def folder() -> Iterator[Path]:
+    """Open to PostgreSQL, which is another user when we are root.
+
+    Not below pytest's own folder: each session of pytest closes that to others again.
+    """
+    with TemporaryDirectory(prefix="test-demo-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture
-def demo(folder: Path, request: pytest.FixtureRequest) -> Iterator[Demo]:
-    demo = Demo(folder, "--records", "300")
+def demo(folder: Path, tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(folder, tmp_path / "demo.out", "--records", "300")
     yield demo
     if demo.process.poll() is None:
         demo.process.terminate()
@@ -161,16 +164,20 @@ def test_it_leaves_nothing_when_it_is_stopped_in_the_middle(
 
 @pytest.mark.needs_postgresql
 @pytest.mark.parametrize(
-    ("victim", "name"), [("runserver", "The HTTP server"), ("--hostname=worker2", "Worker 2")]
+    ("victim", "name", "logged"),
+    [("runserver", "The HTTP server", '"GET /api/'), ("--hostname=worker2", "Worker 2", "worker2@")],
 )
-def test_it_says_which_process_has_ended_and_shows_its_log(demo: Demo, victim: str, name: str) -> None:
+def test_it_says_which_process_has_ended_and_shows_its_log(
+    demo: Demo, victim: str, name: str, logged: str
+) -> None:
     demo.wait_for("Device: its tables")
     for process in demo.processes():
         if any(argument.startswith(victim) for argument in process.cmdline()):
             process.kill()
 
     assert demo.wait(60) == 1, demo.output
-    assert re.search(rf"^error: {name} ended with status -9. The end of its log:\n    \S", demo.output, re.M)
+    _, log = demo.output.split(f"error: {name} ended with status -9. The end of its log:\n")
+    assert logged in log
     assert "Traceback" not in demo.output
     demo.assert_nothing_is_left()
 
