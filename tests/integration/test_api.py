@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,26 +22,6 @@ from morango_celery.models import Batch, Run
 from tests.conftest import StartWorker
 from tests.factories import SCHOOL_ID, app_rows, fill_store, store_row
 from worker.school.models import PROFILE, Unit
-
-NOWHERE = "redis://127.0.0.1:1/0"
-
-
-@pytest.fixture
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The broker can't be reached."""
-    from worker.celery import app
-
-    def forget_connections() -> None:
-        app.pool.force_close_all()
-        app.amqp._producer_pool = None
-        app._pool = None
-
-    with monkeypatch.context() as patch:
-        patch.setattr(app.conf, "broker_url", NOWHERE)
-        patch.setattr(app.conf, "broker_write_url", NOWHERE)
-        forget_connections()
-        yield
-    forget_connections()
 
 
 class TestInProcess:
@@ -145,20 +123,6 @@ class TestWithWorkers:
 
         with pytest.raises(RunFailedError, match="out of order"):
             wait_for(run)
-
-
-@pytest.mark.needs_postgresql
-@pytest.mark.django_db(transaction=True)
-def test_without_a_broker_the_run_waits_in_the_ledger(
-    no_broker: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    store_row("unit")
-    with caplog.at_level(logging.ERROR):
-        run = morango_celery.deserialize(PROFILE)
-    run.refresh_from_db()
-    assert (run.state, run.sent_at) == (Run.State.PENDING, None)
-    assert "recover_runs" in caplog.text
-    assert morango_celery.recover_runs() == 0
 
 
 @pytest.mark.needs_postgresql
