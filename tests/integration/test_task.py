@@ -1,0 +1,177 @@
+"""The carrier of a record: which model it stands for, and what becomes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from morango.models import DeletedModels, HardDeletedModels, Store
+from morango.registry import syncable_models
+
+from morango_celery.deserialize import DeserializeTask, Outcome, StoreModelSource, deserialize_batch
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.errors import RecordError, UnknownModelError
+from tests import factories
+from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
+
+
+@pytest.mark.parametrize("model", [Unit, Learner, Lesson, Attempt, Feedback])
+def test_the_model_is_the_class_that_profile_and_name_stand_for(model: Any) -> None:
+    store = factories.build_store_row(model.morango_model_name)
+
+    assert DeserializeTask(store).model is model
+
+
+def test_the_profile_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two profiles that both have a model named lesson
+    monkeypatch.setitem(syncable_models.profile_models, "other", {"lesson": Feedback})
+    monkeypatch.setitem(syncable_models.models_ready, "other", True)
+
+    stores = [factories.build_store_row("lesson", profile=profile) for profile in (PROFILE, "other")]
+
+    assert [DeserializeTask(store).model for store in stores] == [Lesson, Feedback]
+
+
+@pytest.mark.parametrize(("profile", "name"), [(PROFILE, "spaceship"), (PROFILE, ""), (PROFILE, "Lesson")])
+def test_a_name_that_nobody_registered_says_what_to_do(profile: str, name: str) -> None:
+    carrier = DeserializeTask(factories.build_store_row(name, profile=profile, partition="5c"))
+
+    with pytest.raises(UnknownModelError) as unknown:
+        _ = carrier.model
+
+    assert str(unknown.value) == (
+        f"No installed app registers a syncable model {name!r} in profile {profile!r}. "
+        "Install the app (or the version of it) that does, then deserialize again."
+    )
+    assert isinstance(unknown.value, RecordError)  # so it is written to the record, and ends nothing
+
+
+def test_a_new_carrier_knows_its_record_and_nothing_else() -> None:
+    store = factories.build_store_row("lesson")
+    cache = ForeignKeyCache(PROFILE)
+
+    carrier = DeserializeTask(store, cache)
+
+    assert carrier.store is store
+    assert carrier.fk_cache is cache
+    assert (carrier.app_model, carrier.row, carrier.parent, carrier.spread) == (None, None, None, None)
+    assert (carrier.errors, carrier.has_errors, carrier.is_parsed, carrier.yielded) == (
+        [],
+        False,
+        False,
+        False,
+    )
+    assert carrier.outcome is Outcome.SAVE
+    assert repr(carrier) == f"<DeserializeTask lesson {store.id} SAVE>"
+
+
+OUTCOMES = {
+    "as it came": ({}, None, False, Outcome.SAVE),
+    "deleted": ({"deleted": True}, None, False, Outcome.DELETE),
+    "hard deleted": ({"hard_deleted": True}, None, False, Outcome.DELETE),
+    "refers to deleted": ({}, Outcome.PROPAGATE_DELETE, False, Outcome.PROPAGATE_DELETE),
+    "refers to hard deleted": ({}, Outcome.PROPAGATE_HARD_DELETE, False, Outcome.PROPAGATE_HARD_DELETE),
+    "in error": ({}, None, True, Outcome.ERROR),
+    "deleted, but in error": ({"deleted": True}, None, True, Outcome.ERROR),
+    "refers to deleted, but in error": ({}, Outcome.PROPAGATE_DELETE, True, Outcome.ERROR),
+}
+
+
+@pytest.mark.parametrize(("columns", "spread", "failed", "outcome"), OUTCOMES.values(), ids=OUTCOMES.keys())
+def test_the_outcome_follows_from_what_is_known(
+    columns: dict[str, Any], spread: Outcome | None, failed: bool, outcome: Outcome
+) -> None:
+    carrier = DeserializeTask(factories.build_store_row("lesson", **columns))
+
+    carrier.spread = spread
+    if failed:
+        carrier.fail(ValidationError("It is bad."))
+
+    assert carrier.outcome is outcome
+    assert carrier.has_errors is failed
+
+
+def test_the_last_error_says_whether_another_pass_may_help() -> None:
+    carrier = DeserializeTask(factories.build_store_row("lesson"))
+    first, last = ValueError("first"), ValueError("last")
+
+    carrier.fail(first, may_succeed_later=True)
+    assert carrier.may_succeed_later
+    carrier.fail(last)
+
+    assert carrier.errors == [first, last]
+    assert not carrier.may_succeed_later
+
+
+@pytest.mark.parametrize("attribute", ["app_model", "row"])
+def test_a_carrier_is_parsed_once_it_has_an_instance_or_a_row(attribute: str) -> None:
+    carrier = DeserializeTask(factories.build_store_row("lesson"))
+
+    setattr(carrier, attribute, Lesson() if attribute == "app_model" else [])
+
+    assert carrier.is_parsed
+
+
+@pytest.mark.django_db
+def test_the_model_costs_no_query() -> None:
+    factories.store_row("lesson")
+    (carrier,) = StoreModelSource(PROFILE)
+
+    with CaptureQueriesContext(connection) as queries:
+        assert carrier.model is carrier.model is Lesson
+
+    assert len(queries) == 0
+
+
+ABSENT = "ab" * 16
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("record", "target", "expected"),
+    [
+        ({}, {}, Outcome.SAVE),
+        ({"deleted": True}, {}, Outcome.DELETE),
+        ({}, {"deleted": True}, Outcome.PROPAGATE_DELETE),
+        ({}, {"hard_deleted": True}, Outcome.PROPAGATE_HARD_DELETE),
+        ({"unit_id": ABSENT}, {}, Outcome.ERROR),
+        ({"title": None}, {}, Outcome.ERROR),
+    ],
+)
+def test_each_outcome_leaves_its_trace(
+    record: dict[str, Any], target: dict[str, Any], expected: Outcome
+) -> None:
+    # Given a lesson of a unit
+    unit = factories.store_row("unit", **target)
+    lesson = factories.store_row("lesson", **{"unit": unit, **record})
+
+    # When both are deserialized
+    with transaction.atomic():
+        result = deserialize_batch(PROFILE, [lesson.id, unit.id])
+
+    # Then the lesson is counted under one outcome
+    unit_deleted = int(bool(target))
+    counts = (result.saved, result.deleted, result.spread, result.failed)
+    assert (
+        counts
+        == {
+            Outcome.SAVE: (2, 0, 0, 0),
+            Outcome.DELETE: (1, 1, 0, 0),
+            Outcome.PROPAGATE_DELETE: (0, 1, 1, 0),
+            Outcome.PROPAGATE_HARD_DELETE: (0, 1, 1, 0),
+            Outcome.ERROR: (1 - unit_deleted, unit_deleted, 0, 1),
+        }[expected]
+    )
+
+    # ... and app row, Store row and Morango's deletion tables say so
+    stored = Store.objects.get(pk=lesson.id)
+    spread = {Outcome.PROPAGATE_DELETE, Outcome.PROPAGATE_HARD_DELETE}
+    assert Lesson.objects.filter(pk=lesson.id).exists() == (expected is Outcome.SAVE)
+    assert stored.dirty_bit == bool(stored.deserialization_error) == (expected is Outcome.ERROR)
+    assert DeletedModels.objects.filter(pk=lesson.id).exists() == (expected in spread)
+    assert HardDeletedModels.objects.filter(pk=lesson.id).exists() == (
+        expected is Outcome.PROPAGATE_HARD_DELETE
+    )
