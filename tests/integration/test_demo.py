@@ -18,16 +18,15 @@ import psutil
 import psycopg2
 import pytest
 from django.core.management import call_command
-from django.db import connections
 from redis import Redis
 
 from tests import factories
 from tests.processes import ROOT
+from worker.demo.attachment import device_attached
 from worker.demo.databases import empty_postgres, empty_redis
 from worker.demo.processes import StepError
 from worker.demo.school import EARLY_RECORDS, MODELS, School, create
 from worker.demo.verify import Verification, compare_app_rows
-from worker.environment import database
 from worker.school.models import Lesson, Unit
 
 EXCEPTIONS = {
@@ -195,12 +194,9 @@ def test_it_wants_enough_records_to_break_some() -> None:
 
 
 @pytest.fixture
-def device(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def device(transactional_db: None, tmp_path: Path) -> Iterator[str]:
     """Alias of a second database, with the same school as the test database."""
-    alias = "device"
-    monkeypatch.setenv("DEVICE_DATABASE_URL", f"sqlite:///{tmp_path / 'device.sqlite3'}")
-    connections.databases[alias] = database("DEVICE_DATABASE_URL")
-    try:
+    with device_attached(f"sqlite:///{tmp_path / 'device.sqlite3'}") as alias:
         call_command("migrate", database=alias, verbosity=0)
         school = School(factories.SCHOOL_ID, 100)
         for _ in create(school.early_records()):
@@ -210,10 +206,6 @@ def device(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for model in MODELS:
             model.objects.using(alias).bulk_create(model.objects.all())
         yield alias
-    finally:
-        connections[alias].close()
-        del connections[alias]
-        del connections.databases[alias]
 
 
 def problems(device: str, *left_out: str) -> list[str]:

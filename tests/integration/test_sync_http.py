@@ -1,67 +1,44 @@
-"""Morango's own syncs with our operation in the deserializing stage.
+"""Morango's own syncs over HTTP, with our operation in the server's deserializing stage.
 
-Over HTTP a second instance, a process of its own on SQLite, pushes to a real server with real workers;
-what can't be timed from outside is driven through Morango's session controller in this process.
+A second instance, a process of its own on SQLite, pushes to a real server with real workers.
 """
 
 from __future__ import annotations
 
 import textwrap
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
-from django.core.management import call_command
-from django.db import connections
-from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
-from morango.constants.capabilities import ASYNC_OPERATIONS
-from morango.models import Filter, Store, SyncSession, TransferSession
-from morango.models.fields.crypto import Key
-from morango.sync.context import LocalSessionContext
-from morango.sync.controller import SessionController
+from morango.models import SyncSession
 from redis import Redis
 
 from morango_celery.models import Run
-from morango_celery.runs.handover import hand_over
-from morango_celery.runs.inprocess import run_in_process
-from morango_celery.tasks import CeleryDispatch
-from tests import factories
 from tests.conftest import StartServer, StartWorker
+from tests.integration.sync_state import is_at, session, the_run, waits_for_its_run
 from tests.processes import LoggedProcess
 from worker import services
 from worker.demo import server
+from worker.demo.attachment import device_attached
 from worker.demo.verify import Verification, compare_app_rows
-from worker.environment import database
-from worker.school.models import PROFILE, Attempt
+from worker.school.models import Attempt
 
 RECORDS = 120
-DEVICE = "device"
 
 
 class StartDevice(Protocol):
     def __call__(self, url: str, **environment: str) -> LoggedProcess: ...
 
 
-@pytest.fixture(scope="session")
-def root_key() -> Key:
-    """Made once: it takes a while where Morango has to do it in Python."""
-    return Key()
-
-
 @pytest.fixture
-def device(
-    transactional_db: None, tmp_path: Path, root_key: Key, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StartDevice]:
+def device(transactional_db: None, tmp_path: Path) -> Iterator[StartDevice]:
     """A function that starts a device, which pushes `RECORDS` sound records to the server at the URL.
 
     Its keyword arguments are further environment variables of the device.
     """
-    with monkeypatch.context() as patch:
-        patch.setattr("morango.models.certificates.Key", lambda **given: Key(**given) if given else root_key)
-        access = server.found_school()
+    access = server.found_school()
     started: list[LoggedProcess] = []
 
     def start(url: str, **environment: str) -> LoggedProcess:
@@ -89,17 +66,11 @@ def device_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'device.sqlite3'}"
 
 
-def differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verification:
+def differences(tmp_path: Path) -> Verification:
     """The app rows of the device and of the test database, compared column by column."""
-    monkeypatch.setenv("DEVICE_DATABASE_URL", device_url(tmp_path))
-    connections.databases[DEVICE] = database("DEVICE_DATABASE_URL")
     found = Verification()
-    try:
-        compare_app_rows(DEVICE, set(), found)
-    finally:
-        connections[DEVICE].close()
-        del connections[DEVICE]
-        del connections.databases[DEVICE]
+    with device_attached(device_url(tmp_path)) as alias:
+        compare_app_rows(alias, set(), found)
     return found
 
 
@@ -116,22 +87,6 @@ def settings_module(tmp_path: Path, name: str, text: str, **modules: str) -> dic
     return {"PYTHONPATH": str(folder), "DJANGO_SETTINGS_MODULE": f"{name}_settings"}
 
 
-def the_run() -> Run:
-    return Run.objects.get()
-
-
-def session() -> TransferSession:
-    return TransferSession.objects.get()
-
-
-def is_at(stage: str, status: str) -> bool:
-    return bool(TransferSession.objects.filter(transfer_stage=stage, transfer_stage_status=status).exists())
-
-
-def waits_for_its_run() -> bool:
-    return Run.objects.exists() and is_at(transfer_stages.DESERIALIZING, transfer_statuses.STARTED)
-
-
 def polls(tmp_path: Path) -> int:
     """How often clients have asked the server for the transfer session."""
     return (tmp_path / "server1.log").read_text().count('"GET /api/morango/v1/transfersessions/')
@@ -143,15 +98,11 @@ def assert_completed_and_closed() -> None:
     assert not SyncSession.objects.get().active
 
 
-# Over HTTP
-
-
 def test_await_ends_the_sync_after_the_run(
     device: StartDevice,
     live_http_server: StartServer,
     celery_worker_process: StartWorker,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given a sync that has reached the stage while no worker is there
     client = device(live_http_server(MORANGO_CELERY_MODE="await"))
@@ -172,7 +123,7 @@ def test_await_ends_the_sync_after_the_run(
     assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, RECORDS, 0)
     assert run.handed_over
     assert_completed_and_closed()
-    found = differences(tmp_path, monkeypatch)
+    found = differences(tmp_path)
     assert (found.compared, found.summary) == (RECORDS, "")
 
 
@@ -181,7 +132,6 @@ def test_detach_ends_the_sync_before_the_run(
     live_http_server: StartServer,
     celery_worker_process: StartWorker,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # When a device syncs while no worker is there, then its sync ends all the same
     client = device(live_http_server(MORANGO_CELERY_MODE="detach"))
@@ -197,7 +147,7 @@ def test_detach_ends_the_sync_before_the_run(
 
     run = the_run()
     assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, RECORDS, 0)
-    found = differences(tmp_path, monkeypatch)
+    found = differences(tmp_path)
     assert (found.compared, found.summary) == (RECORDS, "")
     assert_completed_and_closed()
 
@@ -243,7 +193,6 @@ def test_a_client_without_async_operations_waits_in_its_last_request(
     live_http_server: StartServer,
     celery_worker_process: StartWorker,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given a client as of Morango 0.5, in the request that closes its session
     old = settings_module(
@@ -287,7 +236,7 @@ def test_a_client_without_async_operations_waits_in_its_last_request(
     assert run.finished_at is not None
     assert run.finished_at < session().last_activity_timestamp
     assert_completed_and_closed()
-    found = differences(tmp_path, monkeypatch)
+    found = differences(tmp_path)
     assert (found.compared, found.summary) == (RECORDS, "")
 
 
@@ -368,184 +317,3 @@ def test_a_sync_while_redis_is_down_waits_in_the_ledger(
         assert client.wait_until_ended(timeout_seconds=60) == 0, client.log()
     assert the_run().state == Run.State.COMPLETED
     assert_completed_and_closed()
-
-
-# Through Morango's controller, in this process
-
-
-@pytest.fixture
-def records(transactional_db: None) -> int:
-    """A Store as a sync leaves it: so many dirty records that nothing is wrong with."""
-    call_command("loaddata", "scopedefinitions", verbosity=0)
-    return sum(factories.fill_store(RECORDS).values())
-
-
-def dequeued_session(records: int, *, push: bool) -> TransferSession:
-    """A session of `factories.SCHOOL_ID` that has everything behind it but deserializing."""
-    now = timezone.now()
-    sync_session = SyncSession.objects.create(
-        id=uuid.uuid4().hex,
-        profile=PROFILE,
-        connection_kind="network",
-        connection_path="http://127.0.0.1",
-        last_activity_timestamp=now,
-    )
-    return TransferSession.objects.create(
-        id=uuid.uuid4().hex,
-        filter=factories.SCHOOL_ID,
-        push=push,
-        sync_session=sync_session,
-        records_transferred=records,
-        records_total=records,
-        last_activity_timestamp=now,
-        transfer_stage=transfer_stages.DEQUEUING,
-        transfer_stage_status=transfer_statuses.COMPLETED,
-    )
-
-
-def controller_of(transfer_session: TransferSession, *, is_server: bool) -> SessionController:
-    context = LocalSessionContext(
-        request=object() if is_server else None,
-        transfer_session=transfer_session,
-        capabilities={ASYNC_OPERATIONS},
-    )
-    return SessionController.build(context=context)
-
-
-def proceed(transfer_session: TransferSession, stage: str = transfer_stages.DESERIALIZING) -> str:
-    """What the controller of a server, asked by a client that polls, makes of the session."""
-    fresh = TransferSession.objects.get(pk=transfer_session.pk)
-    status: str = controller_of(fresh, is_server=True).proceed_to(stage)
-    return status
-
-
-def recover_all() -> None:
-    from morango_celery import recover_runs
-
-    recover_runs()
-
-
-@pytest.mark.needs_postgresql
-@pytest.mark.parametrize("told_by", [lambda: hand_over(the_run()), recover_all], ids=["task", "recovery"])
-def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
-    records: int, monkeypatch: pytest.MonkeyPatch, told_by: Callable[[], object]
-) -> None:
-    # Given a worker so quick that the run is over before the operation returns
-    monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: bool(run_in_process(run)))
-    transfer_session = dequeued_session(records, push=True)
-
-    # When a polled server reaches the stage, then Morango writes STARTED over a run that has ended
-    assert proceed(transfer_session) == transfer_statuses.STARTED
-    assert the_run().state == Run.State.COMPLETED
-    assert the_run().saved == records
-    assert waits_for_its_run()
-    assert not the_run().handed_over
-
-    # When it is told again, then the session is not stuck
-    told_by()
-    assert the_run().handed_over
-    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
-    assert proceed(transfer_session, transfer_stages.CLEANUP) == transfer_statuses.COMPLETED
-    assert not session().active
-
-
-@pytest.mark.needs_postgresql
-def test_a_stage_that_is_reached_twice_has_one_run(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[Run] = []
-
-    def note(dispatch: CeleryDispatch, run: Run) -> bool:
-        sent.append(run)
-        return True
-
-    monkeypatch.setattr(CeleryDispatch, "start", note)
-    transfer_session = dequeued_session(records, push=True)
-    assert proceed(transfer_session) == transfer_statuses.STARTED
-
-    # Given a server that died before it wrote STARTED
-    TransferSession.objects.update(transfer_stage_status=transfer_statuses.PENDING)
-    assert proceed(transfer_session) == transfer_statuses.STARTED
-
-    assert sent == [the_run()]
-
-
-def test_a_loop_in_this_process_asks_until_the_run_has_ended(
-    records: int, celery_worker_process: StartWorker
-) -> None:
-    # Given a client that pulls, and so deserializes here, while no worker is there
-    transfer_session = dequeued_session(records, push=False)
-    controller = controller_of(transfer_session, is_server=False)
-    seen: list[str] = []
-
-    def look() -> None:
-        seen.append(controller.context.stage_status)
-        if len(seen) == 2:
-            celery_worker_process(concurrency=1)
-
-    # When Morango's loop waits for the stage
-    status = controller.proceed_to_and_wait_for(transfer_stages.DESERIALIZING, callback=look)
-
-    # Then it was asked to come again until the run had ended
-    assert status == transfer_statuses.COMPLETED
-    assert seen[:2] == [transfer_statuses.PENDING] * 2
-    assert seen[-1] == transfer_statuses.COMPLETED
-    run = the_run()
-    assert (run.state, run.saved) == (Run.State.COMPLETED, records)
-    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
-
-
-@pytest.mark.needs_postgresql
-def test_a_loop_in_this_process_learns_that_the_run_failed(
-    records: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    transfer_session = dequeued_session(records, push=False)
-    controller = controller_of(transfer_session, is_server=False)
-    monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: True)
-    assert controller.proceed_to(transfer_stages.DESERIALIZING) == transfer_statuses.PENDING
-
-    Run.objects.update(state=Run.State.FAILED, error="no plan today")
-
-    assert controller.proceed_to(transfer_stages.DESERIALIZING) == transfer_statuses.ERRORED
-    assert "no plan today" in str(controller.context.error)
-    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.ERRORED)
-
-
-@pytest.mark.parametrize("push", [True, False], ids=["as-server", "as-client"])
-def test_without_celery_the_stage_is_done_when_the_controller_returns(
-    records: int, push: bool, settings: Any
-) -> None:
-    # Given SQLite, or a PostgreSQL deployment that wants no workers
-    if connections["default"].vendor == "postgresql":
-        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "IN_PROCESS": True}
-    transfer_session = dequeued_session(records, push=push)
-
-    status = controller_of(transfer_session, is_server=push).proceed_to(transfer_stages.DESERIALIZING)
-
-    assert status == transfer_statuses.COMPLETED
-    run = the_run()
-    assert (run.state, run.saved, run.filter) == (
-        Run.State.COMPLETED,
-        records,
-        str(Filter(factories.SCHOOL_ID)),
-    )
-    assert not Store.objects.filter(dirty_bit=True).exists()
-    assert sum(len(rows) for rows in factories.app_rows().values()) == records
-    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
-
-
-@pytest.mark.parametrize("push", [True, False], ids=["as-server", "as-client"])
-def test_without_celery_an_error_ends_the_stage(
-    records: int, push: bool, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "IN_PROCESS": True}
-    transfer_session = dequeued_session(records, push=push)
-
-    def no_plan(profile: str) -> Any:
-        raise RuntimeError("no plan today")
-
-    monkeypatch.setattr("morango_celery.runs.producer.steps", no_plan)
-
-    status = controller_of(transfer_session, is_server=push).proceed_to(transfer_stages.DESERIALIZING)
-
-    assert status == transfer_statuses.ERRORED
-    assert (the_run().state, the_run().error) == (Run.State.FAILED, "RuntimeError: no plan today")
-    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.ERRORED)

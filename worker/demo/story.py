@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from django.db import connections
 
 from morango_celery.models import Run
 from worker.demo import server
+from worker.demo.attachment import device_attached
 from worker.demo.display import Display
 from worker.demo.following import Sync, follow
 from worker.demo.instances import Instances
@@ -19,10 +19,6 @@ from worker.demo.processes import Process, stop_all
 from worker.demo.school import MODELS
 from worker.demo.table import Row, rendered, rendered_errors, rows
 from worker.demo.verify import verify
-from worker.environment import database
-
-DEVICE = "device"
-"""Alias of the device's database in this process."""
 
 
 def tell(
@@ -68,9 +64,8 @@ def tell(
     display.line(f"\n{rendered(table)}\n")
     display.line(_measured(run, idle, _peak_memory(workers)))
     display.line(f"\nBroken on purpose, as the server's Store has them:\n{rendered_errors(sync.broken)}\n")
-    os.environ["DEVICE_DATABASE_URL"] = instances.device_url
-    connections.databases[DEVICE] = database("DEVICE_DATABASE_URL")
-    return _compare(sync, table, display, check)
+    with device_attached(instances.device_url) as device_alias:
+        return _compare(sync, table, device_alias, display, check)
 
 
 def _measured(run: Run, idle_bytes: int | None, peak_bytes: int | None) -> str:
@@ -93,14 +88,14 @@ def _peak_memory(workers: list[Process]) -> int | None:
     return max((peak for peak in peaks if peak is not None), default=None)
 
 
-def _compare(sync: Sync, table: list[Row], display: Display, check: Callable[[], None]) -> int:
+def _compare(sync: Sync, table: list[Row], device: str, display: Display, check: Callable[[], None]) -> int:
     def on_progress(compared: int) -> None:
         check()
         display.progress(compared)
 
     rows_there = sum(model.syncing_objects.count() for model in MODELS)
     display.begin("Comparing every column of every record with the device's", rows_there)
-    verification = verify(sync, table, DEVICE, on_progress)
+    verification = verify(sync, table, device, on_progress)
     display.end()
     if verification.problems:
         display.line(f"\nNOT VERIFIED:\n{verification.summary}\n")

@@ -1,0 +1,206 @@
+"""What Morango's session controller makes of our operation, where the moment matters, in this process."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connections
+from django.utils import timezone
+from morango.constants import transfer_stages, transfer_statuses
+from morango.constants.capabilities import ASYNC_OPERATIONS
+from morango.models import Filter, Store, SyncSession, TransferSession
+from morango.sync.context import LocalSessionContext
+from morango.sync.controller import SessionController
+
+from morango_celery.models import Run
+from morango_celery.runs.handover import hand_over
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.tasks import CeleryDispatch
+from tests import factories
+from tests.conftest import StartWorker
+from tests.integration.sync_state import is_at, session, the_run, waits_for_its_run
+from worker.school.models import PROFILE
+
+RECORDS = 120
+
+
+@pytest.fixture
+def records(transactional_db: None) -> int:
+    """A Store as a sync leaves it: so many dirty records that nothing is wrong with."""
+    call_command("loaddata", "scopedefinitions", verbosity=0)
+    return sum(factories.fill_store(RECORDS).values())
+
+
+def dequeued_session(records: int, *, push: bool) -> TransferSession:
+    """A session of `factories.SCHOOL_ID` that has everything behind it but deserializing."""
+    now = timezone.now()
+    sync_session = SyncSession.objects.create(
+        id=uuid.uuid4().hex,
+        profile=PROFILE,
+        connection_kind="network",
+        connection_path="http://127.0.0.1",
+        last_activity_timestamp=now,
+    )
+    return TransferSession.objects.create(
+        id=uuid.uuid4().hex,
+        filter=factories.SCHOOL_ID,
+        push=push,
+        sync_session=sync_session,
+        records_transferred=records,
+        records_total=records,
+        last_activity_timestamp=now,
+        transfer_stage=transfer_stages.DEQUEUING,
+        transfer_stage_status=transfer_statuses.COMPLETED,
+    )
+
+
+def controller_of(transfer_session: TransferSession, *, is_server: bool) -> SessionController:
+    context = LocalSessionContext(
+        request=object() if is_server else None,
+        transfer_session=transfer_session,
+        capabilities={ASYNC_OPERATIONS},
+    )
+    return SessionController.build(context=context)
+
+
+def proceed(transfer_session: TransferSession, stage: str = transfer_stages.DESERIALIZING) -> str:
+    """What the controller of a server, asked by a client that polls, makes of the session."""
+    fresh = TransferSession.objects.get(pk=transfer_session.pk)
+    status: str = controller_of(fresh, is_server=True).proceed_to(stage)
+    return status
+
+
+def recover_all() -> None:
+    from morango_celery import recover_runs
+
+    recover_runs()
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.parametrize("told_by", [lambda: hand_over(the_run()), recover_all], ids=["task", "recovery"])
+def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
+    records: int, monkeypatch: pytest.MonkeyPatch, told_by: Callable[[], object]
+) -> None:
+    # Given a worker so quick that the run is over before the operation returns
+    monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: bool(run_in_process(run)))
+    transfer_session = dequeued_session(records, push=True)
+
+    # When a polled server reaches the stage, then Morango writes STARTED over a run that has ended
+    assert proceed(transfer_session) == transfer_statuses.STARTED
+    assert the_run().state == Run.State.COMPLETED
+    assert the_run().saved == records
+    assert waits_for_its_run()
+    assert not the_run().handed_over
+
+    # When it is told again, then the session is not stuck
+    told_by()
+    assert the_run().handed_over
+    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
+    assert proceed(transfer_session, transfer_stages.CLEANUP) == transfer_statuses.COMPLETED
+    assert not session().active
+
+
+@pytest.mark.needs_postgresql
+def test_a_stage_that_is_reached_twice_has_one_run(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Run] = []
+
+    def note(dispatch: CeleryDispatch, run: Run) -> bool:
+        sent.append(run)
+        return True
+
+    monkeypatch.setattr(CeleryDispatch, "start", note)
+    transfer_session = dequeued_session(records, push=True)
+    assert proceed(transfer_session) == transfer_statuses.STARTED
+
+    # Given a server that died before it wrote STARTED
+    TransferSession.objects.update(transfer_stage_status=transfer_statuses.PENDING)
+    assert proceed(transfer_session) == transfer_statuses.STARTED
+
+    assert sent == [the_run()]
+
+
+def test_a_loop_in_this_process_asks_until_the_run_has_ended(
+    records: int, celery_worker_process: StartWorker
+) -> None:
+    # Given a client that pulls, and so deserializes here, while no worker is there
+    transfer_session = dequeued_session(records, push=False)
+    controller = controller_of(transfer_session, is_server=False)
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.append(controller.context.stage_status)
+        if len(seen) == 2:
+            celery_worker_process(concurrency=1)
+
+    # When Morango's loop waits for the stage
+    status = controller.proceed_to_and_wait_for(transfer_stages.DESERIALIZING, callback=look)
+
+    # Then it was asked to come again until the run had ended
+    assert status == transfer_statuses.COMPLETED
+    assert seen[:2] == [transfer_statuses.PENDING] * 2
+    assert seen[-1] == transfer_statuses.COMPLETED
+    run = the_run()
+    assert (run.state, run.saved) == (Run.State.COMPLETED, records)
+    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
+
+
+@pytest.mark.needs_postgresql
+def test_a_loop_in_this_process_learns_that_the_run_failed(
+    records: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer_session = dequeued_session(records, push=False)
+    controller = controller_of(transfer_session, is_server=False)
+    monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: True)
+    assert controller.proceed_to(transfer_stages.DESERIALIZING) == transfer_statuses.PENDING
+
+    Run.objects.update(state=Run.State.FAILED, error="no plan today")
+
+    assert controller.proceed_to(transfer_stages.DESERIALIZING) == transfer_statuses.ERRORED
+    assert "no plan today" in str(controller.context.error)
+    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.ERRORED)
+
+
+@pytest.mark.parametrize("push", [True, False], ids=["as-server", "as-client"])
+def test_without_celery_the_stage_is_done_when_the_controller_returns(
+    records: int, push: bool, settings: Any
+) -> None:
+    # Given SQLite, or a PostgreSQL deployment that wants no workers
+    if connections["default"].vendor == "postgresql":
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "IN_PROCESS": True}
+    transfer_session = dequeued_session(records, push=push)
+
+    status = controller_of(transfer_session, is_server=push).proceed_to(transfer_stages.DESERIALIZING)
+
+    assert status == transfer_statuses.COMPLETED
+    run = the_run()
+    assert (run.state, run.saved, run.filter) == (
+        Run.State.COMPLETED,
+        records,
+        str(Filter(factories.SCHOOL_ID)),
+    )
+    assert not Store.objects.filter(dirty_bit=True).exists()
+    assert sum(len(rows) for rows in factories.app_rows().values()) == records
+    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
+
+
+@pytest.mark.parametrize("push", [True, False], ids=["as-server", "as-client"])
+def test_without_celery_an_error_ends_the_stage(
+    records: int, push: bool, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "IN_PROCESS": True}
+    transfer_session = dequeued_session(records, push=push)
+
+    def no_plan(profile: str) -> Any:
+        raise RuntimeError("no plan today")
+
+    monkeypatch.setattr("morango_celery.runs.producer.steps", no_plan)
+
+    status = controller_of(transfer_session, is_server=push).proceed_to(transfer_stages.DESERIALIZING)
+
+    assert status == transfer_statuses.ERRORED
+    assert (the_run().state, the_run().error) == (Run.State.FAILED, "RuntimeError: no plan today")
+    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.ERRORED)

@@ -1,0 +1,28 @@
+"""A second database beside the default one, for the time of a comparison."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connections
+
+from worker.environment import database
+
+DEVICE = "device"
+_VARIABLE = "DEVICE_DATABASE_URL"
+
+
+@contextmanager
+def device_attached(url: str) -> Iterator[str]:
+    """The alias of the device's database, which is known to Django until the block is left."""
+    os.environ[_VARIABLE] = url
+    connections.databases[DEVICE] = database(_VARIABLE)
+    try:
+        yield DEVICE
+    finally:
+        connections[DEVICE].close()
+        del connections[DEVICE]
+        del connections.databases[DEVICE]
+        del os.environ[_VARIABLE]
