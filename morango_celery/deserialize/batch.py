@@ -13,15 +13,10 @@ from morango.models.core import Store
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.order import component_positions
+from morango_celery.deserialize.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialize.sink import AppModelSink, BatchResult
 from morango_celery.deserialize.task import DeserializeTask
-from morango_celery.deserialize.transforms import (
-    LoadForeignKeys,
-    OrderTree,
-    Parse,
-    RefuseUnknownModels,
-    Validate,
-)
+from morango_celery.deserialize.validate import Validate
 from morango_celery.errors import FatalError
 from morango_celery.stream import GroupBy, Source
 from morango_celery.upstream import share_partitions

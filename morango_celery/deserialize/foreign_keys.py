@@ -14,7 +14,8 @@ from morango.models.core import DeletedModels, HardDeletedModels, Store, Syncabl
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize import sql
-from morango_celery.deserialize.rows import is_uuid, row_plan
+from morango_celery.deserialize.conversions import is_uuid
+from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import target_model, traits_of
 

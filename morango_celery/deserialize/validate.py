@@ -1,135 +1,20 @@
-"""From a claimed Store row to a validated app model: the steps between source and sink.
-
-Each step works on a group, the carriers of one component of models, and looks only at carriers
-without errors. Whatever a record's own data or its model's code raises becomes the error of that
-record.
-"""
+"""Whether a record may be saved: its fields, its parent, and what its foreign keys point at."""
 
 from __future__ import annotations
 
-import json
-
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DatabaseError, IntegrityError, InterfaceError
-from morango.errors import MorangoDirtyParent, MorangoMissingParent
+from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference
 
-from morango_celery.deserialize.foreign_keys import ForeignKeyCache, StoreState
-from morango_celery.deserialize.order import parents_first
-from morango_celery.deserialize.rows import RowPlan, Unsure, row_plan
+from morango_celery.deserialize.foreign_keys import StoreState
+from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, missing_parent
+from morango_celery.deserialize.rows import RowPlan, row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import target_model, traits_of
-from morango_celery.errors import UnknownModelError
-from morango_celery.stream import Transform
 
-Group = list[DeserializeTask]
 References = list[tuple[str, ForeignKeyReference]]
 """The verbose name of each target, and Morango's description of the reference."""
-
-
-def dirty_parent() -> Exception:
-    """What Morango records of a tree's record whose parent was not deserialized."""
-    error: Exception = MorangoDirtyParent("Parent is dirty; could not deserialize.")
-    return error
-
-
-def missing_parent() -> Exception:
-    """What Morango records of a tree's record whose parent it doesn't find."""
-    error: Exception = MorangoMissingParent("Parent does not exist in Store; could not deserialize.")
-    return error
-
-
-class GroupTransform(Transform[Group, Group]):
-    """A step that changes the carriers of a group in place."""
-
-    def __init__(self, cache: ForeignKeyCache) -> None:
-        self.cache = cache
-
-    def transform(self, item: Group) -> Group:
-        self.update(item)
-        return item
-
-    def update(self, group: Group) -> None:
-        raise NotImplementedError
-
-
-class RefuseUnknownModels(Transform[Group, Group]):
-    """Records that no installed app has a model for get an error that says so."""
-
-    def transform(self, item: Group) -> Group:
-        for carrier in item:
-            try:
-                carrier.model  # noqa: B018
-            except UnknownModelError as error:
-                carrier.fail(error)
-        return item
-
-
-class OrderTree(GroupTransform):
-    """Put parents before their children; refuse cycles, as Morango does."""
-
-    def transform(self, item: Group) -> Group:
-        if not _to_save(item) or not traits_of(item[0].model).in_tree:
-            return item
-        ordered, cyclic = parents_first(item)
-        for carrier in cyclic:
-            carrier.fail(dirty_parent(), may_succeed_later=True)
-        return ordered + cyclic
-
-
-class Parse(GroupTransform):
-    """JSON to an unsaved instance, by the model's own ``deserialize()``; or straight to a row."""
-
-    def update(self, group: Group) -> None:
-        for carrier in _to_save(group):
-            plan = row_plan(carrier.model)
-            if plan is not None:
-                try:
-                    carrier.row = plan.row(carrier.store)
-                    continue
-                except Unsure:
-                    pass
-            _parse(carrier, self.cache)
-
-
-def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
-    """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
-    carrier.row = None
-    _parse(carrier, cache)
-    if carrier.has_errors or carrier.app_model is None:
-        return
-    cache.attach(carrier)
-    try:
-        if traits_of(carrier.model).in_tree:
-            carrier.app_model.cached_clean_fields(cache.validated, sync_filter=cache.sync_filter)
-        else:
-            carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
-    except (DatabaseError, InterfaceError):
-        raise
-    except Exception as error:
-        carrier.fail(error, may_succeed_later=True)
-
-
-def _parse(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
-    store = carrier.store
-    try:
-        app_model = carrier.model.deserialize(json.loads(store.serialized), sync_filter=cache.sync_filter)
-        app_model._morango_source_id = store.source_id
-        app_model._morango_partition = store.partition
-        app_model._morango_dirty_bit = False
-    except (DatabaseError, InterfaceError):
-        raise
-    except Exception as error:
-        carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)
-    else:
-        carrier.app_model = app_model
-
-
-class LoadForeignKeys(GroupTransform):
-    """Fill the foreign key cache for the whole group."""
-
-    def update(self, group: Group) -> None:
-        self.cache.load(group)
 
 
 class Validate(GroupTransform):
@@ -275,10 +160,6 @@ class Validate(GroupTransform):
     def _spread(carrier: DeserializeTask, *, hard: bool) -> None:
         if hard or carrier.spread is None:
             carrier.spread = Outcome.PROPAGATE_HARD_DELETE if hard else Outcome.PROPAGATE_DELETE
-
-
-def _to_save(group: Group) -> Group:
-    return [carrier for carrier in group if not carrier.has_errors and not carrier.store.deleted]
 
 
 def _references(carrier: DeserializeTask, plan: RowPlan) -> References:

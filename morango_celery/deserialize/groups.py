@@ -1,0 +1,42 @@
+"""Groups: the carriers of one component of models, on their way together."""
+
+from __future__ import annotations
+
+from morango.errors import MorangoDirtyParent, MorangoMissingParent
+
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.stream import Transform
+
+Group = list[DeserializeTask]
+
+
+class GroupTransform(Transform[Group, Group]):
+    """A step that changes the carriers of a group in place."""
+
+    def __init__(self, cache: ForeignKeyCache) -> None:
+        self.cache = cache
+
+    def transform(self, item: Group) -> Group:
+        self.update(item)
+        return item
+
+    def update(self, group: Group) -> None:
+        raise NotImplementedError
+
+
+def to_save(group: Group) -> Group:
+    """The carriers that are neither in error nor to be deleted."""
+    return [carrier for carrier in group if not carrier.has_errors and not carrier.store.deleted]
+
+
+def dirty_parent() -> Exception:
+    """What Morango records of a tree's record whose parent was not deserialized."""
+    error: Exception = MorangoDirtyParent("Parent is dirty; could not deserialize.")
+    return error
+
+
+def missing_parent() -> Exception:
+    """What Morango records of a tree's record whose parent it doesn't find."""
+    error: Exception = MorangoMissingParent("Parent does not exist in Store; could not deserialize.")
+    return error

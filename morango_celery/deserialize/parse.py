@@ -1,0 +1,98 @@
+"""From a claimed Store row to an app model, or straight to a row; and what has to come before.
+
+Whatever a record's own data or its model's code raises becomes the error of that record.
+"""
+
+from __future__ import annotations
+
+import json
+
+from django.db import DatabaseError, InterfaceError
+
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, to_save
+from morango_celery.deserialize.order import parents_first
+from morango_celery.deserialize.rows import Unsure, row_plan
+from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.deserialize.traits import traits_of
+from morango_celery.errors import UnknownModelError
+from morango_celery.stream import Transform
+
+
+class RefuseUnknownModels(Transform[Group, Group]):
+    """Records that no installed app has a model for get an error that says so."""
+
+    def transform(self, item: Group) -> Group:
+        for carrier in item:
+            try:
+                carrier.model  # noqa: B018
+            except UnknownModelError as error:
+                carrier.fail(error)
+        return item
+
+
+class OrderTree(GroupTransform):
+    """Put parents before their children; refuse cycles, as Morango does."""
+
+    def transform(self, item: Group) -> Group:
+        if not to_save(item) or not traits_of(item[0].model).in_tree:
+            return item
+        ordered, cyclic = parents_first(item)
+        for carrier in cyclic:
+            carrier.fail(dirty_parent(), may_succeed_later=True)
+        return ordered + cyclic
+
+
+class Parse(GroupTransform):
+    """JSON to an unsaved instance, by the model's own ``deserialize()``; or straight to a row."""
+
+    def update(self, group: Group) -> None:
+        for carrier in to_save(group):
+            plan = row_plan(carrier.model)
+            if plan is not None:
+                try:
+                    carrier.row = plan.row(carrier.store)
+                    continue
+                except Unsure:
+                    pass
+            _parse(carrier, self.cache)
+
+
+def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
+    carrier.row = None
+    _parse(carrier, cache)
+    if carrier.has_errors or carrier.app_model is None:
+        return
+    cache.attach(carrier)
+    try:
+        if traits_of(carrier.model).in_tree:
+            carrier.app_model.cached_clean_fields(cache.validated, sync_filter=cache.sync_filter)
+        else:
+            carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception as error:
+        carrier.fail(error, may_succeed_later=True)
+
+
+def _parse(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    store = carrier.store
+    try:
+        app_model = carrier.model.deserialize(json.loads(store.serialized), sync_filter=cache.sync_filter)
+        app_model._morango_source_id = store.source_id
+        app_model._morango_partition = store.partition
+        app_model._morango_dirty_bit = False
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception as error:
+        carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)
+    else:
+        carrier.app_model = app_model
+
+
+class LoadForeignKeys(GroupTransform):
+    """Fill the foreign key cache for the whole group."""
+
+    def update(self, group: Group) -> None:
+        self.cache.load(group)
