@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,15 +20,15 @@ from worker import services
 
 
 @pytest.fixture(autouse=True)
-def own_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def own_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Nothing in the environment names a server; temporary folders are made where we can see them."""
     for name in ("REDIS_URL", "DATABASE_URL"):
         monkeypatch.delenv(name)
-    tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:3]:
-        folder.chmod(folder.stat().st_mode | 0o011)  # PostgreSQL, as another user when we are root
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to PostgreSQL's account
+        Path(folder).chmod(0o755)
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
+        monkeypatch.undo()
 
 
 def query(url: str, sql: str) -> str:
