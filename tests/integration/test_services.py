@@ -20,8 +20,9 @@ from worker import services
 
 
 @pytest.fixture(autouse=True)
-def own_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_servers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Nothing in the environment names a server; temporary folders are made where we can see them."""
+    tmp_path_factory.getbasetemp()  # lest pytest makes its own in ours
     for name in ("REDIS_URL", "DATABASE_URL"):
         monkeypatch.delenv(name)
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to PostgreSQL's account
