@@ -1,0 +1,286 @@
+"""Real worker processes and a real broker: what is carried out, what survives, and what is never sent."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import psycopg2
+import pytest
+from django.db import connection
+from morango.models import Store
+from redis import Redis
+
+import morango_celery
+from morango_celery import tasks
+from morango_celery.api import wait_for
+from morango_celery.models import Batch, Run
+from morango_celery.runs.producer import create_run, open_batches, start
+from tests import factories
+from tests.conftest import StartWorker
+from worker.celery import app
+from worker.school.models import PROFILE, Attempt, Unit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SECRET = "Xanthippe Quillfeather"
+
+
+def new_run() -> Run:
+    return create_run(PROFILE, None, serialize_first=False, handed_over=True)
+
+
+def until(happened: Callable[[], Any], what: str, timeout_seconds: float = 20) -> Any:
+    deadline = time.monotonic() + timeout_seconds
+    while not (result := happened()):
+        assert time.monotonic() < deadline, f"not {what} after {timeout_seconds} s"
+        time.sleep(0.02)
+    return result
+
+
+def test_two_workers_deserialize_a_school(celery_worker_process: StartWorker) -> None:
+    # Given 5,000 records, a few of them broken, and two workers
+    sent = factories.fill_store(5000)
+    broken = [factories.store_row("lesson", unit_id="ab" * 16).id for _ in range(3)]
+    for _ in range(2):
+        celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="250")
+
+    # When a run is enqueued and waited for
+    run = morango_celery.deserialize(PROFILE, wait=60)
+
+    # Then every record is where it belongs, and the broken ones are in error
+    assert (run.state, run.records, run.saved, run.failed) == (Run.State.COMPLETED, 5003, 5000, 3)
+    assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
+    assert sorted(Store.objects.filter(dirty_bit=True).values_list("id", flat=True)) == sorted(broken)
+    batches = Batch.objects.all()
+    assert {batch.state for batch in batches} == {Batch.State.DONE}
+    assert max(batch.size for batch in batches) == 250
+    assert Attempt.objects.filter(_morango_dirty_bit=True).count() == 0
+
+
+@contextlib.contextmanager
+def held(store_id: str) -> Iterator[None]:
+    """Keep a Store row locked by a connection of another's."""
+    settings = connection.settings_dict
+    other = psycopg2.connect(
+        dbname=settings["NAME"],
+        user=settings["USER"],
+        password=settings["PASSWORD"],
+        host=settings["HOST"],
+        port=settings["PORT"],
+    )
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM morango_store WHERE id = %s FOR UPDATE", [store_id])
+            yield
+    finally:
+        other.close()
+
+
+def child_that_waits_for_a_lock(worker_pid: int) -> psutil.Process | None:
+    """The pool process whose database session is held up."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT client_port FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        ports = {port for (port,) in cursor.fetchall()}
+    for child in psutil.Process(worker_pid).children(recursive=True):
+        if any(socket.laddr and socket.laddr.port in ports for socket in child.net_connections()):
+            return child
+    return None
+
+
+def test_a_run_survives_the_death_of_a_pool_process(celery_worker_process: StartWorker) -> None:
+    # Given a worker in the middle of a batch: another session holds one of its records
+    sent = factories.fill_store(600)
+    worker = celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="100")
+    attempt = Store.objects.filter(model_name="attempt").earliest("id")
+    with held(attempt.id):
+        run = morango_celery.deserialize(PROFILE)
+        child = until(lambda: child_that_waits_for_a_lock(worker.pid), "in the middle of a batch")
+
+        # When the process that executes it is killed
+        child.send_signal(signal.SIGKILL)
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "dead")
+
+    # Then another one takes its place and the run completes, every record counted once
+    wait_for(run, 60)
+    assert (run.state, run.records, run.saved, run.failed) == (Run.State.COMPLETED, 600, 600, 0)
+    assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
+    assert worker.is_running
+    assert "WorkerLostError" in worker.log()
+
+
+def test_a_run_survives_the_death_of_its_worker(celery_worker_process: StartWorker) -> None:
+    # Given a worker that is killed as a whole in the middle of a batch
+    factories.fill_store(300)
+    worker = celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="100")
+    attempt = Store.objects.filter(model_name="attempt").earliest("id")
+    with held(attempt.id):
+        run = morango_celery.deserialize(PROFILE)
+        until(lambda: child_that_waits_for_a_lock(worker.pid), "in the middle of a batch")
+        worker.kill()
+
+    # When another one is started, and recovery doesn't wait for the broker to notice
+    celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="100")
+    assert morango_celery.recover_runs(everything=True) > 0
+
+    # Then the run completes, every record counted once
+    wait_for(run, 60)
+    assert (run.state, run.records, run.saved, run.failed) == (Run.State.COMPLETED, 300, 300, 0)
+
+
+MALFORMED: list[tuple[str, list[Any]]] = [
+    ("start_run", ["1"]),
+    ("start_run", [None]),
+    ("start_run", [True]),
+    ("start_run", [[1]]),
+    ("start_run", [{"pk": 1}]),
+    ("start_run", [-1]),
+    ("start_run", []),
+    ("deserialize_batch", ["1", []]),
+    ("deserialize_batch", [1.5, []]),
+    ("deserialize_batch", [None, None]),
+    ("deserialize_batch", [0, []]),
+    ("deserialize_batch", [1]),
+    ("hand_over_run", ["1"]),
+    ("hand_over_run", [0]),
+    ("no_such_task", [1]),
+]
+FOR_A_BATCH: list[Any] = ["a text", None, 7, {"ids": []}, [], [None], [["nested"]], ["f" * 32], [{"id": 1}]]
+
+
+def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: StartWorker) -> None:
+    # Given an open batch, and messages that don't fit it or anything else
+    factories.fill_store(20)
+    run = start(new_run().pk).run
+    (batch,) = open_batches(run)
+    for name, arguments in MALFORMED:
+        app.send_task(f"morango_celery.{name}", arguments)
+    for store_ids in FOR_A_BATCH:
+        app.send_task("morango_celery.deserialize_batch", [batch.pk, store_ids])
+    app.send_task("morango_celery.deserialize_batch", [batch.pk, batch.store_ids], {"more": 1})
+
+    # When a worker gets them all, and then a good one
+    worker = celery_worker_process(concurrency=1)
+    assert tasks.CeleryDispatch().batch(batch)
+    wait_for(run, 60)
+
+    # Then it has refused them, without harm to itself, the run or the records
+    assert worker.is_running
+    assert worker.log().count("RefusedMessageError") >= len(FOR_A_BATCH)
+    assert (run.state, run.error, run.records, run.saved) == (Run.State.COMPLETED, "", 20, 20)
+    assert Run.objects.count() == Batch.objects.count() == 1
+
+
+def readable(command: str) -> str:
+    """What a Redis command says, with Celery's encoded task bodies spelled out."""
+    parts = [command]
+    start = command.find("{")
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        message, _ = json.JSONDecoder().raw_decode(command[start:])
+        parts.append(base64.b64decode(message["body"]).decode())
+    return "\n".join(parts)
+
+
+def test_messages_carry_ids_and_never_contents(redis_url: str) -> None:
+    # Given records with contents that are easy to find
+    unit = factories.store_row("unit", name=SECRET)
+    learner = factories.store_row("learner", unit=unit, full_name=SECRET, username=SECRET)
+    attempt = factories.store_row("attempt", learner=learner, answer=SECRET)
+    run = new_run()
+
+    # When their run is started, and its batches are sent
+    assert tasks.CeleryDispatch().start(run)
+    tasks.start_run(run.pk)
+
+    # Then the broker has two messages, with the run's id and with the records' ids
+    with Redis.from_url(redis_url) as client:
+        first, second = [json.loads(raw) for raw in reversed(client.lrange("celery", 0, -1))]
+    assert body(first)[0] == [run.pk]
+    (batch,) = Batch.objects.all()
+    batch_id, store_ids = body(second)[0]
+    assert batch_id == batch.pk
+    assert store_ids == [unit.id, learner.id, attempt.id]
+
+    # ... and neither these nor their headers say more
+    assert body(first)[1] == body(second)[1] == {}
+    assert first["headers"]["argsrepr"] == f"(run {run.pk} of school)"
+    assert second["headers"]["argsrepr"] == f"(3 records, run {run.pk}, batch 1/1)"
+    for message in (first, second):
+        assert SECRET not in json.dumps([message, body(message)])
+        assert factories.SCHOOL_ID not in json.dumps([message, body(message)])
+
+
+def body(message: dict[str, Any]) -> Any:
+    return json.loads(base64.b64decode(message["body"]))
+
+
+def test_nothing_that_passes_through_redis_tells_a_record(
+    celery_worker_process: StartWorker, redis_url: str
+) -> None:
+    # Given records of every fate whose contents are easy to find, and an ear at the broker
+    unit = factories.store_row("unit", name=SECRET)
+    factories.store_row("lesson", unit=unit, title=SECRET * 20)  # too long
+    factories.store_row("lesson", unit_id=SECRET)  # no id
+    factories.store_row("learner", unit=unit, full_name=SECRET, birth_year=SECRET)
+    factories.store_row("learner", unit=unit, full_name=SECRET, school_id="ab" * 16)  # refused by save()
+    for _ in range(2):
+        factories.store_row("learner", unit=unit, full_name=SECRET, username=SECRET)  # not unique
+    factories.store_row("lesson", serialized='{"title": "' + SECRET)
+    celery_worker_process(concurrency=1)
+    heard: list[str] = []
+    with Redis.from_url(redis_url) as client, client.monitor() as monitor:
+
+        def listen() -> None:
+            with contextlib.suppress(Exception):  # the connection is closed under it at the end
+                for command in monitor.listen():
+                    heard.append(readable(command["command"]))  # noqa: PERF401  (it never ends)
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+
+        # When they are deserialized by a worker that sends events, retries and results as it does
+        run = morango_celery.deserialize(PROFILE, wait=60)
+        with Redis.from_url(redis_url) as other:
+            other.echo("the end")
+        until(lambda: any("the end" in command for command in heard), "heard to the end")
+
+    # Then all that went through Redis names the records by their ids at most
+    assert (run.saved, run.failed) == (2, 6)
+    assert [command for command in heard if unit.id in command], "the batch's message was not heard"
+    assert [command for command in heard if "task-succeeded" in command], "no event was heard"
+    for piece in (SECRET, SECRET.split()[0], SECRET.split()[1]):
+        assert not [command for command in heard if piece in command]
+
+
+def test_results_are_counts(redis_url: str) -> None:
+    factories.fill_store(10)
+    factories.store_row("unit", name=None)
+    run = start(new_run().pk).run
+    (batch,) = open_batches(run)
+
+    assert tasks.deserialize_batch(batch.pk, batch.store_ids) == {
+        "saved": 10,
+        "deleted": 0,
+        "spread": 0,
+        "yielded": 0,
+        "failed": 1,
+    }
+
+
+def test_a_worker_that_starts_takes_up_what_waits_in_the_ledger(celery_worker_process: StartWorker) -> None:
+    # Given a run that nobody could send
+    factories.store_row("unit", name="School")
+    waiting = new_run()
+    assert waiting.sent_at is None
+
+    celery_worker_process(concurrency=1)
+
+    assert wait_for(waiting, 60).saved == 1
+    assert Unit.objects.get().name == "School"
