@@ -6,12 +6,12 @@ import difflib
 import time
 from collections.abc import Callable, Iterable
 
-from django.db import transaction
+from django.db import connection, transaction
 from morango.models.certificates import Filter
 
 from morango_celery.conf import require_valid, settings
 from morango_celery.deserialize.filters import parse_filter
-from morango_celery.errors import RunFailedError, TransientError, UnknownProfileError
+from morango_celery.errors import RunFailedError, TransientError, UnknownProfileError, UsageError
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
@@ -39,13 +39,20 @@ def deserialize(
     :param in_process: without Celery; None as the setting IN_PROCESS says
     :param on_progress: called with the run now and then, while it is waited for or carried out here
     :returns: the ledger's row; counts are final only if it has ended
-    :raises UnknownProfileError, InvalidFilterError, InvalidSettingError: nothing was done
+    :raises UsageError: an unknown profile, a filter or settings that can't be used, or waiting
+        inside an open transaction, which workers can't see into; nothing was done
     :raises RunFailedError: waited for, and could not be completed; records in error don't count
     :raises TransientError: `wait` seconds have passed; the run goes on
     When the broker can't be reached the run waits in the ledger for `recover_runs`.
     """
+    here = runs_in_process(in_process)
+    if wait is not False and not here and connection.in_atomic_block:
+        raise UsageError(
+            "A run can't be waited for inside an open transaction: workers only see it once that is "
+            "committed. Wait outside of it, or give in_process=True."
+        )
     run = _new_run(profile, parse_filter(sync_filter), skip_erroring, serialize_first=True)
-    if runs_in_process(in_process):
+    if here:
         return run_in_process(run, on_progress)
     transaction.on_commit(lambda: CeleryDispatch().start(run))
     if wait is False:

@@ -44,6 +44,8 @@ class Run(models.Model):
     """The transfer session whose deserializing stage this run is."""
     handed_over = models.BooleanField(default=False)
     """Whether the transfer session was told the outcome, or there is nobody to tell."""
+    followed_up = models.BooleanField(default=False)
+    """Whether all was done that follows the end of a run, its signal included."""
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
     error = models.TextField(blank=True)

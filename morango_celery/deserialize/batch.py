@@ -87,7 +87,7 @@ def deserialize_batch(
     sql.take_write_lock()
     cache = ForeignKeyCache(profile, sync_filter, skip_erroring)
     components = component_positions(profile)
-    sink = AppModelSink(cache, sql.strictly_check_constraints if strict else sql.check_constraints)
+    sink = AppModelSink(cache, sql.strict_check() if strict else sql.check_constraints)
     share_partitions(sync_filter)
 
     def group(carrier: DeserializeTask) -> tuple[int | None, bool]:

@@ -9,6 +9,7 @@ from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
 from morango.models.core import TransferSession
 
+from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
 from morango_celery.signals import run_finished
 from morango_celery.upstream import serialize_into_store
@@ -20,11 +21,15 @@ def finish(run: Run) -> bool:
     Local edits that records gave way to are merged into the Store by Morango's rules.
 
     :returns: whether the transfer session is settled; if not, call `hand_over` again later
+    Twice: safe; what was done is not done again.
     """
-    if run.yielded and run.serialize_first:
-        serialize_into_store(run.profile, run.sync_filter)
     settled = hand_over(run)
-    run_finished.send(Run, run=run)
+    if not run.followed_up:
+        if run.yielded and run.serialize_first:
+            serialize_into_store(run.profile, run.sync_filter)
+        run_finished.send(Run, run=run)
+        Run.objects.filter(pk=run.pk).update(followed_up=True)
+        run.followed_up = True
     return settled
 
 
@@ -61,6 +66,7 @@ def fail(run_id: int, error: Exception) -> Run | None:
     """
     reason = "".join(traceback.format_exception_only(type(error), error)).strip()
     with transaction.atomic():
+        take_write_lock()
         run = Run.objects.select_for_update().filter(pk=run_id).first()
         if run is None or run.is_finished:
             return None

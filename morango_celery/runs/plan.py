@@ -80,10 +80,11 @@ class WaitingSource(StoreModelSource):
             yield from ready.values_list("id", flat=True).iterator()
 
     def children_ids(self, parent_ids: list[str]) -> list[str]:
-        """Of a tree, the waiting children of these records."""
+        """Of a tree, the waiting children of these records; deleted ones are ready anyway."""
         found: list[str] = []
         for queryset in self.querysets():
-            found.extend(queryset.filter(_self_ref_fk__in=parent_ids).values_list("id", flat=True))
+            children = queryset.filter(_self_ref_fk__in=parent_ids, deleted=False)
+            found.extend(children.values_list("id", flat=True))
         return found
 
     def _edited_ids(self) -> Iterator[QuerySet[Any]]:

@@ -14,6 +14,7 @@ from morango.models.core import Store
 
 from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import WaitingSource, steps
 from morango_celery.stream import Buffer, Items
@@ -44,6 +45,7 @@ def start(run_id: int) -> Progress:
     if run.state == Run.State.PENDING and run.serialize_first:
         serialize_into_store(run.profile, run.sync_filter)
     with transaction.atomic():
+        take_write_lock()
         run = Run.locked(run_id)
         if run.state == Run.State.PENDING:
             if not run.skip_erroring:
@@ -60,6 +62,7 @@ def advance(run_id: int) -> Progress:
     doesn't grow with the number of records.
     """
     with transaction.atomic():
+        take_write_lock()
         run = Run.locked(run_id)
         if run.state != Run.State.RUNNING or run.open_batches:
             return Progress(run)
@@ -159,8 +162,10 @@ def _begin_next_pass(run: Run) -> bool:
     run.previous_may_succeed_later = failures
     run.may_succeed_later = 0
     run.step = 0
+    # Both kinds are dirty without an error now, so they are handed out and counted again.
+    run.records -= failures + run.yielded
     run.failed -= failures
-    run.records -= failures
+    run.yielded = 0
     return True
 
 

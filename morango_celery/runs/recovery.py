@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from morango_celery.conf import settings
 from morango_celery.models import Batch, Run
-from morango_celery.runs.handover import hand_over
+from morango_celery.runs.handover import finish, hand_over
 
 UNFINISHED = (Run.State.PENDING, Run.State.RUNNING)
 
@@ -37,8 +37,12 @@ def recover(dispatch: Dispatch, *, everything: bool = False) -> int:
     late = timezone.now() - datetime.timedelta(seconds=settings.RESEND_AFTER_SECONDS)
     stale = Q() if everything else Q(sent_at=None) | Q(sent_at__lt=late)
     sent = 0
-    for run in Run.objects.exclude(state__in=UNFINISHED).filter(handed_over=False):
+    ended = Run.objects.exclude(state__in=UNFINISHED)
+    for run in ended.filter(handed_over=False):
         hand_over(run)
+    long_ended = ended if everything else ended.filter(finished_at__lt=late)
+    for run in long_ended.filter(followed_up=False):
+        finish(run)
     for run in Run.objects.filter(stale, state__in=UNFINISHED, open_batches=0):
         sent += dispatch.start(run)
     batches = Batch.objects.filter(stale, state=Batch.State.OPEN, run__state=Run.State.RUNNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from morango_celery.errors import (
     RunFailedError,
     TransientError,
     UnknownProfileError,
+    UsageError,
 )
 from morango_celery.models import Batch, Run
+from morango_celery.signals import run_finished
 from tests.conftest import StartWorker
 from tests.factories import SCHOOL_ID, app_rows, fill_store, store_row
 from worker.school.models import PROFILE, Unit
@@ -87,6 +90,11 @@ class TestBadInput:
             morango_celery.deserialize(PROFILE, sync_filter)
         assert not Run.objects.exists()
 
+    def test_waiting_inside_an_open_transaction(self) -> None:
+        with pytest.raises(UsageError, match="open transaction"):
+            morango_celery.deserialize(PROFILE, wait=True, in_process=False)
+        assert not Run.objects.exists()
+
     def test_nonsense_in_the_settings(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"BATCH_SIZE": 5}
         with pytest.raises(InvalidSettingError, match="BATCH_SIZE_RECORDS"):
@@ -123,6 +131,32 @@ class TestWithWorkers:
 
         with pytest.raises(RunFailedError, match="out of order"):
             wait_for(run)
+
+
+@pytest.mark.django_db
+def test_recovery_does_what_follows_the_end_of_a_run() -> None:
+    # Given a run whose worker died right after the commit that ended it
+    store_row("unit")
+    run = morango_celery.deserialize_from_store(PROFILE)
+    Run.objects.update(followed_up=False)
+    heard = []
+
+    def receive(run: Run, **kwargs: Any) -> None:
+        heard.append(run.pk)
+
+    run_finished.connect(receive)
+    try:
+        # When it is too early to say that, then once it is not, then again
+        morango_celery.recover_runs()
+        assert heard == []
+        Run.objects.update(finished_at=timezone.now() - timedelta(hours=1))
+        morango_celery.recover_runs()
+        morango_celery.recover_runs()
+    finally:
+        run_finished.disconnect(receive)
+
+    # Then whoever listens was told once
+    assert heard == [run.pk]
 
 
 @pytest.mark.needs_postgresql

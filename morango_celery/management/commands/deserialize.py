@@ -32,8 +32,8 @@ class Command(BaseCommand):
         parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        in_process = options["in_process"] or runs_in_process()
         try:
+            in_process = options["in_process"] or runs_in_process()
             with tqdm(unit=" records", disable=not sys.stderr.isatty()) as bar:
                 run = deserialize(
                     options["profile"],
