@@ -100,7 +100,9 @@ class TestPlan:
         assert (attempt, feedback) == (Step((Attempt,)), Step((Feedback,)))
         assert unregistered == Step((), unregistered=True)
 
-    def test_a_small_run_is_one_batch(self) -> None:
+    @pytest.mark.parametrize("size", [100, 1000])
+    def test_a_run_that_fits_is_one_batch(self, batch_size: Callable[[int], None], size: int) -> None:
+        batch_size(size)
         sent = factories.fill_store(100)
 
         run, stages = carry_out()
