@@ -51,7 +51,13 @@ def deserialize(
             "A run can't be waited for inside an open transaction: workers only see it once that is "
             "committed. Wait outside of it, or give in_process=True."
         )
-    run = _new_run(profile, parse_filter(sync_filter), skip_erroring, serialize_first=True)
+    run = _new_run(
+        profile,
+        parse_filter(sync_filter),
+        skip_erroring=skip_erroring,
+        serialize_first=True,
+        in_process=here,
+    )
     if here:
         return run_in_process(run, on_progress)
     transaction.on_commit(lambda: CeleryDispatch().start(run))
@@ -67,7 +73,8 @@ def deserialize_from_store(profile: str, skip_erroring: bool = False, filter: Fi
 
     :raises UnknownProfileError: no app has syncable models of this profile
     """
-    return run_in_process(_new_run(profile, filter, skip_erroring, serialize_first=False))
+    run = _new_run(profile, filter, skip_erroring=skip_erroring, serialize_first=False, in_process=True)
+    return run_in_process(run)
 
 
 def recover_runs(*, everything: bool = False) -> int:
@@ -110,16 +117,10 @@ def runs_in_process(in_process: bool | None = None) -> bool:
     return not uses_postgresql()
 
 
-def _new_run(profile: str, sync_filter: Filter | None, skip_erroring: bool, *, serialize_first: bool) -> Run:
+def _new_run(profile: str, sync_filter: Filter | None, **options: bool) -> Run:
     require_valid()
     require_profile(profile)
-    return create_run(
-        profile,
-        sync_filter,
-        skip_erroring=skip_erroring,
-        serialize_first=serialize_first,
-        handed_over=True,
-    )
+    return create_run(profile, sync_filter, handed_over=True, **options)
 
 
 def require_profile(profile: str) -> None:

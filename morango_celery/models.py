@@ -40,6 +40,8 @@ class Run(models.Model):
     """Partition prefixes, one a line; NULL for the whole profile."""
     skip_erroring = models.BooleanField(default=False)
     serialize_first = models.BooleanField(default=True)
+    in_process = models.BooleanField(default=False)
+    """Carried out by the process that wrote it: no message is ever sent for it."""
     transfer_session_id = UUIDField(null=True, blank=True, unique=True)
     """The transfer session whose deserializing stage this run is."""
     handed_over = models.BooleanField(default=False)
@@ -71,7 +73,7 @@ class Run(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
-    """When a message for the run was last sent; NULL when the broker couldn't be reached."""
+    """When a message for the run was last sent; NULL when none was, or not to anybody."""
 
     class Meta:
         indexes = [
@@ -153,8 +155,8 @@ class Batch(models.Model):
     yielded = models.IntegerField(default=0)
     failed = models.IntegerField(default=0)
 
-    sent_at = models.DateTimeField(null=True, default=timezone.now)
-    """When a message for the batch was last sent; NULL when the broker couldn't be reached."""
+    sent_at = models.DateTimeField(null=True)
+    """When a message for the batch was last sent; NULL when none was, or not to anybody."""
     finished_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -65,7 +65,7 @@ class DeserializeOperation(LocalOperation):
 
     @staticmethod
     def _carry_out(context: Any) -> str:
-        run = create_run(context.sync_session.profile, context.filter, handed_over=True)
+        run = create_run(context.sync_session.profile, context.filter, handed_over=True, in_process=True)
         try:
             run_in_process(run)
         except OperationalError as error:

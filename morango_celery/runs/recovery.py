@@ -43,9 +43,11 @@ def recover(dispatch: Dispatch, *, everything: bool = False) -> int:
     long_ended = ended if everything else ended.filter(finished_at__lt=late)
     for run in long_ended.filter(followed_up=False):
         finish(run)
-    for run in Run.objects.filter(stale, state__in=UNFINISHED, open_batches=0):
+    for run in Run.objects.filter(stale, state__in=UNFINISHED, open_batches=0, in_process=False):
         sent += dispatch.start(run)
-    batches = Batch.objects.filter(stale, state=Batch.State.OPEN, run__state=Run.State.RUNNING)
+    batches = Batch.objects.filter(
+        stale, state=Batch.State.OPEN, run__state=Run.State.RUNNING, run__in_process=False
+    )
     for batch in batches.select_related("run").iterator(chunk_size=20):
         sent += dispatch.batch(batch)
     return sent

@@ -718,7 +718,8 @@ class TestRecovery:
     def test_only_open_batches_that_are_overdue(self, two_batches: list[Batch]) -> None:
         done, late = two_batches
         execute_batch(done.pk)
-        assert self.sent() == set()  # sent a moment ago
+        Batch.objects.update(sent_at=timezone.now())
+        assert self.sent() == set()
 
         Batch.objects.update(sent_at=ago(5000))
         assert self.sent() == {f"batch {late.pk}"}
@@ -728,6 +729,15 @@ class TestRecovery:
 
         Batch.objects.update(sent_at=timezone.now())
         assert self.sent(everything=True) == {f"batch {late.pk}"}
+
+    def test_batches_whose_opener_died_before_it_sent_them(self, two_batches: list[Batch]) -> None:
+        assert self.sent() == {f"batch {batch.pk}" for batch in two_batches}
+
+    def test_nothing_of_a_run_in_process(self, two_batches: list[Batch]) -> None:
+        new_run(in_process=True)
+        Run.objects.update(in_process=True)
+
+        assert self.sent(everything=True) == set()
 
     @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED])
     def test_nothing_of_a_run_that_has_ended(self, two_batches: list[Batch], state: Run.State) -> None:
