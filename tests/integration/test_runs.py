@@ -563,10 +563,25 @@ class TestTrees:
         assert sorted(handed_out) == sorted(row.id for row in [*chain, deleted])
         assert (run.records, run.saved, run.deleted) == (6, 5, 1)
 
+    def test_a_child_that_was_edited_here(self, size: int) -> None:
+        root = unit()
+        edited = unit(root)
+        edited_unit(edited, "made here", parent_id=None)
+        below = unit(edited)
+        chain = [root]
+        for _ in range(5):
+            chain.append(unit(chain[-1]))
 
-def edited_unit(row: Store, name: str) -> None:
+        run, _ = carry_out()
+
+        assert (run.records, run.saved, run.yielded, run.failed) == (8, 7, 1, 0)
+        assert dirty_ids() == {edited.id}
+        assert Unit.objects.get(pk=below.id).parent_id == edited.id
+
+
+def edited_unit(row: Store, name: str, **values: Any) -> None:
     """The row's app row with a local edit."""
-    data = {**json.loads(row.serialized), "name": name}
+    data = {**json.loads(row.serialized), "name": name, **values}
     local = Unit.deserialize(data)
     local._morango_source_id, local._morango_partition = row.source_id, row.partition
     local.save(update_dirty_bit_to=True)
