@@ -252,7 +252,8 @@ def _wheel_folder(package: str) -> Path | None:
 
 def main() -> None:
     """Start both, print the lines to export, wait for Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
     try:
         with redis(durable=True) as redis_url, postgres(durable=True) as database_url:
             sys.stdout.write(f"export REDIS_URL={redis_url}\nexport DATABASE_URL={database_url}\n")
