@@ -80,6 +80,6 @@ lock: venv ## Write requirements.lock anew from pyproject.toml
 		--no-header --quiet --output-file requirements.lock pyproject.toml
 
 clean: ## Remove the environment and what tools leave behind
-	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache \
+	rm -rf $(VENV) .venv-kolibri build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache \
 		.pytest_cache .ruff_cache
 	find morango_celery worker tests -name __pycache__ -type d -prune -exec rm -rf {} +
