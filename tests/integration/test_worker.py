@@ -90,8 +90,9 @@ def child_that_waits_for_a_lock(worker_pid: int) -> psutil.Process | None:
         cursor.execute("SELECT client_port FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         ports = {port for (port,) in cursor.fetchall()}
     for child in psutil.Process(worker_pid).children(recursive=True):
-        if any(socket.laddr and socket.laddr.port in ports for socket in child.net_connections()):
-            return child
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker's helpers come and go
+            if any(socket.laddr and socket.laddr.port in ports for socket in child.net_connections()):
+                return child
     return None
 
 
