@@ -74,23 +74,23 @@ class WaitingSource(StoreModelSource):
         waiting = everything.char_ids_list()
         without_parent = Q(deleted=True) | Q(_self_ref_fk="") | ~Q(_self_ref_fk__in=waiting)
         for queryset in self.querysets():
-            ready = queryset.filter(without_parent)
-            for edited in self._edited_ids():
-                ready = ready.exclude(id__in=edited)
+            ready = self._without_edited(queryset.filter(without_parent))
             yield from ready.values_list("id", flat=True).iterator()
 
     def children_ids(self, parent_ids: list[str]) -> list[str]:
         """Of a tree, the waiting children of these records; deleted ones are ready anyway."""
         found: list[str] = []
         for queryset in self.querysets():
-            children = queryset.filter(_self_ref_fk__in=parent_ids, deleted=False)
+            children = self._without_edited(queryset.filter(_self_ref_fk__in=parent_ids, deleted=False))
             found.extend(children.values_list("id", flat=True))
         return found
 
-    def _edited_ids(self) -> Iterator[QuerySet[Any]]:
+    def _without_edited(self, records: QuerySet[Any]) -> QuerySet[Any]:
         """Records that would give way to a local edit, again and again, are left to the last wave."""
         for model in self.step.models:
-            yield model.syncing_objects.filter(_morango_dirty_bit=True).values("pk")
+            edited = model.syncing_objects.filter(_morango_dirty_bit=True)
+            records = records.exclude(id__in=edited.values("pk"))
+        return records
 
     def _any_prefix(self) -> Q:
         condition = Q()
