@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 
 from django.db import OperationalError, connection
-from morango.api.serializers import BufferSerializer  # noqa: F401  (loads morango.sync in a safe order)
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models

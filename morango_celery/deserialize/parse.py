@@ -25,7 +25,7 @@ class RefuseUnknownModels(Transform[Group, Group]):
     def transform(self, item: Group) -> Group:
         for carrier in item:
             try:
-                carrier.model  # noqa: B018
+                carrier.model  # noqa: B018  (looking it up is what raises)
             except UnknownModelError as error:
                 carrier.fail(error)
         return item

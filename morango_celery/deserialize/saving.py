@@ -48,7 +48,7 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
                 captured[app_model.pk] = database_values(app_model, traits_of(carrier.model).fields)
         except (DatabaseError, InterfaceError):
             raise
-        except Exception:
+        except Exception:  # it is raised again, and recorded, when the record is written alone
             refused.append(carrier)
     if refused:
         raise OwnCodeError(refused)
