@@ -54,8 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
         port = config.stash[_redis_port] = services.free_port()
         os.environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
     os.environ.setdefault("SECRET_KEY", "for-tests-only")
-    os.environ["DJANGO_SETTINGS_MODULE"] = "worker.settings"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     django.setup()  # before test modules import models
+    os.environ["DJANGO_SETTINGS_MODULE"] = "worker.settings"  # for the processes that tests start
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from itertools import count, islice
 from typing import Any
 
+from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
 from morango.models import Store, SyncableModel
-from morango.registry import syncable_models
 
 from worker.school.models import PROFILE
 
@@ -104,7 +104,7 @@ def build_store_row(
         hard_deleted=hard_deleted,
         last_saved_instance=SAVED_BY,
         last_saved_counter=last_saved_counter,
-        _self_ref_fk=(data.get("parent_id") or "") if model_name == "unit" else "",
+        _self_ref_fk=data.get("parent_id") or "",
         **(columns or {}),
     )
 
@@ -191,8 +191,12 @@ def build_school(rows: int, *, dirty: bool = True, school_id: str = SCHOOL_ID) -
 
 
 def app_rows(profile: str = PROFILE) -> dict[str, list[dict[str, Any]]]:
-    """Every app row with all its columns, by model name, in id order: what two databases are compared by."""
+    """Every app row with all its columns, by table, in id order: what two databases are compared by.
+
+    Tables of syncable models that aren't registered themselves are included, and rows that managers hide.
+    """
     return {
-        model.morango_model_name: list(model.syncing_objects.order_by("id").values())
-        for model in syncable_models.get_models(profile)
+        str(model._meta.model_name): list(model._base_manager.order_by("pk").values())
+        for model in apps.get_models()
+        if getattr(model, "morango_profile", None) == profile and not model._meta.proxy
     }

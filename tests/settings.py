@@ -1,4 +1,4 @@
-"""Settings for tools that look at the models but reach no server: mypy, ``makemigrations --check``."""
+"""The deployment's settings and an app with models of every kind; also for tools that reach no server."""
 
 import os
 
@@ -6,3 +6,6 @@ os.environ.setdefault("DATABASE_URL", "sqlite://")
 os.environ.setdefault("SECRET_KEY", "for-tools-only")
 
 from worker.settings import *  # noqa: F403
+from worker.settings import INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.variety"]

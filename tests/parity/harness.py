@@ -1,25 +1,32 @@
 """The same Store and app rows through Morango's own function and through ours, column by column.
 
 Each side runs in a transaction of its own that is rolled back, so that both begin with the same
-database. Deferred constraints are checked at the end, as a COMMIT would.
+database. Deferred constraints are checked at the end, as a COMMIT would. Then Morango serializes, as
+it does before the next sync, to show what comes of the two states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connection, transaction
-from morango.models import DeletedModels, HardDeletedModels, Store
+from django.forms.models import model_to_dict
+from morango.models import DeletedModels, HardDeletedModels, RecordMaxCounter, Store
 from morango.models.certificates import Filter
+from morango.models.core import InstanceIDModel
 from morango.sync.operations import _deserialize_from_store as morangos
+from morango.sync.operations import _serialize_into_store
 
 from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, app_rows
-from worker.school.models import PROFILE, Unit
+from worker.school.models import Unit
 
 Engine = Callable[..., Any]
+
+_COUNTERS = {"last_saved_instance", "last_saved_counter"}
 
 
 @dataclass
@@ -27,21 +34,33 @@ class Database:
     """What a deserialization left behind."""
 
     app: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Rows of each model, all columns, by id."""
+    """Rows of each table, all columns, by id."""
     dirty: dict[str, bool] = field(default_factory=dict)
     errors: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     """Error text and exception path of the Store rows that have one."""
     deleted: set[str] = field(default_factory=set)
     hard_deleted: set[str] = field(default_factory=set)
+    serialized: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The Store rows after the next serialization, and whether this device was the last to save them."""
+    counted: set[tuple[str, bool]] = field(default_factory=set)
+    """Store ids that have a counter then, and whether it is this device's."""
     aborted: str | None = None
     """Path of the exception that ended it as a whole."""
 
-    def ids(self, model_name: str) -> set[str]:
-        return {row["id"] for row in self.app[model_name]}
+    def ids(self, table: str) -> set[str]:
+        return {row["id"] for row in self.app[table]}
 
 
 class _RollBack(Exception):  # noqa: N818  (not an error)
     pass
+
+
+@contextmanager
+def rolled_back() -> Iterator[None]:
+    """A transaction, or a savepoint, whatever is done in which is undone."""
+    with suppress(_RollBack), transaction.atomic():
+        yield
+        raise _RollBack
 
 
 def run(
@@ -53,43 +72,55 @@ def run(
     skip_erroring: bool = False,
     times: int = 1,
 ) -> Database:
-    """Save `rows` and `app`, deserialize with `engine`, and say what is there then."""
+    """Save `rows` (all of one profile) and `app`, deserialize with `engine`, and say what is there then."""
+    rows = list(rows)
+    profile = rows[0].profile
     result = Database()
-    try:
-        with transaction.atomic():
-            _save(rows, app)
-            try:
-                with transaction.atomic():
-                    for _ in range(times):
-                        engine(PROFILE, skip_erroring=skip_erroring, filter=filter)
-                    connection.check_constraints()
-            except Exception as error:
-                result.aborted = f"{type(error).__module__}.{type(error).__qualname__}"
-            _read(result)
-            raise _RollBack
-    except _RollBack:
-        pass
+    with rolled_back():
+        save_all(rows, app)
+        try:
+            with transaction.atomic():
+                for _ in range(times):
+                    engine(profile, skip_erroring=skip_erroring, filter=filter)
+                connection.check_constraints()
+        except Exception as error:
+            result.aborted = f"{type(error).__module__}.{type(error).__qualname__}"
+        read(result, profile)
     return result
 
 
-def _save(rows: Iterable[Store], app: Sequence[Any]) -> None:
+def save_all(rows: Iterable[Store], app: Sequence[Any]) -> None:
+    """Insert Store rows, and app rows as they are: no code of their models runs."""
     for row in rows:
         row.pk = row.id  # the ids are given; each side inserts the rows anew
         row._state.adding = True
         row.save(force_insert=True)
     for instance in app:
         instance._state.adding = True
-        instance.save(update_dirty_bit_to=instance._morango_dirty_bit, force_insert=True)
+        for parent in instance._meta.get_parent_list():
+            parent_row = parent(**model_to_dict(instance, [f.name for f in parent._meta.concrete_fields]))
+            parent_row.save_base(raw=True, force_insert=True)
+        instance.save_base(raw=True, force_insert=True)
 
 
-def _read(result: Database) -> None:
-    result.app = app_rows()
+def read(result: Database, profile: str) -> None:
+    """Fill in what the database holds, now and after the next serialization (which is carried out)."""
+    result.app = app_rows(profile)
     for store in Store.objects.all():
         result.dirty[store.id] = store.dirty_bit
         if store.deserialization_error or store.deserialization_exception:
             result.errors[store.id] = (store.deserialization_error, store.deserialization_exception)
     result.deleted = set(DeletedModels.objects.values_list("id", flat=True))
     result.hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
+    if result.aborted:
+        return
+    _serialize_into_store(profile)
+    device = InstanceIDModel.get_or_create_current_instance()[0].id
+    for values in Store.objects.values():
+        kept = {name: value for name, value in values.items() if name not in _COUNTERS}
+        result.serialized[values["id"]] = {**kept, "saved_here": values["last_saved_instance"] == device}
+    counters = RecordMaxCounter.objects.values_list("store_model_id", "instance_id")
+    result.counted = {(store_id, instance == device) for store_id, instance in counters}
 
 
 def app_row(store: Store, **values: Any) -> Unit:
