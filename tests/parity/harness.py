@@ -7,18 +7,20 @@ it does before the next sync, to show what comes of the two states.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connection, transaction
-from django.forms.models import model_to_dict
 from morango.models import DeletedModels, HardDeletedModels, RecordMaxCounter, Store
 from morango.models.certificates import Filter
 from morango.models.core import InstanceIDModel
+from morango.registry import syncable_models
 from morango.sync.operations import _deserialize_from_store as morangos
 from morango.sync.operations import _serialize_into_store
+from morango.utils import exception_path
 
 from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, app_rows
@@ -46,6 +48,8 @@ class Database:
     """Store ids that have a counter then, and whether it is this device's."""
     aborted: str | None = None
     """Path of the exception that ended it as a whole."""
+    serialization_aborted: str | None = None
+    """The same of the next serialization: it gives up on records whose JSON it can't read."""
 
     def ids(self, table: str) -> set[str]:
         return {row["id"] for row in self.app[table]}
@@ -84,7 +88,7 @@ def run(
                     engine(profile, skip_erroring=skip_erroring, filter=filter)
                 connection.check_constraints()
         except Exception as error:
-            result.aborted = f"{type(error).__module__}.{type(error).__qualname__}"
+            result.aborted = exception_path(error)
         read(result, profile)
     return result
 
@@ -97,8 +101,10 @@ def save_all(rows: Iterable[Store], app: Sequence[Any]) -> None:
         row.save(force_insert=True)
     for instance in app:
         instance._state.adding = True
-        for parent in instance._meta.get_parent_list():
-            parent_row = parent(**model_to_dict(instance, [f.name for f in parent._meta.concrete_fields]))
+        for parent in instance._meta.concrete_model._meta.get_parent_list():
+            parent_row = parent(
+                **{f.attname: getattr(instance, f.attname) for f in parent._meta.concrete_fields}
+            )
             parent_row.save_base(raw=True, force_insert=True)
         instance.save_base(raw=True, force_insert=True)
 
@@ -114,7 +120,11 @@ def read(result: Database, profile: str) -> None:
     result.hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
     if result.aborted:
         return
-    _serialize_into_store(profile)
+    try:
+        with transaction.atomic():
+            _serialize_into_store(profile)
+    except (ValueError, TypeError, AttributeError) as error:
+        result.serialization_aborted = exception_path(error)
     device = InstanceIDModel.get_or_create_current_instance()[0].id
     for values in Store.objects.values():
         kept = {name: value for name, value in values.items() if name not in _COUNTERS}
@@ -135,6 +145,16 @@ def app_row(store: Store, **values: Any) -> Unit:
     )
 
 
+def existing(store: Store, **values: Any) -> Any:
+    """The app row that an earlier version of `store` made, clean; `values` are what differed then."""
+    model = syncable_models.get_model(store.profile, store.model_name)
+    known = {field.attname for field in model._meta.concrete_fields}
+    data = json.loads(store.serialized)
+    synced = {name: value for name, value in data.items() if name in known}
+    about = {"_morango_source_id": store.source_id, "_morango_partition": store.partition}
+    return model(**{**synced, "_morango_dirty_bit": False, **about, **values})
+
+
 def both(rows: Iterable[Store], **arguments: Any) -> tuple[Database, Database]:
     """What Morango makes of the rows, and what we make of them."""
     rows = list(rows)
@@ -144,6 +164,45 @@ def both(rows: Iterable[Store], **arguments: Any) -> tuple[Database, Database]:
 def assert_same(rows: Iterable[Store], **arguments: Any) -> Database:
     """Both engines leave the same database behind, and neither aborts; returns it."""
     theirs, ours = both(rows, **arguments)
-    assert theirs.aborted is None
-    assert ours == theirs
+    assert theirs.aborted is None, theirs.aborted
+    assert ours == theirs, difference(theirs, ours)
+    return ours
+
+
+def difference(theirs: Database, ours: Database) -> str:
+    """What the two databases don't agree about, for a reader."""
+    lines = []
+    for name, their_value in vars(theirs).items():
+        our_value = getattr(ours, name)
+        if their_value != our_value:
+            if isinstance(their_value, dict):
+                keys = [
+                    key for key in {**their_value, **our_value} if their_value.get(key) != our_value.get(key)
+                ]
+                their_value = {key: their_value.get(key) for key in keys}
+                our_value = {key: our_value.get(key) for key in keys}
+            lines.append(f"{name}\n  Morango: {their_value}\n  ours:    {our_value}")
+    return "\n".join(lines)
+
+
+def assert_same_but_clean(
+    rows: Iterable[Store],
+    *,
+    deleted: Collection[Store] = (),
+    spread: Collection[Store] = (),
+    **arguments: Any,
+) -> Database:
+    """As `assert_same`, except that Morango leaves these records dirty, where ours are clean.
+
+    :param deleted: stay dirty even after the next serialization
+    :param spread: records deleted along with what they refer to; stay dirty until then
+    """
+    theirs, ours = both(rows, **arguments)
+    assert theirs.aborted is None, theirs.aborted
+    for row in (*deleted, *spread):
+        assert (theirs.dirty.pop(row.id), ours.dirty.pop(row.id)) == (True, False)
+    for row in deleted:
+        assert theirs.serialized[row.id].pop("dirty_bit") is True
+        assert ours.serialized[row.id].pop("dirty_bit") is False
+    assert ours == theirs, difference(theirs, ours)
     return ours
