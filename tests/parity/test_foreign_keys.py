@@ -1,0 +1,155 @@
+"""Records that refer to records of another kind: the target must exist, and not be in error."""
+
+from __future__ import annotations
+
+import pytest
+from morango.models.certificates import Filter
+
+from tests.factories import SCHOOL_ID, build_store_row
+from tests.parity.harness import app_row, assert_same, existing
+
+OTHER = "ab" * 16
+EARLIER = {"deserialization_error": "x", "deserialization_exception": "y"}
+INVALID = "django.core.exceptions.ValidationError"
+
+
+def test_null_where_it_is_allowed() -> None:
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit)
+    attempt = build_store_row("attempt", learner=learner, lesson_id=None)
+    assert assert_same([unit, learner, attempt]).app["attempt"][0]["lesson_id"] is None
+
+
+def test_null_where_it_is_not() -> None:
+    row = build_store_row("lesson", unit_id=None)
+    assert "cannot be null" in (assert_same([row]).errors[row.id][0] or "")
+
+
+def test_a_missing_key() -> None:
+    row = build_store_row("lesson")
+    assert "unit_id" not in row.serialized
+    assert "cannot be null" in (assert_same([row]).errors[row.id][0] or "")
+
+
+def test_a_missing_target() -> None:
+    row = build_store_row("lesson", unit_id=OTHER)
+    text, path = assert_same([row]).errors[row.id]
+    assert text == f"Lesson.unit_id references non-existent unit instance with id '{OTHER}'"
+    assert path == "django.db.utils.IntegrityError"
+
+
+def test_two_missing_targets() -> None:
+    row = build_store_row("attempt", learner_id=OTHER, lesson_id="cd" * 16, partition="x")
+    assert "references non-existent" in (assert_same([row]).errors[row.id][0] or "")
+
+
+def test_a_missing_and_an_invalid_target() -> None:
+    unit = build_store_row("unit", name="")
+    lesson = build_store_row("lesson", unit=unit)
+    attempt = build_store_row("attempt", learner_id=OTHER, lesson=lesson, partition="x")
+    assert set(assert_same([unit, lesson, attempt]).errors) == {unit.id, lesson.id, attempt.id}
+
+
+def test_an_invalid_record_whose_target_is_missing() -> None:
+    row = build_store_row("lesson", unit_id=OTHER, title="")
+    assert "title" in (assert_same([row]).errors[row.id][0] or "")
+
+
+def test_a_clean_target() -> None:
+    unit = build_store_row("unit", dirty=False)
+    lesson = build_store_row("lesson", unit=unit)
+    assert assert_same([unit, lesson], app=[existing(unit)]).ids("lesson") == {lesson.id}
+
+
+def test_a_clean_target_outside_the_filter() -> None:
+    unit = build_store_row("unit", dirty=False, school_id=OTHER)
+    lesson = build_store_row("lesson", unit=unit)
+    result = assert_same([unit, lesson], app=[existing(unit)], filter=Filter(SCHOOL_ID))
+    assert (result.ids("lesson"), result.errors) == ({lesson.id}, {})
+
+
+def test_a_dirty_target_outside_the_filter_counts_if_an_older_version_is_there() -> None:
+    unit = build_store_row("unit", school_id=OTHER, name="new")
+    lesson = build_store_row("lesson", unit=unit)
+    result = assert_same([unit, lesson], app=[existing(unit, name="old")], filter=Filter(SCHOOL_ID))
+    assert (result.ids("lesson"), result.app["unit"][0]["name"]) == ({lesson.id}, "old")
+
+
+def test_a_target_of_another_kind_than_the_store_says() -> None:
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit)
+    lesson = build_store_row("lesson", unit_id=OTHER)
+    attempt = build_store_row("attempt", learner=learner, lesson_id=lesson.id)
+    assert set(assert_same([unit, learner, lesson, attempt]).errors) == {lesson.id, attempt.id}
+
+
+def test_a_target_that_is_not_valid() -> None:
+    unit = build_store_row("unit", name=None)
+    lesson = build_store_row("lesson", unit=unit)
+    text, path = assert_same([unit, lesson]).errors[lesson.id]
+    assert text == f"['unit with id {unit.id} failed to deserialize']"
+    assert path == INVALID
+
+
+def test_a_target_whose_newer_version_is_not_valid() -> None:
+    unit = build_store_row("unit", name=None)
+    lesson = build_store_row("lesson", unit=unit)
+    result = assert_same([unit, lesson], app=[app_row(unit)])
+    assert result.errors[lesson.id][0] == f"['unit with id {unit.id} failed to deserialize']"
+
+
+def test_failure_goes_on_through_all_levels() -> None:
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit, full_name=None)
+    attempt = build_store_row("attempt", learner=learner)
+    feedback = build_store_row("feedback", attempt=attempt)
+    result = assert_same([unit, learner, attempt, feedback])
+    assert set(result.errors) == {learner.id, attempt.id, feedback.id}
+
+
+def test_many_records_of_one_target_that_failed() -> None:
+    bad, good = build_store_row("unit", name=""), build_store_row("unit")
+    rows = [build_store_row("lesson", unit=bad if number % 2 else good) for number in range(8)]
+    result = assert_same([bad, good, *rows])
+    assert len(result.errors) == 5
+    assert len(result.app["lesson"]) == 4
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_target_that_failed_in_an_earlier_run_and_fails_again(there: bool) -> None:
+    unit = build_store_row("unit", columns=EARLIER, name="")
+    lesson = build_store_row("lesson", unit=unit)
+    result = assert_same([unit, lesson], app=[app_row(unit)] if there else [])
+    assert result.errors[lesson.id] == (f"['unit with id {unit.id} failed to deserialize']", INVALID)
+
+
+def test_a_target_that_failed_in_an_earlier_run_and_is_sound_now() -> None:
+    unit = build_store_row("unit", columns=EARLIER)
+    lesson = build_store_row("lesson", unit=unit, columns=EARLIER)
+    assert assert_same([lesson, unit]).errors == {}
+
+
+def test_a_target_that_failed_in_an_earlier_run_and_is_skipped_counts_if_it_is_there() -> None:
+    unit = build_store_row("unit", columns=EARLIER, name="new")
+    lesson = build_store_row("lesson", unit=unit)
+    result = assert_same([unit, lesson], app=[app_row(unit)], skip_erroring=True)
+    assert result.ids("lesson") == {lesson.id}
+    assert result.errors == {unit.id: ("x", "y")}
+
+
+def test_a_target_in_error_outside_the_filter_counts_if_it_is_there() -> None:
+    unit = build_store_row("unit", columns=EARLIER, school_id=OTHER)
+    lesson = build_store_row("lesson", unit=unit)
+    result = assert_same([unit, lesson], app=[existing(unit)], filter=Filter(SCHOOL_ID))
+    assert result.ids("lesson") == {lesson.id}
+    assert result.errors == {unit.id: ("x", "y")}
+
+
+def test_a_target_refused_by_its_own_save_of_which_an_older_version_is_there_counts() -> None:
+    """Morango puts aside what failed validation, and not what failed to be saved."""
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit, school_id=OTHER)
+    attempt = build_store_row("attempt", learner=learner)
+    result = assert_same([unit, learner, attempt], app=[existing(learner, school_id=SCHOOL_ID)])
+    assert list(result.errors) == [learner.id]
+    assert result.ids("attempt") == {attempt.id}

@@ -1,0 +1,196 @@
+"""Unique values: who has one keeps it, and what is freed by the same sync may be taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from morango.models import Store
+
+from tests.factories import SCHOOL_ID, build_store_row
+from tests.parity.harness import Database, assert_same, assert_same_but_clean, both, existing
+from tests.variety.rows import build_variety_row
+
+TAKEN = "django.db.utils.IntegrityError"
+UNIT = build_store_row("unit", dirty=False)
+
+
+def learner(username: str, **arguments: object) -> Store:
+    """All in one partition: there, both engines keep to the order in which records came."""
+    where = f"{SCHOOL_ID}:learners"
+    return build_store_row("learner", unit=UNIT, username=username, partition=where, **arguments)  # type: ignore[arg-type]
+
+
+def names(result: Database) -> dict[str, str]:
+    return {row["id"]: row["username"] for row in result.app["learner"]}
+
+
+def assert_one_wins(rows: list[Store], *rivals: Store, app: list[Any]) -> None:
+    """All but one of the rivals are in error; which one wins is left to chance, all else is Morango's."""
+    outcomes = []
+    for database in both(rows, app=app):
+        assert database.aborted is None
+        saved = set().union(*(database.ids(table) for table in database.app))
+        losers = [database.errors.pop(row.id) for row in rivals if row.id not in saved]
+        assert len(losers) == len(rivals) - 1
+        assert {path for _, path in losers} == {TAKEN}
+        outcomes.append((losers, *without(database, rivals)))
+    assert outcomes[0] == outcomes[1]
+
+
+def without(database: Database, rows: Sequence[Store]) -> tuple[Any, ...]:
+    ids = {row.id for row in rows}
+    app = {table: [row for row in found if row["id"] not in ids] for table, found in database.app.items()}
+    dirty = sorted(database.dirty[row.id] for row in rows)
+    others = {store_id: values for store_id, values in database.serialized.items() if store_id not in ids}
+    return app, dirty, others, database.errors, database.deleted, database.counted
+
+
+def test_two_records_want_one_value() -> None:
+    first, second = learner("ada"), learner("ada")
+    good = [learner(f"good-{number}") for number in range(5)]
+    rows = [UNIT, first, *good[:2], second, *good[2:]]
+    assert_one_wins(rows, first, second, app=[existing(UNIT)])
+
+
+def test_three_records_want_one_value() -> None:
+    rows = [learner("ada") for _ in range(3)]
+    assert_one_wins([UNIT, *rows], *rows, app=[existing(UNIT)])
+
+
+def test_an_existing_row_has_the_value() -> None:
+    there, new = learner("ada", dirty=False), learner("ada")
+    result = assert_same([UNIT, there, new], app=[existing(UNIT), existing(there)])
+    text, path = result.errors[new.id]
+    assert "username" in (text or "")
+    assert (path, names(result)) == (TAKEN, {there.id: "ada"})
+
+
+def test_a_row_that_was_never_serialized_has_the_value() -> None:
+    local, new = learner("ada"), learner("ada")
+    app = [existing(UNIT), existing(local, _morango_dirty_bit=True)]
+    result = assert_same([UNIT, new], app=app)
+    assert (result.errors[new.id][1], names(result)) == (TAKEN, {local.id: "ada"})
+
+
+def test_a_record_changes_to_a_value_that_is_taken_and_keeps_its_row() -> None:
+    there, changed = learner("ada", dirty=False), learner("ada")
+    app = [existing(UNIT), existing(there), existing(changed, username="bob")]
+    result = assert_same([UNIT, there, changed], app=app)
+    assert (result.errors[changed.id][1], names(result)[changed.id]) == (TAKEN, "bob")
+
+
+def test_what_refers_to_a_new_record_that_lost_is_in_error_where_morango_fails() -> None:
+    there, new = learner("ada", dirty=False), learner("ada")
+    attempt = build_store_row("attempt", learner=new)
+    theirs, ours = both([UNIT, there, new, attempt], app=[existing(UNIT), existing(there)])
+    assert theirs.aborted == TAKEN
+    assert ours.errors[attempt.id][0] == f"['learner with id {new.id} failed to deserialize']"
+
+
+@pytest.mark.parametrize("deleted_first", [True, False])
+def test_a_deleted_record_frees_its_value(deleted_first: bool) -> None:
+    gone, new = learner("ada", deleted=True), learner("ada")
+    rows = [gone, new] if deleted_first else [new, gone]
+    result = assert_same_but_clean([UNIT, *rows], deleted=[gone], app=[existing(UNIT), existing(gone)])
+    assert names(result) == {new.id: "ada"}
+
+
+def test_a_cascade_frees_a_value() -> None:
+    closed = build_store_row("unit", deleted=True)
+    gone = build_store_row("learner", unit=closed, username="ada", dirty=False)
+    new = learner("ada")
+    app = [existing(UNIT), existing(closed), existing(gone)]
+    assert names(assert_same([new, UNIT, closed, gone], app=app)) == {new.id: "ada"}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_two_records_exchange_their_values_in_vain(swapped: bool) -> None:
+    """Neither can go first; as with Morango, both stay as they were."""
+    one, other = learner("bob"), learner("ada")
+    app = [existing(UNIT), existing(one, username="ada"), existing(other, username="bob")]
+    result = assert_same([UNIT, *([other, one] if swapped else [one, other])], app=app)
+    assert {path for _, path in result.errors.values()} == {TAKEN}
+    assert names(result) == {one.id: "ada", other.id: "bob"}
+
+
+def test_a_value_is_handed_on_along_a_chain() -> None:
+    rows = [learner(f"name-{number + 1}") for number in range(5)]
+    app = [existing(row, username=f"name-{number}") for number, row in enumerate(rows)]
+    result = assert_same([UNIT, *reversed(rows)], app=[existing(UNIT), *app])
+    assert result.errors == {}
+    assert names(result)[rows[0].id] == "name-1"
+
+
+def test_in_another_order_a_chain_fails_with_morango_only() -> None:
+    rows = [learner(f"name-{number + 1}") for number in range(5)]
+    app = [existing(row, username=f"name-{number}") for number, row in enumerate(rows)]
+    theirs, ours = both([UNIT, *rows], app=[existing(UNIT), *app])
+    assert len(theirs.errors) == 4
+    assert (ours.errors, sorted(names(ours).values())) == ({}, [f"name-{n}" for n in range(1, 6)])
+
+
+def test_unique_together() -> None:
+    club, other = build_variety_row("club"), build_variety_row("club")
+    first = build_variety_row("member", club=club, number=7)
+    elsewhere = build_variety_row("member", club=other, number=7)
+    second = build_variety_row("member", club=club, number=7)
+    assert_one_wins([club, other, first, elsewhere, second], first, second, app=[])
+
+
+def test_unique_together_with_an_existing_row() -> None:
+    club = build_variety_row("club")
+    there = build_variety_row("member", club=club, dirty=False)
+    new = build_variety_row("member", club=club)
+    result = assert_same([new, club, there], app=[existing(club), existing(there)])
+    assert (result.errors[new.id][1], result.ids("member")) == (TAKEN, {there.id})
+
+
+def test_unique_together_with_a_row_of_a_club_that_is_deleted() -> None:
+    old, new = build_variety_row("club", deleted=True), build_variety_row("club")
+    member = build_variety_row("member", club=new)
+    joined = build_variety_row("member", club=new, number=2)
+    app = [existing(old), existing(new), existing(member, club_id=old.id)]
+    theirs, ours = both([joined, member, old, new], app=app)
+    assert ours.app == theirs.app
+    assert ours.ids("member") == {member.id, joined.id}
+
+
+def test_one_to_one() -> None:
+    home = build_variety_row("region")
+    person = build_variety_row("person", home=home)
+    first, second = (build_variety_row("card", person=person) for _ in range(2))
+    assert_one_wins([home, person, first, second], first, second, app=[])
+
+
+def test_a_deleted_record_frees_a_one_to_one_target() -> None:
+    home = build_variety_row("region")
+    person = build_variety_row("person", home=home)
+    old, new = (
+        build_variety_row("card", person=person, deleted=True),
+        build_variety_row("card", person=person),
+    )
+    app = [existing(row) for row in (home, person, old)]
+    result = assert_same_but_clean([new, old, home, person], deleted=[old], app=app)
+    assert result.ids("card") == {new.id}
+
+
+def test_two_records_exchange_their_one_to_one_targets_in_vain() -> None:
+    home = build_variety_row("region")
+    people = [build_variety_row("person", home=home) for _ in range(2)]
+    cards = [build_variety_row("card", person=person) for person in people]
+    app = [existing(row) for row in (home, *people)]
+    app += [existing(cards[0], person_id=people[1].id), existing(cards[1], person_id=people[0].id)]
+    result = assert_same([home, *people, *cards], app=app)
+    assert set(result.errors) == {card.id for card in cards}
+
+
+def test_the_values_school_is_not_looked_at() -> None:
+    """The constraint spans schools, and so partitions: records that no sync need bring together."""
+    other = "ab" * 16
+    unit = build_store_row("unit", dirty=False, school_id=other)
+    there = build_store_row("learner", unit=unit, school_id=other, username="ada", dirty=False)
+    new = learner("ada", school_id=SCHOOL_ID)
+    app = [existing(UNIT), existing(unit), existing(there)]
+    assert list(assert_same([UNIT, unit, there, new], app=app).errors) == [new.id]
