@@ -1,0 +1,133 @@
+"""Models with code of their own: it runs, with what Morango gives it, and its errors are the record's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from morango.models.certificates import Filter
+
+from tests.factories import SCHOOL_ID, build_store_row
+from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
+from tests.variety.rows import build_variety_row
+from worker.school.models import Learner
+
+OTHER = "ab" * 16
+HOME = build_variety_row("region", dirty=False)
+
+
+def test_save_changes_the_row() -> None:
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit, full_name="ÁDA  Example", search_name="")
+    assert assert_same([unit, learner]).app["learner"][0]["search_name"] == "áda example"
+
+
+def test_save_refuses_the_record() -> None:
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit, school_id=OTHER)
+    good = build_store_row("learner", unit=unit)
+    result = assert_same([unit, learner, good])
+    assert result.errors[learner.id][1] == "worker.school.models.WrongSchoolError"
+    assert result.ids("learner") == {good.id}
+
+
+def test_save_sees_the_synced_version_of_what_the_record_refers_to() -> None:
+    unit = build_store_row("unit", school_id=OTHER)
+    learner = build_store_row("learner", unit=unit, school_id=OTHER)
+    result = assert_same([learner, unit], app=[existing(unit, school_id=SCHOOL_ID)])
+    assert result.ids("learner") == {learner.id}
+
+
+def test_save_reads_a_sibling_that_comes_first() -> None:
+    steps = [build_variety_row("step", number=number) for number in range(1, 5)]
+    assert len(assert_same(steps).app["step"]) == 4
+
+
+def test_save_misses_a_sibling() -> None:
+    first, third = build_variety_row("step", number=1), build_variety_row("step", number=3)
+    result = assert_same([first, third])
+    assert result.errors == {
+        third.id: ("Step matching query does not exist.", "tests.variety.models.DoesNotExist")
+    }
+
+
+def test_save_finds_a_sibling_that_comes_later_where_morango_does_not() -> None:
+    steps = [build_variety_row("step", number=number) for number in (3, 2, 1)]
+    theirs, ours = both(steps)
+    assert len(theirs.errors) == 2
+    assert (ours.errors, len(ours.app["step"])) == ({}, 3)
+
+
+def test_deserialize_accepts_an_older_form() -> None:
+    person = build_variety_row("person", home=HOME, full_name="Grace Example")
+    assert assert_same([HOME, person], app=[existing(HOME)]).app["person"][0]["name"] == "Grace Example"
+
+
+def test_clean_fields_changes_a_field() -> None:
+    person = build_variety_row("person", home=HOME, name="Ada Example", initials="XX")
+    assert assert_same([HOME, person], app=[existing(HOME)]).app["person"][0]["initials"] == "AE"
+
+
+def test_clean_fields_refuses_the_record() -> None:
+    good = build_variety_row("person", home=HOME)
+    person = build_variety_row("person", home=HOME, name="Nobody")
+    card = build_variety_row("card", person=person)
+    result = assert_same([HOME, person, good, card], app=[existing(HOME)])
+    assert result.errors[person.id] == (
+        "['Nobody is no name.']",
+        "django.core.exceptions.ValidationError",
+    )
+    assert result.errors[card.id][0] == f"['person with id {person.id} failed to deserialize']"
+    assert result.ids("person") == {good.id}
+
+
+@pytest.mark.parametrize("fields", [{"name": None}, {"name": "x" * 51}, {"full_name": ""}])
+def test_clean_fields_meets_nonsense(fields: dict[str, Any]) -> None:
+    person = build_variety_row("person", home=HOME, **fields)
+    good = build_variety_row("person", home=HOME)
+    theirs, ours = both([HOME, person, good], app=[existing(HOME)])
+    if theirs.aborted is None:
+        assert ours == theirs
+    assert (list(ours.errors), ours.ids("person")) == ([person.id], {good.id})
+
+
+def test_a_hidden_row_is_overwritten() -> None:
+    letter = build_variety_row("letter", text="new", closed=True)
+    result = assert_same([letter], app=[existing(letter, text="old")])
+    assert [(row["text"], row["closed"]) for row in result.app["letter"]] == [("new", True)]
+
+
+def test_a_hidden_row_is_shown_again() -> None:
+    letter = build_variety_row("letter", closed=False)
+    result = assert_same([letter], app=[existing(letter, closed=True)])
+    assert result.app["letter"][0]["closed"] is False
+
+
+def test_a_hidden_row_is_deleted() -> None:
+    letter = build_variety_row("letter", closed=True, deleted=True)
+    result = assert_same_but_clean([letter], deleted=[letter], app=[existing(letter)])
+    assert result.app["letter"] == []
+
+
+def test_a_hidden_row_is_saved_anew() -> None:
+    letter = build_variety_row("letter", closed=True)
+    assert assert_same([letter]).ids("letter") == {letter.id}
+
+
+def test_the_filter_reaches_the_models_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    original = Learner.deserialize.__func__, Learner.clean_fields
+
+    def deserialize(cls: Any, data: Any, sync_filter: Any = None) -> Any:
+        seen.append(("deserialize", str(sync_filter)))
+        return original[0](cls, data, sync_filter=sync_filter)
+
+    def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
+        seen.append(("clean_fields", str(sync_filter)))
+        original[1](self, exclude=exclude, sync_filter=sync_filter)
+
+    monkeypatch.setattr(Learner, "deserialize", classmethod(deserialize))
+    monkeypatch.setattr(Learner, "clean_fields", clean_fields)
+    unit = build_store_row("unit")
+    assert_same([unit, build_store_row("learner", unit=unit)], filter=Filter(SCHOOL_ID))
+    assert seen == [("deserialize", SCHOOL_ID), ("clean_fields", SCHOOL_ID)] * 2
