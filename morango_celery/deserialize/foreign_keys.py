@@ -215,6 +215,18 @@ class ForeignKeyCache:
             and self.in_filter(state)
         )
 
+    def is_waiting(self, store_id: str) -> bool:
+        """Whether a loaded reference points at a record that is yet to be tried, by another batch."""
+        state = self.state(store_id)
+        return (
+            state is not None
+            and state.dirty
+            and not state.in_error
+            and not state.is_deleted
+            and store_id not in self.carriers
+            and self.in_filter(state)
+        )
+
     def in_filter(self, state: StoreState) -> bool:
         return self.sync_filter is None or state.partition in self.sync_filter
 

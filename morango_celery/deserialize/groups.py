@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
 from morango.errors import MorangoDirtyParent, MorangoMissingParent
 
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
@@ -40,3 +41,11 @@ def missing_parent() -> Exception:
     """What Morango records of a tree's record whose parent it doesn't find."""
     error: Exception = MorangoMissingParent("Parent does not exist in Store; could not deserialize.")
     return error
+
+
+def target_failed(target_name: str, store_id: object) -> ValidationError:
+    """What Morango records of a record that refers to one which failed.
+
+    :param target_name: verbose name of the foreign key's target model
+    """
+    return ValidationError(f"{target_name} with id {store_id} failed to deserialize")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+from django.db import models
 from django.db.models import ForeignKey
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize.task import DeserializeTask
-from morango_celery.deserialize.traits import target_model
+from morango_celery.deserialize.traits import once_per_model, target_model, traits_of
 from morango_celery.upstream import registered_models, self_referential_fk
 
 Model = type[SyncableModel]
@@ -41,12 +43,14 @@ def components(profile: str) -> tuple[Component, ...]:
 
     Two models are in one component when each depends on the other, however indirectly.
     """
-    models = registered_models(profile)
-    needs = {model: _dependencies(model, models) for model in models}
-    reach = {model: _reachable(model, needs) for model in models}
+    registered = registered_models(profile)
+    needs = {model: _dependencies(model, registered) for model in registered}
+    reach = {model: _reachable(model, needs) for model in registered}
     groups: dict[Model, tuple[Model, ...]] = {}
-    for model in models:
-        groups[model] = tuple(m for m in models if m is model or (m in reach[model] and model in reach[m]))
+    for model in registered:
+        groups[model] = tuple(
+            m for m in registered if m is model or (m in reach[model] and model in reach[m])
+        )
     levels: dict[tuple[Model, ...], int] = {}
 
     def level(group: tuple[Model, ...]) -> int:
@@ -55,7 +59,7 @@ def components(profile: str) -> tuple[Component, ...]:
             levels[group] = 1 + max(map(level, outside), default=-1)
         return levels[group]
 
-    unique = dict.fromkeys(groups[model] for model in models)
+    unique = dict.fromkeys(groups[model] for model in registered)
     found = [Component(group, level(group), any(map(self_referential_fk, group))) for group in unique]
     return tuple(sorted(found, key=lambda component: component.level))
 
@@ -68,7 +72,43 @@ def component_positions(profile: str) -> Mapping[str, int]:
     }
 
 
-def _dependencies(model: Model, models: Sequence[Model]) -> set[Model]:
+@lru_cache(maxsize=32)
+def mutual_keys(profile: str) -> Mapping[Model, tuple[ForeignKey[Any, Any], ...]]:
+    """Of each model, the foreign keys that are part of a cycle of models; nearly always none.
+
+    The one that points at a record's tree parent isn't among them.
+    """
+    found: dict[Model, tuple[ForeignKey[Any, Any], ...]] = {}
+    for component in components(profile):
+        tables = {table for model in component.models for table in _tables(model)}
+        for model in component.models:
+            tree = self_referential_fk(model)
+            found[model] = tuple(
+                field
+                for field in traits_of(model).foreign_keys
+                if target_model(field)._meta.concrete_model in tables
+                and field.attname != tree
+                and not field.remote_field.parent_link
+            )
+    return found
+
+
+@once_per_model
+def parent_names(model: Model) -> frozenset[str]:
+    """Names of the models whose records can be tree parents of the model's records.
+
+    Morango looks for parents among the records that it comes to together: with each tree model, its
+    own and those of its ``morango_model_dependencies``.
+    """
+    names: set[str] = set()
+    for other in registered_models(model.morango_profile):
+        together = (other, *other.morango_model_dependencies)
+        if model in together and self_referential_fk(other):
+            names.update(each.morango_model_name for each in together)
+    return frozenset(names)
+
+
+def _dependencies(model: Model, registered: Sequence[Model]) -> set[Model]:
     """The registered models that share a table with a foreign key's target, or are named.
 
     A target need not be registered itself: Kolibri's point at ``Collection``, four proxies of
@@ -81,10 +121,14 @@ def _dependencies(model: Model, models: Sequence[Model]) -> set[Model]:
     }
     return {
         other
-        for other in models
-        if other in model.morango_model_dependencies
-        or not tables.isdisjoint({other._meta.concrete_model, *other._meta.get_parent_list()})
+        for other in registered
+        if other in model.morango_model_dependencies or not tables.isdisjoint(_tables(other))
     }
+
+
+def _tables(model: Model) -> set[type[models.Model] | None]:
+    """The models that have the tables which a record of `model` has rows in."""
+    return {model._meta.concrete_model, *model._meta.get_parent_list()}
 
 
 def _reachable(start: Model, edges: Mapping[Model, set[Model]]) -> set[Model]:

@@ -35,7 +35,7 @@ class OrderTree(GroupTransform):
     """Put parents before their children; refuse cycles, as Morango does."""
 
     def transform(self, item: Group) -> Group:
-        if not to_save(item) or not traits_of(item[0].model).in_tree:
+        if not any(traits_of(model).in_tree for model in {carrier.model for carrier in to_save(item)}):
             return item
         ordered, cyclic = parents_first(item)
         for carrier in cyclic:
@@ -48,20 +48,25 @@ class Parse(GroupTransform):
 
     def update(self, group: Group) -> None:
         for carrier in to_save(group):
-            plan = row_plan(carrier.model)
-            if plan is not None:
-                try:
-                    carrier.row = plan.row(carrier.store)
-                    continue
-                except Unsure:
-                    pass
-            _parse(carrier, self.cache)
+            parse(carrier, self.cache)
+
+
+def parse(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse one carrier that is to be saved."""
+    plan = row_plan(carrier.model)
+    if plan is not None:
+        try:
+            carrier.row = plan.row(carrier.store)
+            return
+        except Unsure:
+            pass
+    _instantiate(carrier, cache)
 
 
 def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
     carrier.row = None
-    _parse(carrier, cache)
+    _instantiate(carrier, cache)
     if carrier.has_errors or carrier.app_model is None:
         return
     cache.attach(carrier)
@@ -76,7 +81,7 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         carrier.fail(error, may_succeed_later=True)
 
 
-def _parse(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     store = carrier.store
     try:
         app_model = carrier.model.deserialize(json.loads(store.serialized), sync_filter=cache.sync_filter)

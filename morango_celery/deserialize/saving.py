@@ -78,6 +78,8 @@ def write_alone(carrier: DeserializeTask) -> bool:
     """
     app_model = carrier.app_model
     assert app_model is not None
+    if not app_model.id:  # as Morango's save() does, but before the row is looked for
+        app_model.id = app_model.calculate_uuid()
     dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
@@ -148,8 +150,9 @@ def database_values(app_model: Model, fields: Sequence[Field[Any, Any]]) -> list
 
 def value_to_save(app_model: Model, field: Field[Any, Any]) -> Any:
     """What saving would write, but that a synced value is never replaced by the local clock."""
-    if getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False):
-        value = getattr(app_model, field.attname)
-        if value is not None:
-            return value
+    value = getattr(app_model, field.attname)
+    if getattr(field, "auto_now", False) and value not in field.empty_values:
+        return value
+    if getattr(field, "auto_now_add", False) and value is not None:
+        return value
     return field.pre_save(app_model, app_model._state.adding)

@@ -89,6 +89,9 @@ class AppModelSink(Sink[Group, BatchResult]):
         counts: Counter[Outcome] = Counter()
         for carrier in group:
             store = carrier.store
+            if carrier.is_guest and (carrier.has_errors or carrier.yielded):
+                self._returned.append((store.id, None, None))
+                continue
             if carrier.spread is not None:
                 self._noted[carrier.spread][store.id] = store.profile
             if carrier.has_errors:

@@ -37,6 +37,7 @@ CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attn
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _LOCK_NOT_AVAILABLE = "55P03"
 
+_JSON_TYPES = {"json", "jsonb"}
 _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
 
 
@@ -146,7 +147,12 @@ def upsert(
     ids = {str(row[key_at]) for row in rows}
     with connection.cursor() as cursor:
         if uses_postgresql():
-            document = json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=_as_json)
+            documents = [field.column for field in fields if field.db_type(connection) in _JSON_TYPES]
+            records = [dict(zip(columns, row, strict=True)) for row in rows]
+            for record in records if documents else ():
+                # Text in a JSON document is a JSON string, whatever it says
+                record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
+            document = json.dumps(records, default=_as_json)
             cursor.execute(
                 f"INSERT INTO {table} ({names})"
                 f" SELECT {names} FROM json_populate_recordset(NULL::{table}, %s) {rule}"

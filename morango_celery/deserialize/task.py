@@ -44,6 +44,7 @@ class DeserializeTask:
         "app_model",
         "errors",
         "fk_cache",
+        "is_guest",
         "may_succeed_later",
         "parent",
         "row",
@@ -66,6 +67,8 @@ class DeserializeTask:
         """The carrier of its tree parent, when that is in the same group."""
         self.spread: Outcome | None = None
         """One of the two PROPAGATE outcomes, when a foreign key points at a deleted record."""
+        self.is_guest = False
+        """Whether another batch has it too, which will say what was wrong if it can't be saved here."""
         self._model: type[SyncableModel] | None = None
         self.yielded = False
         """Whether a local edit of the app row took precedence."""

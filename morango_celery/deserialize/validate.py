@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import DatabaseError, IntegrityError, InterfaceError
 from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference
 
 from morango_celery.deserialize.foreign_keys import StoreState
-from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, missing_parent
+from morango_celery.deserialize.groups import (
+    Group,
+    GroupTransform,
+    dirty_parent,
+    missing_parent,
+    target_failed,
+)
+from morango_celery.deserialize.order import parent_names
 from morango_celery.deserialize.rows import RowPlan, row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import target_model, traits_of
@@ -78,7 +85,7 @@ class Validate(GroupTransform):
             return dirty_parent() if parent.has_errors else None
         state = self.cache.state(parent_id)
         if self.cache.edited_locally(parent_id):
-            return None
+            return dirty_parent() if self.cache.failed_in_this_run(parent_id) else None
         if state is not None and self._counts_as_parent(carrier, state):
             return dirty_parent() if state.dirty else None
         if any(
@@ -90,10 +97,8 @@ class Validate(GroupTransform):
         return missing_parent()
 
     def _counts_as_parent(self, carrier: DeserializeTask, parent: StoreState) -> bool:
-        """Morango looks for parents among the records that it would deserialize with this model."""
-        models = (carrier.model, *carrier.model.morango_model_dependencies)
         return (
-            parent.model_name in {model.morango_model_name for model in models}
+            parent.model_name in parent_names(carrier.model)
             and self.cache.in_filter(parent)
             and not (self.cache.skip_erroring and parent.in_error)
         )
@@ -119,7 +124,7 @@ class Validate(GroupTransform):
     def _judge(self, carrier: DeserializeTask, references: References) -> None:
         for position, (target_name, reference) in enumerate(references):
             if self.cache.failed_in_this_run(reference.to_pk):
-                carrier.fail(_target_failed(target_name, reference.to_pk), may_succeed_later=True)
+                carrier.fail(target_failed(target_name, reference.to_pk), may_succeed_later=True)
                 # By then Morango has put the targets before this one aside for its bulk checks.
                 references = [r for r in references[:position] if r[0] != target_name]
                 break
@@ -149,7 +154,7 @@ class Validate(GroupTransform):
             self._spread(carrier, hard=noted is Outcome.PROPAGATE_HARD_DELETE)
         else:
             carrier.errors.clear()
-            carrier.fail(_target_failed(target_name, store_id), may_succeed_later=True)
+            carrier.fail(target_failed(target_name, store_id), may_succeed_later=True)
 
     def _is_being_saved(self, store_id: object) -> bool:
         """Models that refer to each other are written together; the database checks afterwards."""
@@ -171,7 +176,3 @@ def _references(carrier: DeserializeTask, plan: RowPlan) -> References:
         for position, target_name, field in plan.references
         if carrier.row[position] is not None
     ]
-
-
-def _target_failed(target_name: str, store_id: object) -> ValidationError:
-    return ValidationError(f"{target_name} with id {store_id} failed to deserialize")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, transaction
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.groups import Group, dirty_parent
+from morango_celery.deserialize.groups import Group, dirty_parent, target_failed
+from morango_celery.deserialize.order import mutual_keys
 from morango_celery.deserialize.parse import rebuild
+from morango_celery.deserialize.partners import inseparable, partner_ids
 from morango_celery.deserialize.saving import OwnCodeError, key_of, write_alone, write_together
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import Way, traits_of
+
+Item = TypeVar("Item")
 
 
 class GroupWriter:
@@ -50,11 +56,12 @@ class GroupWriter:
         except Exception as error:
             if is_outage(error):
                 raise
-            if len(carriers) == 1:
+            units = self._units(carriers)
+            if len(units) == 1:
                 self.alone.extend(carriers)
             else:
-                for half in halves(carriers):
-                    self._again(half)
+                for half in halves(units):
+                    self._again(list(chain.from_iterable(half)))
         else:
             if left_alone:
                 for carrier in carriers:
@@ -84,36 +91,66 @@ class GroupWriter:
                 ready.append(carrier)
         return ready
 
+    def _units(self, carriers: Group) -> list[Group]:
+        """What can be written without the rest of `carriers`, once what stands before it has been."""
+        keys = mutual_keys(self.cache.profile)
+        if any(keys[model] for model in {carrier.model for carrier in carriers}):
+            return inseparable(carriers)
+        return [[carrier] for carrier in carriers]
+
     def _write_alone(self) -> None:
         """Until none is left or none succeeds: some want others of the same model to be there."""
         position = {id(carrier): index for index, carrier in enumerate(self.group)}
-        waiting = sorted(self.alone, key=lambda carrier: position[id(carrier)])
+        waiting = self._units(sorted(self.alone, key=lambda carrier: position[id(carrier)]))
         while waiting:
-            failed = [carrier for carrier in waiting if not self._try_alone(carrier)]
+            failed = [unit for unit in waiting if not self._try_alone(unit)]
             if len(failed) == len(waiting):
                 break
-            for carrier in failed:
+            for carrier in chain.from_iterable(failed):
                 carrier.errors.clear()
             waiting = failed
         self._fail_descendants()
 
-    def _try_alone(self, carrier: DeserializeTask) -> bool:
+    def _try_alone(self, unit: Group) -> bool:
+        culprits = [carrier for carrier in unit if not self._prepare(carrier)]
+        if not culprits:
+            culprits = self._try_to_save(unit)
+        for carrier in unit:
+            if culprits and not carrier.has_errors:
+                carrier.fail(_failed(culprits[0]), may_succeed_later=True)
+        return not culprits
+
+    def _prepare(self, carrier: DeserializeTask) -> bool:
         if carrier.parent is not None and carrier.parent.has_errors:
             carrier.fail(dirty_parent(), may_succeed_later=True)
             return False
+        for needed in map(self.cache.carriers.get, partner_ids(carrier)):
+            if needed is not None and needed.has_errors:
+                carrier.fail(_failed(needed), may_succeed_later=True)
+                return False
         rebuild(carrier, self.cache)
-        if carrier.has_errors:
-            return False
+        return not carrier.has_errors
+
+    def _try_to_save(self, unit: Group) -> Group:
+        """Save what is inseparable.
+
+        :returns: the carriers that the error is about, all of them if it can't be told; none on success
+        """
+        culprits = unit
         try:
             with transaction.atomic():
-                carrier.yielded = not write_alone(carrier)
+                for carrier in unit:
+                    culprits = [carrier]
+                    carrier.yielded = not write_alone(carrier)
+                culprits = unit
                 self.check_constraints()
         except Exception as error:
             if is_outage(error):
                 raise
-            carrier.fail(error, may_succeed_later=True)
-            return False
-        return True
+            for carrier in culprits:
+                carrier.fail(error, may_succeed_later=True)
+            return culprits
+        return []
 
     def _fail_descendants(self) -> None:
         for carrier in self.group:  # parents first
@@ -122,10 +159,14 @@ class GroupWriter:
                 carrier.fail(dirty_parent(), may_succeed_later=True)
 
 
+def _failed(carrier: DeserializeTask) -> Exception:
+    return target_failed(str(carrier.model._meta.verbose_name), carrier.store.id)
+
+
 def is_outage(error: Exception) -> bool:
     return isinstance(error, DatabaseError | InterfaceError) and sql.is_transient(error)
 
 
-def halves(carriers: Group) -> tuple[Group, Group]:
-    middle = len(carriers) // 2
-    return carriers[:middle], carriers[middle:]
+def halves(items: list[Item]) -> tuple[list[Item], list[Item]]:
+    middle = len(items) // 2
+    return items[:middle], items[middle:]

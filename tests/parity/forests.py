@@ -1,0 +1,375 @@
+"""Hypothesis strategies for whole databases: records that refer to each other, and what can be wrong."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+from morango.models import Store, SyncableModel
+from morango.models.certificates import Filter
+from morango.registry import syncable_models
+
+from tests.factories import SCHOOL_ID, build_store_row
+from tests.parity.oracle import Case
+from tests.variety.rows import build_variety_row
+
+ABSENT = "ab" * 16
+"""An id that no record has."""
+ELSEWHERE = "e1" * 16
+"""The beginning of partitions outside of the filter."""
+OLD_ERROR = {"deserialization_error": "old", "deserialization_exception": "old.Error"}
+
+
+class State(enum.Enum):
+    """Where a record stands before the run: in the Store, and in the app table."""
+
+    NEW = enum.auto()
+    UPDATE = enum.auto()
+    """Its app row is older."""
+    EDITED = enum.auto()
+    """Its app row was edited here since."""
+    SAME = enum.auto()
+    """Its app row is dirty, and equal to it."""
+    FAILED_BEFORE = enum.auto()
+    CLEAN = enum.auto()
+    LOST = enum.auto()
+    """Clean without an app row."""
+    ONLY_HERE = enum.auto()
+    """An app row that the Store doesn't know."""
+    DELETED = enum.auto()
+    DELETED_UPDATE = enum.auto()
+    DELETED_EDITED = enum.auto()
+    DELETED_BEFORE = enum.auto()
+    NOTED = enum.auto()
+    """Deleted with its target by an earlier run; in DeletedModels until the next serialization."""
+
+    @property
+    def is_dirty(self) -> bool:
+        return self not in {State.CLEAN, State.LOST, State.DELETED_BEFORE, State.NOTED, State.ONLY_HERE}
+
+    @property
+    def is_deleted(self) -> bool:
+        return self.name.startswith("DELETED")
+
+    @property
+    def wants_app_row(self) -> bool:
+        return self in _WITHOUT_APP_ROW
+
+    @property
+    def without_app_row(self) -> State:
+        return _WITHOUT_APP_ROW.get(self, self)
+
+
+_WITHOUT_APP_ROW = {
+    State.UPDATE: State.NEW,
+    State.EDITED: State.NEW,
+    State.SAME: State.NEW,
+    State.CLEAN: State.LOST,
+    State.ONLY_HERE: State.LOST,
+    State.DELETED_UPDATE: State.DELETED,
+    State.DELETED_EDITED: State.DELETED,
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A foreign key of a kind."""
+
+    key: str
+    targets: tuple[str, ...]
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What records of one model are like."""
+
+    name: str
+    most: int
+    references: tuple[Reference, ...] = ()
+    old: Mapping[str, Any] = field(default_factory=dict)
+    """Values of its app row before the run."""
+    invalid: tuple[Mapping[str, Any], ...] = ()
+    """Values that the model refuses, all of them in ways that Morango survives."""
+    unique: str | None = None
+    """A field whose values no two rows may share."""
+    is_tree: bool = False
+    may_be_deleted: bool = True
+
+
+@dataclass(frozen=True)
+class World:
+    """The kinds of one profile, those that others refer to first."""
+
+    kinds: tuple[Kind, ...]
+    build: Callable[..., Store]
+    inside: str
+    """A filter that all partitions of `build` begin with."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(self.inside)
+
+
+SCHOOL = World(
+    (
+        Kind(
+            "unit",
+            5,
+            (Reference("parent_id", ("unit",), nullable=True),),
+            old={"name": "old"},
+            invalid=({"name": None}, {"name": "x" * 101}),
+            is_tree=True,
+        ),
+        Kind(
+            "learner",
+            3,
+            (Reference("unit_id", ("unit",)),),
+            old={"full_name": "Old Name", "search_name": "old name"},
+            invalid=({"birth_year": 3}, {"full_name": None}, {"school_id": ABSENT}),
+            unique="username",
+        ),
+        Kind("lesson", 2, (Reference("unit_id", ("unit",)),), old={"title": "old"}, invalid=({"title": ""},)),
+        Kind(
+            "attempt",
+            4,
+            (Reference("learner_id", ("learner",)), Reference("lesson_id", ("lesson",), nullable=True)),
+            old={"answer": "old"},
+            invalid=({"score": 2.0}, {"kind": "nonsense"}),
+        ),
+        Kind(
+            "feedback",
+            2,
+            (Reference("attempt_id", ("attempt",)),),
+            old={"text": "old"},
+            invalid=({"text": ""},),
+        ),
+    ),
+    build_store_row,
+    SCHOOL_ID,
+)
+VARIETY = World(
+    (
+        Kind(
+            "region",
+            3,
+            (Reference("parent_id", ("region",), nullable=True),),
+            old={"name": "old"},
+            invalid=({"name": ""},),
+            is_tree=True,
+        ),
+        Kind(
+            "town",
+            3,
+            (Reference("parent_id", ("region", "town"), nullable=True),),
+            old={"name": "old"},
+            invalid=({"name": None},),
+            is_tree=True,
+        ),
+        Kind(
+            "person",
+            2,
+            (Reference("home_id", ("region", "town")),),
+            old={"name": "Old Name", "initials": "ON"},
+            invalid=({"name": "Nobody"},),
+        ),
+        Kind("card", 2, (Reference("person_id", ("person",)),)),
+        Kind(
+            "club",
+            2,
+            (Reference("president_id", ("member",), nullable=True),),
+            old={"name": "old"},
+            invalid=({"name": ""},),
+        ),
+        Kind("member", 3, (Reference("club_id", ("club",)),), invalid=({"number": "x"},)),
+        Kind(
+            "lorry",
+            2,
+            (Reference("owner_id", ("person",), nullable=True),),
+            old={"load_kg": 1},
+            unique="plate",
+        ),
+        Kind("step", 3, may_be_deleted=False),
+        Kind("letter", 1, old={"text": "old", "closed": True}),
+        Kind("visit", 2, (Reference("person_id", ("person",)),)),
+    ),
+    build_variety_row,
+    "variety",
+)
+
+
+@dataclass
+class Record:
+    """A drawn record, before it becomes rows."""
+
+    kind: Kind
+    number: int
+    state: State
+    hard: bool
+    outside: bool
+    defect: str | Mapping[str, Any] | None
+    targets: dict[str, str | None] = field(default_factory=dict)
+    """Ids by foreign key."""
+    values: dict[str, Any] = field(default_factory=dict)
+    old_values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Readable, and in no order that means anything."""
+        return f"{self.number:x}{self.kind.name.encode().hex()}".ljust(32, "0")[:32]
+
+
+@st.composite
+def cases(draw: st.DrawFn, world: World) -> Case:
+    """A database with at least one record, and how to call the function."""
+    filtered = draw(st.booleans())
+    skip_erroring = draw(st.sampled_from([False, False, False, True]))
+    records = [
+        draw(_records(kind, number, filtered))
+        for kind in world.kinds
+        for number in range(draw(st.integers(0, kind.most)))
+    ]
+    if not records:
+        records = [draw(_records(world.kinds[0], 0, filtered))]
+    for record in records:
+        for reference in record.kind.references:
+            record.targets[reference.key] = draw(_targets(reference, records))
+        _number(record, draw)
+    for kind in world.kinds:
+        _share_out(kind, [record for record in records if record.kind is kind], draw)
+    _settle(records, skip_erroring=skip_erroring)
+    rows = {record.id: _store_row(record, world) for record in records}
+    unknown = [world.build("timetable", id="99" * 16)] if draw(st.sampled_from([0, 0, 0, 1])) else []
+    return Case(
+        rows=draw(st.permutations([rows[r.id] for r in records if r.state is not State.ONLY_HERE] + unknown))
+        or [world.build("timetable", id="99" * 16)],
+        app=[_app_row(record, rows[record.id]) for record in records if record.state.wants_app_row],
+        noted=[record.id for record in records if record.state is State.NOTED],
+        aborting={
+            record.id: "builtins.TypeError"
+            for record in records
+            if record.defect == "null" and record.state.is_dirty and not record.state.is_deleted
+        },
+        filter=Filter(world.inside) if filtered else None,
+        skip_erroring=skip_erroring,
+    )
+
+
+@st.composite
+def _records(draw: st.DrawFn, kind: Kind, number: int, filtered: bool) -> Record:
+    states = [State.NEW] * 8 + [state for state in State if kind.may_be_deleted or not state.is_deleted]
+    sound: list[str | Mapping[str, Any] | None] = [None] * 8
+    return Record(
+        kind,
+        number,
+        state=draw(st.sampled_from(states)),
+        hard=draw(st.booleans()),
+        outside=filtered and draw(st.sampled_from([False, False, False, True])),
+        defect=draw(st.sampled_from([*sound, *kind.invalid, "{", "null"])),
+    )
+
+
+def _targets(reference: Reference, records: Sequence[Record]) -> st.SearchStrategy[str | None]:
+    """Mostly sound, sometimes an id that no record has; null where there is nothing to choose from."""
+    ids: list[str | None] = [record.id for record in records if record.kind.name in reference.targets] * 4
+    return st.sampled_from([*ids, ABSENT, *([None, None] if reference.nullable or not ids else [])])
+
+
+def _number(record: Record, draw: st.DrawFn) -> None:
+    """Values that have to fit in with those of other records of the kind."""
+    if record.kind.name in ("step", "member"):
+        record.values["number"] = record.number + 1
+    if record.kind.name == "step":
+        record.values["trail"] = "north"
+
+
+def _share_out(kind: Kind, records: Sequence[Record], draw: st.DrawFn) -> None:
+    """Give each record a unique value, and its old row too: they may be taken over from each other."""
+    if kind.unique is None or not records:
+        return
+    names = [f"name{number}" for number in range(len(records) + 1)]
+    for record, new, old in zip(
+        records, draw(st.permutations(names)), draw(st.permutations(names)), strict=False
+    ):
+        record.values[kind.unique] = new
+        record.old_values[kind.unique] = old
+
+
+def _settle(records: Sequence[Record], *, skip_erroring: bool) -> None:
+    """Take back what can't be: a row that refers to none, and what is left to chance on purpose."""
+    by_id = {record.id: record for record in records}
+    with_card: set[str | None] = set()
+    for record in records:
+        if record.kind.name == "card":  # a person has one at most
+            if record.targets["person_id"] in with_card:
+                record.targets["person_id"] = ABSENT
+            with_card.add(record.targets["person_id"])
+        if record.kind.is_tree and record.state is State.DELETED_EDITED:
+            record.state = State.DELETED_UPDATE
+        if record.kind.name == "card" and record.state.wants_app_row:
+            record.state = record.state.without_app_row
+        if record.kind.name == "attempt":
+            learner = by_id.get(record.targets["learner_id"] or "")
+            if learner is None or learner.defect or learner.state is not State.NEW:
+                record.targets["lesson_id"] = None
+        if skip_erroring and record.state.is_dirty:
+            # Nothing tells then which targets have failed in this run, if there is an app row
+            record.state = record.state.without_app_row
+    waiting = True
+    while waiting:
+        waiting = False
+        for record in records:
+            sound = all(
+                target is None or (target in by_id and by_id[target].state.wants_app_row)
+                for target in record.targets.values()
+            )
+            nulls = any(record.targets[r.key] is None and not r.nullable for r in record.kind.references)
+            if record.state.wants_app_row and (nulls or not sound):
+                record.state = record.state.without_app_row
+                waiting = True
+
+
+def _store_row(record: Record, world: World) -> Store:
+    state = record.state
+    values = {**record.values, **record.targets}
+    if isinstance(record.defect, Mapping):
+        values.update(record.defect)
+    partition = {"partition": ELSEWHERE} if record.outside else {}
+    row = world.build(
+        record.kind.name,
+        id=record.id,
+        source_id=f"{record.kind.name} {record.number}",
+        dirty=state.is_dirty,
+        deleted=state.is_deleted,
+        hard_deleted=state.is_deleted and record.hard,
+        columns=OLD_ERROR if state is State.FAILED_BEFORE else None,
+        **partition,
+        **values,
+    )
+    if isinstance(record.defect, str) and not (state.is_deleted and record.hard):
+        row.serialized = record.defect
+    return row
+
+
+def _app_row(record: Record, row: Store) -> SyncableModel:
+    model: type[SyncableModel] = syncable_models.get_model(row.profile, row.model_name)
+    sound = _store_row(
+        Record(
+            record.kind, record.number, State.NEW, False, record.outside, None, record.targets, record.values
+        ),
+        World((), VARIETY.build if row.profile == "variety" else SCHOOL.build, ""),
+    )
+    data = json.loads(sound.serialized)
+    if record.state is not State.SAME:
+        data.update(record.kind.old)
+        data.update(record.old_values)
+    instance: SyncableModel = model(
+        **{f.attname: f.to_python(data[f.attname]) for f in model._meta.concrete_fields if f.attname in data}
+    )
+    instance._morango_source_id = row.source_id
+    instance._morango_partition = row.partition
+    instance._morango_dirty_bit = record.state in (State.EDITED, State.SAME, State.DELETED_EDITED)
+    return instance
