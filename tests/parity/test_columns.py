@@ -196,3 +196,42 @@ def test_a_local_edit_of_every_type_is_serialized() -> None:
     result = assert_same([row, other], app=[existing(row, slug="edited", _morango_dirty_bit=True)])
     data = json.loads(result.serialized[row.id]["serialized"])
     assert (data["slug"], data["words"], "secret" in data) == ("edited", "", False)
+
+
+PLAIN: dict[tuple[str, str], list[Any]] = {
+    ("member", "number"): [0, -1, 2**31 - 1, True, 1.5, "7", "x", None, [], "", NAN],
+    ("letter", "closed"): [True, False, 0, 1, 2, "t", "x", None, "", []],
+    ("letter", "text"): ["", "é\u2028\U0001f600", 5, None, True, [], {"a": 1}],
+    ("club", "name"): ["x" * 50, "x" * 51, "", None, 5, " "],
+    ("visit", "began_at"): [
+        "2026-01-02T03:04:05Z",
+        "2026-01-02T03:04:05.006Z",
+        "2026-01-02T03:04:05+02:00",
+        "2026-01-02T03:04:05.1234567Z",
+        "2026-02-30T00:00:00Z",
+        "2026-01-02T24:00:00Z",
+        "2026-01-02T03:04:60Z",
+        "0000-01-02T03:04:05Z",
+        "soon",
+    ],
+}
+"""For models whose records need no instance of the model, as long as their values are plain."""
+
+
+def test_values_of_models_without_code_of_their_own() -> None:
+    home, club = build_variety_row("region"), build_variety_row("club")
+    person = build_variety_row("person", home=home)
+    targets: dict[str, dict[str, Any]] = {"member": {"club": club}, "visit": {"person": person}}
+    rows = []
+    for (model_name, name), values in PLAIN.items():
+        for value in values:
+            target = targets.get(model_name, {})
+            if model_name == "member":  # numbers are unique within a club
+                target = {"club": build_variety_row("club")}
+                rows.append(target["club"])
+            rows.append(build_variety_row(model_name, **target, **{name: value}))
+    theirs, ours = both([home, club, person, *rows])
+    assert (theirs.aborted, ours.errors, ours.dirty) == (None, theirs.errors, theirs.dirty)
+    without_visits = [{**found.app, "visit": []} for found in (theirs, ours)]
+    assert without_visits[0] == without_visits[1]
+    assert ours.ids("visit") == theirs.ids("visit")

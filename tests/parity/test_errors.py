@@ -17,6 +17,8 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
     ("unit", {"name": "x" * 101}),
     ("lesson", {"opens_at": "yesterday"}),
     ("lesson", {"title": None}),
+    ("lesson", {"title": ""}),
+    ("lesson", {"title": "x" * 201}),
     ("attempt", {"score": 1.5}),
     ("attempt", {"score": "much"}),
     ("attempt", {"kind": "nonsense"}),
@@ -68,11 +70,13 @@ def test_a_missing_id_is_computed() -> None:
     assert assert_same([row]).ids("unit") == {row.id}
 
 
-def test_source_id_and_partition_are_those_of_the_store() -> None:
-    row = build_store_row("unit", _morango_source_id="nonsense", _morango_partition=7)
-    [unit] = assert_same([row]).app["unit"]
-    assert unit["_morango_source_id"] == row.source_id
-    assert unit["_morango_partition"] == row.partition
+@pytest.mark.parametrize("model_name", ["unit", "lesson", "learner"])
+def test_source_id_and_partition_are_those_of_the_store(model_name: str) -> None:
+    unit = build_store_row("unit")
+    row = build_store_row(model_name, unit=unit, _morango_source_id="nonsense", _morango_partition=7)
+    found = {row["id"]: row for row in assert_same([unit, row]).app[model_name]}
+    assert found[row.id]["_morango_source_id"] == row.source_id
+    assert found[row.id]["_morango_partition"] == row.partition
 
 
 def test_the_dirty_bit_is_no_part_of_a_record() -> None:
