@@ -73,7 +73,9 @@ def test_a_missing_id_is_computed() -> None:
 @pytest.mark.parametrize("model_name", ["unit", "lesson", "learner"])
 def test_source_id_and_partition_are_those_of_the_store(model_name: str) -> None:
     unit = build_store_row("unit")
-    row = build_store_row(model_name, unit=unit, _morango_source_id="nonsense", _morango_partition=7)
+    row = build_store_row(
+        model_name, unit=unit, _morango_source_id="nonsense", _morango_partition="elsewhere"
+    )
     found = {row["id"]: row for row in assert_same([unit, row]).app[model_name]}
     assert found[row.id]["_morango_source_id"] == row.source_id
     assert found[row.id]["_morango_partition"] == row.partition
