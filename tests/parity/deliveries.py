@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Delivery:
 
     def __call__(self, profile: str, *, skip_erroring: bool, filter: Filter | None) -> None:  # noqa: A002
         """Carry out a run as workers would, one message after another."""
-        with override_settings(MORANGO_CELERY={"BATCH_SIZE_RECORDS": self.batch_size}):
+        with self.settings():
             run = create_run(
                 profile, filter, skip_erroring=skip_erroring, serialize_first=False, handed_over=True
             )
@@ -39,6 +40,10 @@ class Delivery:
                     execute_batch(batch_id)
                 progress = advance(run.pk)
             finish(progress.run)
+
+    def settings(self) -> AbstractContextManager[object]:
+        """The settings of the project while the run lasts."""
+        return override_settings(MORANGO_CELERY={"BATCH_SIZE_RECORDS": self.batch_size})
 
     def messages(self, run: Run) -> list[int]:
         """Ids of the open stage's batches, cut anew where that is allowed, as they arrive."""

@@ -194,6 +194,7 @@ VARIETY = World(
         ),
         Kind("step", 3, may_be_deleted=False),
         Kind("letter", 1, old={"text": "old", "closed": True}),
+        Kind("reading", 1, old={"small": 7}, invalid=({"small": "x"}, {"positive": -1})),
         Kind("visit", 2, (Reference("person_id", ("person",)),)),
     ),
     build_variety_row,
@@ -274,7 +275,7 @@ def _records(draw: st.DrawFn, kind: Kind, number: int, filtered: bool) -> Record
 
 def _targets(reference: Reference, records: Sequence[Record]) -> st.SearchStrategy[str | None]:
     """Mostly sound, sometimes an id that no record has; null where there is nothing to choose from."""
-    ids: list[str | None] = [record.id for record in records if record.kind.name in reference.targets] * 4
+    ids = [record.id for record in records if record.kind.name in reference.targets] * 4
     return st.sampled_from([*ids, ABSENT, *([None, None] if reference.nullable or not ids else [])])
 
 

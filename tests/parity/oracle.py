@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection
-from django.db.models import CASCADE, Field, ForeignKey
+from django.db.models import CASCADE, Field, ForeignKey, Model
 from morango.models import DeletedModels, HardDeletedModels, Store, SyncableModel
 from morango.models.certificates import Filter
 from morango.registry import syncable_models
@@ -188,7 +188,7 @@ def _misjudged(case: Case) -> Iterator[tuple[str, StandIn]]:
         if row.id in edited and _values(edited[row.id]) != _values(now):
             yield row.id, LeftAlone()  # local-edits
         for foreign_key, target in _references(now):
-            name = foreign_key.related_model._meta.verbose_name
+            name = _target(foreign_key)._meta.verbose_name
             exists = _exists(rows, foreign_key, target)
             if exists and _self_referential_fk(type(now)):
                 continue  # of trees, Morango asks the app tables alone
@@ -310,7 +310,11 @@ def _references(instance: SyncableModel) -> Iterator[tuple[ForeignKey[Any, Any],
 
 
 def _exists(rows: Mapping[str, Mapping[str, Any]], foreign_key: ForeignKey[Any, Any], target: str) -> bool:
-    return target in rows[foreign_key.related_model._meta.concrete_model._meta.db_table]
+    return target in rows[_target(foreign_key)._meta.db_table]
+
+
+def _target(foreign_key: ForeignKey[Any, Any]) -> type[Model]:
+    return cast(type[Model], foreign_key.related_model)
 
 
 def _is_swept_away(instance: SyncableModel, rows: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -10,7 +10,6 @@ from tests.parity.deliveries import Delivery
 from tests.parity.forests import SCHOOL, VARIETY, World, cases
 from tests.parity.harness import Database, read, rolled_back
 from tests.parity.oracle import Case, expected, in_our_words
-from tests.variety.models import Person
 
 deliveries = st.builds(
     Delivery,
@@ -25,12 +24,6 @@ def batch_size() -> None:
     """Drawn here, instead of three fixed ones."""
 
 
-@pytest.fixture(autouse=True)
-def _trees_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See trees-in-other-models-passes in docs/fidelity.md: too much differs to be corrected one by one."""
-    monkeypatch.setattr(Person, "morango_model_dependencies", ())
-
-
 def outcome(case: Case, delivery: Delivery) -> Database:
     from django.db import connection
 
@@ -43,6 +36,8 @@ def outcome(case: Case, delivery: Delivery) -> Database:
     return result
 
 
+@pytest.mark.usefixtures("trees_alone")
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("world", [SCHOOL, VARIETY], ids=["school", "variety"])
 @settings(
     deadline=None,

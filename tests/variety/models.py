@@ -214,6 +214,20 @@ class Sample(VarietyModel):
     secret = models.CharField(max_length=10, default="local")
 
 
+class Reading(VarietyModel):
+    """Columns that take the shortcut from JSON to row, for no code but Morango's has a say."""
+
+    morango_model_name = "reading"
+
+    day = models.DateField(null=True, blank=True)
+    moment = models.DateTimeField(null=True, blank=True)
+    small = models.SmallIntegerField(default=0)
+    big = models.BigIntegerField(default=0)
+    positive = models.PositiveIntegerField(default=0)
+    positive_small = models.PositiveSmallIntegerField(default=0)
+    positive_big = models.PositiveBigIntegerField(default=0)
+
+
 class Visit(VarietyModel):
     """Columns that are filled by the clock on an ordinary ``save()``."""
 

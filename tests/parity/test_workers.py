@@ -1,0 +1,118 @@
+"""The same databases, committed, and their batches executed by several workers at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+import pytest
+from django.apps import apps
+from django.db import DatabaseError, connection, transaction
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from morango.models import DeletedModels, HardDeletedModels, Store
+from morango.models.certificates import Filter
+
+from morango_celery.deserialize.sql import is_transient
+from morango_celery.models import Run
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.handover import finish
+from morango_celery.runs.producer import advance, create_run, start
+from tests.parity.deliveries import Delivery
+from tests.parity.forests import SCHOOL, VARIETY, World, cases
+from tests.parity.harness import Database, read, rolled_back
+from tests.parity.oracle import Case, expected, in_our_words
+
+WORKERS = 3
+
+
+@pytest.fixture
+def batch_size() -> None:
+    """Drawn here, instead of three fixed ones."""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("trees_alone")
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("world", [SCHOOL, VARIETY], ids=["school", "variety"])
+@settings(
+    deadline=None,
+    max_examples=max(10, settings().max_examples // 10),
+    suppress_health_check=list(HealthCheck),
+    phases=set(Phase) - {Phase.explain},
+)
+@given(data=st.data())
+def test_the_result_is_morangos_whatever_runs_at_the_same_time(world: World, data: st.DataObject) -> None:
+    case = data.draw(cases(world))
+    delivery = Delivery(data.draw(st.sampled_from([1, 2, 3])), data.draw(st.integers(0, 99)), repeated=True)
+    ours = Database()
+    with _committed(case):
+        _carry_out(case, delivery)
+        with rolled_back():
+            read(ours, case.profile)
+    assert ours == in_our_words(expected(case), ours, case)
+
+
+@contextmanager
+def _committed(case: Case) -> Iterator[None]:
+    with transaction.atomic():
+        case.set_up(case.rows)
+    try:
+        yield
+    finally:
+        with transaction.atomic():
+            for model in apps.get_models():
+                if getattr(model, "morango_profile", None) == case.profile and not model._meta.proxy:
+                    model._base_manager.all()._raw_delete("default")  # type: ignore[attr-defined]
+            for table in (Store, DeletedModels, HardDeletedModels, Run):
+                table.objects.all().delete()
+
+
+def _carry_out(case: Case, delivery: Delivery) -> None:
+    with delivery.settings():
+        run = create_run(
+            case.profile,
+            case.filter or Filter(""),
+            skip_erroring=case.skip_erroring,
+            serialize_first=False,
+            handed_over=True,
+        )
+        progress = start(run.pk)
+        while not progress.run.is_finished:
+            _execute_side_by_side(delivery.messages(run))
+            progress = advance(run.pk)
+        finish(progress.run)
+
+
+def _execute_side_by_side(batch_ids: list[int]) -> None:
+    waiting: SimpleQueue[int] = SimpleQueue()
+    problems: list[BaseException] = []
+    for batch_id in batch_ids:
+        waiting.put(batch_id)
+    workers = [Thread(target=_work, args=(waiting, problems)) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if problems:
+        raise problems[0]
+
+
+def _work(waiting: SimpleQueue[int], problems: list[BaseException]) -> None:
+    try:
+        while True:
+            batch_id = waiting.get_nowait()
+            try:
+                execute_batch(batch_id)
+            except DatabaseError as error:
+                if not is_transient(error):
+                    raise
+                waiting.put(batch_id)  # as Celery would, a little later
+    except Empty:
+        pass
+    except BaseException as error:
+        problems.append(error)  # raised again by the thread that started this one
+    finally:
+        connection.close()
