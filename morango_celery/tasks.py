@@ -58,9 +58,7 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise RefusedMessageError(
-                f"The message doesn't fit {function.__name__}{signature}: {error}."
-            ) from None
+            raise RefusedMessageError(f"The message doesn't fit {function.__name__}: {error}.") from None
         return function(*args, **kwargs)
 
     return checked
