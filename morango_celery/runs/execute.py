@@ -85,7 +85,7 @@ def take(batch_id: int, store_ids: Sequence[str] | None) -> Batch | Execution:
             run.pk,
             None,
             stage_is_done=run.open_batches == 0,
-            to_send=tuple(unsent.values_list("pk", flat=True)),
+            to_send=tuple(unsent.order_by("pk").values_list("pk", flat=True)),
         )
     if store_ids is not None:
         batch.require(store_ids)

@@ -24,7 +24,7 @@ class DangerousConfig(AppConfig):
             WAYS.get(learner.username, lambda: None)()
             harmless(learner, *args, **kwargs)
 
-        Learner.save = save  # type: ignore[method-assign]
+        Learner.save = save  # type: ignore[assignment,method-assign]
 
 
 def sleep() -> None:

@@ -44,28 +44,33 @@ def deaths(worker: LoggedProcess) -> int:
     return worker.log().count("Task handler raised error: WorkerLostError")
 
 
-@pytest.mark.parametrize("way", ["exits", "is killed"])
-def test_a_record_that_kills_its_worker_is_isolated(start_worker: Any, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "attempts", "cost"), [("exits", 3, 3 + 1 + 1 + 3), ("is killed", 1, 1 + 1 + 1 + 1)]
+)
+def test_a_record_that_kills_its_worker_is_isolated(
+    start_worker: Any, way: str, attempts: int, cost: int
+) -> None:
     # Given 300 records in one batch, one of which ends every process that saves it
     sent = factories.fill_store(300)
     unit = Store.objects.filter(model_name="unit").earliest("id")
     poison = factories.store_row("learner", unit=unit, username=way)
-    worker = start_worker()
+    worker = start_worker(MAX_ATTEMPTS=str(attempts))
 
     # When they are deserialized
     run = morango_celery.deserialize(PROFILE, wait=120)
 
     # Then it is in error, with a reason and what to do, and all others are saved
     text = only_error(poison)
-    assert text.startswith("Deserializing this record was tried 3 times and never came to an end: its worker")
+    assert text.startswith(f"Deserializing this record was tried {attempts} times and never came to an end")
+    assert "its worker was killed, crashed, " in text
     assert "--retry-errors" in text
     assert (run.state, run.records, run.saved, run.failed) == (Run.State.COMPLETED, 301, 300, 1)
     assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
     assert worker.is_running
 
     # ... at the price that is documented: 301 -> 31 -> 4 -> 1
-    assert sum(Batch.objects.values_list("attempts", flat=True)) - saved_at_once() == 3 + 1 + 1 + 3
-    assert deaths(worker) == 8
+    assert sum(Batch.objects.values_list("attempts", flat=True)) - saved_at_once() == cost
+    assert deaths(worker) == cost
 
 
 def saved_at_once() -> int:
@@ -80,7 +85,7 @@ def test_what_belongs_to_a_poison_record_fails_with_it_and_succeeds_after_it(sta
     attempt = factories.store_row("attempt", learner=poison)
     for _ in range(10):
         factories.store_row("attempt", learner=factories.store_row("learner", unit=unit))
-    start_worker()
+    start_worker(MAX_ATTEMPTS="1")
 
     run = morango_celery.deserialize(PROFILE, wait=120)
 
