@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -376,7 +377,7 @@ class TestTheDatabase:
         run = start(new_run().pk).run
         batches = [used_up(batch) for batch in open_batches(run)]
 
-        executions = together([lambda batch=batch: attempt(batch) for batch in batches])
+        executions = together([partial(attempt, batch) for batch in batches])
 
         run.refresh_from_db()
         assert run.open_batches == Batch.objects.filter(state=Batch.State.OPEN).count() == 40

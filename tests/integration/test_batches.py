@@ -95,7 +95,7 @@ class TestBatches:
         with pytest.raises(Run.DoesNotExist):
             advance(run.pk)
 
-    @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED])
+    @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
     def test_a_message_of_a_run_that_has_ended_does_nothing(self, state: Run.State) -> None:
         factories.fill_store(10)
         run = start(new_run().pk).run
@@ -127,6 +127,8 @@ class TestBatches:
             (Run.State.COMPLETED, Run.State.RUNNING),
             (Run.State.COMPLETED, Run.State.FAILED),
             (Run.State.FAILED, Run.State.RUNNING),
+            (Run.State.CANCELLED, Run.State.RUNNING),
+            (Run.State.COMPLETED, Run.State.CANCELLED),
         ],
     )
     def test_a_run_makes_no_move_that_the_ledger_does_not_know(

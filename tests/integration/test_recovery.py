@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,17 +13,15 @@ from morango.models import TransferSession
 from redis import Redis
 
 from morango_celery import tasks
+from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import recover
-from tests.integration.ledger import (
-    Recorded,
-    ago,
-    new_run,
-    unit,
-    waiting_session,
-)
+from morango_celery.signals import run_finished
+from tests.integration.ledger import Recorded, ago, dirty_ids, new_run, together, unit, waiting_session
+from worker.school.models import Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
 
@@ -85,7 +84,7 @@ class TestRecovery:
 
         assert self.sent(everything=True) == set()
 
-    @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED])
+    @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
     def test_nothing_of_a_run_that_has_ended(self, two_batches: list[Batch], state: Run.State) -> None:
         two_batches[0].run.move_to(state)
         Batch.objects.update(sent_at=None)
@@ -117,6 +116,7 @@ class TestRecovery:
         [
             (Run.State.COMPLETED, transfer_statuses.COMPLETED),
             (Run.State.FAILED, transfer_statuses.ERRORED),
+            (Run.State.CANCELLED, transfer_statuses.ERRORED),
         ],
     )
     def test_a_session_that_was_not_told_is_told(self, state: Run.State, outcome: str) -> None:
@@ -145,3 +145,103 @@ class TestRecovery:
         recover(Recorded())
         session.refresh_from_db()
         assert session.transfer_stage_status == transfer_statuses.COMPLETED
+
+
+class TestRunsInProcess:
+    """Nobody but the process that wrote it carries such a run out."""
+
+    @pytest.fixture
+    def begun(self) -> Run:
+        unit()
+        return start(new_run(in_process=True).pk).run
+
+    def last_heard_of(self, run: Run, seconds: float) -> None:
+        Run.objects.filter(pk=run.pk).update(active_at=ago(seconds))
+
+    def test_one_whose_process_died_is_ended(self, begun: Run) -> None:
+        self.last_heard_of(begun, 4 * 900 + 1)
+        heard: list[Run] = []
+
+        def receive(run: Run, **kwargs: Any) -> None:
+            heard.append(run)
+
+        run_finished.connect(receive)
+        try:
+            assert recover(Recorded()) == 0
+        finally:
+            run_finished.disconnect(receive)
+
+        begun.refresh_from_db()
+        assert begun.state == Run.State.FAILED
+        assert "Its process was not heard of since" in begun.error
+        assert (begun.followed_up, heard) == (True, [begun])
+        assert len(dirty_ids()) == 1
+
+    def test_one_that_has_not_begun_is_ended_too(self) -> None:
+        waiting = new_run(in_process=True)
+        self.last_heard_of(waiting, 4 * 900 + 1)
+
+        recover(Recorded())
+
+        waiting.refresh_from_db()
+        assert waiting.state == Run.State.FAILED
+
+    def test_one_that_was_heard_of_goes_on(self, begun: Run) -> None:
+        self.last_heard_of(begun, 4 * 900 - 60)
+        recover(Recorded(), everything=True)
+        begun.refresh_from_db()
+        assert begun.state == Run.State.RUNNING
+
+    def test_each_batch_is_a_sign_of_life(self, begun: Run) -> None:
+        self.last_heard_of(begun, 5000)
+
+        execute_batch(next(open_batches(begun)).pk)
+
+        begun.refresh_from_db()
+        assert begun.active_at > ago(60)
+
+    def test_its_process_notices_if_it_lives_after_all(self, batch_size: Callable[[int], None]) -> None:
+        # Given a process that is held up between two batches for a long time
+        batch_size(1)
+        unit()
+        unit()
+        run = new_run(in_process=True)
+
+        def hold_up(run: Run) -> None:
+            self.last_heard_of(run, 5000)
+            recover(Recorded())
+
+        # When it goes on, then it says what has happened, and leaves the rest alone
+        with pytest.raises(RunFailedError, match=r"ended from elsewhere .* not heard of since"):
+            run_in_process(run, hold_up)
+        assert len(dirty_ids()) == 1
+        run.refresh_from_db()
+        assert (run.state, run.saved) == (Run.State.FAILED, 1)
+
+    @pytest.mark.needs_postgresql
+    @pytest.mark.django_db(transaction=True)
+    def test_one_in_the_middle_of_a_long_batch_goes_on(
+        self, begun: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a batch that takes longer than recovery's patience
+        self.last_heard_of(begun, 5000)
+        at_it, go_on = threading.Event(), threading.Event()
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            at_it.set()
+            assert go_on.wait(20)
+
+        monkeypatch.setattr(Unit, "clean_fields", save)
+
+        def recover_meanwhile() -> str:
+            assert at_it.wait(20)
+            try:
+                recover(Recorded())
+                return str(Run.objects.get().state)
+            finally:
+                go_on.set()
+
+        _, state = together([lambda: execute_batch(next(open_batches(begun)).pk), recover_meanwhile])
+
+        assert state == Run.State.RUNNING
+        assert Run.objects.get().done == 1
