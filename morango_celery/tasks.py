@@ -68,11 +68,12 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
 @fits
 def start_run(run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on."""
-    if not Run.objects.filter(pk=_id(run_id, "run_id")).exists():
+    try:
+        with _ledger(_id(run_id, "run_id")):
+            progress = start(run_id)
+            _follow_up(progress)
+    except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
-    with _ledger(run_id):
-        progress = start(run_id)
-        _follow_up(progress)
     return str(progress.run)
 
 
@@ -88,13 +89,17 @@ def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
     if batch is None:
         _deleted(f"Batch {batch_id} is")
         return {}
-    with _ledger(batch.run_id):
-        with _out_of_reach_of_models():
-            execution = attempt_batch(batch_id, store_ids)
-        if execution.to_send:
-            _send_batches(Batch.objects.filter(pk__in=execution.to_send).order_by("pk"))
-        if execution.stage_is_done:
-            _follow_up(advance(batch.run_id))
+    try:
+        with _ledger(batch.run_id):
+            with _out_of_reach_of_models():
+                execution = attempt_batch(batch_id, store_ids)
+            if execution.to_send:
+                _send_batches(Batch.objects.filter(pk__in=execution.to_send).order_by("pk"))
+            if execution.stage_is_done:
+                _follow_up(advance(batch.run_id))
+    except Run.DoesNotExist:
+        _deleted(f"Run {batch.run_id} is")
+        return {}
     result = execution.result
     return {name: getattr(result, name) for name in Run.COUNTS} if result else {}
 

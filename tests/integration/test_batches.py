@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,16 +13,12 @@ import pytest
 from morango_celery import tasks
 from morango_celery.errors import FatalError, RefusedMessageError
 from morango_celery.models import Batch, Run
+from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
-from tests.integration.ledger import (
-    MISSING,
-    dirty_ids,
-    everything,
-    new_run,
-    together,
-)
+from tests.integration.ledger import MISSING, dirty_ids, everything, new_run, together, unit
+from worker.school.models import Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
 
@@ -81,6 +79,19 @@ class TestBatches:
 
         assert everything() == before
 
+    def test_ids_of_another_runs_batch_are_refused(self) -> None:
+        unit()
+        (one,) = open_batches(start(new_run().pk).run)
+        unit()
+        (other,) = open_batches(start(new_run().pk).run)
+        before = everything()
+
+        for call in (execute_batch, attempt_batch, tasks.deserialize_batch):
+            with pytest.raises(RefusedMessageError):
+                call(one.pk, other.store_ids)
+
+        assert everything() == before
+
     def test_a_message_of_a_deleted_run_does_nothing(self) -> None:
         factories.fill_store(10)
         run = start(new_run().pk).run
@@ -91,6 +102,8 @@ class TestBatches:
 
         assert (execution.run_id, execution.result, execution.stage_is_done) == (None, None, False)
         assert tasks.deserialize_batch(batch.pk, batch.store_ids) == {}
+        assert tasks.start_run(run.pk) == f"Run {run.pk} is not in the ledger: it was deleted."
+        assert tasks.hand_over_run(run.pk) is False
         assert len(dirty_ids()) == 10
         with pytest.raises(Run.DoesNotExist):
             advance(run.pk)
@@ -173,6 +186,37 @@ class TestAtTheSameTime:
         assert len(openers) > 2
         assert (run.saved, run.records) == (240, 240)
         assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
+
+    def test_a_run_is_deleted_while_a_batch_is_executed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a batch in the middle of which its run is deleted
+        unit()
+        run = start(new_run().pk).run
+        (batch,) = open_batches(run)
+        at_it = threading.Event()
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            at_it.set()
+            time.sleep(0.2)
+
+        def delete() -> None:
+            assert at_it.wait(20)
+            Run.objects.get().delete()
+
+        monkeypatch.setattr(Unit, "clean_fields", save)
+        advanced = threading.Event()
+
+        def advance_late(run_id: int) -> Any:
+            until_gone = time.monotonic() + 20
+            while Run.objects.exists():
+                assert time.monotonic() < until_gone
+            advanced.set()
+            return advance(run_id)
+
+        monkeypatch.setattr(tasks, "advance", advance_late)
+        result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.store_ids), delete])
+
+        # Then the batch is completed, and the run isn't missed
+        assert (result, advanced.is_set(), dirty_ids()) == ({}, True, set())
 
     def test_of_many_that_advance_a_run_one_does(self, batch_size: Callable[[int], None]) -> None:
         batch_size(20)

@@ -30,8 +30,11 @@ from tests.conftest import StartWorker
 from tests.integration.ledger import (
     carry_out,
     dirty_ids,
+    edited_unit,
     everything,
+    learners_in_order,
     new_run,
+    rename,
     together,
     unit,
     waiting_session,
@@ -264,17 +267,21 @@ class TestRetryErrors:
         assert waiting.deserialization_error is None
 
     def test_passes(self, batch_size: Callable[[int], None]) -> None:
-        # Given a chain in error, and children that come before their parents
+        # Given that each learner takes the next one's name, and one that gives way to a local edit
         batch_size(1)
-        chain = [unit(columns=self.IN_ERROR)]
-        for _ in range(4):
-            chain.append(unit(chain[-1], columns=self.IN_ERROR))
-        orphan = unit(parent_id="ab" * 16, columns=self.IN_ERROR)
+        pairs = learners_in_order(4)
+        for number, (row, _) in enumerate(pairs):
+            rename(row, f"name-{number + 1}")
+        edited = unit()
+        edited_unit(edited, "made here")
+        Store.objects.filter(dirty_bit=True).update(**self.IN_ERROR)
 
         run = self.carry_out()
 
-        assert (run.records, run.saved, run.failed) == (6, 5, 1)
-        assert dirty_ids() == {orphan.id}
+        # Then it takes several passes, in which nothing else is touched, and each record counts once
+        assert (run.pass_number, run.records, run.done) == (4, 5, 5)
+        assert (run.saved, run.yielded, run.failed) == (4, 1, 0)
+        assert dirty_ids() == {edited.id}
 
     def test_what_waits_for_a_record_that_is_not_in_error(self) -> None:
         parent = unit()
