@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import models
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 from morango.models.certificates import Filter
 from morango.models.fields.uuids import UUIDField
@@ -178,6 +178,10 @@ class Batch(models.Model):
     """When the last of them began."""
     suspect = models.BooleanField(default=False)
     """Whether one more attempt that fails is enough to split it."""
+    part_of = models.IntegerField(null=True)
+    """The number of the planned batch that was split and that it is a part of."""
+    place = models.IntegerField(default=0)
+    """How many records of the planned batch come before its own."""
     trouble = models.TextField(blank=True)
     """What ended the last attempt, if the worker lived to tell."""
 
@@ -203,7 +207,7 @@ class Batch(models.Model):
         return f"batch {self.stage}/{self.number} of run {self.run_id}"
 
     @classmethod
-    def of(cls, run: Run, number: int, store_ids: Sequence[str], *, suspect: bool = False) -> Batch:
+    def of(cls, run: Run, number: int, store_ids: Sequence[str], **columns: Any) -> Batch:
         """An unsaved batch of the run's current stage and pass."""
         return cls(
             run=run,
@@ -213,8 +217,24 @@ class Batch(models.Model):
             size=len(store_ids),
             payload=json.dumps(list(store_ids)),
             content_hash=hash_of_ids(store_ids),
-            suspect=suspect,
+            **columns,
         )
+
+    @classmethod
+    def has_to_wait(cls) -> Exists:
+        """Whether an earlier part of the same planned batch is open.
+
+        Parts are executed one after another: the records of a batch may depend on their order.
+        """
+        same = {name: OuterRef(name) for name in ("run", "stage", "part_of")}
+        earlier = cls.objects.filter(**same, place__lt=OuterRef("place"), state=cls.State.OPEN)
+        return Exists(earlier)
+
+    def open_parts(self) -> models.QuerySet[Batch]:
+        """What is open of the planned batch that was split, if this is it or a part of it; in order."""
+        planned = self.number if self.part_of is None else self.part_of
+        parts = Batch.objects.filter(run=self.run_id, stage=self.stage, part_of=planned)
+        return parts.filter(state=self.State.OPEN).order_by("place")
 
     @property
     def is_open(self) -> bool:

@@ -2,7 +2,8 @@
 
 A record that ends its worker (crashes it, takes all its memory, never returns) takes the other
 records of its batch along, again and again. So a batch that has used up its attempts is split, and
-the parts that don't hold the record are saved; a record that stands alone is given up.
+the parts that don't hold the record are saved, one after another as they were in the batch; a record
+that stands alone is given up.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from morango_celery.deserialize.sql import (
 )
 from morango_celery.errors import PoisonRecordError, TimeIsUp
 from morango_celery.models import Batch, Run, hash_of_ids
-from morango_celery.runs.execute import Execution, account, execute_batch, take
+from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
 from morango_celery.upstream import deserialization_log, exception_path
 
 PARTS = 10
@@ -85,7 +86,7 @@ def _begin(batch_id: int, store_ids: Sequence[str]) -> bool:
     hurried = Q(suspect=True, size__gt=1)
     left = Q(hurried, attempts=0) | Q(~hurried, attempts__lt=settings.MAX_ATTEMPTS)
     batch = Batch.objects.filter(
-        left, pk=batch_id, state=Batch.State.OPEN, content_hash=hash_of_ids(store_ids)
+        left, ~Batch.has_to_wait(), pk=batch_id, state=Batch.State.OPEN, content_hash=hash_of_ids(store_ids)
     )
     with transaction.atomic():
         take_write_lock()
@@ -120,17 +121,22 @@ def _split(batch: Batch) -> Execution:
     run = Run.locked(batch.run_id)  # also, no other batch is split at the same time
     ids = batch.store_ids
     size = ceil(len(ids) / PARTS)
-    batches = Batch.objects.filter(run=run, stage=batch.stage)
-    last: int = batches.aggregate(last=Max("number"))["last"]
+    last: int = run.batches.filter(stage=batch.stage).aggregate(last=Max("number"))["last"]
     parts = [
-        Batch.of(run, last + number, ids[start : start + size], suspect=True)
+        Batch.of(
+            run,
+            last + number,
+            ids[start : start + size],
+            suspect=True,
+            part_of=batch.number if batch.part_of is None else batch.part_of,
+            place=batch.place + start,
+        )
         for number, start in enumerate(range(0, len(ids), size), start=1)
     ]
     batch.close(Batch.State.SPLIT)
     Batch.objects.bulk_create(parts)
     Run.objects.filter(pk=run.pk).update(open_batches=F("open_batches") + len(parts) - 1)
-    opened = batches.filter(number__gt=last).order_by("number").values_list("pk", flat=True)
-    return Execution(run.pk, None, stage_is_done=False, to_send=tuple(opened))
+    return Execution(run.pk, None, stage_is_done=False, to_send=next_part(batch))
 
 
 def _give_up(batch: Batch) -> Execution:

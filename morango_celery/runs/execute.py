@@ -27,7 +27,7 @@ class Execution:
     stage_is_done: bool
     """Whether the next stage may be opened."""
     to_send: tuple[int, ...] = ()
-    """Batches that have to be sent: the parts of this one, or itself once more."""
+    """Batches that have to be sent: the next part of one that was split, or this one once more."""
 
 
 def execute_batch(batch_id: int, store_ids: Sequence[str] | None = None) -> Execution:
@@ -78,18 +78,20 @@ def take(batch_id: int, store_ids: Sequence[str] | None) -> Batch | Execution:
     if run.is_finished:
         return Execution(run.pk, None, stage_is_done=False)
     if not batch.is_open:
-        # Who split it may have died before the parts were sent
-        parts = Batch.objects.filter(run=run, stage=batch.stage, suspect=True, sent_at=None)
-        unsent = parts.filter(state=Batch.State.OPEN) if batch.state == Batch.State.SPLIT else parts.none()
-        return Execution(
-            run.pk,
-            None,
-            stage_is_done=run.open_batches == 0,
-            to_send=tuple(unsent.order_by("pk").values_list("pk", flat=True)),
-        )
+        # Who closed it may have died before that was followed by anything
+        return Execution(run.pk, None, stage_is_done=run.open_batches == 0, to_send=next_part(batch))
     if store_ids is not None:
         batch.require(store_ids)
+    if Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
+        return Execution(run.pk, None, stage_is_done=False)
     return batch
+
+
+def next_part(batch: Batch) -> tuple[int, ...]:
+    """The part to send when a part of a split batch, or the whole of it, is closed; at most one."""
+    if batch.part_of is None and batch.state != Batch.State.SPLIT:
+        return ()
+    return tuple(batch.open_parts().values_list("pk", flat=True)[:1])
 
 
 def account(batch: Batch, result: BatchResult) -> Execution:
@@ -107,4 +109,4 @@ def account(batch: Batch, result: BatchResult) -> Execution:
         **added(may_succeed_later=len(result.retry_ids), **counts),
     )
     is_last = run.values_list("open_batches", flat=True).get() == 0
-    return Execution(batch.run_id, result, stage_is_done=is_last)
+    return Execution(batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.db.models.signals import pre_delete
-from morango.models import Store
+from morango.models import DeletedModels, Store
 
 from morango_celery.errors import FatalError, RefusedMessageError, TimeIsUp
 from morango_celery.models import Batch, Run
@@ -20,7 +20,7 @@ from morango_celery.runs.execute import Execution, execute_batch
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
 from tests.integration.ledger import carry_out, dirty_ids, errors, new_run, together, unit
-from worker.school.models import Learner, Lesson, Unit
+from worker.school.models import Attempt, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
 
@@ -38,17 +38,18 @@ def attempt(batch: Batch | int) -> Execution:
     return attempt_batch(found.pk, found.store_ids)
 
 
-def work_off(run: Run, order: Callable[[Iterable[int]], Iterable[int]] = list) -> Run:
+def work_off(run: Run, *, last_first: bool = False) -> Run:
     """Be the worker for all messages until the run has ended.
 
-    :param order: of the messages that wait
+    :param last_first: whether the messages of a stage come in the opposite order
     """
     while True:
-        waiting = [batch.pk for batch in open_batches(run)]
-        while waiting:
-            execution = attempt(next(iter(order(waiting))))
-            waiting = [batch.pk for batch in open_batches(run)]
-            assert set(execution.to_send) <= set(waiting)
+        messages = [batch.pk for batch in open_batches(run)]
+        while messages:
+            execution = attempt(messages.pop(-1 if last_first else 0))
+            messages.extend(execution.to_send)
+            waiting = {batch.pk for batch in open_batches(run)}
+            assert set(execution.to_send) <= waiting
             assert execution.stage_is_done is not bool(waiting)
         progress = advance(run.pk)
         if progress.ended:
@@ -219,13 +220,9 @@ class TestTimeAndMemory:
         assert Batch.objects.filter(state=Batch.State.SPLIT).count() == 2
 
 
-def last_first(waiting: Iterable[int]) -> list[int]:
-    return sorted(waiting, reverse=True)
-
-
 class TestSplitting:
-    @pytest.mark.parametrize("order", [list, last_first])
-    def test_the_result_is_that_of_the_whole_batch(self, order: Callable[..., Any]) -> None:
+    @pytest.mark.parametrize("last_first", [False, True])
+    def test_the_result_is_that_of_the_whole_batch(self, last_first: bool) -> None:
         # Given a school, with a chain in its tree and records that fail, deserialized in one batch
         def fill() -> None:
             factories.fill_store(100)
@@ -249,7 +246,7 @@ class TestSplitting:
         assert not attempt(batch).stage_is_done
         parts = list(open_batches(batch.run))
         assert [part.size for part in parts] == [14] * 9 + [10]
-        run = work_off(batch.run, order)
+        run = work_off(batch.run, last_first=last_first)
 
         # Then the result is the same, and adds up
         assert factories.app_rows() == rows
@@ -260,21 +257,60 @@ class TestSplitting:
         assert run.open_batches == 0
 
     def test_what_its_message_does_when_it_comes_again(self) -> None:
-        # Given a worker that died after it had split a batch, when some parts were sent
+        # Given a worker that died after it had split a batch, before it sent the first part
         factories.fill_store(20)
         batch = used_up(one_batch())
         ids = batch.store_ids
-        sent, *unsent = attempt(batch).to_send
-        Batch.objects.filter(pk=sent).update(sent_at=batch.run.created_at)
+        attempt(batch)
+        first, second, *_ = open_batches(batch.run)
 
-        # When its message comes again, then the others are to be sent
+        # When its message comes again, then that part is to be sent
         again = attempt_batch(batch.pk, ids)
+        assert again == Execution(batch.run_id, None, stage_is_done=False, to_send=(first.pk,))
 
-        assert again == Execution(batch.run_id, None, stage_is_done=False, to_send=tuple(unsent))
-
-        # ... until they are done
+        # ... and so is the next, when the first part's comes again, until all are done
+        assert attempt(first).to_send == (second.pk,)
+        assert attempt_batch(first.pk, first.store_ids).to_send == (second.pk,)
         work_off(batch.run)
         assert attempt_batch(batch.pk, ids) == Execution(batch.run_id, None, stage_is_done=False)
+
+    def test_parts_are_executed_one_after_another(self) -> None:
+        # Given that all parts of a batch are sent at once, as recovery does
+        factories.fill_store(20)
+        batch = used_up(one_batch())
+        attempt(batch)
+        first, *others = open_batches(batch.run)
+
+        # When others come before it is their turn, or while a part of an earlier one is open
+        too_early = [attempt(part) for part in others]
+        Batch.objects.filter(pk=first.pk).update(attempts=1)
+        (lone,) = attempt(first).to_send
+        too_early += [attempt(part) for part in others]
+
+        # Then nothing comes of it, nor does it count as an attempt
+        nothing = Execution(batch.run_id, None, stage_is_done=False)
+        assert too_early == [nothing] * len(too_early)
+        assert list(Batch.objects.exclude(attempts=0).values_list("attempts", flat=True)) == [3, 1]
+        assert not Unit.objects.exists()
+        assert attempt(lone).result is not None
+
+    @pytest.mark.parametrize("last_first", [False, True])
+    def test_a_deletion_spreads_over_parts(self, last_first: bool) -> None:
+        # Given a learner with an attempt, then a newer version of all, whose unit is deleted
+        home = unit()
+        learner = factories.store_row("learner", unit=home)
+        factories.store_row("attempt", learner=learner)
+        carry_out()
+        Store.objects.update(dirty_bit=True)
+        Store.objects.filter(pk=home.pk).update(deleted=True)
+        batch = used_up(one_batch())
+        attempt(batch)
+
+        run = work_off(batch.run, last_first=last_first)
+
+        assert (run.deleted, run.spread, run.failed, run.pass_number) == (1, 2, 0, 1)
+        assert DeletedModels.objects.count() == 2
+        assert not Attempt.objects.exists()
 
     def test_a_part_has_one_attempt_and_a_record_that_stands_alone_all_of_them(self) -> None:
         factories.fill_store(20)
@@ -283,7 +319,7 @@ class TestSplitting:
         assert Batch.objects.get(pk=first).size == 2
         Batch.objects.filter(pk=first).update(attempts=1)
 
-        lone, _ = attempt(first).to_send
+        (lone,) = attempt(first).to_send
 
         Batch.objects.filter(pk=lone).update(attempts=2)
         assert attempt(lone).result is not None
@@ -381,6 +417,5 @@ class TestTheDatabase:
 
         run.refresh_from_db()
         assert run.open_batches == Batch.objects.filter(state=Batch.State.OPEN).count() == 40
-        sent = [part for execution in executions for part in execution.to_send]
-        assert len(sent) == len(set(sent)) == 40
+        assert len({part for execution in executions for part in execution.to_send}) == 4
         assert work_off(run).saved == 80
