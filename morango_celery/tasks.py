@@ -84,8 +84,10 @@ def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
 
     :param store_ids: 32-digit hex ids of Store rows, as the ledger's batch has them
     """
-    batch = Batch.objects.filter(pk=_id(batch_id, "batch_id")).only("run_id").first()
+    _id(batch_id, "batch_id")
     _require_ids(store_ids)
+    with _outages_are_retried():
+        batch = Batch.objects.filter(pk=batch_id).only("run_id").first()
     if batch is None:
         _deleted(f"Batch {batch_id} is")
         return {}
@@ -191,19 +193,28 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
 def _ledger(run_id: int) -> Iterator[None]:
     """Let transient errors be retried; any other one ends the run, with its reason in the ledger."""
     try:
-        yield
-    except (RefusedMessageError, Run.DoesNotExist):
+        with _outages_are_retried():
+            yield
+    except (RefusedMessageError, TransientError, Run.DoesNotExist):
         raise
     except (SoftTimeLimitExceeded, TimeIsUp) as error:
         raise TransientError("The task took longer than the worker's time limit allows.") from error
     except MemoryError as error:  # which Celery would end the whole worker for
         raise TransientError("The worker has not enough memory.") from error
     except Exception as error:
-        if isinstance(error, DatabaseError | InterfaceError) and is_transient(error):
-            raise TransientError(f"The database is not available: {error}") from error
         failed = handover.fail(run_id, error)
         if failed is not None:
             finish(failed)
+        raise
+
+
+@contextmanager
+def _outages_are_retried() -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseError, InterfaceError) as error:
+        if is_transient(error):
+            raise TransientError(f"The database is not available: {error}") from error
         raise
 
 
