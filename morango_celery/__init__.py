@@ -9,14 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from morango_celery.api import deserialize, deserialize_from_store, recover_runs
+    from morango_celery.api import cancel, deserialize, deserialize_from_store, recover_runs, retry
     from morango_celery.deserialize import DeserializeTask, StoreModelSource
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "cancel": "morango_celery.api",
     "deserialize_from_store": "morango_celery.api",
     "recover_runs": "morango_celery.api",
+    "retry": "morango_celery.api",
     "DeserializeTask": "morango_celery.deserialize",
     "StoreModelSource": "morango_celery.deserialize",
 }
@@ -24,9 +26,11 @@ _HOMES = {
 __all__ = [
     "DeserializeTask",
     "StoreModelSource",
+    "cancel",
     "deserialize",
     "deserialize_from_store",
     "recover_runs",
+    "retry",
 ]
 
 

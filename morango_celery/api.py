@@ -1,4 +1,4 @@
-"""The Python door: start a run, wait for it, or carry it out in this process."""
+"""The Python door: start a run, wait for it, carry it out in this process, cancel it, or do it again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from morango.models.certificates import Filter
 
 from morango_celery.conf import require_valid, settings
 from morango_celery.deserialize.filters import parse_filter
-from morango_celery.errors import RunFailedError, TransientError, UnknownProfileError, UsageError
+from morango_celery.errors import TransientError, UnknownProfileError, UsageError
 from morango_celery.models import Run
+from morango_celery.runs import control as runs
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.runs.recovery import recover
-from morango_celery.tasks import CeleryDispatch
+from morango_celery.tasks import CeleryDispatch, finish
 from morango_celery.upstream import profiles, uses_postgresql
 
 LONGEST_PAUSE_SECONDS = 1.0
@@ -27,6 +28,7 @@ def deserialize(
     sync_filter: Filter | str | Iterable[str] | None = None,
     *,
     skip_erroring: bool = False,
+    retry_errors: bool = False,
     wait: bool | float = False,
     in_process: bool | None = None,
     on_progress: Callable[[Run], None] | None = None,
@@ -35,35 +37,30 @@ def deserialize(
 
     :param sync_filter: partition prefixes; None for the whole profile
     :param skip_erroring: leave out records that are in error already
+    :param retry_errors: take only records that are in error now, in whatever run they failed
     :param wait: True until the run has ended, or so many seconds at most
     :param in_process: without Celery; None as the setting IN_PROCESS says
     :param on_progress: called with the run now and then, while it is waited for or carried out here
     :returns: the ledger's row; counts are final only if it has ended
-    :raises UsageError: an unknown profile, a filter or settings that can't be used, or waiting
+    :raises UsageError: an unknown profile, a filter, options or settings that can't be used, or waiting
         inside an open transaction, which workers can't see into; nothing was done
-    :raises RunFailedError: waited for, and could not be completed; records in error don't count
+    :raises RunFailedError: waited for, and not completed; records in error don't count
     :raises TransientError: `wait` seconds have passed; the run goes on
     When the broker can't be reached the run waits in the ledger for `recover_runs`.
     """
+    if skip_erroring and retry_errors:
+        raise UsageError("A run can't both leave out the records in error and take only them.")
     here = runs_in_process(in_process)
-    if wait is not False and not here and connection.in_atomic_block:
-        raise UsageError(
-            "A run can't be waited for inside an open transaction: workers only see it once that is "
-            "committed. Wait outside of it, or give in_process=True."
-        )
+    _require_visible(wait, here)
     run = _new_run(
         profile,
         parse_filter(sync_filter),
         skip_erroring=skip_erroring,
+        retry_errors=retry_errors,
         serialize_first=True,
         in_process=here,
     )
-    if here:
-        return run_in_process(run, on_progress)
-    transaction.on_commit(lambda: CeleryDispatch().start(run))
-    if wait is False:
-        return run
-    return wait_for(run, None if wait is True else wait, on_progress)
+    return _begin(run, wait, on_progress)
 
 
 def deserialize_from_store(profile: str, skip_erroring: bool = False, filter: Filter | None = None) -> Run:  # noqa: A002  (as Morango has it)
@@ -77,6 +74,37 @@ def deserialize_from_store(profile: str, skip_erroring: bool = False, filter: Fi
     return run_in_process(run)
 
 
+def cancel(run_id: int) -> Run:
+    """End a run. What it has not done stays dirty; its transfer session, if one waits, is errored.
+
+    Batches that are being executed at the moment are completed.
+
+    :returns: the ledger's row
+    :raises UsageError: the ledger doesn't have it, or it has ended otherwise
+    """
+    run = runs.cancel(run_id)
+    transaction.on_commit(lambda: finish(run))
+    return run
+
+
+def retry(
+    run_id: int, *, wait: bool | float = False, on_progress: Callable[[Run], None] | None = None
+) -> Run:
+    """Do again what a run that has ended was to do: a new run with its profile, filter and options.
+
+    A transfer session that waited for the first one is not told of this one.
+
+    :param wait: as for `deserialize`, which see for what else is raised
+    :returns: the new run's row, whose `retry_of` is the other
+    :raises UsageError: the ledger doesn't have it, or it hasn't ended
+    """
+    require_valid()
+    was_here = Run.objects.filter(pk=run_id, in_process=True).exists()
+    here = was_here or runs_in_process()
+    _require_visible(wait, here)
+    return _begin(runs.renew(run_id, in_process=here), wait, on_progress)
+
+
 def recover_runs(*, everything: bool = False) -> int:
     """Send again what no worker finished in time; see `morango_celery.runs.recovery.recover`."""
     return recover(CeleryDispatch(), everything=everything)
@@ -87,7 +115,7 @@ def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run]
 
     :param seconds: at most; None for as long as it takes
     :param on_progress: called with the run at each look
-    :raises RunFailedError: it could not be completed
+    :raises RunFailedError: it could not be completed, or was cancelled
     :raises TransientError: the time is up
     """
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -96,8 +124,7 @@ def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run]
         run.refresh_from_db()
         if on_progress is not None:
             on_progress(run)
-        if run.state == Run.State.FAILED:
-            raise RunFailedError(f"Run {run.pk} could not go on: {run.error}")
+        run.require_success()
         if run.is_finished:
             return run
         if deadline is not None and time.monotonic() > deadline:
@@ -115,6 +142,23 @@ def runs_in_process(in_process: bool | None = None) -> bool:
         if choice is not None:
             return choice
     return not uses_postgresql()
+
+
+def _require_visible(wait: bool | float, here: bool) -> None:
+    if wait is not False and not here and connection.in_atomic_block:
+        raise UsageError(
+            "A run can't be waited for inside an open transaction: workers only see it once that is "
+            "committed. Wait outside of it, or give in_process=True."
+        )
+
+
+def _begin(run: Run, wait: bool | float, on_progress: Callable[[Run], None] | None) -> Run:
+    if run.in_process:
+        return run_in_process(run, on_progress)
+    transaction.on_commit(lambda: CeleryDispatch().start(run))
+    if wait is False:
+        return run
+    return wait_for(run, None if wait is True else wait, on_progress)
 
 
 def _new_run(profile: str, sync_filter: Filter | None, **options: bool) -> Run:

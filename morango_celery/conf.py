@@ -33,7 +33,11 @@ class _Settings:
     """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
 
     RESEND_AFTER_SECONDS: int = 900
-    """Recovery sends a batch again when nothing was heard of it for this long."""
+    """Recovery sends a batch again when nothing was heard of it for this long. A run in process is given
+    up after four times as long."""
+
+    MAX_ATTEMPTS: int = 3
+    """How many workers a batch may cost before it is split, and a record before it is in error."""
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -70,6 +74,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
     "RESEND_AFTER_SECONDS": (_positive, "must be a whole number of seconds above 0"),
+    "MAX_ATTEMPTS": (
+        lambda value: _positive(value) and value <= 100,
+        "must be a whole number of attempts from 1 to 100",
+    ),
 }
 
 

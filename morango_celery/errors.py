@@ -4,6 +4,7 @@
 - `RecordError`: written to the record's Store row; never retried within a pass.
 - `TransientError`: nothing was written; the same call may succeed later, and is retried.
 - `FatalError`: the run stops, with the reason on its ledger row.
+- `TimeIsUp` stands beside the tree, where no model's ``except Exception`` reaches it.
 
 An exception's docstring is its default message.
 """
@@ -42,6 +43,10 @@ class UnknownModelError(RecordError):
     """No installed app registers a syncable model of this name in this profile."""
 
 
+class PoisonRecordError(RecordError):
+    """Deserializing the record ends the worker that tries to."""
+
+
 class TransientError(MorangoCeleryError):
     """The database or broker is not available at the moment; nothing was written."""
 
@@ -56,3 +61,7 @@ class RefusedMessageError(FatalError):
 
 class RunFailedError(FatalError):
     """The run ended without having deserialized everything."""
+
+
+class TimeIsUp(BaseException):
+    """The worker's time limit for a task was reached while a batch was being deserialized."""

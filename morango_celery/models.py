@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import models
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 from morango.models.certificates import Filter
 from morango.models.fields.uuids import UUIDField
 
-from morango_celery.errors import FatalError
+from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
 
 
 class Run(models.Model):
@@ -27,23 +27,30 @@ class Run(models.Model):
         """Every record was tried; some may be in error."""
         FAILED = "failed"
         """It could not go on; `error` says why."""
+        CANCELLED = "cancelled"
+        """Somebody ended it; what was not done is still dirty."""
 
     MOVES = {
-        State.PENDING: {State.RUNNING, State.FAILED},
-        State.RUNNING: {State.COMPLETED, State.FAILED},
+        State.PENDING: {State.RUNNING, State.FAILED, State.CANCELLED},
+        State.RUNNING: {State.COMPLETED, State.FAILED, State.CANCELLED},
         State.COMPLETED: set[State](),
         State.FAILED: set[State](),
+        State.CANCELLED: set[State](),
     }
 
     profile = models.CharField(max_length=40)
     filter = models.TextField(null=True, blank=True)  # noqa: DJ001  (the empty filter is one)
     """Partition prefixes, one a line; NULL for the whole profile."""
     skip_erroring = models.BooleanField(default=False)
+    retry_errors = models.BooleanField(default=False)
+    """Only the records that were in error when it started."""
     serialize_first = models.BooleanField(default=True)
     in_process = models.BooleanField(default=False)
     """Carried out by the process that wrote it: no message is ever sent for it."""
     transfer_session_id = UUIDField(null=True, blank=True, unique=True)
     """The transfer session whose deserializing stage this run is."""
+    retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="retries")
+    """The run that this one does again."""
     handed_over = models.BooleanField(default=False)
     """Whether the transfer session was told the outcome, or there is nobody to tell."""
     followed_up = models.BooleanField(default=False)
@@ -74,6 +81,8 @@ class Run(models.Model):
     finished_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     """When a message for the run was last sent; NULL when none was, or not to anybody."""
+    active_at = models.DateTimeField(auto_now=True)
+    """When a batch of it was last done, or a stage opened."""
 
     class Meta:
         indexes = [
@@ -101,6 +110,13 @@ class Run(models.Model):
     @property
     def is_finished(self) -> bool:
         return not self.MOVES[self.State(self.state)]
+
+    def require_success(self) -> None:
+        """:raises RunFailedError: it has ended without being completed"""
+        if self.state == self.State.CANCELLED:
+            raise RunFailedError(f"Run {self.pk} was cancelled.")
+        if self.state == self.State.FAILED:
+            raise RunFailedError(f"Run {self.pk} could not go on: {self.error}")
 
     def move_to(self, state: State, error: str = "") -> None:
         """Change the state of a row that is locked by this transaction, and save it.
@@ -133,6 +149,14 @@ class Batch(models.Model):
     class State(models.TextChoices):
         OPEN = "open"
         DONE = "done"
+        SPLIT = "split"
+        """Its records were handed out again, in smaller batches."""
+
+    MOVES = {
+        State.OPEN: {State.DONE, State.SPLIT},
+        State.DONE: set[State](),
+        State.SPLIT: set[State](),
+    }
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="batches")
     stage = models.IntegerField()
@@ -148,6 +172,18 @@ class Batch(models.Model):
     retry_ids = models.TextField(blank=True)
     """Ids, as a JSON list, of failed records that another pass may mend."""
     pass_number = models.IntegerField(default=1)
+    attempts = models.IntegerField(default=0)
+    """How many workers began to execute it and were not heard of again, or are at it."""
+    attempted_at = models.DateTimeField(null=True)
+    """When the last of them began."""
+    suspect = models.BooleanField(default=False)
+    """Whether one more attempt that fails is enough to split it."""
+    part_of = models.IntegerField(null=True)
+    """The number of the planned batch that was split and that it is a part of."""
+    place = models.IntegerField(default=0)
+    """How many records of the planned batch come before its own."""
+    trouble = models.TextField(blank=True)
+    """What ended the last attempt, if the worker lived to tell."""
 
     saved = models.IntegerField(default=0)
     deleted = models.IntegerField(default=0)
@@ -171,18 +207,50 @@ class Batch(models.Model):
         return f"batch {self.stage}/{self.number} of run {self.run_id}"
 
     @classmethod
-    def of(cls, run: Run, number: int, store_ids: Sequence[str]) -> Batch:
+    def of(cls, run: Run, number: int, store_ids: Sequence[str], **columns: Any) -> Batch:
         """An unsaved batch of the run's current stage and pass."""
-        payload = json.dumps(list(store_ids))
         return cls(
             run=run,
             stage=run.stage,
             number=number,
             pass_number=run.pass_number,
             size=len(store_ids),
-            payload=payload,
-            content_hash=hash_of(payload),
+            payload=json.dumps(list(store_ids)),
+            content_hash=hash_of_ids(store_ids),
+            **columns,
         )
+
+    @classmethod
+    def has_to_wait(cls) -> Exists:
+        """Whether an earlier part of the same planned batch is open.
+
+        Parts are executed one after another: the records of a batch may depend on their order.
+        """
+        same = {name: OuterRef(name) for name in ("run", "stage", "part_of")}
+        earlier = cls.objects.filter(**same, place__lt=OuterRef("place"), state=cls.State.OPEN)
+        return Exists(earlier)
+
+    def open_parts(self) -> models.QuerySet[Batch]:
+        """What is open of the planned batch that was split, if this is it or a part of it; in order."""
+        planned = self.number if self.part_of is None else self.part_of
+        parts = Batch.objects.filter(run=self.run_id, stage=self.stage, part_of=planned)
+        return parts.filter(state=self.State.OPEN).order_by("place")
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.MOVES[self.State(self.state)])
+
+    def close(self, state: State, **columns: Any) -> None:
+        """Change the state of a row that is locked by this transaction, for good.
+
+        :param columns: more to write
+        :raises FatalError: the ledger knows no such move
+        """
+        if state not in self.MOVES[self.State(self.state)]:
+            raise FatalError(f"The {self} is {self.state}; it can't become {state.value}.")
+        self.state = state
+        now = timezone.now()
+        Batch.objects.filter(pk=self.pk).update(state=state, finished_at=now, payload="", **columns)
 
     @property
     def store_ids(self) -> list[str]:
@@ -196,14 +264,18 @@ class Batch(models.Model):
         ids: list[str] = json.loads(self.retry_ids or "[]")
         return ids
 
-    def holds(self, store_ids: Sequence[Any]) -> bool:
-        """Whether these are the ids that were handed out."""
-        return self.content_hash == hash_of(json.dumps(list(store_ids)))
+    def require(self, store_ids: Sequence[Any]) -> None:
+        """:raises RefusedMessageError: these are not the ids that were handed out"""
+        if self.content_hash != hash_of_ids(store_ids):
+            raise RefusedMessageError(
+                f"The message's {len(store_ids)} ids are not those of {self}. It was not carried out; "
+                "recover_runs sends the batch again as the ledger has it."
+            )
 
 
-def hash_of(payload: str) -> str:
-    """The content hash of a payload, as 64 hex digits."""
-    return hashlib.sha256(payload.encode()).hexdigest()
+def hash_of_ids(store_ids: Sequence[Any]) -> str:
+    """What a batch knows its ids by, as 64 hex digits."""
+    return hashlib.sha256(json.dumps(list(store_ids)).encode()).hexdigest()
 
 
 def added(**counts: int) -> dict[str, Any]:

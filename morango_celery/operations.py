@@ -13,7 +13,6 @@ from morango.constants.capabilities import ASYNC_OPERATIONS
 
 from morango_celery.api import runs_in_process
 from morango_celery.conf import DETACH, require_valid, settings
-from morango_celery.errors import RunFailedError
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
@@ -57,8 +56,7 @@ class DeserializeOperation(LocalOperation):
             return self._carry_out(context)
         is_polled = context.is_server and ASYNC_OPERATIONS in context.capabilities
         run = self._run_of(context, told_by_worker=is_polled and settings.MODE != DETACH)
-        if run.state == Run.State.FAILED:
-            raise RunFailedError(f"Run {run.pk} could not go on: {run.error}")
+        run.require_success()
         if run.is_finished or settings.MODE == DETACH:
             return COMPLETED
         return STARTED if is_polled else PENDING

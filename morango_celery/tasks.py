@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, NoReturn
 
+from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_ready
@@ -15,10 +19,10 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
 from morango_celery.deserialize.sql import is_transient
-from morango_celery.errors import RefusedMessageError, TransientError
+from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import handover
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.producer import Progress, advance, open_batches, start
 from morango_celery.runs.recovery import recover
 
@@ -33,49 +37,90 @@ RETRIED: dict[str, Any] = {
 }
 """About five minutes; what is not done then is sent again by `recover_runs`."""
 
+DELIVERED_AGAIN: dict[str, Any] = {
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "acks_on_timeout": False,  # the hard limit
+}
+"""A message outlives the worker that it ends; a batch's attempts see to it that this has an end."""
+
 HAND_OVER_RETRIES = 60
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
+LARGEST_ID = 2**63 - 1
+
+
+def fits(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a message whose arguments the task doesn't have, and say which."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise RefusedMessageError(f"The message doesn't fit {function.__name__}: {error}.") from None
+        return function(*args, **kwargs)
+
+    return checked
 
 
 @shared_task(name="morango_celery.start_run", **RETRIED)
+@fits
 def start_run(run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on."""
-    with _ledger(_whole_number(run_id, "run_id")):
-        progress = start(run_id)
-        _follow_up(progress)
+    try:
+        with _ledger(_id(run_id, "run_id")):
+            progress = start(run_id)
+            _follow_up(progress)
+    except Run.DoesNotExist:
+        return _deleted(f"Run {run_id} is")
     return str(progress.run)
 
 
-@shared_task(name="morango_celery.deserialize_batch", **RETRIED)
+@shared_task(name="morango_celery.deserialize_batch", **RETRIED, **DELIVERED_AGAIN)
+@fits
 def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
     """Deserialize one batch; the last one of a stage opens the next.
 
     :param store_ids: 32-digit hex ids of Store rows, as the ledger's batch has them
     """
-    batch = Batch.objects.filter(pk=_whole_number(batch_id, "batch_id")).only("run_id").first()
+    _id(batch_id, "batch_id")
+    _require_ids(store_ids)
+    with _outages_are_retried():
+        batch = Batch.objects.filter(pk=batch_id).only("run_id").first()
     if batch is None:
-        logger.info("Batch %s is not in the ledger: its run was deleted.", batch_id)
+        _deleted(f"Batch {batch_id} is")
         return {}
-    if not isinstance(store_ids, list):
-        raise RefusedMessageError(f"store_ids is a list of ids, not {type(store_ids).__name__}.")
-    with _ledger(batch.run_id):
-        execution = execute_batch(batch_id, store_ids)
-        if execution.stage_is_done:
-            _follow_up(advance(batch.run_id))
+    try:
+        with _ledger(batch.run_id):
+            with _out_of_reach_of_models():
+                execution = attempt_batch(batch_id, store_ids)
+            if execution.to_send:
+                _send_batches(Batch.objects.filter(pk__in=execution.to_send).order_by("pk"))
+            if execution.stage_is_done:
+                _follow_up(advance(batch.run_id))
+    except Run.DoesNotExist:
+        _deleted(f"Run {batch.run_id} is")
+        return {}
     result = execution.result
     return {name: getattr(result, name) for name in Run.COUNTS} if result else {}
 
 
 @shared_task(name="morango_celery.hand_over_run", bind=True, max_retries=HAND_OVER_RETRIES)
+@fits
 def hand_over_run(self: Any, run_id: int) -> bool:
     """Tell the transfer session what came of its run, as soon as Morango is ready to hear it."""
-    run = Run.objects.get(pk=_whole_number(run_id, "run_id"))
+    run = Run.objects.filter(pk=_id(run_id, "run_id")).first()
+    if run is None:
+        _deleted(f"Run {run_id} is")
+        return False
     if not handover.hand_over(run):
         raise self.retry(countdown=min(0.25 * 2**self.request.retries, 10))
     return True
 
 
 @shared_task(name="morango_celery.recover_runs")
+@fits
 def recover_runs() -> int:
     """Send again what no worker finished in time. Worth scheduling every few minutes."""
     return recover(CeleryDispatch())
@@ -105,15 +150,20 @@ class CeleryDispatch:
 def _follow_up(progress: Progress) -> None:
     """What has to happen after the commit that opened a stage or ended the run."""
     if progress.opened:
-        dispatch = CeleryDispatch()
-        for batch in open_batches(progress.run):
-            if not dispatch.batch(batch):
-                break
+        _send_batches(open_batches(progress.run))
     elif progress.ended:
-        _finish(progress.run)
+        finish(progress.run)
 
 
-def _finish(run: Run) -> None:
+def _send_batches(batches: Iterable[Batch]) -> None:
+    dispatch = CeleryDispatch()
+    for batch in batches:
+        if not dispatch.batch(batch):
+            break
+
+
+def finish(run: Run) -> None:
+    """What is left to do when a run has ended; a worker goes on if Morango isn't ready to hear of it."""
     if not handover.finish(run):
         _send(hand_over_run, [run.pk], f"run {run.pk}", countdown=0.25)
 
@@ -143,21 +193,68 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
 def _ledger(run_id: int) -> Iterator[None]:
     """Let transient errors be retried; any other one ends the run, with its reason in the ledger."""
     try:
-        yield
-    except (RefusedMessageError, Run.DoesNotExist):
+        with _outages_are_retried():
+            yield
+    except (RefusedMessageError, TransientError, Run.DoesNotExist):
         raise
-    except SoftTimeLimitExceeded as error:
+    except (SoftTimeLimitExceeded, TimeIsUp) as error:
         raise TransientError("The task took longer than the worker's time limit allows.") from error
+    except MemoryError as error:  # which Celery would end the whole worker for
+        raise TransientError("The worker has not enough memory.") from error
     except Exception as error:
-        if isinstance(error, DatabaseError | InterfaceError) and is_transient(error):
-            raise TransientError(f"The database is not available: {error}") from error
         failed = handover.fail(run_id, error)
         if failed is not None:
-            _finish(failed)
+            finish(failed)
         raise
 
 
-def _whole_number(value: object, name: str) -> int:
+@contextmanager
+def _outages_are_retried() -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseError, InterfaceError) as error:
+        if is_transient(error):
+            raise TransientError(f"The database is not available: {error}") from error
+        raise
+
+
+@contextmanager
+def _out_of_reach_of_models() -> Iterator[None]:
+    """Let the soft time limit raise what no ``except Exception`` of a model's code takes for its own.
+
+    Only a process of the prefork pool has that limit, and there its signal's handler is billiard's.
+    """
+    if SIG_SOFT_TIMEOUT is None or signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
+        yield
+        return
+    signal.signal(SIG_SOFT_TIMEOUT, _raise_time_is_up)
+    try:
+        yield
+    finally:
+        signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+
+
+def _raise_time_is_up(*_: Any) -> NoReturn:
+    raise TimeIsUp
+
+
+def _deleted(what: str) -> str:
+    text = f"{what} not in the ledger: it was deleted."
+    logger.info(text)
+    return text
+
+
+def _id(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise RefusedMessageError(f"{name} is a whole number, not {value!r}.")
+    if abs(value) > LARGEST_ID:
+        raise RefusedMessageError(f"{name} is larger than any in the ledger.")
     return value
+
+
+def _require_ids(store_ids: object) -> None:
+    if not isinstance(store_ids, list):
+        raise RefusedMessageError(f"store_ids is a list of ids, not {type(store_ids).__name__}.")
+    for store_id in store_ids:
+        if not isinstance(store_id, str):
+            raise RefusedMessageError(f"store_ids is a list of texts; one is {type(store_id).__name__}.")

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 
-from django.db import DatabaseError, InterfaceError
-
+from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialize.order import parents_first
@@ -75,7 +74,7 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
             carrier.app_model.cached_clean_fields(cache.validated, sync_filter=cache.sync_filter)
         else:
             carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
-    except (DatabaseError, InterfaceError):
+    except sql.NO_RECORDS_FAULT:
         raise
     except Exception as error:
         carrier.fail(error, may_succeed_later=True)
@@ -88,7 +87,7 @@ def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         app_model._morango_source_id = store.source_id
         app_model._morango_partition = store.partition
         app_model._morango_dirty_bit = False
-    except (DatabaseError, InterfaceError):
+    except sql.NO_RECORDS_FAULT:
         raise
     except Exception as error:
         carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)

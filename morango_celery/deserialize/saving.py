@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connection, router, transaction
+from django.db import connection, router, transaction
 from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
@@ -46,7 +46,7 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
                     app_model.save(update_dirty_bit_to=False)
             else:
                 captured[app_model.pk] = database_values(app_model, traits_of(carrier.model).fields)
-        except (DatabaseError, InterfaceError):
+        except sql.NO_RECORDS_FAULT:
             raise
         except Exception:  # it is raised again, and recorded, when the record is written alone
             refused.append(carrier)

@@ -36,6 +36,11 @@ CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attn
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
+_OUT_OF_MEMORY = "53200"
+
+NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
+"""What may be raised while a model's code runs and says more about this machine than about the record."""
 
 _JSON_TYPES = {"json", "jsonb"}
 _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
@@ -248,6 +253,12 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
     if code is None:
         return uses_postgresql() or "locked" in str(error) or "busy" in str(error)
     return code.startswith(_TRANSIENT_CLASSES) or code == _LOCK_NOT_AVAILABLE
+
+
+def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
+    """Whether what a transient error is about may well be asked for by one record, and so come again:
+    a statement that was cancelled (by a timeout, most likely), or took too much of the server's memory."""
+    return getattr(error.__cause__, "pgcode", None) in (_QUERY_CANCELED, _OUT_OF_MEMORY)
 
 
 def commit_lazily() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import DatabaseError, IntegrityError, InterfaceError
+from django.db import IntegrityError
 from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference
 
+from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import StoreState
 from morango_celery.deserialize.groups import (
     Group,
@@ -67,7 +68,7 @@ class Validate(GroupTransform):
         assert carrier.app_model is not None
         try:
             carrier.app_model.cached_clean_fields(self.cache.validated, sync_filter=self.cache.sync_filter)
-        except (DatabaseError, InterfaceError):
+        except sql.NO_RECORDS_FAULT:
             raise
         except ObjectDoesNotExist as error:
             carrier.spread = self._deleted_reference(carrier)
@@ -114,7 +115,7 @@ class Validate(GroupTransform):
         assert carrier.app_model is not None
         try:
             by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)
-        except (DatabaseError, InterfaceError):
+        except sql.NO_RECORDS_FAULT:
             raise
         except Exception as error:
             carrier.fail(error, may_succeed_later=own_code)

@@ -164,7 +164,10 @@ def _failed(carrier: DeserializeTask) -> Exception:
 
 
 def is_outage(error: Exception) -> bool:
-    return isinstance(error, DatabaseError | InterfaceError) and sql.is_transient(error)
+    """Whether it is the database or this machine that can't, whatever the record."""
+    if isinstance(error, DatabaseError | InterfaceError):
+        return sql.is_transient(error)
+    return isinstance(error, MemoryError)
 
 
 def halves(items: list[Item]) -> tuple[list[Item], list[Item]]:

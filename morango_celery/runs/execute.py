@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
@@ -14,7 +13,6 @@ from django.utils import timezone
 from morango_celery.conf import settings
 from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
-from morango_celery.errors import RefusedMessageError
 from morango_celery.models import Batch, Run, added
 
 
@@ -25,9 +23,11 @@ class Execution:
     run_id: int | None
     """None when the batch is not in the ledger any more."""
     result: BatchResult | None
-    """None when there was nothing to do."""
+    """None when there was nothing to do, or it could not be done."""
     stage_is_done: bool
     """Whether the next stage may be opened."""
+    to_send: tuple[int, ...] = ()
+    """Batches that have to be sent: the next part of one that was split, or this one once more."""
 
 
 def execute_batch(batch_id: int, store_ids: Sequence[str] | None = None) -> Execution:
@@ -49,18 +49,10 @@ def execute_batch(batch_id: int, store_ids: Sequence[str] | None = None) -> Exec
 
 @transaction.atomic
 def _execute(batch_id: int, store_ids: Sequence[str] | None, *, strict: bool) -> Execution:
-    take_write_lock()
-    batch = Batch.objects.select_for_update(of=("self",)).select_related("run").filter(pk=batch_id).first()
-    if batch is None:
-        return Execution(None, None, stage_is_done=False)
+    batch = take(batch_id, store_ids)
+    if isinstance(batch, Execution):
+        return batch
     run = batch.run
-    if batch.state == Batch.State.DONE or run.is_finished:
-        return Execution(run.pk, None, stage_is_done=run.open_batches == 0 and not run.is_finished)
-    if store_ids is not None and not batch.holds(store_ids):
-        raise RefusedMessageError(
-            f"The message's {len(store_ids)} ids are not those of {batch}. It was not carried out; "
-            "recover_runs sends the batch again as the ledger has it."
-        )
     if not settings.SYNCHRONOUS_COMMIT:
         commit_lazily()
     result = deserialize_batch(
@@ -70,25 +62,51 @@ def _execute(batch_id: int, store_ids: Sequence[str] | None, *, strict: bool) ->
         skip_erroring=run.skip_erroring,
         strict=strict,
     )
-    return Execution(run.pk, result, stage_is_done=_account(batch, result))
+    return account(batch, result)
 
 
-def _account(batch: Batch, result: BatchResult) -> bool:
-    """Close the batch and count it; True for the one that completes its stage, and only for that.
+def take(batch_id: int, store_ids: Sequence[str] | None) -> Batch | Execution:
+    """The open batch, locked until the end of the transaction; or, if there is nothing to do, that.
+
+    :raises RefusedMessageError: the ids are not this batch's
+    """
+    take_write_lock()
+    batch = Batch.objects.select_for_update(of=("self",)).select_related("run").filter(pk=batch_id).first()
+    if batch is None:
+        return Execution(None, None, stage_is_done=False)
+    run = batch.run
+    if run.is_finished:
+        return Execution(run.pk, None, stage_is_done=False)
+    if not batch.is_open:
+        # Who closed it may have died before that was followed by anything
+        return Execution(run.pk, None, stage_is_done=run.open_batches == 0, to_send=next_part(batch))
+    if store_ids is not None:
+        batch.require(store_ids)
+    if Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
+        return Execution(run.pk, None, stage_is_done=False)
+    return batch
+
+
+def next_part(batch: Batch) -> tuple[int, ...]:
+    """The part to send when a part of a split batch, or the whole of it, is closed; at most one."""
+    if batch.part_of is None and batch.state != Batch.State.SPLIT:
+        return ()
+    return tuple(batch.open_parts().values_list("pk", flat=True)[:1])
+
+
+def account(batch: Batch, result: BatchResult) -> Execution:
+    """Close the batch and count it; the stage is done for the one that completes it, and only for that.
 
     The run's row is locked from here to the commit, so no two batches both see the last one open.
     """
     counts = {name: getattr(result, name) for name in Run.COUNTS}
-    closed: dict[str, Any] = {
-        "state": Batch.State.DONE,
-        "finished_at": timezone.now(),
-        "payload": "",
-        "retry_ids": json.dumps(result.retry_ids) if result.retry_ids else "",
-    }
-    Batch.objects.filter(pk=batch.pk).update(**closed, **counts)
+    retry_ids = json.dumps(result.retry_ids) if result.retry_ids else ""
+    batch.close(Batch.State.DONE, retry_ids=retry_ids, **counts)
     run = Run.objects.filter(pk=batch.run_id)
     run.update(
         open_batches=F("open_batches") - 1,
+        active_at=timezone.now(),
         **added(may_succeed_later=len(result.retry_ids), **counts),
     )
-    return run.values_list("open_batches", flat=True).get() == 0
+    is_last = run.values_list("open_batches", flat=True).get() == 0
+    return Execution(batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import handover
 from morango_celery.runs.execute import execute_batch
@@ -19,6 +20,7 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     run that serializes first is refused by Morango on PostgreSQL.
 
     :raises Exception: what stopped the run, when it could not be completed; it is recorded
+    :raises RunFailedError: somebody else has ended the run; no batch was begun after that
     """
     try:
         progress = start(run.pk)
@@ -29,6 +31,10 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
                 if on_progress is not None:
                     on_progress(Run.objects.get(pk=run.pk))
             progress = advance(run.pk)
+        if progress.run.state != Run.State.COMPLETED:
+            raise RunFailedError(
+                f"Run {run.pk} was ended from elsewhere while it was carried out here: {progress.run.error}"
+            )
     except Exception as error:
         failed = handover.fail(run.pk, error)
         if failed is not None:

@@ -45,16 +45,29 @@ def steps(profile: str) -> list[Step]:
     return [*found, Step((), unregistered=True)]
 
 
+MARKED = ""
+"""The error text of a record that waits for a run which only retries errors.
+
+To Morango this is no error, as NULL is none; so a record whose mark is left over, from a run that
+was cancelled, is taken by any later run.
+"""
+
+
 class WaitingSource(StoreModelSource):
     """The records of one step that a run has not tried yet.
 
     Errors of earlier runs were cleared when the run began, or are to be skipped: so a record in
-    error isn't waiting, whenever it was that it failed.
+    error isn't waiting, whenever it was that it failed. A run that only retries errors has marked them.
     """
 
     def __init__(self, run: Run, step: Step) -> None:
         super().__init__(run.profile, run.sync_filter, models=step.models)
         self.step = step
+        self.only_marked = run.retry_errors
+
+    def records(self) -> QuerySet[Any]:
+        records = super().records()
+        return records.filter(deserialization_error=MARKED) if self.only_marked else records
 
     def querysets(self) -> Iterator[QuerySet[Any]]:
         if not self.step.unregistered:

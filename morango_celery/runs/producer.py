@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import Store
 
@@ -16,7 +16,7 @@ from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
-from morango_celery.runs.plan import WaitingSource, steps
+from morango_celery.runs.plan import MARKED, WaitingSource, steps
 from morango_celery.stream import Buffer, Items
 from morango_celery.upstream import serialize_into_store
 
@@ -76,13 +76,19 @@ def advance(run_id: int) -> Progress:
 
 
 def _forget_errors(run: Run) -> None:
-    """From here on a dirty record in error is one that failed in this run."""
+    """From here on a dirty record in error is one that failed in this run.
+
+    Where only errors are retried, the records that had one are told from the others by a mark.
+    """
     everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
     in_error = ~Q(deserialization_error=None)
     for condition in everything.prefix_conditions():
-        everything.records().filter(condition, in_error).update(
-            deserialization_error=None, deserialization_exception=None
-        )
+        _make_wait(run, everything.records().filter(condition, in_error))
+
+
+def _make_wait(run: Run, records: QuerySet[Any]) -> None:
+    mark = MARKED if run.retry_errors else None
+    records.update(deserialization_error=mark, deserialization_exception=None)
 
 
 def _open_next_stage(run: Run) -> bool:
@@ -155,17 +161,17 @@ def _begin_next_pass(run: Run) -> bool:
         return False
     batches = Batch.objects.filter(run=run, pass_number=run.pass_number).exclude(retry_ids="")
     for batch in batches.only("retry_ids").iterator():
-        Store.objects.filter(id__in=batch.ids_to_retry, dirty_bit=True).update(
-            deserialization_error=None, deserialization_exception=None
-        )
+        _make_wait(run, Store.objects.filter(id__in=batch.ids_to_retry, dirty_bit=True))
     run.pass_number += 1
     run.previous_may_succeed_later = failures
     run.may_succeed_later = 0
     run.step = 0
-    # Both kinds are dirty without an error now, so they are handed out and counted again.
-    run.records -= failures + run.yielded
+    run.records -= failures
     run.failed -= failures
-    run.yielded = 0
+    if not run.retry_errors:
+        # Dirty without an error, as the failures are now: they are handed out and counted again too.
+        run.records -= run.yielded
+        run.yielded = 0
     return True
 
 

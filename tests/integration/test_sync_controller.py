@@ -149,18 +149,21 @@ def test_a_loop_in_this_process_asks_until_the_run_has_ended(
 
 
 @pytest.mark.needs_postgresql
-def test_a_loop_in_this_process_learns_that_the_run_failed(
-    records: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("state", "reason"), [(Run.State.FAILED, "no plan today"), (Run.State.CANCELLED, "was cancelled")]
+)
+def test_a_loop_in_this_process_learns_that_the_run_was_not_completed(
+    records: int, monkeypatch: pytest.MonkeyPatch, state: Run.State, reason: str
 ) -> None:
     transfer_session = dequeued_session(records, push=False)
     controller = controller_of(transfer_session, is_server=False)
     monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: True)
     assert controller.proceed_to(transfer_stages.DESERIALIZING) == transfer_statuses.PENDING
 
-    Run.objects.update(state=Run.State.FAILED, error="no plan today")
+    Run.objects.update(state=state, error="no plan today")
 
     assert controller.proceed_to(transfer_stages.DESERIALIZING) == transfer_statuses.ERRORED
-    assert "no plan today" in str(controller.context.error)
+    assert reason in str(controller.context.error)
     assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.ERRORED)
 
 

@@ -148,14 +148,18 @@ MALFORMED: list[tuple[str, list[Any], str]] = [
     ("start_run", [True], "run_id is a whole number, not True."),
     ("start_run", [[1]], "run_id is a whole number, not [1]."),
     ("start_run", [{"pk": 1}], "run_id is a whole number, not {'pk': 1}."),
-    ("start_run", [-1], "Run matching query does not exist"),
-    ("start_run", [], "missing 1 required positional argument: 'run_id'"),
+    ("start_run", [-1], "Run -1 is not in the ledger"),
+    ("start_run", [10**30], "run_id is larger than any in the ledger."),
+    ("start_run", [], "The message doesn't fit start_run: missing a required argument: 'run_id'."),
+    ("start_run", [1, 2], "The message doesn't fit start_run: too many positional arguments."),
     ("deserialize_batch", ["1", []], "batch_id is a whole number, not '1'."),
     ("deserialize_batch", [1.5, []], "batch_id is a whole number, not 1.5."),
     ("deserialize_batch", [None, None], "batch_id is a whole number, not None."),
     ("deserialize_batch", [0, []], "Batch 0 is not in the ledger"),
-    ("deserialize_batch", [1], "missing 1 required positional argument: 'store_ids'"),
+    ("deserialize_batch", [1], "doesn't fit deserialize_batch: missing a required argument: 'store_ids'."),
     ("hand_over_run", ["one"], "run_id is a whole number, not 'one'."),
+    ("hand_over_run", [10**18], f"Run {10**18} is not in the ledger"),
+    ("recover_runs", ["everything"], "doesn't fit recover_runs: too many positional arguments."),
     ("no_such_task", [1], "morango_celery.no_such_task"),
 ]
 """Task, arguments, and what the worker logs."""
@@ -173,6 +177,7 @@ def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: St
     for store_ids in FOR_A_BATCH:
         app.send_task("morango_celery.deserialize_batch", [batch.pk, store_ids])
     app.send_task("morango_celery.deserialize_batch", [batch.pk, batch.store_ids], {"more": 1})
+    app.send_task("morango_celery.start_run", [], {"run_id": run.pk, "urgent": True})
 
     # When a worker gets them all, and then a good one
     worker = celery_worker_process(concurrency=1)
@@ -184,8 +189,14 @@ def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: St
     log = worker.log()
     assert [text for _, _, text in MALFORMED if text not in log] == []
     for store_ids in FOR_A_BATCH:
-        problem = f"{len(store_ids)} ids are not" if isinstance(store_ids, list) else type(store_ids).__name__
-        assert problem in log
+        if not isinstance(store_ids, list):
+            assert f"store_ids is a list of ids, not {type(store_ids).__name__}." in log
+        elif store_ids and not isinstance(store_ids[0], str):
+            assert f"store_ids is a list of texts; one is {type(store_ids[0]).__name__}." in log
+        else:
+            assert f"{len(store_ids)} ids are not those of {batch}" in log
+    for field in ("more", "urgent"):
+        assert f"got an unexpected keyword argument '{field}'" in log
     assert (run.state, run.error, run.records, run.saved) == (Run.State.COMPLETED, "", 20, 20)
     assert Run.objects.count() == Batch.objects.count() == 1
 

@@ -25,6 +25,7 @@ DEFAULTS = {
     "SAVE_EACH": (),
     "SYNCHRONOUS_COMMIT": True,
     "RESEND_AFTER_SECONDS": 900,
+    "MAX_ATTEMPTS": 3,
 }
 
 
@@ -66,6 +67,8 @@ def test_a_name_that_is_no_setting_has_no_value() -> None:
         ("SAVE_EACH", ("school.Learner", "school.Unit")),
         ("SYNCHRONOUS_COMMIT", False),
         ("RESEND_AFTER_SECONDS", 1),
+        ("MAX_ATTEMPTS", 1),
+        ("MAX_ATTEMPTS", 100),
     ],
 )
 def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> None:
@@ -81,6 +84,7 @@ IN_PROCESS = "MORANGO_CELERY['IN_PROCESS'] must be True, False or None, not "
 LABELS = "MORANGO_CELERY['SAVE_EACH'] must be a list of model labels such as \"school.Learner\", not "
 COMMIT = "MORANGO_CELERY['SYNCHRONOUS_COMMIT'] must be True or False, not "
 SECONDS = "MORANGO_CELERY['RESEND_AFTER_SECONDS'] must be a whole number of seconds above 0, not "
+ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts from 1 to 100, not "
 
 
 @pytest.mark.parametrize(
@@ -108,6 +112,9 @@ SECONDS = "MORANGO_CELERY['RESEND_AFTER_SECONDS'] must be a whole number of seco
         ({"SYNCHRONOUS_COMMIT": 1}, COMMIT + "1."),
         ({"RESEND_AFTER_SECONDS": 0}, SECONDS + "0."),
         ({"RESEND_AFTER_SECONDS": "900"}, SECONDS + "'900'."),
+        ({"MAX_ATTEMPTS": 0}, ATTEMPTS + "0."),
+        ({"MAX_ATTEMPTS": 101}, ATTEMPTS + "101."),
+        ({"MAX_ATTEMPTS": True}, ATTEMPTS + "True."),
         (
             {"BATCH_SIZE_RECORD": 10},
             "MORANGO_CELERY has an unknown key 'BATCH_SIZE_RECORD'. Did you mean 'BATCH_SIZE_RECORDS'?",
@@ -116,7 +123,7 @@ SECONDS = "MORANGO_CELERY['RESEND_AFTER_SECONDS'] must be a whole number of seco
             {"mode": "await"},
             "MORANGO_CELERY has an unknown key 'mode'. "
             "Known keys: MODE, BATCH_SIZE_RECORDS, IN_PROCESS, SAVE_EACH, SYNCHRONOUS_COMMIT, "
-            "RESEND_AFTER_SECONDS.",
+            "RESEND_AFTER_SECONDS, MAX_ATTEMPTS.",
         ),
         ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),
         (["MODE"], "MORANGO_CELERY must be a dict of settings, not list."),

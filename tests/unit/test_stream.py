@@ -253,9 +253,11 @@ def test_the_examples_in_the_documentation_hold() -> None:
 PUBLIC_NAMES = [
     "DeserializeTask",
     "StoreModelSource",
+    "cancel",
     "deserialize",
     "deserialize_from_store",
     "recover_runs",
+    "retry",
 ]
 
 BEFORE_SETUP = """

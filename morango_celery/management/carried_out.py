@@ -1,0 +1,77 @@
+"""A command that starts a run: progress while it lasts, and a summary of what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
+from tqdm import tqdm
+
+from morango_celery.errors import MorangoCeleryError
+from morango_celery.models import Run
+from morango_celery.runs.report import failures
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """:raises CommandError: in place of what an operator can do something about"""
+    try:
+        yield
+    except MorangoCeleryError as error:
+        raise CommandError(str(error)) from error
+    except (OperationalError, ProgrammingError, InterfaceError) as error:
+        raise CommandError(f"{str(error).strip()}\n{_remedy(error)}") from error
+
+
+class RunCommand(BaseCommand):
+    """Exits with 1 when records failed."""
+
+    def carry_out(self, start: Callable[[Callable[[Run], None]], Run]) -> None:
+        """Show the run that `start`, given what to call with its progress, returns."""
+        with errors_in_one_line(), tqdm(unit=" records", disable=not sys.stderr.isatty()) as bar:
+            run = start(lambda run: _show(bar, run))
+        if run.is_finished:
+            self._summarize(run)
+        else:
+            self.stdout.write(
+                f"Run {run.pk} is in the ledger; workers take it from here."
+                if run.sent_at
+                else f"Run {run.pk} is in the ledger, but the broker can't be reached. Once it is back, "
+                "`manage.py recover_runs` sends it."
+            )
+
+    def _summarize(self, run: Run) -> None:
+        assert run.finished_at is not None
+        seconds = max((run.finished_at - run.created_at).total_seconds(), 0.001)
+        self.stdout.write(
+            f"Run {run.pk}: {run.records} records in {seconds:.1f} s ({run.records / seconds:.0f} a second): "
+            f"{run.saved} saved, {run.deleted} deleted, {run.spread} deleted with what they refer to, "
+            f"{run.yielded} gave way to local edits, {run.failed} failed."
+        )
+        if not run.failed:
+            return
+        for group in failures(run):
+            self.stdout.write(f"  {group.count} x {group.model_name}: {group.exception}")
+            self.stdout.write(f"      e.g. {group.example_id}: {group.example_error}")
+        sys.exit(1)
+
+
+def _remedy(error: DatabaseError | InterfaceError) -> str:
+    if isinstance(error, ProgrammingError) or "no such table" in str(error):
+        return "The database lacks tables or columns of this version: run `manage.py migrate`."
+    return (
+        "The database is not available. Nothing is half done. "
+        "See that it runs and that DATABASES in the settings points at it, then try again."
+    )
+
+
+def _show(bar: tqdm[Any], run: Run) -> None:
+    """The total grows as stages are opened; what it is at the end isn't known before."""
+    bar.total = run.records
+    bar.n = run.done
+    bar.set_postfix(stage=run.stage, failed=run.failed, refresh=False)
+    bar.refresh()

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from morango_celery import cancel
+from morango_celery.management.carried_out import errors_in_one_line
+
+
+class Command(BaseCommand):
+    help = "End a run. What it has not done stays dirty, for the next one or for retry_run."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("run", type=int, help="the run's number")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with errors_in_one_line():
+            run = cancel(options["run"])
+        self.stdout.write(
+            f"Run {run.pk} is cancelled; {run.done} of {run.records} records that were handed out are done."
+        )

@@ -1,0 +1,58 @@
+"""What an operator may do to a run: cancel it, or have it done again."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.errors import UsageError
+from morango_celery.models import Run
+from morango_celery.runs.producer import create_run
+
+
+def cancel(run_id: int) -> Run:
+    """End a run; `finish` it afterwards.
+
+    Batches that are being executed at the moment are completed, and counted. Messages that come
+    later do nothing, and what they would have deserialized stays dirty for the next run.
+
+    :raises UsageError: the ledger doesn't have it, or it has ended otherwise
+    Twice, and at the same time: safe.
+    """
+    with transaction.atomic():
+        take_write_lock()
+        run = Run.objects.select_for_update().filter(pk=run_id).first()
+        if run is None:
+            raise _unknown(run_id)
+        if run.state == Run.State.CANCELLED:
+            return run
+        if run.is_finished:
+            raise UsageError(f"Run {run_id} is {run.state} already; there is nothing to cancel.")
+        run.move_to(Run.State.CANCELLED, error="It was cancelled.")
+    return run
+
+
+def renew(run_id: int, *, in_process: bool) -> Run:
+    """Write a pending run that does again what one that has ended was to do.
+
+    :raises UsageError: the ledger doesn't have it, or it hasn't ended
+    """
+    run = Run.objects.filter(pk=run_id).first()
+    if run is None:
+        raise _unknown(run_id)
+    if not run.is_finished:
+        raise UsageError(f"Run {run_id} is {run.state}. Wait until it has ended, or cancel it first.")
+    return create_run(
+        run.profile,
+        run.sync_filter,
+        skip_erroring=run.skip_erroring,
+        retry_errors=run.retry_errors,
+        serialize_first=run.serialize_first,
+        in_process=in_process,
+        handed_over=True,
+        retry_of=run,
+    )
+
+
+def _unknown(run_id: int) -> UsageError:
+    return UsageError(f"The ledger has no run {run_id}.")

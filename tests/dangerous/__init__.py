@@ -1,0 +1,1 @@
+"""An app for workers under test: the sample school's learners do as their user names say."""

@@ -1,0 +1,53 @@
+"""Turns up in a worker's INSTALLED_APPS, where a test wants records that are a danger to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.apps import AppConfig
+
+
+class DangerousConfig(AppConfig):
+    name = "tests.dangerous"
+
+    def ready(self) -> None:
+        from worker.school.models import Learner
+
+        harmless = Learner.save
+
+        def save(learner: Learner, *args: Any, **kwargs: Any) -> None:
+            WAYS.get(learner.username, lambda: None)()
+            harmless(learner, *args, **kwargs)
+
+        Learner.save = save  # type: ignore[assignment,method-assign]
+
+
+def sleep() -> None:
+    """As careless code does, take every exception for its own."""
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(0.05)
+
+
+def sleep_and_swallow() -> None:
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.05)
+
+
+def eat() -> None:
+    bytearray(1 << 60)
+
+
+WAYS: dict[str, Callable[[], object]] = {
+    "exits": lambda: os._exit(1),
+    "is killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "sleeps": sleep,
+    "sleeps and swallows": sleep_and_swallow,
+    "eats": eat,
+}

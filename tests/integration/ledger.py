@@ -1,0 +1,155 @@
+"""Runs carried out step by step, as workers do it, and what the database says then."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import connection
+from django.utils import timezone
+from morango.constants import transfer_stages
+from morango.models import Store, SyncSession, TransferSession
+
+from morango_celery.models import Batch, Run
+from morango_celery.runs import handover
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.producer import advance, create_run, open_batches, start
+from tests import factories
+from worker.school.models import PROFILE, Learner, Unit
+
+MISSING = "ab" * 16
+Stages = list[list[list[str]]]
+"""The ids handed out: by stage, then by batch."""
+
+
+def new_run(**options: Any) -> Run:
+    return create_run(PROFILE, None, **{"serialize_first": False, "handed_over": True, **options})
+
+
+def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
+    """Carry a run out as workers do, message by message, and say what was handed out."""
+    progress = start((run or new_run()).pk)
+    stages: Stages = []
+    while not progress.ended:
+        batches = list(open_batches(progress.run))
+        stages.append([batch.store_ids for batch in batches])
+        done = [execute_batch(batch.pk, batch.store_ids).stage_is_done for batch in batches]
+        assert done == [False] * (len(done) - 1) + [True]  # the last one opens the next stage
+        progress = advance(progress.run.pk)
+        assert progress.opened is not progress.ended
+    handover.finish(progress.run)
+    return progress.run, stages
+
+
+def everything() -> tuple[Any, ...]:
+    """All that deserializing may change."""
+    ledger = ("pk", "state", "error", "step", "stage", "pass_number", "open_batches", *Run.COUNTS)
+    return (
+        factories.app_rows(),
+        list(Store.objects.order_by("id").values()),
+        list(Run.objects.values_list(*ledger)),
+        list(Batch.objects.order_by("pk").values_list("pk", "state", "payload", *Run.COUNTS)),
+    )
+
+
+def errors() -> dict[str, str | None]:
+    failed = Store.objects.exclude(deserialization_exception=None)
+    return dict(failed.values_list("id", "deserialization_exception"))
+
+
+def dirty_ids() -> set[str]:
+    return set(Store.objects.filter(dirty_bit=True).values_list("id", flat=True))
+
+
+def together(calls: list[Callable[[], Any]]) -> list[Any]:
+    """What the calls return, made at the same time by threads with a connection each."""
+    barrier = threading.Barrier(len(calls))
+
+    def one(call: Callable[[], Any]) -> Any:
+        try:
+            barrier.wait(20)
+            return call()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(one, calls))
+
+
+def learners_in_order(number: int, **columns: Any) -> list[tuple[Store, Learner]]:
+    """So many learners with Store and app rows, in the order in which they are handed out."""
+    unit = factories.store_row("unit", dirty=False)
+    Unit.deserialize(json.loads(unit.serialized)).save(update_dirty_bit_to=False)
+    rows = sorted(
+        (factories.build_store_row("learner", unit=unit, username=f"old-{n}") for n in range(number)),
+        key=lambda row: str(row.partition),
+    )
+    pairs = []
+    for n, row in enumerate(rows):
+        data = {**json.loads(row.serialized), "username": f"name-{n}"}
+        learner = Learner.deserialize(data)
+        learner.save(update_dirty_bit_to=False)
+        row.serialized = json.dumps(data)
+        row.save(force_insert=True)
+        pairs.append((row, learner))
+    return pairs
+
+
+def rename(row: Store, username: str) -> None:
+    row.serialized = json.dumps({**json.loads(row.serialized), "username": username})
+    row.save()
+
+
+def unit(parent: Store | None = None, **options: Any) -> Store:
+    return factories.store_row("unit", **({"parent": parent} if parent is not None else {}), **options)
+
+
+def edited_unit(row: Store, name: str, **values: Any) -> None:
+    """The row's app row with a local edit."""
+    data = {**json.loads(row.serialized), "name": name, **values}
+    local = Unit.deserialize(data)
+    local._morango_source_id, local._morango_partition = row.source_id, row.partition
+    local.save(update_dirty_bit_to=True)
+
+
+class Recorded:
+    """A dispatcher that sends nothing."""
+
+    def __init__(self, *, broker_is_there: bool = True) -> None:
+        self.broker_is_there = broker_is_there
+        self.sent: Counter[str] = Counter()
+
+    def start(self, run: Run) -> bool:
+        self.sent[f"run {run.pk}"] += 1
+        return self.broker_is_there
+
+    def batch(self, batch: Batch) -> bool:
+        self.sent[f"batch {batch.pk}"] += 1
+        return self.broker_is_there
+
+
+def ago(seconds: float) -> datetime.datetime:
+    return timezone.now() - datetime.timedelta(seconds=seconds)
+
+
+def waiting_session(status: str) -> TransferSession:
+    now = timezone.now()
+    sync_session = SyncSession.objects.create(
+        id=uuid.uuid4().hex, profile=PROFILE, start_timestamp=now, last_activity_timestamp=now
+    )
+    return TransferSession.objects.create(
+        id=uuid.uuid4().hex,
+        sync_session=sync_session,
+        push=True,
+        filter=factories.SCHOOL_ID,
+        start_timestamp=now,
+        last_activity_timestamp=now,
+        transfer_stage=transfer_stages.DESERIALIZING,
+        transfer_stage_status=status,
+    )

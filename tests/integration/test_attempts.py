@@ -1,0 +1,421 @@
+"""Attempts: what counts as one, what is split, and what is given up. Without worker processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, transaction
+from django.db.models.signals import pre_delete
+from morango.models import DeletedModels, Store
+
+from morango_celery.errors import FatalError, RefusedMessageError, TimeIsUp
+from morango_celery.models import Batch, Run
+from morango_celery.runs import attempts, handover
+from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.runs.producer import advance, open_batches, start
+from tests import factories
+from tests.integration.ledger import carry_out, dirty_ids, errors, new_run, together, unit
+from worker.school.models import Attempt, Learner, Lesson, Unit
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
+
+POISON = "morango_celery.errors.PoisonRecordError"
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "TWIN_SECONDS", 0.0)
+
+
+def attempt(batch: Batch | int) -> Execution:
+    """Execute a batch as a worker that gets a message for it."""
+    found = Batch.objects.get(pk=batch if isinstance(batch, int) else batch.pk)
+    return attempt_batch(found.pk, found.store_ids)
+
+
+def work_off(run: Run, *, last_first: bool = False) -> Run:
+    """Be the worker for all messages until the run has ended.
+
+    :param last_first: whether the messages of a stage come in the opposite order
+    """
+    while True:
+        messages = [batch.pk for batch in open_batches(run)]
+        while messages:
+            execution = attempt(messages.pop(-1 if last_first else 0))
+            messages.extend(execution.to_send)
+            waiting = {batch.pk for batch in open_batches(run)}
+            assert set(execution.to_send) <= waiting
+            assert execution.stage_is_done is not bool(waiting)
+        progress = advance(run.pk)
+        if progress.ended:
+            handover.finish(progress.run)
+            return progress.run
+
+
+def used_up(batch: Batch) -> Batch:
+    """The batch after workers have died of it."""
+    Batch.objects.filter(pk=batch.pk).update(attempts=3)
+    return batch
+
+
+def one_batch(**options: Any) -> Batch:
+    (batch,) = open_batches(start(new_run(**options).pk).run)
+    return batch
+
+
+def failing(error: type[BaseException]) -> Callable[..., None]:
+    def code(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    return code
+
+
+class TestCounting:
+    def test_an_attempt_that_succeeds_is_the_only_one(self) -> None:
+        factories.fill_store(20)
+        batch = one_batch()
+
+        execution = attempt(batch)
+
+        assert execution.stage_is_done
+        batch.refresh_from_db()
+        assert (batch.state, batch.attempts, batch.saved) == (Batch.State.DONE, 1, 20)
+
+    def test_a_message_that_is_refused_is_no_attempt(self) -> None:
+        factories.fill_store(20)
+        batch = one_batch()
+        for times_before in (0, 3):
+            Batch.objects.update(attempts=times_before)
+
+            with pytest.raises(RefusedMessageError):
+                attempt_batch(batch.pk, batch.store_ids[1:])
+
+            batch.refresh_from_db()
+            assert (batch.state, batch.attempts) == (Batch.State.OPEN, times_before)
+
+    @pytest.mark.parametrize("state", [Run.State.CANCELLED, Run.State.FAILED])
+    def test_a_batch_of_a_run_that_has_ended_is_not_split(self, state: Run.State) -> None:
+        factories.fill_store(20)
+        batch = used_up(one_batch())
+        batch.run.move_to(state)
+
+        assert attempt(batch) == Execution(batch.run_id, None, stage_is_done=False)
+        assert Batch.objects.count() == 1
+
+    @pytest.mark.parametrize("state", [Batch.State.DONE, Batch.State.SPLIT])
+    def test_a_batch_is_closed_once(self, state: Batch.State) -> None:
+        factories.fill_store(20)
+        batch = one_batch()
+        batch.close(state)
+        batch.refresh_from_db()
+
+        for other in (Batch.State.DONE, Batch.State.SPLIT):
+            with pytest.raises(FatalError, match=f"is {state.value}; it can't become {other.value}"):
+                batch.close(other)
+
+
+def in_parsing(monkeypatch: pytest.MonkeyPatch, code: Callable[..., None]) -> None:
+    monkeypatch.setattr(Learner, "deserialize", code)
+
+
+def in_validation(monkeypatch: pytest.MonkeyPatch, code: Callable[..., None]) -> None:
+    monkeypatch.setattr(Learner, "clean_fields", code)
+
+
+def in_saving(monkeypatch: pytest.MonkeyPatch, code: Callable[..., None]) -> None:
+    monkeypatch.setattr(Learner, "save", code)
+
+
+def in_saving_alone(monkeypatch: pytest.MonkeyPatch, code: Callable[..., None]) -> None:
+    calls: list[object] = []
+
+    def save(*args: Any, **kwargs: Any) -> None:
+        calls.append(None)
+        if len(calls) > 1:
+            code()
+        raise ValueError("refused, so it is written alone")
+
+    monkeypatch.setattr(Learner, "save", save)
+
+
+def in_the_validation_of_a_tree(monkeypatch: pytest.MonkeyPatch, code: Callable[..., None]) -> None:
+    monkeypatch.setattr(Unit, "cached_clean_fields", code)
+
+
+@pytest.mark.parametrize("error", [MemoryError, TimeIsUp])
+class TestTimeAndMemory:
+    @pytest.mark.parametrize(
+        "place", [in_parsing, in_validation, in_saving, in_saving_alone, in_the_validation_of_a_tree]
+    )
+    def test_wherever_it_is_raised_no_record_is_blamed(
+        self, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], place: Callable[..., None]
+    ) -> None:
+        # Given a batch in whose midst time or memory runs out
+        factories.store_row("learner", unit=unit(), username="one")
+        waiting = dirty_ids()
+        batch = one_batch()
+        with monkeypatch.context() as patch:
+            place(patch, failing(error))
+            execution = attempt(batch)
+
+        # Then nothing of it is done, and it is to be sent again
+        assert execution == Execution(None, None, stage_is_done=False, to_send=(batch.pk,))
+        assert not Unit.objects.exists()
+        assert (dirty_ids(), errors()) == (waiting, {})
+
+        # ... in parts, and when there is enough again nothing is left of it
+        run = work_off(batch.run)
+        assert (run.saved, run.failed, run.pass_number) == (2, 0, 1)
+        batch.refresh_from_db()
+        assert (batch.state, batch.attempts) == (Batch.State.SPLIT, 1)
+
+    def test_in_a_deletion(self, error: type[BaseException]) -> None:
+        factories.store_row("lesson", unit=unit())
+        work_off(one_batch().run)
+        Store.objects.filter(model_name="lesson").update(dirty_bit=True, deleted=True)
+        batch = one_batch()
+        code = failing(error)
+        pre_delete.connect(code, sender=Lesson)
+        try:
+            execution = attempt(batch)
+        finally:
+            pre_delete.disconnect(code, sender=Lesson)
+
+        assert execution.to_send == (batch.pk,)
+        assert Lesson.objects.count() == 1
+        assert work_off(batch.run).deleted == 1
+
+    def test_a_record_that_stands_alone_is_told_why(
+        self, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    ) -> None:
+        # Given a learner who never gets through, and others
+        home = unit()
+        poison = factories.store_row("learner", unit=home, username="poison")
+        good = [factories.store_row("learner", unit=home) for _ in range(30)]
+        harmless = Learner.save
+
+        def save(learner: Learner, *args: Any, **kwargs: Any) -> None:
+            if learner.username == "poison":
+                raise error
+            harmless(learner, *args, **kwargs)
+
+        monkeypatch.setattr(Learner, "save", save)
+        run = work_off(one_batch().run)
+
+        # Then it alone is in error: 32 -> 4 -> 1
+        assert errors() == {poison.id: POISON}
+        assert dirty_ids() == {poison.id}
+        assert (run.records, run.saved, run.failed) == (32, 31, 1)
+        assert Learner.objects.filter(pk__in=[row.id for row in good]).count() == 30
+        poison.refresh_from_db()
+        reason = "not enough memory" if error is MemoryError else "longer than the worker's time limit"
+        assert reason in (poison.deserialization_error or "")
+        attempted = sorted(Batch.objects.exclude(attempts=1).values_list("size", "attempts"))
+        assert attempted == [(1, 3)]
+        assert Batch.objects.filter(state=Batch.State.SPLIT).count() == 2
+
+
+class TestSplitting:
+    @pytest.mark.parametrize("last_first", [False, True])
+    def test_the_result_is_that_of_the_whole_batch(self, last_first: bool) -> None:
+        # Given a school, with a chain in its tree and records that fail, deserialized in one batch
+        def fill() -> None:
+            factories.fill_store(100)
+            deepest = unit(source_id="chain")
+            for number in range(30):
+                deepest = unit(deepest, source_id=f"chain-{number}")
+            below = factories.store_row("unit", source_id="orphan", parent_id="ab" * 16)
+            unit(below, source_id="of an orphan")
+            gone = unit(deleted=True, source_id="gone")
+            factories.store_row("lesson", source_id="of one gone", unit=gone)
+            factories.store_row("lesson", source_id="untitled", unit=deepest, title=None)
+
+        fill()
+        with transaction.atomic():
+            whole, _ = carry_out()
+            rows, failed = factories.app_rows(), errors()
+            transaction.set_rollback(True)
+
+        # When it is split, and the parts are executed in one order or the other
+        batch = used_up(one_batch())
+        assert not attempt(batch).stage_is_done
+        parts = list(open_batches(batch.run))
+        assert [part.size for part in parts] == [14] * 9 + [10]
+        run = work_off(batch.run, last_first=last_first)
+
+        # Then the result is the same, and adds up
+        assert factories.app_rows() == rows
+        assert errors() == failed
+        assert len(failed) == 3
+        for name in ("records", *Run.COUNTS):
+            assert getattr(run, name) == getattr(whole, name)
+        assert run.open_batches == 0
+
+    def test_what_its_message_does_when_it_comes_again(self) -> None:
+        # Given a worker that died after it had split a batch, before it sent the first part
+        factories.fill_store(20)
+        batch = used_up(one_batch())
+        ids = batch.store_ids
+        attempt(batch)
+        first, second, *_ = open_batches(batch.run)
+
+        # When its message comes again, then that part is to be sent
+        again = attempt_batch(batch.pk, ids)
+        assert again == Execution(batch.run_id, None, stage_is_done=False, to_send=(first.pk,))
+
+        # ... and so is the next, when the first part's comes again, until all are done
+        assert attempt(first).to_send == (second.pk,)
+        assert attempt_batch(first.pk, first.store_ids).to_send == (second.pk,)
+        work_off(batch.run)
+        assert attempt_batch(batch.pk, ids) == Execution(batch.run_id, None, stage_is_done=False)
+
+    def test_parts_are_executed_one_after_another(self) -> None:
+        # Given that all parts of a batch are sent at once, as recovery does
+        factories.fill_store(20)
+        batch = used_up(one_batch())
+        attempt(batch)
+        first, *others = open_batches(batch.run)
+
+        # When others come before it is their turn, or while a part of an earlier one is open
+        too_early = [attempt(part) for part in others]
+        Batch.objects.filter(pk=first.pk).update(attempts=1)
+        (lone,) = attempt(first).to_send
+        too_early += [attempt(part) for part in others]
+
+        # Then nothing comes of it, nor does it count as an attempt
+        nothing = Execution(batch.run_id, None, stage_is_done=False)
+        assert too_early == [nothing] * len(too_early)
+        assert list(Batch.objects.exclude(attempts=0).values_list("attempts", flat=True)) == [3, 1]
+        assert not Unit.objects.exists()
+        assert attempt(lone).result is not None
+
+    @pytest.mark.parametrize("last_first", [False, True])
+    def test_a_deletion_spreads_over_parts(self, last_first: bool) -> None:
+        # Given a learner with an attempt, then a newer version of all, whose unit is deleted
+        home = unit()
+        learner = factories.store_row("learner", unit=home)
+        factories.store_row("attempt", learner=learner)
+        carry_out()
+        Store.objects.update(dirty_bit=True)
+        Store.objects.filter(pk=home.pk).update(deleted=True)
+        batch = used_up(one_batch())
+        attempt(batch)
+
+        run = work_off(batch.run, last_first=last_first)
+
+        assert (run.deleted, run.spread, run.failed, run.pass_number) == (1, 2, 0, 1)
+        assert DeletedModels.objects.count() == 2
+        assert not Attempt.objects.exists()
+
+    def test_a_part_has_one_attempt_and_a_record_that_stands_alone_all_of_them(self) -> None:
+        factories.fill_store(20)
+        batch = used_up(one_batch())
+        first, *_ = attempt(batch).to_send
+        assert Batch.objects.get(pk=first).size == 2
+        Batch.objects.filter(pk=first).update(attempts=1)
+
+        (lone,) = attempt(first).to_send
+
+        Batch.objects.filter(pk=lone).update(attempts=2)
+        assert attempt(lone).result is not None
+        assert not errors()
+
+
+class TestGivingUp:
+    def test_a_record_that_was_done_meanwhile_is_left_alone(self) -> None:
+        row = unit()
+        batch = used_up(one_batch())
+        Store.objects.update(dirty_bit=False)
+
+        execution = attempt(batch)
+
+        assert execution.stage_is_done
+        assert errors() == {}
+        row.refresh_from_db()
+        assert not row.dirty_bit
+        assert Run.objects.get().failed == 0
+
+    def test_its_descendants_say_that_their_parent_is_dirty(self) -> None:
+        root = unit()
+        batch = used_up(one_batch())
+        child = unit(root)
+
+        assert attempt(batch).stage_is_done
+        work_off(batch.run)
+        carry_out(new_run(skip_erroring=True))
+
+        assert errors() == {root.id: POISON, child.id: "morango.errors.MorangoMissingParent"}
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+class TestTheDatabase:
+    def ended_by(self, monkeypatch: pytest.MonkeyPatch, statement: str) -> Batch:
+        factories.store_row("learner", unit=unit())
+        batch = one_batch()
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+
+        monkeypatch.setattr(Learner, "save", save)
+        with pytest.raises(OperationalError):
+            attempt(batch)
+        batch.refresh_from_db()
+        return batch
+
+    def test_an_attempt_during_which_it_went_away_does_not_count(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batch = self.ended_by(monkeypatch, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+        assert (batch.attempts, batch.trouble) == (0, "")
+
+    def test_a_statement_that_it_cancelled_may_be_the_records_fault(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batch = self.ended_by(monkeypatch, "SET LOCAL statement_timeout = 20; SELECT pg_sleep(5)")
+
+        assert batch.attempts == 1
+        assert batch.trouble == "the database said: canceling statement due to statement timeout"
+
+    def test_messages_that_come_at_the_same_time_do_not_give_a_record_up(
+        self, monkeypatch: pytest.MonkeyPatch, settings: Any
+    ) -> None:
+        # Given a record with one attempt, and workers that pause between counting and locking
+        settings.MORANGO_CELERY = {"MAX_ATTEMPTS": 1}
+        unit()
+        batch = one_batch()
+
+        def pausing(*arguments: Any) -> Execution:
+            time.sleep(0.3)
+            return execute_batch(*arguments)
+
+        monkeypatch.setattr(attempts, "TWIN_SECONDS", 1.0)
+        monkeypatch.setattr(attempts, "execute_batch", pausing)
+
+        # When its message comes four times at once
+        executions = together([lambda: attempt_batch(batch.pk, batch.store_ids)] * 4)
+
+        # Then one worker saves it, and none of the others takes that one for dead
+        assert len([execution for execution in executions if execution.result is not None]) == 1
+        assert (Run.objects.get().saved, errors()) == (1, {})
+
+    def test_batches_of_a_stage_are_split_at_the_same_time(self, settings: Any) -> None:
+        settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 20}
+        for _ in range(80):
+            unit()
+        run = start(new_run().pk).run
+        batches = [used_up(batch) for batch in open_batches(run)]
+
+        executions = together([partial(attempt, batch) for batch in batches])
+
+        run.refresh_from_db()
+        assert run.open_batches == Batch.objects.filter(state=Batch.State.OPEN).count() == 40
+        assert len({part for execution in executions for part in execution.to_send}) == 4
+        assert work_off(run).saved == 80

@@ -1,0 +1,241 @@
+"""What doubled, late and wrong messages do to a run, also at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from morango_celery import tasks
+from morango_celery.errors import FatalError, RefusedMessageError
+from morango_celery.models import Batch, Run
+from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.producer import advance, open_batches, start
+from tests import factories
+from tests.integration.ledger import MISSING, dirty_ids, everything, new_run, together, unit
+from worker.school.models import Unit
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
+
+
+class TestBatches:
+    def test_executing_a_batch_twice_changes_nothing(self, batch_size: Callable[[int], None]) -> None:
+        # Given the first of several batches, done; one of its records is in error
+        batch_size(10)
+        factories.fill_store(100)
+        factories.store_row("unit", name=None, partition="0")
+        run = start(new_run().pk).run
+        batch, *_ = open_batches(run)
+        first = execute_batch(batch.pk, batch.store_ids)
+        assert first.result is not None
+        before = everything()
+
+        # When its message comes again, or the ledger is asked again
+        again = [execute_batch(batch.pk, batch.store_ids), execute_batch(batch.pk)]
+
+        # Then nothing happens
+        assert [execution.result for execution in again] == [None, None]
+        assert everything() == before
+
+    def test_a_doubled_message_opens_the_stage_that_its_first_worker_did_not(self) -> None:
+        # Given a worker that died between the commit of the last batch and the next stage
+        factories.fill_store(10)
+        run = start(new_run().pk).run
+        (batch,) = open_batches(run)
+        assert execute_batch(batch.pk, batch.store_ids).stage_is_done
+
+        # When the message comes again
+        again = execute_batch(batch.pk, batch.store_ids)
+
+        # Then it is this one's turn, until the run has ended
+        assert again.stage_is_done
+        assert advance(run.pk).ended
+        assert not execute_batch(batch.pk, batch.store_ids).stage_is_done
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda ids: ids[:-1],
+            lambda ids: [*ids, MISSING],
+            lambda ids: ids[::-1],
+            lambda ids: [],
+            lambda ids: list(range(len(ids))),
+            lambda ids: [{"id": store_id} for store_id in ids],
+        ],
+        ids=["one less", "one more", "another order", "none", "numbers", "objects"],
+    )
+    def test_ids_that_are_not_the_batchs_are_refused(self, change: Callable[[list[str]], Any]) -> None:
+        factories.fill_store(10)
+        (batch,) = open_batches(start(new_run().pk).run)
+        before = everything()
+
+        with pytest.raises(RefusedMessageError, match=r"ids are not those of batch 1/1 .*recover_runs"):
+            execute_batch(batch.pk, change(batch.store_ids))
+
+        assert everything() == before
+
+    def test_ids_of_another_runs_batch_are_refused(self) -> None:
+        unit()
+        (one,) = open_batches(start(new_run().pk).run)
+        unit()
+        (other,) = open_batches(start(new_run().pk).run)
+        before = everything()
+
+        for call in (execute_batch, attempt_batch, tasks.deserialize_batch):
+            with pytest.raises(RefusedMessageError):
+                call(one.pk, other.store_ids)
+
+        assert everything() == before
+
+    def test_a_message_of_a_deleted_run_does_nothing(self) -> None:
+        factories.fill_store(10)
+        run = start(new_run().pk).run
+        (batch,) = open_batches(run)
+        Run.objects.all().delete()
+
+        execution = execute_batch(batch.pk, batch.store_ids)
+
+        assert (execution.run_id, execution.result, execution.stage_is_done) == (None, None, False)
+        assert tasks.deserialize_batch(batch.pk, batch.store_ids) == {}
+        assert tasks.start_run(run.pk) == f"Run {run.pk} is not in the ledger: it was deleted."
+        assert tasks.hand_over_run(run.pk) is False
+        assert len(dirty_ids()) == 10
+        with pytest.raises(Run.DoesNotExist):
+            advance(run.pk)
+
+    @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
+    def test_a_message_of_a_run_that_has_ended_does_nothing(self, state: Run.State) -> None:
+        factories.fill_store(10)
+        run = start(new_run().pk).run
+        (batch,) = open_batches(run)
+        run.move_to(state, error="by hand")
+        before = everything()
+
+        execution = execute_batch(batch.pk, batch.store_ids)
+        progress = [start(run.pk), advance(run.pk)]
+
+        assert (execution.result, execution.stage_is_done) == (None, False)
+        assert not any(p.opened or p.ended for p in progress)
+        assert everything() == before
+
+    def test_starting_a_run_twice_opens_one_stage(self) -> None:
+        factories.fill_store(10)
+        run = new_run()
+
+        progress = [start(run.pk), start(run.pk), advance(run.pk)]
+
+        assert [p.opened for p in progress] == [True, False, False]
+        assert Batch.objects.count() == 1
+
+    @pytest.mark.parametrize(
+        ("state", "target"),
+        [
+            (Run.State.PENDING, Run.State.COMPLETED),
+            (Run.State.RUNNING, Run.State.PENDING),
+            (Run.State.COMPLETED, Run.State.RUNNING),
+            (Run.State.COMPLETED, Run.State.FAILED),
+            (Run.State.FAILED, Run.State.RUNNING),
+            (Run.State.CANCELLED, Run.State.RUNNING),
+            (Run.State.COMPLETED, Run.State.CANCELLED),
+        ],
+    )
+    def test_a_run_makes_no_move_that_the_ledger_does_not_know(
+        self, state: Run.State, target: Run.State
+    ) -> None:
+        run = new_run(state=state)
+
+        with pytest.raises(
+            FatalError, match=f"Run {run.pk} is {state.value}; it can't become {target.value}"
+        ):
+            run.move_to(target)
+
+        run.refresh_from_db()
+        assert run.state == state
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAtTheSameTime:
+    """Workers as threads, each with a connection of its own."""
+
+    THREADS = 6
+
+    def test_exactly_one_batch_opens_the_next_stage(self, batch_size: Callable[[int], None]) -> None:
+        # Given stages of several batches
+        batch_size(20)
+        sent = factories.fill_store(240)
+        progress = start(new_run().pk)
+
+        def work(batch: Batch) -> bool:
+            execution = execute_batch(batch.pk, batch.store_ids)
+            return execution.stage_is_done and advance(batch.run_id).opened
+
+        # When each stage's batches are worked off at the same time, by whoever opens the next one
+        openers = []
+        while batches := list(open_batches(progress.run)):
+            openers.append(sum(together([partial(work, batch) for batch in batches])))
+
+        # Then each stage but the last was followed by one, opened once
+        run = Run.objects.get()
+        assert (run.state, run.stage, run.open_batches) == (Run.State.COMPLETED, len(openers), 0)
+        assert openers == [1] * (len(openers) - 1) + [0]
+        assert len(openers) > 2
+        assert (run.saved, run.records) == (240, 240)
+        assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
+
+    def test_a_run_is_deleted_while_a_batch_is_executed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a batch in the middle of which its run is deleted
+        unit()
+        run = start(new_run().pk).run
+        (batch,) = open_batches(run)
+        at_it = threading.Event()
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            at_it.set()
+            time.sleep(0.2)
+
+        def delete() -> None:
+            assert at_it.wait(20)
+            Run.objects.get().delete()
+
+        monkeypatch.setattr(Unit, "clean_fields", save)
+        advanced = threading.Event()
+
+        def advance_late(run_id: int) -> Any:
+            until_gone = time.monotonic() + 20
+            while Run.objects.exists():
+                assert time.monotonic() < until_gone
+            advanced.set()
+            return advance(run_id)
+
+        monkeypatch.setattr(tasks, "advance", advance_late)
+        result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.store_ids), delete])
+
+        # Then the batch is completed, and the run isn't missed
+        assert (result, advanced.is_set(), dirty_ids()) == ({}, True, set())
+
+    def test_of_many_that_advance_a_run_one_does(self, batch_size: Callable[[int], None]) -> None:
+        batch_size(20)
+        factories.fill_store(60)
+        run = new_run()
+
+        opened = together([lambda: start(run.pk).opened] * self.THREADS)
+        for batch in open_batches(run):
+            execute_batch(batch.pk)
+        opened_again = together([lambda: advance(run.pk).opened] * self.THREADS)
+
+        assert sorted(opened) == sorted(opened_again) == [False] * (self.THREADS - 1) + [True]
+
+    def test_a_message_that_comes_twice_at_once_is_executed_once(self) -> None:
+        factories.fill_store(60)
+        (batch,) = open_batches(start(new_run().pk).run)
+
+        done = together([lambda: execute_batch(batch.pk, batch.store_ids)] * self.THREADS)
+
+        assert len([execution for execution in done if execution.result is not None]) == 1
+        run = Run.objects.get()
+        assert (run.saved, run.open_batches) == (60, 0)

@@ -1,0 +1,77 @@
+"""Edits of app rows before and during a run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from morango_celery.runs import handover
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.upstream import serialize_into_store
+from tests.integration.ledger import (
+    carry_out,
+    dirty_ids,
+    edited_unit,
+    errors,
+    new_run,
+    unit,
+)
+from worker.school.models import PROFILE, Unit
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
+
+
+class TestLocalEdits:
+    def test_a_local_edit_is_not_overwritten(self) -> None:
+        # Given a record whose app row was edited here after the last serialization
+        row = unit(name="from afar")
+        edited_unit(row, "made here")
+
+        run, _ = carry_out()
+
+        # Then the app row is as it was, and the Store row waits, without an error
+        local = Unit.objects.get()
+        assert (local.name, local._morango_dirty_bit) == ("made here", True)
+        assert (run.yielded, run.saved, run.failed) == (1, 0, 0)
+        assert dirty_ids() == {row.id}
+        assert errors() == {}
+
+        # When it is serialized next, then Morango merges the two, and the local one wins
+        serialize_into_store(PROFILE, None)
+        row.refresh_from_db()
+        local.refresh_from_db()
+        assert json.loads(row.serialized)["name"] == "made here"
+        assert "from afar" in row.conflicting_serialized_data
+        assert (row.dirty_bit, local._morango_dirty_bit) == (False, False)
+
+    def test_an_edit_made_during_the_run_is_merged_at_its_end(self) -> None:
+        # Given a run that has handed out a record
+        row = unit(name="from afar")
+        run = start(new_run(serialize_first=True).pk).run
+        (batch,) = open_batches(run)
+
+        # When its app row is edited before the batch is executed
+        edited_unit(row, "made here")
+        execute_batch(batch.pk, batch.store_ids)
+        progress = advance(run.pk)
+        assert progress.ended
+        handover.finish(progress.run)
+
+        # Then the edit has won, and is in the Store
+        row.refresh_from_db()
+        assert Unit.objects.get().name == "made here"
+        assert json.loads(row.serialized)["name"] == "made here"
+        assert not row.dirty_bit
+
+    def test_edits_made_before_the_run_are_merged_first(self) -> None:
+        row = unit(name="from afar")
+        edited_unit(row, "made here")
+
+        run = run_in_process(new_run(serialize_first=True))
+
+        row.refresh_from_db()
+        assert json.loads(row.serialized)["name"] == "made here"
+        assert run.yielded == 0

@@ -1,0 +1,112 @@
+"""From the Store to stages and batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from morango.models import Store
+
+from morango_celery.models import Batch, Run
+from morango_celery.runs.plan import Step, steps
+from tests import factories
+from tests.integration.ledger import (
+    MISSING,
+    carry_out,
+    errors,
+)
+from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
+
+
+KEYS = {"parent_id", "unit_id", "learner_id", "lesson_id", "attempt_id"}
+
+
+class TestPlan:
+    def test_steps_follow_the_models_dependencies(self) -> None:
+        unit, people, attempt, feedback, unregistered = steps(PROFILE)
+
+        assert unit == Step((Unit,), is_tree=True)
+        assert set(people.models) == {Learner, Lesson}
+        assert (attempt, feedback) == (Step((Attempt,)), Step((Feedback,)))
+        assert unregistered == Step((), unregistered=True)
+
+    @pytest.mark.parametrize("size", [100, 1000])
+    def test_a_run_that_fits_is_one_batch(self, batch_size: Callable[[int], None], size: int) -> None:
+        batch_size(size)
+        sent = factories.fill_store(100)
+
+        run, stages = carry_out()
+
+        assert [len(batch) for stage in stages for batch in stage] == [100]
+        assert (run.stage, run.saved, run.failed) == (1, 100, 0)
+        assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
+
+    def test_a_run_without_records_has_no_stage(self) -> None:
+        factories.fill_store(10, dirty=False)
+
+        run, stages = carry_out()
+
+        assert (run.state, run.stage, run.records, stages) == (Run.State.COMPLETED, 0, 0, [])
+        assert not Batch.objects.exists()
+
+    @pytest.mark.parametrize("size", [1, 7, 40, 150])
+    def test_a_large_run_has_stages_that_respect_foreign_keys(
+        self, batch_size: Callable[[int], None], size: int
+    ) -> None:
+        # Given more records than a batch holds
+        batch_size(size)
+        factories.fill_store(200)
+        refers_to = {
+            row.id: {value for name, value in json.loads(row.serialized).items() if name in KEYS}
+            for row in Store.objects.all()
+        }
+
+        run, stages = carry_out()
+
+        # Then no batch is too large and no record is handed out twice
+        handed_out = [store_id for stage in stages for batch in stage for store_id in batch]
+        assert max(len(batch) for stage in stages for batch in stage) <= size
+        assert sorted(handed_out) == sorted(refers_to)
+        assert run.stage == len(stages) > 1
+
+        # ... and all that a record refers to comes in an earlier stage, or in the same batch
+        seen: set[str] = set()
+        for stage in stages:
+            for batch in stage:
+                for store_id in batch:
+                    assert refers_to[store_id] - {None} <= seen | set(batch)
+            seen.update(store_id for batch in stage for store_id in batch)
+        assert (run.saved, run.failed, run.pass_number) == (200, 0, 1)
+
+    def test_consecutive_steps_that_fit_in_one_batch_share_it(
+        self, batch_size: Callable[[int], None]
+    ) -> None:
+        # Given two units, two lessons, six learners and an attempt, and batches of eight
+        batch_size(8)
+        units = [factories.store_row("unit") for _ in range(2)]
+        lessons = [factories.store_row("lesson", unit=unit) for unit in units]
+        for _ in range(6):
+            factories.store_row("learner", unit=units[0])
+        factories.store_row("attempt", learner_id=MISSING)
+
+        _, stages = carry_out()
+
+        # Then lessons and learners fill one, and the attempt has to wait
+        assert [[len(batch) for batch in stage] for stage in stages] == [[2], [8], [1]]
+        assert {row.id for row in lessons} < set(stages[1][0])
+
+    def test_records_of_unregistered_models_come_last_with_an_error(
+        self, batch_size: Callable[[int], None]
+    ) -> None:
+        batch_size(1)
+        spaceship = factories.store_row("spaceship", partition="5c")
+        unit = factories.store_row("unit")
+
+        run, stages = carry_out()
+
+        assert stages == [[[unit.id]], [[spaceship.id]]]
+        assert (run.saved, run.failed) == (1, 1)
+        assert errors() == {spaceship.id: "morango_celery.errors.UnknownModelError"}

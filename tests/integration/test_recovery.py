@@ -1,0 +1,247 @@
+"""What `recover_runs` sends again, and what it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from morango.constants import transfer_statuses
+from morango.models import TransferSession
+from redis import Redis
+
+from morango_celery import tasks
+from morango_celery.errors import RunFailedError
+from morango_celery.models import Batch, Run
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.recovery import recover
+from morango_celery.signals import run_finished
+from tests.integration.ledger import Recorded, ago, dirty_ids, new_run, together, unit, waiting_session
+from worker.school.models import Unit
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
+
+
+class TestRecovery:
+    def sent(self, **options: Any) -> set[str]:
+        dispatch = Recorded()
+        count = recover(dispatch, **options)
+        assert count == len(dispatch.sent) == sum(dispatch.sent.values())
+        return set(dispatch.sent)
+
+    @pytest.fixture
+    def two_batches(self, batch_size: Callable[[int], None]) -> list[Batch]:
+        batch_size(1)
+        unit()
+        unit()
+        run = new_run(sent_at=ago(5000))
+        return list(open_batches(start(run.pk).run))
+
+    def test_a_run_that_was_never_sent(self) -> None:
+        run = new_run(sent_at=None)
+
+        assert self.sent() == {f"run {run.pk}"}
+
+    def test_a_run_is_sent_again_only_after_a_while(self, settings: Any) -> None:
+        settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
+        late = new_run(sent_at=ago(101))
+        fresh = new_run(sent_at=ago(50))
+
+        assert self.sent() == {f"run {late.pk}"}
+        assert self.sent(everything=True) == {f"run {late.pk}", f"run {fresh.pk}"}
+
+    def test_a_run_that_nobody_led_from_one_stage_to_the_next(self, two_batches: list[Batch]) -> None:
+        for batch in two_batches:
+            execute_batch(batch.pk)
+
+        assert self.sent() == {f"run {two_batches[0].run_id}"}
+
+    def test_only_open_batches_that_are_overdue(self, two_batches: list[Batch]) -> None:
+        done, late = two_batches
+        execute_batch(done.pk)
+        Batch.objects.update(sent_at=timezone.now())
+        assert self.sent() == set()
+
+        Batch.objects.update(sent_at=ago(5000))
+        assert self.sent() == {f"batch {late.pk}"}
+
+        Batch.objects.update(sent_at=None)
+        assert self.sent() == {f"batch {late.pk}"}
+
+        Batch.objects.update(sent_at=timezone.now())
+        assert self.sent(everything=True) == {f"batch {late.pk}"}
+
+    def test_batches_whose_opener_died_before_it_sent_them(self, two_batches: list[Batch]) -> None:
+        assert self.sent() == {f"batch {batch.pk}" for batch in two_batches}
+
+    def test_nothing_of_a_run_in_process(self, two_batches: list[Batch]) -> None:
+        new_run(in_process=True)
+        Run.objects.update(in_process=True)
+
+        assert self.sent(everything=True) == set()
+
+    @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
+    def test_nothing_of_a_run_that_has_ended(self, two_batches: list[Batch], state: Run.State) -> None:
+        two_batches[0].run.move_to(state)
+        Batch.objects.update(sent_at=None)
+
+        assert self.sent(everything=True) == set()
+
+    def test_what_the_broker_did_not_take_is_not_counted(self, two_batches: list[Batch]) -> None:
+        Batch.objects.update(sent_at=None)
+
+        assert recover(Recorded(broker_is_there=False)) == 0
+
+    def test_nothing_is_sent_twice(self, redis_url: str, two_batches: list[Batch]) -> None:
+        # Given a pending run and two open batches that were never sent, and a real broker
+        pending = new_run(sent_at=None)
+        Batch.objects.update(sent_at=None)
+
+        # When recovery runs again and again
+        counts = [recover(tasks.CeleryDispatch()) for _ in range(3)]
+
+        # Then it has sent each of them once
+        assert counts == [3, 0, 0]
+        with Redis.from_url(redis_url) as client:
+            assert client.llen("celery") == 3
+        pending.refresh_from_db()
+        assert pending.sent_at is not None
+
+    @pytest.mark.parametrize(
+        ("state", "outcome"),
+        [
+            (Run.State.COMPLETED, transfer_statuses.COMPLETED),
+            (Run.State.FAILED, transfer_statuses.ERRORED),
+            (Run.State.CANCELLED, transfer_statuses.ERRORED),
+        ],
+    )
+    def test_a_session_that_was_not_told_is_told(self, state: Run.State, outcome: str) -> None:
+        # Given a run that has ended, by a worker that died before it told the transfer session
+        session = waiting_session(transfer_statuses.STARTED)
+        run = new_run(transfer_session_id=session.id, handed_over=False, state=state)
+
+        assert self.sent() == set()
+
+        session.refresh_from_db()
+        run.refresh_from_db()
+        assert (session.transfer_stage_status, run.handed_over) == (outcome, True)
+
+    def test_a_session_that_is_not_ready_yet_is_told_later(self) -> None:
+        # Given that Morango has not written STARTED yet
+        session = waiting_session(transfer_statuses.PENDING)
+        run = new_run(transfer_session_id=session.id, handed_over=False, state=Run.State.COMPLETED)
+
+        recover(Recorded())
+        run.refresh_from_db()
+        session.refresh_from_db()
+        assert (session.transfer_stage_status, run.handed_over) == (transfer_statuses.PENDING, False)
+
+        # When it has, then the next recovery tells it
+        TransferSession.objects.update(transfer_stage_status=transfer_statuses.STARTED)
+        recover(Recorded())
+        session.refresh_from_db()
+        assert session.transfer_stage_status == transfer_statuses.COMPLETED
+
+
+class TestRunsInProcess:
+    """Nobody but the process that wrote it carries such a run out."""
+
+    @pytest.fixture
+    def begun(self) -> Run:
+        unit()
+        return start(new_run(in_process=True).pk).run
+
+    def last_heard_of(self, run: Run, seconds: float) -> None:
+        Run.objects.filter(pk=run.pk).update(active_at=ago(seconds))
+
+    def test_one_whose_process_died_is_ended(self, begun: Run) -> None:
+        self.last_heard_of(begun, 4 * 900 + 1)
+        heard: list[Run] = []
+
+        def receive(run: Run, **kwargs: Any) -> None:
+            heard.append(run)
+
+        run_finished.connect(receive)
+        try:
+            assert recover(Recorded()) == 0
+        finally:
+            run_finished.disconnect(receive)
+
+        begun.refresh_from_db()
+        assert begun.state == Run.State.FAILED
+        assert "Its process was not heard of since" in begun.error
+        assert (begun.followed_up, heard) == (True, [begun])
+        assert len(dirty_ids()) == 1
+
+    def test_one_that_has_not_begun_is_ended_too(self) -> None:
+        waiting = new_run(in_process=True)
+        self.last_heard_of(waiting, 4 * 900 + 1)
+
+        recover(Recorded())
+
+        waiting.refresh_from_db()
+        assert waiting.state == Run.State.FAILED
+
+    def test_one_that_was_heard_of_goes_on(self, begun: Run) -> None:
+        self.last_heard_of(begun, 4 * 900 - 60)
+        recover(Recorded(), everything=True)
+        begun.refresh_from_db()
+        assert begun.state == Run.State.RUNNING
+
+    def test_each_batch_is_a_sign_of_life(self, begun: Run) -> None:
+        self.last_heard_of(begun, 5000)
+
+        execute_batch(next(open_batches(begun)).pk)
+
+        begun.refresh_from_db()
+        assert begun.active_at > ago(60)
+
+    def test_its_process_notices_if_it_lives_after_all(self, batch_size: Callable[[int], None]) -> None:
+        # Given a process that is held up between two batches for a long time
+        batch_size(1)
+        unit()
+        unit()
+        run = new_run(in_process=True)
+
+        def hold_up(run: Run) -> None:
+            self.last_heard_of(run, 5000)
+            recover(Recorded())
+
+        # When it goes on, then it says what has happened, and leaves the rest alone
+        with pytest.raises(RunFailedError, match=r"ended from elsewhere .* not heard of since"):
+            run_in_process(run, hold_up)
+        assert len(dirty_ids()) == 1
+        run.refresh_from_db()
+        assert (run.state, run.saved) == (Run.State.FAILED, 1)
+
+    @pytest.mark.needs_postgresql
+    @pytest.mark.django_db(transaction=True)
+    def test_one_in_the_middle_of_a_long_batch_goes_on(
+        self, begun: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a batch that takes longer than recovery's patience
+        self.last_heard_of(begun, 5000)
+        at_it, go_on = threading.Event(), threading.Event()
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            at_it.set()
+            assert go_on.wait(20)
+
+        monkeypatch.setattr(Unit, "clean_fields", save)
+
+        def recover_meanwhile() -> str:
+            assert at_it.wait(20)
+            try:
+                recover(Recorded())
+                return str(Run.objects.get().state)
+            finally:
+                go_on.set()
+
+        _, state = together([lambda: execute_batch(next(open_batches(begun)).pk), recover_meanwhile])
+
+        assert state == Run.State.RUNNING
+        assert Run.objects.get().done == 1
