@@ -235,3 +235,20 @@ def test_values_of_models_without_code_of_their_own() -> None:
     without_visits = [{**found.app, "visit": []} for found in (theirs, ours)]
     assert without_visits[0] == without_visits[1]
     assert ours.ids("visit") == theirs.ids("visit")
+
+
+READING: dict[str, list[Any]] = {
+    "day": [*VALID["day"], *INVALID["day"]],
+    "moment": [*VALID["moment"], *INVALID["moment"]],
+    "small": [*VALID["small"], *INVALID["small"], 32768],
+    "big": [*VALID["big"], *INVALID["big"]],
+    "positive": [*VALID["positive"], *INVALID["positive"], 2**31],
+    "positive_small": [0, 32767, 32768, -1, "5", None, True],
+    "positive_big": [0, 2**63 - 1, -1, "5", None, True],
+}
+
+
+def test_plain_dates_and_numbers() -> None:
+    rows = [build_variety_row("reading", **{name: value}) for name in READING for value in READING[name]]
+    result = assert_same(rows)
+    assert len(result.app["reading"]) + len(result.errors) == len(rows)

@@ -6,7 +6,7 @@ import pytest
 from morango.models.certificates import Filter
 
 from tests.factories import SCHOOL_ID, build_store_row
-from tests.parity.harness import app_row, assert_same, existing
+from tests.parity.harness import app_row, assert_same, both, existing
 
 OTHER = "ab" * 16
 EARLIER = {"deserialization_error": "x", "deserialization_exception": "y"}
@@ -145,11 +145,14 @@ def test_a_target_in_error_outside_the_filter_counts_if_it_is_there() -> None:
     assert result.errors == {unit.id: ("x", "y")}
 
 
-def test_a_target_refused_by_its_own_save_of_which_an_older_version_is_there_counts() -> None:
-    """Morango puts aside what failed validation, and not what failed to be saved."""
+def test_a_target_that_could_not_be_saved_counts_with_morango_if_an_older_version_is_there() -> None:
+    """Morango puts aside what failed validation, and not what failed to be saved; here both are failures."""
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit, school_id=OTHER)
     attempt = build_store_row("attempt", learner=learner)
-    result = assert_same([unit, learner, attempt], app=[existing(learner, school_id=SCHOOL_ID)])
-    assert list(result.errors) == [learner.id]
-    assert result.ids("attempt") == {attempt.id}
+    older = existing(learner, school_id=SCHOOL_ID)
+    theirs, ours = both([unit, learner, attempt], app=[older])
+    assert (list(theirs.errors), theirs.ids("attempt")) == ([learner.id], {attempt.id})
+    assert ours.errors[learner.id] == theirs.errors[learner.id]
+    assert ours.errors[attempt.id] == (f"['learner with id {learner.id} failed to deserialize']", INVALID)
+    assert ours.app["learner"] == theirs.app["learner"]
