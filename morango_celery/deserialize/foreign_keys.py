@@ -81,8 +81,11 @@ class ForeignKeyCache:
         parsed = []
         rows: dict[type[SyncableModel], list[list[Any]]] = {}
         for carrier in carriers:
-            if carrier.store._self_ref_fk:
-                references.add(carrier.store._self_ref_fk)
+            parent_id = carrier.store._self_ref_fk
+            if is_uuid(parent_id):  # which the record itself may not say, or not legibly
+                references.add(parent_id)
+                if carrier.has_model and (tree_key := traits_of(carrier.model).tree_key):
+                    wanted.setdefault(_target(tree_key), set()).add(parent_id)
             if carrier.row is not None:
                 rows.setdefault(carrier.model, []).append(carrier.row)
             if carrier.app_model is None:

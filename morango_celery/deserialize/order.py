@@ -82,12 +82,12 @@ def mutual_keys(profile: str) -> Mapping[Model, tuple[ForeignKey[Any, Any], ...]
     for component in components(profile):
         tables = {table for model in component.models for table in _tables(model)}
         for model in component.models:
-            tree = self_referential_fk(model)
+            traits = traits_of(model)
             found[model] = tuple(
                 field
-                for field in traits_of(model).foreign_keys
+                for field in traits.foreign_keys
                 if target_model(field)._meta.concrete_model in tables
-                and field.attname != tree
+                and field is not traits.tree_key
                 and not field.remote_field.parent_link
             )
     return found

@@ -40,7 +40,12 @@ class Traits:
     own_parsing: bool
     own_validation: bool
     spans_tables: bool
-    in_tree: bool
+    tree_key: ForeignKey[Any, Any] | None
+    """The foreign key to the parent record, of models that Morango deserializes as a tree."""
+
+    @property
+    def in_tree(self) -> bool:
+        return self.tree_key is not None
 
     @property
     def way(self) -> Way:
@@ -74,15 +79,16 @@ def once_per_model(find: Callable[[type[SyncableModel]], Found]) -> Callable[[ty
 @once_per_model
 def traits_of(model: type[SyncableModel]) -> Traits:
     fields = tuple(model._meta.concrete_fields)
+    foreign_keys = tuple(field for field in fields if isinstance(field, ForeignKey))
     return Traits(
         model=model,
         fields=fields,
-        foreign_keys=tuple(field for field in fields if isinstance(field, ForeignKey)),
+        foreign_keys=foreign_keys,
         own_save=_overrides(model, *_SAVING),
         own_parsing=_overrides(model, "deserialize", "__init__"),
         own_validation=_overrides(model, *_VALIDATION),
         spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
-        in_tree=self_referential_fk(model) is not None,
+        tree_key=next((key for key in foreign_keys if key.attname == self_referential_fk(model)), None),
     )
 
 

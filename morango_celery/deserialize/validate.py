@@ -19,7 +19,7 @@ from morango_celery.deserialize.groups import (
 from morango_celery.deserialize.order import parent_names
 from morango_celery.deserialize.rows import RowPlan, row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
-from morango_celery.deserialize.traits import target_model, traits_of
+from morango_celery.deserialize.traits import traits_of
 
 References = list[tuple[str, ForeignKeyReference]]
 """The verbose name of each target, and Morango's description of the reference."""
@@ -89,11 +89,8 @@ class Validate(GroupTransform):
             return dirty_parent() if self.cache.failed_in_this_run(parent_id) else None
         if state is not None and self._counts_as_parent(carrier, state):
             return dirty_parent() if state.dirty else None
-        if any(
-            self.cache.row_exists(field, parent_id)
-            for field in traits_of(carrier.model).foreign_keys
-            if issubclass(carrier.model, target_model(field))
-        ):
+        tree_key = traits_of(carrier.model).tree_key
+        if tree_key is not None and self.cache.row_exists(tree_key, parent_id):
             return None
         return missing_parent()
 
@@ -129,20 +126,28 @@ class Validate(GroupTransform):
                 # By then Morango has put the targets before this one aside for its bulk checks.
                 references = [r for r in references[:position] if r[0] != target_name]
                 break
-        for target_name, reference in references:
-            self._resolve(carrier, target_name, reference)
+        lost = [
+            (name, reference.to_pk)
+            for name, reference in references
+            if not self._resolve(carrier, name, reference)
+        ]
+        if lost and not carrier.has_errors and carrier.spread is None:
+            carrier.fail(target_failed(*lost[0]), may_succeed_later=True)
 
-    def _resolve(self, carrier: DeserializeTask, target_name: str, reference: ForeignKeyReference) -> None:
-        """One reference's verdict. Like Morango, note a deletion even beside a missing target."""
+    def _resolve(self, carrier: DeserializeTask, target_name: str, reference: ForeignKeyReference) -> bool:
+        """One reference's verdict. Like Morango, note a deletion even beside a missing target.
+
+        :returns: False where the Store has the target and the app table hasn't, for want of deserializing
+        """
         store_id = reference.to_pk
         state = self.cache.state(store_id)
         if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):
             self._spread(carrier, hard=state.hard_deleted)
-            return
+            return True
         fields = traits_of(carrier.model).foreign_keys
         field = next(field for field in fields if field.attname == reference.from_field)
         if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):
-            return
+            return True
         if state is None:
             carrier.errors.clear()
             carrier.fail(
@@ -154,8 +159,8 @@ class Validate(GroupTransform):
         elif (noted := self.cache.noted_deletion(store_id)) is not None:
             self._spread(carrier, hard=noted is Outcome.PROPAGATE_HARD_DELETE)
         else:
-            carrier.errors.clear()
-            carrier.fail(target_failed(target_name, store_id), may_succeed_later=True)
+            return False
+        return True
 
     def _is_being_saved(self, store_id: object) -> bool:
         """Models that refer to each other are written together; the database checks afterwards."""

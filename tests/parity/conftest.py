@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 
-from tests.variety.models import Person
-
 
 @pytest.fixture(autouse=True)
 def _inside_a_transaction(settings: Any, db: None) -> None:
@@ -27,4 +25,6 @@ def trees_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     See trees-in-other-passes in docs/fidelity.md; too much differs to be put right one by one.
     """
+    from tests.variety.models import Person
+
     monkeypatch.setattr(Person, "morango_model_dependencies", ())

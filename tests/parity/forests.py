@@ -308,6 +308,8 @@ def _settle(records: Sequence[Record], *, skip_erroring: bool) -> None:
             if record.targets["person_id"] in with_card:
                 record.targets["person_id"] = ABSENT
             with_card.add(record.targets["person_id"])
+        if record.kind.unique and record.state is State.SAME:
+            record.state = State.UPDATE
         if record.kind.is_tree and record.state is State.DELETED_EDITED:
             record.state = State.DELETED_UPDATE
         if record.kind.name == "card" and record.state.wants_app_row:

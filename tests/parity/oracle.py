@@ -96,6 +96,8 @@ class LeftAlone:
 
 
 StandIn = Broken | Gone | LeftAlone
+Finding = tuple[str, StandIn, str | None]
+"""The id of a record, what has to stand in for it, and the target that is the reason, if one is."""
 
 
 def expected(case: Case) -> Database:
@@ -108,8 +110,8 @@ def expected(case: Case) -> Database:
         with rolled_back():
             case.set_up(_prepared(case, stand_ins))
             _run_until_settled(case)
-            found = dict(_misjudged(case))
-            if found.keys() <= stand_ins.keys():
+            found = _first_causes([each for each in _misjudged(case) if each[0] not in stand_ins])
+            if not found:
                 _correct(case, stand_ins)
                 connection.check_constraints()
                 read(result, case.profile)
@@ -117,6 +119,13 @@ def expected(case: Case) -> Database:
         failed = {i: stand_in for i, stand_in in found.items() if not isinstance(stand_in, LeftAlone)}
         stand_ins = {**(failed or found), **stand_ins}  # what fails never comes to yield
     raise AssertionError(f"No end of stand-ins: {stand_ins}")
+
+
+def _first_causes(findings: Sequence[Finding]) -> dict[str, StandIn]:
+    """Those that no other one may be the cause of, for its fate is going to change."""
+    ids = {store_id for store_id, _, _ in findings}
+    first = [finding for finding in findings if finding[2] not in ids] or findings
+    return {store_id: stand_in for store_id, stand_in, _ in reversed(first)}
 
 
 def _prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
@@ -164,7 +173,7 @@ def _run_until_settled(case: Case) -> None:
             Store.objects.filter(id__in=tried).update(deserialization_error=None)
 
 
-def _misjudged(case: Case) -> Iterator[tuple[str, StandIn]]:
+def _misjudged(case: Case) -> Iterator[Finding]:
     """Records of which Morango has made something else than we promise, in the database as it is."""
     stored = {row.id: row for row in Store.objects.all()}
     deleted = set(DeletedModels.objects.values_list("id", flat=True))
@@ -176,17 +185,23 @@ def _misjudged(case: Case) -> Iterator[tuple[str, StandIn]]:
     for original in taken:
         row = stored[original.id]
         if row.id in in_error:
+            if row.deserialization_exception.endswith("DoesNotExist"):  # said by the model's own save()
+                lost = [i for i in json.loads(original.serialized).values() if i in deleted]
+                yield from ((row.id, Gone(hard=i in hard_deleted), i) for i in lost)
             continue
         if row.deleted:
             edit = edited.get(row.id)
             if edit is not None and not _is_swept_away(edit, rows):
-                yield row.id, LeftAlone()  # local-edits
+                yield row.id, LeftAlone(), None  # local-edits
             continue
         now = rows[_table(original)].get(row.id)
-        if now is None or row.id in deleted:
-            continue  # deleted with what it refers to
+        if now is None or row.id in deleted:  # deleted with what it refers to
+            for target in _synced_targets(original):
+                if target in in_error:  # failed-targets
+                    yield row.id, Broken(f"['… with id {target} failed to deserialize']", INVALID[0]), target
+            continue
         if row.id in edited and _values(edited[row.id]) != _values(now):
-            yield row.id, LeftAlone()  # local-edits
+            yield row.id, LeftAlone(), None  # local-edits
         for foreign_key, target in _references(now):
             name = _target(foreign_key)._meta.verbose_name
             exists = _exists(rows, foreign_key, target)
@@ -194,9 +209,10 @@ def _misjudged(case: Case) -> Iterator[tuple[str, StandIn]]:
                 continue  # of trees, Morango asks the app tables alone
             if target in in_error or (target in stored and not exists):
                 if target in deleted and target not in in_error:
-                    yield row.id, Gone(hard=target in hard_deleted)  # spread-deletion-levels
+                    yield row.id, Gone(hard=target in hard_deleted), target  # spread-deletion-levels
                 else:
-                    yield row.id, Broken(f"['{name} with id {target} failed to deserialize']", INVALID[0])
+                    text = f"['{name} with id {target} failed to deserialize']"
+                    yield row.id, Broken(text, INVALID[0]), target
 
 
 def _correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
@@ -230,6 +246,12 @@ def _correct_record(
         row.deserialization_error, row.deserialization_exception = stand_in.text, stand_in.path
     elif _model(row) is None:  # unregistered-models
         row.deserialization_error, row.deserialization_exception = OF_OUR_OWN, UNKNOWN_MODEL
+    elif "references non-existent" in (row.deserialization_error or ""):
+        # spread-deletion-levels: Morango notes a deletion beside a missing target, but of one level
+        for target in noted & set(map(str, json.loads(row.serialized).values())):
+            DeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
+            if HardDeletedModels.objects.filter(id=target).exists():
+                HardDeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
     parent = stored.get(row._self_ref_fk)
     if row.deserialization_exception == MISSING_PARENT and parent is not None and case.takes(parent):
         # dirty-parents-called-missing
@@ -307,6 +329,13 @@ def _references(instance: SyncableModel) -> Iterator[tuple[ForeignKey[Any, Any],
         value = getattr(instance, foreign_key.attname)
         if value is not None and foreign_key.attname != tree:
             yield foreign_key, value
+
+
+def _synced_targets(row: Store) -> list[str]:
+    model = _model(row)
+    assert model is not None
+    keys = {f.attname for f in model._meta.concrete_fields if isinstance(f, ForeignKey)}
+    return [value for key, value in json.loads(row.serialized).items() if key in keys]
 
 
 def _exists(rows: Mapping[str, Mapping[str, Any]], foreign_key: ForeignKey[Any, Any], target: str) -> bool:
