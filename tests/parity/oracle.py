@@ -246,9 +246,12 @@ def _correct_record(
         row.deserialization_error, row.deserialization_exception = stand_in.text, stand_in.path
     elif _model(row) is None:  # unregistered-models
         row.deserialization_error, row.deserialization_exception = OF_OUR_OWN, UNKNOWN_MODEL
-    elif "references non-existent" in (row.deserialization_error or ""):
-        # spread-deletion-levels: Morango notes a deletion beside a missing target, but of one level
-        for target in noted & set(map(str, json.loads(row.serialized).values())):
+    elif re.search("references non-existent|failed to deserialize", row.deserialization_error or ""):
+        # spread-deletion-levels: Morango notes a deletion beside a bad target, but of one level
+        named = re.search("with id (\\w+) failed", row.deserialization_error)
+        targets = _synced_targets(row)
+        earlier = targets[: targets.index(named[1])] if named else targets
+        for target in noted.intersection(earlier):
             DeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
             if HardDeletedModels.objects.filter(id=target).exists():
                 HardDeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
@@ -332,10 +335,12 @@ def _references(instance: SyncableModel) -> Iterator[tuple[ForeignKey[Any, Any],
 
 
 def _synced_targets(row: Store) -> list[str]:
+    """What the record refers to, in the order of its model's foreign keys."""
     model = _model(row)
     assert model is not None
-    keys = {f.attname for f in model._meta.concrete_fields if isinstance(f, ForeignKey)}
-    return [value for key, value in json.loads(row.serialized).items() if key in keys]
+    synced = json.loads(row.serialized)
+    keys = [f.attname for f in model._meta.concrete_fields if isinstance(f, ForeignKey)]
+    return [synced[key] for key in keys if synced.get(key)]
 
 
 def _exists(rows: Mapping[str, Mapping[str, Any]], foreign_key: ForeignKey[Any, Any], target: str) -> bool:
