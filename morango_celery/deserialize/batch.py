@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 from morango.models.certificates import Filter
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.claim import ClaimedSource
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.order import component_positions
+from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialize.partners import ClaimPartners
 from morango_celery.deserialize.sink import AppModelSink, BatchResult
@@ -37,16 +38,31 @@ def deserialize_batch(
     :param strict: on SQLite, check all constraints after each write, however long it takes
     :raises OperationalError, InterfaceError: the database went away; roll back and try again
     :raises FatalError: there is no transaction
-    Cost: a constant number of statements per model, plus some per record that fails.
+    Cost: a constant number of statements per model, plus some per record that fails. Everything twice, and
+    some per record, if the database refuses a query of a model's own ``deserialize()`` or ``clean_fields()``.
     Twice: safe; records that are no longer dirty are skipped.
     """
     if not connection.in_atomic_block:
         raise FatalError("A batch is deserialized inside a transaction. Open one with atomic().")
     sql.take_write_lock()
-    cache = ForeignKeyCache(profile, sync_filter, skip_erroring)
-    components = component_positions(profile)
-    sink = AppModelSink(cache, sql.strict_check() if strict else sql.check_constraints)
     share_partitions(sync_filter)
+    check_constraints = sql.strict_check() if strict else sql.check_constraints
+
+    def attempt(own_code: OwnCode) -> BatchResult:
+        cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
+        return _carry_out(store_ids, cache, AppModelSink(cache, check_constraints))
+
+    try:
+        with transaction.atomic():
+            return attempt(OwnCode())
+    except DatabaseError as error:
+        if sql.is_transient(error):
+            raise
+    return attempt(OwnCode(carefully=True))
+
+
+def _carry_out(store_ids: Sequence[str], cache: ForeignKeyCache, sink: AppModelSink) -> BatchResult:
+    components = component_positions(cache.profile)
 
     def group(carrier: DeserializeTask) -> tuple[int | None, bool]:
         return components.get(carrier.store.model_name), carrier.store.deleted

@@ -15,6 +15,7 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.conversions import is_uuid
+from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import target_model, traits_of
@@ -59,8 +60,15 @@ class ForeignKeyCache:
     the number of records. Lives as long as the batch's transaction, and no longer.
     """
 
-    def __init__(self, profile: str, sync_filter: Filter | None = None, skip_erroring: bool = False) -> None:
+    def __init__(
+        self,
+        profile: str,
+        sync_filter: Filter | None = None,
+        skip_erroring: bool = False,
+        own_code: OwnCode | None = None,
+    ) -> None:
         self.profile = profile
+        self.own_code = own_code or OwnCode()
         self.sync_filter = sync_filter
         self.skip_erroring = skip_erroring
         self.carriers: dict[str, DeserializeTask] = {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 
-from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialize.order import parents_first
@@ -70,26 +69,29 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         return
     cache.attach(carrier)
     try:
-        if traits_of(carrier.model).in_tree:
-            carrier.app_model.cached_clean_fields(cache.validated, sync_filter=cache.sync_filter)
-        else:
-            carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
-    except sql.NO_RECORDS_FAULT:
-        raise
+        with cache.own_code.called():
+            if traits_of(carrier.model).in_tree:
+                carrier.app_model.cached_clean_fields(cache.validated, sync_filter=cache.sync_filter)
+            else:
+                carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
     except Exception as error:
+        if not cache.own_code.is_records_fault(error):
+            raise
         carrier.fail(error, may_succeed_later=True)
 
 
 def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     store = carrier.store
     try:
-        app_model = carrier.model.deserialize(json.loads(store.serialized), sync_filter=cache.sync_filter)
+        data = json.loads(store.serialized)
+        with cache.own_code.called():
+            app_model = carrier.model.deserialize(data, sync_filter=cache.sync_filter)
         app_model._morango_source_id = store.source_id
         app_model._morango_partition = store.partition
         app_model._morango_dirty_bit = False
-    except sql.NO_RECORDS_FAULT:
-        raise
     except Exception as error:
+        if not cache.own_code.is_records_fault(error):
+            raise
         carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)
     else:
         carrier.app_model = app_model

@@ -7,7 +7,6 @@ from django.db import IntegrityError
 from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference
 
-from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import StoreState
 from morango_celery.deserialize.groups import (
     Group,
@@ -67,14 +66,17 @@ class Validate(GroupTransform):
             return
         assert carrier.app_model is not None
         try:
-            carrier.app_model.cached_clean_fields(self.cache.validated, sync_filter=self.cache.sync_filter)
-        except sql.NO_RECORDS_FAULT:
-            raise
+            with self.cache.own_code.called():
+                carrier.app_model.cached_clean_fields(
+                    self.cache.validated, sync_filter=self.cache.sync_filter
+                )
         except ObjectDoesNotExist as error:
             carrier.spread = self._deleted_reference(carrier)
             if carrier.spread is None:
                 carrier.fail(error, may_succeed_later=True)
         except Exception as error:
+            if not self.cache.own_code.is_records_fault(error):
+                raise
             carrier.fail(error, may_succeed_later=True)
 
     def _parent_problem(self, carrier: DeserializeTask) -> Exception | None:
@@ -111,10 +113,11 @@ class Validate(GroupTransform):
     def _validate(self, carrier: DeserializeTask, *, own_code: bool) -> None:
         assert carrier.app_model is not None
         try:
-            by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)
-        except sql.NO_RECORDS_FAULT:
-            raise
+            with self.cache.own_code.called():
+                by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)
         except Exception as error:
+            if not self.cache.own_code.is_records_fault(error):
+                raise
             carrier.fail(error, may_succeed_later=own_code)
             return
         self._judge(carrier, [(name, reference) for name, found in by_target.items() for reference in found])

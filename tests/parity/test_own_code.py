@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.db import DatabaseError, connection
+from morango.models import SyncableModel
 from morango.models.certificates import Filter
 
+from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, build_store_row
-from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
+from tests.parity.harness import assert_same, assert_same_but_clean, both, existing, run
+from tests.variety.models import Card, Person, Region
 from tests.variety.rows import build_variety_row
 from worker.school.models import Learner
 
@@ -131,3 +137,112 @@ def test_the_filter_reaches_the_models_own_code(monkeypatch: pytest.MonkeyPatch)
     unit = build_store_row("unit")
     assert_same([unit, build_store_row("learner", unit=unit)], filter=Filter(SCHOOL_ID))
     assert seen == [("deserialize", SCHOOL_ID), ("clean_fields", SCHOOL_ID)] * 2
+
+
+def refused_by_the_database(name: str) -> None:
+    """What a model's code may do: ask the database for what it can't answer."""
+    if name == "Refused":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT no_such_function()")
+
+
+def query_in_clean_fields(monkeypatch: pytest.MonkeyPatch, model: type[SyncableModel]) -> None:
+    original = model.clean_fields
+
+    def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
+        refused_by_the_database(self.name)
+        original(self, exclude=exclude, sync_filter=sync_filter)
+
+    monkeypatch.setattr(model, "clean_fields", clean_fields)
+
+
+def query_in_deserialize(monkeypatch: pytest.MonkeyPatch, model: type[SyncableModel]) -> None:
+    original = model.deserialize.__func__
+
+    def deserialize(cls: Any, data: Any, sync_filter: Any = None) -> Any:
+        refused_by_the_database(data["name"])
+        return original(cls, data, sync_filter=sync_filter)
+
+    monkeypatch.setattr(model, "deserialize", classmethod(deserialize))
+
+
+@pytest.mark.parametrize("query_in", [query_in_clean_fields, query_in_deserialize])
+@pytest.mark.parametrize("model", [Person, Region], ids=["plain", "tree"])
+def test_a_query_that_the_database_refuses_is_the_records_error(
+    monkeypatch: pytest.MonkeyPatch, trees_alone: None, query_in: Any, model: type[SyncableModel]
+) -> None:
+    # Given a model whose code runs a query that fails for one record
+    query_in(monkeypatch, model)
+    fields = {"home": HOME} if model is Person else {}
+    name = str(model.morango_model_name)
+    refused = build_variety_row(name, name="Refused", **fields)
+    good = [build_variety_row(name, name=f"Good {number}", **fields) for number in range(4)]
+    rows = [HOME, *good[:2], refused, *good[2:]]
+
+    theirs, ours = both(rows, app=[existing(HOME)])
+
+    # Then that one is in error, and the others are saved, where Morango's run fails
+    ((store_id, (text, exception)),) = ours.errors.items()
+    assert (ours.aborted, store_id) == (None, refused.id)
+    assert "no_such_function" in str(text)
+    assert str(exception).startswith("django.db.utils.")
+    assert {row.id for row in good} <= {row["id"] for rows in ours.app.values() for row in rows}
+    assert {row.id for row in rows if ours.dirty[row.id]} == {refused.id}
+    assert theirs.aborted is not None
+
+
+@pytest.mark.needs_postgresql
+def test_a_query_whose_failure_the_model_ignores_spoils_only_its_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Person.clean_fields
+
+    def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
+        with suppress(DatabaseError):
+            refused_by_the_database(self.name)
+        original(self, exclude=exclude, sync_filter=sync_filter)
+
+    monkeypatch.setattr(Person, "clean_fields", clean_fields)
+    refused = build_variety_row("person", home=HOME, name="Refused")
+    good = build_variety_row("person", home=HOME)
+
+    ours = both([HOME, refused, good], app=[existing(HOME)])[1]
+
+    assert (ours.aborted, ours.ids("person")) == (None, {good.id})
+    assert ours.errors[refused.id][1] == "django.db.utils.InternalError"
+
+
+def test_a_query_that_is_refused_when_the_record_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two cards that can't both be written, and code that meets trouble each second time
+    calls: Counter[str] = Counter()
+    original = Card.clean_fields
+
+    def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
+        calls[self.id] += 1
+        refused_by_the_database("Refused" if calls[self.id] % 2 == 0 else "")
+        original(self, exclude=exclude, sync_filter=sync_filter)
+
+    monkeypatch.setattr(Card, "clean_fields", clean_fields)
+    person = build_variety_row("person", home=HOME)
+    cards = [build_variety_row("card", person=person) for _ in range(2)]
+
+    ours = run(deserialize_from_store, [HOME, person, *cards], app=[existing(HOME)])
+
+    assert (ours.aborted, ours.ids("person")) == (None, {person.id})
+    assert {row.id for row in cards} - ours.ids("card") == set(ours.errors)
+    assert ours.errors
+
+
+@pytest.mark.needs_postgresql
+def test_what_the_database_says_about_itself_is_no_records_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(10)")
+
+    monkeypatch.setattr(Person, "clean_fields", clean_fields)
+    person = build_variety_row("person", home=HOME)
+
+    ours = run(deserialize_from_store, [HOME, person], app=[existing(HOME)])
+
+    assert ours.aborted == "django.db.utils.OperationalError"
+    assert ours.errors == {}
