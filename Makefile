@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-postgresql test-sqlite parity kolibri coverage check format services worker server lock clean
+.PHONY: help venv demo test test-postgresql test-sqlite parity faults kolibri coverage check format services worker server lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-sqlite: venv ## Run the tests on SQLite, but for those that need PostgreSQL
 parity: venv ## Compare with Morango on thousands of generated databases, PostgreSQL and SQLite
 	$(PYTEST) --database=postgresql --hypothesis-profile=many tests/parity $(ARGS)
 	$(PYTEST) --database=sqlite --hypothesis-profile=many tests/parity $(ARGS)
+
+faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
+	$(PYTEST) --database=postgresql --every-fault tests/faults $(ARGS)
 
 kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--help shows how to choose)
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri

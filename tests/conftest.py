@@ -41,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="postgresql",
         help="the database that this run's tests use (default: postgresql)",
     )
+    parser.addoption(
+        "--every-fault", action="store_true", help="let tests/faults inject every fault, not only a sample"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{NEEDS_POSTGRESQL}: the test means nothing on SQLite and is left out there"
     )
+    config.addinivalue_line("markers", "at_length: left out of tests/faults without --every-fault")
     given_database = os.environ.get("DATABASE_URL", "")
     config.stash[_postgres_port] = None
     if config.getoption("database") == "sqlite":
@@ -144,23 +148,26 @@ def database_url(transactional_db: None) -> str:
 
 
 class StartWorker(Protocol):
-    def __call__(self, concurrency: int = 2, **environment: str) -> LoggedProcess: ...
+    def __call__(
+        self, concurrency: int = 2, *, queue: str = "celery", **environment: str
+    ) -> LoggedProcess: ...
 
 
 @pytest.fixture
 def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
     """A function that starts a real worker with prefork on the test database, and waits until it is ready.
 
-    Its keyword arguments are further environment variables. The workers end with the test.
+    Its further keyword arguments are environment variables. The workers end with the test.
     """
     started: list[LoggedProcess] = []
 
-    def start(concurrency: int = 2, **environment: str) -> LoggedProcess:
+    def start(concurrency: int = 2, *, queue: str = "celery", **environment: str) -> LoggedProcess:
         number = len(started) + 1
         process = LoggedProcess(
             [
                 *("celery", "-A", "worker", "worker", "--loglevel=INFO", f"--hostname=test{number}@%h"),
-                *(f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"),
+                *(f"--concurrency={concurrency}", f"--queues={queue}"),
+                *("--without-gossip", "--without-mingle"),
             ],
             tmp_path / f"worker{number}.log",
             {

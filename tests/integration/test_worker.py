@@ -7,14 +7,9 @@ import contextlib
 import json
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import psutil
-import psycopg2
 import pytest
-from django.db import connection
 from morango.models import Store
 from redis import Redis
 
@@ -25,6 +20,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run, open_batches, start
 from tests import factories
 from tests.conftest import StartWorker
+from tests.waiting import child_that_waits_for_a_lock, has_ended, held, until
 from worker.celery import app
 from worker.school.models import PROFILE, Attempt, Unit
 
@@ -35,14 +31,6 @@ SECRET = "Xanthippe Quillfeather"
 
 def new_run() -> Run:
     return create_run(PROFILE, None, serialize_first=False, handed_over=True)
-
-
-def until(happened: Callable[[], Any], what: str, timeout_seconds: float = 20) -> Any:
-    deadline = time.monotonic() + timeout_seconds
-    while not (result := happened()):
-        assert time.monotonic() < deadline, f"not {what} after {timeout_seconds} s"
-        time.sleep(0.02)
-    return result
 
 
 def test_two_workers_deserialize_a_school(celery_worker_process: StartWorker) -> None:
@@ -63,43 +51,6 @@ def test_two_workers_deserialize_a_school(celery_worker_process: StartWorker) ->
     assert {batch.state for batch in batches} == {Batch.State.DONE}
     assert max(batch.size for batch in batches) == 250
     assert Attempt.objects.filter(_morango_dirty_bit=True).count() == 0
-
-
-@contextlib.contextmanager
-def held(store_id: str) -> Iterator[None]:
-    """Keep a Store row locked by a connection of another's."""
-    settings = connection.settings_dict
-    other = psycopg2.connect(
-        dbname=settings["NAME"],
-        user=settings["USER"],
-        password=settings["PASSWORD"],
-        host=settings["HOST"],
-        port=settings["PORT"],
-    )
-    try:
-        with other.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM morango_store WHERE id = %s FOR UPDATE", [store_id])
-            yield
-    finally:
-        other.close()
-
-
-def child_that_waits_for_a_lock(worker_pid: int) -> psutil.Process | None:
-    """The pool process whose database session is held up."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT client_port FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-        ports = {port for (port,) in cursor.fetchall()}
-    for child in psutil.Process(worker_pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # a worker's helpers come and go
-            if any(socket.laddr and socket.laddr.port in ports for socket in child.net_connections()):
-                return child
-    return None
-
-
-def has_ended(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    return True
 
 
 def test_a_run_survives_the_death_of_a_pool_process(celery_worker_process: StartWorker) -> None:

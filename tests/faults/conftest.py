@@ -1,0 +1,60 @@
+"""Faults, injected into real workers, servers and messages; and that nothing is lost by them.
+
+`make faults` injects every one (``--every-fault``); without that option a sample, in seconds. A test
+chooses its sample by the fixture `every_fault`; one that has none to offer is marked ``at_length`` and
+left out.
+
+`school` and `make_school` commit Store rows, with every fate among them, and know what an undisturbed run
+makes of them; `School.assert_intact` is what all these tests end with. Workers come from
+`celery_worker_process`; with ``DJANGO_SETTINGS_MODULE=tests.faults.settings`` they take their limits
+from the environment, and die when told to (`tests.faults.deaths`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:  # models can't be imported yet
+    from tests.faults.schools import School
+
+
+class MakeSchool(Protocol):
+    def __call__(self, rows: int = 20, *, mixed: bool = True) -> School: ...
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("every_fault"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("at_length")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def every_fault(pytestconfig: pytest.Config) -> bool:
+    """Whether to inject all faults, or a sample of them."""
+    chosen: bool = pytestconfig.getoption("every_fault")
+    return chosen
+
+
+@pytest.fixture
+def make_school(transactional_db: None) -> MakeSchool:
+    """A function that commits one more `School`; its arguments are those of the class, but the id."""
+    from tests.faults.schools import School
+
+    numbers = count(1)
+
+    def make(rows: int = 20, *, mixed: bool = True) -> School:
+        return School(hashlib.md5(str(next(numbers)).encode()).hexdigest(), rows, mixed=mixed)
+
+    return make
+
+
+@pytest.fixture
+def school(make_school: MakeSchool) -> School:
+    """A school of 300 records and some more that are to be deleted or have errors."""
+    return make_school(300)

@@ -1,0 +1,66 @@
+"""Waiting for what other processes do, and holding them up in the middle of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import psycopg2
+from django.db import connection
+
+
+def until(happened: Callable[[], Any], what: str, timeout_seconds: float = 20) -> Any:
+    """What `happened` returns once that is true."""
+    deadline = time.monotonic() + timeout_seconds
+    while not (result := happened()):
+        assert time.monotonic() < deadline, f"not {what} after {timeout_seconds} s"
+        time.sleep(0.02)
+    return result
+
+
+@contextlib.contextmanager
+def held(*store_ids: str) -> Iterator[None]:
+    """Keep Store rows locked by a connection of another's."""
+    settings = connection.settings_dict
+    other = psycopg2.connect(
+        dbname=settings["NAME"],
+        user=settings["USER"],
+        password=settings["PASSWORD"],
+        host=settings["HOST"],
+        port=settings["PORT"],
+    )
+    try:
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM morango_store WHERE id = ANY(%s::uuid[]) FOR UPDATE", [list(store_ids)]
+            )
+            yield
+    finally:
+        other.close()
+
+
+def children_that_wait_for_a_lock(worker_pid: int) -> list[psutil.Process]:
+    """The pool processes whose database sessions are held up."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT client_port FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        ports = {port for (port,) in cursor.fetchall()}
+    found = []
+    for child in psutil.Process(worker_pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker's helpers come and go
+            if any(socket.laddr and socket.laddr.port in ports for socket in child.net_connections()):
+                found.append(child)
+    return found
+
+
+def child_that_waits_for_a_lock(worker_pid: int) -> psutil.Process | None:
+    """The first of them."""
+    return next(iter(children_that_wait_for_a_lock(worker_pid)), None)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    return True
