@@ -11,13 +11,14 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
-from celery import shared_task
+from celery import bootsteps, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.signals import worker_ready
-from django.db import DatabaseError, InterfaceError
+from celery.signals import celeryd_init
+from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
+from morango_celery.conf import settings
 from morango_celery.deserialize.sql import is_transient
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.models import Batch, Run
@@ -45,6 +46,9 @@ DELIVERED_AGAIN: dict[str, Any] = {
 """A message outlives the worker that it ends; a batch's attempts see to it that this has an end."""
 
 HAND_OVER_RETRIES = 60
+SWEEPS_PER_RESEND = 15
+"""How often a worker asks for `recover_runs` within RESEND_AFTER_SECONDS: by default, once a minute."""
+
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
 
@@ -106,29 +110,52 @@ def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
     return {name: getattr(result, name) for name in Run.COUNTS} if result else {}
 
 
-@shared_task(name="morango_celery.hand_over_run", bind=True, max_retries=HAND_OVER_RETRIES)
+@shared_task(name="morango_celery.hand_over_run", bind=True, **{**RETRIED, "max_retries": HAND_OVER_RETRIES})
 @fits
 def hand_over_run(self: Any, run_id: int) -> bool:
     """Tell the transfer session what came of its run, as soon as Morango is ready to hear it."""
-    run = Run.objects.filter(pk=_id(run_id, "run_id")).first()
+    _id(run_id, "run_id")
+    with _outages_are_retried():
+        run = Run.objects.filter(pk=run_id).first()
+        settled = run is not None and handover.hand_over(run)
     if run is None:
         _deleted(f"Run {run_id} is")
         return False
-    if not handover.hand_over(run):
+    if not settled:
         raise self.retry(countdown=min(0.25 * 2**self.request.retries, 10))
     return True
 
 
-@shared_task(name="morango_celery.recover_runs")
+@shared_task(name="morango_celery.recover_runs", **RETRIED)
 @fits
 def recover_runs() -> int:
-    """Send again what no worker finished in time. Worth scheduling every few minutes."""
-    return recover(CeleryDispatch())
+    """Send again what no worker finished in time. Every worker asks for it now and then."""
+    with _outages_are_retried():
+        return recover(CeleryDispatch())
 
 
-@worker_ready.connect
-def _recover_at_start(**kwargs: Any) -> None:
-    recover_runs.delay()
+class Sweep(bootsteps.StartStopStep):
+    """Asks for `recover_runs` each time the worker has connected to the broker, and now and then after that.
+
+    So what a broker has lost, and what nobody could send to it, waits for no operator and no schedule.
+    """
+
+    requires = {"celery.worker.consumer.tasks:Tasks"}
+
+    def start(self, parent: Any) -> None:
+        _send(recover_runs, [], "what waits")
+        seconds = settings.RESEND_AFTER_SECONDS / SWEEPS_PER_RESEND
+        parent.timer.call_repeatedly(seconds, self.sweep, (seconds,))  # as long as this connection lasts
+
+    @staticmethod
+    def sweep(seconds: float) -> None:
+        # Expires, so that they don't pile up: while the queue is that long, it hasn't been lost
+        _send(recover_runs, [], "what waits", expires=seconds)
+
+
+@celeryd_init.connect
+def _sweep(instance: Any, **kwargs: Any) -> None:
+    instance.app.steps["consumer"].add(Sweep)
 
 
 class CeleryDispatch:
@@ -214,6 +241,8 @@ def _outages_are_retried() -> Iterator[None]:
         yield
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()  # or this process's next task would get it too
             raise TransientError(f"The database is not available: {error}") from error
         raise
 

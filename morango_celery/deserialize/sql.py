@@ -35,7 +35,8 @@ CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attn
 """In the model's own order, as ``Store.from_db`` takes them."""
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
-_LOCK_NOT_AVAILABLE = "55P03"
+_TRANSIENT_CODES = ("55P03", "25006")
+"""Locked; read-only, as a server is that others have replaced, or are about to."""
 _QUERY_CANCELED = "57014"
 _OUT_OF_MEMORY = "53200"
 
@@ -247,12 +248,12 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
     """
     if isinstance(error, InterfaceError):
         return True
+    code: str | None = getattr(error.__cause__, "pgcode", None)
+    if code is not None:
+        return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
     if not isinstance(error, OperationalError):
         return False
-    code: str | None = getattr(error.__cause__, "pgcode", None)
-    if code is None:
-        return uses_postgresql() or "locked" in str(error) or "busy" in str(error)
-    return code.startswith(_TRANSIENT_CLASSES) or code == _LOCK_NOT_AVAILABLE
+    return uses_postgresql() or "locked" in str(error) or "busy" in str(error)
 
 
 def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
