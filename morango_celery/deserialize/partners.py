@@ -43,7 +43,7 @@ class ClaimPartners(GroupTransform):
         for carrier in carriers:
             if carrier.has_model and keys[carrier.model]:
                 wanted |= partner_ids(carrier)
-            if self.cache.edited_locally(carrier.store._self_ref_fk):
+            if not carrier.store.deleted and self.cache.edited_locally(carrier.store._self_ref_fk):
                 wanted.add(carrier.store._self_ref_fk)
         return sorted(filter(self.cache.is_waiting, wanted))
 

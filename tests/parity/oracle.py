@@ -26,6 +26,7 @@ from tests.parity.harness import Database, read, rolled_back, save_all
 
 INVALID = ("django.core.exceptions.ValidationError", "json.decoder.JSONDecodeError")
 DIRTY_PARENT = ("Parent is dirty; could not deserialize.", "morango.errors.MorangoDirtyParent")
+INTEGRITY = "django.db.utils.IntegrityError"
 MISSING_PARENT = "morango.errors.MorangoMissingParent"
 UNKNOWN_MODEL = "morango_celery.errors.UnknownModelError"
 OF_OUR_OWN = "(a text of our own)"
@@ -84,6 +85,11 @@ class Broken:
 
 
 @dataclass(frozen=True)
+class Lost(Broken):
+    """Stands in for a record whose target isn't there, for no reason of its own."""
+
+
+@dataclass(frozen=True)
 class Gone:
     """Stands in for a record that is deleted with what it refers to."""
 
@@ -116,32 +122,44 @@ def expected(case: Case) -> Database:
                 connection.check_constraints()
                 read(result, case.profile)
                 return result
-        failed = {i: stand_in for i, stand_in in found.items() if not isinstance(stand_in, LeftAlone)}
-        stand_ins = {**(failed or found), **stand_ins}  # what fails never comes to yield
+        stand_ins |= found
     raise AssertionError(f"No end of stand-ins: {stand_ins}")
 
 
 def _first_causes(findings: Sequence[Finding]) -> dict[str, StandIn]:
-    """Those that no other one may be the cause of, for its fate is going to change."""
+    """Those that no other one may be the cause of, for its fate is going to change.
+
+    A target in error goes before one that is deleted, that before one that isn't there, and all of them
+    before a local edit.
+    """
     ids = {store_id for store_id, _, _ in findings}
     first = [finding for finding in findings if finding[2] not in ids] or findings
-    return {store_id: stand_in for store_id, stand_in, _ in reversed(first)}
+    for kind in (Broken, Gone, Lost, LeftAlone):
+        found = {store_id: stand_in for store_id, stand_in, _ in first if type(stand_in) is kind}
+        if found:
+            return found
+    return {}
 
 
 def _prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
     has_app_row = {instance.pk for instance in case.app}
+    edited = {instance.pk for instance in case.app if instance._morango_dirty_bit}
     takable = {row.id: row for row in case.rows if case.filter is None or row.partition in case.filter}
     for original in case.rows:
         row = copy.copy(original)
+        if case.takes(row):
+            row.unset_deserialization_error()  # spread-deletions-stay-dirty, with the old error
         # deleted-orphans, parents-outside-the-filter
         elsewhere = row._self_ref_fk not in takable and row._self_ref_fk in has_app_row
         if row.deleted or elsewhere:
             row._self_ref_fk = ""
+        if row.id in edited and not case.takes(original):
+            row.deleted = row.hard_deleted = False  # local-edits
         match stand_ins.get(row.id):
             case Broken():
                 row.serialized = "{"
-            case Gone():
-                row.deleted = True
+            case Gone(hard):
+                row.deleted, row.hard_deleted = True, hard
             case LeftAlone():
                 row.dirty_bit = row.deleted = row.hard_deleted = False
         yield row
@@ -179,6 +197,7 @@ def _misjudged(case: Case) -> Iterator[Finding]:
     deleted = set(DeletedModels.objects.values_list("id", flat=True))
     hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
     rows = _app_rows(case.profile)
+    known = {row.id for row in case.rows}
     taken = [row for row in case.rows if case.takes(row) and _model(row) is not None]
     in_error = {row.id for row in taken if stored[row.id].deserialization_error}
     edited = {instance.pk: instance for instance in case.app if instance._morango_dirty_bit}
@@ -203,16 +222,27 @@ def _misjudged(case: Case) -> Iterator[Finding]:
         if row.id in edited and _values(edited[row.id]) != _values(now):
             yield row.id, LeftAlone(), None  # local-edits
         for foreign_key, target in _references(now):
-            name = _target(foreign_key)._meta.verbose_name
             exists = _exists(rows, foreign_key, target)
             if exists and _self_referential_fk(type(now)):
                 continue  # of trees, Morango asks the app tables alone
-            if target in in_error or (target in stored and not exists):
-                if target in deleted and target not in in_error:
-                    yield row.id, Gone(hard=target in hard_deleted), target  # spread-deletion-levels
-                else:
-                    text = f"['{name} with id {target} failed to deserialize']"
-                    yield row.id, Broken(text, INVALID[0]), target
+            if target in deleted and not exists and target not in in_error:
+                yield row.id, Gone(hard=target in hard_deleted), target  # spread-deletion-levels
+            elif target in in_error:
+                yield row.id, Broken(_failed(foreign_key, target), INVALID[0]), target  # failed-targets
+            elif not exists and target in known:
+                yield row.id, Lost(_failed(foreign_key, target), INVALID[0]), target
+            elif not exists:
+                yield row.id, Lost(_missing(foreign_key, target), INTEGRITY), target
+
+
+def _failed(foreign_key: ForeignKey[Any, Any], target: str) -> str:
+    return f"['{_target(foreign_key)._meta.verbose_name} with id {target} failed to deserialize']"
+
+
+def _missing(foreign_key: ForeignKey[Any, Any], target: str) -> str:
+    name = _target(foreign_key)._meta.verbose_name
+    reference = f"{foreign_key.model.__name__}.{foreign_key.attname}"
+    return f"{reference} references non-existent {name} instance with id '{target}'"
 
 
 def _correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
@@ -225,8 +255,6 @@ def _correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
         row.serialized, row._self_ref_fk = original.serialized, original._self_ref_fk
         row.deleted, row.hard_deleted = original.deleted, original.hard_deleted
         if case.takes(original):
-            if row.deserialization_error == original.deserialization_error:
-                row.unset_deserialization_error()  # spread-deletions-stay-dirty: so does an old error
             _correct_record(row, stand_ins.get(row.id), case, stored, noted)
         row.save()
 
