@@ -1,6 +1,8 @@
 # `make` lists the targets. All of them build their environment in .venv by themselves.
 
 N ?= 20000
+MUTANTS ?= 20000
+SEED := $(or $(SEED),$(shell date +%s))
 VENV := .venv
 BIN := $(VENV)/bin
 # Named after the locked versions: built again only when these change.
@@ -50,6 +52,10 @@ parity: venv ## Compare with Morango on thousands of generated databases, Postgr
 
 faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
 	$(PYTEST) --database=postgresql --every-fault tests/faults $(ARGS)
+
+fuzz: venv ## Deserialize MUTANTS=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
+	FUZZ_MUTANTS=$(MUTANTS) FUZZ_SEED=$(SEED) $(PYTEST) --database=postgresql -x -q tests/faults/test_rubbish.py $(ARGS)
+	FUZZ_MUTANTS=$(MUTANTS) FUZZ_SEED=$(SEED) $(PYTEST) --database=sqlite -x -q tests/faults/test_rubbish.py $(ARGS)
 
 kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--help shows how to choose)
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri

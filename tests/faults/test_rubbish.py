@@ -1,0 +1,168 @@
+"""Broken records among sound ones: no batch fails, the sound ones are saved, the broken ones say why not.
+
+``FUZZ_MUTANTS`` and ``FUZZ_SEED`` in the environment, or ``make fuzz``, choose how many there are and which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from django.db import DataError, connection, transaction
+from morango.models import DeletedModels, Store
+
+import morango_celery
+from morango_celery import deserialize_from_store
+from morango_celery.models import Batch, Run
+from tests.conftest import StartWorker
+from tests.factories import app_rows
+from tests.faults import healthy
+from tests.faults.mutants import Mutant, mutants
+from tests.parity.harness import existing, rolled_back, save_all
+
+WORLDS = {"school": healthy.school, "variety": healthy.variety}
+AT_ONCE = 50
+"""Broken records of each world in one run."""
+MUTANTS = int(os.environ.get("FUZZ_MUTANTS", "500"))
+SEED = os.environ.get("FUZZ_SEED", "1")
+CHUNKS = [f"seed-{SEED}-{number}" for number in range(-(-MUTANTS // (AT_ONCE * len(WORLDS))))]
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest) -> healthy.World:
+    return WORLDS[request.param]()
+
+
+def stored(broken: Sequence[Mutant]) -> list[Mutant]:
+    """Those that the database agrees to store, and so could ever arrive."""
+    kept = []
+    for mutant in broken:
+        try:
+            with transaction.atomic():
+                mutant.row.save(force_insert=True)
+        except (DataError, ValueError):
+            columns = [value for value in vars(mutant.row).values() if isinstance(value, str)]
+            assert any("\x00" in value or len(value) > 32 for value in columns), str(mutant)
+        else:
+            kept.append(mutant)
+    return kept
+
+
+def with_targets(world: healthy.World) -> None:
+    """The app rows that the broken records' older versions refer to."""
+    save_all([], [existing(target) for target in world.targets])
+
+
+def store_rows(ids: set[str]) -> dict[str, Any]:
+    columns = ("dirty_bit", "deserialization_error", "deserialization_exception", "serialized")
+    return {row[0]: row[1:] for row in Store.objects.filter(id__in=ids).values_list("id", *columns)}
+
+
+def state_of(world: healthy.World) -> dict[tuple[str, str], Any]:
+    """The sound records, in the app tables and in the Store, by table and id."""
+    ids = {row.id for row in world.healthy}
+    found: dict[tuple[str, str], Any] = {("store", pk): row for pk, row in store_rows(ids).items()}
+    for name, rows in _by_id(world.profile).items():
+        found.update({(name, row["id"]): row for row in rows if row["id"] in ids})
+    return found
+
+
+def require_same(world: healthy.World, alone: dict[tuple[str, str], Any]) -> None:
+    along = state_of(world)
+    # A broken record may have taken a sound one's id for its row in another table
+    changed = {key: (row, along.get(key)) for key, row in alone.items()}
+    assert {key: both for key, both in changed.items() if both[0] != both[1]} == {}
+
+
+def _by_id(profile: str) -> dict[str, list[dict[str, Any]]]:
+    tables = app_rows(profile)
+    return {
+        name: [{**row, "id": row.get("id", row.get("vehicle_ptr_id"))} for row in rows]
+        for name, rows in tables.items()
+    }
+
+
+def require_verdicts(world: healthy.World, broken: Sequence[Mutant]) -> None:
+    """Each broken record is saved or deleted, or it is dirty and says why."""
+    in_app = {row["id"] for rows in _by_id(world.profile).values() for row in rows}
+    noted = set(DeletedModels.objects.values_list("id", flat=True))
+    for mutant in broken:
+        if mutant.row.profile != world.profile or not mutant.row.dirty_bit:
+            continue  # not in this run
+        row = Store.objects.get(pk=mutant.row.pk)
+        text, path = row.deserialization_error, row.deserialization_exception
+        if row.dirty_bit:
+            assert text is not None, str(mutant)
+            assert text.strip(), str(mutant)
+            assert path.rpartition(".")[0], str(mutant)
+            continue
+        assert (text, path) == (None, None), str(mutant)
+        if not (row.deleted or row.hard_deleted or row.id in noted):
+            assert key_in(row.serialized) in {None, *in_app}, str(mutant)
+
+
+def key_in(serialized: str) -> str | None:
+    """The id of the app row that the JSON stands for; None if it names none, and so gets a random one."""
+    data = json.loads(serialized)
+    named = data.get("id") if isinstance(data, dict) else None
+    return uuid.UUID(named).hex if named else None
+
+
+@pytest.mark.parametrize("seed", CHUNKS)
+@pytest.mark.django_db
+def test_broken_records_harm_nobody_and_say_why(settings: Any, world: healthy.World, seed: str) -> None:
+    settings.MORANGO_TEST_POSTGRESQL = True
+    chance = random.Random(seed)
+    size = chance.choice((1000, 20, 5))
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": size}
+
+    # Given what becomes of sound records by themselves
+    with rolled_back():
+        Store.objects.bulk_create(world.healthy)
+        deserialize_from_store(world.profile)
+        alone = state_of(world)
+    assert all(row[:2] == (False, None) for (table, _), row in alone.items() if table == "store")
+
+    # When they are deserialized along with broken ones
+    Store.objects.bulk_create(world.healthy)
+    broken = stored(list(mutants(world, AT_ONCE, seed)))
+    assert len(broken) > AT_ONCE // 2
+    if chance.random() < 0.5:
+        with_targets(world)
+        save_all([], [mutant.older for mutant in broken if mutant.older is not None])
+    run = deserialize_from_store(world.profile)
+    connection.check_constraints()
+
+    # Then they come out the same, and each broken one has its verdict
+    assert run.state == Run.State.COMPLETED
+    require_same(world, alone)
+    require_verdicts(world, broken)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_outlives_broken_records(celery_worker_process: StartWorker, world: healthy.World) -> None:
+    # Given sound records by themselves
+    with rolled_back():
+        Store.objects.bulk_create(world.healthy)
+        deserialize_from_store(world.profile)
+        alone = state_of(world)
+
+    # When a worker finds them among broken ones
+    Store.objects.bulk_create(world.healthy)
+    broken = stored(list(mutants(world, AT_ONCE, f"worker-{SEED}")))
+    worker = celery_worker_process(
+        DJANGO_SETTINGS_MODULE="tests.settings", MORANGO_CELERY_BATCH_SIZE_RECORDS="30"
+    )
+    run = morango_celery.deserialize(world.profile, wait=60)
+
+    # Then no batch was tried more than once, and the same comes of it as in this process
+    assert set(Batch.objects.values_list("state", "attempts")) == {(Batch.State.DONE, 1)}
+    assert run.state == Run.State.COMPLETED
+    require_same(world, alone)
+    require_verdicts(world, broken)
+    assert worker.is_running
