@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from morango_celery import deserialize_from_store
 from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
+from tests.variety.models import PROFILE
 from tests.variety.rows import build_variety_row
 
 
@@ -84,6 +86,17 @@ def test_the_second_half_is_not_valid_where_morango_fails() -> None:
     assert theirs.aborted == "django.db.utils.IntegrityError"
     assert set(ours.errors) == {club.id, member.id}
     assert ours.ids("club") == {good.id}
+
+
+def test_each_record_is_counted_once_whatever_batch_it_is_in() -> None:
+    for number in (1, "one"):
+        club = build_variety_row("club")
+        member = build_variety_row("member", club=club, number=number)
+        club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
+        for row in (club, member):
+            row.save(force_insert=True)
+    run = deserialize_from_store(PROFILE)
+    assert (run.records, run.saved, run.failed) == (4, 2, 2)
 
 
 @pytest.mark.parametrize("hard", [False, True])

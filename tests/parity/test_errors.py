@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from morango_celery import deserialize_from_store
 from tests.factories import build_store_row
-from tests.parity.harness import assert_same, existing
+from tests.parity.harness import assert_same, existing, run
 
 OTHER = "ab" * 16
 
@@ -81,9 +82,12 @@ def test_source_id_and_partition_are_those_of_the_store(model_name: str) -> None
     assert found[row.id]["_morango_partition"] == row.partition
 
 
-def test_the_dirty_bit_is_no_part_of_a_record() -> None:
-    row = build_store_row("unit", _morango_dirty_bit=True)
-    assert assert_same([row]).app["unit"][0]["_morango_dirty_bit"] is False
+@pytest.mark.parametrize("model_name", ["unit", "lesson", "learner"])
+def test_the_dirty_bit_is_no_part_of_a_record(model_name: str) -> None:
+    unit = build_store_row("unit")
+    row = build_store_row(model_name, unit=unit, _morango_dirty_bit=True)
+    found = {row["id"]: row for row in assert_same([unit, row]).app[model_name]}
+    assert found[row.id]["_morango_dirty_bit"] is False
 
 
 def test_missing_keys_get_defaults() -> None:
@@ -116,6 +120,14 @@ def test_an_error_replaces_that_of_an_earlier_run() -> None:
 def test_an_empty_error_is_none(error: str | None) -> None:
     row = build_store_row("unit", columns={"deserialization_error": error})
     assert not assert_same([row]).errors
+
+
+@pytest.mark.parametrize(("reference", "told"), [("no\x00id", "no\\x00id"), ("no\ud800id", "no\\ud800id")])
+def test_a_text_that_postgresql_can_not_hold_is_told_escaped(reference: str, told: str) -> None:
+    lesson = build_store_row("lesson", unit_id=reference)
+    ours = run(deserialize_from_store, [lesson])
+    text = f"Lesson.unit_id references non-existent unit instance with id '{told}'"
+    assert ours.errors == {lesson.id: (text, "django.db.utils.IntegrityError")}
 
 
 def test_only_the_record_is_in_error_and_its_older_row_stays() -> None:

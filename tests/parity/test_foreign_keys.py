@@ -75,6 +75,14 @@ def test_a_dirty_target_outside_the_filter_counts_if_an_older_version_is_there()
     assert (result.ids("lesson"), result.app["unit"][0]["name"]) == ({lesson.id}, "old")
 
 
+def test_a_dirty_target_outside_the_filter_that_is_not_there_where_morango_fails() -> None:
+    unit = build_store_row("unit", school_id=OTHER)
+    lesson = build_store_row("lesson", unit=unit)
+    theirs, ours = both([unit, lesson], filter=Filter(SCHOOL_ID))
+    assert theirs.aborted == "django.db.utils.IntegrityError"
+    assert ours.errors == {lesson.id: (f"['unit with id {unit.id} failed to deserialize']", INVALID)}
+
+
 def test_a_target_of_another_kind_than_the_store_says() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
+from tests.variety.models import Region, Town
 from tests.variety.rows import build_variety_row
 
 OTHER = "ab" * 16
 INVALID = "django.core.exceptions.ValidationError"
+MISSING_PARENT = (
+    "Parent does not exist in Store; could not deserialize.",
+    "morango.errors.MorangoMissingParent",
+)
 DIRTY_PARENT = ("Parent is dirty; could not deserialize.", "morango.errors.MorangoDirtyParent")
 
 
@@ -104,6 +109,19 @@ def test_a_region_below_a_town() -> None:
     town = build_variety_row("town")
     region = build_variety_row("region", parent=town)
     assert_same([town, region])
+
+
+def test_a_dirty_parent_of_another_proxy_that_morango_calls_missing(
+    trees_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Morango comes to a town twice: with the regions, where its parent is dirty, and then without them."""
+    monkeypatch.setattr(Region, "morango_model_dependencies", (Town,))
+    monkeypatch.setattr(Town, "morango_model_dependencies", ())
+    region = build_variety_row("region", name="")
+    town = build_variety_row("town", parent=region)
+    theirs, ours = both([town, region])
+    assert theirs.errors[town.id] == MISSING_PARENT
+    assert ours.errors == {region.id: theirs.errors[region.id], town.id: DIRTY_PARENT}
 
 
 # Person, which is no tree, names Region and Town. So Morango comes to their dirty records once more, without

@@ -141,6 +141,14 @@ def test_a_parent_outside_the_filter_that_is_not_there() -> None:
     assert result.errors == {child.id: MISSING_PARENT}
 
 
+def test_a_parent_of_another_kind() -> None:
+    unit = build_store_row("unit", dirty=False)
+    learner = build_store_row("learner", unit=unit, dirty=False)
+    child = build_store_row("unit", parent=learner)
+    result = assert_same([unit, learner, child], app=[existing(unit), existing(learner)])
+    assert result.errors == {child.id: MISSING_PARENT}
+
+
 def test_a_cycle_of_two() -> None:
     one = build_store_row("unit")
     other = build_store_row("unit", parent=one)
