@@ -68,6 +68,19 @@ def test_an_existing_cycle_is_changed() -> None:
     assert [row["president_id"] for row in assert_same([club, old, new], app=app).app["club"]] == [new.id]
 
 
+def test_a_cycle_beside_a_record_that_the_database_refuses() -> None:
+    other = build_variety_row("club", dirty=False)
+    taken = build_variety_row("member", club=other, dirty=False)
+    club = build_variety_row("club")
+    member = build_variety_row("member", club=club)
+    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
+    refused = build_variety_row("member", club=other)
+    rows = [other, taken, club, member, refused]
+    result = assert_same(rows, app=[existing(other), existing(taken)])
+    assert list(result.errors) == [refused.id]
+    assert result.ids("member") == {taken.id, member.id}
+
+
 def test_the_first_half_is_not_valid() -> None:
     """Clubs come before members here as there: the member hears of the club's failure."""
     club = build_variety_row("club")

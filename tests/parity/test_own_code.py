@@ -14,7 +14,7 @@ from morango.models.certificates import Filter
 from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, build_store_row
 from tests.parity.harness import assert_same, assert_same_but_clean, both, existing, run
-from tests.variety.models import Card, Person, Region
+from tests.variety.models import PROFILE, Card, Person, Region
 from tests.variety.rows import build_variety_row
 from worker.school.models import Learner
 
@@ -62,6 +62,14 @@ def test_save_finds_a_sibling_that_comes_later_where_morango_does_not() -> None:
     theirs, ours = both(steps)
     assert len(theirs.errors) == 2
     assert (ours.errors, len(ours.app["step"])) == ({}, 3)
+
+
+def test_within_a_batch_siblings_are_found_in_the_first_pass(batch_size: int) -> None:
+    for number in (3, 2, 1):
+        build_variety_row("step", number=number).save(force_insert=True)
+    done = deserialize_from_store(PROFILE)
+    assert (done.saved, done.failed) == (3, 0)
+    assert (done.pass_number == 1) is (batch_size > 1)
 
 
 def test_deserialize_accepts_an_older_form() -> None:

@@ -13,6 +13,7 @@ from morango_celery import deserialize_from_store
 from morango_celery.deserialize.traits import Way, traits_of
 from tests.factories import SCHOOL_ID, build_school, build_store_row
 from tests.parity.harness import app_row, assert_same, run
+from tests.variety.models import Lorry
 from worker.school.models import Attempt, Feedback, Learner, Lesson, Unit
 
 ALL = ("school.Unit", "school.Learner", "school.Lesson", "school.Attempt", "school.Feedback")
@@ -25,8 +26,9 @@ def _way(request: pytest.FixtureRequest, settings: Any) -> None:
 
 def test_the_way_is_chosen_by_what_the_model_overrides(settings: Any) -> None:
     settings.MORANGO_CELERY = {}
-    ways = {model: traits_of(model).way for model in (Unit, Learner, Lesson, Attempt, Feedback)}
+    ways = {model: traits_of(model).way for model in (Unit, Learner, Lesson, Attempt, Feedback, Lorry)}
     assert ways.pop(Learner) is Way.CAPTURED
+    assert ways.pop(Lorry) is Way.EACH
     assert set(ways.values()) == {Way.BULK}
 
 
