@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-postgresql test-sqlite parity faults kolibri coverage check format services worker server lock clean
+.PHONY: help venv demo test test-postgresql test-sqlite parity faults kolibri mutants coverage check format services worker server lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ fuzz: venv ## Deserialize MUTANTS=20000 broken records, PostgreSQL and SQLite (S
 kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--help shows how to choose)
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri
 	.venv-kolibri/bin/python -m tests.kolibri $(ARGS)
+
+mutants: venv ## Break the pipeline's rules one at a time, and see each break caught (ARGS=--list shows them)
+	@$(BIN)/python -m tests.mutations $(ARGS)
 
 coverage: venv ## Measure what the tests on both databases cover
 	$(BIN)/coverage erase
