@@ -102,6 +102,17 @@ def test_a_local_edit_wins_over_a_version_that_is_not_valid() -> None:
     assert name_in(result.serialized[row.id]) == "edited here"
 
 
+def test_a_child_of_an_edited_row_whose_synced_version_is_not_valid() -> None:
+    top = build_store_row("unit", name="")
+    child = build_store_row("unit", parent=top)
+    edited = existing(top, name="edited here", _morango_dirty_bit=True)
+    errors = assert_same([child, top], app=[edited]).errors
+    assert errors[child.id] == (
+        "Parent is dirty; could not deserialize.",
+        "morango.errors.MorangoDirtyParent",
+    )
+
+
 def test_an_edit_of_a_row_that_spans_tables() -> None:
     row = build_variety_row("lorry", plate="A 1", load_kg=1)
     theirs, ours = both([row], app=[existing(row, load_kg=2, _morango_dirty_bit=True)])

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import pytest
 
+from morango_celery import deserialize_from_store
 from tests.factories import build_school, build_store_row
 from tests.parity.harness import app_row, assert_same, assert_same_but_clean, both, existing
 from tests.variety.rows import build_variety_row
+from worker.school.models import PROFILE
 
 
 def test_a_whole_school_is_saved() -> None:
     result = assert_same(build_school(120))
     assert not any(result.dirty.values())
     assert len(result.app["attempt"]) > 80
+
+
+def test_targets_go_before_what_refers_to_them() -> None:
+    for row in reversed(list(build_school(30))):
+        row.save(force_insert=True)
+    run = deserialize_from_store(PROFILE)
+    assert (run.saved, run.failed, run.pass_number) == (30, 0, 1)
 
 
 def test_records_that_are_not_dirty_are_left_alone() -> None:

@@ -44,6 +44,25 @@ def test_save_sees_the_synced_version_of_what_the_record_refers_to() -> None:
     assert result.ids("learner") == {learner.id}
 
 
+def test_own_code_sees_the_synced_version_of_what_was_a_parent_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The region is looked up for the town below it, then written, then read by the person."""
+    seen = []
+    original = Person.clean_fields
+
+    def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
+        seen.append(self.home.name)
+        original(self, exclude=exclude, sync_filter=sync_filter)
+
+    monkeypatch.setattr(Person, "clean_fields", clean_fields)
+    region = build_variety_row("region", name="new")
+    town = build_variety_row("town", parent=region)
+    person = build_variety_row("person", home=region)
+    assert_same([region, town, person], app=[existing(region, name="old")])
+    assert seen == ["new", "new"]
+
+
 def test_save_reads_a_sibling_that_comes_first() -> None:
     steps = [build_variety_row("step", number=number) for number in range(1, 5)]
     assert len(assert_same(steps).app["step"]) == 4

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from morango.models import Store
 
+from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, build_store_row
-from tests.parity.harness import Database, assert_same, assert_same_but_clean, both, existing
+from tests.parity.harness import Database, assert_same, assert_same_but_clean, both, existing, save_all
 from tests.variety.rows import build_variety_row
+from worker.school.models import PROFILE
 
 TAKEN = "django.db.utils.IntegrityError"
 UNIT = build_store_row("unit", dirty=False)
@@ -95,6 +97,14 @@ def test_a_deleted_record_frees_its_value(deleted_first: bool) -> None:
     rows = [gone, new] if deleted_first else [new, gone]
     result = assert_same_but_clean([UNIT, *rows], deleted=[gone], app=[existing(UNIT), existing(gone)])
     assert names(result) == {new.id: "ada"}
+
+
+def test_a_batch_deletes_before_it_saves(batch_size: int) -> None:
+    gone, new = learner("ada", deleted=True), learner("ada")
+    save_all([UNIT, new, gone], app=[existing(UNIT), existing(gone)])
+    run = deserialize_from_store(PROFILE)
+    assert (run.saved, run.deleted, run.failed) == (1, 1, 0)
+    assert (run.pass_number == 1) is (batch_size > 1)
 
 
 def test_a_cascade_frees_a_value() -> None:
