@@ -316,7 +316,8 @@ def _settle(records: Sequence[Record], *, skip_erroring: bool) -> None:
             record.state = record.state.without_app_row
         if record.kind.name == "attempt":
             learner = by_id.get(record.targets["learner_id"] or "")
-            if learner is None or learner.defect or learner.state is not State.NEW:
+            doubtful = learner is None or learner.defect or learner.state is not State.NEW
+            if doubtful or skip_erroring:
                 record.targets["lesson_id"] = None
         if skip_erroring and record.state.is_dirty:
             # Nothing tells then which targets have failed in this run, if there is an app row
