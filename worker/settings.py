@@ -89,6 +89,8 @@ MORANGO_CELERY = {
 REDIS_URL = os.environ.get("REDIS_URL", "").strip()
 CELERY_BROKER_URL = REDIS_URL or "redis://redis_url-is-not-set.invalid:6379/0"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Without it, a worker ends when Redis is full and refuses even that a message is acknowledged.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     # Redis hands a message out again after this long without an acknowledgement; must exceed
     # the time limit of a task, or it runs twice at once.

@@ -1,0 +1,12 @@
+"""The deployment's settings, with limits from the environment that suit a test. Unlike
+`tests.faults.settings`, they add nothing that asks the database before a task does."""
+
+import os
+
+from worker.settings import *  # noqa: F403
+from worker.settings import MORANGO_CELERY
+
+MORANGO_CELERY = {
+    **MORANGO_CELERY,
+    "RESEND_AFTER_SECONDS": int(os.environ.get("RESEND_AFTER_SECONDS", "900")),
+}
