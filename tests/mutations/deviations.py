@@ -1,0 +1,145 @@
+"""Do as Morango does where we differ on purpose: one mutation a row of docs/fidelity.md."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+_DEVIATIONS = "parity/test_deviations.py"
+
+_NAMED = (
+    "any(carrier.model in m.morango_model_dependencies for m in"
+    " __import__('morango_celery.upstream').upstream.registered_models(carrier.store.profile) if {which})"
+)
+
+MUTATIONS = (
+    Mutation(
+        "deleted-records-stay-dirty",
+        "deserialize/sink.py",
+        "            counts[carrier.outcome] += 1\n",
+        "            if carrier.outcome is Outcome.DELETE and not store._self_ref_fk:\n"
+        "                self._returned.append((store.id, None, None))\n"
+        "            counts[carrier.outcome] += 1\n",
+        (f"{_DEVIATIONS}::test_deleted_records_become_clean",),
+    ),
+    Mutation(
+        "spread-deletions-stay-dirty",
+        "deserialize/sink.py",
+        "                self._noted[carrier.spread][store.id] = store.profile\n",
+        "                self._noted[carrier.spread][store.id] = store.profile\n"
+        "                self._returned.append((store.id, None, None))\n",
+        (f"{_DEVIATIONS}::test_records_deleted_with_their_target_become_clean",),
+    ),
+    Mutation(
+        "spread-deletion-levels",
+        "deserialize/validate.py",
+        "elif (noted := self.cache.noted_deletion(store_id)) is not None:",
+        "elif (noted := None) is not None:",
+        (f"{_DEVIATIONS}::test_deletion_spreads_over_any_number_of_levels",),
+    ),
+    Mutation(
+        "one-bad-record",
+        "deserialize/writing.py",
+        "            for carrier in culprits:\n",
+        "            if isinstance(error, TypeError | LookupError):\n"
+        "                raise\n"
+        "            for carrier in culprits:\n",
+        (f"{_DEVIATIONS}::test_whatever_a_record_raises_costs_only_itself",),
+    ),
+    Mutation(
+        "protected-rows",
+        "deserialize/sink.py",
+        "            if is_outage(error):\n",
+        "            if is_outage(error) or type(error).__name__ == 'ProtectedError':\n",
+        (f"{_DEVIATIONS}::test_a_protected_row_costs_only_the_record_that_would_delete_it",),
+    ),
+    Mutation(
+        "references-that-are-no-ids",
+        "deserialize/foreign_keys.py",
+        "    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):\n",
+        "    except ValueError:\n",
+        (f"{_DEVIATIONS}::test_a_reference_that_is_no_id",),
+    ),
+    Mutation(
+        "failed-targets",
+        "deserialize/validate.py",
+        "        for position, (target_name, reference) in enumerate(references):\n"
+        "            if self.cache.failed_in_this_run(reference.to_pk):\n",
+        "        for name, reference in references:\n"
+        "            self._resolve(carrier, name, reference)\n"
+        "        for position, (target_name, reference) in enumerate(references := []):\n"
+        "            if self.cache.failed_in_this_run(reference.to_pk):\n",
+        (f"{_DEVIATIONS}::test_a_target_that_could_not_be_saved",),
+    ),
+    Mutation(
+        "targets-outside-the-store",
+        "deserialize/validate.py",
+        "if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):",
+        "if state is not None and self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):",
+        (f"{_DEVIATIONS}::test_a_target_that_only_the_app_table_has",),
+    ),
+    Mutation(
+        "unregistered-models",
+        "runs/plan.py",
+        "    return [*found, Step((), unregistered=True)]\n",
+        "    return found\n",
+        (f"{_DEVIATIONS}::test_an_unregistered_model_is_an_error_of_its_record",),
+    ),
+    Mutation(
+        "parents-outside-the-filter",
+        "deserialize/validate.py",
+        "if tree_key is not None and self.cache.row_exists(tree_key, parent_id):",
+        "if False:",
+        (f"{_DEVIATIONS}::test_a_parent_outside_the_filter_counts_if_it_is_there",),
+    ),
+    Mutation(
+        "deleted-orphans",
+        "deserialize/validate.py",
+        "            if carrier.store.deleted or carrier.row is not None or not carrier.has_model:\n",
+        "            if carrier.store.deleted and carrier.has_model and self._parent_problem(carrier):\n"
+        "                self._validate_in_tree(carrier)\n"
+        "            if carrier.store.deleted or carrier.row is not None or not carrier.has_model:\n",
+        (f"{_DEVIATIONS}::test_a_deleted_record_needs_no_parent",),
+    ),
+    Mutation(
+        "row-order",
+        "runs/producer.py",
+        "    if failures == 0 or (before is not None and failures >= before):\n",
+        "    if True:\n",
+        (f"{_DEVIATIONS}::test_the_order_of_records_does_not_matter",),
+    ),
+    Mutation(
+        "local-edits",
+        "deserialize/sql.py",
+        "DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}",
+        "DO UPDATE SET {updates}",
+        (f"{_DEVIATIONS}::test_a_local_edit_wins",),
+    ),
+    Mutation(
+        "dirty-parents-called-missing",
+        "deserialize/validate.py",
+        "            return dirty_parent() if state.dirty else None\n",
+        f"            named = {_NAMED.format(which='traits_of(m).in_tree')}\n"
+        "            said = missing_parent if named else dirty_parent\n"
+        "            return said() if state.dirty else None\n",
+        ("parity/test_proxies.py::test_a_dirty_parent_of_another_proxy_that_morango_calls_missing",),
+    ),
+    Mutation(
+        "trees-in-other-passes",
+        "deserialize/validate.py",
+        "            if traits.in_tree:\n",
+        f"            if traits.in_tree and not {_NAMED.format(which='not traits_of(m).in_tree')}:\n",
+        ("parity/test_proxies.py::test_an_invalid_parent_of_another_proxy_where_morango_fails",),
+    ),
+    Mutation(
+        "auto-now",
+        "deserialize/rows.py",
+        "        columns.append((field.attname, field.get_default, convert))\n",
+        "        if getattr(field, 'auto_now', False):\n"
+        "            from django.db import connection\n"
+        "            from django.utils.timezone import now\n"
+        "            def convert(value):\n"
+        "                return connection.ops.adapt_datetimefield_value(now())\n"
+        "        columns.append((field.attname, field.get_default, convert))\n",
+        ("parity/test_clock.py::test_a_new_row",),
+    ),
+)

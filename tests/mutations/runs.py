@@ -1,0 +1,148 @@
+"""Rules of runs and batches: what is taken, in which order, how often, and how it is counted."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "only-what-the-filter-covers",
+        "runs/plan.py",
+        "super().__init__(run.profile, run.sync_filter, models=step.models)",
+        "super().__init__(run.profile, None, models=step.models)",
+        ("parity/test_filters.py::test_only_what_the_filter_covers",),
+    ),
+    Mutation(
+        "only-the-runs-profile",
+        "deserialize/sources.py",
+        "        queryset: QuerySet[Any] = Store.objects.filter(profile=self.profile)\n",
+        "        queryset: QuerySet[Any] = Store.objects.all()\n",
+        ("integration/test_sources.py::test_other_profiles_and_unregistered_models_are_not_streamed",),
+    ),
+    Mutation(
+        "a-prefix-is-taken-once",
+        "deserialize/filters.py",
+        "        if not (outermost and prefix.startswith(outermost[-1])):\n",
+        "        if True:\n",
+        ("unit/test_filters.py::test_nested_prefixes_need_one_condition",),
+    ),
+    Mutation(
+        "errors-of-earlier-runs-are-skipped-when-asked",
+        "runs/producer.py",
+        "            if not run.skip_erroring:\n",
+        "            if True:\n",
+        ("parity/test_filters.py::test_skip_erroring",),
+    ),
+    Mutation(
+        "errors-of-earlier-runs-are-forgotten-at-the-start",
+        "runs/producer.py",
+        "                _forget_errors(run)\n",
+        "                pass\n",
+        ("parity/test_filters.py::test_without_it_errors_are_tried_again",),
+    ),
+    Mutation(
+        "errors-outside-the-filter-are-kept",
+        "runs/producer.py",
+        "everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)",
+        "everything = StoreModelSource(run.profile, None, exclude_erroring=False)",
+        ("parity/test_filters.py::test_the_errors_of_records_outside_the_filter_stay",),
+    ),
+    Mutation(
+        "local-edits-are-merged-first",
+        "runs/producer.py",
+        "    if run.state == Run.State.PENDING and run.serialize_first:\n",
+        "    if False:\n",
+        ("integration/test_local_edits.py::TestLocalEdits::test_edits_made_before_the_run_are_merged_first",),
+    ),
+    Mutation(
+        "passes-go-on-while-they-get-any-further",
+        "runs/producer.py",
+        "(before is not None and failures >= before)",
+        "before is not None",
+        ("parity/test_own_code.py::test_save_finds_a_sibling_that_comes_later_where_morango_does_not",),
+    ),
+    Mutation(
+        "a-tree-is-handed-out-parents-first",
+        "runs/plan.py",
+        "            ready = self._without_edited(queryset.filter(without_parent))\n",
+        "            ready = self._without_edited(queryset)\n",
+        ("parity/test_trees.py::test_parents_go_before_their_children",),
+    ),
+    Mutation(
+        "stages-follow-foreign-keys",
+        "deserialize/order.py",
+        "            levels[group] = 1 + max(map(level, outside), default=-1)\n",
+        "            levels[group] = 0\n",
+        ("integration/test_plan.py::TestPlan::test_steps_follow_the_models_dependencies",),
+    ),
+    Mutation(
+        "a-batch-puts-targets-first",
+        "deserialize/claim.py",
+        "return components.get(store.model_name, -1), not store.deleted, position[store.id]",
+        "return -components.get(store.model_name, -1), not store.deleted, position[store.id]",
+        ("parity/test_outcomes.py::test_targets_go_before_what_refers_to_them",),
+    ),
+    Mutation(
+        "a-batch-deletes-before-it-saves",
+        "deserialize/claim.py",
+        "return components.get(store.model_name, -1), not store.deleted, position[store.id]",
+        "return components.get(store.model_name, -1), store.deleted, position[store.id]",
+        ("parity/test_unique_values.py::test_a_batch_deletes_before_it_saves",),
+    ),
+    Mutation(
+        "each-group-sees-what-was-written-before-it",
+        "deserialize/sink.py",
+        "        self.cache.forget()\n",
+        "",
+        ("parity/test_own_code.py::test_own_code_sees_the_synced_version_of_what_was_a_parent_before",),
+    ),
+    Mutation(
+        "records-that-need-each-other-come-together",
+        "deserialize/batch.py",
+        "        | ClaimPartners(cache)\n",
+        "",
+        ("parity/test_cycles_of_models.py::test_a_cycle_of_two_records",),
+    ),
+    Mutation(
+        "an-edited-parent-is-judged-with-its-child",
+        "deserialize/partners.py",
+        "self.cache.edited_locally(carrier.store._self_ref_fk)",
+        "False",
+        ("parity/test_merges.py::test_a_child_of_an_edited_row_whose_synced_version_is_not_valid",),
+    ),
+    Mutation(
+        "a-query-that-the-database-refuses-costs-only-its-record",
+        "deserialize/batch.py",
+        "OwnCode(carefully=True)",
+        "OwnCode()",
+        ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
+    ),
+    Mutation(
+        "guests-that-fail-are-counted-by-their-own-batch",
+        "deserialize/sink.py",
+        "            if carrier.is_guest and (carrier.has_errors or carrier.yielded):\n",
+        "            if False:\n",
+        ("parity/test_cycles_of_models.py::test_each_record_is_counted_once_whatever_batch_it_is_in",),
+    ),
+    Mutation(
+        "a-record-is-done-once",
+        "deserialize/sql.py",
+        'FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND dirty_bit AND profile = %s"',
+        'FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND profile = %s"',
+        ("parity/test_cycles_of_models.py::test_each_record_is_counted_once_whatever_batch_it_is_in",),
+    ),
+    Mutation(
+        "a-batch-is-counted-once",
+        "runs/execute.py",
+        "    if not batch.is_open:\n",
+        "    if False:\n",
+        ("integration/test_batches.py",),
+    ),
+    Mutation(
+        "counters-tell-each-outcome",
+        "deserialize/sink.py",
+        "        self.result.failed += counts[Outcome.ERROR]\n",
+        "        self.result.failed += 0\n",
+        ("integration/test_passes.py",),
+    ),
+)

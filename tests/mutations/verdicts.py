@@ -1,0 +1,173 @@
+"""Rules of what becomes of a record: parsing, validation, references, trees."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "a-targets-deletion-is-noticed",
+        "deserialize/validate.py",
+        "if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):",
+        "if False:",
+        ("parity/test_outcomes.py::test_a_deletion_spreads_to_what_refers_to_the_record",),
+    ),
+    Mutation(
+        "a-hard-deletion-spreads-as-one",
+        "deserialize/validate.py",
+        "            carrier.spread = Outcome.PROPAGATE_HARD_DELETE if hard else Outcome.PROPAGATE_DELETE\n",
+        "            carrier.spread = Outcome.PROPAGATE_DELETE\n",
+        ("parity/test_outcomes.py::test_a_deletion_spreads_to_what_refers_to_the_record",),
+    ),
+    Mutation(
+        "a-hard-deletion-is-noted-among-deletions-too",
+        "deserialize/sink.py",
+        "{**self._noted[Outcome.PROPAGATE_DELETE], **hard}",
+        "self._noted[Outcome.PROPAGATE_DELETE]",
+        ("parity/test_outcomes.py::test_a_deletion_spreads_to_what_refers_to_the_record",),
+    ),
+    Mutation(
+        "one-purged-target-of-two-purges",
+        "deserialize/validate.py",
+        "        if hard or carrier.spread is None:\n",
+        "        if carrier.spread is None:\n",
+        ("parity/test_deletion.py::test_two_targets_of_which_one_is_purged",),
+    ),
+    Mutation(
+        "a-locally-edited-target-keeps-what-refers-to-it",
+        "deserialize/validate.py",
+        "if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):",
+        "if state is not None and state.is_deleted:",
+        ("parity/test_merges.py::test_a_local_edit_of_a_target_that_was_deleted_keeps_what_refers_to_it",),
+    ),
+    Mutation(
+        "a-target-that-failed-fails-though-an-older-row-is-there",
+        "deserialize/foreign_keys.py",
+        "            and not self.failed_in_this_run(value)\n",
+        "",
+        ("parity/test_foreign_keys.py::test_a_target_whose_newer_version_is_not_valid",),
+    ),
+    Mutation(
+        "a-targets-row-must-be-there-when-the-store-has-it",
+        "deserialize/validate.py",
+        "        else:\n            return False\n        return True\n",
+        "        return True\n",
+        (
+            "parity/test_foreign_keys.py::test_a_dirty_target_outside_the_filter_that_is_not_there_where_morango_fails",
+        ),
+    ),
+    Mutation(
+        "errors-outside-the-filter-are-of-another-run",
+        "deserialize/foreign_keys.py",
+        "            and not self.skip_erroring\n            and self.in_filter(state)\n",
+        "            and not self.skip_erroring\n",
+        ("parity/test_foreign_keys.py::test_a_target_in_error_outside_the_filter_counts_if_it_is_there",),
+    ),
+    Mutation(
+        "errors-that-are-skipped-are-of-another-run",
+        "deserialize/foreign_keys.py",
+        "            and not self.skip_erroring\n            and self.in_filter(state)\n",
+        "            and self.in_filter(state)\n",
+        (
+            "parity/test_foreign_keys.py::test_a_target_that_failed_in_an_earlier_run_and_is_skipped_counts_if_it_is_there",
+        ),
+    ),
+    Mutation(
+        "parents-are-judged-before-their-children",
+        "deserialize/parse.py",
+        "        return ordered + cyclic\n",
+        "        return ordered[::-1] + cyclic\n",
+        ("parity/test_trees.py::test_parents_go_before_their_children",),
+    ),
+    Mutation(
+        "a-cycle-of-records-is-refused",
+        "deserialize/parse.py",
+        "        for carrier in cyclic:\n",
+        "        for carrier in ():\n",
+        ("parity/test_trees.py::test_a_cycle_of_two",),
+    ),
+    Mutation(
+        "a-failed-parent-is-dirty",
+        "deserialize/validate.py",
+        "            return dirty_parent() if parent.has_errors else None\n",
+        "            return None\n",
+        ("parity/test_trees.py::test_a_parent_whose_newer_version_is_not_valid",),
+    ),
+    Mutation(
+        "a-parent-must-be-there",
+        "deserialize/validate.py",
+        "        return missing_parent()\n",
+        "        return None\n",
+        ("parity/test_trees.py::test_an_orphan",),
+    ),
+    Mutation(
+        "a-skipped-parent-is-none",
+        "deserialize/validate.py",
+        "            and not (self.cache.skip_erroring and parent.in_error)\n",
+        "",
+        ("parity/test_trees.py::test_a_parent_that_failed_in_an_earlier_run_and_is_skipped",),
+    ),
+    Mutation(
+        "parents-are-looked-for-among-the-models-that-morango-comes-to-together",
+        "deserialize/validate.py",
+        "            parent.model_name in parent_names(carrier.model)\n",
+        "            bool(parent.model_name)\n",
+        ("parity/test_trees.py::test_a_parent_of_another_kind",),
+    ),
+    Mutation(
+        "the-filter-reaches-a-models-own-parsing",
+        "deserialize/parse.py",
+        "carrier.model.deserialize(data, sync_filter=cache.sync_filter)",
+        "carrier.model.deserialize(data, sync_filter=None)",
+        ("parity/test_own_code.py::test_the_filter_reaches_the_models_own_code",),
+    ),
+    Mutation(
+        "the-filter-reaches-a-models-own-validation",
+        "deserialize/validate.py",
+        "carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)",
+        "carrier.app_model.deferred_clean_fields(sync_filter=None)",
+        ("parity/test_own_code.py::test_the_filter_reaches_the_models_own_code",),
+    ),
+    Mutation(
+        "a-models-own-deserialize-and-clean-fields-run",
+        "deserialize/rows.py",
+        "if traits.way is not Way.BULK or traits.follows_relations or traits.in_tree:",
+        "if traits.way is not Way.BULK or traits.in_tree:",
+        ("parity/test_own_code.py::test_deserialize_accepts_an_older_form",),
+    ),
+    Mutation(
+        "a-fields-own-text-form-is-read",
+        "deserialize/conversions.py",
+        '    if getattr(field, "morango_serialize_to_string", False):\n        return None\n',
+        "",
+        ("unit/test_rows.py::test_a_field_that_speaks_text_has_no_shortcut",),
+    ),
+    Mutation(
+        "choices-are-kept-to",
+        "deserialize/conversions.py",
+        "        if converted is not None and converted not in chosen:\n",
+        "        if False:\n",
+        ("parity/test_errors.py::test_an_invalid_field",),
+    ),
+    Mutation(
+        "a-text-has-its-longest-length",
+        "deserialize/conversions.py",
+        "        if longest is not None and len(value) > longest:\n",
+        "        if False:\n",
+        ("parity/test_errors.py::test_an_invalid_field",),
+    ),
+    Mutation(
+        "the-stores-partition-is-the-records",
+        "deserialize/rows.py",
+        '        data["_morango_partition"] = store.partition\n',
+        "",
+        ("parity/test_errors.py::test_source_id_and_partition_are_those_of_the_store",),
+    ),
+    Mutation(
+        "the-dirty-bit-is-no-part-of-a-record",
+        "deserialize/rows.py",
+        '        data["_morango_dirty_bit"] = False\n',
+        "",
+        ("parity/test_errors.py::test_the_dirty_bit_is_no_part_of_a_record",),
+    ),
+)

@@ -1,0 +1,176 @@
+"""Rules of how app rows and Store rows are written."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "failed-records-become-dirty-again",
+        "deserialize/sql.py",
+        'f"UPDATE {table} SET dirty_bit = 1, deserialization_error',
+        'f"UPDATE {table} SET dirty_bit = 0, deserialization_error',
+        ("parity/test_outcomes.py::test_a_record_in_error_stays_as_it_was",),
+    ),
+    Mutation(
+        "failed-records-become-dirty-again-on-postgresql",
+        "deserialize/sql.py",
+        'f"UPDATE {table} SET dirty_bit = true, deserialization_error',
+        'f"UPDATE {table} SET dirty_bit = false, deserialization_error',
+        ("parity/test_outcomes.py::test_a_record_in_error_stays_as_it_was",),
+        "postgresql",
+    ),
+    Mutation(
+        "the-exceptions-path-is-kept",
+        "deserialize/sink.py",
+        "text, exception_path(error)[:255]))",
+        'text, ""))',
+        ("parity/test_outcomes.py::test_a_record_in_error_stays_as_it_was",),
+    ),
+    Mutation(
+        "errors-that-postgresql-can-not-hold-are-escaped",
+        "deserialize/sink.py",
+        '        text = str(error).replace("\\x00", "\\\\x00")  # PostgreSQL\'s text can\'t hold it\n',
+        "        text = str(error)\n",
+        ("parity/test_errors.py::test_a_text_that_postgresql_can_not_hold_is_told_escaped",),
+        "postgresql",
+    ),
+    Mutation(
+        "a-record-that-yields-stays-dirty",
+        "deserialize/sink.py",
+        "                self.result.yielded += 1\n"
+        "                self._returned.append((store.id, None, None))\n",
+        "                self.result.yielded += 1\n",
+        ("parity/test_deviations.py::test_a_local_edit_wins",),
+    ),
+    Mutation(
+        "a-local-edit-wins-over-a-deletion",
+        "deserialize/deleting.py",
+        "    unedited = [row for row in rows if not row._morango_dirty_bit]\n",
+        "    unedited = rows\n",
+        ("parity/test_deviations.py::test_a_local_edit_wins_over_a_deletion",),
+    ),
+    Mutation(
+        "a-local-edit-wins-where-save-writes-each-record",
+        "deserialize/saving.py",
+        "    if there is not None and _synced_values(there) != _synced_values(app_model):\n",
+        "    if False:\n",
+        ("parity/test_merges.py::test_an_edit_of_a_row_that_spans_tables",),
+    ),
+    Mutation(
+        "a-dirty-row-that-equals-the-record-is-no-edit",
+        "deserialize/sql.py",
+        '    return f"({clean} OR ({ours}) {equals} ({synced}))"\n',
+        "    return clean\n",
+        ("parity/test_outcomes.py::test_a_dirty_row_that_equals_the_synced_one_becomes_clean",),
+    ),
+    Mutation(
+        "the-synced-time-stays-on-the-long-way-too",
+        "deserialize/saving.py",
+        '    if getattr(field, "auto_now", False) and value not in field.empty_values:\n',
+        "    if False:\n",
+        ("parity/test_clock.py::test_a_value_in_another_form",),
+    ),
+    Mutation(
+        "a-models-own-save-runs",
+        "deserialize/traits.py",
+        "        return Way.CAPTURED if self.own_save else Way.BULK\n",
+        "        return Way.BULK\n",
+        ("parity/test_own_code.py::test_save_changes_the_row",),
+    ),
+    Mutation(
+        "rows-that-span-tables-are-saved-one-by-one",
+        "deserialize/traits.py",
+        "        if self.spans_tables or self.model._meta.label in settings.SAVE_EACH:\n",
+        "        if self.model._meta.label in settings.SAVE_EACH:\n",
+        ("parity/test_ways_to_write.py::test_the_way_is_chosen_by_what_the_model_overrides",),
+    ),
+    Mutation(
+        "a-conflict-costs-only-the-records-that-are-to-blame",
+        "deserialize/writing.py",
+        "            if len(units) == 1:\n                self.alone.extend(carriers)\n",
+        "            if True:\n"
+        "                for carrier in carriers:\n"
+        "                    carrier.fail(error, may_succeed_later=True)\n",
+        ("parity/test_unique_values.py::test_two_records_want_one_value",),
+    ),
+    Mutation(
+        "inseparable-records-are-not-split",
+        "deserialize/writing.py",
+        "            return inseparable(carriers)\n",
+        "            return [[carrier] for carrier in carriers]\n",
+        ("parity/test_cycles_of_models.py::test_a_cycle_beside_a_record_that_the_database_refuses",),
+    ),
+    Mutation(
+        "children-of-a-parent-that-can-not-be-saved-say-so",
+        "deserialize/writing.py",
+        "        for carrier in self.group:  # parents first\n",
+        "        for carrier in ():\n",
+        ("parity/test_ways_to_write.py::test_a_failing_parent_takes_its_children_along_and_no_others",),
+    ),
+    Mutation(
+        "records-that-stand-alone-are-tried-again-while-one-succeeds",
+        "deserialize/writing.py",
+        "            if len(failed) == len(waiting):\n",
+        "            if True:\n",
+        ("parity/test_own_code.py::test_within_a_batch_siblings_are_found_in_the_first_pass",),
+    ),
+    Mutation(
+        "json-columns-are-encoded-once",
+        "deserialize/sql.py",
+        "            for record in records if documents else ():\n",
+        "            for record in ():\n",
+        ("parity/test_columns.py::test_values_that_are_right",),
+        "postgresql",
+    ),
+    Mutation(
+        "references-are-checked-before-the-commit",
+        "deserialize/sql.py",
+        "    if uses_postgresql():\n        connection.check_constraints()\n",
+        "",
+        ("parity/test_cycles_of_models.py::test_the_first_half_is_not_valid",),
+        "postgresql",
+    ),
+    Mutation(
+        "references-are-checked-before-the-commit-on-sqlite",
+        "deserialize/sql.py",
+        "sorted(_dangling_references() - before)",
+        "()",
+        ("parity/test_cycles_of_models.py::test_the_first_half_is_not_valid",),
+    ),
+    Mutation(
+        "a-deletion-cascades",
+        "deserialize/deleting.py",
+        "        collector.collect(unedited)\n",
+        "        collector.collect(unedited, collect_related=False)\n",
+        ("parity/test_deletion.py::test_a_target_deleted_in_this_sync_takes_the_older_row_along",),
+    ),
+    Mutation(
+        "a-deletion-finds-hidden-rows",
+        "deserialize/deleting.py",
+        "model.syncing_objects.using(using)",
+        "model.objects.using(using)",
+        ("parity/test_own_code.py::test_a_hidden_row_is_deleted",),
+    ),
+    Mutation(
+        "a-deletion-keeps-to-its-models-rows",
+        "deserialize/deleting.py",
+        "model.syncing_objects.using(using)",
+        "model._base_manager.using(using)",
+        ("parity/test_proxies.py::test_rows_of_the_other_proxy_are_not_touched_by_a_deletion",),
+    ),
+    Mutation(
+        "no-signal-of-a-deletion",
+        "deserialize/deleting.py",
+        "    collector = QuietCollector(using=using)\n",
+        "    collector = Collector(using=using)\n",
+        ("parity/test_ways_to_write.py::test_no_signals_but_pre_delete",),
+    ),
+    Mutation(
+        "no-signal-of-a-save",
+        "deserialize/saving.py",
+        "    with _shadowing(app_model, lambda **options: _save_base(app_model, **options)):\n",
+        "    if True:\n",
+        ("parity/test_ways_to_write.py::test_no_signals_but_pre_delete",),
+    ),
+)
