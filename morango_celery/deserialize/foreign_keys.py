@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -139,10 +139,26 @@ class ForeignKeyCache:
                 if edited:
                     self._edited.add(value)
             return
-        for instance in model._base_manager.filter(**{f"{attname}__in": unknown}):
+        for instance in self._readable(model, attname, list(unknown)):
+            if not isinstance(instance, Model):
+                known[instance] = True
+                continue
             known[getattr(instance, attname)] = instance
             if getattr(instance, "_morango_dirty_bit", False):
                 self._edited.add(getattr(instance, attname))
+
+    def _readable(self, model: type[Model], attname: str, values: list[Any]) -> Iterator[Any]:
+        """The rows with these values; of a row that holds what Python can't, such as a year beyond 9999,
+        the value alone."""
+        rows = model._base_manager.filter(**{f"{attname}__in": values})
+        try:
+            yield from list(rows)
+        except (ValueError, OverflowError):
+            if len(values) == 1:
+                yield from values
+                return
+            for half in (values[: len(values) // 2], values[len(values) // 2 :]):
+                yield from self._readable(model, attname, half)
 
     def _load_states(self, references: set[str]) -> None:
         unknown = [r for r in references if r not in self._states and is_uuid(r)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -149,8 +150,13 @@ def database_values(app_model: Model, fields: Sequence[Field[Any, Any]]) -> list
 
 
 def value_to_save(app_model: Model, field: Field[Any, Any]) -> Any:
-    """What saving would write, but that a synced value is never replaced by the local clock."""
+    """What saving would write, but that a synced value is never replaced by the local clock.
+
+    :raises OverflowError: a time that PostgreSQL would store, and no reader of the row could read back
+    """
     value = getattr(app_model, field.attname)
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        value.astimezone(datetime.UTC)
     if getattr(field, "auto_now", False) and value not in field.empty_values:
         return value
     if getattr(field, "auto_now_add", False) and value is not None:

@@ -1,0 +1,60 @@
+"""Times that PostgreSQL stores and Python can't hold: nobody could read the row again."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from morango.models import Store
+
+from morango_celery import deserialize_from_store
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from tests.factories import build_store_row
+from tests.parity.harness import both, run, save_all
+from tests.variety.rows import build_variety_row
+from worker.school.models import PROFILE, Attempt, Lesson
+
+BEYOND = ["9999-12-31T23:59:59.999999-14:00", "0001-01-01T00:00:00+14:00"]
+"""The year 10000, and the year before 1, in UTC."""
+
+
+def visit(person: Store, moment: str) -> Store:
+    return build_variety_row("visit", person=person, began_at=moment)
+
+
+@pytest.mark.parametrize("moment", BEYOND)
+def test_a_time_beyond_the_calendar_is_its_records_error(moment: str) -> None:
+    # Given such times in a column that is written in bulk, and in one of a model that saves each by itself
+    home = build_variety_row("region")
+    person = build_variety_row("person", home=home)
+    refused = [build_variety_row("sample", moment=moment), visit(person, moment)]
+    good = [build_variety_row("sample"), visit(person, "2026-01-02T03:04:05Z")]
+
+    ours = run(deserialize_from_store, [home, person, *refused, *good])
+
+    assert (ours.ids("sample"), ours.ids("visit")) == ({good[0].id}, {good[1].id})
+    assert ours.errors == {row.id: ("date value out of range", "builtins.OverflowError") for row in refused}
+
+
+@pytest.mark.skipif("connection.vendor == 'postgresql'", reason="Morango saves it, and can't read it again")
+def test_a_time_beyond_the_calendar_aborts_morango() -> None:
+    theirs, ours = both([build_variety_row("sample", moment=BEYOND[0])])
+    assert (theirs.aborted, ours.aborted) == ("builtins.OverflowError", None)
+
+
+@pytest.mark.needs_postgresql
+def test_a_row_that_can_not_be_read_is_there_all_the_same() -> None:
+    unit = build_store_row("unit")
+    lessons = [Lesson(id=f"{number:032x}", unit_id=unit.id, school_id=unit.id) for number in range(1, 6)]
+    save_all([unit], [])
+    deserialize_from_store(PROFILE)
+    save_all([], lessons)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE school_lesson SET opens_at = '10000-01-01' WHERE id = %s", [lessons[2].id])
+    cache = ForeignKeyCache(PROFILE)
+    key = Attempt._meta.get_field("lesson")
+
+    # When the instances are looked up, for a model whose code follows its references
+    cache._load_rows((Lesson, "id"), {row.id for row in lessons} | {"ab" * 16}, with_instances=True)
+
+    assert [cache.row_exists(key, row.id) for row in lessons] == [True] * 5
+    assert not cache.row_exists(key, "ab" * 16)
