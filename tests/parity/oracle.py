@@ -28,6 +28,7 @@ INVALID = ("django.core.exceptions.ValidationError", "json.decoder.JSONDecodeErr
 DIRTY_PARENT = ("Parent is dirty; could not deserialize.", "morango.errors.MorangoDirtyParent")
 INTEGRITY = "django.db.utils.IntegrityError"
 MISSING_PARENT = "morango.errors.MorangoMissingParent"
+MISSING_PARENT_TEXT = "Parent does not exist in Store; could not deserialize."
 UNKNOWN_MODEL = "morango_celery.errors.UnknownModelError"
 OF_OUR_OWN = "(a text of our own)"
 MOST_ROUNDS = 30
@@ -142,16 +143,13 @@ def _first_causes(findings: Sequence[Finding]) -> dict[str, StandIn]:
 
 
 def _prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
-    has_app_row = {instance.pk for instance in case.app}
     edited = {instance.pk for instance in case.app if instance._morango_dirty_bit}
-    takable = {row.id: row for row in case.rows if case.filter is None or row.partition in case.filter}
     for original in case.rows:
         row = copy.copy(original)
         if case.takes(row):
             row.unset_deserialization_error()  # spread-deletions-stay-dirty, with the old error
         # deleted-orphans, parents-outside-the-filter
-        elsewhere = row._self_ref_fk not in takable and row._self_ref_fk in has_app_row
-        if row.deleted or elsewhere:
+        if row.deleted or _is_elsewhere(row._self_ref_fk, case):
             row._self_ref_fk = ""
         if row.id in edited and not case.takes(original):
             row.deleted = row.hard_deleted = False  # local-edits
@@ -175,6 +173,12 @@ def _prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
                 last_saved_instance="1d" * 16,
                 last_saved_counter=1,
             )
+
+
+def _is_elsewhere(parent_id: str, case: Case) -> bool:
+    """Whether a tree parent isn't among what Morango looks at, and has an app row."""
+    inside = [row.id for row in case.rows if case.filter is None or row.partition in case.filter]
+    return parent_id not in inside and parent_id in {instance.pk for instance in case.app}
 
 
 def _run_until_settled(case: Case) -> None:
@@ -283,6 +287,8 @@ def _correct_record(
             DeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
             if HardDeletedModels.objects.filter(id=target).exists():
                 HardDeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
+    if row.deserialization_error and _has_lost_parent(row, case):  # parents-outside-the-filter
+        row.deserialization_error, row.deserialization_exception = MISSING_PARENT_TEXT, MISSING_PARENT
     parent = stored.get(row._self_ref_fk)
     if row.deserialization_exception == MISSING_PARENT and parent is not None and case.takes(parent):
         # dirty-parents-called-missing
@@ -291,6 +297,16 @@ def _correct_record(
         row.dirty_bit = False  # deleted-records-stay-dirty, spread-deletions-stay-dirty
     if not row.dirty_bit and not row.deleted:
         _restore_clock(row)
+
+
+def _has_lost_parent(row: Store, case: Case) -> bool:
+    """Whether a parent outside of the filter was there, and has gone with what it belonged to."""
+    model = _model(row)
+    return (
+        model is not None
+        and _is_elsewhere(row._self_ref_fk, case)
+        and not model._base_manager.filter(pk=row._self_ref_fk).exists()
+    )
 
 
 def _restore_clock(row: Store) -> None:
