@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import bootsteps, shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded
 from celery.signals import celeryd_init
+from celery.worker.strategy import default as celerys_strategy
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
@@ -45,12 +46,45 @@ DELIVERED_AGAIN: dict[str, Any] = {
 }
 """A message outlives the worker that it ends; a batch's attempts see to it that this has an end."""
 
+CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.tasks:refuse_malformed"}
+"""How a worker takes a message of the task in."""
+
 HAND_OVER_RETRIES = 60
 SWEEPS_PER_RESEND = 15
 """How often a worker asks for `recover_runs` within RESEND_AFTER_SECONDS: by default, once a minute."""
 
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
+
+
+def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[..., None]:
+    """Celery's strategy, but a message that isn't built like one is refused.
+
+    Celery's own lets it end the worker, which gives it back to the queue, for the next one to end.
+    """
+    take_in = celerys_strategy(task, *arguments, **options)
+
+    def take_in_if_sound(message: Any, *further: Any, **more: Any) -> None:
+        problem = _flaw(message.payload, message.headers.get("timelimit"))
+        if problem:
+            raise InvalidTaskError(f"It is not built like a message for {task.name}: {problem}.")
+        take_in(message, *further, **more)
+
+    return take_in_if_sound
+
+
+def _flaw(payload: object, limits: object) -> str | None:
+    if isinstance(payload, dict) and "args" in payload:
+        return None  # in Celery's first protocol, which it checks itself
+    match payload:
+        case [list(), dict(), dict() | None]:
+            pass
+        case _:
+            return "its body is not a list of arguments, named arguments and options"
+    match limits:
+        case None | [int() | float() | None, int() | float() | None]:
+            return None
+    return "its time limits are not two numbers"
 
 
 def fits(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +102,7 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-@shared_task(name="morango_celery.start_run", **RETRIED)
+@shared_task(name="morango_celery.start_run", **CAREFULLY, **RETRIED)
 @fits
 def start_run(run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on."""
@@ -81,7 +115,7 @@ def start_run(run_id: int) -> str:
     return str(progress.run)
 
 
-@shared_task(name="morango_celery.deserialize_batch", **RETRIED, **DELIVERED_AGAIN)
+@shared_task(name="morango_celery.deserialize_batch", **CAREFULLY, **RETRIED, **DELIVERED_AGAIN)
 @fits
 def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
     """Deserialize one batch; the last one of a stage opens the next.

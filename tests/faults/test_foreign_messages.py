@@ -1,0 +1,132 @@
+"""Messages from elsewhere, put into the queue by hand: refused in the log, and no harm to the worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import uuid
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from morango_celery.tasks import CeleryDispatch
+from tests.conftest import StartWorker
+from tests.faults.schools import School
+from tests.waiting import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
+
+BATCH = "morango_celery.deserialize_batch"
+NO_BODY = f"It is not built like a message for {BATCH}: its body is not a list of arguments, "
+
+
+class Explodes:
+    """What a pickle of an attacker's does to whoever loads it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def message(
+    arguments: Any = (),
+    *,
+    task: str | None = BATCH,
+    body: bytes | None = None,
+    content_type: str = "application/json",
+    encoding: str = "utf-8",
+    headers: dict[str, Any] | None = None,
+    **further: Any,
+) -> bytes:
+    """As kombu puts it into Redis."""
+    task_id = str(uuid.uuid4())
+    if body is None:
+        body = json.dumps([arguments, {}, {}]).encode()
+    named = {"lang": "py", "task": task, "id": task_id, "argsrepr": "()", "kwargsrepr": "{}", "retries": 0}
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": encoding,
+            "content-type": content_type,
+            "headers": {**(named if task is not None else {}), **(headers or {})},
+            "properties": {
+                "correlation_id": task_id,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": "celery"},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+            **further,
+        }
+    ).encode()
+
+
+MESSAGES: dict[str, tuple[bytes, str]] = {
+    "pickle": (
+        message(
+            body=pickle.dumps([[Explodes()], {}, {}]),
+            content_type="application/x-python-serialize",
+            encoding="binary",
+        ),
+        "Refusing to deserialize untrusted content of type pickle",
+    ),
+    "yaml": (
+        message(body=b"- !!python/object/apply:os._exit [1]", content_type="application/x-yaml"),
+        "Refusing to deserialize untrusted content of type yaml",
+    ),
+    "an unknown content type": (
+        message(content_type="application/x-unheard-of"),
+        "Refusing to deserialize untrusted content of type",
+    ),
+    "an unknown task": (message([1], task="os.system"), "Received unregistered task of type 'os.system'"),
+    "no task": (message([1], task=None), "Received and deleted unknown message"),
+    "garbage in the body": (message(body=b"\xff\x00garbage"), "Can't decode message body"),
+    "no JSON in the body": (message(body=b"{{{"), "Can't decode message body"),
+    "too few parts in the body": (message(body=b"[]"), NO_BODY),
+    "a number as body": (message(body=b"7"), NO_BODY),
+    "parts of other types": (message(body=b"[1, 2, 3]"), NO_BODY),
+    "no arguments": (message(None), NO_BODY),
+    "text as arguments": (message("arguments"), NO_BODY),
+    "time limits that are none": (
+        message([1, []], headers={"timelimit": 5}),
+        "time limits are not two numbers",
+    ),
+    "a date that is none": (message([1, []], headers={"eta": "soon"}), "invalid ETA value 'soon'"),
+    "unknown fields": (message([1, [], 3]), "doesn't fit deserialize_batch: too many positional arguments"),
+    "a text as id": (
+        message(["1; DROP TABLE morango_store", []]),
+        "batch_id is a whole number, not '1; DROP",
+    ),
+    "no list of ids": (message([0, {"a": 1}]), "store_ids is a list of ids, not dict"),
+}
+"""By name: what is put into Redis, and what the worker's log says."""
+
+
+def test_they_are_refused_and_the_worker_lives(
+    school: School, celery_worker_process: StartWorker, redis_url: str
+) -> None:
+    # Given a worker, and messages of all kinds in its queue
+    worker = celery_worker_process(1, MORANGO_CELERY_BATCH_SIZE_RECORDS="50")
+    with Redis.from_url(redis_url) as client:
+        for raw, _ in MESSAGES.values():
+            client.lpush("celery", raw)
+        run = school.new_run()
+
+        # When it gets them, and then one of ours
+        assert CeleryDispatch().start(run)
+        worker.wait_until(lambda: has_followed_up(run), "done", 20)
+
+        # Then it has refused them by name, carried none out, and done its work
+        log = worker.log()
+        assert [name for name, (_, text) in MESSAGES.items() if text not in log] == []
+        school.assert_intact(run)
+        assert worker.is_running
+        until(lambda: not client.exists("celery", "unacked"), "taken")  # they don't come again
+
+
+def has_followed_up(run: Any) -> bool:
+    run.refresh_from_db()
+    return bool(run.followed_up)
