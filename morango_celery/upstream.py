@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from django.db import OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models
@@ -33,6 +33,8 @@ __all__ = [
     "share_partitions",
 ]
 
+SERIALIZE_ATTEMPTS = 5
+
 deserialization_log = logging.getLogger("morango.sync.operations")
 """Where Morango warns about records it can't deserialize; who watches it shall see ours too."""
 
@@ -57,9 +59,21 @@ def self_referential_fk(model: type[SyncableModel]) -> str | None:
 def serialize_into_store(profile: str, sync_filter: Filter | None) -> None:
     """Morango's serialization: local edits into the Store, in a transaction of its own.
 
+    Its snapshot is older than the lock that it then waits for. So one that had to wait for another may
+    come upon rows that it can't see; the next attempt does.
+
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
+    :raises OperationalError: the database asks to try again, and keeps asking
     """
-    _serialize_into_store(profile, filter=sync_filter)
+    for left in reversed(range(SERIALIZE_ATTEMPTS)):
+        try:
+            _serialize_into_store(profile, filter=sync_filter)
+        except (IntegrityError, OperationalError) as error:
+            came_across_another = isinstance(error, IntegrityError) or is_isolation_error(error)
+            if not came_across_another or not left or connection.in_atomic_block:
+                raise
+        else:
+            return
 
 
 def share_partitions(sync_filter: Filter | None) -> None:
