@@ -41,7 +41,9 @@ class Server:
         self._process.wait(20)
 
     def start(self) -> None:
-        """Returns when it accepts commands."""
+        """Returns when it accepts commands. Nothing happens if it does already."""
+        if self._answers():
+            return
         self._process = psutil.Popen(
             self._command,
             cwd=self._folder,

@@ -28,7 +28,7 @@ from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
-SWEEPING = "6"
+SWEEPING = "3"
 """RESEND_AFTER_SECONDS of a worker that is to find what got lost soon."""
 
 FORGETS, REMEMBERS = False, True
@@ -128,6 +128,7 @@ def test_killed_in_the_middle_of_a_batch(school: School, redis: Server, start_wo
     assert worker.is_running
 
 
+@pytest.mark.at_length
 @pytest.mark.parametrize("by", ["a worker", "the command"])
 def test_killed_together_with_the_worker(
     school: School, redis: Server, start_worker: StartWorker, by: str
@@ -163,6 +164,7 @@ def full(redis: Server) -> Callable[[], None]:
     return lambda: make_room(redis)
 
 
+@pytest.mark.at_length
 @pytest.mark.parametrize("fault", [away, full])
 def test_not_there_between_two_stages(
     school: School, redis: Server, start_worker: StartWorker, fault: Callable[[Server], Callable[[], None]]
@@ -194,8 +196,15 @@ def by_the_function(school: School) -> Run:
     return morango_celery.deserialize(PROFILE, SCHOOL_ID)
 
 
-@pytest.mark.parametrize("fault", [away, full])
-@pytest.mark.parametrize("begin", [by_a_sync, by_the_function])
+@pytest.mark.parametrize(
+    ("begin", "fault"),
+    [
+        (by_a_sync, away),
+        pytest.param(by_a_sync, full, marks=pytest.mark.at_length),
+        pytest.param(by_the_function, away, marks=pytest.mark.at_length),
+        pytest.param(by_the_function, full, marks=pytest.mark.at_length),
+    ],
+)
 def test_not_there_when_a_run_is_asked_for(
     school: School,
     redis: Server,

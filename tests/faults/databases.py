@@ -1,0 +1,113 @@
+"""Databases of a PostgreSQL that may fail, and ways to make their users feel it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg2
+from django.db import connection
+
+from tests.faults.servers import Server
+
+WAITS_FOR_A_LOCK = "wait_event_type = 'Lock'"
+SLEEPS = "wait_event = 'PgSleep'"
+IDLE = "state = 'idle'"
+
+_OURS = "test"
+"""The application name of this process's sessions."""
+
+
+class Database:
+    """One database, seen from outside of what uses it."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.url = urlsplit(server.url)._replace(path=f"/{name}").geturl()
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Any]:
+        """A cursor in a transaction of another's, which is rolled back at the end."""
+        with contextlib.closing(psycopg2.connect(self.url, application_name=_OURS)) as session:
+            yield session.cursor()
+
+    def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Execute one statement, outside of a transaction."""
+        with self.session() as cursor:
+            cursor.connection.autocommit = True
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def configure(self, setting: str, value: str) -> None:
+        """For sessions that begin from now on."""
+        self.ask(f"ALTER DATABASE {self.name} SET {setting} = %s", value)
+
+    def workers(self, condition: str = "true") -> list[int]:
+        """The process ids of their sessions that fulfil it."""
+        found = self.ask(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            f" AND application_name <> '{_OURS}' AND {condition}"
+        )
+        return [pid for (pid,) in found]
+
+    def cut(self, condition: str = "true") -> int:
+        """Terminate sessions of workers.
+
+        :returns: how many there were
+        """
+        pids = self.workers(condition)
+        return sum(ended for pid in pids for (ended,) in self.ask("SELECT pg_terminate_backend(%s)", pid))
+
+    def has_room(self) -> bool:
+        """Whether the server takes one more connection."""
+        try:
+            with self.session():
+                return True
+        except psycopg2.OperationalError as error:
+            if "too many clients" not in str(error):
+                raise
+            return False
+
+    @contextlib.contextmanager
+    def sleeping(self, moment: str, seconds: float = 60) -> Iterator[None]:
+        """Who reaches the moment stays there for a while; nobody does any more when the context ends.
+
+        :param moment: what a trigger is defined by, such as ``BEFORE INSERT ON table FOR EACH ROW``
+        """
+        returns_at = "RETURNS trigger LANGUAGE plpgsql AS"
+        self.ask(
+            f"CREATE OR REPLACE FUNCTION nap() {returns_at}"
+            f" 'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END'"
+        )
+        self.ask(f"CREATE TRIGGER nap {moment} EXECUTE FUNCTION nap()")
+        try:
+            yield
+        finally:  # not by dropping the trigger: that would wait for who sleeps
+            self.ask(f"CREATE OR REPLACE FUNCTION nap() {returns_at} 'BEGIN RETURN NEW; END'")
+
+    def forget_naps(self) -> None:
+        self.ask("DROP FUNCTION nap CASCADE")
+
+    @contextlib.contextmanager
+    def used_here(self) -> Iterator[None]:
+        """Django's connection of this process leads here."""
+        settings = connection.settings_dict
+        before = dict(settings)
+        parts = urlsplit(self.url)
+        connection.close()
+        settings.update(
+            NAME=self.name,
+            HOST=parts.hostname,
+            PORT=str(parts.port),
+            USER=parts.username,
+            PASSWORD="",
+            OPTIONS={"application_name": _OURS},
+        )
+        try:
+            yield
+        finally:
+            connection.close()
+            settings.update(before)

@@ -1,0 +1,325 @@
+"""PostgreSQL goes away, cuts connections, refuses and cancels, at any moment of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from morango.models import Store
+
+import morango_celery
+from morango_celery.api import wait_for
+from morango_celery.models import Batch, Run
+from morango_celery.runs.producer import start
+from morango_celery.tasks import CeleryDispatch
+from tests.conftest import StartWorker
+from tests.faults.databases import IDLE, SLEEPS, WAITS_FOR_A_LOCK, Database
+from tests.faults.schools import School
+from tests.faults.servers import Server, own_postgres
+from tests.processes import LoggedProcess
+from tests.waiting import held, until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
+
+SWEEPING = "3"
+"""RESEND_AFTER_SECONDS of a worker that is to find what got lost soon."""
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server(django_db_setup: None, django_db_blocker: Any) -> Iterator[Server]:
+    """A PostgreSQL of our own, with a database that has the tables."""
+    with own_postgres() as server:
+        Database(server, "postgres").ask("CREATE DATABASE tables")
+        with django_db_blocker.unblock(), Database(server, "tables").used_here():
+            call_command("migrate", verbosity=0)
+        yield server
+
+
+@pytest.fixture
+def database(transactional_db: None, server: Server) -> Iterator[Database]:
+    """A database of its own for each test, in use by this process."""
+    name = f"test{next(_numbers)}"
+    server.start()  # a test that failed may have left it ended
+    Database(server, "postgres").ask(f"CREATE DATABASE {name} TEMPLATE tables")
+    database = Database(server, name)
+    with database.used_here():
+        yield database
+
+
+@pytest.fixture
+def school(database: Database) -> School:
+    return School(rows=200)
+
+
+@pytest.fixture
+def start_worker(database: Database, celery_worker_process: StartWorker) -> StartWorker:
+    def start(concurrency: int = 2, **environment: str) -> LoggedProcess:
+        return celery_worker_process(
+            concurrency,
+            DATABASE_URL=database.url,
+            DJANGO_SETTINGS_MODULE="tests.faults.outage_settings",
+            MORANGO_CELERY_BATCH_SIZE_RECORDS="40",
+            **environment,
+        )
+
+    return start
+
+
+def sent(school: School) -> Run:
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    return run
+
+
+def retries(worker: LoggedProcess) -> int:
+    return worker.log().count("Retry in ")
+
+
+def an_attempt(school: School) -> str:
+    """A record of the last stage."""
+    attempts = Store.objects.filter(model_name="attempt", partition__startswith=school.id)
+    return str(attempts.earliest("id").id)
+
+
+def assert_complete(school: School, run: Run, *, blameless: bool = True) -> None:
+    """
+    :param blameless: whether each batch shows only the attempt that succeeded, for an outage is no record's
+        fault. The database can't note that while it is away or read-only; then one fault costs one attempt
+    """
+    wait_for(run, 60)
+    school.assert_intact(run)
+    batches = Batch.objects.filter(run=run)
+    assert set(batches.values_list("state", flat=True)) == {Batch.State.DONE}
+    assert max(batches.values_list("attempts", flat=True)) <= (1 if blameless else 2)
+
+
+@pytest.mark.at_length
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGQUIT, id="immediately"),
+        pytest.param(signal.SIGINT, id="fast"),
+    ],
+)
+def test_restarted_in_the_middle_of_a_batch(
+    database: Database, school: School, start_worker: StartWorker, how: signal.Signals
+) -> None:
+    # Given a batch that has written some of its rows
+    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    with database.sleeping("AFTER INSERT ON school_lesson FOR EACH STATEMENT"):
+        run = sent(school)
+        until(lambda: database.workers(SLEEPS), "in the middle of a batch")
+
+        # When PostgreSQL ends under it, stays away for a while, and comes back
+        connection.close()
+        database.server.end(how)
+        until(lambda: retries(worker), "noticed")
+        database.server.start()
+
+    # Then the batch is tried again
+    assert_complete(school, run, blameless=False)
+    assert "The database is not available" in worker.log()
+
+
+@pytest.mark.at_length
+def test_connections_are_terminated_again_and_again(
+    database: Database, school: School, start_worker: StartWorker
+) -> None:
+    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    with database.sleeping("BEFORE INSERT ON school_attempt FOR EACH ROW", seconds=0.05):
+        run = sent(school)
+        cut = 0
+        while cut < 12:
+            cut += until(lambda: database.cut(SLEEPS), "at work")
+
+    assert_complete(school, run)
+    assert worker.is_running
+
+
+MOMENTS = {
+    "a run is being started": "BEFORE UPDATE OF state ON morango_celery_run"
+    " FOR EACH ROW WHEN (OLD.state = 'pending')",
+    "its first stage is being opened": "BEFORE INSERT ON morango_celery_batch"
+    " FOR EACH ROW WHEN (NEW.stage = 1)",
+    "an attempt is being counted": "BEFORE UPDATE OF attempts ON morango_celery_batch FOR EACH ROW",
+    "a batch is being closed": "BEFORE UPDATE OF state ON morango_celery_batch FOR EACH ROW",
+    "the next stage is being opened": "BEFORE INSERT ON morango_celery_batch"
+    " FOR EACH ROW WHEN (NEW.stage = 2)",
+    "one of its batches was sent, the others not": "BEFORE UPDATE OF sent_at ON morango_celery_batch"
+    " FOR EACH ROW WHEN (NEW.stage = 2 AND OLD.sent_at IS NULL)",
+    "the run is ending": "BEFORE UPDATE OF state ON morango_celery_run"
+    " FOR EACH ROW WHEN (NEW.state = 'completed' AND OLD.state = 'running')",
+    "it is being followed up": "BEFORE UPDATE OF followed_up ON morango_celery_run"
+    " FOR EACH ROW WHEN (NEW.followed_up)",
+}
+SAMPLE = ("its first stage is being opened", "one of its batches was sent, the others not")
+
+
+@pytest.mark.parametrize(
+    "restart",
+    [
+        pytest.param(False, id="connection cut"),
+        pytest.param(True, id="restarted", marks=pytest.mark.at_length),
+    ],
+)
+def test_gone_at_every_moment_of_the_ledger(
+    database: Database, start_worker: StartWorker, make_school: Any, every_fault: bool, restart: bool
+) -> None:
+    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    for moment, trigger in MOMENTS.items():
+        if not every_fault and moment not in SAMPLE:
+            continue
+        school = make_school(60)
+        with database.sleeping(trigger):
+            run = sent(school)
+            until(lambda: database.workers(SLEEPS), moment)
+            if restart:
+                connection.close()
+                database.server.end(signal.SIGQUIT)
+                database.server.start()
+            else:
+                assert database.cut(SLEEPS) == 1
+
+        assert_complete(school, run, blameless=False)
+        until(lambda: Run.objects.get(pk=run.pk).followed_up, "followed up")  # noqa: B023
+        database.forget_naps()
+    assert worker.is_running
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param("start_run", marks=pytest.mark.at_length), "deserialize_batch"]
+)
+def test_a_connection_that_was_cut_between_two_tasks_costs_a_retry(
+    database: Database, school: School, start_worker: StartWorker, task: str
+) -> None:
+    # Given a worker that keeps its connection from one task to the next
+    worker = start_worker(concurrency=1)
+    until(lambda: database.workers(IDLE), "connected")
+    worker.wait_for_log("succeeded in")
+    run = school.new_run()
+
+    # When that is cut while nothing happens
+    if task == "deserialize_batch":
+        start(run.pk)
+    assert database.cut() == 1
+    assert morango_celery.recover_runs() > 0
+
+    # Then the first task to find out is tried again
+    assert_complete(school, run)
+    assert retries(worker) == 1
+
+
+@pytest.mark.at_length
+def test_a_deadlock_ends_the_batch_and_not_the_other(
+    database: Database, school: School, start_worker: StartWorker
+) -> None:
+    # Given another session that holds an app row, and a batch that holds its Store row and wants it
+    worker = start_worker()
+    ((lesson,),) = database.ask("SELECT id FROM school_lesson WHERE title = 'old' ORDER BY id LIMIT 1")
+    with database.session() as other:
+        other.execute("SET deadlock_timeout = '1h'")  # the worker is the one to find out
+        other.execute("SELECT 1 FROM school_lesson WHERE id = %s FOR UPDATE", [lesson])
+        run = sent(school)
+        until(lambda: database.workers(WAITS_FOR_A_LOCK), "waiting")
+
+        # When the other wants the Store row too
+        other.execute("SELECT 1 FROM morango_store WHERE id = %s FOR UPDATE", [lesson])
+
+    # Then the batch has given way, and is tried again
+    assert_complete(school, run)
+    assert "deadlock detected" in worker.log()
+
+
+@pytest.mark.at_length
+@pytest.mark.parametrize(
+    "level",
+    ["repeatable read", "serializable"],
+)
+def test_serialization_failures(
+    database: Database, school: School, start_worker: StartWorker, level: str
+) -> None:
+    # Given workers whose transactions want to see one moment only, and a batch that waits for a record
+    database.configure("default_transaction_isolation", level)
+    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    with database.session() as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        other.execute("UPDATE morango_store SET serialized = serialized WHERE id = %s", [an_attempt(school)])
+        run = sent(school)
+        until(lambda: database.workers(WAITS_FOR_A_LOCK), "waiting")
+
+        # When somebody else has changed it in the meantime
+        other.connection.commit()
+
+    assert_complete(school, run)
+    assert "could not serialize access due to concurrent update" in worker.log()
+
+
+@pytest.mark.at_length
+@pytest.mark.parametrize(
+    ("setting", "message", "blameless"),
+    [
+        ("lock_timeout", "canceling statement due to lock timeout", True),
+        # A record that takes too long would look the same
+        ("statement_timeout", "canceling statement due to statement timeout", False),
+    ],
+)
+def test_a_batch_that_waits_too_long_is_tried_again(
+    database: Database, school: School, start_worker: StartWorker, setting: str, message: str, blameless: bool
+) -> None:
+    database.configure(setting, "1s")
+    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    with held(an_attempt(school)):
+        run = sent(school)
+        worker.wait_for_log(message)
+
+    assert_complete(school, run, blameless=blameless)
+
+
+@pytest.mark.at_length
+def test_no_connection_left(database: Database, school: School, start_worker: StartWorker) -> None:
+    # Given others that have taken every connection there is, those of the worker too
+    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    worker.wait_for_log("succeeded in")
+    run = school.new_run()
+    with contextlib.ExitStack() as others:
+        assert database.cut() > 0
+        while database.has_room():
+            others.enter_context(database.session())
+
+        # When there is something to do
+        assert CeleryDispatch().start(run)
+        worker.wait_for_log("too many clients")
+
+    # Then it is done when they have left
+    assert_complete(school, run)
+    assert "WorkerLostError" not in worker.log()
+
+
+@pytest.mark.at_length
+def test_read_only_in_the_middle_of_a_run(
+    database: Database, school: School, start_worker: StartWorker
+) -> None:
+    # Given a batch under way, and a server that takes no more changes, as before a switch-over
+    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    with held(an_attempt(school)):
+        run = sent(school)
+        until(lambda: database.workers(WAITS_FOR_A_LOCK), "in the middle of a batch")
+        database.ask("ALTER SYSTEM SET default_transaction_read_only = on")
+        database.ask("SELECT pg_reload_conf()")
+    try:
+        worker.wait_for_log("read-only transaction")
+        assert not Run.objects.get(pk=run.pk).is_finished
+    finally:
+        database.ask("ALTER SYSTEM RESET default_transaction_read_only")
+        database.ask("SELECT pg_reload_conf()")
+
+    # Then the run goes on when it does again
+    assert_complete(school, run, blameless=False)
