@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from morango_celery.deserialize.claim import claim
 from morango_celery.deserialize.groups import Group, GroupTransform
 from morango_celery.deserialize.order import mutual_keys
-from morango_celery.deserialize.parse import parse
+from morango_celery.deserialize.parse import RefuseUnknownModels, parse
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 
@@ -29,10 +29,11 @@ class ClaimPartners(GroupTransform):
     def update(self, group: Group) -> None:
         room, newest = MOST_PARTNERS, list(group)
         while room > 0 and (waiting := self._waiting(newest)[:room]):
-            newest = claim(waiting, self.cache)
+            newest = RefuseUnknownModels().transform(claim(waiting, self.cache))
             for carrier in newest:
                 carrier.is_guest = True
-                parse(carrier, self.cache)
+                if carrier.has_model:
+                    parse(carrier, self.cache)
             self.cache.load(newest)
             group.extend(newest)
             room -= len(newest)

@@ -147,3 +147,17 @@ def test_the_synced_club_has_a_deleted_president() -> None:
     club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
     result = assert_same_but_clean([club, member], deleted=[member], spread=[club])
     assert result.deleted == {club.id}
+
+
+def test_a_partner_of_a_model_that_is_not_installed() -> None:
+    # Given a club whose president waits too, and is of a kind that no app knows
+    spaceship = build_variety_row("spaceship")
+    club = build_variety_row("club", president_id=spaceship.id)
+    good = build_variety_row("club")
+
+    ours = both([club, spaceship, good])[1]
+
+    assert (ours.aborted, ours.ids("club")) == (None, {good.id})
+    assert {store_id for store_id, dirty in ours.dirty.items() if dirty} == {club.id, spaceship.id}
+    assert ours.errors[spaceship.id][1] == "morango_celery.errors.UnknownModelError"
+    assert spaceship.id in str(ours.errors[club.id][0])
