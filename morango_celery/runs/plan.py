@@ -77,24 +77,32 @@ class WaitingSource(StoreModelSource):
         for condition in self.prefix_conditions():
             yield self.records().exclude(model_name__in=known).filter(condition)
 
+    def deleted_ids(self) -> Iterator[str]:
+        """Of a tree, the deleted records. They go first: what a deletion takes along must not depend on
+        what else is done at the same time."""
+        for queryset in self.querysets():
+            yield from (
+                self._without_edited(queryset.filter(deleted=True)).values_list("id", flat=True).iterator()
+            )
+
     def ready_ids(self) -> Iterator[str]:
         """Of a tree, the records that don't wait for a parent that is waiting itself.
 
-        Deleted records never wait. What is in a cycle, or edited locally, is never ready.
+        What is in a cycle, or edited locally, is never ready.
         """
         names = [model.morango_model_name for model in self.step.models]
         everything: Any = self.records().filter(self._any_prefix(), model_name__in=names)
         waiting = everything.char_ids_list()
-        without_parent = Q(deleted=True) | Q(_self_ref_fk="") | ~Q(_self_ref_fk__in=waiting)
+        without_parent = Q(_self_ref_fk="") | ~Q(_self_ref_fk__in=waiting)
         for queryset in self.querysets():
             ready = self._without_edited(queryset.filter(without_parent))
             yield from ready.values_list("id", flat=True).iterator()
 
     def children_ids(self, parent_ids: list[str]) -> list[str]:
-        """Of a tree, the waiting children of these records; deleted ones are ready anyway."""
+        """Of a tree, the waiting children of these records."""
         found: list[str] = []
         for queryset in self.querysets():
-            children = self._without_edited(queryset.filter(_self_ref_fk__in=parent_ids, deleted=False))
+            children = self._without_edited(queryset.filter(_self_ref_fk__in=parent_ids))
             found.extend(children.values_list("id", flat=True))
         return found
 

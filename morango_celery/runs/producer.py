@@ -124,8 +124,11 @@ def _open_next_stage(run: Run) -> bool:
 
 
 def _next_wave(source: WaitingSource, size: int) -> Iterable[str] | None:
-    """The records of a tree whose parents are done; with further generations while one batch holds
-    them, for the worker puts parents first. None when the rest can't be put in an order."""
+    """The deleted records of a tree; then those whose parents are done, with further generations while
+    one batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
+    deleted = source.deleted_ids()
+    if first := list(islice(deleted, 1)):
+        return chain(first, deleted)
     ready = source.ready_ids()
     ids = list(islice(ready, size + 1))
     if not ids:

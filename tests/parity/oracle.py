@@ -144,7 +144,8 @@ def _first_causes(findings: Sequence[Finding]) -> dict[str, StandIn]:
 
 def _prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
     edited = {instance.pk for instance in case.app if instance._morango_dirty_bit}
-    for original in case.rows:
+    # Left to chance with Morango is whether siblings of a deleted record are saved before or after
+    for original in sorted(case.rows, key=lambda each: not each.deleted):
         row = copy.copy(original)
         if case.takes(row):
             row.unset_deserialization_error()  # spread-deletions-stay-dirty, with the old error
