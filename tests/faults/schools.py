@@ -52,7 +52,7 @@ class School:
         factories.fill_store(rows, school_id=school_id)
         if mixed:
             self._add_other_fates()
-        self.expected = self._undisturbed()
+        self.expected = self.undisturbed()
 
     def new_run(self, **options: Any) -> Run:
         """A pending run of this school alone; nobody is told."""
@@ -96,7 +96,8 @@ class School:
     def _store(self) -> Any:
         return Store.objects.filter(profile=PROFILE, partition__startswith=self.id)
 
-    def _undisturbed(self) -> Outcome:
+    def undisturbed(self) -> Outcome:
+        """What a run in this process makes of the rows as they are now; it is undone."""
         # Morango sets no isolation level then, which it could not in the middle of a transaction.
         with transaction.atomic(), override_settings(MORANGO_TEST_POSTGRESQL=True):
             run = morango_celery.deserialize(PROFILE, Filter(self.id), in_process=True)
@@ -139,7 +140,7 @@ class School:
 
 def assert_closed(run: Run) -> None:
     """The run is completed, no batch is open, and its counters add up."""
-    assert (run.state, run.error, run.open_batches) == (Run.State.COMPLETED, "", 0)
+    assert (run.state, run.error, run.open_batches) == (Run.State.COMPLETED, "", 0), run.error
     assert run.done == run.records
     batches = Batch.objects.filter(run=run)
     assert not batches.filter(state=Batch.State.OPEN).exists()

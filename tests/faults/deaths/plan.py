@@ -1,0 +1,104 @@
+"""Who dies where: written by a test, read by its workers, kept in Redis because they die of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from redis import Redis
+
+PLAN, FIRED, RECORDED, EVENTS = "deaths:plan", "deaths:fired", "deaths:recorded", "deaths:events"
+
+
+class Event(NamedTuple):
+    """Something that a task does."""
+
+    task: str
+    """Its name, and a batch's stage."""
+    number: int
+    """Counted from 1 in the task."""
+    what: str
+    """The statement, or another word for it."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """A point of a run's task at which its process is killed, once."""
+
+    task: str
+    event: int
+    """Right before which."""
+    whole_worker: bool = False
+    """Its worker and all other processes of its pool, too."""
+
+
+def client() -> Redis:
+    return Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
+
+
+def plan(run_id: int, death: Death) -> None:
+    with client() as redis:
+        redis.hset(PLAN, str(run_id), json.dumps(asdict(death)))
+
+
+def record(run_id: int) -> None:
+    """Have the events of the run's tasks recorded."""
+    with client() as redis:
+        redis.sadd(RECORDED, str(run_id))
+
+
+def recorded() -> list[Event]:
+    with client() as redis:
+        return [Event(*json.loads(text)) for text in redis.lrange(EVENTS, 0, -1)]
+
+
+def fired() -> list[tuple[Death, str]]:
+    """The deaths that were died, each with what was done at the time."""
+    with client() as redis:
+        entries: Iterable[str] = redis.lrange(FIRED, 0, -1)
+    return [(Death(**death), what) for death, what in map(json.loads, entries)]
+
+
+class Watched:
+    """A task that is being carried out."""
+
+    def __init__(self, run_id: int, task: str) -> None:
+        self.run_id = run_id
+        self.task = task
+        self.events = 0
+        self.redis = client()
+        text = self.redis.hget(PLAN, str(run_id))
+        self.death = Death(**json.loads(text)) if text else None
+        self.is_recorded = bool(self.redis.sismember(RECORDED, str(run_id)))
+
+    @classmethod
+    def of(cls, name: str, arguments: list[object]) -> Watched | None:
+        """None when it is no task of a run."""
+        from morango_celery.models import Batch
+
+        name = name.removeprefix("morango_celery.")
+        if name == "start_run" and arguments and isinstance(arguments[0], int):
+            return cls(arguments[0], name)
+        if name == "deserialize_batch" and arguments and isinstance(arguments[0], int):
+            batch = Batch.objects.filter(pk=arguments[0]).first()
+            return cls(batch.run_id, f"{name} {batch.stage}") if batch is not None else None
+        return None
+
+    def before(self, what: str) -> None:
+        """Count an event, and die if that is the plan."""
+        self.events += 1
+        if self.is_recorded:
+            self.redis.rpush(EVENTS, json.dumps(Event(self.task, self.events, what)))
+        death = self.death
+        if death is None or (death.task, death.event) != (self.task, self.events):
+            return
+        if not self.redis.hdel(PLAN, str(self.run_id)):
+            return  # a twin has
+        self.redis.rpush(FIRED, json.dumps([asdict(death), what]))
+        if death.whole_worker:
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,63 @@
+"""Between broker and workers: delivers each message once, twice, late, or in another order."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import uuid
+from collections import Counter
+from types import TracebackType
+
+from redis import Redis
+
+POSTED = "celery"
+"""The queue that messages are sent to."""
+
+DELIVERED = "delivered"
+"""The queue that workers of a test with a postman take them from."""
+
+
+class Postman:
+    """Carries messages from one queue to the other while it is entered; keeps a copy of each."""
+
+    def __init__(self, redis_url: str, seed: int) -> None:
+        self.redis = Redis.from_url(redis_url)
+        self.chance = random.Random(seed)
+        self.letters: list[bytes] = []
+        self.delivered: Counter[str] = Counter()
+        """How often each task's messages were delivered."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Postman:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self.redis.close()
+
+    def deliver(self, letter: bytes) -> None:
+        message = json.loads(letter)
+        message["properties"]["delivery_tag"] = str(uuid.uuid4())  # what a copy is acknowledged by
+        self.delivered[message["headers"]["task"].removeprefix("morango_celery.")] += 1
+        self.redis.lpush(DELIVERED, json.dumps(message))
+
+    def _work(self) -> None:
+        bag: list[bytes] = []
+        while not self._over.is_set():
+            found = self.redis.brpop(POSTED, timeout=0.05)
+            if found is not None:
+                letter: bytes = found[1]  # type: ignore[assignment]
+                self.letters.append(letter)
+                bag += [letter] * self.chance.choice((1, 2, 2, 3))
+                if self.chance.random() < 0.5:
+                    continue  # let some gather, so that there is an order to change
+            self.chance.shuffle(bag)
+            now, bag = bag[: len(bag) // 2 + 1], bag[len(bag) // 2 + 1 :]
+            for letter in now:
+                self.deliver(letter)

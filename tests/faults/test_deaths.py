@@ -1,0 +1,150 @@
+"""Workers are killed between any two of a run's statements, COMMITs and messages.
+
+Each run is of a school of its own, with every fate in one batch, and dies at one point; so one test has as
+many runs as a run has points. The list of points is that of a run which was watched before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from django.db import connection
+
+from morango_celery.models import Run
+from morango_celery.tasks import CeleryDispatch
+from tests.conftest import StartWorker
+from tests.faults.conftest import MakeSchool
+from tests.faults.deaths import plan
+from tests.faults.deaths.plan import Death, Event
+from tests.faults.schools import School
+from tests.processes import LoggedProcess
+from tests.waiting import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
+
+
+_events: list[Event] = []
+
+
+@pytest.fixture
+def start_worker(celery_worker_process: StartWorker) -> Callable[..., LoggedProcess]:
+    def start(concurrency: int) -> LoggedProcess:
+        return celery_worker_process(
+            concurrency,
+            DJANGO_SETTINGS_MODULE="tests.faults.settings",
+            MAX_ATTEMPTS="100",  # of a batch whose worker is always killed for another's sake
+            RESEND_AFTER_SECONDS="5",  # so that it looks for what is lost three times a second
+            VISIBILITY_TIMEOUT="3",
+        )
+
+    return start
+
+
+@pytest.fixture
+def events(make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]) -> list[Event]:
+    """What the tasks of a run do, in a process that has done it before."""
+    if not _events:
+        worker = start_worker(1)
+        for number in range(2):
+            school = make_school()
+            run = school.new_run()
+            if number:
+                plan.record(run.pk)
+            CeleryDispatch().start(run)
+            until(partial(all_have_ended, [run]), "done")
+            school.assert_intact(run)
+        worker.stop()
+        _events.extend(plan.recorded())
+    assert {event.task for event in _events} == {"start_run", "deserialize_batch 1", "deserialize_batch 2"}
+    return _events
+
+
+def all_have_ended(runs: list[Run]) -> bool:
+    return not Run.objects.filter(pk__in=[run.pk for run in runs], followed_up=False).exists()
+
+
+def decisive(event: Event) -> bool:
+    """Where something becomes visible to others; what is between two such events is undone together."""
+    return event.what in ("COMMIT", "end of the task") or event.what.startswith("message")
+
+
+def runs_that_die(
+    make_school: MakeSchool, events: list[Event], *, whole_worker: bool = False
+) -> list[tuple[School, Run, Death]]:
+    """A run of a school of its own for each of the events, in the middle of which it is to die."""
+    found = []
+    for event in events:
+        school = make_school()
+        run = school.new_run()
+        death = Death(event.task, event.number, whole_worker)
+        plan.plan(run.pk, death)
+        found.append((school, run, death))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")  # as autovacuum would, in a minute
+    for _, run, _ in found:
+        CeleryDispatch().start(run)
+    return found
+
+
+def assert_survived(dying: list[tuple[School, Run, Death]]) -> None:
+    """Each run died where it was to die, and nothing came of that."""
+    fired = [death for death, _ in plan.fired()]
+    assert sorted(map(str, fired)) == sorted(str(death) for _, _, death in dying)
+    for school, run, _ in dying:
+        school.assert_intact(run)
+
+
+@pytest.mark.timeout(400)
+def test_the_process_dies_at_every_point(
+    events: list[Event],
+    make_school: MakeSchool,
+    start_worker: Callable[..., LoggedProcess],
+    every_fault: bool,
+) -> None:
+    # Given a run for each point at which a process of the pool may die
+    chosen = (
+        events
+        if every_fault
+        else [e for i, e in enumerate(events) if i % 12 == 3 or e.what == "end of the task"]
+    )
+    dying = runs_that_die(make_school, chosen)
+
+    # When a worker carries them out
+    worker = start_worker(3)
+    worker.wait_until(lambda: all_have_ended([run for _, run, _ in dying]), "done", 300)
+
+    # Then every run died once, and no record noticed
+    assert_survived(dying)
+    killed = re.findall(r"exited with 'signal 9", worker.log())
+    assert len(killed) == len(dying)
+    # ... and it was one attempt of its batch, if it came to that
+    for _, run, death in dying:
+        attempts = sum(run.batches.values_list("attempts", flat=True))
+        assert attempts in (2, 3), death
+
+
+@pytest.mark.timeout(400)
+def test_the_whole_worker_dies(
+    events: list[Event],
+    make_school: MakeSchool,
+    start_worker: Callable[..., LoggedProcess],
+    every_fault: bool,
+) -> None:
+    # Given runs that take their worker, with all that it does, along
+    chosen = [e for i, e in enumerate(events) if decisive(e) or i % 15 == 0]
+    dying = runs_that_die(make_school, chosen if every_fault else chosen[2::9], whole_worker=True)
+    runs = [run for _, run, _ in dying]
+
+    # When there is a new one whenever one is gone
+    workers = 0
+    while not all_have_ended(runs):
+        worker = start_worker(2)
+        workers += 1
+        until(lambda worker=worker: not worker.is_running or all_have_ended(runs), "done", 60)  # type: ignore[misc]
+
+    # Then every run completes, and no record noticed
+    assert_survived(dying)
+    assert workers > len(dying) / 2  # two may die at the same time

@@ -1,0 +1,102 @@
+"""Messages that come twice, at the same time, late, in another order, or for a run that is no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from morango_celery import cancel, tasks
+from morango_celery.models import Batch, Run
+from morango_celery.tasks import CeleryDispatch
+from tests.conftest import StartWorker
+from tests.faults.postman import DELIVERED, Postman
+from tests.faults.schools import School
+from tests.integration.ledger import everything
+from tests.processes import LoggedProcess
+from tests.waiting import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
+
+
+@pytest.fixture
+def start_workers(celery_worker_process: StartWorker) -> Callable[[], list[LoggedProcess]]:
+    def start() -> list[LoggedProcess]:
+        return [
+            celery_worker_process(2, queue=DELIVERED, MORANGO_CELERY_BATCH_SIZE_RECORDS="15")
+            for _ in range(2)
+        ]
+
+    return start
+
+
+def all_taken(redis_url: str) -> Callable[[], bool]:
+    """Whether workers have taken every message, and are done with it."""
+
+    def taken() -> bool:
+        with Redis.from_url(redis_url) as client:
+            return not client.exists("celery", DELIVERED, "unacked")
+
+    return taken
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.at_length)])
+def test_twice_at_the_same_time_late_and_out_of_order(
+    school: School, start_workers: Callable[[], Any], redis_url: str, seed: int
+) -> None:
+    # Given two workers with two processes each, and a postman who doubles and shuffles
+    start_workers()
+    run = school.new_run()
+    with Postman(redis_url, seed) as postman:
+        # When the run is carried out, and once more delivered all that was ever sent, last things first
+        assert CeleryDispatch().start(run)
+        until(lambda: Run.objects.get(pk=run.pk).followed_up, "done", 60)
+        until(all_taken(redis_url), "taken")
+        school.assert_intact(run)
+        before = everything()
+        for letter in reversed(postman.letters):
+            postman.deliver(letter)
+        until(all_taken(redis_url), "taken")
+        delivered = postman.delivered
+
+    # Then each batch was done once, and what came late did nothing
+    assert everything() == before
+    school.assert_intact(run)
+    assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}
+    assert delivered["deserialize_batch"] > 2 * run.batches.count() > 40
+    assert delivered["start_run"] > 1
+
+
+@pytest.mark.parametrize("fate", ["deleted", pytest.param("cancelled", marks=pytest.mark.at_length)])
+def test_for_a_run_that_is_no_more(
+    school: School, start_workers: Callable[[], list[LoggedProcess]], redis_url: str, fate: str
+) -> None:
+    # Given a run whose first stage is open, and that is then cancelled or deleted
+    run = school.new_run()
+    with Postman(redis_url, seed=3) as postman:
+        assert CeleryDispatch().start(run)
+        tasks.start_run(run.pk)
+        if fate == "cancelled":
+            cancel(run.pk)
+        else:
+            Run.objects.filter(pk=run.pk).delete()
+        before = everything()
+
+        # When workers get all of its messages
+        workers = start_workers()
+        until(all_taken(redis_url), "taken")
+        until(lambda: len(postman.letters) >= 4, "sent")  # the run, a batch, recovery of each worker
+        until(all_taken(redis_url), "taken")
+
+        # Then nothing happens, and the next run does it all
+        assert everything() == before
+        if fate == "deleted":
+            logs = "".join(worker.log() for worker in workers)
+            assert f"Run {run.pk} is not in the ledger: it was deleted." in logs
+        again = school.new_run()
+        assert CeleryDispatch().start(again)
+        until(lambda: Run.objects.get(pk=again.pk).followed_up, "done", 60)
+    school.assert_intact(again)
+    assert all(worker.is_running for worker in workers)

@@ -1,0 +1,169 @@
+"""Recovery from everywhere at once, and runs that are cancelled and done again while workers are at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from morango_celery import cancel, recover_runs, retry, tasks
+from morango_celery.models import Batch, Run
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.producer import start
+from morango_celery.tasks import CeleryDispatch
+from tests.conftest import StartWorker
+from tests.faults.conftest import MakeSchool
+from tests.faults.schools import School
+from tests.processes import LoggedProcess
+from tests.waiting import child_that_waits_for_a_lock, held, until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
+
+SIZE = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "10"}
+
+
+@pytest.fixture
+def command(redis_url: str, database_url: str, tmp_path: Path) -> Callable[..., LoggedProcess]:
+    """A function that starts ``manage.py ...``."""
+    number = iter(range(1000))
+
+    def run(*arguments: str) -> LoggedProcess:
+        environment = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        return LoggedProcess(["worker", *arguments], tmp_path / f"command{next(number)}.log", environment)
+
+    return run
+
+
+def never_sent(school: School) -> Run:
+    return school.new_run()
+
+
+def sent_to_a_broker_that_lost_it(school: School) -> Run:
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    return run
+
+
+def opened_by_a_worker_that_died(school: School) -> Run:
+    return start(school.new_run().pk).run
+
+
+def between_two_stages(school: School) -> Run:
+    run = start(school.new_run().pk).run
+    for batch in list(run.batches.all()):
+        execute_batch(batch.pk)
+    return run
+
+
+def with_a_split_batch(school: School) -> Run:
+    run = start(school.new_run().pk).run
+    batch = run.batches.earliest("pk")
+    Batch.objects.filter(pk=batch.pk).update(attempts=100)
+    tasks.deserialize_batch(batch.pk, batch.store_ids)
+    assert run.batches.filter(part_of=batch.number).count() > 1
+    return run
+
+
+STATES = [
+    never_sent,
+    sent_to_a_broker_that_lost_it,
+    opened_by_a_worker_that_died,
+    between_two_stages,
+    with_a_split_batch,
+]
+
+
+def test_everywhere_at_once(
+    make_school: MakeSchool,
+    celery_worker_process: StartWorker,
+    command: Callable[..., LoggedProcess],
+    redis_url: str,
+) -> None:
+    # Given runs in every state that they may be lost in, and a Redis that knows of none
+    schools = [make_school(30) for _ in STATES]
+    runs = [state(school) for state, school in zip(STATES, schools, strict=True)]
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+    sizes = {run.pk: run.batches.count() for run in runs}
+
+    # When six processes recover them at the same time, workers are asked to, and do so when they start
+    commands = [command("recover_runs", "--everything") for _ in range(6)]
+    for _ in range(5):
+        tasks.recover_runs.delay()
+    for _ in range(2):
+        celery_worker_process(2, **SIZE)
+    assert [process.wait_until_ended(30) for process in commands] == [0] * 6
+
+    # Then each of them has sent something, and every run is done, once
+    assert [process.log() for process in commands if "0 messages sent" in process.log()] == []
+    until(lambda: not Run.objects.filter(followed_up=False).exists(), "done", 60)
+    for school, run in zip(schools, runs, strict=True):
+        school.assert_intact(run)
+        assert run.batches.count() >= sizes[run.pk]
+    assert Run.objects.count() == len(runs)
+
+    # ... and there is nothing left to recover
+    again = command("recover_runs", "--everything")
+    assert again.wait_until_ended(30) == 0
+    assert "0 messages sent." in again.log()
+
+
+@pytest.mark.at_length
+def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorker) -> None:
+    # Given a run that two workers are busy with
+    for _ in range(2):
+        celery_worker_process(1, **SIZE)
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    until(lambda: run.batches.filter(state=Batch.State.DONE).exists(), "begun")
+
+    # When it is recovered all the time
+    rounds = 0
+    while not Run.objects.get(pk=run.pk).followed_up:
+        recover_runs(everything=True)
+        rounds += 1
+
+    # Then no batch was done twice, or taken for one that ends its workers
+    assert rounds > 1
+    school.assert_intact(run)
+    assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}
+
+
+def test_a_run_is_cancelled_in_the_middle_of_a_batch_and_done_again(
+    school: School, celery_worker_process: StartWorker, command: Callable[..., LoggedProcess]
+) -> None:
+    # Given two workers in the middle of a run
+    workers = [celery_worker_process(1, **SIZE) for _ in range(2)]
+    first = school.new_run()
+    attempts = [row["id"] for row in school.expected.app["attempt"]]
+    with held(*attempts):
+        assert CeleryDispatch().start(first)
+        until(lambda: all(child_that_waits_for_a_lock(worker.pid) for worker in workers), "in a batch")
+
+        # When it is cancelled, from several places
+        commands = [command("cancel_run", str(first.pk)) for _ in range(3)]
+        assert [process.wait_until_ended(30) for process in commands] == [0] * 3
+        open_then = first.batches.filter(state=Batch.State.OPEN).count()
+
+    # Then the batches in hand are completed and counted, and no other one is begun
+    still_open = first.batches.filter(state=Batch.State.OPEN)
+    until(lambda: still_open.count() == open_then - len(workers), "completed")
+    first.refresh_from_db()
+    assert first.state == Run.State.CANCELLED
+    done_by_first = first.done
+    assert 0 < done_by_first < first.records
+
+    # When it is done again
+    second = retry(first.pk, wait=60)
+
+    # Then the two of them come to what one would have: each record was counted by one of them
+    first.refresh_from_db()
+    assert (first.state, first.done) == (Run.State.CANCELLED, done_by_first)
+    school.assert_intact()
+    counted = {name: getattr(first, name) + getattr(second, name) for name in ("saved", "deleted", "spread")}
+    assert counted == {name: school.expected.counts[name] for name in counted}
+    assert second.failed == school.expected.counts["failed"]
+    with pytest.raises(Exception, match="there is nothing to cancel"):
+        cancel(second.pk)

@@ -1,0 +1,149 @@
+"""Workers are stopped as containers are: SIGTERM, a time of grace, and another one takes over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from morango_celery.models import Batch, Run
+from morango_celery.tasks import CeleryDispatch
+from tests import factories
+from tests.conftest import StartWorker
+from tests.faults.schools import School
+from tests.processes import LoggedProcess
+from tests.waiting import child_that_waits_for_a_lock, held, until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
+
+GRACE_SECONDS = 3
+"""What a running batch gets; the supervisor waits for longer."""
+
+PATIENCE_SECONDS = 10
+"""When a supervisor kills what is still there; a container's default."""
+
+GRACE = {"WORKER_SOFT_SHUTDOWN_SECONDS": str(GRACE_SECONDS)}
+SIZE = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "100"}
+
+
+def root_unit(school: School) -> str:
+    found: str = next(row["id"] for row in school.expected.app["unit"] if row["parent_id"] is None)
+    return found
+
+
+def wait_for(run: Run) -> None:
+    until(lambda: Run.objects.get(pk=run.pk).followed_up, "done", 60)
+
+
+def ask_to_stop(worker: LoggedProcess) -> float:
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.wait_for_log("Initiating Soft Shutdown")
+    return time.monotonic()
+
+
+def test_a_batch_that_ends_in_time_is_finished(school: School, celery_worker_process: StartWorker) -> None:
+    # Given a worker in the middle of a batch
+    worker = celery_worker_process(1, **GRACE, **SIZE)
+    run = school.new_run()
+    with held(root_unit(school)):
+        assert CeleryDispatch().start(run)
+        until(lambda: child_that_waits_for_a_lock(worker.pid), "in the middle of a batch")
+
+        # When it is asked to stop, and the batch can go on in time
+        asked = ask_to_stop(worker)
+    worker.wait_until_ended()
+
+    # Then it finishes the batch, and is gone soon after the time of grace
+    assert time.monotonic() - asked < PATIENCE_SECONDS
+    assert run.batches.earliest("pk").state == Batch.State.DONE
+
+    # ... and another one goes on
+    celery_worker_process(1, **SIZE)
+    wait_for(run)
+    school.assert_intact(run)
+    assert set(run.batches.values_list("attempts", flat=True)) == {1}
+
+
+def test_a_batch_that_does_not_end_in_time_goes_back(
+    school: School, celery_worker_process: StartWorker
+) -> None:
+    # Given a worker with a batch that will take for ever in it, but would not elsewhere
+    factories.store_row("learner", unit_id=root_unit(school), school_id=school.id, username="sleeps")
+    school.expected = school.undisturbed()
+    worker = celery_worker_process(1, DJANGO_SETTINGS_MODULE="tests.dangerous.settings", **GRACE, **SIZE)
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    in_hand = until(lambda: run.batches.filter(state="open", attempts=1).first(), "in the middle of a batch")
+
+    # When the worker is asked to stop
+    asked = ask_to_stop(worker)
+    worker.wait_until_ended()
+
+    # Then it is gone soon after the time of grace, and another one takes the batch at once
+    assert time.monotonic() - asked < PATIENCE_SECONDS
+    assert "Restoring 1 unacknowledged message" in worker.log()
+    celery_worker_process(1, **SIZE)
+    wait_for(run)
+    school.assert_intact(run)
+    in_hand.refresh_from_db()
+    assert in_hand.attempts == 2
+    assert set(run.batches.exclude(pk=in_hand.pk).values_list("attempts", flat=True)) == {1}
+
+
+@pytest.mark.at_length
+def test_a_batch_that_the_database_holds_up_is_killed_with_its_worker(
+    school: School, celery_worker_process: StartWorker
+) -> None:
+    # Given a batch that waits for a lock in the database, where no signal but SIGKILL reaches it
+    worker = celery_worker_process(1, **GRACE, **SIZE)
+    run = school.new_run()
+    with held(root_unit(school)):
+        assert CeleryDispatch().start(run)
+        until(lambda: child_that_waits_for_a_lock(worker.pid), "in the middle of a batch")
+
+        # When its worker is asked to stop, and killed when the supervisor's patience is at its end
+        ask_to_stop(worker)
+        with pytest.raises(AssertionError, match="still running"):
+            worker.wait_until_ended(PATIENCE_SECONDS)
+        worker.kill()
+
+    # Then the next worker finds it by itself, in the time that recovery is set to
+    settings = "tests.faults.settings"
+    celery_worker_process(1, DJANGO_SETTINGS_MODULE=settings, RESEND_AFTER_SECONDS="2", **SIZE)
+    wait_for(run)
+    school.assert_intact(run)
+
+
+@pytest.mark.at_length
+def test_workers_are_replaced_again_and_again(school: School, celery_worker_process: StartWorker) -> None:
+    # Given a run of many batches
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    stopped = 0
+
+    # When its workers are replaced as soon as they have done something, new ones first
+    size = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "5"}
+    worker = celery_worker_process(2, **size)
+    while not has_ended(run) and stopped < 3:
+        done = run.batches.filter(state=Batch.State.DONE)
+        until(partial(has_grown, run, done.count()), "at work")
+        os.kill(worker.pid, signal.SIGTERM)
+        successor = celery_worker_process(2, **size)
+        worker.wait_until_ended()
+        worker, stopped = successor, stopped + 1
+
+    # Then it completes, and nothing was done twice
+    wait_for(run)
+    school.assert_intact(run)
+    assert stopped > 1
+
+
+def has_ended(run: Run) -> bool:
+    return Run.objects.get(pk=run.pk).is_finished
+
+
+def has_grown(run: Run, done: int) -> bool:
+    return has_ended(run) or run.batches.filter(state=Batch.State.DONE).count() > done
