@@ -108,7 +108,7 @@ def test_the_process_dies_at_every_point(
     chosen = (
         events
         if every_fault
-        else [e for i, e in enumerate(events) if i % 12 == 3 or e.what == "end of the task"]
+        else [e for i, e in enumerate(events) if i % 20 == 3 or e.what == "end of the task"]
     )
     dying = runs_that_die(make_school, chosen)
 
@@ -135,7 +135,7 @@ def test_the_whole_worker_dies(
 ) -> None:
     # Given runs that take their worker, with all that it does, along
     chosen = [e for i, e in enumerate(events) if decisive(e) or i % 15 == 0]
-    dying = runs_that_die(make_school, chosen if every_fault else chosen[2::9], whole_worker=True)
+    dying = runs_that_die(make_school, chosen if every_fault else chosen[2::14], whole_worker=True)
     runs = [run for _, run, _ in dying]
 
     # When there is a new one whenever one is gone

@@ -69,7 +69,8 @@ def test_twice_at_the_same_time_late_and_out_of_order(
     assert delivered["start_run"] > 1
 
 
-@pytest.mark.parametrize("fate", ["deleted", pytest.param("cancelled", marks=pytest.mark.at_length)])
+@pytest.mark.at_length
+@pytest.mark.parametrize("fate", ["cancelled", "deleted"])
 def test_for_a_run_that_is_no_more(
     school: School, start_workers: Callable[[], list[LoggedProcess]], redis_url: str, fate: str
 ) -> None:

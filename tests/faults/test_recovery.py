@@ -131,6 +131,7 @@ def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorke
     assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}
 
 
+@pytest.mark.at_length
 def test_a_run_is_cancelled_in_the_middle_of_a_batch_and_done_again(
     school: School, celery_worker_process: StartWorker, command: Callable[..., LoggedProcess]
 ) -> None:

@@ -44,6 +44,7 @@ def ask_to_stop(worker: LoggedProcess) -> float:
     return time.monotonic()
 
 
+@pytest.mark.at_length
 def test_a_batch_that_ends_in_time_is_finished(school: School, celery_worker_process: StartWorker) -> None:
     # Given a worker in the middle of a batch
     worker = celery_worker_process(1, **GRACE, **SIZE)
