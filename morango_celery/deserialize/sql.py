@@ -202,8 +202,6 @@ def _as_json(value: Any) -> Any:
         return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
     if isinstance(value, bytes | bytearray | memoryview):
         return "\\x" + bytes(value).hex()
-    if hasattr(value, "adapted"):  # psycopg2's Json, as Django's JSONField prepares it
-        return json.loads(value.dumps(value.adapted))
     raise TypeError(f"A value of type {type(value).__name__} can't be written in bulk.")
 
 

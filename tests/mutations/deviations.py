@@ -142,4 +142,12 @@ MUTATIONS = (
         "        columns.append((field.attname, field.get_default, convert))\n",
         ("parity/test_clock.py::test_a_new_row",),
     ),
+    Mutation(
+        "times-beyond-the-calendar",
+        "deserialize/saving.py",
+        "        value.astimezone(datetime.UTC)\n",
+        "        pass\n",
+        ("parity/test_unreadable_times.py::test_a_time_beyond_the_calendar_is_its_records_error",),
+        database="postgresql",
+    ),
 )

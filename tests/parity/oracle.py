@@ -102,6 +102,11 @@ class LeftAlone:
     """Stands in for a record that yields to a local edit."""
 
 
+@dataclass(frozen=True)
+class Kept(LeftAlone):
+    """Stands in for a deleted record that yields to a local edit."""
+
+
 StandIn = Broken | Gone | LeftAlone
 Finding = tuple[str, StandIn, str | None]
 """The id of a record, what has to stand in for it, and the target that is the reason, if one is."""
@@ -130,12 +135,12 @@ def expected(case: Case) -> Database:
 def _first_causes(findings: Sequence[Finding]) -> dict[str, StandIn]:
     """Those that no other one may be the cause of, for its fate is going to change.
 
-    A target in error goes before one that is deleted, that before one that isn't there, and all of them
-    before a local edit.
+    What is to be deleted yields whatever else there is. A target in error goes before one that is deleted,
+    that before one that isn't there, and all of them before a local edit.
     """
     ids = {store_id for store_id, _, _ in findings}
     first = [finding for finding in findings if finding[2] not in ids] or findings
-    for kind in (Broken, Gone, Lost, LeftAlone):
+    for kind in (Kept, Broken, Gone, Lost, LeftAlone):
         found = {store_id: stand_in for store_id, stand_in, _ in first if type(stand_in) is kind}
         if found:
             return found
@@ -216,7 +221,7 @@ def _misjudged(case: Case) -> Iterator[Finding]:
         if row.deleted:
             edit = edited.get(row.id)
             if edit is not None and not _is_swept_away(edit, rows):
-                yield row.id, LeftAlone(), None  # local-edits
+                yield row.id, Kept(), None  # local-edits
             continue
         now = rows[_table(original)].get(row.id)
         if now is None or row.id in deleted:  # deleted with what it refers to
