@@ -287,7 +287,7 @@ def test_a_batch_that_waits_too_long_is_tried_again(
 @pytest.mark.at_length
 def test_no_connection_left(database: Database, school: School, start_worker: StartWorker) -> None:
     # Given others that have taken every connection there is, those of the worker too
-    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker()  # which sweeps once a minute: it doesn't connect again while they do
     worker.wait_for_log("succeeded in")
     run = school.new_run()
     with contextlib.ExitStack() as others:
