@@ -2,6 +2,7 @@
 
 N ?= 20000
 MUTANTS ?= 20000
+MINUTES ?= 10
 SEED := $(or $(SEED),$(shell date +%s))
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +57,9 @@ faults: venv ## Kill, drop, double and garble all there is to, at every point, a
 fuzz: venv ## Deserialize MUTANTS=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
 	FUZZ_MUTANTS=$(MUTANTS) FUZZ_SEED=$(SEED) $(PYTEST) --database=postgresql -x -q tests/faults/test_rubbish.py $(ARGS)
 	FUZZ_MUTANTS=$(MUTANTS) FUZZ_SEED=$(SEED) $(PYTEST) --database=sqlite -x -q tests/faults/test_rubbish.py $(ARGS)
+
+soak: venv ## Sync for MINUTES=10 while workers, Redis and database sessions are killed; then check all
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
 kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--help shows how to choose)
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from django.db import IntegrityError, OperationalError, connection
+from django.db import IntegrityError, InterfaceError, OperationalError, connection
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models
@@ -63,15 +63,20 @@ def serialize_into_store(profile: str, sync_filter: Filter | None) -> None:
     come upon rows that it can't see; the next attempt does.
 
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
-    :raises OperationalError: the database asks to try again, and keeps asking
+    :raises OperationalError, InterfaceError: the database went away; or asks to try again, and keeps asking
     """
     for left in reversed(range(SERIALIZE_ATTEMPTS)):
         try:
-            _serialize_into_store(profile, filter=sync_filter)
+            with connection.wrap_database_errors:  # Morango goes to the driver's connection itself
+                _serialize_into_store(profile, filter=sync_filter)
         except (IntegrityError, OperationalError) as error:
             came_across_another = isinstance(error, IntegrityError) or is_isolation_error(error)
             if not came_across_another or not left or connection.in_atomic_block:
                 raise
+        except AttributeError as error:
+            if connection.connection is None:  # Django has dropped it, and Morango sets its options back
+                raise InterfaceError("The connection was lost while local edits were serialized.") from error
+            raise
         else:
             return
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import operator
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from morango.models import InstanceIDModel, Store
+from morango.sync import operations
 
 import morango_celery
 from morango_celery.api import wait_for
+from morango_celery.deserialize.sql import is_transient
 from morango_celery.models import Run
 from morango_celery.tasks import CeleryDispatch
+from morango_celery.upstream import serialize_into_store
 from tests.conftest import StartWorker
 from tests.factories import SCHOOL_ID, fill_store
 from tests.faults.beside import again_and_again, serialize, sync
@@ -188,3 +192,39 @@ def waiting_for_locks() -> int:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         number: int = cursor.fetchone()[0]
     return number
+
+
+@pytest.mark.parametrize(
+    "step", ["lock_partitions", "InstanceIDModel.get_current_instance_and_increment_counter"]
+)
+def test_a_session_that_is_cut_while_morango_serializes(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a session that the server ends at some step
+    InstanceIDModel.get_or_create_current_instance()
+    original: Any = operator.attrgetter(step)(operations)
+
+    def and_then_cut(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            ((pid,),) = cursor.fetchall()
+        other = connection.copy()
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+            until(lambda: not _is_alive(other, pid), "gone")
+        other.close()
+        return result
+
+    monkeypatch.setattr(f"morango.sync.operations.{step}", and_then_cut)
+
+    # Then the error is one that is retried, whatever Morango does to the connection
+    with pytest.raises((DatabaseError, InterfaceError)) as raised:
+        serialize_into_store(PROFILE, None)
+    connection.close()
+    assert isinstance(raised.value, DatabaseError | InterfaceError)
+    assert is_transient(raised.value)
+
+
+def _is_alive(other: Any, pid: int) -> bool:
+    with other.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid])
+        return cursor.fetchone() is not None
