@@ -136,7 +136,7 @@ class _Maker:
         key = self.chance.choice([*data, "id"])
         roll, raw = self.chance.random(), ""
         if roll < 0.1:
-            del data[key]
+            data.pop(key, None)
             change = f"{key} is missing"
         else:
             value = self._any_id(key) if roll < 0.3 else self._any_value()
