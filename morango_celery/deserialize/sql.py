@@ -81,6 +81,16 @@ def take_write_lock() -> None:
             cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
 
 
+def lock_table(model: type[Model]) -> None:
+    """Let nobody else write rows of `model` until this transaction ends; reading goes on."""
+    take_write_lock()
+    if uses_postgresql():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"LOCK TABLE {connection.ops.quote_name(model._meta.db_table)} IN SHARE ROW EXCLUSIVE MODE"
+            )
+
+
 def return_to_store(rows: Sequence[tuple[str, str | None, str | None]]) -> None:
     """Make records dirty again, with what was wrong with them.
 
