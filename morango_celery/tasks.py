@@ -272,7 +272,8 @@ def _ledger(run_id: int) -> Iterator[None]:
 @contextmanager
 def _outages_are_retried() -> Iterator[None]:
     try:
-        yield
+        with connection.wrap_database_errors:  # Django doesn't, when it closes a server's cursor
+            yield
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
             if not connection.in_atomic_block:
