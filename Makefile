@@ -1,6 +1,7 @@
 # `make` lists the targets. All of them build their environment in .venv by themselves.
 
 N ?= 20000
+EXAMPLES ?= 1000
 MUTANTS ?= 20000
 MINUTES ?= 10
 SEED := $(or $(SEED),$(shell date +%s))
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-postgresql test-sqlite parity faults kolibri mutants coverage check format services worker server lock clean
+.PHONY: help venv demo test test-postgresql test-sqlite parity faults fuzz soak kolibri mutants coverage check format services worker server lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +40,8 @@ $(STAMP):
 demo: venv ## Sync N=20000 records between two instances and deserialize them with workers
 	$(BIN)/python -m worker.demo --records $(N)
 
-test: test-postgresql test-sqlite ## Run all tests, on PostgreSQL and on SQLite (ARGS=... goes to pytest)
+test: venv ## Run all tests, on PostgreSQL and SQLite at the same time (ARGS=... goes to pytest)
+	@$(MAKE) --no-print-directory --jobs=2 test-postgresql test-sqlite
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
@@ -47,9 +49,9 @@ test-postgresql: venv ## Run the tests on PostgreSQL
 test-sqlite: venv ## Run the tests on SQLite, but for those that need PostgreSQL
 	$(PYTEST) --database=sqlite $(ARGS)
 
-parity: venv ## Compare with Morango on thousands of generated databases, PostgreSQL and SQLite
-	$(PYTEST) --database=postgresql --hypothesis-profile=many tests/parity $(ARGS)
-	$(PYTEST) --database=sqlite --hypothesis-profile=many tests/parity $(ARGS)
+parity: venv ## Compare with Morango on EXAMPLES=1000 generated databases of each kind, PostgreSQL and SQLite
+	PARITY_EXAMPLES=$(EXAMPLES) $(PYTEST) --database=postgresql tests/parity $(ARGS)
+	PARITY_EXAMPLES=$(EXAMPLES) $(PYTEST) --database=sqlite tests/parity $(ARGS)
 
 faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
 	$(PYTEST) --database=postgresql --every-fault tests/faults $(ARGS)

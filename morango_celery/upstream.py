@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from django.db import IntegrityError, InterfaceError, OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models
@@ -67,16 +67,11 @@ def serialize_into_store(profile: str, sync_filter: Filter | None) -> None:
     """
     for left in reversed(range(SERIALIZE_ATTEMPTS)):
         try:
-            with connection.wrap_database_errors:  # Morango goes to the driver's connection itself
-                _serialize_into_store(profile, filter=sync_filter)
+            _serialize_into_store(profile, filter=sync_filter)
         except (IntegrityError, OperationalError) as error:
             came_across_another = isinstance(error, IntegrityError) or is_isolation_error(error)
             if not came_across_another or not left or connection.in_atomic_block:
                 raise
-        except AttributeError as error:
-            if connection.connection is None:  # Django has dropped it, and Morango sets its options back
-                raise InterfaceError("The connection was lost while local edits were serialized.") from error
-            raise
         else:
             return
 

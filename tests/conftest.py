@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 import django
-import hypothesis
 import pytest
 from redis import Redis
 
@@ -23,15 +22,10 @@ from tests.processes import LoggedProcess
 from worker import services
 
 NEEDS_POSTGRESQL = "needs_postgresql"
-MANY_EXAMPLES = "many"
-"""The Hypothesis profile of ``make parity``."""
 _PROCESS_FIXTURES = {"celery_worker_process"}
 
 _redis_port = pytest.StashKey[int | None]()
 _postgres_port = pytest.StashKey[int | None]()
-
-
-hypothesis.settings.register_profile(MANY_EXAMPLES, max_examples=1000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

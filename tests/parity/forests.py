@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from tests.factories import SCHOOL_ID, build_store_row
 from tests.parity.oracle import Case
 from tests.variety.rows import build_variety_row
 
+EXAMPLES = int(os.environ.get("PARITY_EXAMPLES") or 30)
+"""How many databases of each world are drawn; ``make parity`` sets it."""
 ABSENT = "ab" * 16
 """An id that no record has."""
 ELSEWHERE = "e1" * 16

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.parity.deliveries import Delivery
-from tests.parity.forests import SCHOOL, VARIETY, World, cases
+from tests.parity.forests import EXAMPLES, SCHOOL, VARIETY, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
 from tests.parity.oracle import Case, expected, in_our_words
 
@@ -41,6 +41,7 @@ def outcome(case: Case, delivery: Delivery) -> Database:
 @pytest.mark.parametrize("world", [SCHOOL, VARIETY], ids=["school", "variety"])
 @settings(
     deadline=None,
+    max_examples=EXAMPLES,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.explain},  # takes longer than all others, and says little about a database
 )

@@ -21,7 +21,7 @@ from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.handover import finish
 from morango_celery.runs.producer import advance, create_run, start
 from tests.parity.deliveries import Delivery
-from tests.parity.forests import SCHOOL, VARIETY, World, cases
+from tests.parity.forests import EXAMPLES, SCHOOL, VARIETY, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
 from tests.parity.oracle import Case, expected, in_our_words
 
@@ -39,7 +39,7 @@ def batch_size() -> None:
 @pytest.mark.parametrize("world", [SCHOOL, VARIETY], ids=["school", "variety"])
 @settings(
     deadline=None,
-    max_examples=max(10, settings().max_examples // 10),
+    max_examples=max(5, EXAMPLES // 10),
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.explain},
 )
