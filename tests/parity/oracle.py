@@ -267,6 +267,18 @@ def _correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
         if case.takes(original):
             _correct_record(row, stand_ins.get(row.id), case, stored, noted)
         row.save()
+    _harden(case)
+
+
+def _harden(case: Case) -> None:
+    """spread-deletion-levels: of several targets one may be purged, at whatever level."""
+    noted = set(DeletedModels.objects.values_list("id", flat=True)) - set(case.noted)
+    hard = set(HardDeletedModels.objects.values_list("id", flat=True))
+    noted -= set(Store.objects.exclude(deserialization_error=None).values_list("id", flat=True))
+    spread = [row for row in case.rows if row.id in noted and case.takes(row)]
+    while more := [row for row in spread if row.id not in hard and not hard.isdisjoint(_synced_targets(row))]:
+        hard.update(row.id for row in more)
+        HardDeletedModels.objects.bulk_create(HardDeletedModels(id=r.id, profile=r.profile) for r in more)
 
 
 def _correct_record(
