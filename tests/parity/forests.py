@@ -15,7 +15,7 @@ from morango.models.certificates import Filter
 from morango.registry import syncable_models
 
 from tests.factories import SCHOOL_ID, build_store_row
-from tests.parity.oracle import Case
+from tests.parity.case import Case
 from tests.variety.rows import build_variety_row
 
 EXAMPLES = int(os.environ.get("PARITY_EXAMPLES") or 30)

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
 from tests.parity.forests import EXAMPLES, SCHOOL, VARIETY, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
-from tests.parity.oracle import Case, expected, in_our_words
+from tests.parity.oracle import expected, in_our_words
 
 deliveries = st.builds(
     Delivery,

@@ -20,10 +20,11 @@ from morango_celery.models import Run
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.handover import finish
 from morango_celery.runs.producer import advance, create_run, start
+from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
 from tests.parity.forests import EXAMPLES, SCHOOL, VARIETY, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
-from tests.parity.oracle import Case, expected, in_our_words
+from tests.parity.oracle import expected, in_our_words
 
 WORKERS = 3
 
