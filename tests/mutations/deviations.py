@@ -150,4 +150,11 @@ MUTATIONS = (
         ("parity/test_unreadable_times.py::test_a_time_beyond_the_calendar_is_its_records_error",),
         database="postgresql",
     ),
+    Mutation(
+        "own-queries",
+        "deserialize/batch.py",
+        "OwnCode(carefully=True)",
+        "OwnCode()",
+        ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
+    ),
 )

@@ -111,13 +111,6 @@ MUTATIONS = (
         ("parity/test_merges.py::test_a_child_of_an_edited_row_whose_synced_version_is_not_valid",),
     ),
     Mutation(
-        "a-query-that-the-database-refuses-costs-only-its-record",
-        "deserialize/batch.py",
-        "OwnCode(carefully=True)",
-        "OwnCode()",
-        ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
-    ),
-    Mutation(
         "guests-that-fail-are-counted-by-their-own-batch",
         "deserialize/sink.py",
         "            if carrier.is_guest and (carrier.has_errors or carrier.yielded):\n",
