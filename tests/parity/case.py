@@ -98,13 +98,18 @@ def references(instance: SyncableModel) -> Iterator[tuple[ForeignKey[Any, Any], 
             yield foreign_key, value
 
 
-def synced_targets(row: Store) -> list[str]:
-    """What the record refers to, in the order of its model's foreign keys."""
+def synced_references(row: Store) -> list[tuple[ForeignKey[Any, Any], str]]:
+    """What the record itself refers to, in the order of its model's foreign keys."""
     model = model_of(row)
     assert model is not None
     synced = json.loads(row.serialized)
-    keys = [f.attname for f in model._meta.concrete_fields if isinstance(f, ForeignKey)]
-    return [synced[key] for key in keys if synced.get(key)]
+    keys = [f for f in model._meta.concrete_fields if isinstance(f, ForeignKey)]
+    return [(key, synced[key.attname]) for key in keys if synced.get(key.attname)]
+
+
+def synced_targets(row: Store) -> list[str]:
+    """The ids of `synced_references`."""
+    return [target for _, target in synced_references(row)]
 
 
 def exists(rows: Mapping[str, Mapping[str, Any]], foreign_key: ForeignKey[Any, Any], target: str) -> bool:

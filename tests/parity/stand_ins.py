@@ -7,7 +7,6 @@ they deserve.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from tests.parity.case import (
     is_swept_away,
     model_of,
     references,
+    synced_references,
     synced_targets,
     table_of,
     target_of,
@@ -118,8 +118,11 @@ def misjudged(case: Case) -> Iterator[Finding]:
         row = stored[original.id]
         if row.id in in_error:
             if row.deserialization_exception.endswith("DoesNotExist"):  # said by the model's own save()
-                lost = [i for i in json.loads(original.serialized).values() if i in deleted]
-                yield from ((row.id, Gone(hard=i in hard_deleted), i) for i in lost)
+                for foreign_key, target in synced_references(original):
+                    if target in deleted:
+                        yield row.id, Gone(hard=target in hard_deleted), target
+                    elif target not in known and not exists(rows, foreign_key, target):
+                        yield row.id, Lost(_missing(foreign_key, target), INTEGRITY), target
             continue
         if row.deleted:
             edit = edited.get(row.id)

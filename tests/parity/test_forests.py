@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
-from tests.parity.forests import EXAMPLES, SCHOOL, VARIETY, World, cases
+from tests.parity.forests import AT_LENGTH, EXAMPLES, SCHOOL, VARIETY, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
 from tests.parity.oracle import expected, in_our_words
 
@@ -42,6 +42,7 @@ def outcome(case: Case, delivery: Delivery) -> Database:
 @pytest.mark.parametrize("world", [SCHOOL, VARIETY], ids=["school", "variety"])
 @settings(
     deadline=None,
+    derandomize=not AT_LENGTH,
     max_examples=EXAMPLES,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.explain},  # takes longer than all others, and says little about a database

@@ -22,7 +22,7 @@ from morango_celery.runs.handover import finish
 from morango_celery.runs.producer import advance, create_run, start
 from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
-from tests.parity.forests import EXAMPLES, SCHOOL, VARIETY, World, cases
+from tests.parity.forests import AT_LENGTH, EXAMPLES, SCHOOL, VARIETY, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
 from tests.parity.oracle import expected, in_our_words
 
@@ -40,6 +40,7 @@ def batch_size() -> None:
 @pytest.mark.parametrize("world", [SCHOOL, VARIETY], ids=["school", "variety"])
 @settings(
     deadline=None,
+    derandomize=not AT_LENGTH,
     max_examples=max(5, EXAMPLES // 10),
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.explain},
