@@ -117,6 +117,8 @@ def misjudged(case: Case) -> Iterator[Finding]:
     for original in taken:
         row = stored[original.id]
         if row.id in in_error:
+            if row.id in edited and _was_refused_by_save(row):
+                yield row.id, LeftAlone(), None  # local-edits: what isn't saved isn't refused either
             if row.deserialization_exception.endswith("DoesNotExist"):  # said by the model's own save()
                 for foreign_key, target in synced_references(original):
                     if target in deleted:
@@ -149,6 +151,11 @@ def misjudged(case: Case) -> Iterator[Finding]:
                 yield row.id, Lost(_failed(foreign_key, target), INVALID[0]), target
             elif not is_there:
                 yield row.id, Lost(_missing(foreign_key, target), INTEGRITY), target
+
+
+def _was_refused_by_save(row: Store) -> bool:
+    path, text = row.deserialization_exception, row.deserialization_error
+    return path.endswith("WrongSchoolError") or (path == INTEGRITY and "references" not in text)
 
 
 def _failed(foreign_key: ForeignKey[Any, Any], target: str) -> str:
