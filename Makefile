@@ -49,7 +49,7 @@ test-postgresql: venv ## Run the tests on PostgreSQL
 test-sqlite: venv ## Run the tests on SQLite, but for those that need PostgreSQL
 	$(PYTEST) --database=sqlite $(ARGS)
 
-parity: venv ## Compare with Morango on EXAMPLES=1000 generated databases of each kind, PostgreSQL and SQLite
+parity: venv ## Compare with Morango on EXAMPLES=1000 databases of each kind, PostgreSQL and SQLite (PARITY_SEED=1: others)
 	PARITY_EXAMPLES=$(EXAMPLES) $(PYTEST) --database=postgresql tests/parity $(ARGS)
 	PARITY_EXAMPLES=$(EXAMPLES) $(PYTEST) --database=sqlite tests/parity $(ARGS)
 

@@ -126,6 +126,11 @@ def misjudged(case: Case) -> Iterator[Finding]:
                     elif target not in known and not exists(rows, foreign_key, target):
                         yield row.id, Lost(_missing(foreign_key, target), INTEGRITY), target
             continue
+        if row.deleted and not original.deleted:  # Gone
+            for foreign_key, target in synced_references(original):
+                if target in in_error:
+                    yield row.id, Broken(_failed(foreign_key, target), INVALID[0]), target  # failed-targets
+            continue
         if row.deleted:
             edit = edited.get(row.id)
             if edit is not None and not is_swept_away(edit, rows):
