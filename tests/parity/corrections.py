@@ -22,6 +22,7 @@ def correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
     """Undo what was prepared, and put right what Morango leaves wrong."""
     Store.objects.exclude(id__in=[row.id for row in case.rows]).delete()
     noted = set(DeletedModels.objects.values_list("id", flat=True))
+    noted.update(store_id for store_id, stand_in in stand_ins.items() if isinstance(stand_in, Gone))
     stored = {row.id: row for row in Store.objects.all()}
     for original in case.rows:
         row = stored[original.id]
@@ -59,9 +60,9 @@ def _correct_record(
         row.deserialization_error, row.deserialization_exception = stand_in.text, stand_in.path
     elif model_of(row) is None:  # unregistered-models
         row.deserialization_error, row.deserialization_exception = OF_OUR_OWN, UNKNOWN_MODEL
-    elif re.search("references non-existent|failed to deserialize", row.deserialization_error or ""):
+    if re.search("references non-existent|failed to deserialize", row.deserialization_error or ""):
         # spread-deletion-levels: Morango notes a deletion beside a bad target, but of one level
-        named = re.search("with id (\\w+) failed", row.deserialization_error)
+        named = re.search("with id (\\w+) failed", row.deserialization_error or "")
         targets = synced_targets(row)
         earlier = targets[: targets.index(named[1])] if named else targets
         for target in noted.intersection(earlier):

@@ -119,6 +119,9 @@ def misjudged(case: Case) -> Iterator[Finding]:
         if row.id in in_error:
             if row.id in edited and _was_refused_by_save(row):
                 yield row.id, LeftAlone(), None  # local-edits: what isn't saved isn't refused either
+                for foreign_key, target in synced_references(original):
+                    if target in in_error:
+                        yield row.id, Broken(_failed(foreign_key, target), INVALID[0]), target
             if row.deserialization_exception.endswith("DoesNotExist"):  # said by the model's own save()
                 for foreign_key, target in synced_references(original):
                     if target in deleted:
