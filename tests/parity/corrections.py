@@ -30,6 +30,8 @@ def correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
         row.deleted, row.hard_deleted = original.deleted, original.hard_deleted
         if case.takes(original):
             _correct_record(row, stand_ins.get(row.id), case, stored, noted)
+        else:
+            row.dirty_bit = original.dirty_bit
         row.save()
     _harden(case)
 

@@ -71,7 +71,6 @@ Finding = tuple[str, StandIn, str | None]
 
 def prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
     """The Store rows that Morango gets to see."""
-    edited = {instance.pk for instance in case.app if instance._morango_dirty_bit}
     # Left to chance with Morango is whether siblings of a deleted record are saved before or after
     for original in sorted(case.rows, key=lambda each: not each.deleted):
         row = copy.copy(original)
@@ -80,8 +79,6 @@ def prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
         # deleted-orphans, parents-outside-the-filter
         if row.deleted or is_elsewhere(row._self_ref_fk, case):
             row._self_ref_fk = ""
-        if row.id in edited and not case.takes(original):
-            row.deleted = row.hard_deleted = False  # local-edits
         match stand_ins.get(row.id):
             case Broken():
                 row.serialized = "{"
@@ -114,6 +111,10 @@ def misjudged(case: Case) -> Iterator[Finding]:
     taken = [row for row in case.rows if case.takes(row) and model_of(row) is not None]
     in_error = {row.id for row in taken if stored[row.id].deserialization_error}
     edited = {instance.pk: instance for instance in case.app if instance._morango_dirty_bit}
+    for row in case.rows:
+        spared = row.deleted and row.id in edited and not case.takes(row)
+        if spared and row.id in rows[table_of(row)]:
+            yield row.id, Kept(), None  # local-edits
     for original in taken:
         row = stored[original.id]
         if row.id in in_error:
