@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-postgresql test-sqlite parity faults fuzz soak kolibri mutants coverage check format services worker server lock clean
+.PHONY: help venv demo test test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench coverage check format services worker server lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--
 mutants: venv ## Break the pipeline's rules one at a time, and see each break caught (ARGS=--list shows them)
 	@$(BIN)/python -m tests.mutations $(ARGS)
 
+bench: venv ## Measure speed and memory beside Morango; QUICK=1 in three minutes (ARGS=--help shows how to choose)
+	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
 coverage: venv ## Measure what the tests on both databases cover
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q --database=postgresql
@@ -104,4 +108,4 @@ lock: venv ## Write requirements.lock anew from pyproject.toml
 clean: ## Remove the environment and what tools leave behind
 	rm -rf $(VENV) .venv-kolibri build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache \
 		.pytest_cache .ruff_cache
-	find morango_celery worker tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find morango_celery worker tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,195 @@
+"""Databases that are the same at the start of each measurement: filled once, then copied.
+
+On PostgreSQL the server copies a template's files, and what it has in memory is written out before; on
+SQLite a folder with the file is copied. So no side finds the other's dead rows, or its pages in a cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import psycopg2
+
+PROJECT = Path(__file__).parent.parent
+
+Engine = Literal["postgresql", "sqlite"]
+ENGINES: tuple[Engine, ...] = ("postgresql", "sqlite")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A Django project whose models are deserialized: its interpreter, settings and way to migrate."""
+
+    name: str
+    python: str
+    settings: str
+    migrate: tuple[str, ...]
+
+    def environ(self, engine: Engine, folder: Path, url: str) -> dict[str, str]:
+        """
+        :param folder: holds the database on SQLite, and whatever else the host writes
+        :param url: of the database, on PostgreSQL
+        """
+        common = {"DJANGO_SETTINGS_MODULE": self.settings, "LOG_LEVEL": "CRITICAL", "DEBUG": "0"}
+        if self.name == "school":
+            address = url if engine == "postgresql" else f"sqlite:///{folder}/db.sqlite3"
+            return {**common, "DATABASE_URL": address, "SECRET_KEY": "for-measurements-only"}
+        parts = urlsplit(url)
+        return {
+            **common,
+            "KOLIBRI_HOME": str(folder),
+            "KOLIBRI_DATABASE_ENGINE": "postgres" if engine == "postgresql" else "sqlite",
+            "KOLIBRI_DATABASE_NAME": parts.path.removeprefix("/"),
+            "KOLIBRI_DATABASE_USER": unquote(parts.username or ""),
+            "KOLIBRI_DATABASE_PASSWORD": unquote(parts.password or ""),
+            "KOLIBRI_DATABASE_HOST": unquote(parts.hostname or ""),
+            "KOLIBRI_DATABASE_PORT": str(parts.port or 5432),
+        }
+
+
+HOSTS = {
+    "school": Host(
+        "school", sys.executable, "bench.settings", ("worker", "migrate", "--noinput", "--verbosity=0")
+    ),
+    "kolibri": Host(
+        "kolibri", ".venv-kolibri/bin/python", "tests.kolibri.settings", ("tests.kolibri.migrate",)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a database holds before it is deserialized."""
+
+    models: str
+    """The host: a key of `HOSTS`."""
+    database: Engine
+    case: str
+    """What kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
+    records: int
+
+    def __str__(self) -> str:
+        return f"{self.models}_{self.database}_{self.case}_{self.records}"
+
+
+class Databases:
+    """Builds databases and copies of them in `folder` and on the server at `url`."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        """
+        :param url: of a PostgreSQL server; its databases whose names begin with ``bench_`` and our process
+            id are ours
+        """
+        self._folder = folder
+        self._url = url
+        self._built: set[str] = set()
+
+    @contextmanager
+    def copy(self, dataset: Dataset) -> Iterator[Mapping[str, str]]:
+        """A fresh copy for the block, as the environment variables of a process that works on it."""
+        self._build(dataset)
+        host, engine = HOSTS[dataset.models], dataset.database
+        try:
+            yield self._derive(host, engine, str(dataset), "copy")
+        finally:
+            self._remove(engine, "copy")
+
+    def forget(self, dataset: Dataset) -> None:
+        """Remove what copies of it were made from."""
+        if str(dataset) in self._built:
+            self._remove(dataset.database, str(dataset))
+            self._built.remove(str(dataset))
+
+    def migrate(self, models: str, engine: Engine) -> None:
+        """Build the empty database of a host. Safe at the same time for another host or engine."""
+        name = f"{models}_{engine}"
+        if name in self._built:
+            return
+        self._folder.joinpath(name).mkdir()
+        if engine == "postgresql":
+            self._execute(f"CREATE DATABASE {self._name(name)}")
+        host = HOSTS[models]
+        run(host.python, host.migrate, self._environ(host, engine, name))
+        self._built.add(name)
+
+    def close(self) -> None:
+        for name in sorted(self._built):
+            self._remove("postgresql" if "_postgresql" in name else "sqlite", name)
+        self._built.clear()
+
+    def _build(self, dataset: Dataset) -> None:
+        name = str(dataset)
+        if name in self._built:
+            return
+        host, engine = HOSTS[dataset.models], dataset.database
+        self.migrate(dataset.models, engine)
+        environ = self._derive(host, engine, f"{dataset.models}_{engine}", name)
+        self._built.add(name)
+        run(host.python, ("bench.load", dataset.case, str(dataset.records)), environ)
+        if engine == "postgresql":
+            self._execute("VACUUM ANALYZE", name)
+
+    def _derive(self, host: Host, engine: Engine, source: str, target: str) -> dict[str, str]:
+        shutil.copytree(self._folder / source, self._folder / target)
+        if engine == "postgresql":
+            self._execute(
+                f"CREATE DATABASE {self._name(target)} TEMPLATE {self._name(source)} STRATEGY FILE_COPY"
+            )
+            self._execute("CHECKPOINT")
+        else:
+            os.sync()  # or the first side pays for writing the copy
+        return self._environ(host, engine, target)
+
+    def _remove(self, engine: Engine, name: str) -> None:
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        if engine == "postgresql":
+            self._execute(f"DROP DATABASE IF EXISTS {self._name(name)} WITH (FORCE)")
+
+    def _environ(self, host: Host, engine: Engine, name: str) -> dict[str, str]:
+        url = urlsplit(self._url)._replace(path=f"/{self._name(name)}").geturl()
+        return host.environ(engine, self._folder / name, url)
+
+    def _name(self, name: str) -> str:
+        return f"bench_{os.getpid()}_{name}"
+
+    def _execute(self, statement: str, name: str | None = None) -> None:
+        url = urlsplit(self._url)
+        connection: Any = psycopg2.connect(
+            url._replace(path=f"/{self._name(name)}").geturl() if name else self._url
+        )
+        connection.autocommit = True  # databases are not made in transactions
+        try:
+            connection.cursor().execute(statement)
+        finally:
+            connection.close()
+
+
+class BenchError(Exception):
+    """A process of a measurement failed; the message is what it printed."""
+
+
+def run(python: str, arguments: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """What ``python -m arguments`` prints.
+
+    :param python: an interpreter, as seen from the project's folder
+    :raises BenchError: it failed
+    """
+    done = subprocess.run(
+        [str(PROJECT / python), "-m", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise BenchError(f"{' '.join(arguments)} failed:\n{(done.stdout + done.stderr)[-6000:]}")
+    return done.stdout

@@ -1,0 +1,43 @@
+"""What a process is to measure, and what it found: passed between processes as JSON. No Django in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is to measure."""
+
+    side: str
+    """A key of ``bench.sides.SIDES``."""
+    models: str
+    case: str
+    records: int
+    workers: int = 0
+    pinned: bool = False
+    """On one core, together with its PostgreSQL backend."""
+    count_statements: bool = False
+    """Count them, which costs time."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a process found out."""
+
+    seconds: float
+    """What the work took; where it is several syncs, the median of one."""
+    records: int
+    """What was worked on in that time."""
+    peak_rss_mb: float
+    """Of the process that did the work; of several, the largest."""
+    left_dirty: int
+    """Records that were not deserialized."""
+    statements: int | None = None
+    batches: int | None = None
+    peaks_mb: dict[str, list[float]] = field(default_factory=dict)
+    """By kind of process, where there are several."""
+
+    @property
+    def records_per_second(self) -> float:
+        return self.records / self.seconds

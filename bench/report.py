@@ -1,0 +1,41 @@
+"""The results as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.results import Result
+
+HEADINGS = ("row", "records", "ours/s", "baseline/s", "ratio (spread)", "MB", "baseline", "bars")
+
+
+def table(results: Sequence[Result]) -> str:
+    """One line a result; a bar that isn't met is marked."""
+    lines = [HEADINGS, *(_cells(result) for result in results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in (0, 6, 7) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    where = f"{result.database}, {result.models}" if result.models != "school" else result.database
+    workers = f", {result.workers} workers" if result.workers else ""
+    return (
+        f"{result.name}, {where}{workers}",
+        f"{result.records:,}",
+        f"{result.ours_records_per_second:,.0f}",
+        f"{result.baseline_records_per_second:,.0f}",
+        f"{result.ratio:.2f} ({result.ratio_lowest:.2f}-{result.ratio_highest:.2f})",
+        f"{result.peak_rss_mb:.0f} / {result.baseline_peak_rss_mb:.0f}",
+        result.baseline,
+        "; ".join(
+            f"{verdict.bar.quantity} {verdict.value:,.4g} {verdict.bar}: "
+            f"{'met' if verdict.is_met else 'NOT MET'}"
+            for verdict in result.bars
+        ),
+    )

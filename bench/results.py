@@ -1,0 +1,134 @@
+"""From measurements to the figures of a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+from bench.measurement import Measurement
+from bench.rows import Bar, Quantity, Row
+
+
+@dataclass(frozen=True)
+class Series:
+    """The measurements of one side, in the order in which they were taken."""
+
+    description: str
+    """What was measured, for the reader."""
+    measured: Sequence[Measurement]
+    statements: float | None = None
+    """Statements per batch or, without batches, per record."""
+    rates_of_variants: Mapping[str, float] = field(default_factory=dict)
+    """Records per second, from the warm-up, of the settings among which the best was chosen."""
+
+    @property
+    def records_per_second(self) -> float:
+        return median(measurement.records_per_second for measurement in self.measured)
+
+    @property
+    def seconds(self) -> float:
+        return median(measurement.seconds for measurement in self.measured)
+
+    @property
+    def peak_rss_mb(self) -> float:
+        return max(measurement.peak_rss_mb for measurement in self.measured)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a row stands to one of its bars."""
+
+    bar: Bar
+    value: float
+    is_met: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """One object of ``results.json``: its attributes are the keys."""
+
+    name: str
+    database: str
+    models: str
+    records: int
+    workers: int
+    ours_records_per_second: float
+    baseline_records_per_second: float
+    ratio: float
+    """The median of the ratios of neighbouring measurements."""
+    peak_rss_mb: float
+    baseline_peak_rss_mb: float
+    repetitions: int
+    """How often the baseline was measured, after warming up."""
+    ratio_lowest: float
+    ratio_highest: float
+    ours_milliseconds: float
+    baseline_milliseconds: float
+    baseline: str
+    """What ours is compared with."""
+    baseline_variants: Mapping[str, float]
+    statements_per_batch: float | None
+    baseline_statements_per_record: float | None
+    left_dirty: int
+    baseline_left_dirty: int
+    case: str
+    bars: Sequence[Verdict]
+
+    @property
+    def meets_its_bars(self) -> bool:
+        return all(verdict.is_met for verdict in self.bars)
+
+
+def result(row: Row, records: int, ours: Series, baseline: Series) -> Result:
+    ratios = list(_ratios(ours.measured, baseline.measured))
+    quantities: dict[Quantity, float] = {
+        "ratio": median(ratios),
+        "records_per_second": ours.records_per_second,
+        "peak_rss_mb": ours.peak_rss_mb,
+        "extra_peak_rss_mb": ours.peak_rss_mb - baseline.peak_rss_mb,
+        "extra_ms": 1000 * (ours.seconds - baseline.seconds),
+    }
+    return Result(
+        name=row.name,
+        database=row.database,
+        models=row.models,
+        records=records,
+        workers=row.workers,
+        ours_records_per_second=round(ours.records_per_second, 1),
+        baseline_records_per_second=round(baseline.records_per_second, 1),
+        ratio=round(median(ratios), 3),
+        peak_rss_mb=round(ours.peak_rss_mb, 1),
+        baseline_peak_rss_mb=round(baseline.peak_rss_mb, 1),
+        repetitions=len(baseline.measured),
+        ratio_lowest=round(min(ratios), 3),
+        ratio_highest=round(max(ratios), 3),
+        ours_milliseconds=round(1000 * ours.seconds, 2),
+        baseline_milliseconds=round(1000 * baseline.seconds, 2),
+        baseline=baseline.description,
+        baseline_variants=baseline.rates_of_variants,
+        statements_per_batch=ours.statements,
+        baseline_statements_per_record=baseline.statements,
+        left_dirty=ours.measured[-1].left_dirty,
+        baseline_left_dirty=baseline.measured[-1].left_dirty,
+        case=row.case,
+        bars=[
+            Verdict(bar, round(quantities[bar.quantity], 3), bar.is_met(quantities[bar.quantity]))
+            for bar in row.bars
+        ],
+    )
+
+
+def _ratios(ours: Sequence[Measurement], baseline: Sequence[Measurement]) -> Iterator[float]:
+    """How many times the baseline's rate ours is: for each of its measurements, by what was measured right
+    before it and right after it."""
+    for number, theirs in enumerate(baseline):
+        for neighbour in ours[number : number + 2]:
+            yield neighbour.records_per_second / theirs.records_per_second
+
+
+def write(results: Sequence[Result], path: Path) -> None:
+    text = json.dumps([asdict(result) for result in results], indent=2)
+    path.write_text(text + "\n", encoding="utf-8")

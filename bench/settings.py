@@ -1,0 +1,9 @@
+"""The deployment's settings, as they are measured; BENCH_SETTINGS changes single ones of this package's."""
+
+import json
+import os
+
+from worker.settings import *  # noqa: F403  (settings are modules of names)
+from worker.settings import MORANGO_CELERY as DEPLOYED
+
+MORANGO_CELERY = {**DEPLOYED, **json.loads(os.environ.get("BENCH_SETTINGS") or "{}")}
