@@ -3,80 +3,118 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import results
+from bench import machine, plot, results
 from bench.databases import ENGINES, BenchError, Databases
 from bench.report import table
+from bench.results import Result
 from bench.rounds import Rounds
-from bench.rows import ROWS
+from bench.rows import ROWS, Row
 from worker import services
+from worker.demo.databases import empty_redis
+from worker.demo.processes import StepError
 
-HOME = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """:returns: the exit status: 0 if every bar is met"""
+    """:returns: the exit status: 1 if a bar isn't met; in a hurry, bars are shown but not judged"""
     options = _parse(arguments)
-    rows = [
+    rows = _chosen(options)
+    if not rows:
+        print("error: there is no such row; see --help", file=sys.stderr)
+        return 2
+    output: Path | None = options.output
+    if output is None and not (options.row or options.database or options.models):
+        output = RESULTS
+    os.environ["BENCH_SETTINGS"] = json.dumps(dict(options.setting))
+    try:
+        found = measure(rows, quick=options.quick, repetitions=options.repetitions)
+    except (BenchError, StepError, services.ServiceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{table(found)}")
+    if output is not None:
+        results.write(found, output)
+        plot.draw(found, output.with_suffix(".png"))
+        print(f"\nwritten to {output}, drawn in {output.with_suffix('.png').name}")
+    return 0 if options.quick or all(result.meets_its_bars for result in found) else 1
+
+
+def measure(rows: Sequence[Row], *, quick: bool, repetitions: int | None = None) -> list[Result]:
+    """Measure rows on servers of their own, or those that the environment names; tell what is going on.
+
+    :param repetitions: instead of the rows' own
+    """
+    load = os.getloadavg()[0]
+    found: list[Result] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
+        postgres_url = stack.enter_context(services.postgres(durable=True))
+        redis_url = stack.enter_context(empty_redis())
+        os.environ["REDIS_URL"] = redis_url
+        description = machine.describe(postgres_url, redis_url)
+        _tell(description)
+        if warning := machine.warning(load):
+            _tell(warning)
+        databases = Databases(folder, postgres_url)
+        stack.callback(databases.close)
+        with ThreadPoolExecutor() as pool:
+            kinds = list(dict.fromkeys((row.models, row.database) for row in rows))
+            list(pool.map(lambda kind: databases.migrate(*kind), kinds))
+        rounds = Rounds(databases, description, quick, _tell, repetitions)
+        found += rounds.results(rows)
+    return found
+
+
+def _chosen(options: argparse.Namespace) -> list[Row]:
+    return [
         row
         for row in ROWS
         if (not options.row or row.name in options.row)
         and (not options.database or row.database in options.database)
         and (not options.models or row.models in options.models)
+        and (not options.quick or row.in_quick or options.row)
     ]
-    if not rows:
-        print("error: no row is named so", file=sys.stderr)
-        return 2
-    if options.setting:
-        os.environ["BENCH_SETTINGS"] = _settings(options.setting)
-    found = []
-    try:
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
-            databases = Databases(folder, stack.enter_context(services.postgres(durable=True)))
-            stack.callback(databases.close)
-            rounds = Rounds(databases, options.quick, _tell, options.repetitions)
-            for result in rounds.results(rows):
-                found.append(result)
-                results.write(found, options.output)
-    except (BenchError, services.ServiceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"\n{table(found)}\n\nwritten to {options.output}")
-    return 0 if all(result.meets_its_bars for result in found) else 1
 
 
 def _tell(line: str) -> None:
     print(line, flush=True)
 
 
-def _settings(given: Sequence[str]) -> str:
-    return "{" + ", ".join(f'"{name}": {value}' for name, _, value in (s.partition("=") for s in given)) + "}"
+def _setting(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    only = "only these (may be repeated)"
-    parser.add_argument(
-        "--row", action="append", choices=sorted({row.name for row in ROWS}), metavar="NAME", help=only
+    names = list(dict.fromkeys(row.name for row in ROWS))
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, epilog=f"rows: {', '.join(names)}"
     )
+    only = "only these (may be repeated); nothing is written then without --output"
+    parser.add_argument("--row", action="append", choices=names, metavar="NAME", help=only)
     parser.add_argument("--database", action="append", choices=ENGINES, help=only)
     parser.add_argument("--models", action="append", choices=sorted({row.models for row in ROWS}), help=only)
-    parser.add_argument("--quick", action="store_true", help="on little data, in less than three minutes")
+    parser.add_argument("--quick", action="store_true", help="on few records, in less than three minutes")
     parser.add_argument("--repetitions", type=int, metavar="N", help="instead of each row's own number")
     parser.add_argument(
         "--setting",
         action="append",
+        default=[],
+        type=_setting,
         metavar="NAME=JSON",
-        help="a key of MORANGO_CELERY for ours (may be repeated): BATCH_SIZE_RECORDS=5000",
+        help="a key of MORANGO_CELERY, for ours (may be repeated): BATCH_SIZE_RECORDS=5000",
     )
-    parser.add_argument("--output", type=Path, default=HOME / "results.json", help="default: %(default)s")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: bench/results.json")
     return parser.parse_args(arguments)
 
 

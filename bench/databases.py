@@ -43,11 +43,13 @@ class Host:
         if self.name == "school":
             address = url if engine == "postgresql" else f"sqlite:///{folder}/db.sqlite3"
             return {**common, "DATABASE_URL": address, "SECRET_KEY": "for-measurements-only"}
+        common["KOLIBRI_HOME"] = str(folder)
+        if engine == "sqlite":
+            return {**common, "KOLIBRI_DATABASE_ENGINE": "sqlite"}
         parts = urlsplit(url)
         return {
             **common,
-            "KOLIBRI_HOME": str(folder),
-            "KOLIBRI_DATABASE_ENGINE": "postgres" if engine == "postgresql" else "sqlite",
+            "KOLIBRI_DATABASE_ENGINE": "postgres",
             "KOLIBRI_DATABASE_NAME": parts.path.removeprefix("/"),
             "KOLIBRI_DATABASE_USER": unquote(parts.username or ""),
             "KOLIBRI_DATABASE_PASSWORD": unquote(parts.password or ""),
@@ -61,7 +63,7 @@ HOSTS = {
         "school", sys.executable, "bench.settings", ("worker", "migrate", "--noinput", "--verbosity=0")
     ),
     "kolibri": Host(
-        "kolibri", ".venv-kolibri/bin/python", "tests.kolibri.settings", ("tests.kolibri.migrate",)
+        "kolibri", ".venv-kolibri/bin/python", "bench.kolibri_settings", ("tests.kolibri.migrate",)
     ),
 }
 
@@ -110,10 +112,11 @@ class Databases:
             self._built.remove(str(dataset))
 
     def migrate(self, models: str, engine: Engine) -> None:
-        """Build the empty database of a host. Safe at the same time for another host or engine."""
+        """Build the empty database of a host, which the others are made from.
+
+        Safe at the same time for another host or engine.
+        """
         name = f"{models}_{engine}"
-        if name in self._built:
-            return
         self._folder.joinpath(name).mkdir()
         if engine == "postgresql":
             self._execute(f"CREATE DATABASE {self._name(name)}")
@@ -131,7 +134,6 @@ class Databases:
         if name in self._built:
             return
         host, engine = HOSTS[dataset.models], dataset.database
-        self.migrate(dataset.models, engine)
         environ = self._derive(host, engine, f"{dataset.models}_{engine}", name)
         self._built.add(name)
         run(host.python, ("bench.load", dataset.case, str(dataset.records)), environ)

@@ -19,9 +19,14 @@ CHUNK_ROWS = 10_000
 
 def main(case: str, records: str) -> None:
     django.setup()
-    from bench.data import CASES
+    if case == "kolibri":
+        from bench import kolibri
 
-    write(CASES[case](int(records)))
+        kolibri.write(int(records))
+    else:
+        from bench.data import CASES
+
+        write(CASES[case](int(records)))
 
 
 @transaction.atomic

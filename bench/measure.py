@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -35,25 +34,25 @@ def measure(order: Order) -> Measurement:
     from morango.models.core import Store
 
     from bench.processes import peak_rss_mb
-    from bench.sides import SIDES, syncs
+    from bench.sides import SIDES, exact_records, syncs
     from morango_celery.models import Batch
 
     filters, warm_up = syncs(order.case)
+    counter = Counter()
     with SIDES[order.side](order) as work:
         connection.ensure_connection()
         if order.pinned:
             _pin()
-        with _counting(order.count_statements) as counter:
-            seconds = [work(sync_filter) for sync_filter in filters]
-        peaks = work.peaks_mb()
+        with connection.execute_wrapper(counter):
+            seconds = [work.carry_out(sync_filter) for sync_filter in filters]
+        peak_mb, others_mb = peak_rss_mb(), work.peaks_mb()
     return Measurement(
         seconds=median(seconds[warm_up:]),
-        records=order.records,
-        peak_rss_mb=max(peaks.get("worker") or [peak_rss_mb()]),
+        records=exact_records(order),
+        peak_rss_mb=max(others_mb or [peak_mb]),
         left_dirty=Store.objects.filter(dirty_bit=True).count(),
-        statements=counter.statements if order.count_statements else None,
-        batches=Batch.objects.count() or None,
-        peaks_mb=peaks,
+        statements=counter.statements / len(filters),
+        batches=Batch.objects.count() / len(filters),
     )
 
 
@@ -67,18 +66,6 @@ def _pin() -> None:
         (backend,) = cursor.fetchone()
     os.sched_setaffinity(backend, core)
     os.sched_setaffinity(0, core)
-
-
-@contextmanager
-def _counting(wanted: bool) -> Iterator[Counter]:
-    from django.db import connection
-
-    counter = Counter()
-    if not wanted:
-        yield counter
-        return
-    with connection.execute_wrapper(counter):
-        yield counter
 
 
 if __name__ == "__main__":

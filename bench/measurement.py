@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,6 @@ class Order:
     workers: int = 0
     pinned: bool = False
     """On one core, together with its PostgreSQL backend."""
-    count_statements: bool = False
-    """Count them, which costs time."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,10 @@ class Measurement:
     """Of the process that did the work; of several, the largest."""
     left_dirty: int
     """Records that were not deserialized."""
-    statements: int | None = None
-    batches: int | None = None
-    peaks_mb: dict[str, list[float]] = field(default_factory=dict)
-    """By kind of process, where there are several."""
+    statements: float
+    """What this process sent to the database; of several syncs, for one."""
+    batches: float
+    """In the ledger; 0 for what has none."""
 
     @property
     def records_per_second(self) -> float:

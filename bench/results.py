@@ -19,8 +19,6 @@ class Series:
     description: str
     """What was measured, for the reader."""
     measured: Sequence[Measurement]
-    statements: float | None = None
-    """Statements per batch or, without batches, per record."""
     rates_of_variants: Mapping[str, float] = field(default_factory=dict)
     """Records per second, from the warm-up, of the settings among which the best was chosen."""
 
@@ -71,10 +69,12 @@ class Result:
     """What ours is compared with."""
     baseline_variants: Mapping[str, float]
     statements_per_batch: float | None
-    baseline_statements_per_record: float | None
+    """Of a run in process, all that it sends to the database over the number of its batches."""
+    baseline_statements_per_record: float
     left_dirty: int
     baseline_left_dirty: int
     case: str
+    machine: str
     bars: Sequence[Verdict]
 
     @property
@@ -82,7 +82,8 @@ class Result:
         return all(verdict.is_met for verdict in self.bars)
 
 
-def result(row: Row, records: int, ours: Series, baseline: Series) -> Result:
+def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
+    last = baseline.measured[-1]
     ratios = list(_ratios(ours.measured, baseline.measured))
     quantities: dict[Quantity, float] = {
         "ratio": median(ratios),
@@ -95,7 +96,7 @@ def result(row: Row, records: int, ours: Series, baseline: Series) -> Result:
         name=row.name,
         database=row.database,
         models=row.models,
-        records=records,
+        records=ours.measured[-1].records,
         workers=row.workers,
         ours_records_per_second=round(ours.records_per_second, 1),
         baseline_records_per_second=round(baseline.records_per_second, 1),
@@ -109,16 +110,23 @@ def result(row: Row, records: int, ours: Series, baseline: Series) -> Result:
         baseline_milliseconds=round(1000 * baseline.seconds, 2),
         baseline=baseline.description,
         baseline_variants=baseline.rates_of_variants,
-        statements_per_batch=ours.statements,
-        baseline_statements_per_record=baseline.statements,
+        statements_per_batch=_statements_per_batch(row, ours.measured[-1]),
+        baseline_statements_per_record=round(last.statements / last.records, 2),
         left_dirty=ours.measured[-1].left_dirty,
         baseline_left_dirty=baseline.measured[-1].left_dirty,
         case=row.case,
+        machine=machine,
         bars=[
             Verdict(bar, round(quantities[bar.quantity], 3), bar.is_met(quantities[bar.quantity]))
             for bar in row.bars
         ],
     )
+
+
+def _statements_per_batch(row: Row, found: Measurement) -> float | None:
+    if row.workers or not found.batches:
+        return None
+    return round(found.statements / found.batches, 1)
 
 
 def _ratios(ours: Sequence[Measurement], baseline: Sequence[Measurement]) -> Iterator[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from bench.databases import HOSTS, BenchError, Databases, Dataset, run
 from bench.measurement import Measurement, Order
@@ -12,6 +12,7 @@ from bench.results import Result, Series, result
 from bench.rows import Row
 
 WARM_UP_RECORDS = 5_000
+QUICK_WARM_UP_RECORDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -23,28 +24,45 @@ class Contender:
     workers: int = 0
     pinned: bool = False
 
+    @staticmethod
+    def ours(row: Row, quick: bool) -> Contender:
+        return Contender(row.dataset(quick), row.ours, row.workers)
+
+    @staticmethod
+    def baseline(row: Row, quick: bool) -> Contender:
+        workers = row.workers if row.baseline_size else 0
+        return Contender(row.baseline_dataset(quick), row.baseline, workers)
+
+    @property
+    def has_variants(self) -> bool:
+        """Whether it may do better on one core together with its PostgreSQL backend."""
+        return self.side == "morango" and self.dataset.database == "postgresql"
+
     def __str__(self) -> str:
-        who = {"morango": "Morango", "ours": "ours"}.get(self.side, self.side)
-        how = f", {self.workers} workers" if self.workers else ", pinned to one core" if self.pinned else ""
-        return f"{who}{how}"
-
-
-Tell = Callable[[str], None]
+        parts = ["Morango" if self.side == "morango" else self.side]
+        if self.workers:
+            parts.append(f"{self.workers} workers")
+        if self.pinned:
+            parts.append("pinned")
+        return ", ".join(parts)
 
 
 @dataclass
 class Rounds:
-    """Measures rows on databases that it makes, and forgets each when no row needs it any more."""
+    """Measures rows on databases that it makes, and removes when no row needs them any more."""
 
     databases: Databases
+    machine: str
+    """What it is, for the results."""
     quick: bool
-    tell: Tell
+    tell: Callable[[str], None]
     repetitions: int | None = None
     """Instead of the rows' own."""
+    _rates: dict[Contender, dict[str, float]] = field(default_factory=dict)
+    """What the variants of Morango that were tried came to, in records per second."""
 
     def results(self, rows: Sequence[Row]) -> Iterator[Result]:
-        """The rows' results. Rows on the same dataset share the measurements of what they have in common."""
-
+        """The rows' results, one dataset's rows after another's."""
         groups: dict[Dataset, list[Row]] = {}
         for row in rows:
             groups.setdefault(row.dataset(self.quick), []).append(row)
@@ -52,67 +70,60 @@ class Rounds:
             yield from self._compare(group)
 
     def _compare(self, rows: Sequence[Row]) -> Iterator[Result]:
-        dataset = rows[0].dataset(self.quick)
-        challengers = list(dict.fromkeys(self._ours(row) for row in rows))
-        baselines = list(dict.fromkeys(self._baseline(row) for row in rows))
-        best, series = {}, {}
-        for contender in dict.fromkeys([*challengers, *baselines]):
-            best[contender], series[contender] = self._warm_up(contender)
-        measured: dict[Contender, list[Measurement]] = {contender: [] for contender in series}
-        repetitions = self.repetitions or max(row.repetitions for row in rows)
-        for _ in range(repetitions):
-            for contender in dict.fromkeys([*challengers, *baselines]):
+        ours = list(dict.fromkeys(Contender.ours(row, self.quick) for row in rows))
+        baselines = [Contender.baseline(row, self.quick) for row in rows]
+        turn = list(dict.fromkeys([*ours, *baselines]))
+        best = {contender: self._warm_up(contender) for contender in turn}
+        measured: dict[Contender, list[Measurement]] = {contender: [] for contender in turn}
+        usual = 1 if self.quick else max(row.repetitions for row in rows)
+        for _ in range(self.repetitions or usual):
+            for contender in turn:
                 measured[contender].append(self._measure(best[contender]))
-        for contender in challengers:  # so that each baseline has a neighbour on both sides
-            measured[contender].append(self._measure(best[contender]))
-        for contender in measured:
+        if not self.quick:
+            for contender in ours:  # so that each baseline has a neighbour on both sides
+                measured[contender].append(self._measure(best[contender]))
+        for contender in turn:
             self.databases.forget(contender.dataset)
-        for row in rows:
-            ours, baseline = (
-                replace(series[contender], measured=measured[contender])
-                for contender in (self._ours(row), self._baseline(row))
+        for row, baseline in zip(rows, baselines, strict=True):
+            found = result(
+                row,
+                Series(str(Contender.ours(row, self.quick)), measured[Contender.ours(row, self.quick)]),
+                Series(str(best[baseline]), measured[baseline], self._rates.get(baseline, {})),
+                self.machine,
             )
-            found = result(row, dataset.records, ours, baseline)
             if row.baseline == "morango" and found.left_dirty > found.baseline_left_dirty:
                 raise BenchError(
-                    f"{row.name}: ours left {found.left_dirty} records, Morango {found.baseline_left_dirty}; "
-                    "they did not do the same work."
+                    f"{row.name}: ours left {found.left_dirty} records undone, Morango "
+                    f"{found.baseline_left_dirty}. They did not do the same work."
                 )
             yield found
 
-    def _ours(self, row: Row) -> Contender:
-        return Contender(row.dataset(self.quick), row.ours, row.workers)
+    def _warm_up(self, contender: Contender) -> Contender:
+        """Measure once on few records, and choose the variant that is fastest.
 
-    def _baseline(self, row: Row) -> Contender:
-        return Contender(row.dataset(self.quick), row.baseline)
-
-    def _warm_up(self, contender: Contender) -> tuple[Contender, Series]:
-        """Measure once on little data; choose the settings that suit Morango best, and count statements.
-
-        :returns: with those settings; and what else was found out
+        In a hurry, only where there is a choice, and once for all kinds of records of a host.
         """
         dataset = contender.dataset
-        if dataset.case != "schools":
+        if self.quick:
+            if not contender.has_variants:
+                return contender
+            if dataset.models == "school":
+                dataset = replace(dataset, case="school", records=QUICK_WARM_UP_RECORDS)
+        elif dataset.case != "schools":
             dataset = replace(dataset, records=min(dataset.records, WARM_UP_RECORDS))
-        variants = [contender]
-        if contender.side == "morango" and dataset.database == "postgresql":
-            variants.append(replace(contender, pinned=True))
-        tried = {
-            variant: self._measure(replace(variant, dataset=dataset), count_statements=True)
-            for variant in variants
-        }
-        if dataset != contender.dataset:
-            self.databases.forget(dataset)
-        best = max(tried, key=lambda variant: tried[variant].records_per_second)
-        one = tried[best]
-        statements = one.statements and round(one.statements / (one.batches or one.records), 2)
-        rates = {
-            "pinned" if variant.pinned else "free": round(found.records_per_second, 1)
-            for variant, found in tried.items()
-        }
-        return best, Series(str(best), [], statements, rates)
+        small = replace(contender, dataset=dataset)
+        variants = [small, replace(small, pinned=True)] if contender.has_variants else [small]
+        if small not in self._rates:
+            self._rates[small] = {}
+            for variant in variants:
+                rate = self._measure(variant, "warm-up").records_per_second
+                self._rates[small]["pinned" if variant.pinned else "free"] = round(rate, 1)
+            if dataset != contender.dataset:
+                self.databases.forget(dataset)
+        rates = self._rates[contender] = self._rates[small]
+        return replace(contender, pinned=rates.get("pinned", 0) > rates["free"])
 
-    def _measure(self, contender: Contender, *, count_statements: bool = False) -> Measurement:
+    def _measure(self, contender: Contender, purpose: str = "measured") -> Measurement:
         dataset = contender.dataset
         order = Order(
             contender.side,
@@ -121,15 +132,13 @@ class Rounds:
             dataset.records,
             contender.workers,
             contender.pinned,
-            count_statements,
         )
         arguments = ("bench.measure", json.dumps(asdict(order)))
         with self.databases.copy(dataset) as environ:
             output = run(HOSTS[dataset.models].python, arguments, environ)
         found = Measurement(**json.loads(output.splitlines()[-1]))
-        purpose = "warm-up" if count_statements else "measured"
         self.tell(
-            f"{dataset.database} {dataset.case} {dataset.records:,} {contender} ({purpose}): "
+            f"{dataset.database} {dataset.case} {found.records:,}, {contender} ({purpose}): "
             f"{found.records_per_second:,.0f}/s, {found.peak_rss_mb:.0f} MB"
         )
         return found

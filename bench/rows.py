@@ -1,16 +1,17 @@
-"""Everything that is measured, and the bar that it has to meet. To measure more, add a row here.
+"""Everything that is measured, and the bar that it has to meet. To measure more, add a row.
 
-A row compares two sides of ``bench.sides`` on one dataset.
+A row compares two sides (``sides.py``) on the same data; rows on the same dataset share measurements.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bench.databases import Dataset, Engine
 
 Quantity = Literal["ratio", "peak_rss_mb", "extra_peak_rss_mb", "extra_ms", "records_per_second"]
+"""What a bar is about; ``extra``: more than the baseline's."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,31 @@ class Bar:
     def is_met(self, value: float) -> bool:
         if self.at_least is not None:
             return value >= self.at_least
-        assert self.at_most is not None
+        assert self.at_most is not None, "a bar has a limit"
         return value <= self.at_most
 
     def __str__(self) -> str:
-        return f"{'>=' if self.at_least is not None else '<='} {self.at_least or self.at_most:,g}"
+        if self.at_least is not None:
+            return f">= {self.at_least:,g}"
+        return f"<= {self.at_most:,g}"
+
+
+def ratio(at_least: float) -> tuple[Bar, ...]:
+    return (Bar("ratio", at_least=at_least),)
+
+
+MEMORY = (Bar("peak_rss_mb", at_most=80), Bar("extra_peak_rss_mb", at_most=10))
+
+
+class Size(NamedTuple):
+    """A number of records."""
+
+    full: int
+    quick: int
+    """With QUICK=1."""
+
+    def of(self, quick: bool) -> int:
+        return self.quick if quick else self.full
 
 
 @dataclass(frozen=True)
@@ -37,26 +58,113 @@ class Row:
 
     name: str
     database: Engine
-    records: int
-    quick_records: int
-    """How many with QUICK=1."""
+    size: Size
+    """Of several syncs, the size of one."""
     bars: tuple[Bar, ...] = ()
     models: str = "school"
+    """The host: a key of ``bench.databases.HOSTS``."""
     case: str = "school"
+    """The kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
     ours: str = "ours"
     """The side that is measured: a key of ``bench.sides.SIDES``."""
     workers: int = 0
     baseline: str = "morango"
     """The side that it is compared with."""
+    baseline_size: Size | None = None
+    """If it is another one, to see what grows with it; the baseline then has as many workers."""
     repetitions: int = 3
     """How often the baseline is measured; ours once more."""
+    in_quick: bool = True
 
     def dataset(self, quick: bool) -> Dataset:
-        records = self.quick_records if quick else self.records
-        return Dataset(self.models, self.database, self.case, records)
+        return Dataset(self.models, self.database, self.case, self.size.of(quick))
 
+    def baseline_dataset(self, quick: bool) -> Dataset:
+        size = self.baseline_size or self.size
+        return Dataset(self.models, self.database, self.case, size.of(quick))
+
+
+LARGE = Size(200_000, 2_000)
+MIDDLE = Size(50_000, 2_000)
+HUGE, SMALL = Size(1_000_000, 20_000), Size(10_000, 4_000)
+KOLIBRI = Size(50_000, 1_600)
+WORKERS = 2
 
 ROWS = [
-    Row("deserialize", "postgresql", 200_000, 5_000, (Bar("ratio", at_least=20),), repetitions=2),
-    Row("deserialize", "sqlite", 50_000, 5_000, (Bar("ratio", at_least=12),)),
+    # Two repetitions of the largest: Morango takes minutes for each
+    Row("deserialize", "postgresql", LARGE, ratio(20), repetitions=2),
+    Row("deserialize", "postgresql", LARGE, ratio(30), ours="celery", workers=WORKERS, repetitions=2),
+    Row("share-of-sql", "postgresql", LARGE, ratio(0.5), baseline="sql", repetitions=2),
+    Row("deserialize", "sqlite", MIDDLE, ratio(12)),
+    Row("deserialize", "postgresql", KOLIBRI, ratio(8), models="kolibri", case="kolibri", repetitions=2),
+    Row("deserialize", "sqlite", KOLIBRI, ratio(6), models="kolibri", case="kolibri", repetitions=2),
+    Row(
+        "memory-of-worker",
+        "postgresql",
+        HUGE,
+        MEMORY,
+        ours="celery",
+        workers=WORKERS,
+        baseline="celery",
+        baseline_size=SMALL,
+        repetitions=1,
+    ),
+    Row(
+        "memory-of-producer",
+        "postgresql",
+        HUGE,
+        (*MEMORY, Bar("records_per_second", at_least=100_000)),
+        ours="producer",
+        baseline="producer",
+        baseline_size=SMALL,
+        repetitions=1,
+    ),
+    Row(
+        "small-sync-latency",
+        "postgresql",
+        Size(100, 100),
+        (Bar("extra_ms", at_most=100),),
+        case="schools",
+        ours="celery",
+        workers=WORKERS,
+        baseline="ours",
+    ),
+    Row(
+        "small-sync",
+        "postgresql",
+        Size(1_000, 200),
+        ratio(1),
+        case="schools",
+        ours="celery",
+        workers=WORKERS,
+    ),
+    Row("all-failing", "postgresql", MIDDLE, ratio(5), case="invalid", repetitions=2),
+    Row("all-failing", "sqlite", MIDDLE, ratio(5), case="invalid", repetitions=2),
+    Row("unique-violations", "postgresql", MIDDLE, ratio(10), case="clashing", repetitions=2),
+    Row("unique-violations", "sqlite", MIDDLE, ratio(10), case="clashing", repetitions=2),
+    Row("chain", "postgresql", Size(5_000, 500), ratio(5), case="chain"),
+    Row("chain", "sqlite", Size(5_000, 500), ratio(5), case="chain"),
+    Row("tree", "postgresql", Size(100_000, 2_000), ratio(5), case="tree", repetitions=1),
+    Row("tree", "sqlite", Size(100_000, 2_000), ratio(5), case="tree", repetitions=1),
 ]
+
+
+def _curve() -> list[Row]:
+    """What the plot needs besides: how throughput and memory change with the number of records."""
+    rows = []
+    databases: tuple[Engine, ...] = ("postgresql", "sqlite")
+    for database in databases:
+        for records in (1_000, 10_000, 50_000):
+            if database == "postgresql" or records != MIDDLE.full:
+                size = Size(records, records)
+                rows.append(Row("curve", database, size, repetitions=1, in_quick=records == 1_000))
+        rows.append(
+            Row("curve", database, HUGE, baseline="ours", baseline_size=SMALL, repetitions=1, in_quick=False)
+        )
+    rows.append(
+        Row("curve", "postgresql", SMALL, ours="celery", workers=WORKERS, repetitions=1, in_quick=False)
+    )
+    return rows
+
+
+ROWS += _curve()
