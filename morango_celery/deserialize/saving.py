@@ -149,14 +149,19 @@ def database_values(app_model: Model, fields: Sequence[Field[Any, Any]]) -> list
     return [field.get_db_prep_save(value_to_save(app_model, field), connection) for field in fields]
 
 
+def require_readable(value: object) -> None:
+    """:raises OverflowError: a time that PostgreSQL would store, and no reader of the row could read back"""
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        value.astimezone(datetime.UTC)
+
+
 def value_to_save(app_model: Model, field: Field[Any, Any]) -> Any:
     """What saving would write, but that a synced value is never replaced by the local clock.
 
-    :raises OverflowError: a time that PostgreSQL would store, and no reader of the row could read back
+    :raises OverflowError: see `require_readable`
     """
     value = getattr(app_model, field.attname)
-    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        value.astimezone(datetime.UTC)
+    require_readable(value)
     if getattr(field, "auto_now", False) and value not in field.empty_values:
         return value
     if getattr(field, "auto_now_add", False) and value is not None:

@@ -14,6 +14,7 @@ from morango_celery.deserialize.deleting import delete_rows
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group
 from morango_celery.deserialize.task import DeserializeTask, Outcome
+from morango_celery.deserialize.wording import wording
 from morango_celery.deserialize.writing import GroupWriter, halves, is_outage
 from morango_celery.stream import Sink
 from morango_celery.upstream import deserialization_log, exception_path
@@ -108,8 +109,7 @@ class AppModelSink(Sink[Group, BatchResult]):
 
     def _return(self, carrier: DeserializeTask) -> None:
         error = carrier.errors[-1]
-        text = str(error).replace("\x00", "\\x00")  # PostgreSQL's text can't hold it
-        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        text = wording(error, carrier.store, carrier.model if carrier.has_model else None)
         self._returned.append((carrier.store.id, text, exception_path(error)[:255]))
         if carrier.may_succeed_later:
             self.result.retry_ids.append(carrier.store.id)

@@ -91,8 +91,6 @@ class Mutant:
 
     row: Store
     changes: list[str] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    """The JSON keys whose values were changed."""
     older: SyncableModel | None = None
     """The app row that an earlier, sound version of it left behind."""
 
@@ -143,7 +141,6 @@ class _Maker:
             data[key], raw = (PLACE, value) if isinstance(value, Raw) else (value, raw)
             change = f"{key} = {str(value)!r:.60}"
         mutant.changes.append(change)
-        mutant.keys.append(key)
         mutant.row.serialized = json.dumps(data).replace(json.dumps(PLACE), raw)
 
     def _any_value(self) -> Any:

@@ -20,8 +20,9 @@ import morango_celery
 from morango_celery import deserialize_from_store
 from morango_celery.models import Batch, Run
 from tests.conftest import StartWorker
-from tests.factories import app_rows
+from tests.factories import app_rows, build_store_row
 from tests.faults import healthy
+from tests.faults.causes import says_why
 from tests.faults.mutants import Mutant, mutants
 from tests.parity.harness import existing, rolled_back, save_all
 
@@ -98,7 +99,7 @@ def require_verdicts(world: healthy.World, broken: Sequence[Mutant]) -> None:
         text, path = row.deserialization_error, row.deserialization_exception
         if row.dirty_bit:
             assert text is not None, str(mutant)
-            assert text.strip(), str(mutant)
+            assert says_why(text, row), f"{text!r:.300} ({path}) of {mutant}"
             assert path.rpartition(".")[0], str(mutant)
             continue
         assert (text, path) == (None, None), str(mutant)
@@ -111,6 +112,15 @@ def key_in(serialized: str) -> str | None:
     data = json.loads(serialized)
     named = data.get("id") if isinstance(data, dict) else None
     return uuid.UUID(named).hex if named else None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "None", "'invalid'", "KeyError: 'invalid'", "object of type 'int' has no len()", "It failed."],
+)
+def test_a_text_that_names_nothing_says_nothing(text: str) -> None:
+    learner = build_store_row("learner", unit_id=2, username="id", full_name=None)
+    assert not says_why(text, learner)
 
 
 @pytest.mark.parametrize("seed", CHUNKS)

@@ -29,11 +29,18 @@ MUTATIONS = (
     ),
     Mutation(
         "errors-that-postgresql-can-not-hold-are-escaped",
-        "deserialize/sink.py",
-        '        text = str(error).replace("\\x00", "\\\\x00")  # PostgreSQL\'s text can\'t hold it\n',
-        "        text = str(error)\n",
+        "deserialize/wording.py",
+        '    text = text.replace("\\x00", "\\\\x00")  # PostgreSQL\'s text can\'t hold it\n',
+        "",
         ("parity/test_errors.py::test_a_text_that_postgresql_can_not_hold_is_told_escaped",),
         "postgresql",
+    ),
+    Mutation(
+        "errors-name-what-can-not-be-read",
+        "deserialize/wording.py",
+        '    culprit = _culprit(store, model) if model is not None else ""\n',
+        '    culprit = ""\n',
+        ("parity/test_deviations.py::test_whatever_a_record_raises_costs_only_itself",),
     ),
     Mutation(
         "a-record-that-yields-stays-dirty",

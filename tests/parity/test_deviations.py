@@ -58,6 +58,7 @@ def test_whatever_a_record_raises_costs_only_itself(model_name: str) -> None:
     assert morango.aborted is not None
     assert ours.aborted is None
     assert list(ours.errors) == [bad.id]
+    assert str(ours.errors[bad.id][0]).startswith("Not readable: school_id = {'a': 1}. ")
     assert good.id in ours.ids(model_name)
     assert ours.dirty == {unit.id: False, bad.id: True, good.id: False}
 

@@ -32,7 +32,11 @@ def test_a_time_beyond_the_calendar_is_its_records_error(moment: str) -> None:
     ours = run(deserialize_from_store, [home, person, *refused, *good])
 
     assert (ours.ids("sample"), ours.ids("visit")) == ({good[0].id}, {good[1].id})
-    assert ours.errors == {row.id: ("date value out of range", "builtins.OverflowError") for row in refused}
+    problem = f"{moment!r}. OverflowError: date value out of range", "builtins.OverflowError"
+    said = [f"Not readable: {field} = " for field in ("moment", "began_at")]
+    assert ours.errors == {
+        row.id: (text + problem[0], problem[1]) for row, text in zip(refused, said, strict=True)
+    }
 
 
 @pytest.mark.skipif("connection.vendor == 'postgresql'", reason="Morango saves it, and can't read it again")
