@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import psycopg2.extras
 from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connection
 from django.db.models import Field, Model
 from morango.models.core import Store, SyncableModel
@@ -156,34 +157,53 @@ def upsert(
     table = quote(model._meta.db_table)
     key = model._meta.pk.column
     columns = [field.column for field in fields]
-    names = ", ".join(map(quote, columns))
     updates = ", ".join(f"{quote(c)} = excluded.{quote(c)}" for c in columns if c != key)
     rule = f"ON CONFLICT ({quote(key)}) DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}"
     key_at = columns.index(key)
     ids = {str(row[key_at]) for row in rows}
+    if uses_postgresql():
+        written = insert(model, fields, rows, f"{rule} RETURNING replace({quote(key)}::text, '-', '')")
+        return ids.difference(found for (found,) in written)
+    insert(model, fields, rows, rule)
     with connection.cursor() as cursor:
-        if uses_postgresql():
-            documents = [field.column for field in fields if field.db_type(connection) in _JSON_TYPES]
-            records = [dict(zip(columns, row, strict=True)) for row in rows]
-            for record in records if documents else ():
-                # Text in a JSON document is a JSON string, whatever it says
-                record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
-            document = json.dumps(records, default=_as_json)
-            cursor.execute(
-                f"INSERT INTO {table} ({names})"
-                f" SELECT {names} FROM json_populate_recordset(NULL::{table}, %s) {rule}"
-                f" RETURNING replace({quote(key)}::text, '-', '')",
-                [document],
-            )
-            return ids.difference(written for (written,) in cursor.fetchall())
-        marks = ", ".join(["%s"] * len(columns))
-        cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rule}", rows)
         cursor.execute(
             f"SELECT {quote(key)} FROM {table}"
             f" WHERE _morango_dirty_bit AND {quote(key)} IN (SELECT value FROM json_each(%s))",
             [json.dumps(list(ids))],
         )
         return {found for (found,) in cursor.fetchall()}
+
+
+def insert(
+    model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]], rule: str
+) -> list[tuple[Any, ...]]:
+    """Insert rows of one model.
+
+    :param fields: the concrete fields written
+    :param rows: their values as `Field.get_db_prep_save` makes them
+    :param rule: the end of the statement: what to do about rows that exist
+    :returns: on PostgreSQL, what the rule returns
+    """
+    quote = connection.ops.quote_name
+    table = quote(model._meta.db_table)
+    columns = [field.column for field in fields]
+    names = ", ".join(map(quote, columns))
+    with connection.cursor() as cursor:
+        if not uses_postgresql():
+            marks = ", ".join(["%s"] * len(columns))
+            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rule}", rows)
+            return []
+        documents = [field.column for field in fields if field.db_type(connection) in _JSON_TYPES]
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        for record in records if documents else ():
+            # Text in a JSON document is a JSON string, whatever it says
+            record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
+        cursor.execute(
+            f"INSERT INTO {table} ({names})"
+            f" SELECT {names} FROM json_populate_recordset(NULL::{table}, %s) {rule}",
+            [json.dumps(records, default=_as_json)],
+        )
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def _overwritable(table: str, fields: Sequence[Field[Any, Any]]) -> str:
@@ -210,6 +230,10 @@ def _as_json(value: Any) -> Any:
         return str(value)
     if isinstance(value, datetime.timedelta):
         return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    if isinstance(value, psycopg2.extensions.Binary):
+        value = value.adapted
+    if isinstance(value, psycopg2.extras.Inet):
+        return value.addr
     if isinstance(value, bytes | bytearray | memoryview):
         return "\\x" + bytes(value).hex()
     raise TypeError(f"A value of type {type(value).__name__} can't be written in bulk.")
