@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """:returns: the exit status: 1 if a bar isn't met; in a hurry, bars are shown but not judged"""
+    """:returns: the exit status: 1 if a bar isn't met; with --quick, bars are shown but not judged"""
     options = _parse(arguments)
     rows = _chosen(options)
     if not rows:
@@ -35,49 +35,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output: Path | None = options.output
     if output is None and not (options.row or options.database or options.models):
         output = RESULTS
-    os.environ["BENCH_SETTINGS"] = json.dumps(dict(options.setting))
+    found: list[Result] = []
     try:
-        found = measure(rows, quick=options.quick, repetitions=options.repetitions)
+        for result in measure(rows, options.quick, options.repetitions, dict(options.setting)):
+            found.append(result)
+            if output is not None:  # each time, for it takes long
+                results.write(found, output)
     except (BenchError, StepError, services.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"\n{table(found)}")
     if output is not None:
-        results.write(found, output)
         plot.draw(found, output.with_suffix(".png"))
         print(f"\nwritten to {output}, drawn in {output.with_suffix('.png').name}")
     return 0 if options.quick or all(result.meets_its_bars for result in found) else 1
 
 
-def measure(rows: Sequence[Row], *, quick: bool, repetitions: int | None = None) -> list[Result]:
+def measure(
+    rows: Sequence[Row], quick: bool, repetitions: int | None, settings: Mapping[str, object]
+) -> Iterator[Result]:
     """Measure rows on servers of their own, or those that the environment names; tell what is going on.
 
-    :param repetitions: instead of the rows' own
+    :param repetitions: instead of the rows' own, unless None
+    :param settings: instead of those that ``MORANGO_CELERY`` has
     """
     load = os.getloadavg()[0]
-    found: list[Result] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
-        postgres_url = stack.enter_context(services.postgres(durable=True))
+        postgres_url = None
+        if any(row.database == "postgresql" for row in rows):
+            postgres_url = stack.enter_context(services.postgres(durable=True))
+            if not postgres_url.startswith("postgres"):
+                raise BenchError("DATABASE_URL names no PostgreSQL server. Unset it, and one is started.")
         redis_url = stack.enter_context(empty_redis())
-        os.environ["REDIS_URL"] = redis_url
         description = machine.describe(postgres_url, redis_url)
         _tell(description)
         if warning := machine.warning(load):
             _tell(warning)
-        databases = Databases(folder, postgres_url)
+        environ = {"REDIS_URL": redis_url, "BENCH_SETTINGS": json.dumps(settings)}
+        databases = Databases(folder, postgres_url, environ)
         stack.callback(databases.close)
         with ThreadPoolExecutor() as pool:
             kinds = list(dict.fromkeys((row.models, row.database) for row in rows))
             list(pool.map(lambda kind: databases.migrate(*kind), kinds))
-        rounds = Rounds(databases, description, quick, _tell, repetitions)
-        found += rounds.results(rows)
-    return found
+        yield from Rounds(databases, description, quick, _tell, repetitions).results(rows)
 
 
 def _chosen(options: argparse.Namespace) -> list[Row]:
     return [
-        row
+        row.with_records(options.records) if options.records else row
         for row in ROWS
         if (not options.row or row.name in options.row)
         and (not options.database or row.database in options.database)
@@ -105,6 +111,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--database", action="append", choices=ENGINES, help=only)
     parser.add_argument("--models", action="append", choices=sorted({row.models for row in ROWS}), help=only)
     parser.add_argument("--quick", action="store_true", help="on few records, in less than three minutes")
+    parser.add_argument("--records", type=int, metavar="N", help="instead of each row's own number")
     parser.add_argument("--repetitions", type=int, metavar="N", help="instead of each row's own number")
     parser.add_argument(
         "--setting",

@@ -86,13 +86,15 @@ class Dataset:
 class Databases:
     """Builds databases and copies of them in `folder` and on the server at `url`."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str | None, environ: Mapping[str, str]) -> None:
         """
-        :param url: of a PostgreSQL server; its databases whose names begin with ``bench_`` and our process
-            id are ours
+        :param url: of a PostgreSQL server, on which the databases named ``bench_`` and our process id are
+            ours; not needed for SQLite
+        :param environ: further environment variables of the processes that work on the databases
         """
         self._folder = folder
         self._url = url
+        self._common = environ
         self._built: set[str] = set()
 
     @contextmanager
@@ -157,17 +159,17 @@ class Databases:
             self._execute(f"DROP DATABASE IF EXISTS {self._name(name)} WITH (FORCE)")
 
     def _environ(self, host: Host, engine: Engine, name: str) -> dict[str, str]:
-        url = urlsplit(self._url)._replace(path=f"/{self._name(name)}").geturl()
-        return host.environ(engine, self._folder / name, url)
+        url = self._address(name) if engine == "postgresql" else ""
+        return {**self._common, **host.environ(engine, self._folder / name, url)}
 
     def _name(self, name: str) -> str:
         return f"bench_{os.getpid()}_{name}"
 
+    def _address(self, name: str) -> str:
+        return urlsplit(self._url or "")._replace(path=f"/{self._name(name)}").geturl()
+
     def _execute(self, statement: str, name: str | None = None) -> None:
-        url = urlsplit(self._url)
-        connection: Any = psycopg2.connect(
-            url._replace(path=f"/{self._name(name)}").geturl() if name else self._url
-        )
+        connection: Any = psycopg2.connect(self._address(name) if name else self._url)
         connection.autocommit = True  # databases are not made in transactions
         try:
             connection.cursor().execute(statement)

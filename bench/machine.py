@@ -15,14 +15,15 @@ BUSY_LOAD = 0.5
 """A load average above it, before anything is measured, is somebody else's work."""
 
 
-def describe(postgres_url: str, redis_url: str) -> str:
+def describe(postgres_url: str | None, redis_url: str) -> str:
     """Processors, versions and load, in one line."""
     packages = ", ".join(f"{name} {version(name.lower())}" for name in ("Django", "Morango", "Celery"))
     with Redis.from_url(redis_url) as client:
         redis_version = client.info("server")["redis_version"]
+    postgres = f"PostgreSQL {_postgres_version(postgres_url)}, " if postgres_url else ""
     return (
         f"{len(os.sched_getaffinity(0))} CPUs ({_processor()}), {platform.system()} {platform.machine()}, "
-        f"Python {platform.python_version()}, {packages}, PostgreSQL {_postgres_version(postgres_url)}, "
+        f"Python {platform.python_version()}, {packages}, {postgres}"
         f"SQLite {sqlite3.sqlite_version}, Redis {redis_version}, load {os.getloadavg()[0]:.2f}"
     )
 

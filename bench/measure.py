@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -57,13 +58,18 @@ def measure(order: Order) -> Measurement:
 
 
 def _pin() -> None:
-    """Keep this process and its PostgreSQL backend on one core: round trips between cores are slow."""
+    """Keep this process and its PostgreSQL backend on one core: round trips between cores are slow.
+
+    :raises OSError: the server isn't on this machine, or is another user's
+    """
     from django.db import connection
 
     core = {max(os.sched_getaffinity(0))}
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (backend,) = cursor.fetchone()
+    if not Path(f"/proc/{backend}/comm").read_text().startswith("postgres"):
+        raise OSError("The server's processes are not this machine's.")
     os.sched_setaffinity(backend, core)
     os.sched_setaffinity(0, core)
 

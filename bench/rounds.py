@@ -114,14 +114,22 @@ class Rounds:
         small = replace(contender, dataset=dataset)
         variants = [small, replace(small, pinned=True)] if contender.has_variants else [small]
         if small not in self._rates:
-            self._rates[small] = {}
-            for variant in variants:
-                rate = self._measure(variant, "warm-up").records_per_second
-                self._rates[small]["pinned" if variant.pinned else "free"] = round(rate, 1)
+            self._rates[small] = dict(self._try(variants))
             if dataset != contender.dataset:
                 self.databases.forget(dataset)
         rates = self._rates[contender] = self._rates[small]
         return replace(contender, pinned=rates.get("pinned", 0) > rates["free"])
+
+    def _try(self, variants: Sequence[Contender]) -> Iterator[tuple[str, float]]:
+        for variant in variants:
+            try:
+                rate = self._measure(variant, "warm-up").records_per_second
+            except BenchError as error:
+                if not variant.pinned:
+                    raise
+                self.tell(f"{variant}: can't be measured here. {str(error).splitlines()[-1]}")
+            else:
+                yield "pinned" if variant.pinned else "free", round(rate, 1)
 
     def _measure(self, contender: Contender, purpose: str = "measured") -> Measurement:
         dataset = contender.dataset

@@ -5,7 +5,7 @@ A row compares two sides (``sides.py``) on the same data; rows on the same datas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from bench.databases import Dataset, Engine
@@ -75,6 +75,10 @@ class Row:
     repetitions: int = 3
     """How often the baseline is measured; ours once more."""
     in_quick: bool = True
+
+    def with_records(self, number: int) -> Row:
+        """The same on another number of records."""
+        return replace(self, size=Size(number, number))
 
     def dataset(self, quick: bool) -> Dataset:
         return Dataset(self.models, self.database, self.case, self.size.of(quick))

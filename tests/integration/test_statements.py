@@ -1,16 +1,21 @@
-"""The number of SQL statements of a batch does not grow with the number of records."""
+"""The number of SQL statements of a batch, and of a run, does not grow with the number of records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 
+from morango_celery import tasks
 from morango_celery.deserialize import deserialize_batch
+from morango_celery.models import Run
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.producer import open_batches, start
 from tests.factories import build_school, build_store_row
+from tests.integration.ledger import new_run
 from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.django_db
@@ -62,3 +67,49 @@ def test_a_chain() -> None:
         return rows
 
     assert statements(chain(3)) == statements(chain(100))
+
+
+def test_saving_what_is_there_already() -> None:
+    def again(rows: list[Store]) -> int:
+        statements(rows)
+        Store.objects.filter(pk__in=[row.id for row in rows]).delete()
+        return statements(rows)
+
+    small = again(list(build_school(250, school_id="01" * 16)))
+    large = again(list(build_school(600, school_id="02" * 16)))
+    assert small == large
+
+
+def statements_of_a_worker(rows: list[Store]) -> int:
+    """What one message costs: the attempt, the batch, the ledger, and that the run is then at its end."""
+    Store.objects.bulk_create(rows)
+    run = start(new_run().pk).run
+    (batch,) = open_batches(run)
+    with CaptureQueriesContext(connection) as queries:
+        counts = tasks.deserialize_batch(batch.pk, batch.store_ids)
+    assert counts["saved"] == len(rows)
+    assert Run.objects.get(pk=run.pk).state == Run.State.COMPLETED
+    return len(queries)
+
+
+def test_a_workers_message() -> None:
+    small = statements_of_a_worker(list(build_school(250, school_id="01" * 16)))
+    large = statements_of_a_worker(list(build_school(600, school_id="02" * 16)))
+    assert small == large
+
+
+def statements_of_a_run(rows: list[Store]) -> int:
+    Store.objects.bulk_create(rows)
+    run = new_run(in_process=True)
+    with CaptureQueriesContext(connection) as queries:
+        done = run_in_process(run)
+    assert done.saved == len(rows)
+    return len(queries)
+
+
+def test_a_run_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
+    batch_size(50)
+    small = statements_of_a_run(list(learners(199)))
+    batch_size(250)
+    large = statements_of_a_run(list(learners(999)))
+    assert small == large

@@ -1,0 +1,197 @@
+"""The bench's arithmetic, what it writes, and that everything it names exists."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from bench import data, plot, results
+from bench.databases import ENGINES, HOSTS
+from bench.machine import BUSY_LOAD, warning
+from bench.measurement import Measurement
+from bench.report import table
+from bench.results import Result, Series, result
+from bench.rows import ROWS, Bar, Row, Size
+from bench.sides import PROFILES, SIDES
+
+KEYS = (
+    "name",
+    "database",
+    "models",
+    "records",
+    "workers",
+    "ours_records_per_second",
+    "baseline_records_per_second",
+    "ratio",
+    "peak_rss_mb",
+    "baseline_peak_rss_mb",
+    "repetitions",
+)
+ROW = Row("deserialize", "postgresql", Size(1000, 100), (Bar("ratio", at_least=20),))
+
+
+def series(*seconds: float, peak_rss_mb: float = 50.0, description: str = "Morango") -> Series:
+    """Measurements of 1,000 records that took so long each."""
+    return Series(
+        description,
+        [Measurement(took, 1000, peak_rss_mb + at, 0, 5000, 1) for at, took in enumerate(seconds)],
+        {"free": 1.0},
+    )
+
+
+def compared(ours: Series, baseline: Series, row: Row = ROW) -> Result:
+    return result(row, ours, baseline, "a machine")
+
+
+def test_a_baseline_is_compared_with_what_was_measured_right_before_and_after_it() -> None:
+    found = compared(ours=series(1.0, 2.0, 4.0), baseline=series(20.0, 30.0))
+    assert (found.ratio, found.ratio_lowest, found.ratio_highest) == (12.5, 7.5, 20.0)
+    assert found.repetitions == 2
+
+
+def test_rates_are_medians_and_memory_is_the_highest_peak() -> None:
+    found = compared(ours=series(1.0, 2.0, 4.0, peak_rss_mb=60.0), baseline=series(20.0, peak_rss_mb=500.0))
+    assert (found.ours_records_per_second, found.baseline_records_per_second) == (500.0, 50.0)
+    assert (found.peak_rss_mb, found.baseline_peak_rss_mb) == (62.0, 500.0)
+
+
+def test_a_side_that_is_measured_as_often_as_the_baseline_is_compared_too() -> None:
+    assert compared(ours=series(1.0), baseline=series(20.0)).ratio == 20.0
+
+
+def test_bars_are_about_the_median_ratio_the_highest_peak_and_what_is_more_than_the_baselines() -> None:
+    bars = (
+        Bar("ratio", at_least=1),
+        Bar("records_per_second", at_least=1),
+        Bar("peak_rss_mb", at_most=1),
+        Bar("extra_peak_rss_mb", at_most=1),
+        Bar("extra_ms", at_most=1),
+    )
+    found = compared(series(2.0, 3.0, peak_rss_mb=60.0), series(1.0), replace(ROW, bars=bars))
+    assert [verdict.bar for verdict in found.bars] == list(bars)
+    assert [verdict.value for verdict in found.bars] == [0.417, 416.667, 61.0, 11.0, 1500.0]
+
+
+@pytest.mark.parametrize(
+    ("bar", "values"),
+    [
+        (Bar("ratio", at_least=20), {19.9: False, 20.0: True, 21.0: True}),
+        (Bar("extra_ms", at_most=100), {-5.0: True, 100.0: True, 100.1: False}),
+    ],
+)
+def test_a_bar_is_met_from_its_limit_on(bar: Bar, values: dict[float, bool]) -> None:
+    assert {value: bar.is_met(value) for value in values} == values
+
+
+def test_a_bar_that_is_not_met_stands_out_in_the_table() -> None:
+    missed = compared(series(1.0), series(19.0))
+    met = compared(series(1.0), series(21.0))
+    assert not missed.meets_its_bars
+    assert met.meets_its_bars
+    heading, first, second = table([missed, met]).splitlines()
+    assert heading.split()[:2] == ["row", "records"]
+    assert "ratio 19 >= 20: NOT MET" in first
+    assert "ratio 21 >= 20: met" in second
+
+
+def test_the_results_are_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) -> None:
+    found = compared(series(1.0), series(20.0))
+    results.write([found, found], tmp_path / "results.json")
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert len(written) == 2
+    assert {key: written[0][key] for key in KEYS} == {
+        "name": "deserialize",
+        "database": "postgresql",
+        "models": "school",
+        "records": 1000,
+        "workers": 0,
+        "ours_records_per_second": 1000.0,
+        "baseline_records_per_second": 50.0,
+        "ratio": 20.0,
+        "peak_rss_mb": 50.0,
+        "baseline_peak_rss_mb": 50.0,
+        "repetitions": 1,
+    }
+
+
+def test_a_curve_has_a_point_for_each_size_and_morangos_only_where_it_was_measured(tmp_path: Path) -> None:
+    curve = replace(ROW, name="curve")
+    found = [
+        compared(series(1.0), series(20.0)),
+        replace(compared(series(0.5), series(1.0, description="ours"), curve), records=9),
+        compared(series(1.0), series(20.0), replace(curve, models="kolibri")),
+        compared(series(1.0), series(20.0), replace(curve, name="chain")),
+    ]
+    lines = plot.curves(found, "postgresql")
+    assert lines == {
+        "ours, in process": {(1000, 1000.0, 50.0), (9, 2000.0, 50.0)},
+        "Morango": {(1000, 50.0, 50.0)},
+    }
+    plot.draw(found, tmp_path / "results.png")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_busy_machine_is_warned_of() -> None:
+    assert warning(BUSY_LOAD) is None
+    assert "1.50" in str(warning(1.5))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name} {row.database} {row.size.full}")
+def test_what_a_row_names_exists(row: Row) -> None:
+    assert row.database in ENGINES
+    assert row.models in HOSTS.keys() & PROFILES.keys()
+    assert row.case == "kolibri" or row.case in data.CASES
+    assert {row.ours, row.baseline} <= SIDES.keys()
+    assert row.size.quick <= row.size.full
+
+
+def test_no_two_rows_are_of_one_name_on_the_same_data() -> None:
+    seen = Counter((row.name, row.models, row.database, row.size, row.workers, row.baseline) for row in ROWS)
+    assert max(seen.values()) == 1
+
+
+@pytest.mark.parametrize("case", ["school", "invalid", "clashing", "chain", "tree"])
+def test_a_case_makes_as_many_records_as_it_is_asked_for_and_the_same_each_time(case: str) -> None:
+    rows = list(data.CASES[case](400))
+    assert len({row.id for row in rows}) == 400
+    assert rows == list(data.CASES[case](400))
+
+
+def test_a_school_is_mostly_logs_and_all_that_they_refer_to() -> None:
+    rows = list(data.school(1000))
+    assert Counter(row.model_name for row in rows) == {
+        "unit": 10,
+        "learner": 40,
+        "lesson": 50,
+        "attempt": 750,
+        "feedback": 150,
+    }
+    before: set[str] = set()
+    for row in rows:
+        fields = json.loads(row.serialized)
+        referred = {
+            fields[key]
+            for key in ("parent_id", "unit_id", "learner_id", "lesson_id", "attempt_id")
+            if fields.get(key)
+        }
+        assert referred <= before
+        before.add(row.id)
+
+
+def test_one_record_in_a_hundred_has_a_username_that_another_has_and_nothing_refers_to_those() -> None:
+    rows = [(row.id, json.loads(row.serialized)) for row in data.clashing(1000)]
+    names = Counter(fields["username"] for _, fields in rows if "username" in fields)
+    assert sum(number - 1 for number in names.values()) == 10
+    clashing = {key for key, fields in rows if names[fields.get("username")] > 1}
+    assert not clashing & {fields.get("learner_id") for _, fields in rows}
+
+
+def test_each_sync_of_several_has_a_school_of_its_own() -> None:
+    rows = list(data.schools(100))
+    assert len({row.id for row in rows}) == 100 * data.SYNCS
+    assert {row.partition.partition(":")[0] for row in islice(rows, 100)} == {data.school_id(0)}
