@@ -19,8 +19,9 @@ from morango_celery.stream import Source
 def claim(store_ids: Sequence[str], cache: ForeignKeyCache) -> list[DeserializeTask]:
     """Carriers of the still dirty records among `store_ids`, claimed and entered in `cache`; in no
     particular order."""
-    alias = connection.alias
-    carriers = [DeserializeTask(_store(row, alias), cache) for row in sql.claim(cache.profile, store_ids)]
+    state = ModelState()
+    state.adding, state.db = False, connection.alias
+    carriers = [DeserializeTask(_store(row, state), cache) for row in sql.claim(cache.profile, store_ids)]
     cache.carriers.update((carrier.store.id, carrier) for carrier in carriers)
     return carriers
 
@@ -46,13 +47,14 @@ class ClaimedSource(Source[DeserializeTask]):
         yield from sorted(claim(self.store_ids, self.cache), key=place)
 
 
-def _store(row: Sequence[Any], alias: str) -> Store:
-    """What ``Store.from_db`` makes of the claimed columns, in a fifth of its time."""
+def _store(row: Sequence[Any], state: ModelState) -> Store:
+    """What ``Store.from_db`` makes of the claimed columns, in a tenth of its time.
+
+    :param state: one for all, as nobody changes it
+    """
     store = Store.__new__(Store)
-    values = store.__dict__
-    values.update(zip(sql.CLAIMED_COLUMNS, row, strict=True))
+    store.__dict__ = values = dict(zip(sql.CLAIMED_COLUMNS, row, strict=True))
     values["deleted"] = bool(values["deleted"])  # SQLite has no booleans of its own
     values["hard_deleted"] = bool(values["hard_deleted"])
-    values["_state"] = state = ModelState()
-    state.adding, state.db = False, alias
+    values["_state"] = state
     return store

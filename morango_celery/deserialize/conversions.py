@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from django.conf import settings
@@ -16,10 +17,17 @@ from django.db import connection, models
 from morango.models.fields.uuids import UUIDField
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
-Convert = Callable[[Any], Any]
-"""From a JSON value to what the database's driver takes, or `Unsure`."""
+Convert = Callable[[Sequence[Any]], Sequence[Any]]
+"""From the JSON values of a column to what the database's driver takes, or `Unsure` if one isn't plain.
 
-_HEX_DIGITS = frozenset("0123456789abcdef")
+A column is looked at as a whole, by functions that are written in C: that takes a fifth of the time of
+a look at each value.
+"""
+
+_NO_HEX_DIGITS = str.maketrans("", "", "0123456789abcdef")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?Z", re.ASCII)
+"""The forms that DjangoJSONEncoder writes; others are for Django's own parser."""
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 class Unsure(Exception):  # noqa: N818  (not an error: the record takes the long way)
@@ -33,7 +41,7 @@ def conversion(field: AnyField) -> Convert | None:
     convert: Convert | None
     if isinstance(field, models.ForeignKey):
         simple = type(field) in (models.ForeignKey, models.OneToOneField)
-        convert = _exact_uuid if simple and type(field.target_field) is UUIDField else None
+        convert = _exact_uuids if simple and type(field.target_field) is UUIDField else None
     else:
         maker = _MAKERS.get(type(field))
         convert = maker(field) if maker is not None else None
@@ -47,12 +55,14 @@ def _nullable(field: AnyField, convert: Convert) -> Convert:
     allowed = field.null and field.blank and not getattr(field, "auto_now", False)
     allowed = allowed and not getattr(field, "auto_now_add", False)
 
-    def nullable(value: Any) -> Any:
-        if value is None:
-            if allowed:
-                return None
+    def nullable(values: Sequence[Any]) -> Sequence[Any]:
+        if None not in values:
+            return convert(values)
+        if not allowed:
             raise Unsure
-        return convert(value)
+        present = [value for value in values if value is not None]
+        converted = iter(convert(present) if present else ())
+        return [None if value is None else next(converted) for value in values]
 
     return nullable
 
@@ -60,15 +70,20 @@ def _nullable(field: AnyField, convert: Convert) -> Convert:
 def _with_choices(field: AnyField, convert: Convert) -> Convert:
     if field.choices is None:
         return convert
-    chosen = frozenset(value for value, _ in field.flatchoices)
+    chosen = {value for value, _ in field.flatchoices} | {None}
 
-    def one_of(value: Any) -> Any:
-        converted = convert(value)
-        if converted is not None and converted not in chosen:
+    def some_of(values: Sequence[Any]) -> Sequence[Any]:
+        converted = convert(values)
+        if not chosen.issuperset(converted):
             raise Unsure
         return converted
 
-    return one_of
+    return some_of
+
+
+def _require_type(values: Sequence[Any], kind: type) -> None:
+    if set(map(type, values)) != {kind}:
+        raise Unsure
 
 
 def _text(field: AnyField) -> Convert | None:
@@ -78,25 +93,27 @@ def _text(field: AnyField) -> Convert | None:
     longest = min(limits, default=None)
     blank = field.blank
 
-    def text(value: Any) -> str:
-        if type(value) is not str or not (value or blank) or "\x00" in value:
+    def texts(values: Sequence[Any]) -> Sequence[Any]:
+        _require_type(values, str)
+        if "\x00" in "".join(values) or (not blank and "" in values):
             raise Unsure
-        if longest is not None and len(value) > longest:
+        if longest is not None and max(map(len, values)) > longest:
             raise Unsure
-        return value
+        return values
 
-    return text
+    return texts
 
 
 def is_uuid(value: Any) -> bool:
     """Whether the value is an id as Morango writes them: 32 lower case hexadecimal digits."""
-    return type(value) is str and len(value) == 32 and _HEX_DIGITS.issuperset(value)
+    return type(value) is str and len(value) == 32 and not value.translate(_NO_HEX_DIGITS)
 
 
-def _exact_uuid(value: Any) -> Any:
-    if type(value) is not str or len(value) != 32 or not _HEX_DIGITS.issuperset(value):
+def _exact_uuids(values: Sequence[Any]) -> Sequence[Any]:
+    _require_type(values, str)
+    if set(map(len, values)) != {32} or "".join(values).translate(_NO_HEX_DIGITS):
         raise Unsure
-    return value
+    return values
 
 
 def _length_limits(field: AnyField) -> list[int] | None:
@@ -112,36 +129,58 @@ def _length_limits(field: AnyField) -> list[int] | None:
 
 def _uuid(field: AnyField) -> Convert | None:
     limits = _length_limits(field)
-    return _exact_uuid if limits is not None and min(limits, default=32) >= 32 else None
+    return _exact_uuids if limits is not None and min(limits, default=32) >= 32 else None
 
 
 def _boolean(field: AnyField) -> Convert | None:
     if field.validators:
         return None
 
-    def boolean(value: Any) -> bool:
-        if type(value) is not bool:
+    def booleans(values: Sequence[Any]) -> Sequence[Any]:
+        _require_type(values, bool)
+        return values
+
+    return booleans
+
+
+def _integer(field: AnyField) -> Convert | None:
+    bounds = _bounds(field)
+    if bounds is None:
+        return None
+    low, high = bounds
+
+    def integers(values: Sequence[Any]) -> Sequence[Any]:
+        _require_type(values, int)
+        if not (low <= min(values) and max(values) <= high):
             raise Unsure
-        return value
+        return values
 
-    return boolean
+    return integers
 
 
-def _number(kinds: tuple[type, ...], result: type) -> Callable[[AnyField], Convert | None]:
-    def make(field: AnyField) -> Convert | None:
-        bounds = _bounds(field)
-        if bounds is None:
-            return None
-        low, high = bounds
+def _float(field: AnyField) -> Convert | None:
+    bounds = _bounds(field)
+    if bounds is None:
+        return None
+    low, high = max(bounds[0], -1e308), min(bounds[1], 1e308)
 
-        def number(value: Any) -> Any:
-            if type(value) not in kinds or not low <= value <= high:
-                raise Unsure
-            return result(value)
+    def floats(values: Sequence[Any]) -> Sequence[Any]:
+        kinds = set(map(type, values))
+        if not kinds <= {float, int}:
+            raise Unsure
+        try:
+            finite = all(map(math.isfinite, values))
+        except OverflowError:
+            raise Unsure from None
+        if not (finite and low <= min(values) and max(values) <= high):
+            raise Unsure
+        if int not in kinds:
+            return values
+        if any(value == 0 and type(value) is int for value in values):
+            raise Unsure  # -0 is 0 to Python and -0.0 to PostgreSQL
+        return list(map(float, values))
 
-        return number
-
-    return make
+    return floats
 
 
 def _bounds(field: AnyField) -> tuple[float, float] | None:
@@ -157,46 +196,32 @@ def _bounds(field: AnyField) -> tuple[float, float] | None:
             high = min(high, limit)
         else:
             return None
-    return (max(low, -1e308), min(high, 1e308)) if isinstance(field, models.FloatField) else (low, high)
+    return low, high
 
 
 def _moment(field: AnyField) -> Convert | None:
     if field.validators or not settings.USE_TZ:
         return None
-    adapt = connection.ops.adapt_datetimefield_value
-
-    def moment(value: Any) -> Any:
-        # The forms that DjangoJSONEncoder writes; others are for Django's own parser.
-        if type(value) is not str or len(value) not in (20, 24, 27):
-            raise Unsure
-        if value[4] + value[7] + value[10] + value[13] + value[16] + value[-1] != "--T::Z":
-            raise Unsure
-        if len(value) > 20 and value[19] != ".":
-            raise Unsure
-        try:
-            parsed = datetime.datetime.fromisoformat(value)
-        except ValueError:
-            raise Unsure from None
-        return adapt(parsed)
-
-    return moment
+    return _parsed(_MOMENT, datetime.datetime.fromisoformat, connection.ops.adapt_datetimefield_value)
 
 
 def _day(field: AnyField) -> Convert | None:
     if field.validators:
         return None
-    adapt = connection.ops.adapt_datefield_value
+    return _parsed(_DAY, datetime.date.fromisoformat, connection.ops.adapt_datefield_value)
 
-    def day(value: Any) -> Any:
-        if type(value) is not str or len(value) != 10 or value[4] != "-" or value[7] != "-":
+
+def _parsed(form: re.Pattern[str], parse: Callable[[str], Any], adapt: Callable[[Any], Any]) -> Convert:
+    def parsed(values: Sequence[Any]) -> Sequence[Any]:
+        _require_type(values, str)
+        if not all(map(form.fullmatch, values)):
             raise Unsure
         try:
-            parsed = datetime.date.fromisoformat(value)
+            return list(map(adapt, map(parse, values)))
         except ValueError:
             raise Unsure from None
-        return adapt(parsed)
 
-    return day
+    return parsed
 
 
 _MAKERS: Mapping[type[Any], Callable[[AnyField], Convert | None]] = {
@@ -204,13 +229,13 @@ _MAKERS: Mapping[type[Any], Callable[[AnyField], Convert | None]] = {
     models.TextField: _text,
     UUIDField: _uuid,
     models.BooleanField: _boolean,
-    models.FloatField: _number((int, float), float),
-    models.IntegerField: _number((int,), int),
-    models.BigIntegerField: _number((int,), int),
-    models.SmallIntegerField: _number((int,), int),
-    models.PositiveIntegerField: _number((int,), int),
-    models.PositiveBigIntegerField: _number((int,), int),
-    models.PositiveSmallIntegerField: _number((int,), int),
+    models.FloatField: _float,
+    models.IntegerField: _integer,
+    models.BigIntegerField: _integer,
+    models.SmallIntegerField: _integer,
+    models.PositiveIntegerField: _integer,
+    models.PositiveBigIntegerField: _integer,
+    models.PositiveSmallIntegerField: _integer,
     models.DateTimeField: _moment,
     models.DateField: _day,
 }

@@ -87,7 +87,7 @@ class ForeignKeyCache:
         with_instances: set[_Target] = set()
         references: set[str] = set()
         parsed = []
-        rows: dict[type[SyncableModel], list[list[Any]]] = {}
+        rows: dict[type[SyncableModel], list[tuple[Any, ...]]] = {}
         for carrier in carriers:
             parent_id = carrier.store._self_ref_fk
             if is_uuid(parent_id):  # which the record itself may not say, or not legibly
@@ -95,7 +95,7 @@ class ForeignKeyCache:
                 if carrier.has_model and (tree_key := traits_of(carrier.model).tree_key):
                     wanted.setdefault(_target(tree_key), set()).add(parent_id)
             if carrier.row is not None:
-                rows.setdefault(carrier.model, []).append(carrier.row)
+                rows.setdefault(carrier.model, []).append(carrier.row.values)
             if carrier.app_model is None:
                 continue
             parsed.append(carrier)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 
+from morango.models.core import SyncableModel
+
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialize.order import parents_first
-from morango_celery.deserialize.rows import Unsure, row_plan
+from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import traits_of
 from morango_celery.errors import UnknownModelError
@@ -45,20 +47,22 @@ class Parse(GroupTransform):
     """JSON to an unsaved instance, by the model's own ``deserialize()``; or straight to a row."""
 
     def update(self, group: Group) -> None:
-        for carrier in to_save(group):
-            parse(carrier, self.cache)
+        parse(to_save(group), self.cache)
 
 
-def parse(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
-    """Parse one carrier that is to be saved."""
-    plan = row_plan(carrier.model)
-    if plan is not None:
-        try:
-            carrier.row = plan.row(carrier.store)
-            return
-        except Unsure:
-            pass
-    _instantiate(carrier, cache)
+def parse(carriers: Group, cache: ForeignKeyCache) -> None:
+    """Parse carriers that are to be saved."""
+    of_model: dict[type[SyncableModel], Group] = {}
+    for carrier in carriers:
+        of_model.setdefault(carrier.model, []).append(carrier)
+    for model, same in of_model.items():
+        plan = row_plan(model)
+        if plan is not None:
+            for carrier, row in zip(same, plan.rows([carrier.store for carrier in same]), strict=True):
+                carrier.row = row
+    for carrier in carriers:  # in their own order: a model's code may notice
+        if carrier.row is None:
+            _instantiate(carrier, cache)
 
 
 def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:

@@ -32,8 +32,7 @@ class ClaimPartners(GroupTransform):
             newest = RefuseUnknownModels().transform(claim(waiting, self.cache))
             for carrier in newest:
                 carrier.is_guest = True
-                if carrier.has_model:
-                    parse(carrier, self.cache)
+            parse([carrier for carrier in newest if carrier.has_model], self.cache)
             self.cache.load(newest)
             group.extend(newest)
             room -= len(newest)
@@ -57,7 +56,7 @@ def partner_ids(carrier: DeserializeTask) -> set[str]:
     if carrier.row is not None:
         plan = row_plan(carrier.model)
         assert plan is not None
-        values = [carrier.row[position] for position, _, field in plan.references if field in keys]
+        values = [carrier.row.values[position] for position, _, field in plan.references if field in keys]
     else:
         values = [getattr(carrier.app_model, field.attname) for field in keys]
     return {value for value in values if isinstance(value, str)}

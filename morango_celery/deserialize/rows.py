@@ -1,17 +1,17 @@
-"""A compiled shortcut from JSON to table row, for models whose code is all Morango's own.
+"""A compiled shortcut from JSON to table rows, for models whose code is all Morango's own.
 
 For such a model the way over an instance (``deserialize``, ``clean_fields``, ``save``) depends on
 its fields alone, so it is worked out once per class: one small function per column. A shortcut is
-taken only when a value is plainly right as it is. In every other case, valid or not, `Unsure` sends
-the record the long way, which alone decides, and words the error.
+taken only where all values of a record are plainly right as they are. In every other case, valid or not,
+the record goes the long way, which alone decides, and words the error.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import models
 from morango.models.core import Store, SyncableModel
@@ -19,35 +19,106 @@ from morango.models.core import Store, SyncableModel
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
 from morango_celery.deserialize.traits import Way, once_per_model, target_model, traits_of
 
-__all__ = ["RowPlan", "Unsure", "row_plan"]
+_decode = json.JSONDecoder().raw_decode
+
+STORED_AS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
+"""Columns of an app row that are columns of the Store row too, whatever the JSON says."""
+
+
+class Row(NamedTuple):
+    """The values of one record's columns, as the database's driver takes them."""
+
+    values: tuple[Any, ...]
+    is_stored: bool
+    """Whether the Store row's JSON has each of them under its own name, and its own id: so the database
+    can read them from there."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where the values of one concrete field come from."""
+
+    name: str
+    default: Callable[[], Any]
+    convert: Convert
 
 
 @dataclass(frozen=True)
 class RowPlan:
     """How to make rows of one model."""
 
-    columns: tuple[tuple[str, Callable[[], Any], Convert], ...]
-    """For each concrete field: JSON key, default, conversion."""
+    columns: tuple[Column, ...]
     references: tuple[tuple[int, str, models.ForeignKey[Any, Any]], ...]
     """For each foreign key: position among the columns, verbose name of the target, field."""
     key_position: int
     """Which column is the primary key."""
 
-    def row(self, store: Store) -> list[Any]:
-        """The column values of one record.
+    def rows(self, stores: Sequence[Store]) -> list[Row | None]:
+        """The row of each record, or None if the record has to take the long way."""
+        found: list[Row | None] = [None] * len(stores)
+        documents = [_document(store) for store in stores]
+        places = [place for place, document in enumerate(documents) if document is not None]
+        data = [document for document in documents if document is not None]
+        if not data:
+            return found
+        records = [stores[place] for place in places]
+        absent: set[int] = set()
+        doubtful: set[int] = set()
+        columns = [_values(column, data, records, absent, doubtful) for column in self.columns]
+        keys = columns[self.key_position]
+        absent.update(index for index, record in enumerate(records) if record.id != keys[index])
+        for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
+            if index not in doubtful:
+                found[place] = Row(values, index not in absent)
+        return found
 
-        :raises Unsure: take the long way
-        """
+
+def _document(store: Store) -> dict[str, Any] | None:
+    """The JSON object of a record; None where it isn't plainly one."""
+    text = store.serialized
+    try:
+        data, end = _decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return data if type(data) is dict and end == len(text) else None
+
+
+def _values(
+    column: Column,
+    data: Sequence[dict[str, Any]],
+    records: Sequence[Store],
+    absent: set[int],
+    doubtful: set[int],
+) -> Sequence[Any]:
+    """The converted values of one column.
+
+    :param absent: filled with the places where the JSON lacks the column
+    :param doubtful: filled with the places whose value has to take the long way
+    """
+    name = column.name
+    values: Sequence[Any]
+    if name == "_morango_dirty_bit":
+        values = [False] * len(data)
+    elif name in STORED_AS:
+        values = [getattr(record, STORED_AS[name]) for record in records]
+    else:
         try:
-            data = json.loads(store.serialized)
-        except (ValueError, RecursionError):
-            raise Unsure from None
-        if type(data) is not dict:
-            raise Unsure
-        data["_morango_source_id"] = store.source_id
-        data["_morango_partition"] = store.partition
-        data["_morango_dirty_bit"] = False
-        return [convert(data[key] if key in data else default()) for key, default, convert in self.columns]
+            values = [document[name] for document in data]
+        except KeyError:
+            absent.update(index for index, document in enumerate(data) if name not in document)
+            values = [document[name] if name in document else column.default() for document in data]
+    try:
+        return column.convert(values)
+    except Unsure:
+        return [_value(column, value, index, doubtful) for index, value in enumerate(values)]
+
+
+def _value(column: Column, value: Any, index: int, doubtful: set[int]) -> Any:
+    try:
+        return column.convert([value])[0]
+    except Unsure:
+        doubtful.add(index)
+        return None
 
 
 @once_per_model
@@ -62,7 +133,7 @@ def row_plan(model: type[SyncableModel]) -> RowPlan | None:
         convert = conversion(field)
         if convert is None:
             return None
-        columns.append((field.attname, field.get_default, convert))
+        columns.append(Column(field.attname, field.get_default, convert))
         if isinstance(field, models.ForeignKey):
             references.append((position, str(target_model(field)._meta.verbose_name), field))
     return RowPlan(tuple(columns), tuple(references), traits.fields.index(model._meta.pk))

@@ -12,7 +12,7 @@ from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize import sql
-from morango_celery.deserialize.rows import row_plan
+from morango_celery.deserialize.rows import STORED_AS, row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 
@@ -32,12 +32,16 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
     :raises OwnCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
-    rows: dict[type[SyncableModel], dict[str, list[Any]]] = {}
+    rows: dict[type[SyncableModel], dict[str, Sequence[Any]]] = {}
+    stored: dict[type[SyncableModel], list[str]] = {}
     refused = []
     for carrier in carriers:
+        if carrier.row is not None and carrier.row.is_stored and sql.reads_stored_rows():
+            stored.setdefault(carrier.model, []).append(carrier.store.id)
+            continue
         captured = rows.setdefault(carrier.model, {})
         if carrier.row is not None:
-            captured[key_of(carrier)] = carrier.row
+            captured[key_of(carrier)] = carrier.row.values
             continue
         app_model = carrier.app_model
         assert app_model is not None
@@ -54,6 +58,8 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
     if refused:
         raise OwnCodeError(refused)
     left_alone: set[str] = set()
+    for model, store_ids in stored.items():
+        left_alone |= sql.upsert_stored(model, traits_of(model).fields, STORED_AS, store_ids)
     for model, captured in rows.items():
         if captured:
             left_alone |= sql.upsert(model, traits_of(model).fields, list(captured.values()))
@@ -65,7 +71,7 @@ def key_of(carrier: DeserializeTask) -> str:
     if carrier.row is not None:
         plan = row_plan(carrier.model)
         assert plan is not None
-        key: str = carrier.row[plan.key_position]
+        key: str = carrier.row.values[plan.key_position]
         return key
     assert carrier.app_model is not None
     return str(carrier.app_model.pk)
@@ -91,7 +97,7 @@ def write_alone(carrier: DeserializeTask) -> bool:
 
 
 @contextmanager
-def _capturing(app_model: SyncableModel, rows: dict[str, list[Any]]) -> Iterator[None]:
+def _capturing(app_model: SyncableModel, rows: dict[str, Sequence[Any]]) -> Iterator[None]:
     """Put the row into `rows` where `app_model` would write it."""
     fields = traits_of(type(app_model)).fields
 

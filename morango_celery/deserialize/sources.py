@@ -129,5 +129,6 @@ class StoreModelSource(PartitionedSource[DeserializeTask]):
 
     def ids(self) -> Iterator[str]:
         """The records' ids alone, in the same order; ``serialized`` isn't fetched."""
+        queryset: Any
         for queryset in self.querysets():
-            yield from queryset.values_list("id", flat=True).iterator(chunk_size=CHUNK_ROWS)
+            yield from queryset.char_ids_list().iterator(chunk_size=CHUNK_ROWS)

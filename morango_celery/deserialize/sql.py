@@ -11,7 +11,7 @@ import datetime
 import decimal
 import json
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg2.extras
@@ -153,57 +153,99 @@ def upsert(
     :returns: the ids that were left alone because of a local edit (the app row's dirty bit)
     :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
     """
-    quote = connection.ops.quote_name
-    table = quote(model._meta.db_table)
-    key = model._meta.pk.column
-    columns = [field.column for field in fields]
-    updates = ", ".join(f"{quote(c)} = excluded.{quote(c)}" for c in columns if c != key)
-    rule = f"ON CONFLICT ({quote(key)}) DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}"
-    key_at = columns.index(key)
+    key_at = [field.column for field in fields].index(_key(model))
     ids = {str(row[key_at]) for row in rows}
-    if uses_postgresql():
-        written = insert(model, fields, rows, f"{rule} RETURNING replace({quote(key)}::text, '-', '')")
-        return ids.difference(found for (found,) in written)
-    insert(model, fields, rows, rule)
+    written = insert(model, fields, rows, _on_conflict(model, fields))
+    return set() if written == len(ids) else _edited(model, ids)
+
+
+def reads_stored_rows() -> bool:
+    """Whether the database reads a record's JSON as Python does. SQLite doesn't: its numbers differ."""
+    return uses_postgresql()
+
+
+def upsert_stored(
+    model: type[SyncableModel],
+    fields: Sequence[Field[Any, Any]],
+    stored_as: Mapping[str, str],
+    store_ids: Sequence[str],
+) -> set[str]:
+    """`upsert` rows as the JSON of their Store rows has them: the server has read it already.
+
+    :param fields: the concrete fields written
+    :param stored_as: fields whose value is a column of the Store row
+    :param store_ids: records whose JSON has all other fields under their own names
+    :raises DatabaseError: as `upsert`; or the server doesn't take the JSON
+    """
+    quote = connection.ops.quote_name
+    table, store = quote(model._meta.db_table), quote(Store._meta.db_table)
+    values = {name: f"stored.{column}" for name, column in stored_as.items()} | {
+        "_morango_dirty_bit": "false"
+    }
+    names = ", ".join(quote(field.column) for field in fields)
+    read = ", ".join(values.get(f.attname, f"synced.{quote(f.column)}") for f in fields)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {quote(key)} FROM {table}"
-            f" WHERE _morango_dirty_bit AND {quote(key)} IN (SELECT value FROM json_each(%s))",
-            [json.dumps(list(ids))],
+            f"INSERT INTO {table} ({names}) SELECT {read} FROM {store} AS stored,"
+            f" json_populate_record(NULL::{table}, stored.serialized::json) AS synced"
+            f" WHERE stored.id = ANY(%s::uuid[]) {_on_conflict(model, fields)}",
+            [list(store_ids)],
         )
-        return {found for (found,) in cursor.fetchall()}
+        written = cursor.rowcount
+    return set() if written == len(store_ids) else _edited(model, store_ids)
+
+
+def _key(model: type[Model]) -> str:
+    key = model._meta.pk
+    assert key is not None  # it would be an abstract model
+    return key.column
+
+
+def _edited(model: type[Model], ids: Iterable[str]) -> set[str]:
+    """Which rows carry a local edit: after an upsert, those that it left alone."""
+    looked_up = look_up(model, _key(model), ["_morango_dirty_bit"], ids)
+    return {found for found, is_edited in looked_up if is_edited}
+
+
+def _on_conflict(model: type[Model], fields: Sequence[Field[Any, Any]]) -> str:
+    quote = connection.ops.quote_name
+    table, key = quote(model._meta.db_table), _key(model)
+    columns = [quote(field.column) for field in fields if field.column != key]
+    updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
+    return f"ON CONFLICT ({quote(key)}) DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}"
 
 
 def insert(
     model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]], rule: str
-) -> list[tuple[Any, ...]]:
+) -> int:
     """Insert rows of one model.
 
     :param fields: the concrete fields written
     :param rows: their values as `Field.get_db_prep_save` makes them
     :param rule: the end of the statement: what to do about rows that exist
-    :returns: on PostgreSQL, what the rule returns
+    :returns: how many rows were written
     """
     quote = connection.ops.quote_name
     table = quote(model._meta.db_table)
     columns = [field.column for field in fields]
     names = ", ".join(map(quote, columns))
     with connection.cursor() as cursor:
-        if not uses_postgresql():
+        if uses_postgresql():
+            documents = [field.column for field in fields if field.db_type(connection) in _JSON_TYPES]
+            records = [dict(zip(columns, row, strict=True)) for row in rows]
+            for record in records if documents else ():
+                # Text in a JSON document is a JSON string, whatever it says
+                record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
+            cursor.execute(
+                f"INSERT INTO {table} ({names})"
+                f" SELECT {names} FROM json_populate_recordset(NULL::{table}, %s) {rule}",
+                [json.dumps(records, default=_as_json)],
+            )
+        else:
             marks = ", ".join(["%s"] * len(columns))
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rule}", rows)
-            return []
-        documents = [field.column for field in fields if field.db_type(connection) in _JSON_TYPES]
-        records = [dict(zip(columns, row, strict=True)) for row in rows]
-        for record in records if documents else ():
-            # Text in a JSON document is a JSON string, whatever it says
-            record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
-        cursor.execute(
-            f"INSERT INTO {table} ({names})"
-            f" SELECT {names} FROM json_populate_recordset(NULL::{table}, %s) {rule}",
-            [json.dumps(records, default=_as_json)],
-        )
-        return list(cursor.fetchall()) if cursor.description else []
+        written: int = cursor.rowcount
+    return written
 
 
 def _overwritable(table: str, fields: Sequence[Field[Any, Any]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from morango.models.core import Store, SyncableModel
 from morango.registry import syncable_models
@@ -12,6 +12,7 @@ from morango_celery.errors import UnknownModelError
 
 if TYPE_CHECKING:
     from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+    from morango_celery.deserialize.rows import Row
 
 
 class Outcome(enum.Enum):
@@ -58,7 +59,7 @@ class DeserializeTask:
         self.fk_cache = fk_cache
         self.app_model: SyncableModel | None = None
         """The deserialized, unsaved instance, once parsed; None where `row` is all that is needed."""
-        self.row: list[Any] | None = None
+        self.row: Row | None = None
         """The column values themselves, for a model whose code is all Morango's own."""
         self.errors: list[Exception] = []
         self.may_succeed_later = False

@@ -46,13 +46,13 @@ class Validate(GroupTransform):
             rows = [carrier for carrier in carriers if carrier.model is model]
             doubtful: set[int] = set()
             for position, _, field in plan.references:
-                values = {carrier.row[position] for carrier in rows if carrier.row} - {None}
+                values = {carrier.row.values[position] for carrier in rows if carrier.row} - {None}
                 absent = {value for value in values if not self.cache.is_plainly_there(field, value)}
                 if absent:
                     doubtful.update(
                         index
                         for index, carrier in enumerate(rows)
-                        if carrier.row and carrier.row[position] in absent
+                        if carrier.row and carrier.row.values[position] in absent
                     )
             for index in doubtful:
                 self._judge(rows[index], _references(rows[index], plan))
@@ -179,9 +179,9 @@ class Validate(GroupTransform):
 def _references(carrier: DeserializeTask, plan: RowPlan) -> References:
     """As `deferred_clean_fields` returns them for an instance."""
     assert carrier.row is not None
-    key = carrier.row[plan.key_position]
+    values = carrier.row.values
     return [
-        (target_name, ForeignKeyReference(field.attname, key, carrier.row[position]))
+        (target_name, ForeignKeyReference(field.attname, values[plan.key_position], values[position]))
         for position, target_name, field in plan.references
-        if carrier.row[position] is not None
+        if values[position] is not None
     ]

@@ -82,7 +82,7 @@ def take(batch_id: int, store_ids: Sequence[str] | None) -> Batch | Execution:
         return Execution(run.pk, None, stage_is_done=run.open_batches == 0, to_send=next_part(batch))
     if store_ids is not None:
         batch.require(store_ids)
-    if Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
+    if batch.part_of is not None and Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
         return Execution(run.pk, None, stage_is_done=False)
     return batch
 

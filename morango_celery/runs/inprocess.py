@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import handover
 from morango_celery.runs.execute import execute_batch
-from morango_celery.runs.producer import advance, start
+from morango_celery.runs.producer import BATCHES_IN_MEMORY, advance, start
 
 
 def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -> Run:
@@ -25,7 +25,7 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     try:
         progress = start(run.pk)
         while not progress.run.is_finished:
-            while (batch_id := _next_open_batch(run)) is not None:
+            for batch_id in _open_batch_ids(run):
                 if execute_batch(batch_id).result is None:
                     break  # somebody else has ended the run
                 if on_progress is not None:
@@ -45,6 +45,8 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     return progress.run
 
 
-def _next_open_batch(run: Run) -> int | None:
-    open_batches = Batch.objects.filter(run=run, state=Batch.State.OPEN)
-    return open_batches.order_by("pk").values_list("pk", flat=True).first()
+def _open_batch_ids(run: Run) -> Iterator[int]:
+    """The open batches, until there is none; whoever asks for one more has executed those before it."""
+    open_batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).order_by("pk")
+    while found := list(open_batches.values_list("pk", flat=True)[:BATCHES_IN_MEMORY]):
+        yield from found

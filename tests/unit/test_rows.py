@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from morango.models import Store, SyncableModel, UUIDField
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize.rows import Unsure, row_plan
+from morango_celery.deserialize.rows import Row, RowPlan, row_plan
 from morango_celery.deserialize.saving import database_values
 from morango_celery.deserialize.traits import traits_of
 from tests import factories
@@ -165,8 +165,8 @@ PLAIN: dict[str, list[Any]] = {
     "integer_choices": [0, 3],
     "big": [2**63 - 1],
     "positive": [0, 5],
-    "float": [0.5, 1, -1e100],
-    "float_bounded": [0, 0.25, 1.0],
+    "float": [0.5, 1, -1e100, 0.0, -0.0],
+    "float_bounded": [0.0, 0.25, 1.0],
     "moment": ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.678Z", "2026-01-02T03:04:05.678901Z"],
     "moment_null": [None],
     "moment_updated": ["2026-01-02T03:04:05.678901Z"],
@@ -205,15 +205,16 @@ def long_way(model: Any, store: Store) -> list[Any]:
     return database_values(app_model, traits_of(model).fields)
 
 
-def shortcut(model: Any, store: Store) -> list[Any] | None:
+def plan_of(model: Any) -> RowPlan:
+    plan = row_plan(model)
+    assert plan is not None
+    return plan
+
+
+def shortcut(model: Any, store: Store) -> Row | None:
     """The shortcut's row; None when it is unsure or isn't offered for the model."""
     plan = row_plan(model)
-    if plan is None:
-        return None
-    try:
-        return plan.row(store)
-    except Unsure:
-        return None
+    return None if plan is None else plan.rows([store])[0]
 
 
 def assert_shortcut_is_safe(model: Any, store: Store) -> None:
@@ -224,7 +225,7 @@ def assert_shortcut_is_safe(model: Any, store: Store) -> None:
         expected = long_way(model, store)
     except Exception as error:
         raise AssertionError(f"the shortcut made {row} of what is refused: {error!r}") from error
-    assert [(type(value), value) for value in row] == [(type(value), value) for value in expected]
+    assert [(type(value), value) for value in row.values] == [(type(value), value) for value in expected]
 
 
 # Any Unicode character, half of a pair and NUL included
@@ -336,6 +337,7 @@ CLOSE = [
     ("positive", 2**31),
     ("integer_null_not_blank", None),
     ("float", True),
+    ("float", 0),
     ("float", 10**400),
     ("float", float("nan")),
     ("float", float("inf")),
@@ -416,23 +418,58 @@ def test_a_row_has_the_stores_own_bookkeeping(model: Any) -> None:
         _morango_source_id="forged",
     )
 
-    plan = row_plan(model)
-    assert plan is not None
-    row = dict(zip([field.attname for field in model._meta.concrete_fields], plan.row(store), strict=True))
+    (made,) = plan_of(model).rows([store])
+    assert made is not None
+    row = dict(zip([field.attname for field in model._meta.concrete_fields], made.values, strict=True))
 
     # Then the Store's columns count
     assert row["_morango_partition"] == store.partition
     assert row["_morango_source_id"] == store.source_id
     assert row["_morango_dirty_bit"] is False
-    assert plan.row(store)[plan.key_position] == store.id
+    assert made.values[plan_of(model).key_position] == store.id
+
+
+def test_of_many_records_only_the_doubtful_take_the_long_way() -> None:
+    # Given records whose column can't be looked at as a whole
+    values = ["one", 5, "", "\x00", None, "six", "x" * 201, ["x"], "nine"]
+    stores = [factories.build_store_row("lesson", unit_id=HEX, title=value) for value in values]
+    stores.insert(2, factories.build_store_row("lesson", serialized="{"))
+
+    rows = plan_of(Lesson).rows(stores)
+
+    titles = [
+        row and row.values[traits_of(Lesson).fields.index(Lesson._meta.get_field("title"))] for row in rows
+    ]
+    assert titles == ["one", None, None, None, None, None, "six", None, None, "nine"]
+    assert [row and row.values[plan_of(Lesson).key_position] for row in rows] == [
+        store.id if title else None for store, title in zip(stores, titles, strict=True)
+    ]
+
+
+def test_no_records_make_no_rows() -> None:
+    assert plan_of(Lesson).rows([]) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_stored"),
+    [({}, True), ({"opens_at": ABSENT}, False), ({"id": "f" * 32}, False), ({"unknown": 1}, True)],
+    ids=["complete", "a key is absent", "another id", "an unknown key"],
+)
+def test_a_row_can_be_read_from_the_store_if_it_is_all_there(changed: Any, is_stored: bool) -> None:
+    sound = {"id": HEX, "school_id": HEX, "unit_id": HEX, "title": "x", "opens_at": None, **changed}
+    neighbour = factories.build_store_row("lesson", unit_id=HEX)
+
+    row, other = plan_of(Lesson).rows([record(Lesson, sound), neighbour])
+
+    assert row is not None
+    assert row.is_stored is is_stored
+    assert other is not None
+    assert other.is_stored
 
 
 def test_a_plan_names_each_reference_and_its_target() -> None:
-    plan = row_plan(Attempt)
-    assert plan is not None
-
     columns = [field.attname for field in Attempt._meta.concrete_fields]
-    assert [(columns[at], name, field.name) for at, name, field in plan.references] == [
+    assert [(columns[at], name, field.name) for at, name, field in plan_of(Attempt).references] == [
         ("learner_id", "learner", "learner"),
         ("lesson_id", "lesson", "lesson"),
     ]
@@ -444,11 +481,9 @@ def test_a_plan_names_each_reference_and_its_target() -> None:
     ids=["empty", "null", "list", "number", "text", "cut off", "no JSON", "too many digits", "too deep"],
 )
 def test_what_is_no_record_takes_the_long_way(serialized: str) -> None:
-    plan = row_plan(Lesson)
-    assert plan is not None
+    store = factories.build_store_row("lesson", unit_id=HEX, serialized=serialized)
 
-    with pytest.raises(Unsure):
-        plan.row(factories.build_store_row("lesson", unit_id=HEX, serialized=serialized))
+    assert plan_of(Lesson).rows([store]) == [None]
 
 
 @pytest.mark.parametrize("model", [Unit, Learner])
