@@ -1,4 +1,4 @@
-"""Celery shells around `runs`. Nothing else in this project imports Celery."""
+"""Celery shells around `runs`. But for `intake`, nothing else in this project imports Celery."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import bootsteps, shared_task
-from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import celeryd_init
-from celery.worker.strategy import default as celerys_strategy
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
@@ -22,6 +21,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import is_transient
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
+from morango_celery.intake import Envelopes
 from morango_celery.models import Batch, Run
 from morango_celery.runs import handover
 from morango_celery.runs.attempts import attempt_batch
@@ -46,7 +46,7 @@ DELIVERED_AGAIN: dict[str, Any] = {
 }
 """A message outlives the worker that it ends; a batch's attempts see to it that this has an end."""
 
-CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.tasks:refuse_malformed"}
+CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.intake:refuse_malformed"}
 """How a worker takes a message of the task in."""
 
 HAND_OVER_RETRIES = 60
@@ -55,36 +55,6 @@ SWEEPS_PER_RESEND = 15
 
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
-
-
-def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[..., None]:
-    """Celery's strategy, but a message that isn't built like one is refused.
-
-    Celery's own lets it end the worker, which gives it back to the queue, for the next one to end.
-    """
-    take_in = celerys_strategy(task, *arguments, **options)
-
-    def take_in_if_sound(message: Any, *further: Any, **more: Any) -> None:
-        problem = _flaw(message.payload, message.headers.get("timelimit"))
-        if problem:
-            raise InvalidTaskError(f"It is not built like a message for {task.name}: {problem}.")
-        take_in(message, *further, **more)
-
-    return take_in_if_sound
-
-
-def _flaw(payload: object, limits: object) -> str | None:
-    if isinstance(payload, dict) and "args" in payload:
-        return None  # in Celery's first protocol, which it checks itself
-    match payload:
-        case [list(), dict(), dict() | None]:
-            pass
-        case _:
-            return "its body is not a list of arguments, named arguments and options"
-    match limits:
-        case None | [int() | float() | None, int() | float() | None]:
-            return None
-    return "its time limits are not two numbers"
 
 
 def fits(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,8 +158,8 @@ class Sweep(bootsteps.StartStopStep):
 
 
 @celeryd_init.connect
-def _sweep(instance: Any, **kwargs: Any) -> None:
-    instance.app.steps["consumer"].add(Sweep)
+def _add_steps(instance: Any, **kwargs: Any) -> None:
+    instance.app.steps["consumer"].update((Envelopes, Sweep))
 
 
 class CeleryDispatch:

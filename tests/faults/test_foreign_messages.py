@@ -105,6 +105,59 @@ MESSAGES: dict[str, tuple[bytes, str]] = {
 """By name: what is put into Redis, and what the worker's log says."""
 
 
+def broken(name: str, value: Any, part: str | None = None) -> bytes:
+    """A message, but one of its envelope's entries is something else; with None, it isn't there.
+
+    :param part: the entry is one of these: ``headers`` or ``properties``
+    """
+    envelope: dict[str, Any] = json.loads(message([1, []]))
+    entries = envelope[part] if part else envelope
+    entries.pop(name, None)
+    if value is not None:
+        entries[name] = value
+    return json.dumps(envelope).encode()
+
+
+def of_the_first_protocol(**payload: Any) -> bytes:
+    return message(task=None, body=json.dumps(payload).encode())
+
+
+NO_MESSAGES: dict[str, tuple[bytes, str]] = {
+    "a text": (b"hello", "JSONDecodeError: Expecting value"),
+    "nothing": (b"", "JSONDecodeError: Expecting value"),
+    "bytes that are no text": (b"\xff\xfe\x00\x80", "JSONDecodeError: Expecting value"),
+    "fifty million letters": (b"x" * 50_000_000, "JSONDecodeError: Expecting value"),
+    "a hundred thousand brackets": (b"[" * 100_000, "RecursionError: maximum recursion depth exceeded"),
+    "a number": (b"5", "TypeError: 'int' object is not subscriptable"),
+    "null": (b"null", "TypeError: 'NoneType' object is not subscriptable"),
+    "a list": (b"[1, 2]", "TypeError: list indices must be integers"),
+    "an empty object": (b"{}", "KeyError: 'properties'"),
+    "properties that have no names": (broken("properties", [1]), "AttributeError: 'list' object has no"),
+    "no tag": (broken("delivery_tag", None, "properties"), "KeyError: 'delivery_tag'"),
+    "a list as tag": (broken("delivery_tag", [1], "properties"), "don't say where it was sent"),
+    "no address": (broken("delivery_info", {}, "properties"), "don't say where it was sent"),
+    "a body that is no base64": (broken("body", "abcde"), "Error: Invalid base64-encoded string"),
+    "a body that is no text": (broken("body", [1]), "TypeError: argument should be a bytes-like object"),
+    "no body": (broken("body", None), "its body is not a text"),
+    "an unknown form of the body": (
+        broken("body_encoding", "rot13", "properties"),
+        "has no attribute 'decode'",
+    ),
+    "a number as encoding": (broken("content-encoding", 5), "its content type or encoding is not a text"),
+    "headers without names": (broken("headers", [1]), "AttributeError: 'list' object has no attribute 'get'"),
+    "a list as task": (broken("task", [1], "headers"), "its task or id is not a text"),
+    "no id": (broken("id", None, "headers"), "its task or id is not a text"),
+    "a number as stamps": (broken("stamped_headers", 5, "headers"), "its stamped headers are no list"),
+    "no id, in the first protocol": (of_the_first_protocol(task=BATCH), "its task or id is not a text"),
+    "a list as task, there": (of_the_first_protocol(task=[1], id="1"), "its task or id is not a text"),
+    "a decimal number that is none": (
+        broken("lang", {"__type__": "decimal", "__value__": "x"}, "headers"),
+        "InvalidOperation: [<class 'decimal.ConversionSyntax'>]",
+    ),
+}
+"""The same, of what kombu can't make a message of, or Celery could not do away with."""
+
+
 def test_they_are_refused_and_the_worker_lives(
     school: School, celery_worker_process: StartWorker, redis_url: str
 ) -> None:
@@ -125,6 +178,35 @@ def test_they_are_refused_and_the_worker_lives(
         school.assert_intact(run)
         assert worker.is_running
         until(lambda: not client.exists("celery", "unacked"), "taken")  # they don't come again
+
+
+def test_what_is_no_message_at_all_is_dropped_and_the_worker_lives(
+    school: School, celery_worker_process: StartWorker, redis_url: str
+) -> None:
+    # Given a worker at work on a run
+    worker = celery_worker_process(1, MORANGO_CELERY_BATCH_SIZE_RECORDS="20")
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+
+    # When its queue holds things that Celery would not have put there, and messages between them
+    with Redis.from_url(redis_url) as client:
+        for raw, _ in NO_MESSAGES.values():
+            client.lpush("celery", raw)
+            client.lpush("celery", message([0, []]))
+        worker.wait_until(lambda: has_followed_up(run), "done", 60)
+        worker.wait_until(lambda: not client.exists("celery", "unacked"), "taken", 60)
+
+    # Then each is refused, with its reason, none ended or restarted the worker, and nothing else was lost
+    log = worker.log()
+    refused = [line for line in log.splitlines() if "Refused what is no message" in line]
+    assert [
+        name for name, (_, text) in NO_MESSAGES.items() if not any(text in line for line in refused)
+    ] == []
+    assert len(refused) == len(NO_MESSAGES)
+    assert log.count("Batch 0 is not in the ledger") == len(NO_MESSAGES)
+    assert log.count("Connected to redis") == 1
+    assert worker.is_running
+    school.assert_intact(run)
 
 
 def has_followed_up(run: Any) -> bool:
