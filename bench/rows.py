@@ -90,6 +90,7 @@ class Row:
 
 LARGE = Size(200_000, 2_000)
 MIDDLE = Size(50_000, 2_000)
+FAILING = Size(50_000, 1_000)
 HUGE, SMALL = Size(1_000_000, 20_000), Size(10_000, 4_000)
 KOLIBRI = Size(50_000, 1_600)
 WORKERS = 2
@@ -136,20 +137,20 @@ ROWS = [
     Row(
         "small-sync",
         "postgresql",
-        Size(1_000, 200),
+        Size(1_000, 100),
         ratio(1),
         case="schools",
         ours="celery",
         workers=WORKERS,
     ),
-    Row("all-failing", "postgresql", MIDDLE, ratio(5), case="invalid", repetitions=2),
-    Row("all-failing", "sqlite", MIDDLE, ratio(5), case="invalid", repetitions=2),
-    Row("unique-violations", "postgresql", MIDDLE, ratio(10), case="clashing", repetitions=2),
-    Row("unique-violations", "sqlite", MIDDLE, ratio(10), case="clashing", repetitions=2),
+    Row("all-failing", "postgresql", FAILING, ratio(5), case="invalid", repetitions=2),
+    Row("all-failing", "sqlite", FAILING, ratio(5), case="invalid", repetitions=2),
+    Row("unique-violations", "postgresql", FAILING, ratio(10), case="clashing", repetitions=2),
+    Row("unique-violations", "sqlite", FAILING, ratio(10), case="clashing", repetitions=2),
     Row("chain", "postgresql", Size(5_000, 500), ratio(5), case="chain"),
     Row("chain", "sqlite", Size(5_000, 500), ratio(5), case="chain"),
-    Row("tree", "postgresql", Size(100_000, 2_000), ratio(5), case="tree", repetitions=1),
-    Row("tree", "sqlite", Size(100_000, 2_000), ratio(5), case="tree", repetitions=1),
+    Row("tree", "postgresql", Size(100_000, 1_000), ratio(5), case="tree", repetitions=1),
+    Row("tree", "sqlite", Size(100_000, 1_000), ratio(5), case="tree", repetitions=1),
 ]
 
 
