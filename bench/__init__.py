@@ -1,8 +1,16 @@
 """Speed and memory beside Morango's own functions: ``make bench``, or ``python -m bench --help``.
 
-``rows.py`` says what is measured and the bars that it has to meet. For each row, two sides (``sides.py``:
-ours, Morango's, the bare SQL) do the same work by turns, each in a fresh process (``measure.py``) on a fresh
-copy of the same database (``databases.py``, filled by ``load.py`` with what ``data.py`` makes up).
-``rounds.py`` takes the turns, ``results.py`` makes figures of them; they are printed (``report.py``), written
-to ``bench/results.json``, and drawn (``plot.py``).
+``rows.py`` says what is measured and the bars that it has to meet. For each row, two sides do the same work
+by turns, each in a fresh process on a fresh copy of the same database.
+
+- what they work on: ``data.py`` and ``kolibri.py`` make records up, ``load.py`` fills databases with them,
+  ``databases.py`` copies those
+- who works: ``sides.py``, with Celery and Redis in ``workers.py`` and without Python in ``sql.py``;
+  ``work.py`` is what they have in common
+- what is measured: ``measure.py`` is the process that does it, ``measurement.py`` what it is told and tells,
+  ``processes.py`` its memory, ``machine.py`` where it runs
+- what comes of it: ``rounds.py`` takes the turns, ``results.py`` makes figures of them, ``report.py`` prints
+  and ``plot.py`` draws them; they are written to ``results.json``, and the picture to ``results.png``
+
+A further row needs a line in ``rows.py``; for other work, also a side, and records that it works on.
 """

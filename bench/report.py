@@ -6,7 +6,19 @@ from collections.abc import Sequence
 
 from bench.results import Result
 
-HEADINGS = ("row", "records", "ours/s", "baseline/s", "ratio (spread)", "MB", "baseline", "bars")
+HEADINGS = (
+    "row",
+    "records",
+    "ours/s",
+    "baseline/s",
+    "ratio (spread)",
+    "MB",
+    "statements",
+    "baseline",
+    "bars",
+)
+LEFT = (0, 7, 8)
+"""The columns of text."""
 
 
 def table(results: Sequence[Result]) -> str:
@@ -15,11 +27,17 @@ def table(results: Sequence[Result]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column in (0, 6, 7) else cell.rjust(width)
+            cell.ljust(width) if column in LEFT else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
+
+
+def _statements(result: Result) -> str:
+    """Ours a batch, the baseline's a record: what each doesn't depend on otherwise."""
+    ours = "-" if result.statements_per_batch is None else f"{result.statements_per_batch:g} a batch"
+    return f"{ours} / {result.baseline_statements_per_record:g} a record"
 
 
 def _cells(result: Result) -> tuple[str, ...]:
@@ -32,6 +50,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         f"{result.baseline_records_per_second:,.0f}",
         f"{result.ratio:.2f} ({result.ratio_lowest:.2f}-{result.ratio_highest:.2f})",
         f"{result.peak_rss_mb:.0f} / {result.baseline_peak_rss_mb:.0f}",
+        _statements(result),
         result.baseline,
         "; ".join(
             f"{verdict.bar.quantity} {verdict.value:,.4g} {verdict.bar}: "
