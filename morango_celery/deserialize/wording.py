@@ -8,12 +8,21 @@ from reprlib import Repr
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import IntegrityError, connection
+from morango.errors import MorangoDirtyParent, MorangoMissingParent
 from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize.saving import require_readable
 from morango_celery.errors import RecordError
 
-SPEAKS_FOR_ITSELF = (ValidationError, ObjectDoesNotExist, ValueError, IntegrityError, RecordError)
+SPEAKS_FOR_ITSELF = (
+    ValidationError,
+    ObjectDoesNotExist,
+    ValueError,
+    IntegrityError,
+    MorangoDirtyParent,
+    MorangoMissingParent,
+    RecordError,
+)
 """What Morango writes to the Store by its text alone, and what is worded here. Anything else ends Morango's
 run, and may be as short as ``'invalid'``, a `KeyError`."""
 

@@ -218,3 +218,10 @@ def test_only_the_stores_column_names_the_parent() -> None:
     child = build_store_row("unit")
     child._self_ref_fk = top.id
     assert {row["parent_id"] for row in assert_same([child, top]).app["unit"]} == {None}
+
+
+@pytest.mark.parametrize("serialized", ["null", "[]", "5", '"text"', "{"])
+def test_a_parent_that_is_amiss_counts_before_json_that_is(serialized: str) -> None:
+    own, orphan = (build_store_row("unit", serialized=serialized) for _ in range(2))
+    own._self_ref_fk, orphan._self_ref_fk = own.id, "ab" * 16
+    assert set(assert_same([own, orphan]).errors) == {own.id, orphan.id}
