@@ -65,6 +65,9 @@ class Run(models.Model):
     pass_number = models.IntegerField(default=1)
     open_batches = models.IntegerField(default=0)
     """Batches of the open stage that are not done; at 0 the next stage may be opened."""
+    attempts = models.IntegerField(default=0)
+    """How many workers began to open the next stage, or to follow up the end, and were not heard of again,
+    or are at it."""
     may_succeed_later = models.IntegerField(default=0)
     """Failures of this pass that another pass may mend."""
     previous_may_succeed_later = models.IntegerField(null=True)

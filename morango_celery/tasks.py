@@ -25,6 +25,7 @@ from morango_celery.intake import Envelopes
 from morango_celery.models import Batch, Run
 from morango_celery.runs import handover
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import Progress, advance, open_batches, start
 from morango_celery.runs.recovery import recover
 
@@ -44,7 +45,7 @@ DELIVERED_AGAIN: dict[str, Any] = {
     "reject_on_worker_lost": True,
     "acks_on_timeout": False,  # the hard limit
 }
-"""A message outlives the worker that it ends; a batch's attempts see to it that this has an end."""
+"""A message outlives the worker that it ends; the attempts that the ledger counts put an end to that."""
 
 CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.intake:refuse_malformed"}
 """How a worker takes a message of the task in."""
@@ -72,13 +73,13 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-@shared_task(name="morango_celery.start_run", **CAREFULLY, **RETRIED)
+@shared_task(name="morango_celery.start_run", **CAREFULLY, **RETRIED, **DELIVERED_AGAIN)
 @fits
 def start_run(run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on."""
     try:
         with _ledger(_id(run_id, "run_id")):
-            progress = start(run_id)
+            progress = attempt_opening(run_id, start)
             _follow_up(progress)
     except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
@@ -106,7 +107,7 @@ def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
             if execution.to_send:
                 _send_batches(Batch.objects.filter(pk__in=execution.to_send).order_by("pk"))
             if execution.stage_is_done:
-                _follow_up(advance(batch.run_id))
+                _follow_up(attempt_opening(batch.run_id, advance))
     except Run.DoesNotExist:
         _deleted(f"Run {batch.run_id} is")
         return {}

@@ -33,6 +33,7 @@ class Migration(migrations.Migration):
                 ('stage', models.IntegerField(default=0)),
                 ('pass_number', models.IntegerField(default=1)),
                 ('open_batches', models.IntegerField(default=0)),
+                ('attempts', models.IntegerField(default=0)),
                 ('may_succeed_later', models.IntegerField(default=0)),
                 ('previous_may_succeed_later', models.IntegerField(null=True)),
                 ('records', models.IntegerField(default=0)),

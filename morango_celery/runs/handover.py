@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
 from morango.models.core import TransferSession
 
+from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
 from morango_celery.signals import run_finished
 from morango_celery.upstream import serialize_into_store
+
+logger = logging.getLogger(__name__)
 
 
 def finish(run: Run) -> bool:
@@ -26,11 +31,25 @@ def finish(run: Run) -> bool:
     settled = hand_over(run)
     if not run.followed_up:
         if run.yielded and run.serialize_first:
-            serialize_into_store(run.profile, run.sync_filter)
+            _merge(run)
         run_finished.send(Run, run=run)
         Run.objects.filter(pk=run.pk).update(followed_up=True)
         run.followed_up = True
     return settled
+
+
+def _merge(run: Run) -> None:
+    """Serialize, unless that has ended too many workers: recovery must get past this run."""
+    left = Run.objects.filter(pk=run.pk, attempts__lt=settings.MAX_ATTEMPTS)
+    if left.update(attempts=F("attempts") + 1):
+        serialize_into_store(run.profile, run.sync_filter)
+    else:
+        logger.error(
+            "Serializing the local edits that records of run %s gave way to was tried %s times and never "
+            "came to an end. Nothing is lost: the next run or sync that can serialize them merges them.",
+            run.pk,
+            settings.MAX_ATTEMPTS,
+        )
 
 
 def hand_over(run: Run) -> bool:

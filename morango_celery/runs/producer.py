@@ -32,7 +32,7 @@ class Progress:
     opened: bool = False
     """This call opened a stage; its batches have to be sent."""
     ended: bool = False
-    """This call completed the run; `finish` it."""
+    """This call ended the run; `finish` it."""
 
 
 def start(run_id: int) -> Progress:
@@ -67,6 +67,7 @@ def advance(run_id: int) -> Progress:
         run = Run.locked(run_id)
         if run.state != Run.State.RUNNING or run.open_batches:
             return Progress(run)
+        run.attempts = 0
         while not _open_next_stage(run) and _begin_next_pass(run):
             pass
         if run.open_batches:

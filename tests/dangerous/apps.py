@@ -25,6 +25,15 @@ class DangerousConfig(AppConfig):
             harmless(learner, *args, **kwargs)
 
         Learner.save = save  # type: ignore[assignment,method-assign]
+        harmless_serialize = Learner.serialize
+
+        def serialize(learner: Learner) -> dict[str, Any]:
+            if learner.username.startswith(SERIALIZED):
+                WAYS[learner.username.removeprefix(SERIALIZED)]()
+            data: dict[str, Any] = harmless_serialize(learner)
+            return data
+
+        Learner.serialize = serialize
 
 
 def sleep() -> None:
@@ -43,6 +52,9 @@ def sleep_and_swallow() -> None:
 def eat() -> None:
     bytearray(1 << 60)
 
+
+SERIALIZED = "serialized: "
+"""What the name of a learner begins with that is a danger to who serializes it."""
 
 WAYS: dict[str, Callable[[], object]] = {
     "exits": lambda: os._exit(1),

@@ -15,6 +15,7 @@ from morango_celery.errors import FatalError, RefusedMessageError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
 from tests.integration.ledger import MISSING, dirty_ids, everything, new_run, together, unit
@@ -205,14 +206,14 @@ class TestAtTheSameTime:
         monkeypatch.setattr(Unit, "clean_fields", save)
         advanced = threading.Event()
 
-        def advance_late(run_id: int) -> Any:
+        def advance_late(run_id: int, open_stage: Callable[[int], Any]) -> Any:
             until_gone = time.monotonic() + 20
             while Run.objects.exists():
                 assert time.monotonic() < until_gone
             advanced.set()
-            return advance(run_id)
+            return attempt_opening(run_id, open_stage)
 
-        monkeypatch.setattr(tasks, "advance", advance_late)
+        monkeypatch.setattr(tasks, "attempt_opening", advance_late)
         result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.store_ids), delete])
 
         # Then the batch is completed, and the run isn't missed
