@@ -176,8 +176,6 @@ def _float(field: AnyField) -> Convert | None:
             raise Unsure
         if int not in kinds:
             return values
-        if any(value == 0 and type(value) is int for value in values):
-            raise Unsure  # -0 is 0 to Python and -0.0 to PostgreSQL
         return list(map(float, values))
 
     return floats

@@ -210,7 +210,7 @@ def upsert_stored(
         "_morango_dirty_bit": "false"
     }
     names = ", ".join(quote(field.column) for field in fields)
-    read = ", ".join(values.get(f.attname, f"synced.{quote(f.column)}") for f in fields)
+    read = ", ".join(values.get(field.attname, _read(field)) for field in fields)
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {table} ({names}) SELECT {read} FROM {store} AS stored,"
@@ -220,6 +220,13 @@ def upsert_stored(
         )
         written = cursor.rowcount
     return set() if written == len(store_ids) else _edited(model, store_ids)
+
+
+def _read(field: Field[Any, Any]) -> str:
+    """The value of a field in a row that was read from JSON, under the name of synced."""
+    column = f"synced.{connection.ops.quote_name(field.column)}"
+    # In SQL, and so for every other writer, there is no minus zero
+    return f"{column} + 0" if field.db_type(connection) == "double precision" else column
 
 
 def _key(model: type[Model]) -> str:
@@ -265,7 +272,8 @@ def insert(
                 record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
             cursor.execute(
                 f"INSERT INTO {table} ({names})"
-                f" SELECT {names} FROM json_populate_recordset(NULL::{table}, %s) {rule}",
+                f" SELECT {', '.join(_read(field) for field in fields)}"
+                f" FROM json_populate_recordset(NULL::{table}, %s) AS synced {rule}",
                 [json.dumps(records, default=_as_json)],
             )
         else:
