@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from bench import machine, plot, results
 from bench.databases import ENGINES, BenchError, Databases
+from bench.processes import stop_in_order
 from bench.report import table
 from bench.results import Result
 from bench.rounds import Rounds
@@ -126,4 +127,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    stop_in_order()
     sys.exit(main())

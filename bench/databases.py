@@ -187,13 +187,20 @@ def run(python: str, arguments: tuple[str, ...], environ: Mapping[str, str]) -> 
     :param python: an interpreter, as seen from the project's folder
     :raises BenchError: it failed
     """
-    done = subprocess.run(
+    process = subprocess.Popen(
         [str(PROJECT / python), "-m", *arguments],
         cwd=PROJECT,
         env={**os.environ, **environ},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    if done.returncode:
-        raise BenchError(f"{' '.join(arguments)} failed:\n{(done.stdout + done.stderr)[-6000:]}")
-    return done.stdout
+    try:
+        output, complaints = process.communicate()
+    except BaseException:  # Ctrl-C, or SIGTERM: let it stop what it has started
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode:
+        raise BenchError(f"{' '.join(arguments)} failed:\n{(output + complaints)[-6000:]}")
+    return output

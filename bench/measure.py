@@ -17,6 +17,7 @@ from typing import Any
 import django
 
 from bench.measurement import Measurement, Order
+from bench.processes import peak_rss_mb, stop_in_order
 
 
 class Counter:
@@ -34,7 +35,6 @@ def measure(order: Order) -> Measurement:
     from django.db import connection
     from morango.models.core import Store
 
-    from bench.processes import peak_rss_mb
     from bench.sides import SIDES, exact_records, syncs
     from morango_celery.models import Batch
 
@@ -75,5 +75,6 @@ def _pin() -> None:
 
 
 if __name__ == "__main__":
+    stop_in_order()
     django.setup()
     sys.stdout.write(json.dumps(asdict(measure(Order(**json.loads(sys.argv[1]))))))
