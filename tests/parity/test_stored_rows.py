@@ -13,6 +13,7 @@ from morango_celery import deserialize_from_store
 from morango_celery.deserialize import sql
 from tests.factories import build_store_row
 from tests.parity.harness import Database, assert_same, both, existing, run
+from tests.variety.rows import build_variety_row
 from worker.school.models import Attempt
 
 
@@ -88,13 +89,11 @@ def test_the_last_of_two_equal_keys_counts() -> None:
 
 
 def test_what_the_json_lacks_gets_its_default() -> None:
-    unit = build_store_row("unit")
-    learner = build_store_row("learner", unit=unit)
-    row = build_store_row("attempt", learner=learner)
-    row.serialized = row.serialized.replace('"kind": "exercise", ', "")
-    neighbour = build_store_row("attempt", learner=learner, kind="quiz")
-    found = assert_same([unit, learner, row, neighbour]).app["attempt"]
-    assert {each["kind"] for each in found} == {"exercise", "quiz"}
+    complete, lacking = build_variety_row("reading"), build_variety_row("reading")
+    lacking.serialized = lacking.serialized.replace(', "checked": null', "")
+    assert "checked" not in lacking.serialized
+    found = {row["id"]: row["checked"] for row in assert_same([complete, lacking]).app["reading"]}
+    assert found == {complete.id: None, lacking.id: True}
 
 
 def test_bookkeeping_is_the_stores() -> None:
@@ -122,6 +121,17 @@ def test_an_edited_row_stays() -> None:
     rows = [existing(unit), existing(learner), existing(edited, answer="mine", _morango_dirty_bit=True)]
     result = run(deserialize_from_store, [unit, learner, edited, other], app=rows)
     assert {row["id"]: row["answer"] for row in result.app["attempt"]} == {edited.id: "mine", other.id: ""}
+
+
+def test_an_edited_row_stays_whose_id_is_the_jsons() -> None:
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit)
+    edited, row = (build_store_row("attempt", learner=learner) for _ in range(2))
+    row.serialized = row.serialized.replace(row.id, edited.id)
+    rows = [existing(unit), existing(learner), existing(edited, answer="mine", _morango_dirty_bit=True)]
+    result = run(deserialize_from_store, [unit, learner, row], app=rows)
+    assert [found["answer"] for found in result.app["attempt"]] == ["mine"]
+    assert result.dirty[row.id]
 
 
 @pytest.mark.django_db

@@ -226,6 +226,7 @@ class Reading(VarietyModel):
     positive = models.PositiveIntegerField(default=0)
     positive_small = models.PositiveSmallIntegerField(default=0)
     positive_big = models.PositiveBigIntegerField(default=0)
+    checked = models.BooleanField(null=True, blank=True, default=True)
 
 
 class Visit(VarietyModel):

@@ -19,6 +19,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "lorry": {"owner_id": None, "load_kg": 900},
     "step": {"trail": "north", "number": 1},
     "letter": {"closed": False, "text": "", "sender_id": None},
+    "reading": {
+        "day": None,
+        "moment": None,
+        "small": 0,
+        "big": 0,
+        "positive": 0,
+        "positive_small": 0,
+        "positive_big": 0,
+        "checked": None,
+    },
     "visit": {"began_at": "2026-01-02T03:04:05.000006Z", "changed_at": "2026-01-03T00:00:00Z"},
 }
 
