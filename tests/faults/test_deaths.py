@@ -1,4 +1,4 @@
-"""Workers are killed between any two of a run's statements, COMMITs and messages.
+"""Workers are killed between any two of a run's statements, COMMITs and messages, and in any statement.
 
 Each run is of a school of its own, with every fate in one batch, and dies at one point; so one test has as
 many runs as a run has points. The list of points is that of a run which was watched before.
@@ -72,14 +72,14 @@ def decisive(event: Event) -> bool:
 
 
 def runs_that_die(
-    make_school: MakeSchool, events: list[Event], *, whole_worker: bool = False
+    make_school: MakeSchool, events: list[Event], *, whole_worker: bool = False, inside: bool = False
 ) -> list[tuple[School, Run, Death]]:
     """A run of a school of its own for each of the events, in the middle of which it is to die."""
     found = []
     for event in events:
         school = make_school()
         run = school.new_run()
-        death = Death(event.task, event.number, whole_worker)
+        death = Death(event.task, event.number, whole_worker, inside)
         plan.plan(run.pk, death)
         found.append((school, run, death))
     with connection.cursor() as cursor:
@@ -124,6 +124,27 @@ def test_the_process_dies_at_every_point(
     for _, run, death in dying:
         attempts = sum(run.batches.values_list("attempts", flat=True))
         assert attempts in (2, 3), death
+
+
+@pytest.mark.timeout(400)
+def test_the_process_dies_while_the_server_executes_a_statement(
+    events: list[Event],
+    make_school: MakeSchool,
+    start_worker: Callable[..., LoggedProcess],
+    every_fault: bool,
+) -> None:
+    # Given a run for each statement, which the server goes on with when its client is gone
+    statements = [event for event in events if event.is_statement]
+    dying = runs_that_die(make_school, statements if every_fault else statements[5::25], inside=True)
+
+    # When a worker carries them out
+    worker = start_worker(3)
+    worker.wait_until(lambda: all_have_ended([run for _, run, _ in dying]), "done", 300)
+
+    # Then every run died once, and no record noticed
+    assert_survived(dying)
+    killed = re.findall(r"exited with 'signal 9", worker.log())
+    assert len(killed) == len(dying)
 
 
 @pytest.mark.timeout(400)

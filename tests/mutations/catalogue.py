@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations import deviations, runs, verdicts, writing
+from tests.mutations import deviations, faults, runs, verdicts, writing
 from tests.mutations.mutation import Mutation
 
 CATALOGUE: tuple[Mutation, ...] = (
@@ -10,4 +10,5 @@ CATALOGUE: tuple[Mutation, ...] = (
     *verdicts.MUTATIONS,
     *writing.MUTATIONS,
     *runs.MUTATIONS,
+    *faults.MUTATIONS,
 )

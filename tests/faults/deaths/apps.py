@@ -1,14 +1,19 @@
 """Kills its worker, as `tests.faults.deaths.plan` has it: right before the n-th event of a task.
 
+Or in the middle of it, if it is a statement: while the server is at it.
+
 An event is a statement, a COMMIT, a message sent, or the end of a task, whose acknowledgement is all that
 is missing then. To the world, after one event is before the next.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 from django.apps import AppConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -32,6 +37,8 @@ class DeathsConfig(AppConfig):
         AsynPool.timers = property(lambda pool: {pool.maintain_pool: 0.2})
 
 
+NAP_SECONDS = 2
+
 _watched: Watched | None = None
 
 
@@ -47,9 +54,8 @@ def end(**_: Any) -> None:
     _watched = None
 
 
-def before(what: str) -> None:
-    if _watched is not None:
-        _watched.before(what)
+def before(what: str) -> bool:
+    return _watched is not None and _watched.before(what)
 
 
 def about_to_send(sender: str, **_: Any) -> None:
@@ -62,8 +68,25 @@ def watch_statements(connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def statement(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
-    before(str(sql))
-    return execute(sql, params, many, context)
+    if not before(str(sql)):
+        return execute(sql, params, many, context)
+    cursor, connection = context["cursor"], context["connection"].connection
+    nap = f"SELECT pg_sleep({NAP_SECONDS})"
+    # What is sent with it is executed too, whether anybody is there any more or not
+    sent = f"{sql}; {nap}" if cursor.name else f"{nap}; {sql}"
+    other = psycopg2.connect(**context["connection"].get_connection_params())
+    other.autocommit = True
+    about = str(sql), connection.info.backend_pid, other
+    threading.Thread(target=die_when_asleep, args=about, daemon=True).start()
+    return execute(sent, params, many, context)
+
+
+def die_when_asleep(what: str, pid: int, other: Any) -> None:
+    with contextlib.closing(other), other.cursor() as cursor:
+        while _watched is not None:
+            cursor.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", [pid])
+            if cursor.fetchall() == [("PgSleep",)]:
+                _watched.die(what)
 
 
 def watch_commits() -> None:

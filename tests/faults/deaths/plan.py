@@ -24,6 +24,10 @@ class Event(NamedTuple):
     what: str
     """The statement, or another word for it."""
 
+    @property
+    def is_statement(self) -> bool:
+        return self.what not in ("COMMIT", "end of the task") and not self.what.startswith("message ")
+
 
 @dataclass(frozen=True)
 class Death:
@@ -31,9 +35,11 @@ class Death:
 
     task: str
     event: int
-    """Right before which."""
+    """Right before which, or in the middle of which."""
     whole_worker: bool = False
     """Its worker and all other processes of its pool, too."""
+    inside: bool = False
+    """While the server executes the statement; it does so to the end, for it can't know."""
 
 
 def client() -> Redis:
@@ -88,17 +94,27 @@ class Watched:
             return cls(batch.run_id, f"{name} {batch.stage}") if batch is not None else None
         return None
 
-    def before(self, what: str) -> None:
-        """Count an event, and die if that is the plan."""
+    def before(self, what: str) -> bool:
+        """Count an event, and die if that is the plan.
+
+        :returns: whether to `die` in the middle of it
+        """
         self.events += 1
         if self.is_recorded:
             self.redis.rpush(EVENTS, json.dumps(Event(self.task, self.events, what)))
         death = self.death
         if death is None or (death.task, death.event) != (self.task, self.events):
-            return
+            return False
         if not self.redis.hdel(PLAN, str(self.run_id)):
-            return  # a twin has
-        self.redis.rpush(FIRED, json.dumps([asdict(death), what]))
-        if death.whole_worker:
+            return False  # a twin has
+        if not death.inside:
+            self.die(what)
+        return death.inside
+
+    def die(self, what: str) -> None:
+        """As planned."""
+        assert self.death is not None
+        self.redis.rpush(FIRED, json.dumps([asdict(self.death), what]))
+        if self.death.whole_worker:
             os.killpg(os.getpgrp(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
