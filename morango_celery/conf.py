@@ -39,6 +39,18 @@ class _Settings:
     MAX_ATTEMPTS: int = 3
     """How many workers a batch may cost before it is split, and a record before it is in error."""
 
+    OPLOG_MODELS: tuple[str, ...] = ()
+    """Labels (``app.Model``) of models whose changes are recorded in OPLOG_FILE."""
+
+    OPLOG_FILE: str = ""
+    """Path of the log that changes are recorded in."""
+
+    OPLOG_ROTATE_BYTES: int = 64 * 1024 * 1024
+    """How large that file may become before it is given another name, and a new one is begun."""
+
+    OPLOG_NATURAL_KEYS: bool = False
+    """Record natural keys in place of primary keys, where models have them."""
+
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_"):
             return super().__getattribute__(name)
@@ -58,6 +70,14 @@ def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _labels(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(label, str) and label.count(".") == 1 for label in value
+    )
+
+
+_LABELS_RULE = 'must be a list of model labels such as "school.Learner"'
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "MODE": (lambda value: value in (AWAIT, DETACH), 'must be "await" or "detach"'),
     "BATCH_SIZE_RECORDS": (
@@ -65,19 +85,17 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a whole number of records from 1 to 50000",
     ),
     "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
-    "SAVE_EACH": (
-        lambda value: (
-            isinstance(value, list | tuple)
-            and all(isinstance(label, str) and label.count(".") == 1 for label in value)
-        ),
-        'must be a list of model labels such as "school.Learner"',
-    ),
+    "SAVE_EACH": (_labels, _LABELS_RULE),
     "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
     "RESEND_AFTER_SECONDS": (_positive, "must be a whole number of seconds above 0"),
     "MAX_ATTEMPTS": (
         lambda value: _positive(value) and value <= 100,
         "must be a whole number of attempts from 1 to 100",
     ),
+    "OPLOG_MODELS": (_labels, _LABELS_RULE),
+    "OPLOG_FILE": (lambda value: isinstance(value, str), "must be a path, as a text"),
+    "OPLOG_ROTATE_BYTES": (_positive, "must be a whole number of bytes above 0"),
+    "OPLOG_NATURAL_KEYS": (lambda value: isinstance(value, bool), "must be True or False"),
 }
 
 
@@ -97,6 +115,8 @@ def problems() -> list[str]:
         valid, rule = _RULES[key]
         if not valid(value):
             found.append(f"MORANGO_CELERY[{key!r}] {rule}, not {value!r}.")
+    if configured.get("OPLOG_MODELS") and not configured.get("OPLOG_FILE"):
+        found.append("MORANGO_CELERY has OPLOG_MODELS, but no OPLOG_FILE to record their changes in.")
     return found
 
 

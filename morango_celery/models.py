@@ -14,6 +14,7 @@ from morango.models.certificates import Filter
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
+from morango_celery.oplog import models as oplog_models  # noqa: F401  (Django finds them by this module)
 
 
 class Run(models.Model):

@@ -35,9 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="postgresql",
         help="the database that this run's tests use (default: postgresql)",
     )
-    parser.addoption(
-        "--every-fault", action="store_true", help="let tests/faults inject every fault, not only a sample"
-    )
+    parser.addoption("--every-fault", action="store_true", help="inject every fault, not only a sample")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{NEEDS_POSTGRESQL}: the test means nothing on SQLite and is left out there"
     )
-    config.addinivalue_line("markers", "at_length: left out of tests/faults without --every-fault")
+    config.addinivalue_line("markers", "at_length: left out without --every-fault")
     given_database = os.environ.get("DATABASE_URL", "")
     config.stash[_postgres_port] = None
     if config.getoption("database") == "sqlite":
@@ -64,11 +62,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("database") != "sqlite":
-        return
-    left_out = [item for item in items if _is_for_postgresql(item)]
+    left_out = [item for item in items if _is_left_out(config, item)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not _is_for_postgresql(item)]
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_left_out(config: pytest.Config, item: pytest.Item) -> bool:
+    if item.get_closest_marker("at_length") is not None and not config.getoption("every_fault"):
+        return True
+    return config.getoption("database") == "sqlite" and _is_for_postgresql(item)
 
 
 def _is_for_postgresql(item: pytest.Item) -> bool:
@@ -81,6 +83,13 @@ def _unavailable(error: services.ServiceError) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(str(error), pytrace=False)
     pytest.skip(str(error))
+
+
+@pytest.fixture
+def every_fault(pytestconfig: pytest.Config) -> bool:
+    """Whether to inject all faults, or a sample of them."""
+    chosen: bool = pytestconfig.getoption("every_fault")
+    return chosen
 
 
 @pytest.fixture(scope="session")

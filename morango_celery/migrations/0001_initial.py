@@ -90,4 +90,77 @@ class Migration(migrations.Migration):
             model_name='batch',
             constraint=models.UniqueConstraint(fields=('run', 'stage', 'number'), name='mcelery_batch_number'),
         ),
+        migrations.CreateModel(
+            name='DeadLetter',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('path', models.TextField()),
+                ('offset', models.BigIntegerField()),
+                ('text', models.TextField()),
+                ('reason', models.TextField()),
+                ('waits_for', models.CharField(blank=True, max_length=255)),
+                ('state', models.CharField(choices=[('open', 'Open'), ('applied', 'Applied'), ('superseded', 'Superseded')], default='open', max_length=10)),
+                ('attempts', models.IntegerField(default=1)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('settled_at', models.DateTimeField(null=True)),
+            ],
+        ),
+        migrations.CreateModel(
+            name='IngestSource',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.TextField(unique=True)),
+                ('version', models.BigIntegerField(default=0)),
+            ],
+        ),
+        migrations.CreateModel(
+            name='RecordedChange',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('text', models.TextField()),
+            ],
+        ),
+        migrations.CreateModel(
+            name='RecorderFile',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('path', models.TextField(unique=True)),
+                ('device', models.CharField(max_length=20)),
+                ('inode', models.CharField(max_length=20)),
+                ('size_bytes', models.BigIntegerField(default=0)),
+            ],
+        ),
+        migrations.CreateModel(
+            name='IngestPosition',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('path', models.TextField()),
+                ('device', models.CharField(max_length=20)),
+                ('inode', models.CharField(max_length=20)),
+                ('head_bytes', models.IntegerField(default=0)),
+                ('head_hash', models.CharField(blank=True, max_length=64)),
+                ('tail_hash', models.CharField(blank=True, max_length=64)),
+                ('offset', models.BigIntegerField(default=0)),
+                ('lines', models.BigIntegerField(default=0)),
+                ('updated_at', models.DateTimeField(auto_now=True)),
+                ('source', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='positions', to='morango_celery.ingestsource')),
+            ],
+        ),
+        migrations.CreateModel(
+            name='DeadLetterObject',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('key', models.CharField(db_index=True, max_length=255)),
+                ('letter', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='objects_of_letter', to='morango_celery.deadletter')),
+            ],
+        ),
+        migrations.AddField(
+            model_name='deadletter',
+            name='source',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='dead_letters', to='morango_celery.ingestsource'),
+        ),
+        migrations.AddIndex(
+            model_name='deadletter',
+            index=models.Index(condition=models.Q(('state', 'open')), fields=['source', 'waits_for'], name='mcelery_letter_open'),
+        ),
     ]

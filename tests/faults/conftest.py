@@ -26,21 +26,6 @@ class MakeSchool(Protocol):
     def __call__(self, rows: int = 20, *, mixed: bool = True) -> School: ...
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("every_fault"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("at_length")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
-
-
-@pytest.fixture
-def every_fault(pytestconfig: pytest.Config) -> bool:
-    """Whether to inject all faults, or a sample of them."""
-    chosen: bool = pytestconfig.getoption("every_fault")
-    return chosen
-
-
 @pytest.fixture
 def make_school(transactional_db: None) -> MakeSchool:
     """A function that commits one more `School`; its arguments are those of the class, but the id."""

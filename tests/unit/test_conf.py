@@ -26,6 +26,10 @@ DEFAULTS = {
     "SYNCHRONOUS_COMMIT": True,
     "RESEND_AFTER_SECONDS": 900,
     "MAX_ATTEMPTS": 3,
+    "OPLOG_MODELS": (),
+    "OPLOG_FILE": "",
+    "OPLOG_ROTATE_BYTES": 64 * 1024 * 1024,
+    "OPLOG_NATURAL_KEYS": False,
 }
 
 
@@ -69,6 +73,10 @@ def test_a_name_that_is_no_setting_has_no_value() -> None:
         ("RESEND_AFTER_SECONDS", 1),
         ("MAX_ATTEMPTS", 1),
         ("MAX_ATTEMPTS", 100),
+        ("OPLOG_MODELS", []),
+        ("OPLOG_FILE", "changes.log"),
+        ("OPLOG_ROTATE_BYTES", 1),
+        ("OPLOG_NATURAL_KEYS", True),
     ],
 )
 def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> None:
@@ -115,6 +123,17 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         ({"MAX_ATTEMPTS": 0}, ATTEMPTS + "0."),
         ({"MAX_ATTEMPTS": 101}, ATTEMPTS + "101."),
         ({"MAX_ATTEMPTS": True}, ATTEMPTS + "True."),
+        ({"OPLOG_MODELS": ["Learner"]}, LABELS.replace("SAVE_EACH", "OPLOG_MODELS") + "['Learner']."),
+        ({"OPLOG_FILE": None}, "MORANGO_CELERY['OPLOG_FILE'] must be a path, as a text, not None."),
+        (
+            {"OPLOG_ROTATE_BYTES": 0},
+            "MORANGO_CELERY['OPLOG_ROTATE_BYTES'] must be a whole number of bytes above 0",
+        ),
+        ({"OPLOG_NATURAL_KEYS": 1}, "MORANGO_CELERY['OPLOG_NATURAL_KEYS'] must be True or False, not 1."),
+        (
+            {"OPLOG_MODELS": ["school.Learner"]},
+            "MORANGO_CELERY has OPLOG_MODELS, but no OPLOG_FILE to record their changes in.",
+        ),
         (
             {"BATCH_SIZE_RECORD": 10},
             "MORANGO_CELERY has an unknown key 'BATCH_SIZE_RECORD'. Did you mean 'BATCH_SIZE_RECORDS'?",
@@ -123,7 +142,8 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
             {"mode": "await"},
             "MORANGO_CELERY has an unknown key 'mode'. "
             "Known keys: MODE, BATCH_SIZE_RECORDS, IN_PROCESS, SAVE_EACH, SYNCHRONOUS_COMMIT, "
-            "RESEND_AFTER_SECONDS, MAX_ATTEMPTS.",
+            "RESEND_AFTER_SECONDS, MAX_ATTEMPTS, OPLOG_MODELS, OPLOG_FILE, OPLOG_ROTATE_BYTES, "
+            "OPLOG_NATURAL_KEYS.",
         ),
         ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),
         (["MODE"], "MORANGO_CELERY must be a dict of settings, not list."),

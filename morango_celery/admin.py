@@ -1,0 +1,54 @@
+"""What an operator sees in Django's admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest
+
+from morango_celery.oplog.models import DeadLetter
+from morango_celery.oplog.retry import retry_letters
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2's takes no parameter
+    """Lines of a log that couldn't be applied: to be read, and to be tried again."""
+
+    list_display = ["path", "offset", "source", "state", "reason_in_short", "attempts", "created_at"]
+    list_filter = ["state", "source", "created_at"]
+    search_fields = ["text", "reason", "path"]
+    ordering = ["-pk"]
+    fields = readonly_fields = [
+        "source",
+        "path",
+        "offset",
+        "text",
+        "reason",
+        "waits_for",
+        "state",
+        "attempts",
+        "created_at",
+        "settled_at",
+    ]
+    actions = ["retry"]
+
+    @admin.display(description="reason")
+    def reason_in_short(self, letter: DeadLetter) -> str:
+        return letter.reason.partition("\n")[0][:120]
+
+    @admin.action(description="Try to apply the selected lines again", permissions=["retry"])
+    def retry(self, request: HttpRequest, letters: Any) -> None:
+        retried = retry_letters(letter_ids=list(letters.values_list("pk", flat=True)))
+        level = messages.WARNING if retried.left else messages.SUCCESS
+        self.message_user(request, f"{retried.applied} applied, {retried.left} still can't be.", level)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("morango_celery.change_deadletter")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A line is what the log says; what it says wrong is mended at its source, or in the database."""
+        return False

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError, connection
+from tqdm import tqdm
+
+from morango_celery.deserialize.writing import is_outage
+from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.oplog.files import signature
+from morango_celery.oplog.follow import LOOK_SECONDS, Bell, stopping_bell, watching
+from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, Progress
+from morango_celery.oplog.retry import retry_letters
+
+LONGEST_BATCH = 50_000
+LONGEST_PAUSE_SECONDS = 30.0
+"""Between two attempts to reach a database that is not available."""
+
+
+class Command(BaseCommand):
+    help = "Apply the objects that a log brings, from where it was last read to; see docs/oplog.md."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "file",
+            nargs="?",
+            metavar="FILE",
+            help="the log; what was rotated away from it is found beside it",
+        )
+        mode = parser.add_mutually_exclusive_group()
+        mode.add_argument("--follow", action="store_true", help="wait for more until SIGTERM or Ctrl-C")
+        mode.add_argument("--once", action="store_true", help="read what is there and end, as by default")
+        mode.add_argument(
+            "--retry-dead-letters", action="store_true", help="try lines again that couldn't be applied"
+        )
+        parser.add_argument(
+            "--batch-size",
+            type=int,
+            default=BATCH_LINES,
+            metavar="N",
+            help="lines that are applied in one transaction (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--source", metavar="NAME", help="what the log's position goes by (default: the file's full path)"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        path = Path(options["file"]).absolute() if options["file"] else None
+        source = options["source"] or (str(path) if path else None)
+        if options["retry_dead_letters"]:
+            with errors_in_one_line():
+                self._retry(source)
+            return
+        if path is None or source is None:
+            raise CommandError("Name the file to read.")
+        if not 1 <= options["batch_size"] <= LONGEST_BATCH:
+            raise CommandError(f"--batch-size must be from 1 to {LONGEST_BATCH}.")
+        with (
+            errors_in_one_line(),
+            stopping_bell() as bell,
+            tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
+        ):
+            ingestion = Ingestion(
+                path,
+                source,
+                options["batch_size"],
+                should_stop=lambda: bell.stop_requested,
+                on_progress=lambda progress: _show(bar, progress),
+            )
+            try:
+                if options["follow"]:
+                    self._follow(ingestion, bell)
+                elif not signature(path):
+                    raise CommandError(f"There is no file {path}. With --follow it is waited for.")
+                else:
+                    ingestion.read_on()
+            except OSError as error:
+                raise CommandError(f"The log can't be read: {error}") from error
+        self._summarize(ingestion.progress)
+
+    def _follow(self, ingestion: Ingestion, bell: Bell) -> None:
+        pause_seconds = LOOK_SECONDS
+        seen = None
+        with watching(ingestion.path.parent, bell) as watch:
+            while not bell.stop_requested:
+                watch.ensure()
+                try:
+                    found = signature(ingestion.path)
+                    if found != seen:
+                        ingestion.read_on()
+                        seen = found
+                    pause_seconds = LOOK_SECONDS
+                except (DatabaseError, InterfaceError, OSError) as error:
+                    if not isinstance(error, OSError) and not is_outage(error):
+                        raise
+                    self.stderr.write(f"{str(error).strip()}\nNothing is lost; trying again.")
+                    connection.close_if_unusable_or_obsolete()
+                    pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+                bell.wait(pause_seconds)
+
+    def _retry(self, source: str | None) -> None:
+        retried = retry_letters(source)
+        self.stdout.write(f"{retried.applied} dead letters applied, {retried.left} still can't be.")
+        if retried.left:
+            sys.exit(1)
+
+    def _summarize(self, progress: Progress) -> None:
+        self.stdout.write(
+            f"{progress.lines} lines: {progress.lines - progress.dead_letters} applied, "
+            f"{progress.dead_letters} became dead letters, "
+            f"{progress.letters_applied} earlier ones were applied."
+        )
+        if progress.dead_letters:
+            self.stdout.write("The admin shows why; --retry-dead-letters tries them again.")
+
+
+def _show(bar: tqdm[Any], progress: Progress) -> None:
+    bar.total = progress.bytes_in_all
+    bar.n = progress.bytes_read
+    bar.set_postfix(lines=progress.lines, dead=progress.dead_letters, refresh=False)
+    bar.refresh()

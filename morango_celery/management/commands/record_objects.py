@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+from django.db.models import Model
+
+from morango_celery.conf import settings
+from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.oplog.lines import Operation
+from morango_celery.oplog.logfile import write_out
+from morango_celery.oplog.meta import rows
+from morango_celery.oplog.order import place
+from morango_celery.oplog.recorder import record, recorded_models
+
+CHUNK_OBJECTS = 1000
+
+
+class Command(BaseCommand):
+    help = "Write recorded changes to the log that wait for it; with --existing, all objects there are."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--existing",
+            action="store_true",
+            help="record every object of the recorded models: what was there before they were recorded",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.OPLOG_FILE:
+            raise CommandError("MORANGO_CELERY['OPLOG_FILE'] doesn't say where the log is.")
+        lines = 0
+        with errors_in_one_line():
+            try:
+                if options["existing"]:
+                    for model in sorted(recorded_models(), key=place):
+                        for _ in _record_all(model):
+                            lines += write_out()
+                lines += write_out()
+            except OSError as error:
+                raise CommandError(f"The log can't be written: {error}") from error
+        self.stdout.write(f"{lines} lines written to {settings.OPLOG_FILE}.")
+
+
+def _record_all(model: type[Model]) -> Iterator[None]:
+    """Record the objects of a model in steps, each locked until its lines are committed: a change of one of
+    them comes before its line or behind it, but not in between."""
+    last = None
+    while True:
+        with transaction.atomic():
+            take_write_lock()
+            found = rows(model).order_by("pk").select_for_update(of=("self",))
+            chunk = list((found if last is None else found.filter(pk__gt=last))[:CHUNK_OBJECTS])
+            record(Operation.SAVE, chunk)
+        if not chunk:
+            return
+        last = chunk[-1].pk
+        yield

@@ -1,0 +1,166 @@
+"""Which files a log consists of, and how far each is read, whatever was renamed, copied or truncated since.
+
+A file is known by its device and inode and by what it contains: the hash of its first bytes and of the last
+that were read. The first two tell files apart that are alike; the last two tell a file from another one that
+took its name or its inode, and find a copy of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from morango_celery.oplog.models import IngestPosition
+
+BUFFER_BYTES = 256 * 1024
+MARK_BYTES = 1024
+"""How much of a file's head, and of what was read last, is hashed."""
+
+_ROTATED = re.compile(r"[.-]\d[\dTZ.:_-]*")
+"""What is added to a log's name when it is rotated: a number or a time, as by logrotate or the recorder."""
+
+
+class OpenFile:
+    """A file of a log, held open, so that it stays the same file when its name doesn't."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises OSError: it isn't there, or can't be read"""
+        self.path = path
+        self.file = path.open("rb", buffering=BUFFER_BYTES)
+        status = os.fstat(self.file.fileno())
+        self.device, self.inode = str(status.st_dev), str(status.st_ino)
+        self.modified_ns = status.st_mtime_ns
+        self.head = self.read(0, MARK_BYTES)
+
+    @property
+    def size_bytes(self) -> int:
+        return os.fstat(self.file.fileno()).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self.file.fileno(), length, offset)
+
+    def is_unchanged(self, end: int) -> bool:
+        """Whether what was read up to `end` is still what the file has: nobody truncated it meanwhile."""
+        return self.size_bytes >= end and self.read(0, len(self.head)) == self.head
+
+    def is_at(self, position: IngestPosition) -> bool:
+        return (self.device, self.inode) == (position.device, position.inode)
+
+    def continues(self, position: IngestPosition) -> bool:
+        """Whether it has, up to the position, what was read there."""
+        if self.size_bytes < position.offset:
+            return False
+        return (_hash(self.read(0, position.head_bytes)), self._tail_hash(position.offset)) == (
+            position.head_hash,
+            position.tail_hash,
+        )
+
+    def mark(self, position: IngestPosition, offset: int) -> None:
+        """Note that it is read up to `offset`."""
+        position.path = str(self.path)
+        position.device, position.inode = self.device, self.inode
+        position.offset = offset
+        position.head_bytes = min(offset, MARK_BYTES)
+        position.head_hash = _hash(self.read(0, position.head_bytes))
+        position.tail_hash = self._tail_hash(offset)
+
+    def _tail_hash(self, offset: int) -> str:
+        begin = max(0, offset - MARK_BYTES)
+        return _hash(self.read(begin, offset - begin))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass
+class Unread:
+    """A file that has more than was read."""
+
+    file: OpenFile
+    position: IngestPosition | None
+    """None when it is new."""
+    offset: int
+    """From where to read on."""
+
+
+@contextmanager
+def unread_files(path: Path, positions: Sequence[IngestPosition]) -> Iterator[list[Unread]]:
+    """What is to be read of the log at `path` and of what was rotated away from it, in its lines' order.
+
+    :param positions: how far the files were read
+    """
+    with ExitStack() as stack:
+        files = _open_all(path, stack)
+        exact = {
+            id(file): position
+            for file in files
+            for position in positions
+            if file.is_at(position) and file.continues(position)
+        }
+        taken = {position.pk for position in exact.values()}
+        found = []
+        for file in files:
+            known = exact.get(id(file))
+            if known is None:
+                known = next((position for position in positions if file.continues(position)), None)
+                is_copy = known is not None and known.pk in taken
+                if file.path != path and (is_copy or _is_being_copied(file, files)):
+                    continue
+                if known is not None:
+                    taken.add(known.pk)
+            else:
+                is_copy = False
+            offset = known.offset if known is not None else 0
+            if file.size_bytes > offset:
+                found.append(Unread(file, None if is_copy else known, offset))
+        yield found
+
+
+def _open_all(path: Path, stack: ExitStack) -> list[OpenFile]:
+    """The log and what was rotated away from it, the oldest first."""
+    rotated = []
+    with suppress(OSError):
+        for entry in path.parent.iterdir():
+            added = entry.name.removeprefix(path.name)
+            if added != entry.name and _ROTATED.fullmatch(added):
+                rotated.append(entry)
+    opened = []
+    for name in [*rotated, path]:
+        with suppress(FileNotFoundError):  # renamed in the meantime, which starts another look
+            file = OpenFile(name)
+            stack.callback(file.close)
+            opened.append(file)
+    # The log itself last, though a copy of it may have been written later
+    opened.sort(key=lambda file: (file.path == path, file.modified_ns, file.path.name))
+    inodes = {(file.device, file.inode): file for file in reversed(opened)}
+    return [file for file in opened if inodes[file.device, file.inode] is file]
+
+
+def _is_being_copied(file: OpenFile, files: Sequence[OpenFile]) -> bool:
+    """Whether it begins like another one that is larger: a copy that isn't complete."""
+    return any(
+        other.size_bytes >= file.size_bytes and other.head.startswith(file.head)
+        for other in files
+        if other is not file
+    )
+
+
+def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Changes when there may be something to read."""
+    found = []
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(path.name):
+                with suppress(OSError):
+                    status = entry.stat()
+                    found.append((entry.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(sorted(found))

@@ -1,0 +1,191 @@
+"""Ingestion: from files to objects, position and all in one transaction per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from django.db import IntegrityError, transaction
+
+from morango_celery.deserialize.sql import strict_check
+from morango_celery.errors import TransientError
+from morango_celery.oplog import letters
+from morango_celery.oplog.apply import Applying
+from morango_celery.oplog.files import OpenFile, Unread, unread_files
+from morango_celery.oplog.lines import Change
+from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource
+from morango_celery.oplog.quiet import applying
+from morango_celery.oplog.source import BadLine, OplogSource, ParseLines
+from morango_celery.stream import Buffer, Sink
+from morango_celery.upstream import uses_postgresql
+
+Result = TypeVar("Result")
+
+BATCH_LINES = 1000
+
+
+class OvertakenError(TransientError):
+    """Another process has read on, or the file is not what it was: look again."""
+
+
+@dataclass
+class Progress:
+    """What an ingestion has done so far."""
+
+    lines: int = 0
+    dead_letters: int = 0
+    """Lines that couldn't be applied."""
+    letters_applied: int = 0
+    """Earlier ones that could be applied now."""
+    bytes_read: int = 0
+    bytes_in_all: int = 0
+    """With what is yet to be read, as far as is known."""
+
+
+@dataclass
+class Ingestion:
+    """Reads a log from where its source was last read to."""
+
+    path: Path
+    source_name: str
+    batch_lines: int = BATCH_LINES
+    should_stop: Callable[[], bool] = lambda: False
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    progress: Progress = field(default_factory=Progress)
+
+    def read_on(self) -> None:
+        """Apply what the log has, until there is no more, or until `should_stop`.
+
+        :raises OSError: a file can't be read
+        Twice: safe, also at the same time.
+        """
+        while not self.should_stop():
+            try:
+                if not self._pass():
+                    return
+            except OvertakenError:
+                continue
+
+    def _pass(self) -> bool:
+        """Read each file to its end.
+
+        :returns: whether there was anything
+        """
+        before = self.progress.lines
+        # First the version: who reads on after that is noticed
+        source, _ = IngestSource.objects.get_or_create(name=self.source_name)
+        with unread_files(self.path, list(source.positions.order_by("-updated_at", "-pk"))) as found:
+            unread = sum(one.file.size_bytes - one.offset for one in found)
+            self.progress.bytes_in_all = self.progress.bytes_read + unread
+            for one in found:
+                self._read(source, one)
+                if self.should_stop():
+                    break
+        return self.progress.lines > before
+
+    def _read(self, source: IngestSource, unread: Unread) -> None:
+        lines = OplogSource(unread.file, unread.offset, self.should_stop)
+        sink = ObjectSink(source, unread.file, unread.position, self._count)
+        (lines | Buffer(self.batch_lines) | ParseLines()).into(sink)
+
+    def _count(self, batch: Batch) -> None:
+        self.progress.lines += batch.lines
+        self.progress.dead_letters += batch.dead_letters
+        self.progress.letters_applied += batch.letters_applied
+        self.progress.bytes_read += batch.bytes_read
+        self.on_progress(self.progress)
+
+
+def in_one_transaction(source: IngestSource, work: Callable[[Applying], Result]) -> Result:
+    """Do what nobody else may do to the source's objects and positions at the same time.
+
+    :param work: is done again if SQLite finds out at COMMIT only that a reference points nowhere
+    :raises OvertakenError: others have done something since `source` was read; nothing was done
+    """
+    try:
+        return _exclusively(source, work, strictly=False)
+    except IntegrityError:
+        if uses_postgresql():
+            raise
+        return _exclusively(source, work, strictly=True)
+
+
+def _exclusively(source: IngestSource, work: Callable[[Applying], Result], *, strictly: bool) -> Result:
+    with applying(), transaction.atomic():
+        expected = IngestSource.objects.filter(pk=source.pk, version=source.version)
+        if not expected.update(version=source.version + 1):  # this row's lock is the right to apply
+            raise OvertakenError
+        result = work(Applying(strict_check()) if strictly else Applying())
+    source.version += 1
+    return result
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of one batch."""
+
+    lines: int
+    dead_letters: int
+    letters_applied: int
+    bytes_read: int
+
+
+class ObjectSink(Sink[Sequence[Change | BadLine], None]):
+    """Applies batches of a file, each in one transaction with the position behind it."""
+
+    def __init__(
+        self,
+        source: IngestSource,
+        file: OpenFile,
+        position: IngestPosition | None,
+        on_batch: Callable[[Batch], None],
+    ) -> None:
+        self.source = source
+        self.file = file
+        self.position = position or IngestPosition(source=source)
+        self.next = self.position
+        """The position behind the batch that is being applied."""
+        self.on_batch = on_batch
+
+    def consume(self, item: Sequence[Change | BadLine]) -> None:
+        """:raises OvertakenError: nothing was applied, because this is no longer what is to be applied"""
+        end = item[-1].line.end
+        if not self.file.is_unchanged(end):
+            raise OvertakenError
+        began = self.position.offset
+        dead, revived = in_one_transaction(self.source, lambda work: self._apply(work, item, end))
+        self.position = self.next
+        self.on_batch(Batch(len(item), dead, revived, bytes_read=end - began))
+
+    def finish(self) -> None:
+        """Nothing is left: each batch was committed."""
+
+    def _apply(self, work: Applying, item: Sequence[Change | BadLine], end: int) -> tuple[int, int]:
+        had_letters = letters.open_letters(self.source).exists()
+        changes = [one for one in item if isinstance(one, Change)]
+        work.apply(changes)
+        if had_letters:
+            letters.supersede(self.source, work.applied)
+        kept = self._keep(work, item)
+        revived = letters.follow_up(self.source, work, kept) if had_letters or kept else set()
+        position = self.next = copy(self.position)
+        self.file.mark(position, end)
+        position.lines += len(item)
+        position.save()
+        dead = {letter.pk for letter in kept} - revived
+        return len(dead), len(revived) + len(dead) - len(kept)
+
+    def _keep(self, work: Applying, item: Sequence[Change | BadLine]) -> list[DeadLetter]:
+        path = str(self.file.path)
+        failures = {id(failure.change): failure for failure in work.failures}
+        kept = []
+        for one in item:
+            if isinstance(one, BadLine):
+                kept.append(letters.keep(self.source, path, one.line, str(one.error)))
+            elif failure := failures.get(id(one)):
+                reason, waits_for = failure.reason, failure.waits_for
+                kept.append(letters.keep(self.source, path, one.line, reason, waits_for, failure))
+        return kept

@@ -1,0 +1,49 @@
+"""What Django knows about a model, by functions with types: the stubs' have gaps."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, cast
+
+from django.db import DEFAULT_DB_ALIAS, connection
+from django.db.models import Field, ManyToManyField, Model, QuerySet
+
+AnyField: TypeAlias = "Field[Any, Any]"
+AnyRelation: TypeAlias = "ManyToManyField[Any, Any]"
+Key: TypeAlias = tuple[type[Model], Any]
+"""An object: its concrete model, and its primary key as the driver takes it."""
+
+
+def concrete(model: type[Model]) -> type[Model]:
+    """The model itself, or the one that it is a proxy of."""
+    return cast("type[Model]", model._meta.concrete_model)
+
+
+def key_field(model: type[Model]) -> AnyField:
+    return cast("AnyField", concrete(model)._meta.pk)
+
+
+def key_value(model: type[Model], pk: Any) -> Any:
+    """A primary key as the driver takes it."""
+    return key_field(model).get_db_prep_save(pk, connection)
+
+
+def key_of(model: type[Model], pk: Any) -> Key:
+    return concrete(model), key_value(model, pk)
+
+
+def own_fields(model: type[Model]) -> tuple[AnyField, ...]:
+    """The columns of the model's own table, without those of its parents."""
+    meta: Any = concrete(model)._meta
+    return tuple(meta.local_concrete_fields)
+
+
+def all_fields(model: type[Model]) -> tuple[AnyField, ...]:
+    """With the columns of its parents' tables."""
+    meta: Any = model._meta
+    return tuple(meta.concrete_fields)
+
+
+def rows(model: type[Model]) -> QuerySet[Any]:
+    """All of them, whatever the model's managers hide."""
+    queryset: Any = QuerySet
+    return cast("QuerySet[Any]", queryset(model, using=DEFAULT_DB_ALIAS))

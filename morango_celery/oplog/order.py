@@ -1,0 +1,66 @@
+"""Which model's rows, and which rows of one model, go before others: what is referred to goes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from django.apps import apps
+from django.db.models import ForeignKey, Model
+
+from morango_celery.oplog.meta import concrete, own_fields
+from morango_celery.oplog.rows import ObjectRow, Table
+
+
+def place(model: type[Model]) -> int:
+    """The place of a concrete model: behind those that it refers to, as far as that is possible."""
+    return _places()[model]
+
+
+@cache
+def _places() -> dict[type[Model], int]:
+    places: dict[type[Model], int] = {}
+    entered = set()
+
+    def visit(model: type[Model]) -> None:
+        if model in entered:
+            return
+        entered.add(model)
+        for field in own_fields(model):
+            if isinstance(field, ForeignKey):
+                visit(concrete(field.remote_field.model))
+        places[model] = len(places)
+
+    for model in apps.get_models(include_auto_created=True):
+        visit(concrete(model))
+    return places
+
+
+def parents_first(table: Table, rows: Sequence[ObjectRow]) -> list[ObjectRow]:
+    """Rows of one model, each behind those that it refers to, otherwise in their order."""
+    positions = [
+        position
+        for position, field in enumerate(table.fields)
+        if isinstance(field, ForeignKey) and concrete(field.remote_field.model) is rows[0].key[0]
+    ]
+    if not positions:
+        return list(rows)
+    waiting: dict[Any, ObjectRow] = {row.key[1]: row for row in rows}
+    ordered: list[ObjectRow] = []
+    for row in rows:
+        branch = [row]  # from a row up to the ancestor that waits for none
+        while branch:
+            top = branch[-1]
+            waiting.pop(top.key[1], None)
+            parent = next((waiting[top.values[p]] for p in positions if top.values[p] in waiting), None)
+            if parent is not None:
+                branch.append(parent)
+                continue
+            branch.pop()
+            ordered.append(top)
+    return _unique(ordered)
+
+
+def _unique(rows: Sequence[ObjectRow]) -> list[ObjectRow]:
+    return list({row.key: row for row in rows}.values())

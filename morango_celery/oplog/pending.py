@@ -1,0 +1,149 @@
+"""Changes that are written together: collected until the order among them matters, then written in bulk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.serializers.base import DeserializedObject
+from django.db.models import Model
+
+from morango_celery.deserialize.conversions import Unsure
+from morango_celery.oplog import relations, sql
+from morango_celery.oplog.deleting import EntangledError, delete_objects, spreads
+from morango_celery.oplog.lines import Change, Operation
+from morango_celery.oplog.meta import Key
+from morango_celery.oplog.order import parents_first, place
+from morango_celery.oplog.rows import (
+    ObjectRow,
+    Table,
+    deserialized,
+    row_of,
+    table_of,
+)
+
+
+class Pending:
+    """Takes changes in their order. What is in the database in the end is as if each had been applied alone.
+
+    Of several changes of an object only the last is written: whatever depends on one in between makes the
+    others be written first, or fails, and is then applied in smaller groups.
+    """
+
+    def __init__(self, alone: bool = False) -> None:
+        """
+        :param alone: write each object at once, by Django's own code, which words the error if there is one
+        """
+        self.alone = alone
+        self.saves: dict[Key, tuple[Table, ObjectRow]] = {}
+        self.deletes: dict[type[Model], dict[Any, None]] = {}
+        self.deferred: dict[Key, DeserializedObject] = {}
+        self.each: dict[type[Model], bool] = {}
+        self.written: dict[Key, ObjectRow] = {}
+        """All that was written, for whoever checks its references."""
+
+    def add(self, change: Change) -> None:
+        """:raises Exception: whatever the database or a field says against an object"""
+        for data in change.objects:
+            table = table_of(data["model"])
+            if change.operation is Operation.SAVE:
+                self._save(table, data)
+            else:
+                self._delete(table, data)
+
+    def finish(self) -> None:
+        """Write the rest. What is referred to by natural keys must be there now."""
+        self.flush()
+        for deferred in self.deferred.values():
+            deferred.save_deferred_fields()
+        self.deferred.clear()
+
+    def _save(self, table: Table, data: dict[str, Any]) -> None:
+        if self.alone or self._is_each(table):
+            self.flush()
+            self._save_alone(deserialized(data), table)
+            return
+        try:
+            row = table.row(data)
+        except Unsure:
+            self._settle(table.natural_lookups(data))
+            found = deserialized(data)
+            if found.object.pk is None:  # which the database is to give
+                self.flush()
+                self._save_alone(found, table)
+                return
+            row = row_of(table, found, found.m2m_data or {})
+        model, pk = row.key
+        if pk in self.deletes.get(model, ()):
+            if spreads(model):
+                self.flush()
+            else:
+                del self.deletes[model][pk]
+        before = self.saves.pop(row.key, None)
+        if before is not None:
+            row.relations = {**before[1].relations, **row.relations}
+        self.deferred.pop(row.key, None)
+        if row.deferred is not None:
+            self.deferred[row.key] = row.deferred
+        self.saves[row.key] = table, row
+
+    def _delete(self, table: Table, data: dict[str, Any]) -> None:
+        if data.get("pk") is not None:
+            key = table.key(data["pk"])
+        else:
+            self._settle(table.natural_lookups(data))
+            found = deserialized(data)
+            if found.object.pk is None:
+                return  # there is no such object
+            key = table.key(found.object.pk)
+        if key in self.saves and key[0]._meta.parents:
+            self.flush()  # or there would be nothing to tell that the parents' rows go, too
+        self.saves.pop(key, None)
+        self.deferred.pop(key, None)
+        self.written.pop(key, None)
+        self.deletes.setdefault(key[0], {})[key[1]] = None
+        if self.alone:
+            self.flush()
+
+    def _is_each(self, table: Table) -> bool:
+        found = self.each.get(table.model)
+        if found is None:
+            found = self.each[table.model] = table.each
+        return found
+
+    def _save_alone(self, found: DeserializedObject, table: Table) -> None:
+        related = dict(found.m2m_data or {})
+        found.save()
+        row = row_of(table, found, related)
+        self.deferred.pop(row.key, None)
+        if found.deferred_fields:
+            self.deferred[row.key] = found
+        self.written[row.key] = row
+
+    def _settle(self, models: set[type[Model]]) -> None:
+        """Write what may have a say in a look-up among objects of these models."""
+        if any(model in models for model, _ in self.saves) or any(model in models for model in self.deletes):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected: what is referred to before what refers to it, deletions the other way."""
+        groups: dict[type[Model], tuple[Table, list[ObjectRow]]] = {}
+        bare: dict[type[Model], tuple[Table, list[ObjectRow]]] = {}  # proxies by themselves
+        for (model, _), (table, row) in self.saves.items():
+            groups.setdefault(model, (table, []))[1].append(row)
+            bare.setdefault(table.model, (table, []))[1].append(row)
+        for table, rows in bare.values():
+            table.fill(rows)
+        for model in sorted(groups, key=place):
+            table, rows = groups[model]
+            sql.upsert(model, table.fields, [row.values for row in parents_first(table, rows)])
+        for table, rows in groups.values():
+            if relations.refer_to(table, rows, self.deletes):
+                raise EntangledError(f"{table.model._meta.label} refers to what is deleted with it.")
+            relations.write(table, rows)
+        for model in sorted(self.deletes, key=place, reverse=True):
+            if self.deletes[model]:
+                delete_objects(model, list(self.deletes[model]), self.saves)
+        sql.advance_sequences(list(groups))
+        self.written.update({key: row for key, (_, row) in self.saves.items()})
+        self.saves.clear()
+        self.deletes.clear()

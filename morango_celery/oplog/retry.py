@@ -1,0 +1,58 @@
+"""Trying dead letters again, because somebody has mended what was wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from morango_celery.oplog import letters
+from morango_celery.oplog.apply import Applying
+from morango_celery.oplog.ingest import OvertakenError, in_one_transaction
+from morango_celery.oplog.models import IngestSource
+
+
+@dataclass
+class Retried:
+    applied: int = 0
+    left: int = 0
+    """Letters that couldn't be applied this time either."""
+
+
+def retry_letters(source_name: str | None = None, letter_ids: Collection[int] | None = None) -> Retried:
+    """Apply open dead letters, oldest first, each in a transaction of its own, while that gets any further.
+
+    :param source_name: only this source's
+    :param letter_ids: only these; and what has waited for one of them
+    Twice: safe, also at the same time and beside an ingestion.
+    """
+    retried = Retried()
+    sources = IngestSource.objects.order_by("pk")
+    for source in sources if source_name is None else sources.filter(name=source_name):
+        while True:
+            chosen = letters.open_letters(source)
+            if letter_ids is not None:
+                chosen = chosen.filter(pk__in=letter_ids)
+            ids = list(chosen.values_list("pk", flat=True))
+            applied = sum(_retry(source, letter_id) for letter_id in ids)
+            retried.applied += applied
+            if not applied:
+                retried.left += len(ids)
+                break
+    return retried
+
+
+def _retry(source: IngestSource, letter_id: int) -> int:
+    """:returns: how many letters were applied"""
+
+    def work(applying: Applying) -> int:
+        letter = letters.open_letters(source).filter(pk=letter_id).first()
+        if letter is None:
+            return 0
+        applied = letters.try_again(letter, applying) is not None
+        return applied + len(letters.follow_up(source, applying, () if applied else [letter]))
+
+    while True:
+        try:
+            return in_one_transaction(source, work)
+        except OvertakenError:
+            source.refresh_from_db()

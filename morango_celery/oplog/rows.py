@@ -1,0 +1,243 @@
+"""From the objects of a line to rows of tables, as Django's deserializer and a raw save would make them.
+
+Worked out once per model: a function per column from JSON values to what the driver takes. What only
+Django's own way can tell (natural keys, a model's or a field's own code, a key that the database is to
+give) is `Unsure`, and goes through an instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from hashlib import sha256
+from typing import Any
+
+from django.apps import apps
+from django.core.serializers.base import DeserializedObject
+from django.core.serializers.python import Deserializer
+from django.db import DEFAULT_DB_ALIAS, connection, models, router
+from django.db.models.signals import post_init, pre_init
+
+from morango_celery.conf import settings
+from morango_celery.deserialize.conversions import Convert, Unsure, conversion
+from morango_celery.errors import UnknownModelError
+from morango_celery.oplog.lines import printable
+from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, own_fields
+from morango_celery.upstream import uses_postgresql
+
+LONGEST_NAME = 200
+
+_PLAIN_FIELDS = ("django.db.models.fields", "morango.models.fields")
+"""Where fields come from that hold what `to_python` returns, whatever the instance."""
+
+_JSON_READABLE = (
+    *("bigint", "bigserial", "boolean", "bytea", "char", "date", "double", "inet", "integer", "interval"),
+    *("json", "numeric", "serial", "smallint", "smallserial", "text", "time", "uuid", "varchar"),
+)
+"""How column types begin that PostgreSQL fills from JSON."""
+
+
+@dataclass
+class ObjectRow:
+    """An object that is to be saved, as rows."""
+
+    key: Key
+    fields: dict[str, Any]
+    """Its JSON, where `values` are yet to be made of it."""
+    values: Sequence[Any] = ()
+    """Of the model's own table, in the order of `Table.fields`."""
+    relations: dict[str, Sequence[Any]] = field(default_factory=dict)
+    """Many-to-many values by field name: primary keys."""
+    deferred: DeserializedObject | None = None
+    """To be saved once what it refers to by a natural key is there."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """How objects of one model become rows."""
+
+    model: type[models.Model]
+    fields: tuple[AnyField, ...]
+    """Of its own table; the parents' rows are objects of their own in a log, as in Django's fixtures."""
+    columns: tuple[tuple[str, Callable[[], Any], Convert], ...] | None
+    """For each field: JSON key, default, conversion. None: only an instance can tell."""
+    relations: dict[str, AnyRelation]
+    natural_targets: dict[str, type[models.Model]]
+    """By field name, the models that a value may name by a natural key."""
+    names: frozenset[str]
+    """What an object's fields may be called."""
+    key_position: int
+    key_values: Convert
+    """Primary keys as the driver takes them."""
+    reads_json: bool
+    """Whether rows can be written in bulk: PostgreSQL fills all their columns from JSON."""
+
+    @cached_property
+    def concrete(self) -> type[models.Model]:
+        return concrete(self.model)
+
+    @property
+    def each(self) -> bool:
+        """Whether every object is written by a raw save of its own."""
+        meta = self.model._meta
+        ordered = bool(meta.order_with_respect_to)  # whose place saving finds out
+        return ordered or not self.reads_json or meta.label in settings.SAVE_EACH
+
+    def key(self, value: Any) -> Key:
+        """:raises Exception: the field's own, for a value that can't be one"""
+        return self.concrete, self.key_values((value,))[0]
+
+    def row(self, data: dict[str, Any]) -> ObjectRow:
+        """A row whose values are yet to be made.
+
+        :raises Unsure: only an instance can tell
+        :raises Exception: a field's own, for a value that it can't take
+        """
+        pk, fields = data.get("pk"), data["fields"]
+        if self.columns is None or pk is None or not fields.keys() <= self.names:
+            raise Unsure
+        if self.natural_targets and self.natural_lookups(data):
+            raise Unsure
+        relations: dict[str, Sequence[Any]] = {}
+        for name, relation in self.relations.items():
+            if name in fields:
+                target = key_field(relation.remote_field.model)
+                relations[name] = [target.to_python(value) for value in fields[name]]
+        return ObjectRow(self.key(pk), fields, relations=relations)
+
+    def fill(self, rows: Sequence[ObjectRow]) -> None:
+        """Make the rows' values, a column at a time.
+
+        :raises Exception: a field's own, for a value that it can't take
+        """
+        bare = [row for row in rows if not row.values]
+        if not bare or self.columns is None:
+            return
+        columns: list[Sequence[Any]] = []
+        for position, (name, default, convert) in enumerate(self.columns):
+            if position == self.key_position:
+                columns.append([row.key[1] for row in bare])
+            else:
+                columns.append(
+                    convert([row.fields[name] if name in row.fields else default() for row in bare])
+                )
+        for row, values in zip(bare, zip(*columns, strict=True), strict=True):
+            row.values = values
+
+    def natural_lookups(self, data: dict[str, Any]) -> set[type[models.Model]]:
+        """The concrete models among whose objects some are looked up by natural keys."""
+        found = set()
+        if data.get("pk") is None and hasattr(self.model, "natural_key"):
+            found.add(concrete(self.model))
+        for name, target in self.natural_targets.items():
+            value = data["fields"].get(name)
+            if isinstance(value, list) and (
+                name not in self.relations or any(isinstance(one, list) for one in value)
+            ):
+                found.add(target)
+        return found
+
+
+@cache
+def table_of(label: str) -> Table:
+    """:raises UnknownModelError: no such model is installed, or its rows are in another database"""
+    try:
+        model = apps.get_model(label)
+    except (LookupError, ValueError):
+        raise UnknownModelError(f"No installed app has a model {label!r}.") from None
+    if router.db_for_write(model) != DEFAULT_DB_ALIAS:
+        raise UnknownModelError(f"The rows of {label} are in another database than the position in the log.")
+    return _table(model)
+
+
+def _table(model: type[models.Model]) -> Table:
+    fields = own_fields(model)
+    relations = concrete(model)._meta.local_many_to_many
+    plain = (
+        model.__init__ is models.Model.__init__
+        and not pre_init.has_listeners(model)
+        and not post_init.has_listeners(model)
+        and all(type(own).__module__.startswith(_PLAIN_FIELDS) for own in fields)
+    )
+    natural = {
+        own.name: concrete(own.remote_field.model)
+        for own in (*fields, *relations)
+        if own.remote_field and hasattr(own.remote_field.model._default_manager, "get_by_natural_key")
+    }
+    return Table(
+        model,
+        fields,
+        tuple((own.name, own.get_default, _column(own)) for own in fields) if plain else None,
+        {own.name: own for own in relations},
+        natural,
+        frozenset(own.name for own in (*fields, *relations) if own is not key_field(model)),
+        fields.index(key_field(model)),
+        _column(key_field(model)),
+        all(_is_json_readable(own) for own in fields),
+    )
+
+
+def _is_json_readable(own: AnyField) -> bool:
+    kind = own.db_type(connection) or ""
+    return not uses_postgresql() or (kind.startswith(tuple(_JSON_READABLE)) and "[" not in kind)
+
+
+def _column(own: AnyField) -> Convert:
+    """What raw saves would write, given the JSON values of many objects."""
+    quick = conversion(own)
+    target = own.target_field if isinstance(own, models.ForeignKey) else own
+
+    def thorough(value: Any) -> Any:
+        if value is not None or target is own:
+            value = target.to_python(value)
+        return own.get_db_prep_save(value, connection)
+
+    def column(values: Sequence[Any]) -> Sequence[Any]:
+        if quick is not None:
+            with suppress(Unsure):
+                return quick(values)
+        return [thorough(value) for value in values]
+
+    return column
+
+
+def deserialized(data: dict[str, Any]) -> DeserializedObject:
+    """What Django's own deserializer makes of an object. Looks natural keys up, one by one."""
+    (found,) = Deserializer([data], handle_forward_references=True)
+    return found
+
+
+def row_of(table: Table, found: DeserializedObject, relations: Mapping[str, Iterable[Any]]) -> ObjectRow:
+    """The same as a row. What is deferred is missing in it."""
+    values = [own.get_db_prep_save(getattr(found.object, own.attname), connection) for own in table.fields]
+    return ObjectRow(
+        (concrete(table.model), values[table.key_position]),
+        {},
+        values,
+        {name: list(related) for name, related in relations.items()},
+        found if found.deferred_fields else None,
+    )
+
+
+def name(label: str, key: object) -> str:
+    """What an object is called in the database's notes: ``app.model:key``, at most 255 characters long."""
+    text = printable(f"{label.lower()}:{key}")
+    return text if len(text) <= LONGEST_NAME else f"{label.lower()}:#{sha256(text.encode()).hexdigest()}"
+
+
+def name_of(data: dict[str, Any]) -> str:
+    """The name of a line's object, by its natural key if need be; empty when it has neither."""
+    if data.get("pk") is not None:
+        return name(data["model"], data["pk"])
+    try:
+        model = table_of(data["model"]).model
+        plain = {
+            own.name: own.to_python(data["fields"][own.name])
+            for own in own_fields(model)
+            if own.name in data["fields"] and not own.remote_field
+        }
+        return name(data["model"], model(**plain).natural_key())  # type: ignore[attr-defined]  # or it has none
+    except Exception:  # there are no two notes about an object without a name
+        return ""

@@ -1,0 +1,69 @@
+"""The hand-written SQL of ingestion, for PostgreSQL and SQLite: what Django 3.2 can't say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from django.db import connection
+from django.db.models import AutoField, Field, Model
+
+from morango_celery.deserialize.sql import insert
+from morango_celery.oplog.meta import key_field
+from morango_celery.upstream import uses_postgresql
+
+
+def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows of one model's own table, in their order, or overwrite those that exist.
+
+    :param fields: the concrete fields of that table, all of them
+    :param rows: their values as `Field.get_db_prep_save` makes them; no two with the same key
+    :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
+    """
+    quote = connection.ops.quote_name
+    key = key_field(model).column
+    others = [field.column for field in fields if field.column != key]
+    updates = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in others)
+    insert(
+        model,
+        fields,
+        rows,
+        f"ON CONFLICT ({quote(key)}) DO {f'UPDATE SET {updates}' if updates else 'NOTHING'}",
+    )
+
+
+def missing(model: type[Model], column: str, values: Collection[Any]) -> set[Any]:
+    """Those of the values, as the driver takes them, that no row has in this column. On SQLite only."""
+    quote = connection.ops.quote_name
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {quote(column)} FROM {quote(model._meta.db_table)}"
+            f" WHERE {quote(column)} IN (SELECT value FROM json_each(%s))",
+            [json.dumps(list(values))],
+        )
+        return set(values).difference(found for (found,) in cursor.fetchall())
+
+
+def advance_sequences(models: Sequence[type[Model]]) -> None:
+    """Let PostgreSQL number new rows of these models above those that brought their numbers along.
+
+    Never backwards: numbers above may be given out in transactions that are not committed yet.
+    """
+    if not uses_postgresql():
+        return
+    quote = connection.ops.quote_name
+    with connection.cursor() as cursor:
+        for model in models:
+            key = key_field(model)
+            if not isinstance(key, AutoField):  # its metaclass counts the big and the small ones in
+                continue
+            table, column = quote(model._meta.db_table), quote(key.column)
+            cursor.execute("SELECT pg_get_serial_sequence(%s, %s)", [table, key.column])
+            (sequence,) = cursor.fetchone()
+            if sequence is not None:
+                cursor.execute(
+                    f"SELECT setval(%s, top) FROM (SELECT max({column}) AS top FROM {table}) AS rows,"
+                    f" {sequence} WHERE top > last_value OR (top = last_value AND NOT is_called)",
+                    [sequence],
+                )

@@ -1,0 +1,41 @@
+"""A log for each test, and a project that records its changes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where a log may be; in a folder of its own."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    return folder / "changes.log"
+
+
+@pytest.fixture
+def recorded(log: Path, settings: Any) -> Iterator[Path]:
+    """The log in which changes of the library are recorded, while the test lasts."""
+    from django.apps import apps
+    from django.db.models.signals import m2m_changed, post_delete, post_save
+
+    from morango_celery.oplog import recorder
+
+    signals = (post_save, post_delete, m2m_changed)
+    before = [list(signal.receivers) for signal in signals]
+    labels = [model._meta.label for model in apps.get_app_config("library").get_models()]
+    chosen = [label for label in labels if label not in ("library.Local", "library.OldBook")]
+    settings.MORANGO_CELERY = {
+        **settings.MORANGO_CELERY,
+        "OPLOG_FILE": str(log),
+        "OPLOG_MODELS": chosen,
+    }
+    recorder.connect()
+    yield log
+    for signal, receivers in zip(signals, before, strict=True):
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()

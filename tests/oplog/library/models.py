@@ -1,0 +1,122 @@
+"""Ordinary models, which know nothing of Morango. Each class says what it is there for."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db import models
+
+
+class Shelf(models.Model):
+    """A tree; what stands on a shelf goes with it."""
+
+    name = models.CharField(max_length=50)
+    inside = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True)
+
+
+class AuthorManager(models.Manager):  # type: ignore[type-arg]  # Django 3.2's takes no parameter
+    def get_by_natural_key(self, name: str) -> Any:
+        return self.get(name=name)
+
+
+class Author(models.Model):
+    """Has a natural key, and a model-wide rule of its own in ``save()``, which a raw save leaves out."""
+
+    name = models.CharField(max_length=50, unique=True)
+    born = models.DateField(null=True)
+
+    objects = AuthorManager()
+
+    def natural_key(self) -> tuple[str]:
+        return (self.name,)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.name = self.name.strip()
+        super().save(*args, **kwargs)
+
+
+class Tag(models.Model):
+    """Many-to-many, seen from the other side; its key is text."""
+
+    slug = models.SlugField(primary_key=True)
+
+
+class Book(models.Model):
+    """Foreign keys of each kind, many-to-many values, and columns of many types."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    title = models.CharField(max_length=100)
+    isbn = models.CharField(max_length=20, unique=True, null=True)
+    shelf = models.ForeignKey(Shelf, on_delete=models.CASCADE, null=True)
+    author = models.ForeignKey(Author, on_delete=models.PROTECT, null=True)
+    successor = models.ForeignKey("self", on_delete=models.SET_NULL, null=True)
+    tags = models.ManyToManyField(Tag)
+    friends = models.ManyToManyField("self")
+    pages = models.PositiveIntegerField(default=1)
+    price = models.DecimalField(max_digits=8, decimal_places=2, null=True)
+    bought_at = models.DateTimeField(null=True)
+    changed_at = models.DateTimeField(auto_now=True, null=True)
+    lending = models.DurationField(null=True)
+    cover = models.BinaryField(null=True)
+    about = models.JSONField(default=dict)
+    seen_from = models.GenericIPAddressField(null=True)
+
+
+class Review(models.Model):
+    """A leaf; can't be without its author, whom a log may name by a natural key."""
+
+    book = models.ForeignKey(Book, on_delete=models.CASCADE)
+    author = models.ForeignKey(Author, on_delete=models.CASCADE)
+    text = models.TextField(blank=True)
+
+
+class Hen(models.Model):
+    """One half of a cycle of foreign keys."""
+
+    egg = models.ForeignKey("Egg", on_delete=models.CASCADE, related_name="+")
+
+
+class Egg(models.Model):
+    """The other half."""
+
+    hen = models.ForeignKey(Hen, on_delete=models.CASCADE, null=True, related_name="+")
+
+
+class Place(models.Model):
+    """The parent table of multi-table inheritance."""
+
+    town = models.CharField(max_length=50)
+
+
+class Branch(Place):
+    """Each object spans two tables."""
+
+    books = models.ManyToManyField(Book)
+    opened = models.DateField(null=True)
+
+
+class Annex(Branch):
+    """Three tables."""
+
+    size = models.IntegerField(default=0)
+
+
+class OldBook(Book):
+    """A proxy."""
+
+    class Meta:
+        proxy = True
+
+
+class Local(models.Model):
+    """What only this side knows about an object of the log."""
+
+    shelf = models.ForeignKey(Shelf, on_delete=models.CASCADE)
+    note = models.TextField(blank=True)
+
+
+class Careless(models.Model):
+    """Leaves a dangling reference to the database to find."""
+
+    shelf = models.ForeignKey(Shelf, on_delete=models.DO_NOTHING)
