@@ -73,7 +73,8 @@ def statement(execute: Callable[..., Any], sql: Any, params: Any, many: bool, co
     cursor, connection = context["cursor"], context["connection"].connection
     nap = f"SELECT pg_sleep({NAP_SECONDS})"
     # What is sent with it is executed too, whether anybody is there any more or not
-    sent = f"{sql}; {nap}" if cursor.name else f"{nap}; {sql}"
+    first = cursor.name or str(sql).startswith("ROLLBACK")  # before it, nothing else can be executed
+    sent = f"{sql}; {nap}" if first else f"{nap}; {sql}"
     other = psycopg2.connect(**context["connection"].get_connection_params())
     other.autocommit = True
     about = str(sql), connection.info.backend_pid, other
