@@ -123,7 +123,10 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         ({"MAX_ATTEMPTS": 0}, ATTEMPTS + "0."),
         ({"MAX_ATTEMPTS": 101}, ATTEMPTS + "101."),
         ({"MAX_ATTEMPTS": True}, ATTEMPTS + "True."),
-        ({"OPLOG_MODELS": ["Learner"]}, LABELS.replace("SAVE_EACH", "OPLOG_MODELS") + "['Learner']."),
+        (
+            {"OPLOG_MODELS": ["Learner"], "OPLOG_FILE": "x"},
+            LABELS.replace("SAVE_EACH", "OPLOG_MODELS") + "['Learner'].",
+        ),
         ({"OPLOG_FILE": None}, "MORANGO_CELERY['OPLOG_FILE'] must be a path, as a text, not None."),
         (
             {"OPLOG_ROTATE_BYTES": 0},
