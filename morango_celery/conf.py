@@ -20,7 +20,7 @@ class _Settings:
     MODE: str = AWAIT
     """``await``: a sync's deserializing stage completes with its run. ``detach``: at once."""
 
-    BATCH_SIZE_RECORDS: int = 1000
+    BATCH_SIZE_RECORDS: int = 2000
     """How many records one Celery task deserializes at most."""
 
     IN_PROCESS: bool | None = None

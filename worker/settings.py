@@ -81,7 +81,7 @@ MORANGO_DESERIALIZE_OPERATIONS = (
 )
 MORANGO_CELERY = {
     "MODE": os.environ.get("MORANGO_CELERY_MODE") or "await",
-    "BATCH_SIZE_RECORDS": environment.whole_number("MORANGO_CELERY_BATCH_SIZE_RECORDS", default=1000),
+    "BATCH_SIZE_RECORDS": environment.whole_number("MORANGO_CELERY_BATCH_SIZE_RECORDS", default=2000),
 }
 
 # Celery. Without REDIS_URL the broker's host is a name that can't exist and says what is missing: a

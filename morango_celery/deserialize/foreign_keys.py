@@ -90,7 +90,7 @@ class ForeignKeyCache:
         rows: dict[type[SyncableModel], list[tuple[Any, ...]]] = {}
         for carrier in carriers:
             parent_id = carrier.store._self_ref_fk
-            if is_uuid(parent_id):  # which the record itself may not say, or not legibly
+            if parent_id and is_uuid(parent_id):  # which the record itself may not say, or not legibly
                 references.add(parent_id)
                 if carrier.has_model and (tree_key := traits_of(carrier.model).tree_key):
                     wanted.setdefault(_target(tree_key), set()).add(parent_id)

@@ -25,6 +25,10 @@ class OwnCodeError(Exception):
         self.refused = refused
 
 
+Rows = dict[str, Sequence[Any] | None]
+"""The rows of one model by primary key, the last of two with the same; None for those in the Store."""
+
+
 def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
     """Write bulk and captured records with one upsert per model.
 
@@ -32,16 +36,16 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
     :raises OwnCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
-    rows: dict[type[SyncableModel], dict[str, Sequence[Any]]] = {}
-    stored: dict[type[SyncableModel], list[str]] = {}
+    rows: dict[type[SyncableModel], Rows] = {}
     refused = []
+    reads_stored_rows = sql.reads_stored_rows()
     for carrier in carriers:
-        if carrier.row is not None and carrier.row.is_stored and sql.reads_stored_rows():
-            stored.setdefault(carrier.model, []).append(carrier.store.id)
-            continue
         captured = rows.setdefault(carrier.model, {})
         if carrier.row is not None:
-            captured[key_of(carrier)] = carrier.row.values
+            if reads_stored_rows and carrier.row.is_stored:
+                captured[carrier.store.id] = None
+            else:
+                captured[key_of(carrier)] = carrier.row.values
             continue
         app_model = carrier.app_model
         assert app_model is not None
@@ -58,11 +62,12 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
     if refused:
         raise OwnCodeError(refused)
     left_alone: set[str] = set()
-    for model, store_ids in stored.items():
-        left_alone |= sql.upsert_stored(model, traits_of(model).fields, STORED_AS, store_ids)
     for model, captured in rows.items():
-        if captured:
-            left_alone |= sql.upsert(model, traits_of(model).fields, list(captured.values()))
+        fields = traits_of(model).fields
+        if stored := [key for key, values in captured.items() if values is None]:
+            left_alone |= sql.upsert_stored(model, fields, STORED_AS, stored)
+        if others := [values for values in captured.values() if values is not None]:
+            left_alone |= sql.upsert(model, fields, others)
     return left_alone
 
 
@@ -97,7 +102,7 @@ def write_alone(carrier: DeserializeTask) -> bool:
 
 
 @contextmanager
-def _capturing(app_model: SyncableModel, rows: dict[str, Sequence[Any]]) -> Iterator[None]:
+def _capturing(app_model: SyncableModel, rows: Rows) -> Iterator[None]:
     """Put the row into `rows` where `app_model` would write it."""
     fields = traits_of(type(app_model)).fields
 

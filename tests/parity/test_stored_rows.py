@@ -98,7 +98,11 @@ def test_what_the_json_lacks_gets_its_default() -> None:
 
 def test_bookkeeping_is_the_stores() -> None:
     unit = build_store_row("unit")
-    forged = {"_morango_dirty_bit": True, "_morango_source_id": "x", "_morango_partition": "y"}
+    forged: dict[str, Any] = {
+        "_morango_dirty_bit": True,
+        "_morango_source_id": "x",
+        "_morango_partition": "y",
+    }
     learner = build_store_row("learner", unit=unit)
     row = build_store_row("attempt", learner=learner, **forged)
     (found,) = assert_same([unit, learner, row]).app["attempt"]
@@ -106,19 +110,27 @@ def test_bookkeeping_is_the_stores() -> None:
     assert (found["_morango_source_id"], found["_morango_partition"]) == (row.source_id, row.partition)
 
 
-def test_a_json_with_another_id_is_the_row_of_that_id() -> None:
+@pytest.mark.parametrize("forger", [0, 1])
+def test_a_json_with_another_id_is_the_row_of_that_id(forger: int) -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
-    first, second = (build_store_row("attempt", learner=learner, answer=text) for text in "ab")
-    second.serialized = second.serialized.replace(second.id, first.id)
-    assert assert_same([unit, learner, first, second]).ids("attempt") == {first.id}
+    ids = ["0a" * 16, "0b" * 16]
+    rows = [build_store_row("attempt", id=pk, learner=learner, answer=pk) for pk in ids]
+    rows[forger].serialized = rows[forger].serialized.replace(
+        f'"id": "{ids[forger]}"', f'"id": "{ids[not forger]}"'
+    )
+    assert assert_same([unit, learner, *rows]).ids("attempt") == {ids[not forger]}
 
 
 def test_an_edited_row_stays() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     edited, other = (build_store_row("attempt", learner=learner) for _ in range(2))
-    rows = [existing(unit), existing(learner), existing(edited, answer="mine", _morango_dirty_bit=True)]
+    rows: list[Any] = [
+        existing(unit),
+        existing(learner),
+        existing(edited, answer="mine", _morango_dirty_bit=True),
+    ]
     result = run(deserialize_from_store, [unit, learner, edited, other], app=rows)
     assert {row["id"]: row["answer"] for row in result.app["attempt"]} == {edited.id: "mine", other.id: ""}
 
@@ -128,7 +140,11 @@ def test_an_edited_row_stays_whose_id_is_the_jsons() -> None:
     learner = build_store_row("learner", unit=unit)
     edited, row = (build_store_row("attempt", learner=learner) for _ in range(2))
     row.serialized = row.serialized.replace(row.id, edited.id)
-    rows = [existing(unit), existing(learner), existing(edited, answer="mine", _morango_dirty_bit=True)]
+    rows: list[Any] = [
+        existing(unit),
+        existing(learner),
+        existing(edited, answer="mine", _morango_dirty_bit=True),
+    ]
     result = run(deserialize_from_store, [unit, learner, row], app=rows)
     assert [found["answer"] for found in result.app["attempt"]] == ["mine"]
     assert result.dirty[row.id]

@@ -20,7 +20,7 @@ from tests.processes import ROOT
 
 DEFAULTS = {
     "MODE": "await",
-    "BATCH_SIZE_RECORDS": 1000,
+    "BATCH_SIZE_RECORDS": 2000,
     "IN_PROCESS": None,
     "SAVE_EACH": (),
     "SYNCHRONOUS_COMMIT": True,
