@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.order import Model, components
+from morango_celery.deserialize.sources import CHUNK_ROWS
 from morango_celery.models import Run
+from morango_celery.runs.tree import Node
 
 
 @dataclass(frozen=True)
@@ -80,41 +82,23 @@ class WaitingSource(StoreModelSource):
     def deleted_ids(self) -> Iterator[str]:
         """Of a tree, the deleted records. They go first: what a deletion takes along must not depend on
         what else is done at the same time."""
+        queryset: Any
         for queryset in self.querysets():
-            yield from (
-                self._without_edited(queryset.filter(deleted=True)).values_list("id", flat=True).iterator()
-            )
+            deleted = queryset.filter(~self._is_edited(), deleted=True).char_ids_list()
+            yield from deleted.iterator(chunk_size=CHUNK_ROWS)
 
-    def ready_ids(self) -> Iterator[str]:
-        """Of a tree, the records that don't wait for a parent that is waiting itself.
-
-        What is in a cycle, or edited locally, is never ready.
-        """
-        names = [model.morango_model_name for model in self.step.models]
-        everything: Any = self.records().filter(self._any_prefix(), model_name__in=names)
-        waiting = everything.char_ids_list()
-        without_parent = Q(_self_ref_fk="") | ~Q(_self_ref_fk__in=waiting)
+    def nodes(self) -> Iterator[Node]:
+        """Of a tree, all records. Those that would give way to a local edit, again and again, are left to
+        the last, and so are their descendants."""
+        queryset: Any
+        is_edited = ExpressionWrapper(self._is_edited(), output_field=BooleanField())
         for queryset in self.querysets():
-            ready = self._without_edited(queryset.filter(without_parent))
-            yield from ready.values_list("id", flat=True).iterator()
+            records = queryset.char_ids_list().values_list("fixed_id", "_self_ref_fk", is_edited)
+            yield from records.iterator(chunk_size=CHUNK_ROWS)
 
-    def children_ids(self, parent_ids: list[str]) -> list[str]:
-        """Of a tree, the waiting children of these records."""
-        found: list[str] = []
-        for queryset in self.querysets():
-            children = self._without_edited(queryset.filter(_self_ref_fk__in=parent_ids))
-            found.extend(children.values_list("id", flat=True))
-        return found
-
-    def _without_edited(self, records: QuerySet[Any]) -> QuerySet[Any]:
-        """Records that would give way to a local edit, again and again, are left to the last wave."""
-        for model in self.step.models:
-            edited = model.syncing_objects.filter(_morango_dirty_bit=True)
-            records = records.exclude(id__in=edited.values("pk"))
-        return records
-
-    def _any_prefix(self) -> Q:
+    def _is_edited(self) -> Q:
         condition = Q()
-        for prefix in self.prefix_conditions():
-            condition |= prefix
+        for model in self.step.models:
+            edited = model.syncing_objects.filter(_morango_dirty_bit=True, pk=OuterRef("pk"))
+            condition |= Q(Exists(edited))
         return condition

@@ -17,6 +17,7 @@ from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import MARKED, WaitingSource, steps
+from morango_celery.runs.tree import next_wave
 from morango_celery.stream import Buffer, Items
 from morango_celery.upstream import serialize_into_store
 
@@ -134,24 +135,12 @@ def _open_next_stage(run: Run) -> bool:
 
 
 def _next_wave(source: WaitingSource, size: int) -> Iterable[str] | None:
-    """The deleted records of a tree; then those whose parents are done, with further generations while
-    one batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
-    deleted = source.deleted_ids()
-    if first := list(islice(deleted, 1)):
-        return chain(first, deleted)
-    ready = source.ready_ids()
-    ids = list(islice(ready, size + 1))
-    if not ids:
-        return None
-    if len(ids) > size:
-        return chain(ids, ready)
-    generation = ids
-    while generation:
-        generation = source.children_ids(generation)
-        if len(ids) + len(generation) > size:
-            break
-        ids = ids + generation
-    return ids
+    """The deleted records of a tree; then those whose parents are done, and their descendants while one
+    batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
+    for ids in (source.deleted_ids(), next_wave(source.nodes(), size)):
+        if first := list(islice(ids, 1)):
+            return chain(first, ids)
+    return None
 
 
 def _hand_out(run: Run, store_ids: Iterable[str]) -> None:

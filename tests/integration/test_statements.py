@@ -59,13 +59,14 @@ def test_records_that_are_not_valid() -> None:
     assert statements(invalid(3)) == statements(invalid(300))
 
 
-def test_a_chain() -> None:
-    def chain(length: int) -> list[Store]:
-        rows = [build_store_row("unit")]
-        for _ in range(length - 1):
-            rows.append(build_store_row("unit", parent=rows[-1]))
-        return rows
+def chain(length: int) -> list[Store]:
+    rows = [build_store_row("unit")]
+    for _ in range(length - 1):
+        rows.append(build_store_row("unit", parent=rows[-1]))
+    return rows
 
+
+def test_a_chain() -> None:
     assert statements(chain(3)) == statements(chain(100))
 
 
@@ -112,4 +113,12 @@ def test_a_run_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
     small = statements_of_a_run(list(learners(199)))
     batch_size(250)
     large = statements_of_a_run(list(learners(999)))
+    assert small == large
+
+
+def test_a_chain_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
+    batch_size(10)
+    small = statements_of_a_run(chain(39))
+    batch_size(50)
+    large = statements_of_a_run(chain(199))
     assert small == large

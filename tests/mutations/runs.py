@@ -63,9 +63,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a-tree-is-handed-out-parents-first",
-        "runs/plan.py",
-        "            ready = self._without_edited(queryset.filter(without_parent))\n",
-        "            ready = self._without_edited(queryset)\n",
+        "runs/tree.py",
+        "WHERE NOT is_last AND NOT EXISTS (SELECT * FROM waiting AS parent WHERE parent.id = record.parent)",
+        "WHERE NOT is_last",
         ("parity/test_trees.py::test_parents_go_before_their_children",),
     ),
     Mutation(
@@ -120,8 +120,8 @@ MUTATIONS = (
     Mutation(
         "a-record-is-done-once",
         "deserialize/sql.py",
-        '" WHERE id IN (SELECT value FROM json_each(%s)) AND +dirty_bit AND +profile = %s",',
-        '" WHERE id IN (SELECT value FROM json_each(%s)) AND +profile = %s",',
+        'FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND dirty_bit AND profile = %s"',
+        'FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND profile = %s"',
         ("parity/test_cycles_of_models.py::test_each_record_is_counted_once_whatever_batch_it_is_in",),
     ),
     Mutation(
