@@ -1,8 +1,9 @@
 """Writes recorded changes to the log, in their order, each once.
 
 Who may write holds the row lock of the `RecorderFile`, and the lock of the file itself. The changes are
-deleted and the file's new size is noted in one transaction, after the file was written: when the writer dies
-in between, what the file has beyond the noted size is what need not be written again.
+deleted and the file's new size is noted in one transaction, after the file was written. When the writer dies
+in between, what the file has beyond the noted size need not be written again: the next writer notes that
+first, in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,66 +39,72 @@ def write_out() -> int:
     lines = 0
     while RecordedChange.objects.exists():
         with transaction.atomic():
-            lines += _write_chunk(path)
+            lines += _note_what_is_written(path, _exclusively(path))
+        with transaction.atomic():
+            lines += _write_chunk(path, _exclusively(path))
     return lines
 
 
-def _write_chunk(path: Path) -> int:
+def _exclusively(path: Path) -> RecorderFile:
     take_write_lock()
     RecorderFile.objects.get_or_create(path=str(path))
-    noted = RecorderFile.objects.select_for_update().get(path=str(path))
-    written = 0
-    with _locked(path) as file:
-        status = os.fstat(file.fileno())
-        is_same = (noted.device, noted.inode) == (str(status.st_dev), str(status.st_ino))
-        end = noted.size_bytes if is_same and noted.size_bytes <= status.st_size else 0
-        if end < status.st_size:
-            written = _forget_what_is_written(file, end)
-    changes = list(RecordedChange.objects.order_by("pk")[:CHUNK_LINES])
-    if changes:
-        _make_room(path, sum(len(change.text) + 1 for change in changes))
-        with _locked(path) as file:
-            file.write("".join(f"{change.text}\n" for change in changes).encode())
-            file.flush()
-            os.fsync(file.fileno())
-            status = os.fstat(file.fileno())
-        noted.device, noted.inode = str(status.st_dev), str(status.st_ino)
-        noted.size_bytes = status.st_size
-        noted.save()
-        RecordedChange.objects.filter(pk__in=[change.pk for change in changes]).delete()
-    return written + len(changes)
+    return RecorderFile.objects.select_for_update().get(path=str(path))
 
 
-def _forget_what_is_written(file: BinaryIO, end: int) -> int:
-    """Compare what the file has from `end` on with what waits, and end the file with a newline.
+def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
+    """Compare what the file has beyond the noted size with what waits, and end the file with a newline.
 
     :returns: how many lines a writer that died had written
     """
-    file.seek(end)
     written = 0
-    for content in file:
-        text = content.decode("utf-8", "backslashreplace")
-        if text.endswith("\n"):
-            waiting = RecordedChange.objects.filter(text=text.removesuffix("\n")).order_by("pk").first()
-            if waiting is not None:
-                waiting.delete()
-                written += 1
-        elif RecordedChange.objects.filter(text__startswith=text).exists():
-            file.truncate(file.tell() - len(content))  # half a line, which no reader has taken
-            break
-        else:
-            file.write(b"\n")
-            break
-    file.flush()
+    with _locked(path) as file:
+        end = noted.size_bytes if _is_as_noted(file, noted) else 0
+        file.seek(end)
+        while texts := [line.decode("utf-8", "backslashreplace") for line in islice(file, CHUNK_LINES)]:
+            last = texts[-1]
+            if not last.endswith("\n"):
+                texts.pop()
+                if RecordedChange.objects.filter(text__startswith=last).exists():
+                    file.truncate(file.tell() - len(last.encode()))  # half a line, which no reader has taken
+                else:
+                    file.write(b"\n")
+            waiting = RecordedChange.objects.filter(text__in=[text.removesuffix("\n") for text in texts])
+            ids = {change.text: change.pk for change in waiting}
+            written += RecordedChange.objects.filter(pk__in=list(ids.values())).delete()[0]
+        file.flush()
+        _note(file, noted)
     return written
 
 
-def _make_room(path: Path, size_bytes: int) -> None:
-    """Give a file that would become too large a name of its own; readers find the rest of it there."""
+def _write_chunk(path: Path, noted: RecorderFile) -> int:
+    changes = list(RecordedChange.objects.order_by("pk")[:CHUNK_LINES])
+    content = "".join(f"{change.text}\n" for change in changes).encode()
     with _locked(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size and size + size_bytes > settings.OPLOG_ROTATE_BYTES:
-            path.rename(f"{path}.{datetime.now(UTC):{ROTATED_FORMAT}}")
+        if not _is_as_noted(file, noted) or noted.size_bytes < os.fstat(file.fileno()).st_size:
+            return 0  # another one has died in the meantime
+        if noted.size_bytes and noted.size_bytes + len(content) > settings.OPLOG_ROTATE_BYTES:
+            path.rename(f"{path}.{datetime.now(UTC):{ROTATED_FORMAT}}")  # readers find the rest of it there
+    with _locked(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        _note(file, noted)
+    RecordedChange.objects.filter(pk__in=[change.pk for change in changes]).delete()
+    return len(changes)
+
+
+def _is_as_noted(file: BinaryIO, noted: RecorderFile) -> bool:
+    """Whether it is the file of the note, and has at least what had been written to it."""
+    status = os.fstat(file.fileno())
+    is_same = (noted.device, noted.inode) == (str(status.st_dev), str(status.st_ino))
+    return is_same and noted.size_bytes <= status.st_size
+
+
+def _note(file: BinaryIO, noted: RecorderFile) -> None:
+    status = os.fstat(file.fileno())
+    noted.device, noted.inode = str(status.st_dev), str(status.st_ino)
+    noted.size_bytes = status.st_size
+    noted.save()
 
 
 @contextmanager

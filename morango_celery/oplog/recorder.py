@@ -177,6 +177,6 @@ def _serialized(parts: Sequence[Model], operation: Operation) -> str:
 
 def _parts(instance: Model) -> Iterator[Model]:
     """The instance as Django serializes it: one object for each table that holds a part of it."""
-    for parent in reversed(instance._meta.get_parent_list()):
+    for parent in reversed(concrete(type(instance))._meta.get_parent_list()):
         yield parent(**{field.attname: getattr(instance, field.attname) for field in all_fields(parent)})
     yield instance

@@ -37,15 +37,14 @@ class Command(BaseCommand):
             try:
                 if options["existing"]:
                     for model in sorted(recorded_models(), key=place):
-                        for _ in _record_all(model):
-                            lines += write_out()
+                        lines += sum(_record_all(model))
                 lines += write_out()
             except OSError as error:
                 raise CommandError(f"The log can't be written: {error}") from error
         self.stdout.write(f"{lines} lines written to {settings.OPLOG_FILE}.")
 
 
-def _record_all(model: type[Model]) -> Iterator[None]:
+def _record_all(model: type[Model]) -> Iterator[int]:
     """Record the objects of a model in steps, each locked until its lines are committed: a change of one of
     them comes before its line or behind it, but not in between."""
     last = None
@@ -58,4 +57,4 @@ def _record_all(model: type[Model]) -> Iterator[None]:
         if not chunk:
             return
         last = chunk[-1].pk
-        yield
+        yield len(chunk)

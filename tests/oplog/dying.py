@@ -1,0 +1,77 @@
+"""Does the same again and again, killed right before one of its events: ``python -m tests.oplog.dying WHAT``.
+
+Each attempt is a process of its own that dies of SIGKILL before its n-th statement or COMMIT, n being higher
+each time; the last one isn't killed, because it has no n-th. Prints how many died. WHAT is ``ingest FILE N``
+or ``record STEPS N``; n goes up by N.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import django
+
+
+class Countdown:
+    """Stands where `tests.faults.deaths` has the task that is watched."""
+
+    def __init__(self, events: int) -> None:
+        self.events = events
+
+    def before(self, what: str) -> None:
+        self.events -= 1
+        if self.events == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(what: str, argument: str, stride: str) -> int:
+    django.setup()
+    from django.db.backends.signals import connection_created
+
+    from tests.faults.deaths import apps as deaths
+
+    connection_created.connect(deaths.watch_statements)
+    deaths.watch_commits()
+    deeds: dict[str, Callable[[str], Any]] = {"ingest": ingest, "record": record}
+    for deaths_died, events in enumerate(count(1, int(stride))):
+        child = os.fork()
+        if child == 0:
+            watched: Any = Countdown(events)
+            deaths._watched = watched
+            deeds[what](argument)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            print(deaths_died)
+            return os.waitstatus_to_exitcode(status)
+    return 0
+
+
+def ingest(path: str) -> None:
+    from django.core.management import call_command
+
+    call_command("ingest_objects", path, "--source=dying", "--batch-size=12")
+
+
+def record(steps: str) -> None:
+    """Changes of several objects, in one transaction a step."""
+    from django.db import transaction
+
+    from tests.oplog.library.models import Book, Shelf, Tag
+
+    for _ in range(int(steps)):
+        with transaction.atomic():
+            number = Shelf.objects.count()
+            shelf = Shelf.objects.create(pk=number + 1, name="x")
+            book = Book.objects.create(title=str(number), shelf=shelf)
+            book.tags.add(Tag.objects.get_or_create(slug=f"t{number % 3}")[0])
+            Book.objects.filter(title=str(number - 2)).delete()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

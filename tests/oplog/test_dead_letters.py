@@ -1,0 +1,216 @@
+"""Lines that can't be applied: kept with their reason, no business of their neighbours, and tried again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.core.management import call_command
+from django.test import Client
+
+from morango_celery.oplog.models import DeadLetter
+from morango_celery.oplog.retry import retry_letters
+from tests.oplog.library.models import Author, Book, Careless, Review, Shelf
+from tests.oplog.logs import append, delete, ingest, ingested, letters, save
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BOOK, OTHER_BOOK = f"{1:032x}", f"{2:032x}"
+SHELF = json.dumps([{"model": "library.shelf", "pk": 1, "fields": {"name": "a"}}])
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("rubbish", "It is not built like <unix time> SAVE|DELETE <JSON list>."),
+        (f"noon SAVE {SHELF}", "It begins with 'noon', which is no unix time."),
+        (f"1.5 STORE {SHELF}", "It says 'STORE', which is neither SAVE nor DELETE."),
+        ('1.5 SAVE [{"model": "library', "Its JSON can't be read: "),
+        ("1.5 SAVE " + "[" * 100_000, "Its JSON can't be read: "),
+        ('1.5 SAVE {"model": "library.shelf"}', "Its JSON is not a list of objects."),
+        ("1.5 SAVE [7]", "Its JSON has an object without a model."),
+        (
+            '1.5 SAVE [{"model": "library.shelf", "fields": []}]',
+            "Its JSON has an object whose fields",
+        ),
+        (save("spaceship", 1), "UnknownModelError: No installed app has a model 'library.spaceship'."),
+        ('1.5 SAVE [{"model": "nonsense", "fields": {}}]', "UnknownModelError: No installed app has a model"),
+        (save("shelf", 1, nam="a"), "FieldDoesNotExist: Shelf has no field named 'nam'"),
+        (save("shelf", "one", name="a"), "DeserializationError: "),
+        (save("shelf", 1, name="x" * 60), ""),
+        (save("shelf", 1, name="nul \x00"), ""),
+        (save("shelf", 1, name="a", inside=99), "IntegrityError: "),
+        (save("shelf", 1, name="half a pair \ud800"), "UnicodeEncodeError: "),
+        (save("shelf", 10**30, name="a"), ""),
+        (save("book", BOOK, title="a", isbn="taken"), "IntegrityError: "),
+        (save("book", BOOK, title="a", pages=-3), "IntegrityError: "),
+        (save("book", BOOK, title=None), "IntegrityError: "),
+        (save("book", BOOK, title="a", tags=["none"]), "IntegrityError: "),
+        (save("book", BOOK, title="a", tags=7), ""),
+        (save("review", 1, book=OTHER_BOOK, author=["Nobody"]), "IntegrityError: "),
+        (delete("author", 5), "ProtectedError: "),
+        (delete("book", "no key"), "ValidationError: "),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_bad_line_costs_only_itself(log: Path, line: str, reason: str, request: Any) -> None:
+    # Given an object that others stand in the way of
+    author = Author.objects.create(pk=5, name="Ada")
+    Book.objects.create(pk=OTHER_BOOK, title="x", isbn="taken", author=author)
+    takes_anything = "sqlite" in request.config.getoption("database") and len(line) > 100 and "xxx" in line
+    is_stored = takes_anything or ("nul " in line and request.config.getoption("database") == "sqlite")
+
+    # When a bad line comes among good ones
+    good = [save("tag", f"t{number}") for number in range(6)]
+    lines = [*good[:3], line, *good[3:]]
+    progress = ingested(log, lines)
+
+    # Then these are applied, and that one is kept
+    from tests.oplog.library.models import Tag
+
+    assert Tag.objects.count() == 6
+    if is_stored:
+        return
+    assert (progress.lines, progress.dead_letters) == (7, 1)
+    letter = DeadLetter.objects.get()
+    assert letter.reason.startswith(reason), letter.reason
+    assert (letter.path, letter.offset) == (str(log), log.read_bytes().index(line.encode()))
+    assert letter.text == line
+    assert not Shelf.objects.exists()
+    assert not Book.objects.filter(pk=BOOK).exists()
+
+
+def test_bytes_that_are_no_text_are_kept_escaped(log: Path) -> None:
+    log.write_bytes(b"1.5 SAVE \xff\x00\n" + save("shelf", 1, name="a").encode() + b"\n")
+    ingest(log)
+    assert DeadLetter.objects.get().text == "1.5 SAVE \\xff\\x00"
+    assert Shelf.objects.exists()
+
+
+def test_a_line_of_several_objects_is_applied_as_a_whole_or_not_at_all(log: Path) -> None:
+    one, other = (json.loads(save("shelf", n, name=n * "a").split(" ", 2)[2])[0] for n in (1, 60))
+    other["fields"]["no_such_field"] = 1
+    ingested(log, [f"1.5 SAVE {json.dumps([one, other])}"])
+    assert not Shelf.objects.exists()
+    assert len(letters()) == 1
+
+
+def test_a_reference_that_a_deletion_leaves_dangling_is_found_before_the_commit(log: Path) -> None:
+    # Given a foreign key that Django does nothing about
+    Shelf.objects.create(pk=1, name="a")
+    Careless.objects.create(shelf_id=1)
+    ingested(log, [save("tag", "a"), delete("shelf", 1), save("tag", "b")])
+    assert [reason.partition(":")[0] for _, reason in letters()] == ["IntegrityError"]
+    assert Shelf.objects.exists()
+
+
+def test_what_was_mended_is_applied_when_it_is_tried_again(log: Path, capsys: Any) -> None:
+    Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
+    ingested(log, [save("book", BOOK, title="a", isbn="1"), save("review", 1, book=BOOK, author=["Ada"])])
+    assert len(letters()) == 2
+
+    # When it is tried while nothing has changed, it stays
+    with pytest.raises(SystemExit):
+        call_command("ingest_objects", "--retry-dead-letters")
+    assert "0 dead letters applied, 2 still can't be." in capsys.readouterr().out
+    assert set(DeadLetter.objects.values_list("attempts", flat=True)) == {2}
+
+    # When what stood in its way is gone, it is applied, and what waited for it
+    Book.objects.all().delete()
+    Author.objects.create(name="Ada")
+    call_command("ingest_objects", str(log), "--source=test", "--retry-dead-letters")
+    assert "2 dead letters applied, 0 still can't be." in capsys.readouterr().out
+    assert Review.objects.get().book.title == "a"
+    assert set(DeadLetter.objects.values_list("state", flat=True)) == {DeadLetter.State.APPLIED}
+
+
+def test_another_sources_letters_are_left_alone(log: Path) -> None:
+    append(log, "rubbish")
+    ingest(log)
+    assert (retry_letters("other").left, retry_letters("test").left) == (0, 1)
+
+
+@pytest.mark.parametrize("batch", [1, 1000])
+@pytest.mark.parametrize("later", [save("book", BOOK, title="new"), delete("book", BOOK)])
+def test_a_letter_never_brings_old_values_back(log: Path, batch: int, later: str) -> None:
+    # Given a line that failed, and a later one about the same object that didn't
+    Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
+    ingested(log, [save("book", BOOK, title="old", isbn="1"), later], batch)
+    Book.objects.get(pk=OTHER_BOOK).delete()
+
+    # When it could be applied now, it isn't
+    assert retry_letters().applied == 0
+    assert list(Book.objects.values_list("title", flat=True)) == (["new"] if "new" in later else [])
+    states = list(DeadLetter.objects.values_list("state", flat=True))
+    assert states == (
+        [DeadLetter.State.SUPERSEDED] if batch == 1 else []
+    )  # in one batch, only the last counts
+
+
+def test_a_later_line_that_failed_does_not_make_an_earlier_one_outdated(log: Path) -> None:
+    lines = [save("book", BOOK, title="old"), save("book", BOOK, title="new", isbn="1")]
+    Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
+    ingested(log, lines, 1)
+    assert Book.objects.get(pk=BOOK).title == "old"
+    Book.objects.get(pk=OTHER_BOOK).delete()
+    assert retry_letters().applied == 1
+    assert Book.objects.get(pk=BOOK).title == "new"
+
+
+def test_letters_of_objects_that_need_each_other_are_applied_together(log: Path) -> None:
+    ingested(log, [save("hen", 1, egg=1), save("shelf", 1, name="between"), save("egg", 1, hen=1)], 1)
+    assert not letters()
+    assert set(DeadLetter.objects.values_list("state", flat=True)) == {DeadLetter.State.APPLIED}
+
+
+@pytest.fixture
+def operator() -> Client:
+    user = get_user_model().objects.create_user("operator", password="x", is_staff=True)
+    user.user_permissions.set(
+        Permission.objects.filter(codename__in=["view_deadletter", "change_deadletter"])
+    )
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_the_admin_shows_letters_and_tries_them_again(log: Path, operator: Client) -> None:
+    # Given a letter
+    Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
+    ingested(log, [save("book", BOOK, title="waiting title", isbn="1")])
+    letter = DeadLetter.objects.get()
+    pages = "/admin/morango_celery/deadletter/"
+
+    # Then it is in the list, and its page shows all of it and no field to change
+    shown = operator.get(f"{pages}?state=open&q=waiting").content.decode()
+    assert "IntegrityError" in shown
+    assert "Try to apply the selected lines again" in shown
+    page = operator.get(f"{pages}{letter.pk}/change/").content.decode()
+    assert "waiting title" in page
+    assert "<textarea" not in page
+    assert operator.get(f"{pages}add/").status_code == 403
+
+    # When it is tried again, it says what came of it
+    def retry() -> str:
+        form = {"action": "retry", "_selected_action": [letter.pk]}
+        return operator.post(pages, form, follow=True).content.decode()
+
+    assert "0 applied, 1 still can&#x27;t be." in retry()
+    Book.objects.get(pk=OTHER_BOOK).delete()
+    assert "1 applied, 0 still can&#x27;t be." in retry()
+    assert Book.objects.get().title == "waiting title"
+
+
+def test_who_may_only_look_is_not_offered_to_try_again(log: Path) -> None:
+    user = get_user_model().objects.create_user("guest", password="x", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_deadletter"))
+    client = Client()
+    client.force_login(user)
+    ingested(log, ["rubbish"])
+    shown = client.get("/admin/morango_celery/deadletter/").content.decode()
+    assert "rubbish" not in shown
+    assert "Try to apply" not in shown
