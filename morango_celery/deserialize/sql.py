@@ -71,12 +71,18 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
                 [False, list(store_ids), profile],
             )
             return list(cursor.fetchall())
-        dirty = f"FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND dirty_bit AND profile = %s"
-        ids = json.dumps(list(store_ids))
-        cursor.execute(f"SELECT {', '.join(CLAIMED_COLUMNS)} {dirty}", [ids, profile])
+        # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
+        cursor.execute(
+            f"SELECT rowid, {', '.join(CLAIMED_COLUMNS)} FROM {table}"
+            " WHERE id IN (SELECT value FROM json_each(%s)) AND +dirty_bit AND +profile = %s",
+            [json.dumps(list(store_ids)), profile],
+        )
         rows = cursor.fetchall()
-        cursor.execute(f"UPDATE {table} SET {clean} WHERE id IN (SELECT id {dirty})", [False, ids, profile])
-        return list(rows)
+        rowids = json.dumps([rowid for rowid, *_ in rows])
+        cursor.execute(
+            f"UPDATE {table} SET {clean} WHERE rowid IN (SELECT value FROM json_each(%s))", [False, rowids]
+        )
+        return [row[1:] for row in rows]
 
 
 def take_write_lock() -> None:

@@ -173,8 +173,8 @@ MUTATIONS = (
     Mutation(
         "what-the-server-reads-has-the-stores-partition",
         "deserialize/saving.py",
-        "traits_of(model).fields, STORED_AS, store_ids)",
-        "traits_of(model).fields, {}, store_ids)",
+        "sql.upsert_stored(model, fields, STORED_AS, stored)",
+        "sql.upsert_stored(model, fields, {}, stored)",
         ("parity/test_stored_rows.py",),
         "postgresql",
     ),
