@@ -162,10 +162,10 @@ def test_the_whole_worker_dies(
     # When there is a new one whenever one is gone
     workers = 0
     while not all_have_ended(runs):
-        worker = start_worker(2)
+        worker = start_worker(1)  # with two, what one does may be over before its turn to die has come
         workers += 1
         until(lambda worker=worker: not worker.is_running or all_have_ended(runs), "done", 60)  # type: ignore[misc]
 
     # Then every run completes, and no record noticed
     assert_survived(dying)
-    assert workers > len(dying) / 2  # two may die at the same time
+    assert workers >= len(dying)

@@ -126,7 +126,7 @@ def test_workers_are_replaced_again_and_again(school: School, celery_worker_proc
     stopped = 0
 
     # When its workers are replaced as soon as they have done something, new ones first
-    size = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "5"}
+    size = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "1"}
     worker = celery_worker_process(2, **size)
     while not has_ended(run) and stopped < 3:
         done = run.batches.filter(state=Batch.State.DONE)
