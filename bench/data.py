@@ -211,6 +211,11 @@ def tree(records: int) -> Iterator[StoreRow]:
     return School(0).units(records, ten_children)
 
 
+def nothing(records: int) -> Iterator[StoreRow]:
+    """No row: what is worked on comes from elsewhere."""
+    return iter(())
+
+
 CASES: dict[str, Callable[[int], Iterator[StoreRow]]] = {
     "school": school,
     "schools": schools,
@@ -218,4 +223,5 @@ CASES: dict[str, Callable[[int], Iterator[StoreRow]]] = {
     "clashing": clashing,
     "chain": chain,
     "tree": tree,
+    "oplog": nothing,
 }

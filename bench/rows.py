@@ -154,6 +154,24 @@ ROWS = [
 ]
 
 
+def _oplog() -> list[Row]:
+    """A log of objects. One by one, a million would take hours."""
+    rows = []
+    databases: tuple[Engine, ...] = ("postgresql", "sqlite")
+    for database in databases:
+        row = Row("oplog", database, Size(20_000, 500), ratio(10), case="oplog", ours="oplog", repetitions=1)
+        bars = (Bar("peak_rss_mb", at_most=100), Bar("extra_peak_rss_mb", at_most=10))
+        memory = replace(row, name="memory-of-oplog", size=HUGE, bars=bars)
+        rows += [
+            replace(row, baseline="one-by-one"),
+            replace(memory, baseline="oplog", baseline_size=SMALL),
+        ]
+    return rows
+
+
+ROWS += _oplog()
+
+
 def _curve() -> list[Row]:
     """What the plot needs besides: how throughput and memory change with the number of records."""
     rows = []

@@ -58,12 +58,26 @@ def producer(order: Order) -> AbstractContextManager[Work]:
     return side
 
 
+def oplog(order: Order) -> AbstractContextManager[Work]:
+    """A log of objects in bulk; see ``bench.oplog``."""
+    side: AbstractContextManager[Work] = import_module("bench.oplog").oplog(order)
+    return side
+
+
+def one_by_one(order: Order) -> AbstractContextManager[Work]:
+    """A log of objects, one by one; see ``bench.oplog``."""
+    side: AbstractContextManager[Work] = import_module("bench.oplog").one_by_one(order)
+    return side
+
+
 SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "morango": morango,
     "ours": ours,
     "sql": sql,
     "celery": celery,
     "producer": producer,
+    "oplog": oplog,
+    "one-by-one": one_by_one,
 }
 
 
