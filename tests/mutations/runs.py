@@ -120,8 +120,8 @@ MUTATIONS = (
     Mutation(
         "a-record-is-done-once",
         "deserialize/sql.py",
-        'FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND dirty_bit AND profile = %s"',
-        'FROM {table} WHERE id IN (SELECT value FROM json_each(%s)) AND profile = %s"',
+        '" WHERE id IN (SELECT value FROM json_each(%s)) AND +dirty_bit AND +profile = %s",',
+        '" WHERE id IN (SELECT value FROM json_each(%s)) AND +profile = %s",',
         ("parity/test_cycles_of_models.py::test_each_record_is_counted_once_whatever_batch_it_is_in",),
     ),
     Mutation(
