@@ -289,6 +289,35 @@ def insert(
     return written
 
 
+def taken(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]) -> set[int]:
+    """The places of the `rows` whose values another row of the table has, as the database compares them.
+
+    :param rows: the primary key and the values of `fields` of each
+    """
+    quote = connection.ops.quote_name
+    table, key = quote(model._meta.db_table), _key(model)
+    columns = [key, *(field.column for field in fields)]
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            place, claims = "ordinality - 1", f"json_populate_recordset(NULL::{table}, %s) WITH ORDINALITY"
+            values = [f"claim.{quote(column)}" for column in columns]
+            document: list[Any] = [dict(zip(columns, row, strict=True)) for row in rows]
+        else:
+            place, claims = "key", "json_each(%s)"
+            values = [f"json_extract(claim.value, '$[{index}]')" for index in range(len(columns))]
+            document = [list(row) for row in rows]
+        own, *others = (
+            f"there.{quote(column)} {{}} {value}" for column, value in zip(columns, values, strict=True)
+        )
+        condition = " AND ".join([own.format("<>"), *(other.format("=") for other in others)])
+        cursor.execute(
+            f"SELECT {place} FROM {claims} AS claim"
+            f" WHERE EXISTS (SELECT 1 FROM {table} AS there WHERE {condition})",
+            [json.dumps(document, default=_as_json)],
+        )
+        return {place for (place,) in cursor.fetchall()}
+
+
 def _overwritable(table: str, fields: Sequence[Field[Any, Any]]) -> str:
     """The condition under which a row may be overwritten.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from django.db import DatabaseError, InterfaceError, transaction
+from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
@@ -14,6 +14,7 @@ from morango_celery.deserialize.groups import Group, dirty_parent, target_failed
 from morango_celery.deserialize.order import mutual_keys
 from morango_celery.deserialize.parse import rebuild
 from morango_celery.deserialize.partners import inseparable, partner_ids
+from morango_celery.deserialize.rivals import rivals
 from morango_celery.deserialize.saving import OwnCodeError, key_of, write_alone, write_together
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import Way, traits_of
@@ -30,6 +31,7 @@ class GroupWriter:
         self.check_constraints = check_constraints
         self.alone: Group = []
         """Records that go through their own ``save()`` one by one, after all others."""
+        self.rivals_are_known = False
 
     def write(self) -> None:
         carriers = self._writable(self.group)
@@ -59,13 +61,29 @@ class GroupWriter:
             units = self._units(carriers)
             if len(units) == 1:
                 self.alone.extend(carriers)
-            else:
+            elif not (isinstance(error, IntegrityError) and self._without_rivals(units)):
                 for half in halves(units):
                     self._again(list(chain.from_iterable(half)))
         else:
             if left_alone:
                 for carrier in carriers:
                     carrier.yielded = key_of(carrier) in left_alone
+
+    def _without_rivals(self, units: list[Group]) -> bool:
+        """Write what claims no unique value of another row, and the rest alone, once in each group.
+
+        :returns: False when there is nothing of that kind
+        """
+        if self.rivals_are_known:
+            return False
+        self.rivals_are_known = True
+        found = rivals(list(chain.from_iterable(units)))
+        others: Group = []
+        for unit in units:
+            (others if found.isdisjoint(unit) else self.alone).extend(unit)
+        if found:
+            self._again(others)
+        return bool(found)
 
     def _again(self, carriers: Group) -> None:
         """Write carriers whose first attempt was rolled back: their ``save()`` may have changed them."""

@@ -59,6 +59,23 @@ def test_records_that_are_not_valid() -> None:
     assert statements(invalid(3)) == statements(invalid(300))
 
 
+def clashing(number: int, there: Store) -> list[Store]:
+    """Learners of whom one claims a value that a row has, and one a value that another learner claims."""
+    rows = list(learners(number))
+    names = [there.source_id, rows[1].source_id]
+    return [*rows, *(build_store_row("learner", unit=rows[0], username=name) for name in names)]
+
+
+@pytest.mark.parametrize("size", [10, 300])
+def test_values_that_others_have_cost_the_same_in_any_company(size: int) -> None:
+    there = list(learners(1))
+    statements(there)
+
+    alone, in_company = (statements(clashing(number, there[1])) for number in (1, size))
+
+    assert in_company == alone
+
+
 def chain(length: int) -> list[Store]:
     rows = [build_store_row("unit")]
     for _ in range(length - 1):

@@ -21,6 +21,20 @@ MUTATIONS = (
         "postgresql",
     ),
     Mutation(
+        "what-claims-the-value-of-a-row-is-written-alone",
+        "deserialize/rivals.py",
+        "    taken = sql.taken(carriers[0].model, fields, rows)\n",
+        "    taken: set[int] = set()\n",
+        ("integration/test_statements.py::test_values_that_others_have_cost_the_same_in_any_company",),
+    ),
+    Mutation(
+        "what-claims-the-value-of-another-record-is-written-alone",
+        "deserialize/rivals.py",
+        "        if claim in claimed and None not in values:\n",
+        "        if False:\n",
+        ("integration/test_statements.py::test_values_that_others_have_cost_the_same_in_any_company",),
+    ),
+    Mutation(
         "the-exceptions-path-is-kept",
         "deserialize/sink.py",
         "text, exception_path(error)[:255]))",
