@@ -69,6 +69,34 @@ def test_what_was_deleted_and_came_back_is_without_what_went_with_it(log: Path, 
     assert not Local.objects.exists()
 
 
+def test_a_line_that_refers_to_what_was_deleted_before_is_not_lost_with_it(log: Path, batch: int) -> None:
+    # Given lines about what stands on a shelf, behind the line that deletes the shelf
+    ingested(log, [save("shelf", 1, name="a")])
+    lines = [
+        delete("shelf", 1),
+        save("shelf", 2, name="b", inside=1),
+        save("local", 5, shelf=1, note="n"),
+        save("shelf", 3, name="c"),
+    ]
+    assert ingested(log, lines, batch).dead_letters == 2
+    assert set(Shelf.objects.values_list("pk", flat=True)) == {3}
+
+    # When the shelf comes back, so do they
+    ingested(log, [save("shelf", 1, name="a")], batch)
+    assert set(Shelf.objects.values_list("pk", flat=True)) == {1, 2, 3}
+    assert Local.objects.get().note == "n"
+
+
+def test_what_was_put_on_a_shelf_goes_with_it_though_both_are_new(log: Path, batch: int) -> None:
+    ingested(log, [save("shelf", 1, name="a")])
+    ingested(
+        log, [save("shelf", 2, name="b", inside=1), save("local", 5, shelf=2), delete("shelf", 1)], batch
+    )
+    assert not Shelf.objects.exists()
+    assert not Local.objects.exists()
+    assert not letters()
+
+
 def test_a_unique_value_may_go_from_one_object_to_another(log: Path, batch: int) -> None:
     book, other = save("book", BOOK, title="a", isbn="1"), save("book", OTHER_BOOK, title="b", isbn="2")
     ingested(log, [book, other])
