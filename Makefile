@@ -54,7 +54,8 @@ parity: venv ## Compare with Morango on EXAMPLES=1000 databases of each kind, Po
 	PARITY_EXAMPLES=$(EXAMPLES) $(PYTEST) --database=sqlite tests/parity $(ARGS)
 
 faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
-	$(PYTEST) --database=postgresql --every-fault tests/faults $(ARGS)
+	$(PYTEST) --database=postgresql --every-fault tests/faults tests/oplog $(ARGS)
+	$(PYTEST) --database=sqlite --every-fault tests/oplog $(ARGS)
 
 fuzz: venv ## Deserialize MUTANTS=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
 	FUZZ_MUTANTS=$(MUTANTS) FUZZ_SEED=$(SEED) $(PYTEST) --database=postgresql -x -q tests/faults/test_rubbish.py $(ARGS)

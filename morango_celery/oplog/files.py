@@ -96,16 +96,15 @@ class Unread:
 def unread_files(path: Path, positions: Sequence[IngestPosition]) -> Iterator[list[Unread]]:
     """What is to be read of the log at `path` and of what was rotated away from it, in its lines' order.
 
-    :param positions: how far the files were read
+    :param positions: how far the files were read; the latest first
     """
     with ExitStack() as stack:
         files = _open_all(path, stack)
-        exact = {
-            id(file): position
-            for file in files
-            for position in positions
-            if file.is_at(position) and file.continues(position)
-        }
+        exact = {}
+        for file in files:
+            known = next((p for p in positions if file.is_at(p) and file.continues(p)), None)
+            if known is not None:
+                exact[id(file)] = known
         taken = {position.pk for position in exact.values()}
         found = []
         for file in files:
