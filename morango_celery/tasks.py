@@ -1,4 +1,4 @@
-"""Celery shells around `runs`. But for `intake`, nothing else in this project imports Celery."""
+"""Celery shells around `runs`. But for `intake` and `urgency`, nothing else here imports Celery."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import Progress, advance, open_batches, start
 from morango_celery.runs.recovery import recover
+from morango_celery.urgency import Turns, priority
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,9 @@ def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
             with _out_of_reach_of_models():
                 execution = attempt_batch(batch_id, store_ids)
             if execution.to_send:
-                _send_batches(Batch.objects.filter(pk__in=execution.to_send).order_by("pk"))
+                _send_batches(
+                    Batch.objects.filter(pk__in=execution.to_send).select_related("run").order_by("pk")
+                )
             if execution.stage_is_done:
                 _follow_up(attempt_opening(batch.run_id, advance))
     except Run.DoesNotExist:
@@ -160,7 +163,7 @@ class Sweep(bootsteps.StartStopStep):
 
 @celeryd_init.connect
 def _add_steps(instance: Any, **kwargs: Any) -> None:
-    instance.app.steps["consumer"].update((Envelopes, Sweep))
+    instance.app.steps["consumer"].update((Envelopes, Sweep, Turns))
 
 
 class CeleryDispatch:
@@ -168,13 +171,14 @@ class CeleryDispatch:
 
     def start(self, run: Run) -> bool:
         description = f"run {run.pk} of {run.profile}"
-        sent = _send(start_run, [run.pk], description)
+        sent = _send(start_run, [run.pk], description, priority=priority(run))
         Run.objects.filter(pk=run.pk).update(sent_at=timezone.now() if sent else None)
         return sent
 
     def batch(self, batch: Batch) -> bool:
         description = f"{batch.size} records, run {batch.run_id}, batch {batch.stage}/{batch.number}"
-        sent = _send(deserialize_batch, [batch.pk, batch.store_ids], description)
+        arguments = [batch.pk, batch.store_ids]
+        sent = _send(deserialize_batch, arguments, description, priority=priority(batch.run))
         Batch.objects.filter(pk=batch.pk).update(sent_at=timezone.now() if sent else None)
         return sent
 

@@ -11,8 +11,7 @@ from types import TracebackType
 
 from redis import Redis
 
-POSTED = "celery"
-"""The queue that messages are sent to."""
+from tests.queues import lists
 
 DELIVERED = "delivered"
 """The queue that workers of a test with a postman take them from."""
@@ -50,7 +49,7 @@ class Postman:
     def _work(self) -> None:
         bag: list[bytes] = []
         while not self._over.is_set():
-            found = self.redis.brpop(POSTED, timeout=0.05)
+            found = self.redis.brpop(lists(), timeout=0.05)
             if found is not None:
                 letter: bytes = found[1]  # type: ignore[assignment]
                 self.letters.append(letter)

@@ -16,6 +16,7 @@ from tests.faults.postman import DELIVERED, Postman
 from tests.faults.schools import School
 from tests.integration.ledger import everything
 from tests.processes import LoggedProcess
+from tests.queues import lists
 from tests.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
@@ -37,7 +38,7 @@ def all_taken(redis_url: str) -> Callable[[], bool]:
 
     def taken() -> bool:
         with Redis.from_url(redis_url) as client:
-            return not client.exists("celery", DELIVERED, "unacked")
+            return not client.exists(*lists(), *lists(DELIVERED), "unacked")
 
     return taken
 

@@ -22,6 +22,7 @@ from tests.faults.servers import Server, own_redis
 from tests.integration.sync_state import is_at
 from tests.integration.test_sync_controller import dequeued_session, proceed
 from tests.processes import LoggedProcess
+from tests.queues import lengths
 from tests.waiting import child_that_waits_for_a_lock, held, until
 from worker.celery import app
 from worker.school.models import PROFILE
@@ -85,7 +86,7 @@ def wait_for_a_batch(worker: LoggedProcess) -> None:
 def messages(redis: Server) -> int:
     """How many wait, or are at a worker."""
     with Redis.from_url(redis.url) as client:
-        return int(client.llen("celery")) + int(client.hlen("unacked"))
+        return sum(lengths(client).values()) + int(client.hlen("unacked"))
 
 
 def fill(redis: Server) -> None:

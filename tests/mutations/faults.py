@@ -92,6 +92,22 @@ MUTATIONS = (
         "postgresql",
     ),
     Mutation(
+        "a-small-run-goes-first",
+        "urgency.py",
+        "    return PRIORITIES[bisect_left(",
+        "    return 0 and PRIORITIES[bisect_left(",
+        ("integration/test_urgency.py::test_a_small_run_overtakes_a_large_one",),
+        "postgresql",
+    ),
+    Mutation(
+        "a-large-run-has-its-turn",
+        "urgency.py",
+        "    for step in steps[1:]:\n",
+        "    for step in steps[:0]:\n",
+        ("integration/test_urgency.py::test_urgent_messages_without_end_do_not_keep_larger_runs_waiting",),
+        "postgresql",
+    ),
+    Mutation(
         "an-outage-is-retried",
         "tasks.py",
         "        if is_transient(error):\n",

@@ -1,0 +1,71 @@
+"""Whose turn it is: messages of small runs before those of large ones, and those of no run never.
+
+Celery's transport for Redis keeps a list for each of four priorities beside a queue, and reads all four with
+one command, the first that has something in it first. So any worker reads them, as it is started, and a
+message keeps its place when it is delivered again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any
+
+from celery import bootsteps
+
+from morango_celery.conf import settings
+from morango_celery.models import Run
+
+PRIORITIES = (0, 3, 6, 9)
+"""The transport's own, the most urgent first. What was sent without one, and all that isn't ours, is among
+the first too."""
+
+LARGEST_BATCHES = (5, 50, 500)
+"""How many batches' records the runs of each priority have at most, but for the last one's."""
+
+READS_PER_TURN = 8
+"""Of so many messages that a worker takes, one may be of a larger run, though smaller ones wait."""
+
+
+def priority(run: Run) -> int:
+    """Of the run's messages: by how many records it has handed out so far, for it knows of no more."""
+    return PRIORITIES[bisect_left(LARGEST_BATCHES, run.records / settings.BATCH_SIZE_RECORDS)]
+
+
+class Turns(bootsteps.StartStopStep):
+    """Lets a worker begin with another list now and then: else small runs, if only enough of them come, would
+    keep a large one waiting for ever.
+
+    Only where the broker is Redis; other transports have no such lists.
+    """
+
+    requires = {"celery.worker.consumer.tasks:Tasks"}
+
+    def start(self, parent: Any) -> None:
+        channel = parent.task_consumer.channel
+        ask = getattr(channel, "_brpop_start", None)
+        if ask is None:
+            return
+        usual = channel.priority_steps
+        turns = _turns(usual)
+
+        def ask_in_turn(timeout: float | None = None) -> None:
+            channel.priority_steps = next(turns)
+            channel.priority = int  # not looked up among the steps, which are in no order now
+            try:
+                ask(timeout)
+            finally:
+                channel.priority_steps = usual  # by which messages are put back
+                del channel.priority
+
+        channel._brpop_start = ask_in_turn
+
+
+def _turns(steps: list[int]) -> Iterator[list[int]]:
+    """The orders to read the lists in: mostly `steps`, and each of the others first when it is its turn."""
+    orders = []
+    for step in steps[1:]:
+        orders += [steps] * (READS_PER_TURN - 1)
+        orders.append([step, *(other for other in steps if other != step)])
+    return cycle(orders or [steps])

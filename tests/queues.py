@@ -1,0 +1,26 @@
+"""What waits in Redis for a worker: a queue is a list for each priority that messages have."""
+
+from __future__ import annotations
+
+from redis import Redis
+
+from morango_celery.urgency import PRIORITIES
+
+QUEUE = "celery"
+"""The one that messages are sent to."""
+
+
+def list_of(priority: int, queue: str = QUEUE) -> str:
+    """The name of the list that kombu keeps for it."""
+    return f"{queue}\x06\x16{priority}" if priority else queue
+
+
+def lists(queue: str = QUEUE) -> list[str]:
+    """All lists of a queue, the most urgent first."""
+    return [list_of(priority, queue) for priority in PRIORITIES]
+
+
+def lengths(client: Redis) -> dict[int, int]:
+    """How many messages of each priority wait, where there are any."""
+    found = {priority: int(client.llen(list_of(priority))) for priority in PRIORITIES}
+    return {priority: length for priority, length in found.items() if length}
