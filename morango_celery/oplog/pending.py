@@ -37,6 +37,7 @@ class Pending:
         self.saves: dict[Key, tuple[Table, ObjectRow]] = {}
         self.deletes: dict[type[Model], dict[Any, None]] = {}
         self.deferred: dict[Key, DeserializedObject] = {}
+        self.saved_alone: set[type[Model]] = set()
         self.each: dict[type[Model], bool] = {}
         self.written: dict[Key, ObjectRow] = {}
         """All that was written, for whoever checks its references."""
@@ -56,6 +57,7 @@ class Pending:
         for deferred in self.deferred.values():
             deferred.save_deferred_fields()
         self.deferred.clear()
+        sql.advance_sequences(list(self.saved_alone))
 
     def _save(self, table: Table, data: dict[str, Any]) -> None:
         if self.alone or self._is_each(table):
@@ -118,6 +120,7 @@ class Pending:
         if found.deferred_fields:
             self.deferred[row.key] = found
         self.written[row.key] = row
+        self.saved_alone.add(row.key[0])
 
     def _settle(self, models: set[type[Model]]) -> None:
         """Write what may have a say in a look-up among objects of these models."""
