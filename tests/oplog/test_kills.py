@@ -29,7 +29,7 @@ def die(database_url: str, every_fault: bool) -> Die:
     def run(what: str, argument: str, **environment: str) -> int:
         settings = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.oplog.project"}
         done = subprocess.run(
-            [sys.executable, "-m", "tests.oplog.dying", what, argument, "1" if every_fault else "4"],
+            [sys.executable, "-m", "tests.oplog.dying", what, argument, "1" if every_fault else "9"],
             cwd=ROOT,
             env={**os.environ, **settings, **environment},
             capture_output=True,
@@ -70,7 +70,7 @@ def test_ingestion_dies_at_every_point(log: Path, die: Die, every_fault: bool) -
     deaths = die("ingest", str(log))
 
     # Then it is as if none had
-    assert deaths > (100 if every_fault else 25)
+    assert deaths > (100 if every_fault else 11)
     assert without_numbers(library()) == expected
     assert (letters(), positions()) == (dead, read)
     assert sorted(Local.objects.values_list("note", flat=True)) == ["last", "once", "twice"]
@@ -90,9 +90,9 @@ def without_numbers(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[str
 
 def test_the_recorder_dies_at_every_point(log: Path, die: Die, every_fault: bool) -> None:
     # When a project's processes die one after the other while they change objects
-    deaths = die("record", "2", OPLOG_FILE=str(log), OPLOG_ROTATE_BYTES="3000")
-    assert deaths > (50 if every_fault else 12)
-    assert Shelf.objects.count() > 5
+    deaths = die("record", "2", OPLOG_FILE=str(log), OPLOG_ROTATE_BYTES="1500")
+    assert deaths > (50 if every_fault else 5)
+    assert Shelf.objects.count() > 2
 
     # Then the log tells of every change that was committed, once
     expected = library()

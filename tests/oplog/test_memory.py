@@ -67,7 +67,7 @@ def read_in_flat_memory(log: Path, database_url: str, lines: int) -> None:
 
 
 def test_memory_does_not_grow_with_the_log(log: Path, database_url: str) -> None:
-    read_in_flat_memory(log, database_url, 40_000)
+    read_in_flat_memory(log, database_url, 20_000)
 
 
 @pytest.mark.at_length

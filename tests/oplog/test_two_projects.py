@@ -75,7 +75,7 @@ def test_the_reader_has_what_the_writer_has(
     reader = follow("--batch-size=20")
 
     # When a project writes, its log is rotated meanwhile, and the reader is killed in the middle
-    writer = write(1500 if every_fault else 100)
+    writer = write(1500 if every_fault else 70)
     reader.wait_until(IngestPosition.objects.exists, "reading", 60)
     reader.kill()
     reader = follow("--batch-size=20")
