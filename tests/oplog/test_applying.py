@@ -168,6 +168,13 @@ def test_a_missing_many_to_many_value_makes_a_dead_letter(log: Path, batch: int)
     assert Shelf.objects.exists()
 
 
+def test_a_many_to_many_value_that_was_deleted_before_makes_a_dead_letter(log: Path, batch: int) -> None:
+    ingested(log, [save("tag", "gone")])
+    ingested(log, [delete("tag", "gone"), save("book", BOOK, title="x", tags=["gone"])], batch)
+    assert len(letters()) == 1
+    assert not Book.objects.exists()
+
+
 def test_objects_span_the_tables_of_their_parents(log: Path, batch: int) -> None:
     lines = [
         *(save("place", 1, town="A"), save("branch", 1, opened="2020-02-29"), save("annex", 1, size=3)),
