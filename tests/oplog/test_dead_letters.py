@@ -10,7 +10,9 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from morango_celery.oplog.models import DeadLetter
 from morango_celery.oplog.retry import retry_letters
@@ -214,3 +216,10 @@ def test_who_may_only_look_is_not_offered_to_try_again(log: Path) -> None:
     shown = client.get("/admin/morango_celery/deadletter/").content.decode()
     assert "rubbish" not in shown
     assert "Try to apply" not in shown
+
+
+def test_a_broken_reference_is_found_without_reading_whole_tables(log: Path) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        ingested(log, [save("tag", "a"), save("shelf", 1, name="a", inside=9), save("tag", "b")])
+    assert len(letters()) == 1
+    assert not [query for query in queries if "foreign_key_check" in query["sql"]]
