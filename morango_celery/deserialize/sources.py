@@ -10,6 +10,7 @@ from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import Store, SyncableModel
 
+from morango_celery.deserialize.cursors import stream
 from morango_celery.deserialize.filters import PartitionOrder, prefix_conditions
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.stream import Source
@@ -81,7 +82,7 @@ class AppModelSource(PartitionedSource[SyncableModel]):
 
     def stream(self) -> Iterator[SyncableModel]:
         for queryset in self.querysets():
-            yield from queryset.iterator(chunk_size=CHUNK_ROWS)
+            yield from stream(queryset, CHUNK_ROWS)
 
 
 class StoreModelSource(PartitionedSource[DeserializeTask]):
@@ -125,10 +126,10 @@ class StoreModelSource(PartitionedSource[DeserializeTask]):
 
     def stream(self) -> Iterator[DeserializeTask]:
         for queryset in self.querysets():
-            yield from map(DeserializeTask, queryset.iterator(chunk_size=CHUNK_ROWS))
+            yield from map(DeserializeTask, stream(queryset, CHUNK_ROWS))
 
     def ids(self) -> Iterator[str]:
         """The records' ids alone, in the same order; ``serialized`` isn't fetched."""
         queryset: Any
         for queryset in self.querysets():
-            yield from queryset.char_ids_list().iterator(chunk_size=CHUNK_ROWS)
+            yield from stream(queryset.char_ids_list(), CHUNK_ROWS)

@@ -7,12 +7,11 @@ types; so the statement is the same whatever the number of rows, and its plan is
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import decimal
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg2.extras
@@ -44,9 +43,6 @@ _OUT_OF_MEMORY = "53200"
 
 NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
 """What may be raised while a model's code runs and says more about this machine than about the record."""
-
-_TURNS = 0x6D63
-"""What our advisory locks have in common, and others' haven't: the initials of this package."""
 
 _JSON_TYPES = {"json", "jsonb"}
 _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
@@ -90,29 +86,6 @@ def take_write_lock() -> None:
     if not uses_postgresql():
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
-
-
-@contextlib.contextmanager
-def taking_turns(number: int) -> Iterator[None]:
-    """Let others who ask for the same number wait until this ends, or the session. On SQLite it does nothing.
-
-    Unlike a row's lock it outlasts transactions: what is done meanwhile may have several.
-    """
-    if not uses_postgresql():
-        yield
-        return
-    key = [_TURNS, number % 2**31]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s, %s)", key)
-    try:
-        yield
-    finally:
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", key)
-        except (DatabaseError, InterfaceError):  # the session is of no use any more
-            if not connection.in_atomic_block:
-                connection.close()
 
 
 def lock_table(model: type[Model]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.cursors import stream
 from morango_celery.deserialize.order import Model, components
 from morango_celery.deserialize.sources import CHUNK_ROWS
 from morango_celery.models import Run
@@ -85,7 +86,7 @@ class WaitingSource(StoreModelSource):
         queryset: Any
         for queryset in self.querysets():
             deleted = queryset.filter(~self._is_edited(), deleted=True).char_ids_list()
-            yield from deleted.iterator(chunk_size=CHUNK_ROWS)
+            yield from stream(deleted, CHUNK_ROWS)
 
     def nodes(self) -> Iterator[Node]:
         """Of a tree, all records. Those that would give way to a local edit, again and again, are left to
@@ -94,7 +95,7 @@ class WaitingSource(StoreModelSource):
         is_edited = ExpressionWrapper(self._is_edited(), output_field=BooleanField())
         for queryset in self.querysets():
             records = queryset.char_ids_list().values_list("fixed_id", "_self_ref_fk", is_edited)
-            yield from records.iterator(chunk_size=CHUNK_ROWS)
+            yield from stream(records, CHUNK_ROWS)
 
     def _is_edited(self) -> Q:
         condition = Q()

@@ -14,6 +14,7 @@ from morango.models.core import DatabaseIDModel, Store
 
 from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.cursors import pages, stream
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import MARKED, WaitingSource, steps
@@ -162,7 +163,7 @@ def _begin_next_pass(run: Run) -> bool:
     if failures == 0 or (before is not None and failures >= before):
         return False
     batches = Batch.objects.filter(run=run, pass_number=run.pass_number).exclude(retry_ids="")
-    for batch in batches.only("retry_ids").iterator():
+    for batch in stream(batches.only("retry_ids"), BATCHES_IN_MEMORY):
         _make_wait(run, Store.objects.filter(id__in=batch.ids_to_retry, dirty_bit=True))
     run.pass_number += 1
     run.previous_may_succeed_later = failures
@@ -180,7 +181,7 @@ def _begin_next_pass(run: Run) -> bool:
 def open_batches(run: Run) -> Iterator[Batch]:
     """The batches of the open stage, a few in memory at a time."""
     batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).select_related("run")
-    return batches.order_by("pk").iterator(chunk_size=BATCHES_IN_MEMORY)
+    return pages(batches, BATCHES_IN_MEMORY)
 
 
 def create_run(profile: str, sync_filter: Filter | None, **options: Any) -> Run:

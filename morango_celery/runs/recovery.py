@@ -11,9 +11,11 @@ from django.db.models import Q
 from django.utils import timezone
 
 from morango_celery.conf import settings
+from morango_celery.deserialize.cursors import pages
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.handover import finish, hand_over
+from morango_celery.runs.producer import BATCHES_IN_MEMORY
 
 UNFINISHED = (Run.State.PENDING, Run.State.RUNNING)
 
@@ -57,7 +59,7 @@ def recover(dispatch: Dispatch, *, everything: bool = False) -> int:
     batches = Batch.objects.filter(
         stale, state=Batch.State.OPEN, run__state=Run.State.RUNNING, run__in_process=False
     )
-    for batch in batches.select_related("run").iterator(chunk_size=20):
+    for batch in pages(batches.select_related("run"), BATCHES_IN_MEMORY):
         sent += dispatch.batch(batch)
     return sent
 

@@ -1,0 +1,35 @@
+"""The rows of a query, a few in memory at a time, also behind a pooler that keeps only transactions together.
+
+Django reads with a cursor of the server's, which may outlast a transaction, or with none: where
+DISABLE_SERVER_SIDE_CURSORS is set, as it has to be behind such a pooler, all rows are in memory at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from django.db import connection
+from django.db.models import Model, QuerySet
+
+_M = TypeVar("_M", bound=Model)
+
+
+def stream(queryset: QuerySet[Any], chunk_rows: int) -> Iterator[Any]:
+    """What ``queryset.iterator()`` yields; in a transaction, with a cursor of the server's in any case."""
+    if not connection.in_atomic_block:
+        return queryset.iterator(chunk_size=chunk_rows)
+    in_chunks: Any = queryset._iterable_class
+    rows: Iterator[Any] = iter(in_chunks(queryset, chunked_fetch=True, chunk_size=chunk_rows))
+    return rows
+
+
+def pages(queryset: QuerySet[_M], page_rows: int) -> Iterator[_M]:
+    """All rows by their primary key, a query for each page: for where there is no transaction.
+
+    Rows that are written meanwhile may turn up or not; none turns up twice.
+    """
+    page = list(queryset.order_by("pk")[:page_rows])
+    while page:
+        yield from page
+        page = list(queryset.filter(pk__gt=page[-1].pk).order_by("pk")[:page_rows])
