@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from django.core.exceptions import ValidationError
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
@@ -58,10 +59,13 @@ def parse(carriers: Group, cache: ForeignKeyCache) -> None:
     for model, same in of_model.items():
         plan = row_plan(model)
         if plan is not None:
-            for carrier, row in zip(same, plan.rows([carrier.store for carrier in same]), strict=True):
+            refused: dict[int, ValidationError] = {}
+            for carrier, row in zip(same, plan.rows([c.store for c in same], refused), strict=True):
                 carrier.row = row
+            for place, error in refused.items():
+                same[place].fail(error)
     for carrier in carriers:  # in their own order: a model's code may notice
-        if carrier.row is None:
+        if carrier.row is None and not carrier.has_errors:
             _instantiate(carrier, cache)
 
 

@@ -2,17 +2,18 @@
 
 For such a model the way over an instance (``deserialize``, ``clean_fields``, ``save``) depends on
 its fields alone, so it is worked out once per class: one small function per column. A shortcut is
-taken only where all values of a record are plainly right as they are. In every other case, valid or not,
-the record goes the long way, which alone decides, and words the error.
+taken only where all values of a record are plainly right as they are; of the others, a field that finds fault
+with one has said what the whole model would say. In every other case the record goes the long way.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from morango.models.core import Store, SyncableModel
 
@@ -23,6 +24,9 @@ _decode = json.JSONDecoder().raw_decode
 
 STORED_AS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
 """Columns of an app row that are columns of the Store row too, whatever the JSON says."""
+
+Doubts: TypeAlias = "dict[int, list[tuple[models.Field[Any, Any], Any]]]"
+"""By the place of a record, its fields and values that aren't plainly right, in the fields' order."""
 
 
 class Row(NamedTuple):
@@ -38,9 +42,12 @@ class Row(NamedTuple):
 class Column:
     """Where the values of one concrete field come from."""
 
-    name: str
-    default: Callable[[], Any]
+    field: models.Field[Any, Any]
     convert: Convert
+
+    @property
+    def name(self) -> str:
+        return self.field.attname
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,13 @@ class RowPlan:
     key_position: int
     """Which column is the primary key."""
 
-    def rows(self, stores: Sequence[Store]) -> list[Row | None]:
-        """The row of each record, or None if the record has to take the long way."""
+    def rows(
+        self, stores: Sequence[Store], refused: dict[int, ValidationError] | None = None
+    ) -> list[Row | None]:
+        """The row of each record, or None if it was refused or has to take the long way.
+
+        :param refused: filled with what fields have against a record, by its place, where that is plain
+        """
         found: list[Row | None] = [None] * len(stores)
         documents = [_document(store) for store in stores]
         places = [place for place, document in enumerate(documents) if document is not None]
@@ -63,13 +75,15 @@ class RowPlan:
             return found
         records = [stores[place] for place in places]
         absent: set[int] = set()
-        doubtful: set[int] = set()
+        doubtful: Doubts = {}
         columns = [_values(column, data, records, absent, doubtful) for column in self.columns]
         keys = columns[self.key_position]
         absent.update(index for index, record in enumerate(records) if record.id != keys[index])
         for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
             if index not in doubtful:
                 found[place] = Row(values, index not in absent)
+            elif refused is not None and (refusal := _refusal(doubtful[index])) is not None:
+                refused[place] = refusal
         return found
 
 
@@ -88,12 +102,12 @@ def _values(
     data: Sequence[dict[str, Any]],
     records: Sequence[Store],
     absent: set[int],
-    doubtful: set[int],
+    doubtful: Doubts,
 ) -> Sequence[Any]:
     """The converted values of one column.
 
     :param absent: filled with the places where the JSON lacks the column
-    :param doubtful: filled with the places whose value has to take the long way
+    :param doubtful: filled with the values that aren't plain, by place
     """
     name = column.name
     values: Sequence[Any]
@@ -106,19 +120,36 @@ def _values(
             values = [document[name] for document in data]
         except KeyError:
             absent.update(index for index, document in enumerate(data) if name not in document)
-            values = [document[name] if name in document else column.default() for document in data]
+            values = [document[name] if name in document else column.field.get_default() for document in data]
     try:
         return column.convert(values)
     except Unsure:
         return [_value(column, value, index, doubtful) for index, value in enumerate(values)]
 
 
-def _value(column: Column, value: Any, index: int, doubtful: set[int]) -> Any:
+def _value(column: Column, value: Any, index: int, doubtful: Doubts) -> Any:
     try:
         return column.convert([value])[0]
     except Unsure:
-        doubtful.add(index)
+        doubtful.setdefault(index, []).append((column.field, value))
         return None
+
+
+def _refusal(doubts: Sequence[tuple[models.Field[Any, Any], Any]]) -> ValidationError | None:
+    """What ``clean_fields`` raises if nothing can be said against all other values; None if it is for the
+    long way to tell."""
+    errors = {}
+    for field, value in doubts:
+        if isinstance(field, models.ForeignKey) and value is not None:
+            return None  # Morango judges references apart from the others, and later
+        try:
+            if not (field.blank and value in field.empty_values):
+                field.clean(value, None)
+        except ValidationError as error:
+            errors[field.name] = error.error_list
+        except Exception:  # whatever a value makes a field raise; it does so again on the long way
+            return None
+    return ValidationError(errors) if errors else None
 
 
 @once_per_model
@@ -133,7 +164,7 @@ def row_plan(model: type[SyncableModel]) -> RowPlan | None:
         convert = conversion(field)
         if convert is None:
             return None
-        columns.append(Column(field.attname, field.get_default, convert))
+        columns.append(Column(field, convert))
         if isinstance(field, models.ForeignKey):
             references.append((position, str(target_model(field)._meta.verbose_name), field))
     return RowPlan(tuple(columns), tuple(references), traits.fields.index(model._meta.pk))

@@ -35,13 +35,25 @@ def wording(error: Exception, store: Store, model: type[SyncableModel] | None) -
 
     :param model: None where no app has one
     """
-    text = str(error)
+    text = _text(error)
     if text.strip() and isinstance(error, SPEAKS_FOR_ITSELF):
         return _storable(text)
     culprit = _culprit(store, model) if model is not None else ""
     if culprit or isinstance(error, LookupError) or not text.strip():
         text = f"{culprit}{type(error).__name__}: {text}".rstrip(": ")
     return _storable(text)
+
+
+def _text(error: Exception) -> str:
+    """Its text; for what ``clean_fields`` raises, without the copies that Django makes of all its parts."""
+    if type(error) is not ValidationError or not hasattr(error, "error_dict"):
+        return str(error)
+    said = {name: [_message(each) for each in errors] for name, errors in error.error_dict.items()}
+    return repr(said)
+
+
+def _message(error: ValidationError) -> str:
+    return str(error.message % error.params if error.params else error.message)
 
 
 def _storable(text: str) -> str:

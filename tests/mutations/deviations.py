@@ -133,13 +133,13 @@ MUTATIONS = (
     Mutation(
         "auto-now",
         "deserialize/rows.py",
-        "        columns.append(Column(field.attname, field.get_default, convert))\n",
+        "        columns.append(Column(field, convert))\n",
         "        if getattr(field, 'auto_now', False):\n"
         "            from django.db import connection\n"
         "            from django.utils.timezone import now\n"
         "            def convert(values):\n"
         "                return [connection.ops.adapt_datetimefield_value(now()) for _ in values]\n"
-        "        columns.append(Column(field.attname, field.get_default, convert))\n",
+        "        columns.append(Column(field, convert))\n",
         ("parity/test_clock.py::test_a_new_row",),
     ),
     Mutation(

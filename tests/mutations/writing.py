@@ -21,6 +21,13 @@ MUTATIONS = (
         "postgresql",
     ),
     Mutation(
+        "fields-refuse-no-references",
+        "deserialize/rows.py",
+        "        if isinstance(field, models.ForeignKey) and value is not None:\n",
+        "        if False:\n",
+        ("unit/test_rows.py::test_what_fields_find_fault_with_is_refused_at_once",),
+    ),
+    Mutation(
         "what-claims-the-value-of-a-row-is-written-alone",
         "deserialize/rivals.py",
         "    taken = sql.taken(carriers[0].model, fields, rows)\n",

@@ -29,6 +29,7 @@ from morango.models.certificates import Filter
 from morango_celery.deserialize.rows import Row, RowPlan, row_plan
 from morango_celery.deserialize.saving import database_values
 from morango_celery.deserialize.traits import traits_of
+from morango_celery.deserialize.wording import wording
 from tests import factories
 from worker.school.models import Account, Attempt, Feedback, Learner, Lesson, Unit
 
@@ -218,7 +219,13 @@ def shortcut(model: Any, store: Store) -> Row | None:
 
 
 def assert_shortcut_is_safe(model: Any, store: Store) -> None:
-    row = shortcut(model, store)
+    refused: dict[int, ValidationError] = {}
+    row = None if row_plan(model) is None else plan_of(model).rows([store], refused)[0]
+    if refused:
+        assert row is None
+        with pytest.raises(ValidationError) as raised:
+            long_way(model, store)
+        assert wording(refused[0], store, model) == str(raised.value)
     if row is None:
         return
     try:
@@ -443,6 +450,21 @@ def test_of_many_records_only_the_doubtful_take_the_long_way() -> None:
     assert [row and row.values[plan_of(Lesson).key_position] for row in rows] == [
         store.id if title else None for store, title in zip(stores, titles, strict=True)
     ]
+
+
+def test_what_fields_find_fault_with_is_refused_at_once() -> None:
+    attempt, unclear = (
+        factories.build_store_row("attempt", score=2.0, kind="dance", learner_id=learner_id)
+        for learner_id in (None, 5)
+    )
+    refused: dict[int, ValidationError] = {}
+
+    assert plan_of(Attempt).rows([unclear, attempt], refused) == [None, None]
+
+    assert {place: list(error.message_dict) for place, error in refused.items()} == {
+        1: ["learner", "kind", "score"]
+    }
+    assert_shortcut_is_safe(Attempt, attempt)
 
 
 def test_no_records_make_no_rows() -> None:
