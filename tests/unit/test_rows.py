@@ -452,10 +452,11 @@ def test_of_many_records_only_the_doubtful_take_the_long_way() -> None:
     ]
 
 
+@pytest.mark.django_db
 def test_what_fields_find_fault_with_is_refused_at_once() -> None:
     attempt, unclear = (
         factories.build_store_row("attempt", score=2.0, kind="dance", learner_id=learner_id)
-        for learner_id in (None, 5)
+        for learner_id in (None, HEX.upper())
     )
     refused: dict[int, ValidationError] = {}
 
