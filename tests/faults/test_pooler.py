@@ -106,7 +106,7 @@ def test_runs_complete_and_leave_sessions_as_they_were(
                 " current_setting('synchronous_commit'), (SELECT count(*) FROM pg_cursors),"
                 " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
             )
-            pid, *found = cursor.fetchone()
+            ((pid, *found),) = cursor.fetchall()
             assert found == ["read committed", "on", 0, 0]
             seen.add(pid)
     assert len(seen) == SESSIONS
