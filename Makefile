@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench coverage check format services worker server lock clean
+.PHONY: help venv demo test test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format services worker server lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ mutants: venv ## Break the pipeline's rules one at a time, and see each break ca
 bench: venv ## Measure speed and memory beside Morango; QUICK=1 in three minutes (ARGS=--help shows how to choose)
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
+simulate: venv ## Model up to 1,000 workers on one PostgreSQL (ARGS=--check holds the model to what is measured here)
+	$(BIN)/python -m bench.simulate $(ARGS)
 
 coverage: venv ## Measure what the tests on both databases cover
 	$(BIN)/coverage erase

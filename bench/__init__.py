@@ -12,5 +12,7 @@ by turns, each in a fresh process on a fresh copy of the same database.
 - what comes of it: ``rounds.py`` takes the turns, ``results.py`` makes figures of them, ``report.py`` prints
   and ``plot.py`` draws them; they are written to ``results.json``, and the picture to ``results.png``
 
+What can't be measured on one machine is modelled: ``simulate.py`` and ``simulation/``.
+
 A further row needs a line in ``rows.py``; for other work, also a side, and records that it works on.
 """

@@ -107,6 +107,14 @@ class Databases:
         finally:
             self._remove(engine, "copy")
 
+    @contextmanager
+    def empty_copy(self, models: str, engine: Engine) -> Iterator[Mapping[str, str]]:
+        """The same of a host's migrated database."""
+        try:
+            yield self._derive(HOSTS[models], engine, f"{models}_{engine}", "copy")
+        finally:
+            self._remove(engine, "copy")
+
     def forget(self, dataset: Dataset) -> None:
         """Remove what copies of it were made from."""
         if str(dataset) in self._built:

@@ -33,19 +33,26 @@ LONGEST_PAUSE_SECONDS = 0.05
 @contextmanager
 def celery(order: Order) -> Iterator[Work]:
     """A worker with prefork, as deployed: from ``deserialize()`` until the run has ended."""
-    _connect_to_empty_redis()
+    connect_to_empty_redis()
+    with running_worker(order.workers) as pid:
+        yield Work(enqueue_and_wait, lambda: _peaks_mb(pid))
+
+
+@contextmanager
+def running_worker(concurrency: int) -> Iterator[int]:
+    """The process id of a worker that is ready."""
     arguments = ["celery", "-A", worker.__name__, "worker", "--loglevel=INFO"]
-    arguments += [f"--concurrency={order.workers}", "--without-gossip", "--without-mingle"]
+    arguments += [f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"]
     with TemporaryDirectory(prefix="bench-worker-") as folder:
         process = LoggedProcess(arguments, Path(folder) / "worker.log", {"REMAP_SIGTERM": "SIGQUIT"})
         try:
             process.wait_for_log(" ready.")
-            yield Work(_enqueue_and_wait, lambda: _peaks_mb(process.pid))
+            yield process.pid
         finally:
             process.kill()
 
 
-def _enqueue_and_wait(sync_filter: Filter | None) -> float:
+def enqueue_and_wait(sync_filter: Filter | None) -> float:
     began = time.perf_counter()
     run = deserialize(PROFILE, sync_filter, in_process=False)
     pause = SHORTEST_PAUSE_SECONDS
@@ -68,11 +75,11 @@ def _peaks_mb(pid: int) -> list[float]:
 @contextmanager
 def producer(order: Order) -> Iterator[Work]:
     """What plans the stages and sends the batches, all in this process; nobody executes them."""
-    _connect_to_empty_redis()
-    yield Work(_produce)
+    connect_to_empty_redis()
+    yield Work(produce)
 
 
-def _produce(sync_filter: Filter | None) -> float:
+def produce(sync_filter: Filter | None) -> float:
     run = create_run(PROFILE, sync_filter, serialize_first=True, handed_over=True)
     seconds = 0.0
     while not run.is_finished:
@@ -95,7 +102,7 @@ def _pretend_to_execute(run: Run) -> None:
     Run.objects.filter(pk=run.pk).update(open_batches=0)
 
 
-def _connect_to_empty_redis() -> None:
+def connect_to_empty_redis() -> None:
     with Redis.from_url(settings.REDIS_URL) as client:
         client.flushdb()
     with worker.celery_app.connection_for_write() as connection:

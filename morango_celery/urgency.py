@@ -8,14 +8,16 @@ message keeps its place when it is delivered again.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
 from morango_celery.conf import settings
-from morango_celery.models import Run
+
+if TYPE_CHECKING:  # the bench's model of this needs no database
+    from morango_celery.models import Run
 
 PRIORITIES = (0, 3, 6, 9)
 """The transport's own, the most urgent first. What was sent without one, and all that isn't ours, is among
@@ -30,7 +32,21 @@ READS_PER_TURN = 8
 
 def priority(run: Run) -> int:
     """Of the run's messages: by how many records it has handed out so far, for it knows of no more."""
-    return PRIORITIES[bisect_left(LARGEST_BATCHES, run.records / settings.BATCH_SIZE_RECORDS)]
+    return priority_of(run.records / settings.BATCH_SIZE_RECORDS)
+
+
+def priority_of(batches: float) -> int:
+    """Of a run of that size."""
+    return PRIORITIES[bisect_left(LARGEST_BATCHES, batches)]
+
+
+def orders(steps: Sequence[int]) -> Iterator[list[int]]:
+    """The orders to read the lists in: mostly `steps`, and each of the others first when it is its turn."""
+    found = []
+    for step in steps[1:]:
+        found += [list(steps)] * (READS_PER_TURN - 1)
+        found.append([step, *(other for other in steps if other != step)])
+    return cycle(found or [list(steps)])
 
 
 class Turns(bootsteps.StartStopStep):
@@ -48,7 +64,7 @@ class Turns(bootsteps.StartStopStep):
         if ask is None:
             return
         usual = channel.priority_steps
-        turns = _turns(usual)
+        turns = orders(usual)
 
         def ask_in_turn(timeout: float | None = None) -> None:
             channel.priority_steps = next(turns)
@@ -60,12 +76,3 @@ class Turns(bootsteps.StartStopStep):
                 del channel.priority
 
         channel._brpop_start = ask_in_turn
-
-
-def _turns(steps: list[int]) -> Iterator[list[int]]:
-    """The orders to read the lists in: mostly `steps`, and each of the others first when it is its turn."""
-    orders = []
-    for step in steps[1:]:
-        orders += [steps] * (READS_PER_TURN - 1)
-        orders.append([step, *(other for other in steps if other != step)])
-    return cycle(orders or [steps])

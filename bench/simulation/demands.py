@@ -1,0 +1,57 @@
+"""What a run takes, in seconds of a processor: at a worker, and at the database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Of one piece of work."""
+
+    worker: float = 0.0
+    database: float = 0.0
+    delay: float = 0.0
+    """In which neither has anything to do: a disk, a round trip, a poll."""
+
+    def times(self, factor: float) -> Demand:
+        return Demand(self.worker * factor, self.database * factor, self.delay * factor)
+
+    def __add__(self, other: Demand) -> Demand:
+        return Demand(self.worker + other.worker, self.database + other.database, self.delay + other.delay)
+
+    @property
+    def seconds(self) -> float:
+        """What it takes when nobody else is there."""
+        return self.worker + self.database + self.delay
+
+
+@dataclass(frozen=True)
+class Demands:
+    """All that the model knows of our code."""
+
+    run: Demand
+    """Of a run, however small."""
+    planned: Demand
+    """Of a record that is handed out."""
+    record: Demand
+    """Of a record that is deserialized."""
+    batch_records: int = 2000
+    source: str = ""
+    """Where the figures come from."""
+
+    @property
+    def workers_per_core(self) -> float:
+        """How many worker processes keep one core of the database busy."""
+        both = self.planned + self.record
+        return both.seconds / both.database
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Demands:
+        found = json.loads(path.read_text())
+        return cls(**{**found, **{name: Demand(**found[name]) for name in ("run", "planned", "record")}})
