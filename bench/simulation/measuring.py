@@ -20,9 +20,12 @@ from bench.simulation.probe import Probe, Used
 from worker import services
 from worker.demo.databases import empty_redis
 
-TOLERANCE = 0.4
-"""What the model may be off by, as a share of what was measured: on a machine that does other things too, the
-same measurement differs by as much from one time to the next."""
+TOLERANCE = 0.3
+"""What the model may be off by where a sync has the workers to itself, as a share of what was measured."""
+
+BESIDE_TOLERANCE = 0.55
+"""The same for a small sync beside a large one: the model has it wait too little, for it knows nothing of the
+processor time of Redis, of the process that waits, and of whatever else the machine does."""
 
 BESIDE = 12
 """How many small syncs the model has come while the large one is carried out."""
@@ -33,10 +36,11 @@ class Comparison(NamedTuple):
     model: float
     """Seconds."""
     measured: float
+    tolerance: float = TOLERANCE
 
     @property
     def is_close(self) -> bool:
-        return abs(self.model - self.measured) <= TOLERANCE * self.measured
+        return abs(self.model - self.measured) <= self.tolerance * self.measured
 
 
 def measure(workers: list[int], records: int, tell: Callable[[str], None]) -> tuple[list[Probe], str]:
@@ -95,6 +99,7 @@ def compare(demands: Demands, probe: Probe) -> list[Comparison]:
             f"{named}{probe.small_records} records beside {probe.records:,}",
             both.latency(0.5, largest=SMALL_RECORDS),
             probe.beside,
+            BESIDE_TOLERANCE,
         ),
     ]
 
