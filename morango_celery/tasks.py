@@ -214,7 +214,7 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
         task.apply_async(
             arguments, argsrepr=f"({description})", retry=True, retry_policy=SEND_RETRIES, **options
         )
-    except BrokerError as error:
+    except (BrokerError, AttributeError) as error:  # the second is kombu's, of a channel just lost
         logger.error(
             "The broker can't be reached (%s). Nothing is lost: %s is in the ledger, and "
             "recover_runs (task or command) sends it once the broker is back.",

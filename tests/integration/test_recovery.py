@@ -111,6 +111,23 @@ class TestRecovery:
         pending.refresh_from_db()
         assert pending.sent_at is not None
 
+    @pytest.mark.usefixtures("redis_url")
+    def test_a_channel_that_kombu_loses_while_it_sends_fails_no_run(self) -> None:
+        # Given a channel that is closed between two looks that kombu takes at it
+        pending = new_run(sent_at=None)
+
+        def closed(*_: Any, **__: Any) -> None:
+            raise AttributeError("'NoneType' object has no attribute 'client'")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("kombu.messaging.maybe_declare", closed)
+            assert recover(tasks.CeleryDispatch()) == 0
+
+        # Then the run waits in the ledger, and is sent by a channel that is open
+        pending.refresh_from_db()
+        assert (pending.state, pending.sent_at) == (Run.State.PENDING, None)
+        assert recover(tasks.CeleryDispatch()) == 1
+
     @pytest.mark.parametrize(
         ("state", "outcome"),
         [
