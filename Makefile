@@ -10,9 +10,10 @@ BIN := $(VENV)/bin
 # Named after the locked versions: built again only when these change.
 STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
+WITH_PROCESSES := tests/faults tests/integration tests/oplog
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format services worker server lock clean
+.PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format services worker server lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +41,15 @@ $(STAMP):
 demo: venv ## Sync N=20000 records between two instances and deserialize them with workers
 	$(BIN)/python -m worker.demo --records $(N)
 
+# Those with processes of their own wait most of the time: the others run meanwhile.
 test: venv ## Run all tests, on PostgreSQL and SQLite at the same time (ARGS=... goes to pytest)
-	@$(MAKE) --no-print-directory --jobs=2 test-postgresql test-sqlite
+	@$(MAKE) --no-print-directory --jobs=3 $(if $(ARGS),test-postgresql,test-processes test-records) test-sqlite
+
+test-processes:
+	$(PYTEST) --database=postgresql $(WITH_PROCESSES)
+
+test-records:
+	$(PYTEST) --database=postgresql $(addprefix --ignore=,$(WITH_PROCESSES))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
