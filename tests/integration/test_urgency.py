@@ -126,9 +126,10 @@ def test_a_batch_that_is_delivered_again_keeps_its_place(celery_worker_process: 
     # When the worker goes on
     until(lambda: not Batch.objects.filter(state=Batch.State.OPEN).exists(), "done", 60)
 
-    # Then it has taken these first
+    # Then it has taken these first; the batch may well come twice
     order = [task for task in received(worker) if task != "recover_runs"]
-    assert order == ["deserialize_batch", *["start_run"] * 3, "deserialize_batch"]
+    assert order[:4] == ["deserialize_batch", *["start_run"] * 3]
+    assert set(order[4:]) == {"deserialize_batch"}
 
 
 def test_messages_without_a_priority_are_taken(celery_worker_process: StartWorker, redis_url: str) -> None:
