@@ -346,10 +346,23 @@ def strict_check() -> Callable[[], None]:
     before = _dangling_references()
 
     def check() -> None:
-        for table, row, target, _ in sorted(_dangling_references() - before):
-            raise IntegrityError(f"Row {row} of {table} refers to a row that {target} doesn't have.")
+        for table, row, target, key in sorted(_dangling_references() - before):
+            column, value = _reference(table, row, key)
+            raise IntegrityError(f"{table}.{column} refers to {value!r}, which {target} doesn't have.")
 
     return check
+
+
+def _reference(table: str, row: int, key: int) -> tuple[str, Any]:
+    """Column and value of a foreign key, by the numbers that SQLite's check has for row and key."""
+    quote = connection.ops.quote_name
+    with connection.cursor() as cursor:
+        keys = cursor.execute(f"PRAGMA foreign_key_list({quote(table)})").fetchall()
+        column = next(found[3] for found in keys if found[0] == key)
+        (value,) = cursor.execute(
+            f"SELECT {quote(column)} FROM {quote(table)} WHERE rowid = %s", [row]
+        ).fetchone()
+    return column, value
 
 
 def _dangling_references() -> set[tuple[str, int, str, int]]:
