@@ -10,9 +10,9 @@ from django.db import connection, transaction
 from morango.models.certificates import Filter
 
 from morango_celery.conf import require_valid, settings
-from morango_celery.deserialize.filters import parse_filter
 from morango_celery.errors import TransientError, UnknownProfileError, UsageError
 from morango_celery.models import Run
+from morango_celery.reading.filters import parse_filter
 from morango_celery.runs import control as runs
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import OperationalError, transaction
 from morango.constants import transfer_statuses
 from morango.constants.capabilities import ASYNC_OPERATIONS
+from morango.sync.operations import LocalOperation
 
 from morango_celery.api import runs_in_process
 from morango_celery.conf import DETACH, require_valid, settings
@@ -17,7 +18,7 @@ from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.tasks import CeleryDispatch
-from morango_celery.upstream import SETTINGS, LocalOperation, is_isolation_error
+from morango_celery.upstream import SETTINGS, is_isolation_error
 
 COMPLETED: str = transfer_statuses.COMPLETED
 PENDING: str = transfer_statuses.PENDING

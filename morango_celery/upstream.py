@@ -1,42 +1,42 @@
 """Every private name of Morango 0.8.15 that this project relies on, and nothing else does.
 
-When Morango moves one, this is the module to mend.
+When Morango moves one, this is the module to mend. ``morango.sync.operations`` isn't imported: it brings
+REST framework and requests with it, 8 MB that a worker has no use for.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from django.db import IntegrityError, OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models
-from morango.sync.operations import (
-    DBBackend,
-    LocalOperation,
-    _self_referential_fk,
-    _serialize_into_store,
-)
-from morango.sync.utils import lock_partitions
+from morango.sync.backends.utils import load_backend
 from morango.utils import SETTINGS, exception_path
 
 __all__ = [
     "SETTINGS",
-    "LocalOperation",
     "deserialization_log",
     "exception_path",
     "is_isolation_error",
+    "isolated_transaction",
     "profiles",
     "registered_models",
     "self_referential_fk",
-    "serialize_into_store",
     "share_partitions",
+    "uses_postgresql",
 ]
 
-SERIALIZE_ATTEMPTS = 5
+PRIMARY_PARTITION_LENGTH = 32
+"""Morango locks by the part of a partition that says whose it is: the hex id of a facility."""
 
 deserialization_log = logging.getLogger("morango.sync.operations")
 """Where Morango warns about records it can't deserialize; who watches it shall see ours too."""
+
+_backend = load_backend(connection)
 
 
 def profiles() -> list[str]:
@@ -51,29 +51,23 @@ def registered_models(profile: str) -> list[type[SyncableModel]]:
 
 
 def self_referential_fk(model: type[SyncableModel]) -> str | None:
-    """The column name of the model's foreign key to itself, or to a model it is a proxy of."""
-    name: str | None = _self_referential_fk(model)
-    return name
+    """The column name of the model's first foreign key to itself, or to a model it is a proxy of."""
+    for field in model._meta.concrete_fields:
+        if field.related_model and issubclass(model, field.related_model):
+            name: str = field.attname
+            return name
+    return None
 
 
-def serialize_into_store(profile: str, sync_filter: Filter | None) -> None:
-    """Morango's serialization: local edits into the Store, in a transaction of its own.
-
-    Its snapshot is older than the lock that it then waits for. So one that had to wait for another may
-    come upon rows that it can't see; the next attempt does.
+@contextmanager
+def isolated_transaction(sync_filter: Filter | None) -> Iterator[None]:
+    """A transaction with one view of the data (REPEATABLE READ), alone on the filter's partitions.
 
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
-    :raises OperationalError, InterfaceError: the database went away; or asks to try again, and keeps asking
     """
-    for left in reversed(range(SERIALIZE_ATTEMPTS)):
-        try:
-            _serialize_into_store(profile, filter=sync_filter)
-        except (IntegrityError, OperationalError) as error:
-            came_across_another = isinstance(error, IntegrityError) or is_isolation_error(error)
-            if not came_across_another or not left or connection.in_atomic_block:
-                raise
-        else:
-            return
+    with _backend._set_transaction_repeatable_read(), transaction.atomic(savepoint=False):
+        _lock_partitions(sync_filter, shared=False)
+        yield
 
 
 def share_partitions(sync_filter: Filter | None) -> None:
@@ -81,12 +75,21 @@ def share_partitions(sync_filter: Filter | None) -> None:
 
     Takes advisory locks that last until the transaction ends. On SQLite it does nothing.
     """
-    lock_partitions(DBBackend, sync_filter=sync_filter, shared=True)
+    _lock_partitions(sync_filter, shared=True)
+
+
+def _lock_partitions(sync_filter: Filter | None, *, shared: bool) -> None:
+    if sync_filter is None:
+        _backend._lock_all_partitions(shared=shared)
+        return
+    # In order, so that no two wait for each other
+    for partition in sorted({prefix[:PRIMARY_PARTITION_LENGTH] for prefix in sync_filter}):
+        _backend._lock_partition(partition, shared=shared)
 
 
 def is_isolation_error(error: OperationalError) -> bool:
     """Whether the database asks to run the transaction again (serialization failure, deadlock)."""
-    return bool(DBBackend._is_transaction_isolation_error(error))
+    return bool(_backend._is_transaction_isolation_error(error))
 
 
 def uses_postgresql() -> bool:

@@ -12,11 +12,10 @@ from typing import Any
 
 from morango_celery.deserialize.batch import deserialize_batch
 from morango_celery.deserialize.sink import BatchResult
-from morango_celery.deserialize.sources import AppModelSource, StoreModelSource
+from morango_celery.deserialize.sources import StoreModelSource
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 
 __all__ = [
-    "AppModelSource",
     "BatchResult",
     "DeserializeTask",
     "Outcome",

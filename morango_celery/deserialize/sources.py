@@ -1,88 +1,18 @@
-"""Where carriers come from: rows of the Store, or of the app tables, under a sync filter."""
+"""Where carriers come from: rows of the Store under a sync filter."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import Store, SyncableModel
 
-from morango_celery.deserialize.cursors import stream
-from morango_celery.deserialize.filters import PartitionOrder, prefix_conditions
 from morango_celery.deserialize.task import DeserializeTask
-from morango_celery.stream import Source
-from morango_celery.upstream import registered_models
-
-Item = TypeVar("Item")
-
-CHUNK_ROWS = 2000
-"""Rows that a source holds in memory at a time."""
-
-
-class PartitionedSource(Source[Item]):
-    """Streams the records of a profile: model by model in foreign key order, and within a model
-    prefix by prefix and partition by partition.
-
-    Memory is that of one chunk of rows. One query per model and prefix.
-    """
-
-    partition_field: ClassVar[str]
-
-    def __init__(
-        self,
-        profile: str,
-        sync_filter: Filter | None = None,
-        dirty_only: bool = True,
-        partition_order: PartitionOrder = "asc",
-    ) -> None:
-        """
-        :param sync_filter: None for the whole profile
-        :param dirty_only: only records whose dirty bit is set
-        :param partition_order: "asc" or "desc"
-        :raises ValueError: any other order
-        """
-        if partition_order not in ("asc", "desc"):
-            raise ValueError(f'partition_order is "asc" or "desc", not {partition_order!r}.')
-        self.profile = profile
-        self.sync_filter = sync_filter
-        self.dirty_only = dirty_only
-        self.partition_order = partition_order
-
-    def prefix_conditions(self) -> Iterator[Q]:
-        """One condition per prefix, in the source's order; no row matches two of them."""
-        return prefix_conditions(self.partition_field, self.sync_filter, self.partition_order)
-
-    def models(self) -> Iterable[type[SyncableModel]]:
-        """The models to stream, in foreign key order."""
-        return registered_models(self.profile)
-
-    def querysets(self) -> Iterator[QuerySet[Any]]:
-        """The queries behind the stream, in its order."""
-        sign = "" if self.partition_order == "asc" else "-"
-        for model in self.models():
-            for condition in self.prefix_conditions():
-                yield self.model_queryset(model).filter(condition).order_by(sign + self.partition_field)
-
-    @abstractmethod
-    def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:
-        """All rows of one model that this source is about, whatever their partition."""
-
-
-class AppModelSource(PartitionedSource[SyncableModel]):
-    """Streams app model instances."""
-
-    partition_field = "_morango_partition"
-
-    def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:
-        queryset: QuerySet[Any] = model.syncing_objects.all()
-        return queryset.filter(_morango_dirty_bit=True) if self.dirty_only else queryset
-
-    def stream(self) -> Iterator[SyncableModel]:
-        for queryset in self.querysets():
-            yield from stream(queryset, CHUNK_ROWS)
+from morango_celery.reading.cursors import stream
+from morango_celery.reading.filters import PartitionOrder
+from morango_celery.reading.partitions import CHUNK_ROWS, PartitionedSource
 
 
 class StoreModelSource(PartitionedSource[DeserializeTask]):
@@ -95,21 +25,16 @@ class StoreModelSource(PartitionedSource[DeserializeTask]):
         profile: str,
         sync_filter: Filter | None = None,
         dirty_only: bool = True,
-        partition_order: PartitionOrder = "asc",
+        partition_order: PartitionOrder | None = "asc",
         *,
         exclude_erroring: bool = True,
         models: Iterable[type[SyncableModel]] | None = None,
     ) -> None:
         """
         :param exclude_erroring: leave out records that carry a ``deserialization_error``
-        :param models: only these, in this order; all of the profile when None
         """
-        super().__init__(profile, sync_filter, dirty_only, partition_order)
+        super().__init__(profile, sync_filter, dirty_only, partition_order, models=models)
         self.exclude_erroring = exclude_erroring
-        self._models = models
-
-    def models(self) -> Iterable[type[SyncableModel]]:
-        return super().models() if self._models is None else self._models
 
     def records(self) -> QuerySet[Any]:
         """All records this source is about, whatever their model and partition."""

@@ -14,8 +14,8 @@ from morango.models.core import TransferSession
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
+from morango_celery.serialize import serialize_into_store
 from morango_celery.signals import run_finished
-from morango_celery.upstream import serialize_into_store
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Any
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 
 from morango_celery.deserialize import StoreModelSource
-from morango_celery.deserialize.cursors import stream
 from morango_celery.deserialize.order import Model, components
-from morango_celery.deserialize.sources import CHUNK_ROWS
 from morango_celery.models import Run
+from morango_celery.reading.cursors import stream
+from morango_celery.reading.partitions import CHUNK_ROWS
 from morango_celery.runs.tree import Node
 
 

@@ -14,13 +14,13 @@ from morango.models.core import DatabaseIDModel, Store
 
 from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
-from morango_celery.deserialize.cursors import pages, stream
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
+from morango_celery.reading.cursors import pages, stream
 from morango_celery.runs.plan import MARKED, WaitingSource, steps
 from morango_celery.runs.tree import next_wave
+from morango_celery.serialize import serialize_into_store
 from morango_celery.stream import Buffer, Items
-from morango_celery.upstream import serialize_into_store
 
 BATCHES_IN_MEMORY = 20
 

@@ -11,9 +11,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from morango_celery.conf import settings
-from morango_celery.deserialize.cursors import pages
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
+from morango_celery.reading.cursors import pages
 from morango_celery.runs.handover import finish, hand_over
 from morango_celery.runs.producer import BATCHES_IN_MEMORY
 

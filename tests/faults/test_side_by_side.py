@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import operator
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from morango.models import InstanceIDModel, Store
-from morango.sync import operations
 
 import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.deserialize.sql import is_transient
 from morango_celery.models import Run
+from morango_celery.serialize import serialize_into_store
 from morango_celery.tasks import CeleryDispatch
-from morango_celery.upstream import serialize_into_store
 from tests.conftest import StartWorker
 from tests.factories import SCHOOL_ID, fill_store
 from tests.faults.beside import again_and_again, serialize, sync
@@ -198,12 +197,16 @@ def waiting_for_locks() -> int:
 
 
 @pytest.mark.parametrize(
-    "step", ["lock_partitions", "InstanceIDModel.get_current_instance_and_increment_counter"]
+    "step",
+    [
+        "morango_celery.upstream._lock_partitions",
+        "morango.models.core.InstanceIDModel.get_current_instance_and_increment_counter",
+    ],
 )
-def test_a_session_that_is_cut_while_morango_serializes(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_is_cut_while_edits_are_serialized(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a session that the server ends at some step
     InstanceIDModel.get_or_create_current_instance()
-    original: Any = operator.attrgetter(step)(operations)
+    original: Any = resolve_name(step)
 
     def and_then_cut(*arguments: Any, **options: Any) -> Any:
         result = original(*arguments, **options)
@@ -217,9 +220,9 @@ def test_a_session_that_is_cut_while_morango_serializes(step: str, monkeypatch: 
         other.close()
         return result
 
-    monkeypatch.setattr(f"morango.sync.operations.{step}", and_then_cut)
+    monkeypatch.setattr(step, and_then_cut)
 
-    # Then the error is one that is retried, whatever Morango does to the connection
+    # Then the error is one that is retried, whatever Morango's isolation does to the connection
     with pytest.raises((DatabaseError, InterfaceError)) as raised:
         serialize_into_store(PROFILE, None)
     connection.close()

@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 
-from morango_celery.deserialize.cursors import pages, stream
+from morango_celery.reading.cursors import pages, stream
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -15,8 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize import AppModelSource, DeserializeTask, StoreModelSource
-from morango_celery.deserialize.sources import PartitionedSource
+from morango_celery.deserialize import DeserializeTask, StoreModelSource
+from morango_celery.reading.partitions import PartitionedSource
+from morango_celery.serialize import AppModelSource
 from morango_celery.stream import Source
 from tests import factories
 from tests.processes import ROOT
@@ -58,7 +59,7 @@ class AppRows:
         return str(row.pk)
 
     def key(self, item: Any) -> str:
-        return str(item.pk)
+        return str(item.id)
 
 
 @pytest.fixture(params=[StoreRows, AppRows], ids=["StoreModelSource", "AppModelSource"])
@@ -86,7 +87,7 @@ def test_partitions_come_in_order_within_each_model(kind: Any, order: Any, sync_
 
 
 def test_an_order_that_is_none_is_refused(kind: Any) -> None:
-    with pytest.raises(ValueError, match='partition_order is "asc" or "desc", not \'up\''):
+    with pytest.raises(ValueError, match='partition_order is "asc", "desc" or None, not \'up\''):
         kind.source(PROFILE, partition_order="up")
 
 
@@ -177,12 +178,13 @@ def test_carriers_hold_the_whole_store_row() -> None:
     assert len(queries) == 0
 
 
-def test_app_models_come_as_instances_of_their_class() -> None:
-    AppRows().make(Learner, "a")
+def test_app_models_come_as_carriers_of_their_values() -> None:
+    learner_id = AppRows().make(Learner, "a")
 
-    (learner,) = AppModelSource(PROFILE)
+    (carrier,) = AppModelSource(PROFILE)
 
-    assert type(learner) is Learner
+    assert (carrier.model, carrier.id, carrier.partition) == (Learner, learner_id, "a")
+    assert dict(zip(carrier.names, carrier.values, strict=True)) == Learner.objects.get().serialize()
 
 
 @pytest.fixture
@@ -283,7 +285,8 @@ PEAKS = """
 import django, psutil
 django.setup()
 from morango.models.certificates import Filter
-from morango_celery.deserialize import AppModelSource, StoreModelSource
+from morango_celery.deserialize import StoreModelSource
+from morango_celery.serialize import AppModelSource
 
 process = psutil.Process()
 for name, stream in (

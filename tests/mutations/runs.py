@@ -21,7 +21,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-prefix-is-taken-once",
-        "deserialize/filters.py",
+        "reading/filters.py",
         "        if not (outermost and prefix.startswith(outermost[-1])):\n",
         "        if True:\n",
         ("unit/test_filters.py::test_nested_prefixes_need_one_condition",),

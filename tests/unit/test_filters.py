@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from morango.models import Store
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize.filters import PartitionOrder, parse_filter, prefix_conditions
 from morango_celery.errors import InvalidFilterError
+from morango_celery.reading.filters import PartitionOrder, parse_filter, prefix_conditions
 from tests import factories
 
 

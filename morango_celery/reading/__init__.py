@@ -1,0 +1,1 @@
+"""How rows are read: under a filter, in order, and a few in memory at a time."""

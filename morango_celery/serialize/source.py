@@ -1,0 +1,107 @@
+"""Where carriers come from: rows of the app tables under a sync filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import getattr_static
+from typing import Any
+
+from django.db.models import Field, Model, QuerySet, signals
+from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
+from django.db.models.query_utils import DeferredAttribute
+from morango.models.core import SyncableModel
+
+from morango_celery.reading.cursors import stream
+from morango_celery.reading.partitions import CHUNK_ROWS, PartitionedSource
+from morango_celery.serialize.task import SerializeTask
+from morango_celery.stream import Source
+from morango_celery.upstream import self_referential_fk
+
+
+class AppModelSource(PartitionedSource[SerializeTask]):
+    """Streams a carrier per app row.
+
+    Where a model serializes as Morango does, no instances are made.
+    """
+
+    partition_field = "_morango_partition"
+
+    def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:
+        queryset: QuerySet[Any] = model.syncing_objects.all()
+        return queryset.filter(_morango_dirty_bit=True) if self.dirty_only else queryset
+
+    def stream(self) -> Iterator[SerializeTask]:
+        for queryset in self.querysets():
+            yield from RowSource(queryset)
+
+
+class RowSource(Source[SerializeTask]):
+    """Streams a carrier for each row of a query of one model."""
+
+    def __init__(self, queryset: QuerySet[Any]) -> None:
+        self.queryset = queryset
+
+    def stream(self) -> Iterator[SerializeTask]:
+        return (_rows if _is_plain(self.queryset.model) else _instances)(self.queryset)
+
+
+def _rows(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
+    model: type[SyncableModel] = queryset.model
+    columns = [field.attname for field in model._meta.concrete_fields]
+    left_out = {*model.morango_fields_not_to_serialize, *model._morango_internal_fields_not_to_serialize}
+    names = tuple(name for name in columns if name not in left_out)
+    columns = [*names, *(name for name in columns if name in left_out)]
+    parent = self_referential_fk(model)
+    place = columns.index
+    id_at, partition_at, source_at = place("id"), place("_morango_partition"), place("_morango_source_id")
+    parent_at = None if parent is None else place(parent)
+    for row in stream(queryset.values_list(*columns), CHUNK_ROWS):
+        yield SerializeTask(
+            model,
+            row[id_at],
+            row[partition_at],
+            row[source_at],
+            "" if parent_at is None else row[parent_at] or "",
+            names,
+            row[: len(names)],
+        )
+
+
+def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
+    model: type[SyncableModel] = queryset.model
+    parent = self_referential_fk(model)
+    for instance in stream(queryset, CHUNK_ROWS):
+        try:
+            data = instance.serialize()
+        except Exception as error:  # a model's own code: whatever it raises gets the record's name
+            error.add_note(f"While {model._meta.label} {instance.pk} was being serialized.")
+            raise
+        yield SerializeTask(
+            model,
+            instance.id,
+            instance._morango_partition,
+            instance._morango_source_id,
+            "" if parent is None else getattr(instance, parent) or "",
+            tuple(data),
+            tuple(data.values()),
+        )
+
+
+def _is_plain(model: type[SyncableModel]) -> bool:
+    """Whether ``serialize()`` gives the very values that are read from the database."""
+    is_observed = signals.pre_init.has_listeners(model) or signals.post_init.has_listeners(model)
+    return (
+        not is_observed
+        and model.serialize is SyncableModel.serialize
+        and model.__init__ is Model.__init__
+        and getattr_static(model, "from_db") is getattr_static(Model, "from_db")
+        and all(_is_plain_field(model, field) for field in model._meta.concrete_fields)
+    )
+
+
+def _is_plain_field(model: type[SyncableModel], field: Field[Any, Any]) -> bool:
+    return (
+        type(field).value_from_object is Field.value_from_object
+        and not getattr(field, "morango_serialize_to_string", False)
+        and type(getattr_static(model, field.attname)) in (DeferredAttribute, ForeignKeyDeferredAttribute)
+    )

@@ -1,0 +1,123 @@
+"""The hand-written SQL of serialization, for PostgreSQL and SQLite."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.db.models import QuerySet
+from morango.models.core import RecordMaxCounter, Store, SyncableModel
+
+from morango_celery.serialize.task import SerializeTask
+from morango_celery.upstream import uses_postgresql
+
+_STORE = Store._meta.db_table
+_COUNTERS = RecordMaxCounter._meta.db_table
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Who serializes: this instance, at its new counter."""
+
+    instance_id: str
+    """32-digit hex."""
+    counter: int
+
+
+def stored(ids: Sequence[str]) -> dict[str, str]:
+    """What the Store rows among `ids` hold."""
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            cursor.execute(
+                f"SELECT replace(id::text, '-', ''), serialized FROM {_STORE} WHERE id = ANY(%s::uuid[])",
+                ["{" + ",".join(ids) + "}"],
+            )
+        else:
+            marks = ", ".join(["%s"] * len(ids))
+            cursor.execute(f"SELECT id, serialized FROM {_STORE} WHERE id IN ({marks})", ids)
+        return dict(cursor.fetchall())
+
+
+def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: Saver) -> None:
+    """New Store rows.
+
+    :raises IntegrityError: another transaction has inserted one of them meanwhile
+    """
+    same = {
+        "profile": model.morango_profile,
+        "model_name": model.morango_model_name,
+        "last_saved_instance": saver.instance_id,
+        "last_saved_counter": saver.counter,
+        "conflicting_serialized_data": "",
+        "dirty_bit": False,
+        "deleted": False,
+        "hard_deleted": False,
+    }
+    names = ", ".join(["id", "serialized", "partition", "source_id", "_self_ref_fk", *same])
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            constants = "\t".join(map(_copied, map(str, same.values())))
+            lines = [
+                f"{task.id}\t{_copied(task.serialized)}\t{_copied(task.partition)}"
+                f"\t{_copied(task.source_id)}\t{task.self_ref_fk}\t{constants}\n"
+                for task in tasks
+            ]
+            cursor.copy_expert(f"COPY {_STORE} ({names}) FROM STDIN", io.StringIO("".join(lines)))
+        else:
+            marks = ", ".join(["%s"] * (5 + len(same)))
+            cursor.executemany(
+                f"INSERT INTO {_STORE} ({names}) VALUES ({marks})",
+                [
+                    (t.id, t.serialized, t.partition, t.source_id, t.self_ref_fk, *same.values())
+                    for t in tasks
+                ],
+            )
+
+
+def update(tasks: Collection[SerializeTask], saver: Saver) -> None:
+    """Store rows that are there. One that is dirty keeps what it held as conflicting data."""
+    assignments = (
+        "last_saved_instance = %s, last_saved_counter = %s, dirty_bit = %s, deleted = %s, hard_deleted = %s,"
+        " last_transfer_session_id = NULL, conflicting_serialized_data = CASE WHEN dirty_bit"
+        f" THEN {_STORE}.serialized || {{newline}} || conflicting_serialized_data"
+        " ELSE conflicting_serialized_data END"
+    )
+    same = (saver.instance_id, saver.counter, False, False, False)
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            cursor.execute(
+                f"UPDATE {_STORE} SET serialized = synced.serialized,"
+                f" {assignments.format(newline='chr(10)')}"
+                f" FROM unnest(%s::uuid[], %s::text[]) AS synced (id, serialized)"
+                f" WHERE {_STORE}.id = synced.id",
+                [*same, [task.id for task in tasks], [task.serialized for task in tasks]],
+            )
+        else:
+            cursor.executemany(
+                f"UPDATE {_STORE} SET serialized = %s, {assignments.format(newline='char(10)')}"
+                " WHERE id = %s",
+                [(task.serialized, *same, task.id) for task in tasks],
+            )
+
+
+def count(ids: QuerySet[Any], saver: Saver) -> None:
+    """Enter the saver's counter for Store rows.
+
+    :param ids: a query of their ids alone
+    """
+    query, parameters = ids.query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {_COUNTERS} (instance_id, counter, store_model_id)"
+            f" SELECT %s, %s, saved.id FROM ({query}) AS saved WHERE true"
+            " ON CONFLICT (store_model_id, instance_id) DO UPDATE SET counter = excluded.counter",
+            [saver.instance_id, saver.counter, *parameters],
+        )
+
+
+def _copied(text: str) -> str:
+    """A text as COPY reads it."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
