@@ -15,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from morango_celery.conf import settings
-from morango_celery.deserialize.sql import is_transient
+from morango_celery.deserialize.sql import is_transient, take_write_lock
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Run
 from morango_celery.runs import handover
@@ -82,9 +82,12 @@ def _had_to_wait(run: Run) -> bool:
     return time.monotonic() - began > LOOK_SECONDS
 
 
+@transaction.atomic
 def _give_up(run_id: int) -> Progress:
-    run = Run.objects.get(pk=run_id)
-    if run.is_finished or run.open_batches:
+    take_write_lock()
+    run = Run.locked(run_id)
+    # The stage that was open a moment ago may be done by now; who did that opens the next
+    if run.is_finished or run.open_batches or run.attempts < settings.MAX_ATTEMPTS:
         return Progress(run)
     error = RunFailedError(
         f"{'Starting it' if run.state == Run.State.PENDING else 'Opening its next stage'} was tried "

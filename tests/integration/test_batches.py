@@ -13,6 +13,7 @@ import pytest
 from morango_celery import tasks
 from morango_celery.errors import FatalError, RefusedMessageError
 from morango_celery.models import Batch, Run
+from morango_celery.runs import opening
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.opening import attempt_opening
@@ -230,6 +231,28 @@ class TestAtTheSameTime:
         opened_again = together([lambda: advance(run.pk).opened] * self.THREADS)
 
         assert sorted(opened) == sorted(opened_again) == [False] * (self.THREADS - 1) + [True]
+
+    def test_a_stage_that_is_done_while_its_opening_comes_again_fails_no_run(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a message that finds a stage open, whose last batch is done right after that
+        factories.fill_store(60)
+        run = start(new_run().pk).run
+        (batch,) = open_batches(run)
+        begin = opening._begin
+
+        def finds_it_open(run_id: int) -> bool:
+            begun = begin(run_id)
+            execute_batch(batch.pk)
+            return begun
+
+        with monkeypatch.context() as patch:
+            patch.setattr(opening, "_begin", finds_it_open)
+            progress = attempt_opening(run.pk, start)
+
+        # Then it does nothing, and who has done the batch goes on
+        assert (progress.run.state, progress.opened, progress.ended) == (Run.State.RUNNING, False, False)
+        assert attempt_opening(run.pk, advance).run.state == Run.State.COMPLETED
 
     def test_a_message_that_comes_twice_at_once_is_executed_once(self) -> None:
         factories.fill_store(60)
