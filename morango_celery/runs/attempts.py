@@ -12,9 +12,10 @@ import contextlib
 import time
 from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import F, Max, Q
+from django.db.models import F, Max, Q, QuerySet
 from django.utils import timezone
 from morango.models.core import Store
 
@@ -35,7 +36,8 @@ PARTS = 10
 """How many batches one is split into, if it has as many records."""
 
 TWIN_SECONDS = 1.0
-"""How long a worker needs at most from counting an attempt to locking the batch."""
+"""How long a worker needs at most from counting an attempt to locking the batch, or from losing that lock to
+taking the attempt back."""
 
 OUT_OF_TIME = "it took longer than the worker's time limit"
 OUT_OF_MEMORY = "there was not enough memory"
@@ -63,6 +65,7 @@ def attempt_batch(batch_id: int, store_ids: Sequence[str]) -> Execution:
     """
     if not _begin(batch_id, store_ids):
         _let_twin_begin(batch_id)
+        _let_twin_end(batch_id)
         return _settle(batch_id, store_ids)
     try:
         return execute_batch(batch_id, store_ids)
@@ -105,6 +108,20 @@ def _let_twin_begin(batch_id: int) -> None:
     if batch is not None and batch.attempted_at is not None:
         age = (timezone.now() - batch.attempted_at).total_seconds()
         time.sleep(min(max(TWIN_SECONDS - age, 0), TWIN_SECONDS))
+
+
+def _let_twin_end(batch_id: int) -> None:
+    """The last attempt may be another worker's who executes the batch, and then may take the attempt back."""
+    row = Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN).values_list("pk")
+    while row.exists() and not _locks(row.select_for_update(skip_locked=True)):
+        if _locks(row.select_for_update()):  # once the other has let go of it
+            time.sleep(TWIN_SECONDS)
+
+
+@transaction.atomic
+def _locks(row: QuerySet[Any]) -> bool:
+    """Whether it is there, for this transaction to lock; the lock isn't kept."""
+    return bool(row)
 
 
 @transaction.atomic

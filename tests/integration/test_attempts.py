@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from morango_celery.runs.execute import Execution, execute_batch
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
 from tests.integration.ledger import carry_out, dirty_ids, errors, new_run, together, unit
+from tests.waiting import until
 from worker.school.models import Attempt, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -405,6 +407,50 @@ class TestTheDatabase:
         # Then one worker saves it, and none of the others takes that one for dead
         assert len([execution for execution in executions if execution.result is not None]) == 1
         assert (Run.objects.get().saved, errors()) == (1, {})
+
+    def test_a_message_that_waits_for_an_attempt_does_not_take_the_outage_that_ends_it_for_a_death(
+        self, monkeypatch: pytest.MonkeyPatch, settings: Any
+    ) -> None:
+        # Given a record with one attempt, which the database ends when its message has come once more
+        settings.MORANGO_CELERY = {"MAX_ATTEMPTS": 1}
+        unit()
+        batch = one_batch()
+        at_it = threading.Event()
+
+        def waits(cursor: Any) -> bool:
+            cursor.execute("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)")
+            return bool(cursor.fetchone()[0])
+
+        def clean_fields(*args: Any, **kwargs: Any) -> None:
+            at_it.set()
+            with connection.cursor() as cursor:
+                until(lambda: waits(cursor), "waited for")
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        def one() -> None:
+            with pytest.raises(OperationalError):
+                attempt_batch(batch.pk, batch.store_ids)
+
+        def other() -> Execution:
+            assert at_it.wait(60)
+            return attempt_batch(batch.pk, batch.store_ids)
+
+        def pausing(*arguments: Any) -> None:
+            time.sleep(0.3)
+            forgive(*arguments)
+
+        forgive = attempts._forgive
+        monkeypatch.setattr(attempts, "TWIN_SECONDS", 1.0)
+        monkeypatch.setattr(attempts, "_forgive", pausing)
+        monkeypatch.setattr(Unit, "clean_fields", clean_fields)
+
+        # When the attempt is taken back a moment after the batch is free
+        _, execution = together([one, other])
+
+        # Then the record isn't given up, but tried again
+        assert (execution.result, execution.to_send) == (None, (batch.pk,))
+        batch.refresh_from_db()
+        assert (batch.state, batch.attempts, errors()) == (Batch.State.OPEN, 0, {})
 
     def test_batches_of_a_stage_are_split_at_the_same_time(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 20}
