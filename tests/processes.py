@@ -13,6 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+PATIENCE_SECONDS = 60
+"""What takes a second on a machine at rest is done within this, whatever else the machine does."""
+
 
 class LoggedProcess:
     """A running ``python -m ...`` whose output (both streams) goes to `log_path`."""
@@ -45,7 +48,9 @@ class LoggedProcess:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def wait_until(self, happened: Callable[[], bool], what: str, timeout_seconds: float = 20) -> None:
+    def wait_until(
+        self, happened: Callable[[], bool], what: str, timeout_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Fail, with the log, when the process ends first or it takes too long."""
         deadline = time.monotonic() + timeout_seconds
         while not happened():
@@ -57,10 +62,10 @@ class LoggedProcess:
                 raise AssertionError(f"not {what} after {timeout_seconds} s:\n{self.log()}")
             time.sleep(0.02)
 
-    def wait_for_log(self, text: str, timeout_seconds: float = 20) -> None:
+    def wait_for_log(self, text: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:
         self.wait_until(lambda: text in self.log(), f"logged {text!r}", timeout_seconds)
 
-    def wait_until_ended(self, timeout_seconds: float = 20) -> int:
+    def wait_until_ended(self, timeout_seconds: float = PATIENCE_SECONDS) -> int:
         """The exit status; fails, with the log, when it takes too long."""
         try:
             return self._process.wait(timeout_seconds)
@@ -71,7 +76,7 @@ class LoggedProcess:
         """SIGKILL for the process and its children, as when a container dies."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(PATIENCE_SECONDS)
 
     def stop(self, timeout_seconds: float = 10) -> None:
         """SIGTERM, then SIGKILL for whatever is left of the group."""

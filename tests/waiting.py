@@ -11,8 +11,10 @@ import psutil
 import psycopg2
 from django.db import connection
 
+from tests.processes import PATIENCE_SECONDS
 
-def until(happened: Callable[[], Any], what: str, timeout_seconds: float = 20) -> Any:
+
+def until(happened: Callable[[], Any], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> Any:
     """What `happened` returns once that is true."""
     deadline = time.monotonic() + timeout_seconds
     while not (result := happened()):
@@ -22,8 +24,8 @@ def until(happened: Callable[[], Any], what: str, timeout_seconds: float = 20) -
 
 
 @contextlib.contextmanager
-def held(*store_ids: str) -> Iterator[None]:
-    """Keep Store rows locked by a connection of another's."""
+def held(*store_ids: str) -> Iterator[int]:
+    """Keep Store rows locked by a connection of another's. Yields the process id of its session."""
     settings = connection.settings_dict
     other = psycopg2.connect(
         dbname=settings["NAME"],
@@ -37,15 +39,22 @@ def held(*store_ids: str) -> Iterator[None]:
             cursor.execute(
                 "SELECT 1 FROM morango_store WHERE id = ANY(%s::uuid[]) FOR UPDATE", [list(store_ids)]
             )
-            yield
+            yield other.info.backend_pid
     finally:
         other.close()
 
 
-def children_that_wait_for_a_lock(worker_pid: int) -> list[psutil.Process]:
-    """The pool processes whose database sessions are held up."""
+def children_that_wait_for_a_lock(worker_pid: int, holder: int | None = None) -> list[psutil.Process]:
+    """The pool processes whose database sessions are held up.
+
+    :param holder: by this session, not by each other
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT client_port FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        cursor.execute(
+            "SELECT client_port FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND (%(holder)s IS NULL OR %(holder)s = ANY(pg_blocking_pids(pid)))",
+            {"holder": holder},
+        )
         ports = {port for (port,) in cursor.fetchall()}
     found = []
     for child in psutil.Process(worker_pid).children(recursive=True):
@@ -55,9 +64,9 @@ def children_that_wait_for_a_lock(worker_pid: int) -> list[psutil.Process]:
     return found
 
 
-def child_that_waits_for_a_lock(worker_pid: int) -> psutil.Process | None:
+def child_that_waits_for_a_lock(worker_pid: int, holder: int | None = None) -> psutil.Process | None:
     """The first of them."""
-    return next(iter(children_that_wait_for_a_lock(worker_pid)), None)
+    return next(iter(children_that_wait_for_a_lock(worker_pid, holder)), None)
 
 
 def has_ended(process: psutil.Process) -> bool:

@@ -11,10 +11,18 @@ import psycopg2
 from django.db import connection
 
 from tests.faults.servers import Server
+from tests.waiting import until
 
 WAITS_FOR_A_LOCK = "wait_event_type = 'Lock'"
-SLEEPS = "wait_event = 'PgSleep'"
 IDLE = "state = 'idle'"
+
+_GATE = "62, 1"
+"""The key of the advisory lock that `Database.holding_up` holds."""
+
+IS_HELD_UP = (
+    "pid IN (SELECT pid FROM pg_locks"
+    f" WHERE NOT granted AND locktype = 'advisory' AND (classid, objid, objsubid) = ({_GATE}, 2))"
+)
 
 _OURS = "test"
 """The application name of this process's sessions."""
@@ -54,12 +62,14 @@ class Database:
         return [pid for (pid,) in found]
 
     def cut(self, condition: str = "true") -> int:
-        """Terminate sessions of workers.
+        """Terminate sessions of workers. Returns when they are gone.
 
         :returns: how many there were
         """
         pids = self.workers(condition)
-        return sum(ended for pid in pids for (ended,) in self.ask("SELECT pg_terminate_backend(%s)", pid))
+        cut: int = sum(ended for pid in pids for (ended,) in self.ask("SELECT pg_terminate_backend(%s)", pid))
+        until(lambda: not {*pids} & {*self.workers()}, "gone")
+        return cut
 
     def has_room(self) -> bool:
         """Whether the server takes one more connection."""
@@ -72,24 +82,23 @@ class Database:
             return False
 
     @contextlib.contextmanager
-    def sleeping(self, moment: str, seconds: float = 60) -> Iterator[None]:
-        """Who reaches the moment stays there for a while; nobody does any more when the context ends.
+    def holding_up(self, moment: str) -> Iterator[None]:
+        """Who reaches the moment stays there until the context or the server ends; then nobody does any more.
 
         :param moment: what a trigger is defined by, such as ``BEFORE INSERT ON table FOR EACH ROW``
         """
-        returns_at = "RETURNS trigger LANGUAGE plpgsql AS"
         self.ask(
-            f"CREATE OR REPLACE FUNCTION nap() {returns_at}"
-            f" 'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END'"
+            "CREATE OR REPLACE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
+            f" PERFORM pg_advisory_lock_shared({_GATE}); PERFORM pg_advisory_unlock_shared({_GATE});"
+            " RETURN NEW; END'"
         )
-        self.ask(f"CREATE TRIGGER nap {moment} EXECUTE FUNCTION nap()")
-        try:
+        self.ask(f"CREATE TRIGGER hold_up {moment} EXECUTE FUNCTION hold_up()")
+        with self.session() as gate:  # its trigger stays: to drop it would be to wait for who is at the table
+            gate.execute(f"SELECT pg_advisory_lock({_GATE})")
             yield
-        finally:  # not by dropping the trigger: that would wait for who sleeps
-            self.ask(f"CREATE OR REPLACE FUNCTION nap() {returns_at} 'BEGIN RETURN NEW; END'")
 
-    def forget_naps(self) -> None:
-        self.ask("DROP FUNCTION nap CASCADE")
+    def forget_moments(self) -> None:
+        self.ask("DROP FUNCTION hold_up CASCADE")
 
     @contextlib.contextmanager
     def used_here(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
-from tests.faults.databases import IDLE, SLEEPS, WAITS_FOR_A_LOCK, Database
+from tests.faults.databases import IDLE, IS_HELD_UP, WAITS_FOR_A_LOCK, Database
 from tests.faults.schools import School
 from tests.faults.servers import Server, own_postgres
 from tests.processes import LoggedProcess
@@ -28,7 +28,8 @@ from tests.waiting import held, until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 SWEEPING = "3"
-"""RESEND_AFTER_SECONDS of a worker that is to find what got lost soon."""
+"""RESEND_AFTER_SECONDS of a worker that is to find what got lost soon. It may well send a batch twice: then
+one message waits for the other's attempt, and may be the next before that one is taken back."""
 
 _numbers = itertools.count(1)
 
@@ -73,6 +74,12 @@ def start_worker(database: Database, celery_worker_process: StartWorker) -> Star
     return start
 
 
+def wait_for_first_sweep(worker: LoggedProcess) -> None:
+    """From here on it sends nothing twice, unless it is told to be `SWEEPING`."""
+    worker.wait_for_log("recover_runs")
+    worker.wait_for_log("succeeded in")
+
+
 def sent(school: School) -> Run:
     run = school.new_run()
     assert CeleryDispatch().start(run)
@@ -94,7 +101,7 @@ def assert_complete(school: School, run: Run, *, blameless: bool = True) -> None
     :param blameless: whether each batch shows only the attempt that succeeded, for an outage is no record's
         fault. The database can't note that while it is away or read-only; then one fault costs one attempt
     """
-    wait_for(run, 60)
+    wait_for(run, 120)  # the second sweep finds what a fault left unsent, after a minute
     school.assert_intact(run)
     batches = Batch.objects.filter(run=run)
     assert set(batches.values_list("state", flat=True)) == {Batch.State.DONE}
@@ -114,9 +121,9 @@ def test_restarted_in_the_middle_of_a_batch(
 ) -> None:
     # Given a batch that has written some of its rows
     worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
-    with database.sleeping("AFTER INSERT ON school_lesson FOR EACH STATEMENT"):
+    with database.holding_up("AFTER INSERT ON school_lesson FOR EACH STATEMENT"):
         run = sent(school)
-        until(lambda: database.workers(SLEEPS), "in the middle of a batch")
+        until(lambda: database.workers(IS_HELD_UP), "in the middle of a batch")
 
         # When PostgreSQL ends under it, stays away for a while, and comes back
         connection.close()
@@ -133,14 +140,20 @@ def test_restarted_in_the_middle_of_a_batch(
 def test_connections_are_terminated_again_and_again(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
-    with database.sleeping("BEFORE INSERT ON school_attempt FOR EACH ROW", seconds=0.05):
+    # Given batches that get no further than to their first row
+    worker = start_worker()
+    wait_for_first_sweep(worker)
+    with database.holding_up("BEFORE INSERT ON school_attempt FOR EACH ROW"):
         run = sent(school)
+
+        # When their connections are cut each time they are there
         cut = 0
         while cut < 12:
-            cut += until(lambda: database.cut(SLEEPS), "at work")
+            cut += until(lambda: database.cut(IS_HELD_UP), "in the middle of a batch")
 
+    # Then none of the cuts is held against them
     assert_complete(school, run)
+    assert retries(worker) == cut
     assert worker.is_running
 
 
@@ -163,6 +176,7 @@ MOMENTS = {
 SAMPLE = ("its first stage is being opened", "one of its batches was sent, the others not")
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "restart",
     [
@@ -178,19 +192,19 @@ def test_gone_at_every_moment_of_the_ledger(
         if not every_fault and moment not in SAMPLE:
             continue
         school = make_school(60)
-        with database.sleeping(trigger):
+        with database.holding_up(trigger):
             run = sent(school)
-            until(lambda: database.workers(SLEEPS), moment)
+            until(lambda: database.workers(IS_HELD_UP), moment)
             if restart:
                 connection.close()
                 database.server.end(signal.SIGQUIT)
                 database.server.start()
             else:
-                assert database.cut(SLEEPS) == 1
+                assert database.cut(IS_HELD_UP)
 
         assert_complete(school, run, blameless=False)
         until(lambda: Run.objects.get(pk=run.pk).followed_up, "followed up")  # noqa: B023
-        database.forget_naps()
+        database.forget_moments()
     assert worker.is_running
 
 
@@ -203,7 +217,7 @@ def test_a_connection_that_was_cut_between_two_tasks_costs_a_retry(
     # Given a worker that keeps its connection from one task to the next
     worker = start_worker(concurrency=1)
     until(lambda: database.workers(IDLE), "connected")
-    worker.wait_for_log("succeeded in")
+    wait_for_first_sweep(worker)
     run = school.new_run()
 
     # When that is cut while nothing happens
@@ -223,6 +237,7 @@ def test_a_deadlock_ends_the_batch_and_not_the_other(
 ) -> None:
     # Given another session that holds an app row, and a batch that holds its Store row and wants it
     worker = start_worker()
+    wait_for_first_sweep(worker)
     ((lesson,),) = database.ask("SELECT id FROM school_lesson WHERE title = 'old' ORDER BY id LIMIT 1")
     with database.session() as other:
         other.execute("SET deadlock_timeout = '1h'")  # the worker is the one to find out
@@ -249,7 +264,8 @@ def test_serialization_failures(
 ) -> None:
     # Given workers whose transactions want to see one moment only, and a batch that waits for a record
     database.configure("default_transaction_isolation", level)
-    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker()
+    wait_for_first_sweep(worker)
     with database.session() as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         other.execute("UPDATE morango_store SET serialized = serialized WHERE id = %s", [an_attempt(school)])
@@ -276,7 +292,8 @@ def test_a_batch_that_waits_too_long_is_tried_again(
     database: Database, school: School, start_worker: StartWorker, setting: str, message: str, blameless: bool
 ) -> None:
     database.configure(setting, "1s")
-    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker()
+    wait_for_first_sweep(worker)
     with held(an_attempt(school)):
         run = sent(school)
         worker.wait_for_log(message)
@@ -288,7 +305,7 @@ def test_a_batch_that_waits_too_long_is_tried_again(
 def test_no_connection_left(database: Database, school: School, start_worker: StartWorker) -> None:
     # Given others that have taken every connection there is, those of the worker too
     worker = start_worker()  # which sweeps once a minute: it doesn't connect again while they do
-    worker.wait_for_log("succeeded in")
+    wait_for_first_sweep(worker)
     run = school.new_run()
     with contextlib.ExitStack() as others:
         assert database.cut() > 0
@@ -315,6 +332,8 @@ def test_read_only_in_the_middle_of_a_run(
         until(lambda: database.workers(WAITS_FOR_A_LOCK), "in the middle of a batch")
         database.ask("ALTER SYSTEM SET default_transaction_read_only = on")
         database.ask("SELECT pg_reload_conf()")
+        # Who is connected has been told then, and minds it from its next transaction on
+        until(lambda: database.ask("SHOW default_transaction_read_only") == [("on",)], "read-only")
     try:
         worker.wait_for_log("read-only transaction")
         assert not Run.objects.get(pk=run.pk).is_finished
