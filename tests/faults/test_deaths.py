@@ -97,7 +97,7 @@ def assert_survived(dying: list[tuple[School, Run, Death]]) -> None:
         school.assert_intact(run)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_process_dies_at_every_point(
     events: list[Event],
     make_school: MakeSchool,
@@ -114,7 +114,7 @@ def test_the_process_dies_at_every_point(
 
     # When a worker carries them out
     worker = start_worker(3)
-    worker.wait_until(lambda: all_have_ended([run for _, run, _ in dying]), "done", 300)
+    worker.wait_until(lambda: all_have_ended([run for _, run, _ in dying]), "done", 600)
 
     # Then every run died once, and no record noticed
     assert_survived(dying)
@@ -126,7 +126,7 @@ def test_the_process_dies_at_every_point(
         assert attempts in (2, 3), death
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_process_dies_while_the_server_executes_a_statement(
     events: list[Event],
     make_school: MakeSchool,
@@ -139,7 +139,7 @@ def test_the_process_dies_while_the_server_executes_a_statement(
 
     # When a worker carries them out
     worker = start_worker(3)
-    worker.wait_until(lambda: all_have_ended([run for _, run, _ in dying]), "done", 300)
+    worker.wait_until(lambda: all_have_ended([run for _, run, _ in dying]), "done", 600)
 
     # Then every run died once, and no record noticed
     assert_survived(dying)
@@ -147,7 +147,7 @@ def test_the_process_dies_while_the_server_executes_a_statement(
     assert len(killed) == len(dying)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_whole_worker_dies(
     events: list[Event],
     make_school: MakeSchool,

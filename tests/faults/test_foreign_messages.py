@@ -10,12 +10,13 @@ import uuid
 from typing import Any
 
 import pytest
+from morango.models import Store
 from redis import Redis
 
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.faults.schools import School
-from tests.waiting import until
+from tests.waiting import child_that_waits_for_a_lock, held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -170,7 +171,7 @@ def test_they_are_refused_and_the_worker_lives(
 
         # When it gets them, and then one of ours
         assert CeleryDispatch().start(run)
-        worker.wait_until(lambda: has_followed_up(run), "done", 20)
+        worker.wait_until(lambda: has_followed_up(run), "done")
 
         # Then it has refused them by name, carried none out, and done its work
         log = worker.log()
@@ -183,16 +184,19 @@ def test_they_are_refused_and_the_worker_lives(
 def test_what_is_no_message_at_all_is_dropped_and_the_worker_lives(
     school: School, celery_worker_process: StartWorker, redis_url: str
 ) -> None:
-    # Given a worker at work on a run
+    # Given a worker in the middle of a run
     worker = celery_worker_process(1, MORANGO_CELERY_BATCH_SIZE_RECORDS="20")
     run = school.new_run()
-    assert CeleryDispatch().start(run)
-
-    # When its queue holds things that Celery would not have put there, and messages between them
+    learner = Store.objects.filter(model_name="learner", partition__startswith=school.id).earliest("id")
     with Redis.from_url(redis_url) as client:
-        for raw, _ in NO_MESSAGES.values():
-            client.lpush("celery", raw)
-            client.lpush("celery", message([0, []]))
+        with held(learner.id):
+            assert CeleryDispatch().start(run)
+            until(lambda: child_that_waits_for_a_lock(worker.pid), "in the middle of a batch")
+
+            # When its queue holds things that Celery would not have put there, and messages between them
+            for raw, _ in NO_MESSAGES.values():
+                client.lpush("celery", raw)
+                client.lpush("celery", message([0, []]))
         worker.wait_until(lambda: has_followed_up(run), "done", 60)
         worker.wait_until(lambda: not client.exists("celery", "unacked"), "taken", 60)
 

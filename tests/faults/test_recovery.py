@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from django.db import connection
+from morango.models import Store
 from redis import Redis
 
 from morango_celery import cancel, recover_runs, retry, tasks
@@ -14,7 +17,9 @@ from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.producer import start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
+from tests.faults.beside import again_and_again
 from tests.faults.conftest import MakeSchool
+from tests.faults.databases import WAITS_FOR_A_LOCK
 from tests.faults.schools import School
 from tests.processes import LoggedProcess
 from tests.waiting import child_that_waits_for_a_lock, held, until
@@ -23,6 +28,9 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgre
 
 SIZE = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "10"}
 
+COMMAND = "command"
+"""The application name of the sessions of ``manage.py``."""
+
 
 @pytest.fixture
 def command(redis_url: str, database_url: str, tmp_path: Path) -> Callable[..., LoggedProcess]:
@@ -30,10 +38,27 @@ def command(redis_url: str, database_url: str, tmp_path: Path) -> Callable[..., 
     number = iter(range(1000))
 
     def run(*arguments: str) -> LoggedProcess:
-        environment = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        environment = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PGAPPNAME": COMMAND}
         return LoggedProcess(["worker", *arguments], tmp_path / f"command{next(number)}.log", environment)
 
     return run
+
+
+def waiting(condition: str) -> int:
+    """How many sessions wait for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {WAITS_FOR_A_LOCK} AND {condition}")
+        ((number,),) = cursor.fetchall()
+    return int(number)
+
+
+def commands_that_wait() -> int:
+    return waiting(f"application_name = '{COMMAND}'")
+
+
+def last(school: School) -> str:
+    """A record of the last stage."""
+    return str(Store.objects.filter(model_name="feedback", partition__startswith=school.id).earliest("id").id)
 
 
 def never_sent(school: School) -> Run:
@@ -88,13 +113,16 @@ def test_everywhere_at_once(
         client.flushdb()
     sizes = {run.pk: run.batches.count() for run in runs}
 
-    # When six processes recover them at the same time, workers are asked to, and do so when they start
-    commands = [command("recover_runs", "--everything") for _ in range(6)]
-    for _ in range(5):
-        tasks.recover_runs.delay()
-    for _ in range(2):
-        celery_worker_process(2, **SIZE)
-    assert [process.wait_until_ended(30) for process in commands] == [0] * 6
+    # When six processes recover them at the same time, workers are asked to, and do so when they start;
+    # and no run can end before each of the six has sent what it has to, or waits for who is at what it sent
+    with held(*map(last, schools)):
+        commands = [command("recover_runs", "--everything") for _ in range(6)]
+        for _ in range(5):
+            tasks.recover_runs.delay()
+        for _ in range(2):
+            celery_worker_process(2, **SIZE)
+        until(lambda: sum(process.is_running for process in commands) == commands_that_wait(), "sent")
+    assert [process.wait_until_ended() for process in commands] == [0] * 6
 
     # Then each of them has sent something, and every run is done, once
     assert [process.log() for process in commands if "0 messages sent" in process.log()] == []
@@ -106,7 +134,7 @@ def test_everywhere_at_once(
 
     # ... and there is nothing left to recover
     again = command("recover_runs", "--everything")
-    assert again.wait_until_ended(30) == 0
+    assert again.wait_until_ended() == 0
     assert "0 messages sent." in again.log()
 
 
@@ -116,17 +144,17 @@ def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorke
     for _ in range(2):
         celery_worker_process(1, **SIZE)
     run = school.new_run()
-    assert CeleryDispatch().start(run)
-    until(lambda: run.batches.filter(state=Batch.State.DONE).exists(), "begun")
 
-    # When it is recovered all the time
-    rounds = 0
-    while not Run.objects.get(pk=run.pk).followed_up:
-        recover_runs(everything=True)
-        rounds += 1
+    # When it is recovered all the time, and so what a worker is at the moment is sent once more
+    with again_and_again(partial(recover_runs, everything=True), pause_seconds=0.05):
+        with held(last(school)):
+            assert CeleryDispatch().start(run)
+            until(
+                lambda: waiting("""query LIKE 'UPDATE "morango_celery_batch" SET "sent_at"%'"""), "recovered"
+            )
+        until(lambda: Run.objects.get(pk=run.pk).followed_up, "done")
 
     # Then no batch was done twice, or taken for one that ends its workers
-    assert rounds > 1
     school.assert_intact(run)
     assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}
 
@@ -145,7 +173,7 @@ def test_a_run_is_cancelled_in_the_middle_of_a_batch_and_done_again(
 
         # When it is cancelled, from several places
         commands = [command("cancel_run", str(first.pk)) for _ in range(3)]
-        assert [process.wait_until_ended(30) for process in commands] == [0] * 3
+        assert [process.wait_until_ended() for process in commands] == [0] * 3
         open_then = first.batches.filter(state=Batch.State.OPEN).count()
 
     # Then the batches in hand are completed and counted, and no other one is begun
