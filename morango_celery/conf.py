@@ -13,6 +13,8 @@ from morango_celery.errors import InvalidSettingError
 AWAIT: Literal["await"] = "await"
 DETACH: Literal["detach"] = "detach"
 
+PAYLOAD_BACKENDS = ("database", "redis", "files", "memory")
+
 
 class _Settings:
     """Each attribute is a key of ``MORANGO_CELERY``; its value here is the default."""
@@ -51,6 +53,35 @@ class _Settings:
     OPLOG_NATURAL_KEYS: bool = False
     """Record natural keys in place of primary keys, where models have them."""
 
+    PAYLOAD_BACKEND: str = "database"
+    """Where large arguments of a `PayloadTask` are kept: ``database``, ``redis``, ``files`` or ``memory``."""
+
+    PAYLOAD_LOCATION: str = ""
+    """Of ``redis`` its URL, of ``files`` a folder that all machines see; the others need none."""
+
+    PAYLOAD_MIN_BYTES: int = 4 * 1024
+    """An argument of so many bytes, as JSON, or more travels as a reference."""
+
+    PAYLOAD_MESSAGE_BYTES: int = 128 * 1024
+    """What all arguments of a message may have together, those of linked tasks included. Above it smaller
+    ones are stored too, the largest first; a message that is still too large is refused when it is sent."""
+
+    PAYLOAD_CHUNK_BYTES: int = 1024 * 1024
+    """A value that is larger is stored in parts of this size."""
+
+    PAYLOAD_WARN_BYTES: int = 10 * 1024 * 1024
+    """A value of so many bytes or more is stored with a warning in the log."""
+
+    PAYLOAD_COMPRESS_BYTES: int = 1024
+    """A part of a value of so many bytes or more is compressed, if that makes it smaller."""
+
+    PAYLOAD_CACHE_BYTES: int = 32 * 1024 * 1024
+    """How much of what it has read a process keeps in memory; 0 for nothing."""
+
+    PAYLOAD_LIFETIME_SECONDS: int = 7 * 24 * 60 * 60
+    """How long a value is kept after the time at which the last message that refers to it is due. It has to
+    be longer than any message waits in a queue."""
+
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_"):
             return super().__getattribute__(name)
@@ -70,12 +101,17 @@ def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _not_negative(value: object) -> bool:
+    return _positive(value) or (value == 0 and isinstance(value, int) and not isinstance(value, bool))
+
+
 def _labels(value: object) -> bool:
     return isinstance(value, list | tuple) and all(
         isinstance(label, str) and label.count(".") == 1 for label in value
     )
 
 
+_BYTES_RULE = "must be a whole number of bytes above 0"
 _LABELS_RULE = 'must be a list of model labels such as "school.Learner"'
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -94,8 +130,23 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "OPLOG_MODELS": (_labels, _LABELS_RULE),
     "OPLOG_FILE": (lambda value: isinstance(value, str), "must be a path, as a text"),
-    "OPLOG_ROTATE_BYTES": (_positive, "must be a whole number of bytes above 0"),
+    "OPLOG_ROTATE_BYTES": (_positive, _BYTES_RULE),
     "OPLOG_NATURAL_KEYS": (lambda value: isinstance(value, bool), "must be True or False"),
+    "PAYLOAD_BACKEND": (
+        lambda value: value in PAYLOAD_BACKENDS,
+        'must be "database", "redis", "files" or "memory"',
+    ),
+    "PAYLOAD_LOCATION": (lambda value: isinstance(value, str), "must be a URL or a path, as a text"),
+    "PAYLOAD_MIN_BYTES": (_positive, _BYTES_RULE),
+    "PAYLOAD_MESSAGE_BYTES": (_positive, _BYTES_RULE),
+    "PAYLOAD_CHUNK_BYTES": (
+        lambda value: _positive(value) and 1024 <= value <= 256 * 1024 * 1024,
+        "must be a whole number of bytes from 1024 (1 KiB) to 268435456 (256 MiB)",
+    ),
+    "PAYLOAD_WARN_BYTES": (_positive, _BYTES_RULE),
+    "PAYLOAD_COMPRESS_BYTES": (_positive, _BYTES_RULE),
+    "PAYLOAD_CACHE_BYTES": (_not_negative, "must be a whole number of bytes, 0 or more"),
+    "PAYLOAD_LIFETIME_SECONDS": (_positive, "must be a whole number of seconds above 0"),
 }
 
 
@@ -117,6 +168,11 @@ def problems() -> list[str]:
             found.append(f"MORANGO_CELERY[{key!r}] {rule}, not {value!r}.")
     if configured.get("OPLOG_MODELS") and not configured.get("OPLOG_FILE"):
         found.append("MORANGO_CELERY has OPLOG_MODELS, but no OPLOG_FILE to record their changes in.")
+    if configured.get("PAYLOAD_BACKEND") in ("redis", "files") and not configured.get("PAYLOAD_LOCATION"):
+        found.append(
+            f"MORANGO_CELERY has PAYLOAD_BACKEND {configured['PAYLOAD_BACKEND']!r}, but no PAYLOAD_LOCATION "
+            "that says where that is."
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 - `UsageError`: the caller asked for something that can't be; nothing was done.
 - `RecordError`: written to the record's Store row; never retried within a pass.
 - `TransientError`: nothing was written; the same call may succeed later, and is retried.
+- `PayloadError`: the task that was sent with a reference fails; trying again would not help.
 - `FatalError`: the run stops, with the reason on its ledger row.
 - `TimeIsUp` stands beside the tree, where no model's ``except Exception`` reaches it.
 
@@ -27,6 +28,10 @@ class InvalidSettingError(UsageError):
     """A setting of MORANGO_CELERY can't be used."""
 
 
+class MessageTooLargeError(UsageError):
+    """The arguments of a task don't fit in a message; it was not sent."""
+
+
 class UnknownProfileError(UsageError):
     """No syncable model belongs to this profile."""
 
@@ -49,6 +54,22 @@ class PoisonRecordError(RecordError):
 
 class TransientError(MorangoCeleryError):
     """The database or broker is not available at the moment; nothing was written."""
+
+
+class PayloadStoreUnavailableError(TransientError):
+    """The store of payloads can't be reached at the moment."""
+
+
+class PayloadError(MorangoCeleryError):
+    """What an argument of a task refers to can't be had."""
+
+
+class MissingPayloadError(PayloadError):
+    """The store of payloads doesn't have it."""
+
+
+class CorruptPayloadError(PayloadError):
+    """What the store of payloads has is not what was put there."""
 
 
 class FatalError(MorangoCeleryError):

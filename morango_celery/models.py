@@ -15,6 +15,8 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
 from morango_celery.oplog import models as oplog_models  # noqa: F401  (Django finds them by this module)
+from morango_celery.payloads import Reference
+from morango_celery.payloads import models as payload_models  # noqa: F401  (the same)
 
 
 class Run(models.Model):
@@ -64,6 +66,10 @@ class Run(models.Model):
     stage = models.IntegerField(default=0)
     """Number of stages opened so far."""
     pass_number = models.IntegerField(default=1)
+    stage_models = models.TextField(blank=True)
+    """What models' records the last of them deserializes, for the reader."""
+    stage_batches = models.IntegerField(default=0)
+    """How many batches were made of it, those of batches that were split included."""
     open_batches = models.IntegerField(default=0)
     """Batches of the open stage that are not done; at 0 the next stage may be opened."""
     attempts = models.IntegerField(default=0)
@@ -170,9 +176,10 @@ class Batch(models.Model):
     size = models.IntegerField()
     """Number of records handed out."""
     content_hash = models.CharField(max_length=64)
-    """SHA-256 of the ids: a message with others isn't this batch's."""
+    """SHA-256 of `payload`: what a message refers to it by. One that refers to another isn't this batch's."""
     payload = models.TextField(blank=True)
-    """The ids as a JSON list; emptied once the batch is done."""
+    """The ids as a JSON list, for as long as somebody needs them: emptied in the transaction that closes the
+    batch. Read with the row that has to be read and locked anyway."""
     retry_ids = models.TextField(blank=True)
     """Ids, as a JSON list, of failed records that another pass may mend."""
     pass_number = models.IntegerField(default=1)
@@ -258,9 +265,30 @@ class Batch(models.Model):
 
     @property
     def store_ids(self) -> list[str]:
-        """The ids handed out; empty once the batch is done."""
-        ids: list[str] = json.loads(self.payload or "[]")
+        """The ids handed out; empty once the batch is done.
+
+        :raises FatalError: what the ledger has is not what was handed out
+        """
+        if not self.payload:
+            return []
+        if _sha256(self.payload) != self.content_hash:
+            raise FatalError(
+                f"The ids that the ledger has of the {self} are not those that were handed out: its row was "
+                "damaged, or changed by others."
+            )
+        ids: list[str] = json.loads(self.payload)
         return ids
+
+    @property
+    def reference(self) -> Reference:
+        """What a message carries in place of the ids."""
+        return Reference(self.content_hash)
+
+    @property
+    def description(self) -> str:
+        """Of an open batch that was read with its run: "facilityuser x 500, run 12, batch 3/40"."""
+        run = self.run
+        return f"{run.stage_models} x {self.size}, run {run.pk}, batch {self.number}/{run.stage_batches}"
 
     @property
     def ids_to_retry(self) -> list[str]:
@@ -268,18 +296,25 @@ class Batch(models.Model):
         ids: list[str] = json.loads(self.retry_ids or "[]")
         return ids
 
-    def require(self, store_ids: Sequence[Any]) -> None:
+    def require(self, store_ids: Sequence[Any] | Reference) -> None:
         """:raises RefusedMessageError: these are not the ids that were handed out"""
         if self.content_hash != hash_of_ids(store_ids):
+            ids = "ids" if isinstance(store_ids, Reference) else f"{len(store_ids)} ids"
             raise RefusedMessageError(
-                f"The message's {len(store_ids)} ids are not those of {self}. It was not carried out; "
+                f"The message's {ids} are not those of {self}. It was not carried out; "
                 "recover_runs sends the batch again as the ledger has it."
             )
 
 
-def hash_of_ids(store_ids: Sequence[Any]) -> str:
+def hash_of_ids(store_ids: Sequence[Any] | Reference) -> str:
     """What a batch knows its ids by, as 64 hex digits."""
-    return hashlib.sha256(json.dumps(list(store_ids)).encode()).hexdigest()
+    if isinstance(store_ids, Reference):
+        return store_ids.sha256
+    return _sha256(json.dumps(list(store_ids)))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def added(**counts: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Celery shells around `runs`. But for `intake` and `urgency`, nothing else here imports Celery."""
+"""Celery shells around `runs`. Besides, only `intake`, `urgency` and `payload_task` import Celery."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from morango_celery.deserialize.sql import is_transient
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.intake import Envelopes
 from morango_celery.models import Batch, Run
+from morango_celery.payload_task import PayloadTask
+from morango_celery.payloads import Reference
 from morango_celery.runs import handover
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.opening import attempt_opening
@@ -87,12 +89,20 @@ def start_run(run_id: int) -> str:
     return str(progress.run)
 
 
-@shared_task(name="morango_celery.deserialize_batch", **CAREFULLY, **RETRIED, **DELIVERED_AGAIN)
+@shared_task(
+    name="morango_celery.deserialize_batch",
+    base=PayloadTask,
+    kept_arguments=("store_ids",),  # in the ledger, for as long as the batch is open
+    **CAREFULLY,
+    **RETRIED,
+    **DELIVERED_AGAIN,
+)
 @fits
-def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
+def deserialize_batch(batch_id: int, store_ids: list[str] | Reference) -> dict[str, int]:
     """Deserialize one batch; the last one of a stage opens the next.
 
-    :param store_ids: 32-digit hex ids of Store rows, as the ledger's batch has them
+    :param store_ids: 32-digit hex ids of Store rows, or a reference to them, as the ledger's batch has them:
+        it is read with its ids in the transaction that deserializes them
     """
     _id(batch_id, "batch_id")
     _require_ids(store_ids)
@@ -107,7 +117,10 @@ def deserialize_batch(batch_id: int, store_ids: list[str]) -> dict[str, int]:
                 execution = attempt_batch(batch_id, store_ids)
             if execution.to_send:
                 _send_batches(
-                    Batch.objects.filter(pk__in=execution.to_send).select_related("run").order_by("pk")
+                    Batch.objects.filter(pk__in=execution.to_send)
+                    .select_related("run")
+                    .defer("payload")
+                    .order_by("pk")
                 )
             if execution.stage_is_done:
                 _follow_up(attempt_opening(batch.run_id, advance))
@@ -176,9 +189,8 @@ class CeleryDispatch:
         return sent
 
     def batch(self, batch: Batch) -> bool:
-        description = f"{batch.size} records, run {batch.run_id}, batch {batch.stage}/{batch.number}"
-        arguments = [batch.pk, batch.store_ids]
-        sent = _send(deserialize_batch, arguments, description, priority=priority(batch.run))
+        arguments = [batch.pk, batch.reference]
+        sent = _send(deserialize_batch, arguments, batch.description, priority=priority(batch.run))
         Batch.objects.filter(pk=batch.pk).update(sent_at=timezone.now() if sent else None)
         return sent
 
@@ -292,6 +304,8 @@ def _id(value: object, name: str) -> int:
 
 
 def _require_ids(store_ids: object) -> None:
+    if isinstance(store_ids, Reference):
+        return
     if not isinstance(store_ids, list):
         raise RefusedMessageError(f"store_ids is a list of ids, not {type(store_ids).__name__}.")
     for store_id in store_ids:

@@ -32,6 +32,8 @@ class Migration(migrations.Migration):
                 ('step', models.IntegerField(default=0)),
                 ('stage', models.IntegerField(default=0)),
                 ('pass_number', models.IntegerField(default=1)),
+                ('stage_models', models.TextField(blank=True)),
+                ('stage_batches', models.IntegerField(default=0)),
                 ('open_batches', models.IntegerField(default=0)),
                 ('attempts', models.IntegerField(default=0)),
                 ('may_succeed_later', models.IntegerField(default=0)),
@@ -89,6 +91,15 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='batch',
             constraint=models.UniqueConstraint(fields=('run', 'stage', 'number'), name='mcelery_batch_number'),
+        ),
+        migrations.CreateModel(
+            name='Payload',
+            fields=[
+                ('key', models.CharField(max_length=100, primary_key=True, serialize=False)),
+                ('data', models.BinaryField()),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('kept_until', models.DateTimeField(db_index=True)),
+            ],
         ),
         migrations.CreateModel(
             name='DeadLetter',

@@ -29,6 +29,7 @@ from morango_celery.deserialize.sql import (
 )
 from morango_celery.errors import PoisonRecordError, TimeIsUp
 from morango_celery.models import Batch, Run, hash_of_ids
+from morango_celery.payloads import Reference
 from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
 from morango_celery.upstream import deserialization_log, exception_path
 
@@ -43,7 +44,7 @@ OUT_OF_TIME = "it took longer than the worker's time limit"
 OUT_OF_MEMORY = "there was not enough memory"
 
 
-def attempt_batch(batch_id: int, store_ids: Sequence[str]) -> Execution:
+def attempt_batch(batch_id: int, store_ids: Sequence[str] | Reference) -> Execution:
     """Execute a batch, unless that has ended too many workers: then split it, or give its record up.
 
     One record that ends every worker which deserializes it, in a batch of n records, costs at most
@@ -84,7 +85,7 @@ def attempt_batch(batch_id: int, store_ids: Sequence[str]) -> Execution:
     return Execution(None, None, stage_is_done=False, to_send=(batch_id,))
 
 
-def _begin(batch_id: int, store_ids: Sequence[str]) -> bool:
+def _begin(batch_id: int, store_ids: Sequence[str] | Reference) -> bool:
     """Count an attempt, if the batch is open and has one left. Waits while another worker executes it."""
     hurried = Q(suspect=True, size__gt=1)
     left = Q(hurried, attempts=0) | Q(~hurried, attempts__lt=settings.MAX_ATTEMPTS)
@@ -125,7 +126,7 @@ def _locks(row: QuerySet[Any]) -> bool:
 
 
 @transaction.atomic
-def _settle(batch_id: int, store_ids: Sequence[str]) -> Execution:
+def _settle(batch_id: int, store_ids: Sequence[str] | Reference) -> Execution:
     batch = take(batch_id, store_ids)
     if isinstance(batch, Execution):
         return batch
@@ -152,7 +153,9 @@ def _split(batch: Batch) -> Execution:
     ]
     batch.close(Batch.State.SPLIT)
     Batch.objects.bulk_create(parts)
-    Run.objects.filter(pk=run.pk).update(open_batches=F("open_batches") + len(parts) - 1)
+    Run.objects.filter(pk=run.pk).update(
+        open_batches=F("open_batches") + len(parts) - 1, stage_batches=F("stage_batches") + len(parts)
+    )
     return Execution(run.pk, None, stage_is_done=False, to_send=next_part(batch))
 
 

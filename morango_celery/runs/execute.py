@@ -14,6 +14,7 @@ from morango_celery.conf import settings
 from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.models import Batch, Run, added
+from morango_celery.payloads import Reference
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class Execution:
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
 
 
-def execute_batch(batch_id: int, store_ids: Sequence[str] | None = None) -> Execution:
+def execute_batch(batch_id: int, store_ids: Sequence[str] | Reference | None = None) -> Execution:
     """Deserialize a batch and account for it.
 
-    :param store_ids: the ids that the message carries; read from the ledger when None
+    :param store_ids: the ids that the message carries, or its reference to them; what is deserialized is what
+        the ledger has, and it has to be the same. None asks for no message's
     :raises RefusedMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Twice, and at the same time: safe; the second one finds the batch done.
@@ -48,7 +50,7 @@ def execute_batch(batch_id: int, store_ids: Sequence[str] | None = None) -> Exec
 
 
 @transaction.atomic
-def _execute(batch_id: int, store_ids: Sequence[str] | None, *, strict: bool) -> Execution:
+def _execute(batch_id: int, store_ids: Sequence[str] | Reference | None, *, strict: bool) -> Execution:
     batch = take(batch_id, store_ids)
     if isinstance(batch, Execution):
         return batch
@@ -65,7 +67,7 @@ def _execute(batch_id: int, store_ids: Sequence[str] | None, *, strict: bool) ->
     return account(batch, result)
 
 
-def take(batch_id: int, store_ids: Sequence[str] | None) -> Batch | Execution:
+def take(batch_id: int, store_ids: Sequence[str] | Reference | None) -> Batch | Execution:
     """The open batch, locked until the end of the transaction; or, if there is nothing to do, that.
 
     :raises RefusedMessageError: the ids are not this batch's

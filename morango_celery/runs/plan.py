@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -46,6 +46,18 @@ def steps(profile: str) -> list[Step]:
             found.append(Step(tuple(plain)))
         found.extend(trees)
     return [*found, Step((), unregistered=True)]
+
+
+NAMED = 3
+"""How many models a description names at most."""
+
+
+def description(covered: Sequence[Step]) -> str:
+    """Whose records a stage's may be: "facilityuser", or "unit + lesson"."""
+    names = [model.morango_model_name for step in covered for model in step.models]
+    names += ["unknown models" for step in covered if step.unregistered]
+    more = [f"{len(names) - NAMED + 1} more"] if len(names) > NAMED else []
+    return " + ".join([*names[: NAMED - len(more)], *more])
 
 
 MARKED = ""

@@ -17,7 +17,7 @@ from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
-from morango_celery.runs.plan import MARKED, WaitingSource, steps
+from morango_celery.runs.plan import MARKED, Step, WaitingSource, description, steps
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
 from morango_celery.stream import Buffer, Items
@@ -111,12 +111,15 @@ def _open_next_stage(run: Run) -> bool:
     plan = steps(run.profile)
     size = settings.BATCH_SIZE_RECORDS
     ordered: list[str] = []
+    covered: list[Step] = []
     while run.step < len(plan):
         source = WaitingSource(run, plan[run.step])
         ids = source.ids()
         room = size - len(ordered)
         head = list(islice(ids, room + 1))
         if len(head) <= room:
+            if head:
+                covered.append(plan[run.step])
             ordered += head
             run.step += 1
             continue
@@ -125,13 +128,13 @@ def _open_next_stage(run: Run) -> bool:
         if plan[run.step].is_tree:
             wave = _next_wave(source, size)
             if wave is not None:
-                _hand_out(run, wave)
+                _hand_out(run, wave, plan[run.step])
                 return True
         run.step += 1
-        _hand_out(run, chain(head, ids))
+        _hand_out(run, chain(head, ids), plan[run.step - 1])
         return True
     if ordered:
-        _hand_out(run, ordered)
+        _hand_out(run, ordered, *covered)
     return bool(ordered)
 
 
@@ -144,13 +147,16 @@ def _next_wave(source: WaitingSource, size: int) -> Iterable[str] | None:
     return None
 
 
-def _hand_out(run: Run, store_ids: Iterable[str]) -> None:
+def _hand_out(run: Run, store_ids: Iterable[str], *covered: Step) -> None:
     run.stage += 1
+    run.stage_models = description(covered)
+    run.stage_batches = 0
     numbered = enumerate(Items(store_ids) | Buffer(settings.BATCH_SIZE_RECORDS), start=1)
     batches = (Batch.of(run, number, ids) for number, ids in numbered)
     for chunk in Items(batches) | Buffer(BATCHES_IN_MEMORY):
         Batch.objects.bulk_create(chunk)
         run.open_batches += len(chunk)
+        run.stage_batches += len(chunk)
         run.records += sum(batch.size for batch in chunk)
 
 
@@ -179,8 +185,8 @@ def _begin_next_pass(run: Run) -> bool:
 
 
 def open_batches(run: Run) -> Iterator[Batch]:
-    """The batches of the open stage, a few in memory at a time."""
-    batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).select_related("run")
+    """The batches of the open stage, a few in memory at a time, and without their ids."""
+    batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).select_related("run").defer("payload")
     return pages(batches, BATCHES_IN_MEMORY)
 
 

@@ -59,7 +59,7 @@ def recover(dispatch: Dispatch, *, everything: bool = False) -> int:
     batches = Batch.objects.filter(
         stale, state=Batch.State.OPEN, run__state=Run.State.RUNNING, run__in_process=False
     )
-    for batch in pages(batches.select_related("run"), BATCHES_IN_MEMORY):
+    for batch in pages(batches.select_related("run").defer("payload"), BATCHES_IN_MEMORY):
         sent += dispatch.batch(batch)
     return sent
 

@@ -98,12 +98,13 @@ class TestBatches:
         factories.fill_store(10)
         run = start(new_run().pk).run
         (batch,) = open_batches(run)
+        store_ids = batch.store_ids
         Run.objects.all().delete()
 
-        execution = execute_batch(batch.pk, batch.store_ids)
+        execution = execute_batch(batch.pk, store_ids)
 
         assert (execution.run_id, execution.result, execution.stage_is_done) == (None, None, False)
-        assert tasks.deserialize_batch(batch.pk, batch.store_ids) == {}
+        assert tasks.deserialize_batch(batch.pk, store_ids) == {}
         assert tasks.start_run(run.pk) == f"Run {run.pk} is not in the ledger: it was deleted."
         assert tasks.hand_over_run(run.pk) is False
         assert len(dirty_ids()) == 10

@@ -16,7 +16,7 @@ from redis import Redis
 import morango_celery
 from morango_celery import tasks
 from morango_celery.api import wait_for
-from morango_celery.models import Batch, Run
+from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs.producer import create_run, open_batches, start
 from tests import factories
 from tests.conftest import StartWorker
@@ -173,19 +173,20 @@ def test_messages_carry_ids_and_never_contents(redis_url: str) -> None:
     assert tasks.CeleryDispatch().start(run)
     tasks.start_run(run.pk)
 
-    # Then the broker has two messages, with the run's id and with the records' ids
+    # Then the broker has two messages, with the run's id and with the batch's, and what its ids are known by
     with Redis.from_url(redis_url) as client:
         first, second = [json.loads(raw) for raw in reversed(client.lrange("celery", 0, -1))]
     assert body(first)[0] == [run.pk]
     (batch,) = Batch.objects.all()
     batch_id, store_ids = body(second)[0]
     assert batch_id == batch.pk
-    assert store_ids == [unit.id, learner.id, attempt.id]
+    assert batch.store_ids == [unit.id, learner.id, attempt.id]
+    assert store_ids == {"payload": hash_of_ids([unit.id, learner.id, attempt.id])}
 
     # ... and neither these nor their headers say more
     assert body(first)[1] == body(second)[1] == {}
     assert first["headers"]["argsrepr"] == f"(run {run.pk} of school)"
-    assert second["headers"]["argsrepr"] == f"(3 records, run {run.pk}, batch 1/1)"
+    assert second["headers"]["argsrepr"] == f"(unit + lesson + 2 more x 3, run {run.pk}, batch 1/1)"
     for message in (first, second):
         assert SECRET not in json.dumps([message, body(message)])
         assert factories.SCHOOL_ID not in json.dumps([message, body(message)])
@@ -225,9 +226,10 @@ def test_nothing_that_passes_through_redis_tells_a_record(
             other.echo("the end")
         until(lambda: any("the end" in command for command in heard), "heard to the end")
 
-    # Then all that went through Redis names the records by their ids at most
+    # Then all that went through Redis names the records by the hash of their ids at most
     assert (run.saved, run.failed) == (2, 6)
-    assert [command for command in heard if unit.id in command], "the batch's message was not heard"
+    ids = Batch.objects.earliest("pk").content_hash
+    assert [command for command in heard if ids in command], "the batch's message was not heard"
     assert [command for command in heard if "task-succeeded" in command], "no event was heard"
     for piece in (SECRET, SECRET.split()[0], SECRET.split()[1]):
         assert not [command for command in heard if piece in command]

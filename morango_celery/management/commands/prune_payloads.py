@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from morango_celery.payloads import payload_store
+from morango_celery.runs.control import forget_ids
+
+
+class Command(BaseCommand):
+    help = (
+        "Remove stored arguments of tasks whose time is up, and the ids of batches whose run has ended. "
+        "Safe at any moment, any number of times; once a day will do."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--drop", metavar="SHA256", help="remove this payload instead, though messages may need it"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["drop"]:
+            dropped = payload_store().drop(options["drop"])
+            self.stdout.write(f"{dropped} parts dropped.")
+            return
+        pruned = payload_store().prune()
+        forgotten = forget_ids()
+        self.stdout.write(
+            f"{pruned.blobs} payloads removed, {pruned.size_bytes:,} bytes; "
+            f"the ids of {forgotten} batches forgotten."
+        )

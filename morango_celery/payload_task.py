@@ -1,0 +1,154 @@
+"""`PayloadTask`: a task whose large arguments travel as references. Celery's side of `payloads`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from celery.contrib.django.task import DjangoTask
+
+from morango_celery.errors import PayloadStoreUnavailableError, RefusedMessageError
+from morango_celery.payloads import Reference, payload_store
+from morango_celery.payloads.parcel import LINKED, SEALED, Parcel, Place, due_in_seconds
+
+HEADER = "payloads"
+"""Of a message: which of its arguments are references. Positions count from the end, for Celery adds the
+result of the task before at the beginning."""
+
+LONGEST_PAUSE_SECONDS = 60
+
+
+class PayloadTask(DjangoTask):
+    """A base class for tasks of any project: ``@shared_task(base=PayloadTask)``.
+
+    An argument that is large as JSON is stored, and its message carries a reference to it; a worker resolves
+    that before the body runs. So bodies and callers notice nothing, but for the following: hooks and signals
+    of Celery, and ``self.request.args``, see the reference; and a message of a task of another class is not
+    changed, so what it takes along for tasks linked to it is stored only when these are sent themselves.
+
+    A `Reference` that is given as an argument is resolved like one that was made here: a value that many
+    messages share is stored, and hashed, once, by ``payload_store().put(value)``.
+
+    When the store can't be reached, `apply_async` raises `PayloadStoreUnavailableError` and nothing was sent;
+    in a worker, the task is retried as its ``max_retries`` allows.
+
+    Messages have to be JSON, as Celery's are by default; with another serializer, all travels inline.
+    """
+
+    abstract = True
+
+    inline_arguments: bool | Collection[str] = ()
+    """Names of arguments that always travel in the message; True for all of them."""
+
+    kept_arguments: Collection[str] = ()
+    """Names of arguments whose references are given to the body as they are: the task itself knows where
+    their values are, and keeps them."""
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Celery's, but large arguments are stored first.
+
+        :raises MessageTooLargeError: what may not be stored is more than PAYLOAD_MESSAGE_BYTES
+        :raises PayloadStoreUnavailableError: nothing was sent
+        Cost: one or two requests to the store, whatever the number of large arguments; none if there is none.
+        """
+        app = self._get_app()
+        serializer = options.get("serializer") or self.serializer or app.conf.task_serializer
+        parcel = Parcel(app.tasks, stores=serializer == "json" and not app.conf.task_always_eager)
+        own = parcel.arguments(self, args or (), kwargs or {}, options.pop(SEALED, ()))
+        link = parcel.signatures(link)
+        for name in LINKED:
+            if options.get(name):
+                options[name] = parcel.signatures(options[name])
+        parcel.seal(due_in_seconds(options.get("countdown"), options.get("eta")))
+        headers = {
+            name: value for name, value in (options.pop("headers", None) or {}).items() if name != HEADER
+        }
+        if own.marked:
+            headers[HEADER] = own.marked
+        if headers:
+            options["headers"] = headers
+        return super().apply_async(
+            own.args, own.kwargs, task_id, producer, link, link_error, shadow, **options
+        )
+
+    def signature_from_request(
+        self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **options: Any
+    ) -> Any:
+        """As Celery's, for retries: what is a reference stays one."""
+        marked = _marked(self.request if request is None else request)
+        if still := [place for place in marked if (args if isinstance(place, int) else kwargs) is None]:
+            options[SEALED] = still
+        return super().signature_from_request(request, args, kwargs, queue, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request
+        if request.called_directly or request._protected:
+            return super().__call__(*args, **kwargs)
+        request._protected = 1  # as Celery has it: who calls this task from here on isn't the worker
+        if marked := _marked(request):
+            try:
+                args, kwargs = self._resolved(args, kwargs, marked)
+            except PayloadStoreUnavailableError as error:
+                pause = min(2**request.retries, LONGEST_PAUSE_SECONDS)
+                raise self.retry(exc=error, countdown=pause) from error
+        return self.run(*args, **kwargs)
+
+    def _resolved(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], marked: Sequence[Place]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        positional, named = list(args), dict(kwargs)
+        store = payload_store()
+        for place in marked:
+            container: Any = positional if isinstance(place, int) else named
+            try:
+                reference = Reference.from_json(container[place])
+                name = self.name_of(place, len(args))
+            except (LookupError, TypeError):
+                raise RefusedMessageError(
+                    f"The message has no argument {place!r} to be a reference."
+                ) from None
+            container[place] = reference if self.is_kept(name) else store.get(reference)
+        return tuple(positional), named
+
+    def name_of(self, place: Place, count: int) -> str | None:
+        """What the body calls an argument.
+
+        :param place: its name, or its position from the end of `count` positional ones
+        """
+        if isinstance(place, str):
+            return place
+        position = count + place
+        return self._names[position] if position < len(self._names) else None
+
+    @cached_property
+    def _names(self) -> list[str]:
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(self.run).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind in positional]
+
+    def is_kept(self, name: str | None) -> bool:
+        """Whether the body is given the argument's reference as it is."""
+        return name in self.kept_arguments
+
+    def may_store(self, name: str | None) -> bool:
+        """Whether an argument may travel as a reference."""
+        if self.is_kept(name) or isinstance(self.inline_arguments, bool):
+            return not (self.is_kept(name) or self.inline_arguments)
+        return name not in self.inline_arguments
+
+
+def _marked(request: Any) -> Sequence[Place]:
+    found = (request.headers or {}).get(HEADER)
+    return found if isinstance(found, list) else ()

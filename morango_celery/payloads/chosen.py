@@ -1,0 +1,28 @@
+"""The store that the settings choose."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import import_module
+
+from morango_celery.conf import settings
+from morango_celery.payloads.store import PayloadStore
+
+BACKENDS = {
+    "database": "morango_celery.payloads.database:DatabaseBackend",
+    "redis": "morango_celery.payloads.redis:RedisBackend",
+    "files": "morango_celery.payloads.files:FilesBackend",
+    "memory": "morango_celery.payloads.memory:MemoryBackend",
+}
+
+
+def payload_store() -> PayloadStore:
+    """One for each choice of backend and location in this process, with one cache."""
+    return _store(settings.PAYLOAD_BACKEND, settings.PAYLOAD_LOCATION)
+
+
+@lru_cache(maxsize=8)
+def _store(name: str, location: str) -> PayloadStore:
+    module, _, class_name = BACKENDS[name].partition(":")  # each with what only it needs
+    backend = getattr(import_module(module), class_name)
+    return PayloadStore(backend(location) if location else backend())

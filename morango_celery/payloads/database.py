@@ -1,0 +1,102 @@
+"""Payloads in a table: in the transaction of what they belong to, if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from django.db import InterfaceError, OperationalError, connections, models, router
+from django.db.models import F, Value
+from django.db.models.functions import Greatest, Length
+from django.utils import timezone
+
+from morango_celery.errors import PayloadStoreUnavailableError
+from morango_celery.payloads.backend import Pruned
+from morango_celery.payloads.models import Payload
+
+GENEROSITY = 0.1
+"""What is held is held that much longer: so a value that is sent again and again is written to now and then
+only, and those who send it in long transactions don't wait for each other."""
+
+ROWS_PER_INSERT = 4
+ROWS_PER_DELETE = 500
+
+
+class DatabaseBackend:
+    compresses = True
+
+    def hold(self, keys: Collection[str], seconds: float) -> set[str]:
+        with _outages():
+            return self._hold(keys, seconds)
+
+    def _hold(self, keys: Collection[str], seconds: float) -> set[str]:
+        until = timezone.now() + timedelta(seconds=seconds)
+        found = dict(Payload.objects.filter(key__in=keys).values_list("key", "kept_until"))
+        missing = set(keys) - found.keys()
+        for key in sorted(key for key, kept_until in found.items() if kept_until < until):
+            longer = Greatest(F("kept_until"), Value(_generous(seconds), models.DateTimeField()))
+            if not Payload.objects.filter(key=key).update(kept_until=longer):
+                missing.add(key)  # pruned since it was found
+        return missing
+
+    def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
+        """In the order of their keys, so that two who put the same don't wait for each other in a circle."""
+        kept_until = _generous(seconds)
+        rows = [Payload(key=key, data=blobs[key], kept_until=kept_until) for key in sorted(blobs)]
+        with _outages():
+            while rows:
+                Payload.objects.bulk_create(rows, batch_size=ROWS_PER_INSERT, ignore_conflicts=True)
+                missing = self._hold(blobs, seconds)  # others' rows, which may be kept for less, or be gone
+                rows = [row for row in rows if row.key in missing]
+
+    def get(self, keys: Collection[str]) -> dict[str, bytes]:
+        with _outages():
+            found = Payload.objects.filter(key__in=keys).values_list("key", "data")
+            return {key: bytes(data) for key, data in found}
+
+    def drop(self, sha256: str) -> int:
+        with _outages():
+            return self._delete(Payload.objects.filter(key__startswith=sha256))
+
+    def prune(self) -> Pruned:
+        blobs = size_bytes = 0
+        now = timezone.now()
+        with _outages():
+            over = Payload.objects.filter(kept_until__lt=now).order_by("key")
+            last = ""
+            while page := dict(
+                over.filter(key__gt=last)
+                .annotate(size=Length("data"))
+                .values_list("key", "size")[:ROWS_PER_DELETE]
+            ):
+                last = max(page)
+                blobs += self._delete(Payload.objects.filter(key__in=page, kept_until__lt=now))
+                size_bytes += sum(page.values())
+        return Pruned(blobs, size_bytes)
+
+    @staticmethod
+    def _delete(payloads: models.QuerySet[Payload]) -> int:
+        """In one statement, whose condition is looked at again for a row that another has just held.
+
+        Django's ``delete()`` would first read the rows, if anything listens to signals of deletion.
+        """
+        deleted: int = payloads._raw_delete(router.db_for_write(Payload))  # type: ignore[attr-defined]  # Django's own
+        return deleted
+
+
+def _generous(seconds: float) -> datetime:
+    return timezone.now() + timedelta(seconds=seconds * (1 + GENEROSITY))
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        connection = connections[router.db_for_write(Payload)]
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()  # or the next one here would get it too
+        raise PayloadStoreUnavailableError(
+            f"The database that payloads are in can't be used: {error}"
+        ) from error

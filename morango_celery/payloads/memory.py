@@ -1,0 +1,59 @@
+"""Payloads in this process: for tests, for tasks that are called eagerly, and for workers of one process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Collection, Mapping
+
+from morango_celery.payloads.backend import Pruned
+
+
+class MemoryBackend:
+    compresses = False
+
+    def __init__(self, location: str = "") -> None:
+        """:param location: tells stores of this kind apart"""
+        self._blobs: dict[str, bytes] = {}
+        self._kept_until: dict[str, float] = {}
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def hold(self, keys: Collection[str], seconds: float) -> set[str]:
+        with self._lock:
+            return self._hold(keys, seconds)
+
+    def _hold(self, keys: Collection[str], seconds: float) -> set[str]:
+        until = time.time() + seconds
+        for key in self._blobs.keys() & set(keys):
+            self._kept_until[key] = max(self._kept_until[key], until)
+        return set(keys) - self._blobs.keys()
+
+    def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
+        with self._lock:
+            for key in self._hold(blobs, seconds):
+                self._blobs[key] = blobs[key]
+                self._kept_until[key] = time.time() + seconds
+
+    def get(self, keys: Collection[str]) -> dict[str, bytes]:
+        with self._lock:
+            return {key: self._blobs[key] for key in keys if key in self._blobs}
+
+    def drop(self, sha256: str) -> int:
+        with self._lock:
+            found = [key for key in self._blobs if key.startswith(sha256)]
+            return sum(self._remove(key) is not None for key in found)
+
+    def prune(self) -> Pruned:
+        with self._lock:
+            now = time.time()
+            over = [key for key, until in self._kept_until.items() if until < now]
+            return Pruned(len(over), sum(len(self._remove(key) or b"") for key in over))
+
+    def _remove(self, key: str) -> bytes | None:
+        self._kept_until.pop(key, None)
+        return self._blobs.pop(key, None)

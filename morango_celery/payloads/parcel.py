@@ -1,0 +1,196 @@
+"""The arguments of one message, those of tasks that are linked to it included: what is large is stored."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from morango_celery.conf import settings
+from morango_celery.errors import MessageTooLargeError
+from morango_celery.payloads.chosen import payload_store
+from morango_celery.payloads.reference import Reference
+from morango_celery.payloads.values import canonical
+
+SEALED = "payloads"
+"""The option of a signature inside of a message that says which of its arguments are references."""
+
+COMPOSITIONS = ("celery.chain", "celery.group", "celery.chord")
+LINKED = ("link", "chain", "chord")
+"""The options that have signatures in them; not so ``link_error``: Celery may call that without a message."""
+
+Place = int | str
+"""A position, counted from the end, or a name."""
+
+
+@runtime_checkable
+class Recipient(Protocol):
+    """A task that resolves references."""
+
+    def name_of(self, place: Place, count: int) -> str | None:
+        """What the body calls an argument; `count` is the number of positional ones."""
+
+    def is_kept(self, name: str | None) -> bool:
+        """Whether the task itself knows where the argument's value is."""
+
+    def may_store(self, name: str | None) -> bool:
+        """Whether the argument may travel as a reference."""
+
+
+@dataclass
+class Arguments:
+    """What is sent of a task's arguments."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    marked: list[Place] = field(default_factory=list)
+    """Which of them are references."""
+
+    def refer(self, place: Place, reference: Reference) -> None:
+        container: Any = self.args if isinstance(place, int) else self.kwargs
+        container[place] = reference.as_json()
+        self.marked.append(place)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """An argument that is in the message as yet."""
+
+    owner: Arguments
+    place: Place
+    data: bytes
+    may_be_stored: bool
+
+
+class Parcel:
+    """Collects arguments; `seal` puts references in the places of the large ones, in two requests at most."""
+
+    def __init__(self, tasks: Mapping[str, object], *, stores: bool) -> None:
+        """
+        :param tasks: all that are known, by name
+        :param stores: False leaves everything in the message that isn't a reference already
+        """
+        self._tasks = tasks
+        self._stores = stores
+        self._values: list[_Value] = []
+        self._held: list[Reference] = []
+        self._signed: list[tuple[MutableMapping[str, Any], Arguments]] = []
+
+    def arguments(
+        self,
+        task: Recipient,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        marked: Sequence[Place] = (),
+        more: int = 0,
+    ) -> Arguments:
+        """Copies of a task's arguments, which `seal` will change.
+
+        :param marked: those that are references already
+        :param more: how many positional ones will be put before these
+        """
+        own = Arguments(list(args), dict(kwargs))
+        count = len(own.args)
+        for place in (*range(-count, 0), *own.kwargs):
+            value = own.args[place] if isinstance(place, int) else own.kwargs[place]
+            name = task.name_of(place, count + more)
+            if place in marked:
+                value = Reference.from_json(value)
+            if isinstance(value, Reference):
+                own.refer(place, value)
+                if not task.is_kept(name):
+                    self._held.append(value)
+            elif self._stores and (data := _as_json(value)):
+                self._values.append(_Value(own, place, data, task.may_store(name)))
+        return own
+
+    def signatures(self, found: Any) -> Any:
+        """Copies of signatures, one or several, as they travel in a message."""
+        if found is None or isinstance(found, str):
+            return found
+        return (
+            self._signature(found) if isinstance(found, Mapping) else [self.signatures(one) for one in found]
+        )
+
+    def _signature(self, signature: Mapping[str, Any]) -> dict[str, Any]:
+        options = dict(signature.get("options") or {})
+        for name in LINKED:
+            if options.get(name):
+                options[name] = self.signatures(options[name])
+        copy = {**signature, "options": options}
+        task = self._tasks.get(signature["task"])
+        if signature["task"] in COMPOSITIONS:
+            parts = ("tasks", "header", "body")
+            copy["kwargs"] = {
+                name: self.signatures(value) if name in parts else value
+                for name, value in signature["kwargs"].items()
+            }
+        elif isinstance(task, Recipient):
+            own = self.arguments(
+                task,
+                signature["args"] or (),
+                signature["kwargs"] or {},
+                options.get(SEALED, ()),
+                more=0 if signature.get("immutable") else 1,  # the result of the task before
+            )
+            copy.update(args=own.args, kwargs=own.kwargs)
+            self._signed.append((options, own))
+        return copy
+
+    def seal(self, due_in_seconds: float = 0) -> None:
+        """Store what is large, and keep what is referred to already.
+
+        :param due_in_seconds: when the message may be delivered at the earliest
+        :raises MessageTooLargeError: too much of it may not be stored; nothing was
+        :raises PayloadStoreUnavailableError: the store can't be reached
+        """
+        chosen = self._chosen()
+        seconds = settings.PAYLOAD_LIFETIME_SECONDS + max(due_in_seconds, 0)
+        if chosen:
+            references = payload_store().put_all([value.data for value in chosen], seconds)
+            for value, reference in zip(chosen, references, strict=True):
+                value.owner.refer(value.place, reference)
+        if self._held:
+            payload_store().hold(self._held, seconds)
+        for options, own in self._signed:
+            if own.marked:
+                options[SEALED] = own.marked
+
+    def _chosen(self) -> list[_Value]:
+        most_bytes, min_bytes = settings.PAYLOAD_MESSAGE_BYTES, settings.PAYLOAD_MIN_BYTES
+        left = sum(len(value.data) for value in self._values)
+        chosen = []
+        for value in sorted(self._values, key=lambda value: len(value.data), reverse=True):
+            if value.may_be_stored and (len(value.data) >= min_bytes or left > most_bytes):
+                chosen.append(value)
+                left -= len(value.data)
+        if left > most_bytes:
+            raise MessageTooLargeError(
+                f"The arguments that have to travel in the message are {left:,} bytes, and "
+                f"PAYLOAD_MESSAGE_BYTES is {most_bytes:,}. Let more of them be stored (the task's "
+                "inline_arguments say which may not), or raise it."
+            )
+        return chosen
+
+
+def _as_json(value: Any) -> bytes | None:
+    """None for what can't be large, and for what Celery is to refuse itself."""
+    if value is None or isinstance(value, bool | int | float):
+        return None
+    try:
+        return canonical(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def due_in_seconds(countdown: float | None, eta: datetime.datetime | str | None) -> float:
+    """How long from now a message with these options waits at least."""
+    if countdown:
+        return float(countdown)
+    if not eta:
+        return 0.0
+    due = datetime.datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+    if due.tzinfo is None:
+        due = due.replace(tzinfo=datetime.UTC)
+    return (due - datetime.datetime.now(datetime.UTC)).total_seconds()

@@ -1,0 +1,94 @@
+"""Payloads in Redis, which removes them by itself. The only module that speaks to Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from morango_celery.errors import PayloadStoreUnavailableError
+from morango_celery.payloads.backend import Pruned
+
+PREFIX = "morango_celery:payload:"
+
+# One after another would let two senders shorten what the other has asked for
+_HOLD = """
+local missing = {}
+for number, key in ipairs(KEYS) do
+    local left = redis.call('PTTL', key)
+    if left == -2 then
+        missing[#missing + 1] = number
+    elseif left ~= -1 and left < tonumber(ARGV[1]) then
+        redis.call('PEXPIRE', key, ARGV[1])
+    end
+end
+return missing
+"""
+_PUT = """
+for number, key in ipairs(KEYS) do
+    local left = redis.call('PTTL', key)
+    if left == -2 then
+        redis.call('SET', key, ARGV[number + 1], 'PX', ARGV[1])
+    elseif left ~= -1 and left < tonumber(ARGV[1]) then
+        redis.call('PEXPIRE', key, ARGV[1])
+    end
+end
+"""
+
+
+class RedisBackend:
+    """:param location: the URL of a Redis that evicts nothing: with ``maxmemory-policy noeviction``"""
+
+    compresses = True
+
+    def __init__(self, location: str) -> None:
+        self._client = Redis.from_url(location)
+        self._hold = self._client.register_script(_HOLD)
+        self._put = self._client.register_script(_PUT)
+
+    def hold(self, keys: Collection[str], seconds: float) -> set[str]:
+        asked = list(keys)
+        with _outages():
+            missing: Sequence[int] = self._hold(_names(asked), [_milliseconds(seconds)])
+        return {asked[number - 1] for number in missing}
+
+    def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
+        with _outages():
+            self._put(_names(blobs), [_milliseconds(seconds), *blobs.values()])
+
+    def get(self, keys: Collection[str]) -> dict[str, bytes]:
+        with _outages():
+            found = self._client.mget(_names(keys))
+        return {key: blob for key, blob in zip(keys, found, strict=True) if isinstance(blob, bytes)}
+
+    def drop(self, sha256: str) -> int:
+        """Looks through all that this Redis has."""
+        with _outages():
+            return sum(self._client.delete(name) for name in self._client.scan_iter(f"{PREFIX}{sha256}*"))
+
+    def prune(self) -> Pruned:
+        return Pruned(0, 0)
+
+
+def _names(keys: Collection[str]) -> list[str]:
+    return [PREFIX + key for key in keys]
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(int(seconds * 1000), 1)
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise PayloadStoreUnavailableError(
+            f"The Redis that payloads are in can't be reached: {error}"
+        ) from error
+    except RedisError as error:
+        raise PayloadStoreUnavailableError(f"The Redis that payloads are in refuses: {error}") from error

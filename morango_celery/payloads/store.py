@@ -1,0 +1,122 @@
+"""Values in and out of a backend: hashed, compressed, split, and checked on the way back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from morango_celery.conf import settings
+from morango_celery.errors import CorruptPayloadError, MissingPayloadError
+from morango_celery.payloads.backend import Backend, Pruned
+from morango_celery.payloads.blobs import packed, unpacked
+from morango_celery.payloads.cache import Cache
+from morango_celery.payloads.reference import Reference
+from morango_celery.payloads.values import canonical, fresh, sha256
+
+logger = logging.getLogger(__name__)
+
+ASK_FIRST_BYTES = 64 * 1024
+"""From here on it is quicker to ask whether a value is there than to send it again."""
+
+
+class PayloadStore:
+    """Stores each value once, under the hash of its content."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.cache = Cache()
+
+    def put(self, value: Any, seconds: float | None = None) -> Reference:
+        """Store a value, or keep it longer if it is there.
+
+        :param seconds: to keep it from now on; None for PAYLOAD_LIFETIME_SECONDS
+        :raises TypeError, ValueError: JSON has nothing for it
+        :raises PayloadStoreUnavailableError: nothing was stored
+        Twice: safe; it is stored once.
+        """
+        return self.put_all([canonical(value)], seconds)[0]
+
+    def put_all(self, contents: Sequence[bytes], seconds: float | None = None) -> list[Reference]:
+        """`put` for values whose canonical bytes are known, in as few requests as for one."""
+        seconds = settings.PAYLOAD_LIFETIME_SECONDS if seconds is None else seconds
+        chunk_bytes: int = settings.PAYLOAD_CHUNK_BYTES
+        references, parts = [], {}
+        for data in contents:
+            size = len(data)
+            if size >= settings.PAYLOAD_WARN_BYTES:
+                logger.warning(
+                    "A value of %s bytes is stored as a payload. Each worker that resolves it holds all of "
+                    "it in memory; perhaps the ids of what is in the database do as well.",
+                    f"{size:,}",
+                )
+            reference = Reference(sha256(data), size, chunk_bytes if size > chunk_bytes else None)
+            references.append(reference)
+            for number, key in enumerate(reference.parts()):
+                parts[key] = memoryview(data)[number * chunk_bytes : (number + 1) * chunk_bytes]
+        missing: Iterable[str] = parts
+        if sum(map(len, parts.values())) >= ASK_FIRST_BYTES:
+            missing = self.backend.hold(parts, seconds)
+        blobs = {key: self._packed(bytes(parts[key])) for key in missing}
+        if blobs:
+            self.backend.put(blobs, seconds)
+        return references
+
+    def _packed(self, part: bytes) -> bytes:
+        compress = self.backend.compresses and len(part) >= settings.PAYLOAD_COMPRESS_BYTES
+        return packed(part, compress=compress)
+
+    def hold(self, references: Iterable[Reference], seconds: float | None = None) -> None:
+        """Keep what these stand for as long as if it was stored now. What isn't there any more stays so."""
+        keys = {key for reference in references for key in reference.parts()}
+        if keys:
+            self.backend.hold(keys, settings.PAYLOAD_LIFETIME_SECONDS if seconds is None else seconds)
+
+    def get(self, reference: Reference) -> Any:
+        """The value, made anew for each caller.
+
+        :raises MissingPayloadError: it isn't there, or not all of it
+        :raises CorruptPayloadError: what is there is something else
+        :raises PayloadStoreUnavailableError: nobody can tell
+        """
+        data = self.cache.get(reference.sha256)
+        if data is None:
+            data = self._read(reference)
+            self.cache.add(reference.sha256, data, settings.PAYLOAD_CACHE_BYTES)
+        return fresh(data)
+
+    def _read(self, reference: Reference) -> bytes:
+        keys = reference.parts()
+        found = self.backend.get(keys)
+        if len(found) < len(keys):
+            raise MissingPayloadError(
+                f"Payload {reference.sha256} is not in the store; {len(found)} of its {len(keys)} parts are. "
+                "Its message waited for longer than PAYLOAD_LIFETIME_SECONDS "
+                f"({settings.PAYLOAD_LIFETIME_SECONDS}); or was sent inside a transaction that isn't "
+                "committed, or was rolled back (delay_on_commit sends after it); or this process has "
+                "another store than its sender (PAYLOAD_BACKEND, PAYLOAD_LOCATION)."
+            )
+        most_bytes = reference.chunk_bytes or reference.size_bytes or settings.PAYLOAD_CHUNK_BYTES
+        try:
+            data = b"".join(unpacked(found[key], most_bytes) for key in keys)
+        except ValueError as error:
+            raise _corrupt(reference, str(error)) from error
+        if sha256(data) != reference.sha256:
+            raise _corrupt(reference, "it has another hash")
+        return data
+
+    def drop(self, sha256: str) -> int:
+        """Remove a value, whoever needs it; returns how many parts of it there were."""
+        return self.backend.drop(sha256)
+
+    def prune(self) -> Pruned:
+        """Remove what nobody needs any longer. Safe at any moment, any number of times, anywhere."""
+        return self.backend.prune()
+
+
+def _corrupt(reference: Reference, flaw: str) -> CorruptPayloadError:
+    return CorruptPayloadError(
+        f"Payload {reference.sha256} is not what was stored under this key: {flaw}. Its store was damaged, "
+        f"or written to by others. `manage.py prune_payloads --drop {reference.sha256}` removes it; who "
+        "sends the value the next time stores it anew."
+    )
