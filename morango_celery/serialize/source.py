@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from inspect import getattr_static
 from typing import Any
 
-from django.db.models import Field, ForeignKey, Model, OneToOneField, QuerySet, TextField, Value, signals
+from django.db.models import (
+    Field,
+    ForeignKey,
+    Model,
+    OneToOneField,
+    QuerySet,
+    TextField,
+    Value,
+    prefetch_related_objects,
+    signals,
+)
 from django.db.models.expressions import Combinable
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.functions import Cast, Replace
@@ -17,7 +27,7 @@ from morango.models.fields.uuids import UUIDField
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import CHUNK_ROWS, PartitionedSource
 from morango_celery.serialize.task import SerializeTask
-from morango_celery.stream import Source
+from morango_celery.stream import Buffer, Items, Source
 from morango_celery.upstream import self_referential_fk, uses_postgresql
 
 
@@ -84,7 +94,7 @@ def _value(field: Field[Any, Any]) -> str | Combinable:
 def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
     model: type[SyncableModel] = queryset.model
     parent = self_referential_fk(model)
-    for instance in stream(queryset, CHUNK_ROWS):
+    for instance in _prefetched(queryset):
         try:
             data = instance.serialize()
         except Exception as error:  # a model's own code: whatever it raises gets the record's name
@@ -99,6 +109,17 @@ def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
             tuple(data),
             tuple(data.values()),
         )
+
+
+def _prefetched(queryset: QuerySet[Any]) -> Iterator[Any]:
+    """The instances of a query, with what its manager wants fetched along with them."""
+    lookups = queryset._prefetch_related_lookups  # type: ignore[attr-defined]  # a stream leaves them out
+    if not lookups:
+        yield from stream(queryset, CHUNK_ROWS)
+        return
+    for chunk in Items(stream(queryset, CHUNK_ROWS)) | Buffer(CHUNK_ROWS):
+        prefetch_related_objects(chunk, *lookups)
+        yield from chunk
 
 
 def _is_plain(model: type[SyncableModel]) -> bool:

@@ -113,10 +113,11 @@ def count(ids: QuerySet[Any], saver: Saver) -> None:
     query, parameters = ids.query.sql_with_params()
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {_COUNTERS} (instance_id, counter, store_model_id)"
-            f" SELECT %s, %s, saved.id FROM ({query}) AS saved WHERE true"
+            f"WITH saved (id) AS ({query})"  # the column goes by another name where a model has two tables
+            f" INSERT INTO {_COUNTERS} (instance_id, counter, store_model_id)"
+            " SELECT %s, %s, saved.id FROM saved WHERE true"
             " ON CONFLICT (store_model_id, instance_id) DO UPDATE SET counter = excluded.counter",
-            [saver.instance_id, saver.counter, *parameters],
+            [*parameters, saver.instance_id, saver.counter],
         )
 
 

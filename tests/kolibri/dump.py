@@ -11,10 +11,16 @@ from django.db import connection
 
 Value = str | int | float | bool | None
 Tables = dict[str, dict[str, dict[str, Value]]]
-"""Table name -> primary key -> column -> value."""
+"""Table name -> primary key (or the KEYS of the table) -> column -> value."""
 
 OUR_OWN = ("morango_celery_", "django_migrations")
 """Prefixes of tables that only one side writes to."""
+
+KEYS = {
+    "morango_recordmaxcounter": ("store_model_id", "instance_id"),
+    "morango_databasemaxcounter": ("instance_id", "partition"),
+}
+"""What identifies the rows of a table whose primary key is but a number that counts insertions."""
 
 
 def dump() -> Tables:
@@ -25,16 +31,18 @@ def dump() -> Tables:
 
 
 def _table(cursor: Any, name: str) -> dict[str, dict[str, Value]]:
-    key = connection.introspection.get_primary_key_column(cursor, name)
+    primary_key = connection.introspection.get_primary_key_column(cursor, name)
     cursor.execute(f"SELECT * FROM {connection.ops.quote_name(name)}")
     columns = [description[0] for description in cursor.description]
-    position = columns.index(key)
-    return {
-        str(_plain(row[position])): {
-            column: _plain(value) for column, value in zip(columns, row, strict=True)
-        }
-        for row in cursor
-    }
+    keys = KEYS.get(name, (primary_key,))
+    table: dict[str, dict[str, Value]] = {}
+    for values in cursor:
+        row = {column: _plain(value) for column, value in zip(columns, values, strict=True)}
+        key = " ".join(str(row[column]) for column in keys)
+        if name in KEYS:
+            del row[primary_key]
+        table[key] = row
+    return table
 
 
 def _plain(value: object) -> Value:
@@ -47,7 +55,7 @@ def _plain(value: object) -> Value:
             return value.hex
         case datetime.datetime() | datetime.date() | datetime.time():
             return value.isoformat()
-        case decimal.Decimal():
+        case decimal.Decimal() | datetime.timedelta():
             return str(value)
         case bytes() | memoryview():
             return bytes(value).hex()
