@@ -1,15 +1,18 @@
-"""The door from Morango: its deserializing stage becomes a run.
+"""The doors from Morango: its deserializing stage becomes a run, its serializing stage a stream.
 
-Prepend ``"morango_celery.operations:DeserializeOperation"`` to ``MORANGO_DESERIALIZE_OPERATIONS``.
+Prepend ``"morango_celery.operations:DeserializeOperation"`` to ``MORANGO_DESERIALIZE_OPERATIONS``, and
+``"morango_celery.operations:StreamingSerializeOperation"`` to ``MORANGO_SERIALIZE_OPERATIONS``.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.db import OperationalError, transaction
 from morango.constants import transfer_statuses
-from morango.constants.capabilities import ASYNC_OPERATIONS
+from morango.constants.capabilities import ASYNC_OPERATIONS, FSIC_V2_FORMAT
+from morango.models import DatabaseMaxCounter
 from morango.sync.operations import LocalOperation
 
 from morango_celery.api import runs_in_process
@@ -17,6 +20,7 @@ from morango_celery.conf import DETACH, require_valid, settings
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
+from morango_celery.serialize import serialize_into_store
 from morango_celery.tasks import CeleryDispatch
 from morango_celery.upstream import SETTINGS, is_isolation_error
 
@@ -87,3 +91,44 @@ class DeserializeOperation(LocalOperation):
         if is_new:
             transaction.on_commit(lambda: CeleryDispatch().start(run))
         return run
+
+
+class StreamingSerializeOperation(LocalOperation):
+    """Takes over the serializing stage, for servers and clients: as Morango does it, in flat memory."""
+
+    def handle(self, context: Any) -> str:
+        """Bring local edits into the Store if this side sends, and say what it knows of the filter's data.
+
+        Answers PENDING, and so is asked again, when PostgreSQL asks to try again and keeps asking.
+        Twice: safe; there is nothing left to serialize then.
+        """
+        self._assert(context.sync_session is not None)
+        self._assert(context.filter is not None)
+
+        if context.is_producer and SETTINGS.MORANGO_SERIALIZE_BEFORE_QUEUING:
+            try:
+                serialize_into_store(context.sync_session.profile, context.filter)
+            except OperationalError as error:
+                if is_isolation_error(error):
+                    return PENDING
+                raise
+        self._note_counters(context)
+        return COMPLETED
+
+    @staticmethod
+    def _note_counters(context: Any) -> None:
+        """The counters by which both sides find out what the other lacks: ours, and a client's, if it sent
+        its own."""
+        counters = DatabaseMaxCounter.calculate_filter_specific_instance_counters(
+            context.filter,
+            is_producer=context.is_producer,
+            v2_format=FSIC_V2_FORMAT in context.capabilities,
+        )
+        session = context.transfer_session
+        if context.is_server:
+            session.server_fsic = json.dumps(counters)
+            session.client_fsic = context.request.data.get("client_fsic", "{}")
+            session.save(update_fields=["server_fsic", "client_fsic"])
+        else:
+            session.client_fsic = json.dumps(counters)
+            session.save(update_fields=["client_fsic"])

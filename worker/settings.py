@@ -75,6 +75,10 @@ LOGGING = {
 }
 
 # Morango and this package
+MORANGO_SERIALIZE_OPERATIONS = (
+    "morango_celery.operations:StreamingSerializeOperation",
+    *morango_defaults.MORANGO_SERIALIZE_OPERATIONS,
+)
 MORANGO_DESERIALIZE_OPERATIONS = (
     "morango_celery.operations:DeserializeOperation",
     *morango_defaults.MORANGO_DESERIALIZE_OPERATIONS,

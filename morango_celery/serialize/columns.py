@@ -1,0 +1,57 @@
+"""What to read of an app row, so that its values cost as little as they can.
+
+A UUID object that is turned into text at once, or a time that is parsed by a regular expression, takes
+longer than everything else about a row.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import DateTimeField, Field, ForeignKey, OneToOneField, TextField, Value
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Cast, Replace
+from django.utils import timezone
+from morango.models.fields.uuids import UUIDField
+
+from morango_celery.upstream import uses_postgresql
+
+
+def selected(field: Field[Any, Any]) -> str | Combinable:
+    """A column, as what gives the field's value soonest."""
+    target = field.target_field if isinstance(field, ForeignKey) else field
+    if type(target) is UUIDField and type(field) in (UUIDField, ForeignKey, OneToOneField):
+        return _id_as_text(field.attname)
+    if type(field) is DateTimeField and not uses_postgresql() and settings.USE_TZ:
+        return Cast(field.attname, _StoredTime())
+    return field.attname
+
+
+def _id_as_text(name: str) -> Combinable:
+    """32 hex digits, as Morango's field makes them of what the database has."""
+    text = Cast(name, TextField())
+    if not uses_postgresql():
+        return text
+    return Replace(text, Value("-", TextField()), Value("", TextField()), output_field=TextField())
+
+
+class _StoredTime(TextField):  # type: ignore[type-arg]
+    """A time in SQLite, which has it as text."""
+
+    def from_db_value(self, value: Any, expression: Any, _: Any) -> Any:
+        """What Django makes of the text, in a tenth of its time if it has the form that Django writes."""
+        if (
+            isinstance(value, str)
+            and value[4:14:3] == "-- :"
+            and len(value) in (19, 26)
+            and connection.timezone is timezone.utc
+        ):
+            try:
+                return datetime.datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
+            except ValueError:
+                pass  # Django has an error of its own
+        convert: Any = connection.ops.convert_datetimefield_value  # type: ignore[attr-defined]  # SQLite's
+        return convert(value, expression, connection)
