@@ -36,7 +36,8 @@ def operation(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def edited(transactional_db: None) -> Unit:
     """A unit that isn't in the Store yet."""
-    return Unit.objects.create(name="School", school_id=SCHOOL_ID)
+    unit: Unit = Unit.objects.create(name="School", school_id=SCHOOL_ID)
+    return unit
 
 
 def context_of(*, is_server: bool, push: bool, capabilities: set[str] | None = None) -> LocalSessionContext:
