@@ -10,6 +10,7 @@ import requests
 from morango.models import Certificate
 
 from tests.conftest import StartServer, StartWorker
+from tests.processes import PATIENCE_SECONDS
 from worker.celery import app
 from worker.school.models import PROFILE, Account
 
@@ -17,7 +18,7 @@ from worker.school.models import PROFILE, Account
 def test_a_worker_answers_over_the_tests_own_broker(celery_worker_process: StartWorker) -> None:
     celery_worker_process(concurrency=1)
 
-    (answer,) = app.control.ping(timeout=5, limit=1)
+    (answer,) = app.control.ping(timeout=PATIENCE_SECONDS, limit=1)
 
     assert list(answer.values()) == [{"ok": "pong"}]
 
@@ -27,7 +28,7 @@ def test_an_idle_worker_ends_on_sigterm(celery_worker_process: StartWorker) -> N
 
     os.kill(worker.pid, signal.SIGTERM)
 
-    worker.wait_until_ended(timeout_seconds=10)
+    worker.wait_until_ended()
 
 
 def test_the_server_signs_a_certificate_for_a_superuser_only(live_http_server: StartServer) -> None:
@@ -50,7 +51,10 @@ def test_the_server_signs_a_certificate_for_a_superuser_only(live_http_server: S
     }
     answers = {
         name: requests.post(
-            f"{url}/api/morango/v1/certificates/", json=request, auth=(name, "a dummy password"), timeout=10
+            f"{url}/api/morango/v1/certificates/",
+            json=request,
+            auth=(name, "a dummy password"),
+            timeout=PATIENCE_SECONDS,
         ).status_code
         for name in ("head", "guest")
     }

@@ -19,6 +19,7 @@ from morango_celery.models import Run
 from tests.conftest import StartServer, StartWorker
 from tests.integration.sync_state import is_at, session, the_run, waits_for_its_run
 from tests.processes import LoggedProcess
+from tests.waiting import until
 from worker import services
 from worker.demo import server
 from worker.demo.attachment import device_attached
@@ -106,7 +107,7 @@ def test_await_ends_the_sync_after_the_run(
 ) -> None:
     # Given a sync that has reached the stage while no worker is there
     client = device(live_http_server(MORANGO_CELERY_MODE="await"))
-    client.wait_until(waits_for_its_run, "waiting for its run", timeout_seconds=60)
+    client.wait_until(waits_for_its_run, "waiting for its run")
 
     # Then it waits, however often it asks
     seen = polls(tmp_path)
@@ -117,11 +118,11 @@ def test_await_ends_the_sync_after_the_run(
 
     # When a worker comes, then the sync ends, with the run
     celery_worker_process(concurrency=1)
-    assert client.wait_until_ended(timeout_seconds=60) == 0, client.log()
+    assert client.wait_until_ended() == 0, client.log()
 
     run = the_run()
     assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, RECORDS, 0)
-    assert run.handed_over
+    until(lambda: the_run().handed_over, "noted")
     assert_completed_and_closed()
     found = differences(tmp_path)
     assert (found.compared, found.summary) == (RECORDS, "")
@@ -135,7 +136,7 @@ def test_detach_ends_the_sync_before_the_run(
 ) -> None:
     # When a device syncs while no worker is there, then its sync ends all the same
     client = device(live_http_server(MORANGO_CELERY_MODE="detach"))
-    assert client.wait_until_ended(timeout_seconds=60) == 0, client.log()
+    assert client.wait_until_ended() == 0, client.log()
     assert_completed_and_closed()
     assert the_run().state == Run.State.PENDING
     assert the_run().sent_at is not None
@@ -184,7 +185,7 @@ def test_a_run_that_ends_before_morango_has_written_started(
     # Then its sync ends
     assert client.wait_until_ended(timeout_seconds=90) == 0, client.log()
     assert "the run has ended, and the answer is started" in (tmp_path / "server1.log").read_text()
-    assert the_run().handed_over
+    until(lambda: the_run().handed_over, "noted")
     assert_completed_and_closed()
 
 
@@ -223,13 +224,13 @@ def test_a_client_without_async_operations_waits_in_its_last_request(
         """,
     )
     client = device(live_http_server(), **old)
-    client.wait_until(Run.objects.exists, "in need of a run", timeout_seconds=60)
+    client.wait_until(Run.objects.exists, "in need of a run")
     assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.PENDING)
     assert client.is_running
 
     # When a worker comes, then the request is answered once the run has completed
     celery_worker_process(concurrency=1)
-    assert client.wait_until_ended(timeout_seconds=60) == 0, client.log()
+    assert client.wait_until_ended() == 0, client.log()
 
     run = the_run()
     assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, RECORDS, 0)
@@ -270,11 +271,11 @@ def test_a_run_that_fails_ends_the_sync_with_an_error(
     client = device(live_http_server())
 
     # Then it learns that the stage failed, and the server why
-    assert client.wait_until_ended(timeout_seconds=60) == 1
+    assert client.wait_until_ended() == 1
     assert "MorangoError: Stage `deserializing` failed" in client.log()
     run = the_run()
     assert (run.state, run.error) == (Run.State.FAILED, "RuntimeError: no plan today")
-    assert run.handed_over
+    until(lambda: the_run().handed_over, "noted")
     assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.ERRORED)
 
 
@@ -293,7 +294,7 @@ def test_a_sync_while_redis_is_down_waits_in_the_ledger(
     client = device(live_http_server(REDIS_URL=redis_url))
 
     # Then the request is answered as always, and the run is in the ledger
-    client.wait_until(waits_for_its_run, "waiting for its run", timeout_seconds=60)
+    client.wait_until(waits_for_its_run, "waiting for its run")
     run = the_run()
     assert (run.state, run.sent_at) == (Run.State.PENDING, None)
     assert '"PATCH' in (tmp_path / "server1.log").read_text()
@@ -314,6 +315,6 @@ def test_a_sync_while_redis_is_down_waits_in_the_ledger(
 
         # and a worker carries it out
         celery_worker_process(concurrency=1, REDIS_URL=redis_url)
-        assert client.wait_until_ended(timeout_seconds=60) == 0, client.log()
+        assert client.wait_until_ended() == 0, client.log()
     assert the_run().state == Run.State.COMPLETED
     assert_completed_and_closed()
