@@ -16,7 +16,7 @@ from tests.oplog.library.models import Local, Shelf
 from tests.oplog.logs import append, delete, empty_library, ingest, letters, library, positions, save
 from tests.processes import ROOT
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
 BOOKS = [f"{number:032x}" for number in range(1, 9)]
 Die = Callable[..., int]
@@ -34,7 +34,7 @@ def die(database_url: str, every_fault: bool) -> Die:
             env={**os.environ, **settings, **environment},
             capture_output=True,
             text=True,
-            timeout=170,
+            timeout=570,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return int(done.stdout.splitlines()[-1])

@@ -68,6 +68,7 @@ def read_to_the_end(log: Path) -> bool:
     return bool(files) and all(read.get(str(file.st_ino)) == file.st_size for file in files)
 
 
+@pytest.mark.timeout(600)
 def test_the_reader_has_what_the_writer_has(
     log: Path, write: Start, follow: Start, every_fault: bool
 ) -> None:
@@ -79,7 +80,7 @@ def test_the_reader_has_what_the_writer_has(
     reader.wait_until(IngestPosition.objects.exists, "reading", 60)
     reader.kill()
     reader = follow("--batch-size=20")
-    assert writer.wait_until_ended(150) == 0, writer.log()
+    assert writer.wait_until_ended(300) == 0, writer.log()
 
     # Then in the end both have the same, and the reader had no trouble
     reader.wait_until(lambda: read_to_the_end(log), "at the end", 60)
