@@ -66,7 +66,9 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
                 f"\t{_copied(task.source_id)}\t{task.self_ref_fk}\t{constants}\n"
                 for task in tasks
             ]
-            cursor.copy_expert(f"COPY {_STORE} ({names}) FROM STDIN", io.StringIO("".join(lines)))
+            copied = io.StringIO("".join(lines))
+            with connection.wrap_database_errors:  # which Django does for other statements
+                cursor.copy_expert(f"COPY {_STORE} ({names}) FROM STDIN", copied)
         else:
             marks = ", ".join(["%s"] * (5 + len(same)))
             cursor.executemany(

@@ -1,0 +1,96 @@
+"""Serialization in a session of its own, and others that come in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from django.db import connection
+from morango.models import DeletedModels, Store, SyncableModel
+
+from tests.waiting import until
+from worker.school.models import PROFILE, Unit
+
+Engine = Callable[..., None]
+Other = Callable[..., None]
+
+
+@contextmanager
+def other_session() -> Iterator[Other]:
+    """A function that executes a statement in a transaction of another's; "COMMIT" ends it too."""
+    settings = connection.settings_dict
+    session = psycopg2.connect(
+        dbname=settings["NAME"],
+        user=settings["USER"],
+        password=settings["PASSWORD"],
+        host=settings["HOST"],
+        port=settings["PORT"],
+    )
+    session.autocommit = True  # the statements say where transactions begin and end
+    try:
+        with session.cursor() as cursor:
+            yield cursor.execute
+    finally:
+        session.close()
+
+
+@contextmanager
+def sessions() -> Iterator[Callable[[Engine], Future[None]]]:
+    """A function that starts a serialization beside the test; all have ended after the block."""
+    with ThreadPoolExecutor() as pool:
+        yield lambda engine: pool.submit(_in_a_session, engine)
+
+
+def _in_a_session(engine: Engine) -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET deadlock_timeout = '2s'")
+        engine(PROFILE)
+    finally:
+        connection.close()
+
+
+def until_waiting(sessions: int = 1) -> None:
+    """Until so many sessions wait for a lock."""
+
+    def waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")  # there is one per transaction
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            return bool(cursor.fetchone()[0] == sessions)
+
+    until(waiting, f"{sessions} sessions waiting")
+
+
+def interrupted(function: Callable[..., Any], interrupt: Callable[[], None]) -> Callable[..., Any]:
+    """`function`, before whose first call something else happens."""
+    left = [interrupt]
+
+    def call(*args: Any) -> Any:
+        while left:
+            left.pop()()
+        return function(*args)
+
+    return call
+
+
+def stored_name(row: SyncableModel) -> str:
+    """What a Store row has for the name of a unit."""
+    return str(json.loads(Store.objects.get(id=row.pk).serialized)["name"])
+
+
+def dirty_names() -> list[str]:
+    """The names of the units that are still to be serialized."""
+    return sorted(Unit.objects.filter(_morango_dirty_bit=True).values_list("name", flat=True))
+
+
+def is_noted(row: SyncableModel) -> bool:
+    """Whether it is still to be serialized that a row was deleted."""
+    return bool(DeletedModels.objects.filter(id=row.pk).exists())

@@ -1,0 +1,209 @@
+"""What others do while it lasts: no edit is lost, none of theirs and none of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, transaction
+from morango.errors import MorangoDatabaseError
+from morango.models import Store
+from morango.models.core import InstanceIDModel
+from morango.sync.backends.utils import load_backend
+from morango.sync.operations import _serialize_into_store as morangos
+
+from morango_celery.serialize import dirty_bits, serialize_into_store, store
+from tests.parity.harness import save_all
+from tests.parity.serialization.harness import edited, unit
+from tests.parity.serialization.sessions import (
+    dirty_names,
+    interrupted,
+    is_noted,
+    other_session,
+    sessions,
+    stored_name,
+    until_waiting,
+)
+from worker.school.models import PROFILE, Unit
+
+pytestmark = [pytest.mark.needs_postgresql, pytest.mark.django_db(transaction=True)]
+
+EDIT = "UPDATE school_unit SET name = 'newer', _morango_dirty_bit = true WHERE id = %s"
+NOTE = f"INSERT INTO morango_deletedmodels (id, profile) VALUES (%s, '{PROFILE}')"
+
+
+@pytest.fixture(autouse=True)
+def _real_transactions(settings: Any) -> None:
+    settings.MORANGO_TEST_POSTGRESQL = False
+
+
+@pytest.fixture
+def rows() -> list[Any]:
+    """Edited units without Store rows."""
+    units = [edited(unit(name=f"unit {number}")) for number in range(5)]
+    save_all([], units)
+    return units
+
+
+@pytest.fixture
+def before_clearing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """What to do once the Store has the rows, before they are marked as clean."""
+
+    def arrange(interrupt: Callable[[], None]) -> None:
+        monkeypatch.setattr(store, "mark_as_clean", interrupted(dirty_bits.mark_as_clean, interrupt))
+
+    return arrange
+
+
+def test_an_edit_that_is_committed_meanwhile_stays_to_be_serialized(
+    rows: list[Any], before_clearing: Any
+) -> None:
+    with other_session() as execute:
+        before_clearing(lambda: execute(EDIT, [rows[2].id]))
+        serialize_into_store(PROFILE)
+    assert dirty_names() == ["newer"]
+    assert [stored_name(row) for row in rows] == [f"unit {number}" for number in range(5)]
+    serialize_into_store(PROFILE)
+    assert (dirty_names(), stored_name(rows[2])) == ([], "newer")
+
+
+@pytest.mark.parametrize(("end", "left"), [("COMMIT", ["newer"]), ("ROLLBACK", [])])
+def test_an_edit_that_is_not_committed_yet_is_waited_for(rows: list[Any], end: str, left: list[str]) -> None:
+    with other_session() as execute, sessions() as start:
+        execute("BEGIN")
+        execute(EDIT, [rows[2].id])
+        ours = start(serialize_into_store)
+        until_waiting()
+        execute(end)
+        ours.result()
+    assert dirty_names() == left
+    assert stored_name(rows[2]) == "unit 2"
+    serialize_into_store(PROFILE)
+    assert (dirty_names(), stored_name(rows[2])) == ([], left[0] if left else "unit 2")
+
+
+def test_of_a_deadlock_with_a_writer_the_writer_goes_first(rows: list[Any]) -> None:
+    """Two writes of its own, the second to a row that is being marked as clean."""
+    with other_session() as execute, sessions() as start:
+        execute("SET deadlock_timeout = '60s'")
+        execute("BEGIN")
+        execute(EDIT, [rows[-1].id])
+        ours = start(serialize_into_store)
+        until_waiting()
+        execute(EDIT, [rows[0].id])
+        execute("COMMIT")
+        ours.result()
+    assert dirty_names() == ["newer", "newer"]
+    assert [stored_name(rows[0]), stored_name(rows[-1])] == ["unit 0", "unit 4"]
+    serialize_into_store(PROFILE)
+    assert (dirty_names(), stored_name(rows[0]), stored_name(rows[-1])) == ([], "newer", "newer")
+
+
+def test_a_row_that_is_deleted_meanwhile_is_stored_and_then_deleted(
+    rows: list[Any], before_clearing: Any
+) -> None:
+    def delete() -> None:
+        execute("BEGIN")
+        execute("DELETE FROM school_unit WHERE id = %s", [rows[2].id])
+        execute(NOTE, [rows[2].id])
+        execute("COMMIT")
+
+    with other_session() as execute:
+        before_clearing(delete)
+        serialize_into_store(PROFILE)
+    assert not dirty_names()
+    assert not Store.objects.get(id=rows[2].id).deleted
+    assert is_noted(rows[2])
+    serialize_into_store(PROFILE)
+    assert Store.objects.get(id=rows[2].id).deleted
+    assert not is_noted(rows[2])
+
+
+def test_a_row_that_was_noted_as_deleted_and_is_deleted_again_meanwhile(
+    rows: list[Any], before_clearing: Any
+) -> None:
+    def delete() -> None:
+        execute("BEGIN")
+        execute("DELETE FROM school_unit WHERE id = %s", [rows[2].id])
+        execute("UPDATE morango_deletedmodels SET profile = profile WHERE id = %s", [rows[2].id])
+        execute("COMMIT")
+
+    with other_session() as execute:
+        execute(NOTE, [rows[2].id])
+        before_clearing(delete)
+        serialize_into_store(PROFILE)
+        serialize_into_store(PROFILE)
+    stored = Store.objects.filter(id=rows[2].id)
+    assert all(row.deleted for row in stored)
+    assert not is_noted(rows[2])
+    assert not dirty_names()
+
+
+@pytest.mark.parametrize("first", [morangos, serialize_into_store], ids=["morangos", "ours"])
+def test_one_that_comes_after_another_takes_what_that_has_left(rows: list[Any], first: Any) -> None:
+    with other_session() as execute, sessions() as start:
+        execute("BEGIN")
+        execute(EDIT, [rows[2].id])
+        earlier = start(first)
+        until_waiting()
+        ours = start(serialize_into_store)
+        until_waiting(2)
+        execute("ROLLBACK")
+        earlier.result()
+        ours.result()
+    assert not dirty_names()
+    assert {row.last_saved_counter for row in Store.objects.all()} == {1}
+    assert Store.objects.count() == len(rows)
+
+
+def test_morangos_that_comes_after_ours_spoils_nothing(rows: list[Any]) -> None:
+    """It has a view of the data from before its wait, and gives up."""
+    with other_session() as execute, sessions() as start:
+        execute("BEGIN")
+        execute(EDIT, [rows[2].id])
+        ours = start(serialize_into_store)
+        until_waiting()
+        later = start(morangos)
+        until_waiting(2)
+        execute("ROLLBACK")
+        ours.result()
+        with pytest.raises(DatabaseError):
+            later.result()
+    assert not dirty_names()
+    assert {row.last_saved_counter for row in Store.objects.all()} == {1}
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_what_is_dequeued_at_the_same_time_is_merged(rows: list[Any], is_stored: bool) -> None:
+    synced = unit(id=rows[2].id, dirty=True, name="from afar")
+    if is_stored:
+        unit(id=rows[2].id, name="earlier").save(force_insert=True)
+    with sessions() as start:
+        with transaction.atomic():
+            load_backend(transaction.get_connection())._lock_all_partitions(shared=False)
+            synced.save(force_insert=not is_stored)
+            ours = start(serialize_into_store)
+            until_waiting()
+        ours.result()
+    merged = Store.objects.get(id=rows[2].id)
+    assert (merged.conflicting_serialized_data, merged.dirty_bit) == (synced.serialized + "\n", False)
+    assert stored_name(rows[2]) == "unit 2"
+    assert not dirty_names()
+
+
+def test_an_open_transaction_is_refused(rows: list[Any]) -> None:
+    with pytest.raises(MorangoDatabaseError), transaction.atomic():
+        serialize_into_store(PROFILE)
+    assert len(dirty_names()) == len(rows)
+
+
+def test_a_failure_leaves_nothing_but_the_instances_counter_raised(
+    rows: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Unit, "serialize", lambda self: 1 / 0)
+    for engine in (serialize_into_store, morangos):
+        with pytest.raises(ZeroDivisionError):
+            engine(PROFILE)
+    assert InstanceIDModel.objects.get().counter == 2
+    assert (Store.objects.count(), len(dirty_names())) == (0, len(rows))

@@ -1,0 +1,67 @@
+"""Statements don't grow with the rows of a chunk, and chunks don't show in the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from morango.models import DeletedModels, Store, SyncableModel
+
+from morango_celery.serialize import serialize_into_store
+from morango_celery.serialize.source import CHUNK_ROWS
+from tests.parity.harness import rolled_back, save_all
+from tests.parity.serialization.harness import assert_same, device, edited, unit
+from worker.school.models import PROFILE
+
+
+@contextmanager
+def chunks_of(rows: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        for module in ("store", "source", "dirty_bits"):
+            patch.setattr(f"morango_celery.serialize.{module}.CHUNK_ROWS", rows)
+        yield
+
+
+def statements(app: Sequence[SyncableModel], stored: Sequence[Store] = ()) -> int:
+    """How many a serialization takes, as the database counts them."""
+    device()
+    with rolled_back():
+        save_all(stored, app)
+        deleted = [DeletedModels(id=row.id, profile=PROFILE) for row in stored]
+        DeletedModels.objects.bulk_create(deleted)
+        with CaptureQueriesContext(connection) as captured:
+            serialize_into_store(PROFILE)
+    return len(captured)
+
+
+def mixed(rows: int) -> tuple[list[SyncableModel], list[Store]]:
+    """So many edited rows, every other one of them new."""
+    pairs = [(unit(dirty=True), unit()) for _ in range((rows + 1) // 2)]
+    app = [edited(row, name="here") for pair in pairs for row in pair]
+    return app[:rows], [stored for stored, _ in pairs]
+
+
+def test_the_rows_of_a_chunk_take_no_statement_each() -> None:
+    assert statements(*mixed(4)) == statements(*mixed(400))
+
+
+def test_a_further_chunk_takes_three_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look its rows up in the Store, to add those that aren't there, to change those that are."""
+    by_chunk = []
+    for chunk_rows in (40, 10):
+        with chunks_of(chunk_rows, monkeypatch):
+            by_chunk.append(statements(*mixed(40)))
+    assert by_chunk[1] - by_chunk[0] == 3 * 3
+
+
+def test_rows_beyond_a_chunk() -> None:
+    assert len(assert_same(*mixed(CHUNK_ROWS + 1)).counters) == CHUNK_ROWS + 1
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 3])
+def test_chunks_do_not_show(chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with chunks_of(chunk_rows, monkeypatch):
+        assert len(assert_same(*mixed(7)).counters) == 7
