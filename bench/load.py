@@ -23,10 +23,13 @@ def main(case: str, records: str) -> None:
         from bench import kolibri
 
         kolibri.write(int(records))
-    else:
-        from bench.data import CASES
+        return
+    from bench import data, edits
 
-        write(CASES[case](int(records)))
+    if case in edits.CASES:
+        edits.CASES[case](int(records))
+    else:
+        write(data.CASES[case](int(records)))
 
 
 @transaction.atomic

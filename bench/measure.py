@@ -33,12 +33,12 @@ class Counter:
 
 def measure(order: Order) -> Measurement:
     from django.db import connection
-    from morango.models.core import Store
 
     from bench.sides import SIDES, exact_records, syncs
     from morango_celery.models import Batch
 
     filters, warm_up = syncs(order.case)
+    earlier_batches = Batch.objects.count()
     counter = Counter()
     with SIDES[order.side](order) as work:
         connection.ensure_connection()
@@ -51,10 +51,23 @@ def measure(order: Order) -> Measurement:
         seconds=median(seconds[warm_up:]),
         records=exact_records(order),
         peak_rss_mb=max(others_mb or [peak_mb]),
-        left_dirty=Store.objects.filter(dirty_bit=True).count(),
+        left_dirty=_left_dirty(order.models),
         statements=counter.statements / len(filters),
-        batches=Batch.objects.count() / len(filters),
+        batches=(Batch.objects.count() - earlier_batches) / len(filters),
     )
+
+
+def _left_dirty(models: str) -> int:
+    """Store rows that were not deserialized, and app rows that were not serialized."""
+    from morango.models.core import Store
+
+    from bench.sides import PROFILES
+    from morango_celery.upstream import registered_models
+
+    querysets = [
+        model.syncing_objects.filter(_morango_dirty_bit=True) for model in registered_models(PROFILES[models])
+    ]
+    return sum(rows.count() for rows in [Store.objects.filter(dirty_bit=True), *querysets])
 
 
 def _pin() -> None:

@@ -30,7 +30,7 @@ class Measurement:
     peak_rss_mb: float
     """Of the process that did the work; of several, the largest."""
     left_dirty: int
-    """Records that were not deserialized."""
+    """Records that were not deserialized, or not serialized."""
     statements: float
     """What this process sent to the database; of several syncs, for one."""
     batches: float

@@ -36,10 +36,10 @@ class Contender:
     @property
     def has_variants(self) -> bool:
         """Whether it may do better on one core together with its PostgreSQL backend."""
-        return self.side == "morango" and self.dataset.database == "postgresql"
+        return self.side.startswith("morango") and self.dataset.database == "postgresql"
 
     def __str__(self) -> str:
-        parts = ["Morango" if self.side == "morango" else self.side]
+        parts = [self.side.replace("morango", "Morango").replace("-", " ")]
         if self.workers:
             parts.append(f"{self.workers} workers")
         if self.pinned:
@@ -91,7 +91,7 @@ class Rounds:
                 Series(str(best[baseline]), measured[baseline], self._rates.get(baseline, {})),
                 self.machine,
             )
-            if row.baseline == "morango" and found.left_dirty > found.baseline_left_dirty:
+            if row.baseline.startswith("morango") and found.left_dirty > found.baseline_left_dirty:
                 raise BenchError(
                     f"{row.name}: ours left {found.left_dirty} records undone, Morango "
                     f"{found.baseline_left_dirty}. They did not do the same work."
@@ -107,7 +107,7 @@ class Rounds:
         if self.quick:
             if not contender.has_variants:
                 return contender
-            if dataset.models == "school":
+            if dataset.models == "school" and contender.side == "morango":
                 dataset = replace(dataset, case="school", records=QUICK_WARM_UP_RECORDS)
         elif dataset.case != "schools":
             dataset = replace(dataset, records=min(dataset.records, WARM_UP_RECORDS))

@@ -172,6 +172,36 @@ def _oplog() -> list[Row]:
 ROWS += _oplog()
 
 
+def _serialization() -> list[Row]:
+    rows = []
+    ratios = {
+        ("new_rows", "postgresql"): 3.5,
+        ("new_rows", "sqlite"): 2.5,
+        ("changed_rows", "postgresql"): 20,
+        ("changed_rows", "sqlite"): 30,
+    }
+    databases: tuple[Engine, ...] = ("postgresql", "sqlite")
+    for database in databases:
+        row = Row("", database, MIDDLE, ours="serializing", baseline="morango-serializing", repetitions=2)
+        fresh = replace(row, name="serialize-fresh", case="new_rows")
+        update = replace(row, name="serialize-update", case="changed_rows")
+        few = replace(row, name="serialize-few", case="few_edits")
+        bars = (Bar("peak_rss_mb", at_most=90), Bar("extra_peak_rss_mb", at_most=10))
+        memory = replace(fresh, name="memory-of-serializing", baseline="serializing", baseline_size=SMALL)
+        rows += [
+            replace(fresh, size=LARGE, bars=ratio(ratios["new_rows", database])),
+            replace(update, bars=ratio(ratios["changed_rows", database])),
+            replace(few, size=Size(100_000, 10_000), bars=ratio(1), repetitions=3),
+            replace(memory, size=LARGE, bars=bars, repetitions=1),
+            replace(fresh, size=Size(10_000, 10_000), repetitions=1, in_quick=False),
+            replace(update, size=Size(10_000, 10_000), repetitions=1, in_quick=False),
+        ]
+    return rows
+
+
+ROWS += _serialization()
+
+
 def _curve() -> list[Row]:
     """What the plot needs besides: how throughput and memory change with the number of records."""
     rows = []

@@ -1,4 +1,4 @@
-"""The sides of a comparison: each deserializes a prepared database its own way.
+"""The sides of a comparison: each does the same to a prepared database, its own way.
 
 A side is a context, entered outside of the time that is measured. It imports what it needs itself: hosts
 differ in what they have, and memory is measured too.
@@ -40,6 +40,20 @@ def ours(order: Order) -> Iterator[Work]:
 
 
 @contextmanager
+def morango_serializing(order: Order) -> Iterator[Work]:
+    """Morango's serialization, unmodified."""
+    function = import_module("morango.sync.operations")._serialize_into_store
+    yield timed(lambda sync_filter: function(PROFILES[order.models], filter=sync_filter))
+
+
+@contextmanager
+def serializing(order: Order) -> Iterator[Work]:
+    """The replacement for it."""
+    function: Callable[..., Any] = import_module("morango_celery").serialize_into_store
+    yield timed(lambda sync_filter: function(PROFILES[order.models], filter=sync_filter))
+
+
+@contextmanager
 def sql(order: Order) -> Iterator[Work]:
     """The server alone; see ``bench.sql``."""
     function: Callable[..., Any] = import_module("bench.sql").deserialize
@@ -73,6 +87,8 @@ def one_by_one(order: Order) -> AbstractContextManager[Work]:
 SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "morango": morango,
     "ours": ours,
+    "morango-serializing": morango_serializing,
+    "serializing": serializing,
     "sql": sql,
     "celery": celery,
     "producer": producer,
@@ -91,6 +107,9 @@ def syncs(case: str) -> tuple[list[Filter | None], int]:
 
 def exact_records(order: Order) -> int:
     """Of what a case has about so many records of."""
+    if order.case == "few_edits":
+        few: int = import_module("bench.edits").FEW
+        return few
     if order.case != "kolibri":
         return order.records
     number: int = import_module("bench.kolibri").exact_records(order.records)

@@ -1,7 +1,6 @@
 """Every private name of Morango 0.8.15 that this project relies on, and nothing else does.
 
-When Morango moves one, this is the module to mend. ``morango.sync.operations`` isn't imported: it brings
-REST framework and requests with it, 8 MB that a worker has no use for.
+When Morango moves one, this is the module to mend.
 """
 
 from __future__ import annotations

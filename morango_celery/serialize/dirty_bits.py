@@ -8,7 +8,7 @@ from django.db import OperationalError, transaction
 from django.db.models import QuerySet
 
 from morango_celery.reading.cursors import stream
-from morango_celery.reading.partitions import CHUNK_ROWS
+from morango_celery.serialize.source import CHUNK_ROWS
 from morango_celery.stream import Buffer, Items
 from morango_celery.upstream import is_isolation_error
 

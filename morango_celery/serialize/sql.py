@@ -66,7 +66,7 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
                 f"\t{_copied(task.source_id)}\t{task.self_ref_fk}\t{constants}\n"
                 for task in tasks
             ]
-            copied = io.StringIO("".join(lines))
+            copied = io.BytesIO("".join(lines).encode())
             with connection.wrap_database_errors:  # which Django does for other statements
                 cursor.copy_expert(f"COPY {_STORE} ({names}) FROM STDIN", copied)
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import data, plot, results
+from bench import data, edits, plot, results
 from bench.databases import ENGINES, HOSTS
 from bench.machine import BUSY_LOAD, warning
 from bench.measurement import Measurement
@@ -145,7 +145,7 @@ def test_a_busy_machine_is_warned_of() -> None:
 def test_what_a_row_names_exists(row: Row) -> None:
     assert row.database in ENGINES
     assert row.models in HOSTS.keys() & PROFILES.keys()
-    assert row.case == "kolibri" or row.case in data.CASES
+    assert row.case == "kolibri" or row.case in {**data.CASES, **edits.CASES}
     assert {row.ours, row.baseline} <= SIDES.keys()
     assert row.size.quick <= row.size.full
 
