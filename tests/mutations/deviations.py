@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutations.mutation import Mutation
 
 _DEVIATIONS = "parity/test_deviations.py"
+_SERIALIZATION = "parity/serialization"
 
 _NAMED = (
     "any(carrier.model in m.morango_model_dependencies for m in"
@@ -156,5 +157,34 @@ MUTATIONS = (
         "OwnCode(carefully=True)",
         "OwnCode()",
         ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
+    ),
+    Mutation(
+        "unreadable-stored-json",
+        "serialize/update.py",
+        "    except (ValueError, RecursionError):\n        return text",
+        "    except ZeroDivisionError:\n        return text",
+        (
+            f"{_SERIALIZATION}/test_failures.py::test_an_edit_of_what_the_store_has_unreadably_is_stored_where_morango_fails",
+        ),
+    ),
+    Mutation(
+        "edits-while-serializing",
+        "serialize/dirty_bits.py",
+        "        if not is_isolation_error(error):\n            raise\n",
+        "        raise\n",
+        (
+            f"{_SERIALIZATION}/test_concurrency.py::test_an_edit_that_is_committed_meanwhile_stays_to_be_serialized",
+        ),
+        database="postgresql",
+    ),
+    Mutation(
+        "waiting-for-partitions",
+        "serialize/store.py",
+        "ATTEMPTS = 5\n",
+        "ATTEMPTS = 1\n",
+        (
+            f"{_SERIALIZATION}/test_concurrency.py::test_one_that_comes_after_another_takes_what_that_has_left",
+        ),
+        database="postgresql",
     ),
 )

@@ -14,7 +14,7 @@ ROWS = [
     if line.startswith('| <a id="')
 ]
 TESTS = re.findall(
-    r"def test_(\w+)", "".join(path.read_text() for path in (ROOT / "tests" / "parity").glob("test_*.py"))
+    r"def test_(\w+)", "".join(path.read_text() for path in (ROOT / "tests" / "parity").rglob("test_*.py"))
 )
 
 

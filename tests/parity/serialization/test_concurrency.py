@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, OperationalError, transaction
 from morango.errors import MorangoDatabaseError
 from morango.models import Store
 from morango.models.core import InstanceIDModel
@@ -81,6 +81,18 @@ def test_an_edit_that_is_not_committed_yet_is_waited_for(rows: list[Any], end: s
     assert stored_name(rows[2]) == "unit 2"
     serialize_into_store(PROFILE)
     assert (dirty_names(), stored_name(rows[2])) == ([], left[0] if left else "unit 2")
+
+
+def test_an_edit_meanwhile_aborts_morango(rows: list[Any]) -> None:
+    with other_session() as execute, sessions() as start:
+        execute("BEGIN")
+        execute(EDIT, [rows[2].id])
+        theirs = start(morangos)
+        until_waiting()
+        execute("COMMIT")
+        with pytest.raises(OperationalError):
+            theirs.result()
+    assert (Store.objects.count(), len(dirty_names())) == (0, len(rows))
 
 
 def test_of_a_deadlock_with_a_writer_the_writer_goes_first(rows: list[Any]) -> None:
