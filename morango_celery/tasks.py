@@ -14,7 +14,8 @@ from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import bootsteps, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import celeryd_init
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -185,14 +186,26 @@ class CeleryDispatch:
     def start(self, run: Run) -> bool:
         description = f"run {run.pk} of {run.profile}"
         sent = _send(start_run, [run.pk], description, priority=priority(run))
-        Run.objects.filter(pk=run.pk).update(sent_at=timezone.now() if sent else None)
+        _note(run, sent)
         return sent
 
     def batch(self, batch: Batch) -> bool:
         arguments = [batch.pk, batch.reference]
         sent = _send(deserialize_batch, arguments, batch.description, priority=priority(batch.run))
-        Batch.objects.filter(pk=batch.pk).update(sent_at=timezone.now() if sent else None)
+        _note(batch, sent)
         return sent
+
+
+def _note(row: Run | Batch, sent: bool) -> None:
+    """When a message was sent; None for not yet.
+
+    Whoever carries the batch out already holds its row, and is not waited for: the other messages are
+    still to be sent. The note is missing then; should that worker die, it is sent again a little sooner.
+    """
+    rows: QuerySet[Any] = type(row).objects.filter(pk=row.pk)
+    with transaction.atomic():
+        free = rows.select_for_update(skip_locked=True).values("pk")
+        rows.filter(pk__in=free).update(sent_at=timezone.now() if sent else None)
 
 
 def _follow_up(progress: Progress) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 from morango.constants import transfer_statuses
 from morango.models import TransferSession
@@ -262,3 +263,29 @@ class TestRunsInProcess:
 
         assert state == Run.State.RUNNING
         assert Run.objects.get().done == 1
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's one writer carries runs out itself")
+@pytest.mark.django_db(transaction=True)
+def test_who_sends_waits_for_nobody_who_carries_a_batch_out(redis_url: str) -> None:
+    # Given two batches, the first of which a worker is busy with
+    unit()
+    (busy,) = open_batches(start(new_run(sent_at=ago(5000)).pk).run)
+    unit()
+    (free,) = open_batches(start(new_run(sent_at=ago(5000)).pk).run)
+    other = connection.copy()
+    other.set_autocommit(False)
+    with other.cursor() as cursor, connection.cursor() as ours:
+        cursor.execute("SELECT 1 FROM morango_celery_batch WHERE id = %s FOR UPDATE", [busy.pk])
+        ours.execute("SET lock_timeout = '2s'")
+
+        # When both are sent
+        sent = [tasks.CeleryDispatch().batch(batch) for batch in (busy, free)]
+
+        ours.execute("RESET lock_timeout")
+    other.rollback()
+    other.close()
+
+    # Then both messages are on their way, and the one that can be noted is
+    assert sent == [True, True]
+    assert [Batch.objects.get(pk=batch.pk).sent_at is None for batch in (busy, free)] == [True, False]
