@@ -1,4 +1,8 @@
-"""`PayloadTask`: a task whose large arguments travel as references. Celery's side of `payloads`."""
+"""`PayloadTask`: a task whose large arguments travel as references. Celery's side of `payloads`.
+
+A message says in a header which of its arguments are references. Positions count from the end, for Celery
+adds the result of the task before at the beginning.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,7 @@ from celery.contrib.django.task import DjangoTask
 
 from morango_celery.errors import PayloadStoreUnavailableError, RefusedMessageError
 from morango_celery.payloads import Reference, payload_store
-from morango_celery.payloads.parcel import LINKED, SEALED, Parcel, Place, due_in_seconds
-
-HEADER = "payloads"
-"""Of a message: which of its arguments are references. Positions count from the end, for Celery adds the
-result of the task before at the beginning."""
+from morango_celery.payloads.parcel import LINKED, MARK, Parcel, Place, due_in_seconds
 
 LONGEST_PAUSE_SECONDS = 60
 
@@ -66,17 +66,17 @@ class PayloadTask(DjangoTask):
         app = self._get_app()
         serializer = options.get("serializer") or self.serializer or app.conf.task_serializer
         parcel = Parcel(app.tasks, stores=serializer == "json" and not app.conf.task_always_eager)
-        own = parcel.arguments(self, args or (), kwargs or {}, options.pop(SEALED, ()))
+        own = parcel.arguments(self, args or (), kwargs or {}, options.pop(MARK, ()))
         link = parcel.signatures(link)
         for name in LINKED:
             if options.get(name):
                 options[name] = parcel.signatures(options[name])
         parcel.seal(due_in_seconds(options.get("countdown"), options.get("eta")))
         headers = {
-            name: value for name, value in (options.pop("headers", None) or {}).items() if name != HEADER
+            name: value for name, value in (options.pop("headers", None) or {}).items() if name != MARK
         }
         if own.marked:
-            headers[HEADER] = own.marked
+            headers[MARK] = own.marked
         if headers:
             options["headers"] = headers
         return super().apply_async(
@@ -89,7 +89,7 @@ class PayloadTask(DjangoTask):
         """As Celery's, for retries: what is a reference stays one."""
         marked = _marked(self.request if request is None else request)
         if still := [place for place in marked if (args if isinstance(place, int) else kwargs) is None]:
-            options[SEALED] = still
+            options[MARK] = still
         return super().signature_from_request(request, args, kwargs, queue, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -150,5 +150,5 @@ class PayloadTask(DjangoTask):
 
 
 def _marked(request: Any) -> Sequence[Place]:
-    found = (request.headers or {}).get(HEADER)
+    found = (request.headers or {}).get(MARK)
     return found if isinstance(found, list) else ()

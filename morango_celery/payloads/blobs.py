@@ -33,6 +33,6 @@ def unpacked(blob: bytes, most_bytes: int) -> bytes:
     try:
         if zstandard.frame_content_size(data) > most_bytes:
             raise ValueError("it is larger than the reference says")
-        return zstandard.decompress(data, max_output_size=most_bytes)
+        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error

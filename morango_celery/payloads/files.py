@@ -1,4 +1,4 @@
-"""Payloads in a folder that all machines see; a file's time of modification is until when it is kept."""
+"""Payloads in a folder that all machines see; until when a file is kept is its time of modification."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORGOTTEN_AFTER_SECONDS = 24 * 60 * 60
 
 
 class FilesBackend:
-    """:param location: the folder; it is made when it isn't there"""
+    """:param location: the folder, which has to be there: where it isn't, something was not mounted"""
 
     compresses = True
 
@@ -47,6 +47,7 @@ class FilesBackend:
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         found = {}
         with _outages():
+            self._root.stat()
             for key in keys:
                 with contextlib.suppress(FileNotFoundError):
                     found[key] = (self._root / key[:2] / key).read_bytes()
@@ -62,6 +63,7 @@ class FilesBackend:
     def prune(self) -> Pruned:
         blobs = size_bytes = 0
         with _outages():
+            self._root.stat()
             for folder in self._root.glob("[0-9a-f][0-9a-f]"):
                 with self._locked(folder, fcntl.LOCK_EX):
                     for entry in list(os.scandir(folder)):
@@ -76,7 +78,7 @@ class FilesBackend:
     @contextmanager
     def _folder_of(self, key: str, lock: int) -> Iterator[Path]:
         folder = self._root / key[:2]
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         with self._locked(folder, lock):
             yield folder
 

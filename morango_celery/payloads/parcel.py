@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from morango_celery.conf import settings
-from morango_celery.errors import MessageTooLargeError
+from morango_celery.errors import MessageTooLargeError, PayloadStoreUnavailableError
 from morango_celery.payloads.chosen import payload_store
 from morango_celery.payloads.reference import Reference
 from morango_celery.payloads.values import canonical
 
-SEALED = "payloads"
-"""The option of a signature inside of a message that says which of its arguments are references."""
+logger = logging.getLogger(__name__)
+
+MARK = "payloads"
+"""The header of a message that says which of its arguments are references; and the option of a signature in
+one, which has the header as well, for a worker that hands it on without having such a task."""
 
 COMPOSITIONS = ("celery.chain", "celery.group", "celery.chord")
 LINKED = ("link", "chain", "chord")
@@ -131,7 +135,7 @@ class Parcel:
                 task,
                 signature["args"] or (),
                 signature["kwargs"] or {},
-                options.get(SEALED, ()),
+                options.get(MARK, ()),
                 more=0 if signature.get("immutable") else 1,  # the result of the task before
             )
             copy.update(args=own.args, kwargs=own.kwargs)
@@ -143,7 +147,7 @@ class Parcel:
 
         :param due_in_seconds: when the message may be delivered at the earliest
         :raises MessageTooLargeError: too much of it may not be stored; nothing was
-        :raises PayloadStoreUnavailableError: the store can't be reached
+        :raises PayloadStoreUnavailableError: there is something to store, and the store can't be reached
         """
         chosen = self._chosen()
         seconds = settings.PAYLOAD_LIFETIME_SECONDS + max(due_in_seconds, 0)
@@ -151,11 +155,18 @@ class Parcel:
             references = payload_store().put_all([value.data for value in chosen], seconds)
             for value, reference in zip(chosen, references, strict=True):
                 value.owner.refer(value.place, reference)
-        if self._held:
-            payload_store().hold(self._held, seconds)
+        self._hold(seconds)
         for options, own in self._signed:
             if own.marked:
-                options[SEALED] = own.marked
+                options[MARK] = own.marked
+                options["headers"] = {**(options.get("headers") or {}), MARK: own.marked}
+
+    def _hold(self, seconds: float) -> None:
+        """Without the store, too, the message is sent: a retry is just what waits for its return."""
+        try:
+            payload_store().hold(self._held, seconds)
+        except PayloadStoreUnavailableError as error:
+            logger.warning("What a message refers to is kept no longer than it was to be so far: %s", error)
 
     def _chosen(self) -> list[_Value]:
         most_bytes, min_bytes = settings.PAYLOAD_MESSAGE_BYTES, settings.PAYLOAD_MIN_BYTES

@@ -15,6 +15,10 @@ from morango_celery.payloads.backend import Pruned
 
 PREFIX = "morango_celery:payload:"
 
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+"""Unless the URL says otherwise; a Redis that takes longer counts as one that can't be reached."""
+
 # One after another would let two senders shorten what the other has asked for
 _HOLD = """
 local missing = {}
@@ -46,7 +50,9 @@ class RedisBackend:
     compresses = True
 
     def __init__(self, location: str) -> None:
-        self._client = Redis.from_url(location)
+        self._client = Redis.from_url(
+            location, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+        )
         self._hold = self._client.register_script(_HOLD)
         self._put = self._client.register_script(_PUT)
 

@@ -1,0 +1,77 @@
+"""A store on each backend, and what each needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from morango_celery.payloads import Backend, PayloadStore
+from morango_celery.payloads import chosen as chosen_stores
+from morango_celery.payloads.chosen import payload_store
+
+IN_TRANSACTIONS = pytest.mark.django_db(transaction=True)
+SHARED = (pytest.param("database", marks=IN_TRANSACTIONS), "redis", "files")
+"""The backends that more than one process can use."""
+
+
+@pytest.fixture(params=(*SHARED, "memory"))
+def backend_settings(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> dict[str, Any]:
+    """What MORANGO_CELERY says of the backend."""
+    return _configure(request.param, request, tmp_path, settings)
+
+
+@pytest.fixture(params=SHARED)
+def shared_settings(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> dict[str, Any]:
+    """The same, of the backends that more than one process can use."""
+    return _configure(request.param, request, tmp_path, settings)
+
+
+def _configure(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, settings: Settings
+) -> dict[str, Any]:
+    location = ""
+    if name == "redis":
+        location = request.getfixturevalue("redis_url")
+    elif name == "files":
+        location = str(tmp_path / "payloads")
+        Path(location).mkdir()
+    configured = {"PAYLOAD_BACKEND": name, "PAYLOAD_LOCATION": location}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, **configured}
+    return configured
+
+
+@pytest.fixture(autouse=True)
+def _no_store_is_left() -> Iterator[None]:
+    yield
+    chosen_stores._store.cache_clear()
+
+
+@pytest.fixture
+def store(backend_settings: dict[str, Any]) -> PayloadStore:
+    return payload_store()
+
+
+@pytest.fixture
+def backend(store: PayloadStore) -> Backend:
+    return store.backend
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path, settings: Settings, request: pytest.FixtureRequest) -> PayloadStore:
+    """Where the backend makes no difference."""
+    _configure("memory", request, tmp_path, settings)
+    return payload_store()
+
+
+@pytest.fixture
+def configure(settings: Settings) -> Any:
+    """A function that changes single keys of MORANGO_CELERY."""
+
+    def change(**keys: Any) -> None:
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, **keys}
+
+    return change

@@ -1,0 +1,9 @@
+"""The deployment's settings, with payloads where the environment says; for the workers of these tests."""
+
+import json
+import os
+
+from worker.settings import *  # noqa: F403  (settings are modules of names)
+from worker.settings import MORANGO_CELERY as DEPLOYED
+
+MORANGO_CELERY = {**DEPLOYED, **json.loads(os.environ.get("PAYLOAD_SETTINGS") or "{}")}

@@ -1,0 +1,147 @@
+"""What every backend promises; each test runs on all of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.db import connection
+
+from morango_celery.payloads import Backend, Pruned
+from morango_celery.payloads.redis import RedisBackend
+from tests.payloads.threads import at_once
+from tests.waiting import until
+
+KEYS = [f"{number:02x}" + "a" * 62 for number in range(40)]
+BLOB = bytes(range(256)) * 40
+
+
+def test_what_was_put_is_there_and_nothing_else(backend: Backend) -> None:
+    backend.put({KEYS[0]: BLOB, KEYS[1]: b""}, 60)
+
+    assert backend.get(KEYS[:3]) == {KEYS[0]: BLOB, KEYS[1]: b""}
+    assert backend.get([]) == {}
+
+
+def test_what_is_there_already_stays_as_it_is(backend: Backend) -> None:
+    backend.put({KEYS[0]: b"first"}, 60)
+    backend.put({KEYS[0]: b"second", KEYS[1]: b"new"}, 60)
+
+    assert backend.get(KEYS[:2]) == {KEYS[0]: b"first", KEYS[1]: b"new"}
+
+
+def test_hold_says_what_is_missing(backend: Backend) -> None:
+    backend.put({KEYS[0]: BLOB}, 60)
+
+    assert backend.hold(KEYS[:3], 60) == {KEYS[1], KEYS[2]}
+    assert backend.get(KEYS[1:3]) == {}
+
+
+def is_gone(backend: Backend, key: str) -> bool:
+    backend.prune()
+    return not backend.get([key])
+
+
+def test_what_nobody_holds_any_longer_is_removed(backend: Backend) -> None:
+    backend.put({KEYS[0]: BLOB, KEYS[1]: BLOB}, 0.05)
+    backend.put({KEYS[2]: BLOB}, 60)
+
+    until(lambda: is_gone(backend, KEYS[0]), "removed")
+    until(lambda: is_gone(backend, KEYS[1]), "removed")
+    assert set(backend.get(KEYS[:3])) == {KEYS[2]}
+
+
+def test_pruning_counts_what_it_removes_and_redis_needs_none(backend: Backend) -> None:
+    backend.put({KEYS[0]: BLOB, KEYS[1]: b"some"}, 0)
+    backend.put({KEYS[2]: BLOB}, 60)
+    pruned = []
+
+    def are_gone() -> bool:
+        pruned.append(backend.prune())
+        return not backend.get(KEYS[:2])
+
+    until(are_gone, "removed")
+
+    counts = Pruned(sum(each.blobs for each in pruned), sum(each.size_bytes for each in pruned))
+    assert counts == (Pruned(0, 0) if isinstance(backend, RedisBackend) else Pruned(2, len(BLOB) + 4))
+
+
+@pytest.mark.parametrize("again", ["put", "hold"])
+def test_holding_and_putting_again_makes_it_last_longer_and_never_shorter(
+    backend: Backend, again: str
+) -> None:
+    # Given three blobs whose time is up in a moment, in a while, and by something else
+    backend.put({KEYS[0]: BLOB, KEYS[2]: BLOB}, 0.2)
+    backend.put({KEYS[1]: BLOB}, 60)
+
+    # When two of them are asked for again: one for longer, one for less
+    if again == "put":
+        backend.put({KEYS[0]: BLOB}, 60)
+        backend.put({KEYS[1]: BLOB}, 0.1)
+    else:
+        assert backend.hold([KEYS[0]], 60) == backend.hold([KEYS[1]], 0.1) == set()
+
+    # Then by the time that the third is gone, both are there
+    until(lambda: is_gone(backend, KEYS[2]), "removed")
+    assert set(backend.get(KEYS[:3])) == {KEYS[0], KEYS[1]}
+
+
+def test_dropping_removes_all_parts_of_a_value_and_no_other(backend: Backend) -> None:
+    whole, parts, other = KEYS[0], [f"{KEYS[1]}.1024.{number}" for number in range(3)], KEYS[2]
+    backend.put(dict.fromkeys([whole, *parts, other], BLOB), 60)
+
+    assert backend.drop(KEYS[1]) == 3
+    assert backend.drop(whole) == 1
+    assert backend.drop(whole) == 0
+    assert set(backend.get([whole, *parts, other])) == {other}
+
+
+def test_any_number_of_writers_may_put_the_same_at_once(backend: Backend) -> None:
+    blobs = dict.fromkeys(KEYS, BLOB)
+
+    at_once([lambda: backend.put(blobs, 60)] * 4)
+
+    assert backend.get(KEYS) == blobs
+
+
+@contextmanager
+def pruning(backend: Backend) -> Iterator[None]:
+    """Somebody who does nothing else."""
+    over = threading.Event()
+
+    def prune() -> None:
+        while not over.is_set():
+            backend.prune()
+        connection.close()
+
+    thread = threading.Thread(target=prune)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(20)
+
+
+@pytest.mark.parametrize("again", ["put", "hold"])
+def test_nothing_that_was_promised_is_pruned(backend: Backend, again: str) -> None:
+    """Each blob's time is up at once; then it is asked for again, while pruners are about to remove it."""
+    lost: list[str] = []
+
+    def write(mine: str) -> None:
+        for number in range(40):
+            key = f"{number % 4:02x}{mine}{number:060x}"
+            backend.put({key: BLOB}, 0)
+            if again == "put":
+                backend.put({key: BLOB}, 60)
+            elif backend.hold([key], 60):
+                continue  # pruned before that; but it said so
+            if not backend.get([key]):
+                lost.append(key)
+
+    with pruning(backend), pruning(backend):
+        at_once([lambda: write("aa"), lambda: write("bb")])
+
+    assert lost == []

@@ -1,0 +1,61 @@
+"""What travels in place of a value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morango_celery.errors import RefusedMessageError
+from morango_celery.payloads import Reference
+from tests.payloads.test_store import JSON
+
+HASH = "0f" * 32
+
+references = st.builds(
+    Reference, st.binary(min_size=32, max_size=32).map(bytes.hex), st.none() | st.integers(0, 2**60)
+) | st.builds(
+    lambda chunk, more: Reference(HASH, chunk + more, chunk), st.integers(1, 2**20), st.integers(0, 999)
+)
+
+
+@given(reference=references)
+def test_a_reference_comes_back_from_json(reference: Reference) -> None:
+    assert Reference.from_json(reference.as_json()) == reference
+
+
+@given(value=JSON)
+def test_what_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(RefusedMessageError, match="no reference"):
+        Reference.from_json(value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"payload": HASH.upper()},
+        {"payload": HASH[:-1]},
+        {"payload": f"{HASH}\n"},
+        {"payload": f"{HASH[:-3]}../"},
+        {"payload": 7},
+        {"bytes": -1},
+        {"bytes": True},
+        {"bytes": 1.5},
+        {"bytes": "10"},
+        {"bytes": 2**63},
+        {"chunk": 0},
+        {"chunk": -1},
+        {"chunk": 1},  # a million parts
+        {"chunk": 2**21},  # larger than the whole
+        {"chunk": 2**10, "bytes": None},
+        {"more": 1},
+    ],
+)
+def test_what_looks_like_one_and_is_none_is_refused(change: dict[str, Any]) -> None:
+    sound = {"payload": HASH, "bytes": 2**20, "chunk": 2**10}
+    assert Reference.from_json(sound) == Reference(HASH, 2**20, 2**10)
+
+    with pytest.raises(RefusedMessageError, match="no reference"):
+        Reference.from_json({**sound, **change})

@@ -1,0 +1,228 @@
+"""Values in and out, on every backend."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from morango_celery.errors import CorruptPayloadError, MissingPayloadError
+from morango_celery.payloads import PayloadStore, Reference
+from morango_celery.payloads.blobs import PLAIN, ZSTANDARD
+from morango_celery.payloads.memory import MemoryBackend
+from morango_celery.payloads.redis import RedisBackend
+from tests.payloads.threads import at_once
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+"""Numbers of any size and texts with halves of characters included."""
+
+many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
+@given(value=JSON)
+def test_any_value_comes_back(store: PayloadStore, value: Any) -> None:
+    store.cache.clear()
+
+    assert store.get(store.put(value)) == value
+
+
+@many
+@given(value=JSON)
+def test_the_key_is_the_hash_of_the_values_canonical_bytes(value: Any) -> None:
+    data = json.dumps(value, separators=(",", ":")).encode()
+
+    reference = PayloadStore(MemoryBackend()).put(value)
+
+    assert (reference.sha256, reference.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_the_order_of_keys_is_kept(in_memory: PayloadStore) -> None:
+    names = ["b", "a", "c"]
+
+    assert list(in_memory.get(in_memory.put(dict.fromkeys(names, 1)))) == names
+
+
+class Counting(MemoryBackend):
+    """Counts the bytes that it is given."""
+
+    compresses = True
+    given_bytes = 0
+
+    def put(self, blobs: Any, seconds: float) -> None:
+        self.given_bytes += sum(map(len, blobs.values()))
+        super().put(blobs, seconds)
+
+
+def test_equal_values_are_stored_once_and_large_ones_sent_once() -> None:
+    backend = Counting()
+    store = PayloadStore(backend)
+    value = [f"{number:032x}" for number in range(5000)]
+
+    first = store.put(value)
+    sent = backend.given_bytes
+    second = store.put(list(value))
+
+    assert first == second
+    assert backend.given_bytes == sent > 0
+    assert len(backend._blobs) == 1
+
+
+def test_many_who_put_and_get_the_same_value_at_once_all_get_it(store: PayloadStore) -> None:
+    value = ["some text"] * 20_000
+
+    def put_and_get() -> Any:
+        found = store.get(store.put(value))
+        store.cache.clear()
+        return found
+
+    assert at_once([put_and_get] * 4) == [value] * 4
+
+
+def test_each_caller_gets_a_value_of_its_own(store: PayloadStore) -> None:
+    reference = store.put({"ids": ["one", "two"]})
+    first = store.get(reference)
+    first["ids"].append("three")
+
+    assert store.get(reference) == {"ids": ["one", "two"]}
+    assert store.cache.size_bytes > 0, "the second came from the cache, which is the case to see"
+
+
+@pytest.mark.parametrize("size", [1, 1021, 1022, 1023, 2046, 2047, 3 * 1024 - 2, 10_000])
+def test_values_are_split_at_the_size_of_a_chunk(store: PayloadStore, configure: Any, size: int) -> None:
+    configure(PAYLOAD_CHUNK_BYTES=1024, PAYLOAD_COMPRESS_BYTES=1)
+    value = "".join(chr(97 + (number * number) % 23) for number in range(size))
+
+    reference = store.put(value)
+
+    stored = size + 2
+    assert len(reference.parts()) == -(-stored // 1024)
+    assert (reference.chunk_bytes is None) is (stored <= 1024)
+    assert store.get(reference) == value
+    assert len(store.backend.get(reference.parts())) == len(reference.parts())
+
+
+def test_a_value_that_was_split_otherwise_is_still_read(store: PayloadStore, configure: Any) -> None:
+    value = "long" * 2000
+    configure(PAYLOAD_CHUNK_BYTES=1024)
+    finely = store.put(value)
+    configure(PAYLOAD_CHUNK_BYTES=4096)
+    roughly = store.put(value)
+    configure(PAYLOAD_CHUNK_BYTES=1024 * 1024)
+    store.put(value)
+
+    for reference in (finely, roughly):
+        store.cache.clear()
+        assert store.get(reference) == value
+
+
+def test_what_can_be_compressed_is_and_nothing_else(redis_url: str, configure: Any) -> None:
+    configure(PAYLOAD_COMPRESS_BYTES=200)
+    store = PayloadStore(RedisBackend(redis_url))
+
+    def blob(value: Any) -> bytes:
+        (found,) = store.backend.get(store.put(value).parts()).values()
+        return found
+
+    compressed = blob("same" * 1000)
+    assert compressed[:1] == ZSTANDARD
+    assert len(compressed) < 100
+    assert blob("same" * 49)[:1] == PLAIN  # 198 bytes
+    assert blob("same" * 50)[:1] == ZSTANDARD
+
+
+def test_what_compression_does_not_help_is_kept_plain(in_memory: PayloadStore) -> None:
+    from morango_celery.payloads.blobs import packed, unpacked
+
+    noise = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(200))
+
+    assert packed(noise, compress=True) == PLAIN + noise
+    assert unpacked(PLAIN + noise, len(noise)) == noise
+
+
+def test_a_large_value_is_stored_with_a_warning(
+    in_memory: PayloadStore, configure: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(PAYLOAD_WARN_BYTES=1000)
+    with caplog.at_level(logging.WARNING):
+        in_memory.put("x" * 997)
+        assert caplog.text == ""
+        in_memory.put("x" * 998)
+
+    assert "1,000 bytes" in caplog.text
+
+
+def test_a_missing_value_is_named_with_likely_causes(store: PayloadStore) -> None:
+    reference = Reference("ab" * 32, 10)
+
+    with pytest.raises(MissingPayloadError, match=rf"{'ab' * 32} is not in the store; 0 of its 1 .*LIFETIME"):
+        store.get(reference)
+
+
+def test_a_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, configure: Any) -> None:
+    configure(PAYLOAD_CHUNK_BYTES=1024)
+    reference = store.put("long" * 1000)
+    store.backend.drop(reference.parts()[2])
+
+    with pytest.raises(MissingPayloadError, match="3 of its 4 parts"):
+        store.get(reference)
+
+
+@pytest.mark.parametrize("compress_bytes", [1, 10**6])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda blob: b"",
+        lambda blob: blob[:-1],
+        lambda blob: blob + b" ",
+        lambda blob: blob[:20] + bytes([blob[20] ^ 1]) + blob[21:],
+        lambda blob: b"?" + blob[1:],
+        lambda blob: PLAIN + b'"other"',
+    ],
+    ids=["emptied", "cut", "longer", "one-bit", "another-kind", "another-value"],
+)
+def test_what_was_damaged_is_an_error_that_says_what_to_do_and_no_value(
+    store: PayloadStore, configure: Any, damage: Any, compress_bytes: int
+) -> None:
+    # Given a value whose bytes have changed since
+    configure(PAYLOAD_COMPRESS_BYTES=compress_bytes)
+    value = [f"{number:032x}" for number in range(100)]
+    reference = store.put(value)
+    (key,) = reference.parts()
+    (blob,) = store.backend.get([key]).values()
+    store.backend.drop(key)
+    store.backend.put({key: damage(blob)}, 60)
+
+    # When it is read, then that is seen
+    with pytest.raises(CorruptPayloadError, match=f"prune_payloads --drop {reference.sha256}"):
+        store.get(reference)
+
+    # ... and once it was dropped, the value can be stored anew
+    assert store.drop(reference.sha256) == 1
+    assert store.get(store.put(value)) == value
+
+
+def test_a_value_is_kept_for_the_lifetime_or_for_as_long_as_asked(
+    in_memory: PayloadStore, configure: Any
+) -> None:
+    backend = in_memory.backend
+    assert isinstance(backend, MemoryBackend)
+    configure(PAYLOAD_LIFETIME_SECONDS=100)
+
+    short, long = in_memory.put("short"), in_memory.put("long", 1000)
+    kept = [backend._kept_until[reference.sha256] for reference in (short, long)]
+    assert kept[1] - kept[0] == pytest.approx(900, abs=5)
+
+    in_memory.hold([short], 2000)
+    in_memory.hold([long])
+    kept = [backend._kept_until[reference.sha256] for reference in (short, long)]
+    assert kept[0] - kept[1] == pytest.approx(1000, abs=5)
