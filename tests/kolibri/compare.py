@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ class Outcome:
     models: Mapping[str, Mapping[str, Any]]
     """Per model name: its table, whether it is a tree, the columns that come from the clock."""
     clock: str
+    serialization: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Ours alone: what became of serializing the app rows afterwards, by Morango's function and by ours;
+    see ``serialization.compare``."""
 
     @classmethod
     def read(cls, path: Path) -> Outcome:

@@ -68,6 +68,9 @@ def one(case: Case, morango: Outcome, ours: Outcome, verdict: Verdict, shown: se
         lines.append(f"    {about}: Morango aborted with {_first_line(group['aborted'])}")
     if morango.aborted and not morango.poison:
         lines.append(f"    Morango aborted with {_first_line(morango.aborted)}")
+    if ours.serialization:
+        counts = (f"{sum(s['models'].values())} {about}" for about, s in ours.serialization.items())
+        lines.append(f"    then serialized: {', '.join(counts)}")
     if ours.in_error:
         errors = _errors(ours)
         lines.append(f"    in error:{' the same as above' if errors in shown else errors}")

@@ -60,6 +60,7 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
     from tests.kolibri.dump import dump
     from tests.kolibri.load import load
     from tests.kolibri.models import model_facts
+    from tests.kolibri.serialization import compare
 
     arrivals = next(s for s in SCENARIOS if s.name == scenario_name).in_order(seed)
     side = Side(name, arrivals.prefixes)
@@ -92,6 +93,7 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
         "retried": retried,
         "seconds": seconds,
         "models": model_facts(PROFILE),
+        "serialization": compare(PROFILE) if name == "ours" else {},
         "clock": CLOCK.isoformat(),
     }
 

@@ -114,6 +114,16 @@ def test_ours_must_not_abort_nor_depend_on_row_order() -> None:
     assert judge_order(outcome("ours", database()), outcome("ours", other))
 
 
+def test_what_ours_serializes_must_be_what_morango_serializes_and_every_model_of_it() -> None:
+    right: dict[str, Any] = {"differences": [], "models": {"log": 2}}
+    wrong: list[dict[str, Any]] = [{"differences": ["a != b"]}, {"models": {}}]
+    verdicts = [
+        judge(outcome("morango", database()), outcome("ours", database(), serialization={"new": serialized}))
+        for serialized in (right, *({**right, **part} for part in wrong))
+    ]
+    assert [verdict.holds for verdict in verdicts] == [True, False, False]
+
+
 def test_an_abort_of_morango_leaves_nothing_to_compare_with() -> None:
     assert not verdict_on(database(), database(), aborted="KeyError").holds
     group = {"bad": {"ids": ["one"], "aborted": None}}

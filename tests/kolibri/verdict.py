@@ -67,6 +67,12 @@ def judge(morango: Outcome, ours: Outcome) -> Verdict:
         complain(f"ours aborted: {ours.aborted}")
     for key in ours.forgotten:
         complain(f"left dirty without an error: {ours.store[key]['model_name']} {key}")
+    for about, serialized in ours.serialization.items():
+        for found in serialized["differences"]:
+            complain(f"serialization of {about} rows: {found}")
+        for model in sorted({ours.store[key]["model_name"] for key in ours.store if ours.app_row(key)}):
+            if about != "filtered" and not serialized["models"].get(model):
+                complain(f"serialization of {about} rows: none of {model}")
     for difference in differences(ours.tables, ours.settled):
         complain(f"ours changed when run again: {difference}")
     return verdict
