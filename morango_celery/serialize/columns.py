@@ -45,7 +45,8 @@ class _StoredTime(TextField):  # type: ignore[type-arg]
         """What Django makes of the text, in a tenth of its time if it has the form that Django writes."""
         if (
             isinstance(value, str)
-            and value[4:14:3] == "-- :"
+            and value[4:17:3] == "-- ::"
+            and value[19:20] in ("", ".")  # no offset
             and len(value) in (19, 26)
             and connection.timezone is timezone.utc
         ):

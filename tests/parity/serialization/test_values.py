@@ -10,8 +10,19 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connection
+from morango.sync.operations import _serialize_into_store as morangos
 
-from tests.parity.serialization.harness import Outcome, assert_same, edited, unit
+from morango_celery.serialize import serialize_into_store
+from tests.parity.serialization.harness import (
+    Engine,
+    Outcome,
+    assert_equal,
+    assert_same,
+    edited,
+    run,
+    unit,
+)
 from tests.variety.models import PROFILE, Lorry, Reading, Sample
 from worker.school.models import Attempt
 
@@ -102,6 +113,40 @@ def test_a_float(number: float) -> None:
 )
 def test_a_value_of_each_type(values: dict[str, Any], stored: str | None) -> None:
     assert sampled(stored, **values).counters == {ID: 1}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "2026-01-02 03:04",
+        "2026-01-02 03:04:05",
+        "2026-01-02 03:04:05.6",
+        "2026-01-02 03:04:05.678901",
+        "2026-01-02 03:04:05,678901",
+        "2026-01-02T03:04:05",
+        "2026-01-02 03:04:05Z",
+        "2026-01-02 03:04+05",
+        "2026-01-02 03:04:05+05:45",
+        "2026-01-02 03:04:05+054500",
+        "2026-01-02 03:04:05.678901+05:45",
+    ],
+)
+def test_a_time_that_was_written_by_others(stored: str) -> None:
+    """SQLite keeps whatever text it is given."""
+    if connection.vendor == "postgresql":
+        stored = stored.replace(",", ".")
+
+    def serialized(engine: Engine) -> Outcome:
+        def rewritten(*arguments: Any) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE variety_reading SET moment = %s", [stored])
+            engine(*arguments)
+
+        return run(rewritten, [Reading(**about())], profile=PROFILE)
+
+    theirs, ours = serialized(morangos), serialized(serialize_into_store)
+    assert type(ours.aborted) is type(theirs.aborted)
+    assert_equal(theirs, ours)
 
 
 def test_a_column_of_several_types() -> None:
