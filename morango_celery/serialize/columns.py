@@ -15,6 +15,7 @@ from django.db.models import DateTimeField, Field, ForeignKey, OneToOneField, Te
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast, Replace
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.upstream import uses_postgresql
@@ -54,5 +55,7 @@ class _StoredTime(TextField):  # type: ignore[type-arg]
                 return datetime.datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
             except ValueError:
                 pass  # Django has an error of its own
+        if isinstance(value, str):
+            value = parse_datetime(value)  # None if it is no time, as where the column isn't cast
         convert: Any = connection.ops.convert_datetimefield_value  # type: ignore[attr-defined]  # SQLite's
         return convert(value, expression, connection)

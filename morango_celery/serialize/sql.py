@@ -84,7 +84,8 @@ def update(tasks: Collection[SerializeTask], saver: Saver) -> None:
     """Store rows that are there. One that is dirty keeps what it held as conflicting data."""
     assignments = (
         "last_saved_instance = %s, last_saved_counter = %s, dirty_bit = false, deleted = false,"
-        " hard_deleted = false, last_transfer_session_id = NULL, conflicting_serialized_data = CASE WHEN dirty_bit"
+        " hard_deleted = false, last_transfer_session_id = NULL,"
+        " conflicting_serialized_data = CASE WHEN dirty_bit"
         f" THEN {_STORE}.serialized || {{newline}} || conflicting_serialized_data"
         " ELSE conflicting_serialized_data END"
     )
