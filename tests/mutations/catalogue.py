@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.mutations import deviations, faults, runs, verdicts, writing
+from tests.mutations import deviations, faults, runs, serialize, verdicts, writing
 from tests.mutations.mutation import Mutation
 
 CATALOGUE: tuple[Mutation, ...] = (
     *deviations.MUTATIONS,
     *verdicts.MUTATIONS,
     *writing.MUTATIONS,
+    *serialize.MUTATIONS,
     *runs.MUTATIONS,
     *faults.MUTATIONS,
 )
