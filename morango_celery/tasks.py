@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import secrets
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,11 @@ CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.intake:refuse_malformed
 HAND_OVER_RETRIES = 60
 SWEEPS_PER_RESEND = 15
 """How often a worker asks for `recover_runs` within RESEND_AFTER_SECONDS: by default, once a minute."""
+
+TASK_ID_BYTES = 12
+"""Random ones: a message has its id in three places, and may have those of two others; all are in Redis."""
+NOBODY = "-"
+"""Who waits for a result that is ignored; Celery would name this process, at some length."""
 
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
@@ -235,9 +241,16 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
     :param description: what Flower shows instead of the arguments
     :returns: False when the broker can't be reached
     """
+    if task.ignore_result:
+        options["reply_to"] = NOBODY
     try:
         task.apply_async(
-            arguments, argsrepr=f"({description})", retry=True, retry_policy=SEND_RETRIES, **options
+            arguments,
+            task_id=secrets.token_urlsafe(TASK_ID_BYTES),
+            headers={"argsrepr": f"({description})"},  # as an option, it would be in the message twice
+            retry=True,
+            retry_policy=SEND_RETRIES,
+            **options,
         )
     except (BrokerError, AttributeError) as error:  # the second is kombu's, of a channel just lost
         logger.error(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import base64
+import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeGuard
 
 from morango_celery.errors import RefusedMessageError
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256_DIGITS = 64
 MOST_CHUNKS = 100_000
 """Of one value; a message that speaks of more is none of ours."""
 
@@ -42,7 +43,7 @@ class Reference:
             yield f"{self.sha256}.{self.chunk_bytes}.{number}"
 
     def as_json(self) -> dict[str, str | int]:
-        found: dict[str, str | int] = {"payload": self.sha256}
+        found: dict[str, str | int] = {"payload": _shortened(self.sha256)}
         if self.size_bytes is not None:
             found["bytes"] = self.size_bytes
         if self.chunk_bytes is not None:
@@ -53,7 +54,7 @@ class Reference:
     def from_json(cls, value: object) -> Reference:
         """:raises RefusedMessageError: this is no reference"""
         match value:
-            case {"payload": str() as sha256, **more} if _SHA256.fullmatch(sha256):
+            case {"payload": str() as short, **more} if sha256 := _in_full(short):
                 size_bytes, chunk_bytes = more.pop("bytes", None), more.pop("chunk", None)
                 if not more and _is_size(size_bytes) and _is_size(chunk_bytes):
                     found = cls(sha256, size_bytes, chunk_bytes)
@@ -65,6 +66,19 @@ class Reference:
         if not self.size_bytes or not self.chunk_bytes:
             return False
         return self.chunk_bytes <= self.size_bytes <= self.chunk_bytes * MOST_CHUNKS
+
+
+def _shortened(sha256: str) -> str:
+    """As 43 characters: Redis holds all messages in memory."""
+    return base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
+
+
+def _in_full(short: str) -> str | None:
+    try:
+        found = base64.urlsafe_b64decode(f"{short}=").hex()
+    except (binascii.Error, ValueError):
+        return None
+    return found if len(found) == SHA256_DIGITS and _shortened(found) == short else None
 
 
 def _is_size(value: object) -> TypeGuard[int | None]:

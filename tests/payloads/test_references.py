@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from morango_celery.payloads import Reference
 from tests.payloads.test_store import JSON
 
 HASH = "0f" * 32
+SHORT = base64.urlsafe_b64encode(bytes.fromhex(HASH)).decode()[:43]
 
 references = st.builds(
     Reference, st.binary(min_size=32, max_size=32).map(bytes.hex), st.none() | st.integers(0, 2**60)
@@ -35,10 +37,13 @@ def test_what_is_none_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"payload": HASH.upper()},
-        {"payload": HASH[:-1]},
-        {"payload": f"{HASH}\n"},
-        {"payload": f"{HASH[:-3]}../"},
+        {"payload": HASH},
+        {"payload": SHORT[:-1]},
+        {"payload": SHORT + "="},
+        {"payload": SHORT[:-1] + "9"},  # has bits to spare
+        {"payload": SHORT[:-1] + "\n"},
+        {"payload": "/" + SHORT[1:]},
+        {"payload": "é" + SHORT[1:]},
         {"payload": 7},
         {"bytes": -1},
         {"bytes": True},
@@ -54,7 +59,7 @@ def test_what_is_none_is_refused(value: Any) -> None:
     ],
 )
 def test_what_looks_like_one_and_is_none_is_refused(change: dict[str, Any]) -> None:
-    sound = {"payload": HASH, "bytes": 2**20, "chunk": 2**10}
+    sound = {"payload": SHORT, "bytes": 2**20, "chunk": 2**10}
     assert Reference.from_json(sound) == Reference(HASH, 2**20, 2**10)
 
     with pytest.raises(RefusedMessageError, match="no reference"):

@@ -110,8 +110,8 @@ def test_what_celery_has_types_for_comes_back_as_from_a_message(client: Redis) -
 
 
 looks_like_a_reference = st.builds(
-    lambda sha256, size, chunk: {"payload": sha256, "bytes": size, "chunk": chunk},
-    st.binary(min_size=32, max_size=32).map(bytes.hex),
+    lambda sha256, size, chunk: Reference(sha256.hex(), size, chunk).as_json(),
+    st.binary(min_size=32, max_size=32),
     st.integers(0, 2**40),
     st.integers(1, 2**20),
 ) | st.just({"payloads": [-1]})
