@@ -224,4 +224,6 @@ CASES: dict[str, Callable[[int], Iterator[StoreRow]]] = {
     "chain": chain,
     "tree": tree,
     "oplog": nothing,
+    "messages": nothing,
+    "payloads": nothing,
 }

@@ -47,6 +47,7 @@ def measure(order: Order) -> Measurement:
         with connection.execute_wrapper(counter):
             seconds = [work.carry_out(sync_filter) for sync_filter in filters]
         peak_mb, others_mb = peak_rss_mb(), work.peaks_mb()
+        figures = work.figures()
     return Measurement(
         seconds=median(seconds[warm_up:]),
         records=exact_records(order),
@@ -54,6 +55,7 @@ def measure(order: Order) -> Measurement:
         left_dirty=_left_dirty(order.models),
         statements=counter.statements / len(filters),
         batches=(Batch.objects.count() - earlier_batches) / len(filters),
+        **figures,
     )
 
 

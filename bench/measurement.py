@@ -35,6 +35,10 @@ class Measurement:
     """What this process sent to the database; of several syncs, for one."""
     batches: float
     """In the ledger; 0 for what has none."""
+    message_bytes: float = 0
+    """Of the largest message in Redis, where messages are what is measured."""
+    redis_mb: float = 0
+    """What Redis held at most, there."""
 
     @property
     def records_per_second(self) -> float:

@@ -91,6 +91,8 @@ def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
         "peak_rss_mb": ours.peak_rss_mb,
         "extra_peak_rss_mb": ours.peak_rss_mb - baseline.peak_rss_mb,
         "extra_ms": 1000 * (ours.seconds - baseline.seconds),
+        "message_bytes": ours.measured[-1].message_bytes,
+        "redis_ratio": last.redis_mb / (ours.measured[-1].redis_mb or 1),
     }
     return Result(
         name=row.name,

@@ -6,12 +6,23 @@ A row compares two sides (``sides.py``) on the same data; rows on the same datas
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal, NamedTuple
 
 from bench.databases import Dataset, Engine
+from bench.values import KINDS, OPERATIONS, SIZES, side
 
-Quantity = Literal["ratio", "peak_rss_mb", "extra_peak_rss_mb", "extra_ms", "records_per_second"]
-"""What a bar is about; ``extra``: more than the baseline's."""
+Quantity = Literal[
+    "ratio",
+    "peak_rss_mb",
+    "extra_peak_rss_mb",
+    "extra_ms",
+    "records_per_second",
+    "message_bytes",
+    "redis_ratio",
+]
+"""What a bar is about; ``extra``: more than the baseline's. ``redis_ratio``: how many times as much memory as
+ours the baseline takes in Redis."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +211,29 @@ def _serialization() -> list[Row]:
 
 
 ROWS += _serialization()
+
+
+def _payloads() -> list[Row]:
+    """What is too large for a message. Of a value, records are bytes: of one that is stored, or read."""
+    bars = (*ratio(0.8), Bar("message_bytes", at_most=1023), Bar("redis_ratio", at_least=20))
+    sent = Row("messages", "postgresql", Size(2_000_000, 40_000), bars, case="messages", ours="messages")
+    rows = [replace(sent, baseline="messages-inline")]
+    for kind, operation, size in product(KINDS, OPERATIONS, SIZES):
+        row = Row(
+            f"payloads-{operation}",
+            "sqlite",
+            Size(SIZES[size], SIZES[size]),
+            ratio(1),
+            case="payloads",
+            ours=side(operation, size, f"payloads-{kind}"),
+            baseline=side(operation, size, f"pynenc-{kind}"),
+            in_quick=size == "1KiB",
+        )
+        rows.append(row)
+    return rows
+
+
+ROWS += _payloads()
 
 
 def _curve() -> list[Row]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
+from itertools import product
 from typing import Any
 
 from morango.models.certificates import Filter
 
 from bench.measurement import Order
+from bench.values import KINDS, OPERATIONS, SIZES
+from bench.values import side as value_side
 from bench.work import Work, timed
 
 PROFILES = {"school": "school", "kolibri": "facilitydata"}
@@ -84,6 +87,24 @@ def one_by_one(order: Order) -> AbstractContextManager[Work]:
     return side
 
 
+def messages(order: Order) -> AbstractContextManager[Work]:
+    """Batches sent with references; see ``bench.payloads``."""
+    side: AbstractContextManager[Work] = import_module("bench.payloads").messages(order)
+    return side
+
+
+def messages_inline(order: Order) -> AbstractContextManager[Work]:
+    """Batches sent with their ids; see ``bench.payloads``."""
+    side: AbstractContextManager[Work] = import_module("bench.payloads").messages_inline(order)
+    return side
+
+
+def values(order: Order) -> AbstractContextManager[Work]:
+    """Values stored or read; see ``bench.payloads``."""
+    side: AbstractContextManager[Work] = import_module("bench.payloads").values(order)
+    return side
+
+
 SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "morango": morango,
     "ours": ours,
@@ -94,6 +115,12 @@ SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "producer": producer,
     "oplog": oplog,
     "one-by-one": one_by_one,
+    "messages": messages,
+    "messages-inline": messages_inline,
+    **{
+        value_side(operation, size, f"{maker}-{kind}"): values
+        for operation, size, maker, kind in product(OPERATIONS, SIZES, ("payloads", "pynenc"), KINDS)
+    },
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from morango.models.certificates import Filter
@@ -17,6 +17,8 @@ class Work:
     """Returns the seconds that it took."""
     peaks_mb: Callable[[], list[float]] = list
     """The peaks of the processes that do the work, if this one doesn't; asked for while they still run."""
+    figures: Callable[[], Mapping[str, float]] = dict
+    """More of the measurement, by its names; asked for afterwards."""
 
 
 def timed(function: Callable[[Filter | None], object]) -> Work:
