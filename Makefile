@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 # Named after the locked versions: built again only when these change.
 STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
+IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/integration tests/oplog
 
 .DEFAULT_GOAL := help
@@ -113,9 +115,10 @@ server: venv ## Migrate and start a sync server for development (needs the same)
 	$(BIN)/python -m worker migrate
 	$(BIN)/python -m worker runserver
 
-lock: venv ## Write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
-		--no-header --quiet --output-file requirements.lock pyproject.toml
+lock: venv ## Write requirements.lock anew from pyproject.toml, and of it what the image needs
+	$(LOCK) --all-extras --upgrade --output-file requirements.lock pyproject.toml
+	$(LOCK) $(addprefix --extra=,$(IMAGE_EXTRAS)) --upgrade --constraint requirements.lock \
+		--output-file worker/requirements.lock pyproject.toml
 
 clean: ## Remove the environment and what tools leave behind
 	rm -rf $(VENV) .venv-kolibri build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache \
