@@ -113,10 +113,13 @@ def _is_plain(model: type[SyncableModel]) -> bool:
     return (
         not is_observed
         and model.serialize is SyncableModel.serialize
-        and model.__init__ is Model.__init__
+        and all(getattr(model, name) is getattr(Model, name) for name in _ACCESS)
         and getattr_static(model, "from_db") is getattr_static(Model, "from_db")
         and all(_is_plain_field(model, field) for field in model._meta.concrete_fields)
     )
+
+
+_ACCESS = ("__new__", "__init__", "__setattr__", "__getattribute__")
 
 
 def _is_plain_field(model: type[SyncableModel], field: Field[Any, Any]) -> bool:

@@ -63,7 +63,7 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
             lines = [
                 # JSON has its control characters escaped
                 f"{task.id}\t{task.serialized.replace(_ESCAPE, _ESCAPED)}\t{_copied(task.partition)}"
-                f"\t{_copied(task.source_id)}\t{task.self_ref_fk}\t{constants}\n"
+                f"\t{_copied(task.source_id)}\t{_copied(task.self_ref_fk)}\t{constants}\n"
                 for task in tasks
             ]
             copied = io.BytesIO("".join(lines).encode())

@@ -92,6 +92,16 @@ def test_a_from_db_of_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(edits()) == {"New!", "Edited!"}
 
 
+def test_attributes_that_a_model_sets_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_louder(self: Unit, name: str, value: Any) -> None:
+        object.__setattr__(self, name, f"{value}!" if name == "name" else value)
+
+    rows = [unit(name="New"), unit(name="Stored")]
+    app = [edited(row) for row in rows]
+    monkeypatch.setattr(Unit, "__setattr__", set_louder)
+    assert names(assert_same(app, rows[1:])) == {"New!", "Stored!"}
+
+
 def test_a_receiver_that_changes_instances() -> None:
     def receive(instance: Unit, **kwargs: Any) -> None:
         instance.name = "seen"
