@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from morango_celery.payloads import Backend, Pruned
+from morango_celery.payloads.database import DatabaseBackend
+from morango_celery.payloads.models import Payload
 from morango_celery.payloads.redis import RedisBackend
 from tests.payloads.threads import at_once
 from tests.waiting import until
@@ -145,3 +147,35 @@ def test_nothing_that_was_promised_is_pruned(backend: Backend, again: str) -> No
         at_once([lambda: write("aa"), lambda: write("bb")])
 
     assert lost == []
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+def test_who_asks_for_less_takes_nothing_from_who_asked_for_more_at_the_same_time() -> None:
+    # Given a row whose time is up, and a transaction that holds it for long and is not committed
+    backend = DatabaseBackend()
+    backend.put({KEYS[0]: BLOB}, 0)
+
+    def hold_for_less() -> None:
+        backend.hold([KEYS[0]], 60)
+        connection.close()
+
+    waits = threading.Thread(target=hold_for_less)
+    with transaction.atomic():
+        backend.hold([KEYS[0]], 6000)
+        promised = Payload.objects.get().kept_until
+
+        # When another one, who can't see that yet, holds it for less
+        waits.start()
+        until(somebody_waits_for_a_lock, "waiting")
+    waits.join(20)
+
+    # Then it is kept for as long as the first was promised
+    assert Payload.objects.get().kept_until >= promised
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        (count,) = cursor.fetchone()
+    return bool(count)
