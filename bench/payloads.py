@@ -218,7 +218,7 @@ def values(order: Order) -> Iterator[Work]:
     what, _, name = order.side.partition(":")
     operation, _, size = what.partition("-")
     count = max(FEWEST_VALUES, min(MOST_VALUES, ALL_BYTES // SIZES[size]))
-    contents = [_ids(SIZES[size] // BYTES_PER_ID) for _ in range(count)]
+    contents = [_ids(SIZES[size] // BYTES_PER_ID + 1) for _ in range(count)]
     with TemporaryDirectory(prefix="bench-payloads-") as folder, Redis.from_url(settings.REDIS_URL) as client:
         client.flushdb()
         store = STORES[name](Path(folder))
