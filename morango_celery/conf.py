@@ -72,7 +72,7 @@ class _Settings:
     PAYLOAD_WARN_BYTES: int = 10 * 1024 * 1024
     """A value of so many bytes or more is stored with a warning in the log."""
 
-    PAYLOAD_COMPRESS_BYTES: int = 1024
+    PAYLOAD_COMPRESS_BYTES: int = 8 * 1024
     """A part of a value of so many bytes or more is compressed, if that makes it smaller."""
 
     PAYLOAD_CACHE_BYTES: int = 32 * 1024 * 1024

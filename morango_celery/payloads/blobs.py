@@ -25,9 +25,10 @@ def unpacked(blob: bytes, most_bytes: int) -> bytes:
     :param most_bytes: no more is ever made of it
     :raises ValueError: these are no bytes of ours
     """
-    kind, data = blob[:1], memoryview(blob)[1:]
+    kind = blob[:1]
     if kind == PLAIN:
-        return bytes(data)
+        return blob[1:]
+    data = memoryview(blob)[1:]
     if kind != ZSTANDARD:
         raise ValueError(f"it begins with {kind!r}")
     try:

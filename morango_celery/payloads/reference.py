@@ -32,12 +32,11 @@ class Reference:
 
     def parts(self) -> list[str]:
         """The keys that a backend has the value under, in order."""
-        return list(self._parts())
+        return [self.sha256] if self.chunk_bytes is None else list(self._parts())
 
     def _parts(self) -> Iterator[str]:
-        if self.chunk_bytes is None or self.size_bytes is None:
-            yield self.sha256
-            return
+        assert self.chunk_bytes is not None, "it is split"
+        assert self.size_bytes is not None, "what is split has a size"
         for number in range(-(-self.size_bytes // self.chunk_bytes)):
             # With the chunks' size: else a value stored after that was changed would be mixed from both
             yield f"{self.sha256}.{self.chunk_bytes}.{number}"

@@ -98,7 +98,8 @@ class PayloadStore:
             )
         most_bytes = reference.chunk_bytes or reference.size_bytes or settings.PAYLOAD_CHUNK_BYTES
         try:
-            data = b"".join(unpacked(found[key], most_bytes) for key in keys)
+            pieces = [unpacked(found[key], most_bytes) for key in keys]
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         except ValueError as error:
             raise _corrupt(reference, str(error)) from error
         if sha256(data) != reference.sha256:
