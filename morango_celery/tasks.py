@@ -1,4 +1,4 @@
-"""Celery shells around `runs`. Besides, only `intake`, `urgency` and `payload_task` import Celery."""
+"""Celery shells around `runs`. Celery is in `display`, `intake`, `urgency` and `payload_task`, too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import bootsteps, shared_task
+from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import celeryd_init
 from django.db import DatabaseError, InterfaceError, connection, transaction
@@ -22,6 +23,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import is_transient
+from morango_celery.display import STARTING_TASK, Described, describe, id_of_start, show_progress
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.intake import Envelopes
 from morango_celery.models import Batch, Run
@@ -68,6 +70,14 @@ SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
 
 
+class LedgerTask(Described, DjangoTask):
+    abstract = True
+
+
+class BatchTask(Described, PayloadTask):
+    abstract = True
+
+
 def fits(function: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse a message whose arguments the task doesn't have, and say which."""
     signature = inspect.signature(function)
@@ -83,7 +93,7 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-@shared_task(name="morango_celery.start_run", **CAREFULLY, **RETRIED, **DELIVERED_AGAIN)
+@shared_task(name=STARTING_TASK, base=LedgerTask, **CAREFULLY, **RETRIED, **DELIVERED_AGAIN)
 @fits
 def start_run(run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on."""
@@ -93,12 +103,15 @@ def start_run(run_id: int) -> str:
             _follow_up(progress)
     except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
-    return str(progress.run)
+    run = progress.run
+    return (
+        f"stage {run.stage} opened: {run.stage_batches} x {run.stage_models}" if progress.opened else str(run)
+    )
 
 
 @shared_task(
     name="morango_celery.deserialize_batch",
-    base=PayloadTask,
+    base=BatchTask,
     kept_arguments=("store_ids",),  # in the ledger, for as long as the batch is open
     **CAREFULLY,
     **RETRIED,
@@ -131,6 +144,8 @@ def deserialize_batch(batch_id: int, store_ids: list[str] | Reference) -> dict[s
                 )
             if execution.stage_is_done:
                 _follow_up(attempt_opening(batch.run_id, advance))
+            elif execution.run:
+                show_progress(execution.run)
     except Run.DoesNotExist:
         _deleted(f"Run {batch.run_id} is")
         return {}
@@ -138,7 +153,12 @@ def deserialize_batch(batch_id: int, store_ids: list[str] | Reference) -> dict[s
     return {name: getattr(result, name) for name in Run.COUNTS} if result else {}
 
 
-@shared_task(name="morango_celery.hand_over_run", bind=True, **{**RETRIED, "max_retries": HAND_OVER_RETRIES})
+@shared_task(
+    name="morango_celery.hand_over_run",
+    base=LedgerTask,
+    bind=True,
+    **{**RETRIED, "max_retries": HAND_OVER_RETRIES},
+)
 @fits
 def hand_over_run(self: Any, run_id: int) -> bool:
     """Tell the transfer session what came of its run, as soon as Morango is ready to hear it."""
@@ -154,7 +174,7 @@ def hand_over_run(self: Any, run_id: int) -> bool:
     return True
 
 
-@shared_task(name="morango_celery.recover_runs", **RETRIED)
+@shared_task(name="morango_celery.recover_runs", base=LedgerTask, **RETRIED)
 @fits
 def recover_runs() -> int:
     """Send again what no worker finished in time. Every worker asks for it now and then."""
@@ -190,8 +210,7 @@ class CeleryDispatch:
     """Sends messages through Celery; see `morango_celery.runs.recovery.Dispatch`."""
 
     def start(self, run: Run) -> bool:
-        description = f"run {run.pk} of {run.profile}"
-        sent = _send(start_run, [run.pk], description, priority=priority(run))
+        sent = _send(start_run, [run.pk], describe(run), priority=priority(run), task_id=id_of_start(run))
         _note(run, sent)
         return sent
 
@@ -231,6 +250,7 @@ def _send_batches(batches: Iterable[Batch]) -> None:
 
 def finish(run: Run) -> None:
     """What is left to do when a run has ended; a worker goes on if Morango isn't ready to hear of it."""
+    show_progress(run)
     if not handover.finish(run):
         _send(hand_over_run, [run.pk], f"run {run.pk}", countdown=0.25)
 
@@ -243,10 +263,10 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
     """
     if task.ignore_result:
         options["reply_to"] = NOBODY
+    options.setdefault("task_id", secrets.token_urlsafe(TASK_ID_BYTES))
     try:
         task.apply_async(
             arguments,
-            task_id=secrets.token_urlsafe(TASK_ID_BYTES),
             headers={"argsrepr": f"({description})"},  # as an option, it would be in the message twice
             retry=True,
             retry_policy=SEND_RETRIES,

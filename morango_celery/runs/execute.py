@@ -16,6 +16,9 @@ from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.models import Batch, Run, added
 from morango_celery.payloads import Reference
 
+PROGRESS = ("profile", "state", "open_batches", "records", *Run.COUNTS)
+"""The columns of a run that tell how far it is."""
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -29,6 +32,8 @@ class Execution:
     """Whether the next stage may be opened."""
     to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
+    run: Run | None = None
+    """With `PROGRESS` only, as of the moment when the batch was counted; None if it wasn't, now."""
 
 
 def execute_batch(batch_id: int, store_ids: Sequence[str] | Reference | None = None) -> Execution:
@@ -110,5 +115,6 @@ def account(batch: Batch, result: BatchResult) -> Execution:
         active_at=timezone.now(),
         **added(may_succeed_later=len(result.retry_ids), **counts),
     )
-    is_last = run.values_list("open_batches", flat=True).get() == 0
-    return Execution(batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch))
+    counted = run.only(*PROGRESS).get()
+    is_last = counted.open_batches == 0
+    return Execution(batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch), run=counted)

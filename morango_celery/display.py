@@ -1,0 +1,72 @@
+"""What those who listen to Celery's events, Flower above all, are shown of a run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import current_task
+
+from morango_celery.models import Run
+
+logger = logging.getLogger(__name__)
+
+STARTING_TASK = "morango_celery.start_run"
+
+
+class Described:
+    """A base class for tasks whose messages carry a description in place of their arguments.
+
+    Celery forgets it when it sends a message once more, to be retried.
+    """
+
+    request: Any
+
+    def signature_from_request(self, request: Any = None, *arguments: Any, **options: Any) -> Any:
+        signature = super().signature_from_request(request, *arguments, **options)  # type: ignore[misc]  # Celery's
+        request = self.request if request is None else request
+        if description := getattr(request, "argsrepr", None):
+            headers = signature.options.get("headers") or {}
+            signature.options["headers"] = {**headers, "argsrepr": description}
+        return signature
+
+
+def id_of_start(run: Run) -> str:
+    """Of the message that starts the run. What monitors show of that is where the run's progress is shown."""
+    return f"run-{run.pk}"
+
+
+def describe(run: Run) -> str:
+    return f"run {run.pk} of {run.profile}"
+
+
+def show_progress(run: Run) -> None:
+    """Let monitors know how far a run is; in a worker only, for they take whoever tells for one.
+
+    Cost: one message to the broker, which keeps it for nobody. When it can't be sent, nothing happens.
+    """
+    request = current_task.request if current_task else None
+    if request is None or request.called_directly or not current_task.app.conf.worker_send_task_events:
+        return
+    try:
+        with current_task.app.events.default_dispatcher(hostname=request.hostname) as dispatcher:
+            dispatcher.send(
+                "task-progress",
+                uuid=id_of_start(run),
+                name=STARTING_TASK,  # this and the next for a monitor that was started later than the run
+                args=f"({describe(run)})",
+                result=progress_text(run),
+            )
+    except Exception as error:  # whatever a transport raises: the batch is done, and no display is worth it
+        logger.debug("The progress of run %s could not be shown: %s", run.pk, error)
+
+
+def progress_text(run: Run) -> str:
+    """Like "running: 61,000 of 100,000 records so far, 60,988 saved, 12 failed"."""
+    records = f"{run.records:,} records"
+    if not run.is_finished:
+        records = f"{run.done:,} of {records} so far"  # how many the stages to come have isn't known
+    counts = {name: getattr(run, name) for name in Run.COUNTS}
+    return ", ".join(
+        [f"{run.state}: {records}", *(f"{count:,} {name}" for name, count in counts.items() if count)]
+    )
