@@ -63,12 +63,18 @@ class RedisBackend:
         return {asked[number - 1] for number in missing}
 
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
+        milliseconds = _milliseconds(seconds)
         with _outages():
-            self._put(_names(blobs), [_milliseconds(seconds), *blobs.values()])
+            if len(blobs) == 1:  # most are new, and a plain command is quicker than a script
+                ((key, blob),) = blobs.items()
+                if self._client.set(PREFIX + key, blob, px=milliseconds, nx=True):
+                    return
+            self._put(_names(blobs), [milliseconds, *blobs.values()])
 
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         with _outages():
-            found = self._client.mget(_names(keys))
+            names = _names(keys)
+            found = [self._client.get(names[0])] if len(names) == 1 else self._client.mget(names)
         return {key: blob for key, blob in zip(keys, found, strict=True) if isinstance(blob, bytes)}
 
     def drop(self, sha256: str) -> int:

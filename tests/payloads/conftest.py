@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from pytest_django import Settings
+from redis import Redis
 
 from morango_celery.payloads import Backend, PayloadStore
 from morango_celery.payloads import chosen as chosen_stores
+from morango_celery.payloads import redis as redis_backend
 from morango_celery.payloads.chosen import payload_store
 
 IN_TRANSACTIONS = pytest.mark.django_db(transaction=True)
@@ -45,9 +47,19 @@ def _configure(
 
 
 @pytest.fixture(autouse=True)
-def _no_store_is_left() -> Iterator[None]:
+def _no_store_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    opened: list[Redis] = []
+
+    class Client(Redis):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            opened.append(self)
+
+    monkeypatch.setattr(redis_backend, "Redis", Client)
     yield
     chosen_stores._store.cache_clear()
+    for client in opened:
+        client.connection_pool.disconnect()
 
 
 @pytest.fixture
