@@ -15,7 +15,7 @@ from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import bootsteps, shared_task
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.signals import celeryd_init
+from celery.signals import celeryd_after_setup, celeryd_init
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -29,6 +29,7 @@ from morango_celery.intake import Envelopes
 from morango_celery.models import Batch, Run
 from morango_celery.payload_task import PayloadTask
 from morango_celery.payloads import Reference
+from morango_celery.pools import require_processes
 from morango_celery.runs import handover
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.opening import attempt_opening
@@ -204,6 +205,11 @@ class Sweep(bootsteps.StartStopStep):
 @celeryd_init.connect
 def _add_steps(instance: Any, **kwargs: Any) -> None:
     instance.app.steps["consumer"].update((Envelopes, Sweep, Turns))
+
+
+@celeryd_after_setup.connect
+def _require_processes(instance: Any, **kwargs: Any) -> None:
+    require_processes(instance, (start_run.name, deserialize_batch.name))
 
 
 class CeleryDispatch:

@@ -14,11 +14,12 @@ from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models
 from morango.sync.backends.utils import load_backend
-from morango.utils import SETTINGS, exception_path
+from morango.utils import SETTINGS, do_import, exception_path
 
 __all__ = [
     "SETTINGS",
     "deserialization_log",
+    "do_import",
     "exception_path",
     "is_isolation_error",
     "isolated_transaction",

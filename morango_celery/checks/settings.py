@@ -1,4 +1,4 @@
-"""System checks: nonsense in the settings is refused at start-up."""
+"""The settings of this app."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def check_recorded_models(app_configs: Any = None, **kwargs: Any) -> list[CheckM
     return [
         Error(
             f"MORANGO_CELERY['OPLOG_MODELS'] names {label!r}, which is not installed.",
+            hint="Mend the label, or add its app to INSTALLED_APPS.",
             id="morango_celery.E002",
         )
         for label in settings.OPLOG_MODELS

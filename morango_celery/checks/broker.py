@@ -1,0 +1,101 @@
+"""What Celery is told about messages: where they go, how they are written, when they are delivered again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import current_app
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (as Django names it)
+from kombu.utils.url import parse_url
+
+from morango_celery.checks.workers import are_used
+
+VISIBILITY_SECONDS = {"redis": 3600, "rediss": 3600, "sentinel": 3600, "sqs": 1800}
+"""After how long these transports deliver a message again that nobody acknowledged, unless told otherwise.
+Others wait for the connection to break."""
+
+JSON = {"json", "application/json"}
+
+
+def broker_urls() -> list[dict[str, Any]]:
+    """The parts of each URL of the broker, as kombu reads them; none when Celery isn't told of any."""
+    url = current_app.conf.broker_url
+    urls = url.split(";") if isinstance(url, str) else url or []
+    return [parse_url(one) for one in urls]
+
+
+@register("morango_celery")
+def check_broker(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That this process knows where to send messages."""
+    if not are_used() or broker_urls():
+        return []
+    return [
+        Warning(
+            "Celery has no broker_url in this process: syncs that arrive here wait until a worker asks for "
+            "them.",
+            hint="Import the project's Celery application in the package of its settings (from .celery "
+            "import app), and set broker_url (CELERY_BROKER_URL). Without Celery, set "
+            "MORANGO_CELERY['IN_PROCESS'] to True.",
+            id="morango_celery.W002",
+        )
+    ]
+
+
+@register("morango_celery")
+def check_visibility_timeout(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That no message is delivered again while its task may still be executed."""
+    limit = current_app.conf.task_time_limit
+    if not are_used() or not limit:
+        return []
+    options = current_app.conf.broker_transport_options or {}
+    for parts in broker_urls():
+        default = VISIBILITY_SECONDS.get(parts["transport"])
+        visible = options.get("visibility_timeout", default)
+        if default is not None and visible <= limit:
+            return [
+                Error(
+                    f"Celery's visibility_timeout ({visible} s) is not above its task_time_limit ({limit} "
+                    "s): the broker gives a batch to a second worker while the first still executes it.",
+                    hint='Set broker_transport_options["visibility_timeout"] '
+                    f"(CELERY_BROKER_TRANSPORT_OPTIONS) to twice the time limit: {round(2 * limit)} seconds.",
+                    id="morango_celery.E007",
+                )
+            ]
+    return []
+
+
+@register("morango_celery")
+def check_serializers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That messages are JSON, and that workers take nothing else: what is pickled may be any program."""
+    if not are_used():
+        return []
+    conf = current_app.conf
+    messages: list[CheckMessage] = []
+    accepted = set(conf.accept_content or ())
+    if conf.task_serializer not in JSON:
+        messages.append(
+            Error(
+                f"Celery's task_serializer is {conf.task_serializer!r}, but this app's messages are JSON.",
+                hint='Set task_serializer (CELERY_TASK_SERIALIZER) to "json"; tasks that need another '
+                "can name it.",
+                id="morango_celery.E008",
+            )
+        )
+    if not accepted & JSON:
+        messages.append(
+            Error(
+                f"Celery's accept_content is {sorted(accepted)}, so workers refuse the messages of this app.",
+                hint='Set accept_content (CELERY_ACCEPT_CONTENT) to ["json"].',
+                id="morango_celery.E008",
+            )
+        )
+    elif accepted - JSON:
+        messages.append(
+            Warning(
+                f"Celery's accept_content has {sorted(accepted - JSON)} besides JSON: whoever can write to "
+                "the broker has workers read what may be more than data.",
+                hint='Set accept_content (CELERY_ACCEPT_CONTENT) to ["json"], unless other tasks need more.',
+                id="morango_celery.W005",
+            )
+        )
+    return messages

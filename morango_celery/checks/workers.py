@@ -1,0 +1,96 @@
+"""What Celery is told about workers, as far as a process that is none can see it.
+
+A worker's command line may say otherwise: `morango_celery.pools` looks at it when a worker starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import current_app
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (as Django names it)
+
+from morango_celery.api import runs_in_process
+from morango_celery.conf import problems, settings
+from morango_celery.pools import SINGLE_FLAW, THREADS_FLAW, Kind, kind
+from morango_celery.upstream import uses_postgresql
+
+
+def are_used() -> bool:
+    """Whether runs are sent to workers at all."""
+    return not problems() and not runs_in_process()
+
+
+@register("morango_celery")
+def check_pool(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That ``worker_pool`` is one of processes."""
+    pool = current_app.conf.worker_pool
+    if not are_used() or pool is None:
+        return []
+    try:
+        found = kind(pool)
+    except (ImportError, AttributeError, ValueError) as error:
+        return [_unfit(f"Celery's worker_pool is {pool!r}, which can't be imported: {error}.")]
+    match found:
+        case Kind.PROCESSES:
+            return []
+        case Kind.SINGLE:
+            return [
+                Warning(
+                    f"Celery's worker_pool is {pool!r}; {SINGLE_FLAW}.",
+                    hint='Set worker_pool (CELERY_WORKER_POOL) to "prefork", or leave it out.',
+                    id="morango_celery.W003",
+                )
+            ]
+        case Kind.THREADS:
+            return [_unfit(f"Celery's worker_pool is {pool!r}; {THREADS_FLAW}.")]
+
+
+def _unfit(text: str) -> Error:
+    return Error(
+        text,
+        hint='Set worker_pool (CELERY_WORKER_POOL) to "prefork", or leave it out. Workers of other queues '
+        "may be given another pool on their command line.",
+        id="morango_celery.E006",
+    )
+
+
+@register("morango_celery")
+def check_single_writer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That nobody makes workers write to SQLite at the same time."""
+    if problems() or uses_postgresql() or settings.IN_PROCESS is not False:
+        return []
+    return [
+        Error(
+            "MORANGO_CELERY['IN_PROCESS'] is False, but the database is SQLite, which has one writer: "
+            'workers and the server would wait for each other, and fail with "database is locked".',
+            hint="Leave IN_PROCESS out, so that runs are carried out where syncs arrive; or use PostgreSQL.",
+            id="morango_celery.E009",
+        )
+    ]
+
+
+@register("morango_celery")
+def check_time_limits(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That a task has a time limit, and a moment before that to give way in."""
+    if not are_used():
+        return []
+    hard, soft = current_app.conf.task_time_limit, current_app.conf.task_soft_time_limit
+    if not hard:
+        text = "Celery has no task_time_limit: a record that never returns keeps its worker for ever."
+    elif not soft:
+        text = (
+            f"Celery has a task_time_limit ({hard} s), but no task_soft_time_limit: a batch that takes too "
+            "long costs workers before it is split."
+        )
+    elif soft >= hard:
+        text = (
+            f"Celery's task_soft_time_limit ({soft} s) is not below its task_time_limit ({hard} s): a batch "
+            "that takes too long costs workers before it is split."
+        )
+    else:
+        return []
+    hint = (
+        "Set task_time_limit, and task_soft_time_limit half a minute below it, such as 300 and 270 seconds."
+    )
+    return [Warning(text, hint=hint, id="morango_celery.W004")]

@@ -1,0 +1,363 @@
+"""System checks: each says what is wrong, where, and what to write instead."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytest
+from celery import Celery, current_app
+from django.core import checks
+from django.db import connection
+from morango.constants import settings as morango_defaults
+from pytest_django import Settings
+
+from morango_celery.operations import DeserializeOperation
+from morango_celery.pools import Kind, kind
+from tests.processes import ROOT
+from worker.celery import app as deployed
+
+OURS = "morango_celery.operations:DeserializeOperation"
+STREAMING = "morango_celery.operations:StreamingSerializeOperation"
+THEIRS = morango_defaults.MORANGO_DESERIALIZE_OPERATIONS
+PRODUCER, RECEIVER = THEIRS[:2]
+
+SOUND = {
+    "broker_url": "redis://:Zr4Qk0vWm@redis:6379/0",
+    "broker_transport_options": {"visibility_timeout": 600},
+    "task_time_limit": 300,
+    "task_soft_time_limit": 270,
+}
+
+
+class Derived(DeserializeOperation):
+    """What a host makes of ours."""
+
+
+class Configure(Protocol):
+    def __call__(self, **options: Any) -> None: ...
+
+
+@pytest.fixture
+def celery(settings: Settings) -> Iterator[Configure]:
+    """A function that makes a sound Celery application, but for the options given, this process's."""
+    if connection.vendor == "sqlite":  # where Celery only matters to who wants it
+        settings.MORANGO_CELERY = {"IN_PROCESS": False}
+
+    def configure(**options: Any) -> None:
+        application = Celery("host", fixups=[], changes={**SOUND, **options})
+        application.set_current()
+
+    configure()
+    yield configure
+    deployed.set_current()
+
+
+@pytest.fixture
+def one_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORANGO_SYSTEM_ID", "school-server")
+    monkeypatch.setenv("MORANGO_NODE_ID", "school-server")
+
+
+def found(*, deploy: bool = False) -> dict[str, list[str]]:
+    """The text and hint of each message, by its id; but that SQLite has one writer."""
+    by_id: dict[str, list[str]] = {}
+    for message in checks.run_checks(tags=["morango_celery"], include_deployment_checks=deploy):
+        by_id.setdefault(str(message.id).removeprefix("morango_celery."), []).append(
+            f"{message.msg} {message.hint}"
+        )
+    if connection.vendor == "sqlite":
+        by_id.pop("E009", None)
+    return by_id
+
+
+class TestOperations:
+    """What Morango's middleware has at each stage."""
+
+    def test_ours_before_morangos_is_sound(self, settings: Settings) -> None:
+        settings.MORANGO_DESERIALIZE_OPERATIONS = [PRODUCER, f"{__name__}:Derived", *THEIRS]
+        assert found() == {}
+
+    def test_a_project_that_forgot_ours_is_told(self, settings: Settings) -> None:
+        settings.MORANGO_DESERIALIZE_OPERATIONS = THEIRS
+        (text,) = found()["W001"]
+        assert text.startswith(f"MORANGO_DESERIALIZE_OPERATIONS has no {OURS!r}")
+        assert f"Put {OURS!r} first" in text
+
+    @pytest.mark.parametrize(
+        ("setting", "operations", "ours"),
+        [
+            ("MORANGO_DESERIALIZE_OPERATIONS", [*THEIRS, OURS], OURS),
+            ("MORANGO_DESERIALIZE_OPERATIONS", [PRODUCER, RECEIVER, OURS], OURS),
+            (
+                "MORANGO_SERIALIZE_OPERATIONS",
+                [*morango_defaults.MORANGO_SERIALIZE_OPERATIONS, STREAMING],
+                STREAMING,
+            ),
+        ],
+    )
+    def test_ours_after_what_takes_the_stage_is_never_asked(
+        self, settings: Settings, setting: str, operations: list[str], ours: str
+    ) -> None:
+        setattr(settings, setting, operations)
+        (text,) = found()["E004"]
+        assert text.startswith(f"{setting} has {ours!r} after 'morango.sync.operations:")
+        assert f"Put {ours!r} first" in text
+
+    def test_serializing_may_be_left_to_morango(self, settings: Settings) -> None:
+        settings.MORANGO_SERIALIZE_OPERATIONS = morango_defaults.MORANGO_SERIALIZE_OPERATIONS
+        assert found() == {}
+
+    def test_producers_need_morangos_own(self, settings: Settings) -> None:
+        settings.MORANGO_DESERIALIZE_OPERATIONS = [OURS]
+        (text,) = found()["E005"]
+        assert PRODUCER in text
+
+    @pytest.mark.parametrize("setting", ["MORANGO_DESERIALIZE_OPERATIONS", "MORANGO_SERIALIZE_OPERATIONS"])
+    @pytest.mark.parametrize(
+        ("operations", "problem"),
+        [
+            (OURS, "must be a list of texts"),
+            ([OURS, None], "must be a list of texts"),
+            (["morango_celery.operations.DeserializeOperation"], "can't be imported"),
+            (["morango_celery.operations:Deserialize"], "can't be imported"),
+            (["morango_celery.operation:DeserializeOperation"], "can't be imported"),
+        ],
+    )
+    def test_what_morango_can_not_import_is_named(
+        self, settings: Settings, setting: str, operations: Any, problem: str
+    ) -> None:
+        setattr(settings, setting, operations)
+        (text,) = found()["E003"]
+        assert text.startswith(setting)
+        assert problem in text
+
+
+class TestWorkers:
+    """What Celery is told about workers."""
+
+    def test_sound_options(self, celery: Configure) -> None:
+        assert found() == {}
+
+    @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet", "celery.concurrency.thread:TaskPool"])
+    def test_threads_are_refused(self, celery: Configure, pool: str) -> None:
+        celery(worker_pool=pool)
+        (text,) = found()["E006"]
+        assert text.startswith(f"Celery's worker_pool is {pool!r}; a record that never returns")
+        assert 'to "prefork"' in text
+
+    @pytest.mark.parametrize("pool", ["nonsense", "no.such:Pool"])
+    def test_what_is_no_pool_is_refused(self, celery: Configure, pool: str) -> None:
+        celery(worker_pool=pool)
+        (text,) = found()["E006"]
+        assert f"{pool!r}, which can't be imported" in text
+
+    def test_a_pool_of_one_is_warned_of(self, celery: Configure) -> None:
+        celery(worker_pool="solo")
+        assert set(found()) == {"W003"}
+
+    @pytest.mark.parametrize("pool", ["prefork", "processes", "celery.concurrency.prefork:TaskPool", None])
+    def test_processes_are_what_is_wanted(self, celery: Configure, pool: str | None) -> None:
+        celery(worker_pool=pool)
+        assert found() == {}
+        assert pool is None or kind(pool) is Kind.PROCESSES
+
+    @pytest.mark.parametrize(
+        ("hard", "soft", "text"),
+        [
+            (None, None, "no task_time_limit"),
+            (None, 270, "no task_time_limit"),
+            (300, None, "no task_soft_time_limit"),
+            (300, 300, "is not below"),
+        ],
+    )
+    def test_time_limits_are_wanted(
+        self, celery: Configure, hard: int | None, soft: int | None, text: str
+    ) -> None:
+        celery(task_time_limit=hard, task_soft_time_limit=soft)
+        assert text in found()["W004"][0]
+
+    def test_workers_on_sqlite_are_refused(self, settings: Settings) -> None:
+        settings.MORANGO_CELERY = {"IN_PROCESS": False}
+        ids = {message.id for message in checks.run_checks(tags=["morango_celery"])}
+        assert ("morango_celery.E009" in ids) is (connection.vendor == "sqlite")
+
+    def test_who_carries_runs_out_where_they_arrive_needs_no_celery(
+        self, celery: Configure, settings: Settings, one_instance: None
+    ) -> None:
+        settings.MORANGO_CELERY = {"IN_PROCESS": True}
+        celery(
+            broker_url=None,
+            worker_pool="threads",
+            task_time_limit=None,
+            task_serializer="pickle",
+            accept_content=[],
+        )
+        assert found(deploy=True) == {}
+
+
+class TestMessages:
+    """What Celery is told about its broker."""
+
+    @pytest.mark.parametrize(
+        ("url", "options", "visible"),
+        [
+            ("redis://redis/0", {"visibility_timeout": 300}, 300),
+            ("amqp://rabbit//;rediss://redis/0", {"visibility_timeout": 30}, 30),
+            ("sqs://", {"visibility_timeout": 60.5}, 60.5),
+        ],
+    )
+    def test_a_message_is_not_delivered_again_while_it_is_carried_out(
+        self, celery: Configure, url: str, options: dict[str, float], visible: float
+    ) -> None:
+        celery(broker_url=url, broker_transport_options=options)
+        (text,) = found()["E007"]
+        assert text.startswith(f"Celery's visibility_timeout ({visible} s) is not above")
+        assert "600 seconds" in text
+
+    def test_the_transports_default_counts(self, celery: Configure) -> None:
+        celery(broker_transport_options={}, task_time_limit=3600, task_soft_time_limit=3500)
+        assert "visibility_timeout (3600 s)" in found()["E007"][0]
+        celery(broker_url="amqp://rabbit//", task_time_limit=3600, task_soft_time_limit=3500)
+        assert found() == {}
+
+    def test_a_project_without_a_broker_is_told(self, celery: Configure) -> None:
+        celery(broker_url=None)
+        (text,) = found()["W002"]
+        assert "from .celery import app" in text
+
+    @pytest.mark.parametrize(
+        ("options", "message_id", "text"),
+        [
+            ({"task_serializer": "pickle"}, "E008", "task_serializer is 'pickle'"),
+            ({"accept_content": ["yaml"]}, "E008", "accept_content is ['yaml']"),
+            ({"accept_content": ["json", "pickle"]}, "W005", "accept_content has ['pickle'] besides JSON"),
+        ],
+    )
+    def test_messages_are_json(
+        self, celery: Configure, options: dict[str, Any], message_id: str, text: str
+    ) -> None:
+        celery(**options)
+        (only,) = found()[message_id]
+        assert text in only
+
+
+class TestDeployment:
+    """Only with ``--deploy``."""
+
+    def test_sound_options(self, celery: Configure, one_instance: None, sound_database: None) -> None:
+        assert found(deploy=True) == {}
+
+    @pytest.mark.parametrize(
+        "url",
+        ["redis://redis:6379/0", "rediss://:redis@host/0", "redis://app:app@host", "amqp://guest:guest@r//"],
+    )
+    def test_servers_ask_for_a_password_that_nobody_guesses(
+        self, celery: Configure, one_instance: None, sound_database: None, url: str
+    ) -> None:
+        for option, setting in (
+            ("broker_url", "CELERY_BROKER_URL"),
+            ("result_backend", "CELERY_RESULT_BACKEND"),
+        ):
+            celery(**{option: url})
+            (text,) = found(deploy=True)["W006"]
+            assert text.startswith(f"Celery's {option} (")
+            assert setting in text
+            assert found() == {}
+
+    def test_stored_payloads_do_too(
+        self, celery: Configure, settings: Settings, one_instance: None, sound_database: None
+    ) -> None:
+        settings.MORANGO_CELERY = {
+            **settings.MORANGO_CELERY,
+            "PAYLOAD_BACKEND": "redis",
+            "PAYLOAD_LOCATION": "redis://payloads/1",
+        }
+        (text,) = found(deploy=True)["W006"]
+        assert text.startswith("MORANGO_CELERY['PAYLOAD_LOCATION'] (redis://payloads)")
+
+    def test_the_database_does_too(
+        self, celery: Configure, one_instance: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(connection.settings_dict, "PASSWORD", "postgres")
+        (text,) = found(deploy=True)["W006"]
+        assert text.startswith("DATABASES['default'] ")
+
+    def test_passwords_are_not_shown(
+        self, celery: Configure, one_instance: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(connection.settings_dict, "PASSWORD", "changeme")
+        celery(broker_url="redis://:changeme@redis/0")
+        assert "changeme" not in str(found(deploy=True))
+
+    def test_a_socket_asks_for_none(
+        self, celery: Configure, one_instance: None, sound_database: None
+    ) -> None:
+        celery(broker_url="redis+socket:///run/redis.sock")
+        assert found(deploy=True) == {}
+
+    @pytest.mark.parametrize("missing", ["MORANGO_SYSTEM_ID", "MORANGO_NODE_ID"])
+    @pytest.mark.parametrize("value", [None, "ab"])
+    def test_machines_are_one_instance(
+        self,
+        celery: Configure,
+        one_instance: None,
+        sound_database: None,
+        monkeypatch: pytest.MonkeyPatch,
+        missing: str,
+        value: str | None,
+    ) -> None:
+        if value is None:
+            monkeypatch.delenv(missing)
+        else:
+            monkeypatch.setenv(missing, value)
+        (text,) = found(deploy=True)["W007"]
+        assert text.startswith(f"The environment has no {missing}:")
+        assert found() == {}
+
+
+@pytest.fixture
+def sound_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "PASSWORD", "Zr4Qk0vWm")
+
+
+def test_a_host_without_celery_is_checked_all_the_same() -> None:
+    """Nothing has made a Celery application in that process."""
+    script = (
+        "import django; django.setup()\n"
+        "from django.core.checks import run_checks\n"
+        "found = run_checks(tags=['morango_celery'], include_deployment_checks=True)\n"
+        "print(*sorted(message.id for message in found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", script],
+        cwd=ROOT,
+        env={
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("CELERY", "MORANGO"))
+            },
+            "DJANGO_SETTINGS_MODULE": "tests.unit.bare_settings",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == [f"morango_celery.{name}" for name in ("W001", "W002", "W004", "W007")]
+
+
+def test_the_documented_checks_are_those_that_there_are() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "morango_celery" / "checks").glob("*.py"))
+    documented = re.findall(r"^\| `([EW]\d+)`", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+
+    assert documented == sorted(set(re.findall(r'id="morango_celery\.([EW]\d+)"', code)))
+
+
+def test_the_deployments_celery_is_what_is_checked() -> None:
+    assert current_app.main == deployed.main == "worker"
