@@ -94,12 +94,14 @@ coverage: venv ## Measure what the tests on both databases cover
 	$(BIN)/coverage run --append -m pytest -q --database=sqlite
 	$(BIN)/coverage report
 
-check: venv ## Lint, formatting, types, import contracts, missing migrations
+check: venv ## Lint, formatting, types, import contracts, missing migrations, compose file and Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m worker makemigrations --check --dry-run --settings tests.settings
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint worker/Dockerfile
 
 format: venv ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

@@ -20,16 +20,24 @@ PATIENCE_SECONDS = 60
 class LoggedProcess:
     """A running ``python -m ...`` whose output (both streams) goes to `log_path`."""
 
-    def __init__(self, arguments: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        log_path: Path,
+        environment: Mapping[str, str],
+        *,
+        as_in_container: bool = False,
+    ) -> None:
         """
         :param environment: is merged over this process's environment
+        :param as_in_container: `arguments` are a whole command, and `environment` is all there is
         """
         self.log_path = log_path
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                arguments if as_in_container else [sys.executable, "-m", *arguments],
                 cwd=ROOT,
-                env={**os.environ, **environment},
+                env=environment if as_in_container else {**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery import recover_runs
+from morango_celery.deserialize.writing import is_outage
+from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.oplog.follow import stopping_bell
 
 
 class Command(BaseCommand):
@@ -16,7 +21,39 @@ class Command(BaseCommand):
             action="store_true",
             help="whatever is unfinished, however short ago it was sent (after Redis has lost its data)",
         )
+        parser.add_argument(
+            "--every", type=float, metavar="SECONDS", help="do so again and again, until SIGTERM or Ctrl-C"
+        )
+        parser.add_argument(
+            "--touch", type=Path, metavar="FILE", help="a file whose time says when it last succeeded"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sent = recover_runs(everything=options["everything"])
+        every, touched, everything = options["every"], options["touch"], options["everything"]
+        if every is None:
+            with errors_in_one_line():
+                self._recover(everything, touched)
+        elif every <= 0:
+            raise CommandError("--every must be more than 0 seconds.")
+        elif everything:
+            raise CommandError("--everything is for once: again and again, it sends what is being executed.")
+        else:
+            self._go_on(every, touched)
+
+    def _recover(self, everything: bool, touched: Path | None) -> None:
+        sent = recover_runs(everything=everything)
         self.stdout.write(f"{sent} messages sent.")
+        if touched:
+            touched.touch()
+
+    def _go_on(self, every: float, touched: Path | None) -> None:
+        with errors_in_one_line(), stopping_bell() as bell:
+            while not bell.stop_requested:
+                try:
+                    self._recover(False, touched)
+                except (DatabaseError, InterfaceError) as error:
+                    if not is_outage(error):
+                        raise
+                    self.stderr.write(f"{str(error).strip()}\nNothing is lost; trying again.")
+                    connection.close_if_unusable_or_obsolete()
+                bell.wait(every)

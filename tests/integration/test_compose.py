@@ -1,0 +1,219 @@
+"""docker-compose.yml: what it asks for, and a sync through all its services, started as it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import requests
+from django.db import connection
+from morango.models import DatabaseIDModel
+from morango.models.core import sha2_uuid
+from morango.models.utils import _do_salted_hash
+from redis import AuthenticationError, Redis
+
+from morango_celery.models import Run
+from tests import compose
+from tests.compose import Deployment
+from tests.integration.sync_state import the_run
+from tests.processes import PATIENCE_SECONDS, ROOT, LoggedProcess
+from tests.waiting import until
+from worker.demo import server
+
+FILLED_IN = {name: f"{name.lower().replace('_', '')}0123456789" for name in compose.required_variables()}
+LONG_RUNNING = ["flower", "postgres", "recover", "redis", "web", "worker"]
+RECORDS = 60
+
+
+@pytest.fixture
+def deployment(database_url: str, tmp_path: Path) -> Iterator[Deployment]:
+    deployment = Deployment(FILLED_IN, database_url, tmp_path)
+    yield deployment
+    for process in deployment.started.values():
+        process.stop()
+
+
+def test_there_is_no_default_for_what_is_secret() -> None:
+    secret = {"SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD"}
+
+    assert compose.required_variables() == {*secret, "MORANGO_INSTANCE"}
+    for name in compose.required_variables():
+        for variables in ({**FILLED_IN, name: ""}, {k: v for k, v in FILLED_IN.items() if k != name}):
+            with pytest.raises(compose.MissingVariableError, match=f"required variable {name} is missing"):
+                compose.interpolated(variables)
+
+
+def test_the_example_names_every_variable_and_no_secret() -> None:
+    lines = re.findall(r"^(#?)([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+    assert {name for _, name, _ in lines} == compose.known_variables()
+    assert {name for commented, name, value in lines if not commented} == compose.required_variables()
+    assert [name for commented, name, value in lines if not commented and value] == []
+
+
+def test_only_the_endpoint_and_flower_are_published_and_to_this_machine_alone() -> None:
+    services = compose.interpolated(FILLED_IN)["services"]
+
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published == {"web": ["127.0.0.1:8000:8000"], "flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_services_are_confined_watched_and_pinned() -> None:
+    file = compose.interpolated(FILLED_IN)
+    services = file["services"]
+
+    assert sorted(services) == sorted([*LONG_RUNNING, "migrate"])
+    for name, service in services.items():
+        assert re.search(r":\d+\.\d+[.\w-]*$", service["image"]), f"{name}: the image has no version"
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert isinstance(service.get("command", []), list), f"{name}: a shell would keep signals to itself"
+        if name == "migrate":
+            assert service["restart"] == "no"
+            continue
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"], name
+    for name in ("migrate", "web", "worker", "recover", "flower"):
+        assert services[name]["read_only"] is True
+        assert services[name]["tmpfs"]
+    assert "mem_limit" in services["worker"]
+    assert not {"container_name", "ports"} & set(services["worker"]), "it couldn't be scaled"
+    assert file["networks"]["inside"]["internal"] is True
+    assert {name for name, service in services.items() if "outside" in service["networks"]} == {
+        "web",
+        "flower",
+    }
+
+
+def test_what_is_stopped_has_longer_than_it_may_take() -> None:
+    services = compose.interpolated(FILLED_IN)["services"]
+
+    worker, web = services["worker"], services["web"]
+    assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+    shutdown_seconds = int(worker["environment"]["WORKER_SOFT_SHUTDOWN_SECONDS"])
+    assert compose.seconds(worker["stop_grace_period"]) >= shutdown_seconds + 15
+    (graceful,) = [word for word in web["command"] if word.startswith("--graceful-timeout=")]
+    assert compose.seconds(web["stop_grace_period"]) > int(graceful.partition("=")[2])
+
+
+def test_the_image_runs_no_shell_and_not_as_root() -> None:
+    lines = (ROOT / "worker/Dockerfile").read_text().splitlines()
+
+    users = [line.removeprefix("USER ") for line in lines if line.startswith("USER ")]
+    assert users
+    assert users[-1].isdigit()
+    assert int(users[-1]) > 0
+    assert [line for line in lines if line.startswith(("CMD ", "ENTRYPOINT ")) and '["' not in line] == []
+
+
+def test_what_the_image_installs_is_what_was_tested() -> None:
+    pinned = re.compile(r"^([a-z\d-]+==[\w.]+)", re.MULTILINE)
+
+    image = pinned.findall((ROOT / "worker/requirements.lock").read_text())
+    assert {"gunicorn", "flower", "celery", "morango"} <= {pin.partition("==")[0] for pin in image}
+    assert set(image) <= set(pinned.findall((ROOT / "requirements.lock").read_text()))
+
+
+def test_services_know_the_database_as_it_is_set_up() -> None:
+    services = compose.interpolated(FILLED_IN)["services"]
+
+    login = services["postgres"]["environment"]
+    url = "postgresql://{POSTGRES_USER}:{POSTGRES_PASSWORD}@postgres:5432/{POSTGRES_DB}".format_map(login)
+    for name in ("migrate", "web", "worker", "recover", "flower"):
+        assert services[name]["environment"]["DATABASE_URL"] == url
+
+
+@pytest.mark.needs_postgresql
+def test_a_sync_goes_through_all_services(deployment: Deployment) -> None:
+    # Given the deployment, every service started by its own command and healthy by its own check
+    access = server.found_school()
+    redis = deployment.start("redis")
+    redis.wait_until(lambda: deployment.is_healthy("redis"), "healthy")
+    assert_redis_keeps_what_it_has(deployment)
+    assert deployment.start("migrate").wait_until_ended() == 0
+    deployment.collect_static_files()
+    others = {name: deployment.start(name) for name in ("web", "worker", "recover", "flower")}
+    for name, process in others.items():
+        process.wait_until(partial(deployment.is_healthy, name), f"healthy: {name}")
+    assert_postgres_check_works(deployment)
+
+    # Then all of them are the one Morango instance that was named, and Flower asks who is there
+    url = deployment.url(8000)
+    assert requests.get(f"{url}/api/morango/v1/morangoinfo/1/", timeout=PATIENCE_SECONDS).json()[
+        "instance_id"
+    ] == instance_of(FILLED_IN["MORANGO_INSTANCE"])
+    assert requests.get(deployment.url(5555), timeout=PATIENCE_SECONDS).status_code == 401
+    style = requests.get(f"{url}/static/admin/css/base.css", timeout=PATIENCE_SECONDS)
+    assert style.headers["Content-Type"].startswith("text/css")
+    login = ("operator", FILLED_IN["FLOWER_PASSWORD"])
+    assert requests.get(deployment.url(5555), auth=login, timeout=PATIENCE_SECONDS).status_code == 200
+
+    # When a device syncs
+    device = LoggedProcess(
+        [
+            *("worker.demo.sender", "--server", f"{url}/", "--school", access.school_id),
+            *("--account", access.account, "--records", str(RECORDS), "--plain"),
+        ],
+        deployment.folder / "device.log",
+        {
+            "DATABASE_URL": f"sqlite:///{deployment.folder / 'device.sqlite3'}",
+            "REDIS_URL": "",
+            "DEMO_PASSWORD": access.password,
+            "NO_PROXY": "127.0.0.1",
+        },
+    )
+    try:
+        assert device.wait_until_ended() == 0, device.log()
+    finally:
+        device.stop()
+
+    # Then a worker has deserialized its records
+    run = until(lambda: Run.objects.filter(state=Run.State.COMPLETED).exists() and the_run(), "completed")
+    assert (run.saved, run.failed) == (RECORDS, 0)
+
+    # And when they are stopped, then each ends in time, and by its own check is not healthy any more
+    stop_all(deployment, [*others.values()], [deployment.services[name] for name in others])
+    old = deployment.folder / "recovered"
+    os.utime(old, (0, 0))
+    checks = {name: deployment.health_check(name) for name in others}
+    assert [name for name, check in checks.items() if check.wait(PATIENCE_SECONDS) == 0] == []
+    stop_all(deployment, [redis], [deployment.services["redis"]])
+    assert not deployment.is_healthy("redis")
+
+
+def stop_all(deployment: Deployment, processes: list[LoggedProcess], services: list[dict[str, str]]) -> None:
+    for process in processes:
+        os.kill(process.pid, signal.SIGTERM)
+    for process, service in zip(processes, services, strict=True):
+        assert process.wait_until_ended(compose.seconds(service["stop_grace_period"])) == 0, process.log()
+
+
+def assert_redis_keeps_what_it_has(deployment: Deployment) -> None:
+    port = deployment.ports[6379]
+    with Redis(port=port, password=FILLED_IN["REDIS_PASSWORD"]) as client:
+        for name, value in (("appendonly", "yes"), ("maxmemory-policy", "noeviction")):
+            assert client.config_get(name) == {name: value}
+        assert int(client.config_get("maxmemory")["maxmemory"]) < 512 * 2**20, "less than its container has"
+    with Redis(port=port) as stranger, pytest.raises(AuthenticationError):
+        stranger.ping()
+
+
+def assert_postgres_check_works(deployment: Deployment) -> None:
+    """Of the service without a command: its check, of the database that the tests have, and of none."""
+    port = connection.settings_dict["PORT"]
+    deployment.ports[5432] = int(port)
+    assert deployment.is_healthy("postgres")
+    deployment.ports[5432] = 1
+    assert not deployment.is_healthy("postgres")
+    del deployment.ports[5432]
+
+
+def instance_of(name: str) -> str:
+    """The id that Morango makes of the variables, whatever the machine."""
+    database = DatabaseIDModel.objects.get(current=True).id
+    identity: str = sha2_uuid(database, _do_salted_hash(name), _do_salted_hash(name))
+    return identity
