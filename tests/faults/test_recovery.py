@@ -141,17 +141,16 @@ def test_everywhere_at_once(
 @pytest.mark.at_length
 def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorker) -> None:
     # Given a run that two workers are busy with
-    for _ in range(2):
-        celery_worker_process(1, **SIZE)
+    workers = [celery_worker_process(1, **SIZE) for _ in range(2)]
     run = school.new_run()
 
     # When it is recovered all the time, and so what a worker is at the moment is sent once more
-    with again_and_again(partial(recover_runs, everything=True), pause_seconds=0.05):
+    with again_and_again(partial(recover_runs, everything=True), pause_seconds=0.05) as recovered:
         with held(last(school)):
             assert CeleryDispatch().start(run)
-            until(
-                lambda: waiting("""query LIKE 'UPDATE "morango_celery_batch" SET "sent_at"%'"""), "recovered"
-            )
+            until(lambda: any(child_that_waits_for_a_lock(worker.pid) for worker in workers), "in a batch")
+            before = recovered[0]
+            until(lambda: recovered[0] >= before + 2, "recovered")
         until(lambda: Run.objects.get(pk=run.pk).followed_up, "done")
 
     # Then no batch was done twice, or taken for one that ends its workers
