@@ -12,7 +12,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from worker import environment
-from worker.flowerrows import readable
+from worker.flowerrows import result_text
 
 try:
     user = environment.required("FLOWER_USER", "Set it to the name that Flower shall ask for.")
@@ -36,5 +36,5 @@ tasks_columns = "name,args,state,result,received,runtime,worker,retries"
 
 def format_task(task: Any) -> Any:
     """A copy of Flower's task, as its row shows it."""
-    task.result = readable(task.result)
+    task.result = result_text(task.name, task.result, task.exception)
     return task

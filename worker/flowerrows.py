@@ -1,21 +1,26 @@
-"""What Flower shows of a task's result."""
+"""What Flower shows as a task's result."""
 
 from __future__ import annotations
 
 import ast
 
+OURS = "morango_celery."
 
-def readable(result: object) -> object:
-    """The counts of a batch as "1,990 saved, 10 failed"; anything else as it is.
 
-    :param result: what the event of a task's success brought, the representation of what it returned
+def result_text(name: str | None, result: str | None, exception: str | None) -> str | None:
+    """Of our tasks, why one failed or is retried, or the counts of a batch: "1,990 saved, 10 failed".
+
+    :param name: the task's
+    :param result: the representation of what it returned, cut off if it is long, as are all others' here
     """
-    if not isinstance(result, str) or not result.startswith("{"):
-        return result.strip("'") if isinstance(result, str) else result
+    if not (name or "").startswith(OURS):
+        return result
+    if not result:
+        return exception
     try:
-        counts = ast.literal_eval(result)
-    except (ValueError, SyntaxError):  # of a task of others, cut off perhaps
+        value = ast.literal_eval(result)
+    except (ValueError, SyntaxError):  # not a representation: progress
         return result
-    if not all(isinstance(count, int) for count in counts.values()):
-        return result
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
+    if isinstance(value, dict):
+        return ", ".join(f"{count:,} {what}" for what, count in value.items() if count) or "nothing to do"
+    return str(value)
