@@ -36,6 +36,10 @@ class UnknownProfileError(UsageError):
     """No syncable model belongs to this profile."""
 
 
+class UnknownRunError(UsageError):
+    """The ledger has no such run."""
+
+
 class InvalidFilterError(UsageError):
     """The sync filter can't be used."""
 

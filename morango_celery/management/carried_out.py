@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
 from tqdm import tqdm
 
@@ -54,10 +54,15 @@ class RunCommand(BaseCommand):
         )
         if not run.failed:
             return
-        for group in failures(run):
-            self.stdout.write(f"  {group.count} x {group.model_name}: {group.exception}")
-            self.stdout.write(f"      e.g. {group.example_id}: {group.example_error}")
+        show_failures(self.stdout, run)
         sys.exit(1)
+
+
+def show_failures(stream: OutputWrapper, run: Run) -> None:
+    """What the records under the run's filter that are in error have against them, with an example each."""
+    for group in failures(run):
+        stream.write(f"  {group.count} x {group.model_name}: {group.exception}")
+        stream.write(f"      e.g. {group.example_id}: {group.example_error}")
 
 
 def _remedy(error: DatabaseError | InterfaceError) -> str:

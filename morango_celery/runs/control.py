@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from morango_celery.deserialize.sql import take_write_lock
-from morango_celery.errors import UsageError
+from morango_celery.errors import UnknownRunError, UsageError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run
 
@@ -65,5 +65,5 @@ def forget_ids() -> int:
     return left.update(payload="")
 
 
-def _unknown(run_id: int) -> UsageError:
-    return UsageError(f"The ledger has no run {run_id}.")
+def _unknown(run_id: int) -> UnknownRunError:
+    return UnknownRunError(f"The ledger has no run {run_id}.")

@@ -1,0 +1,123 @@
+"""The state of runs in words, and for programs."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+from morango_celery.models import Run
+from morango_celery.runs.status import Status
+
+COUNTED = {
+    "saved": "saved",
+    "deleted": "deleted",
+    "spread": "deleted with what they refer to",
+    "yielded": "gave way to local edits",
+    "failed": "failed",
+}
+
+
+def in_words(status: Status) -> list[str]:
+    """Three lines or four; the first says what state it is in."""
+    run = status.run
+    lines = [f"Run {run.pk} of {run.profile}: {run.state}{_progress(run)}", f"  {_records(status)}"]
+    if run.is_finished:
+        lines.append(f"  ended {_ago(status)} ago")
+    elif status.is_stalled:
+        lines.append(
+            f"  STALLED: no sign of life for {_ago(status)}. See that a worker is running; what its log says "
+            "comes next."
+        )
+    else:
+        lines.append(f"  last sign of life {_ago(status)} ago")
+    lines += [f"  {line}" for line in run.error.splitlines()]
+    return lines
+
+
+def in_a_line(status: Status) -> str:
+    run = status.run
+    state = "stalled" if status.is_stalled else run.state
+    return (
+        f"{run.pk:>8}  {state:<9}  {run.created_at:%Y-%m-%d %H:%M:%S}  {_ago(status):>10}  {run.done:>11,}  "
+        f"{run.failed:>8,}  {run.profile}"
+    )
+
+
+HEADING = (
+    f"{'run':>8}  {'state':<9}  {'created (UTC)':<19}  {'last sign':>10}  {'records':>11}  {'failed':>8}  "
+    "profile"
+)
+
+
+def for_programs(status: Status) -> dict[str, Any]:
+    """What `in_words` says, and more, for JSON: times in ISO 8601, null for what isn't known."""
+    run = status.run
+    return {
+        "run": run.pk,
+        "profile": run.profile,
+        "filter": run.sync_filter and list(run.sync_filter),
+        "state": run.state,
+        "stalled": status.is_stalled,
+        "error": run.error or None,
+        "in_process": run.in_process,
+        "retry_of": run.retry_of_id,
+        "stage": run.stage,
+        "models": run.stage_models or None,
+        "pass": run.pass_number,
+        "batches": {"stage": run.stage_batches, "open": run.open_batches},
+        "records": {
+            "total": status.total,
+            "done": run.done,
+            **{name: getattr(run, name) for name in Run.COUNTS},
+        },
+        "records_per_second": _rounded(status.records_per_second),
+        "seconds_left": _rounded(status.seconds_left),
+        "silent_seconds": _rounded(status.silent_seconds),
+        "heard_at": status.heard_at.isoformat(),
+        "created_at": run.created_at.isoformat(),
+        "started_at": run.started_at and run.started_at.isoformat(),
+        "finished_at": run.finished_at and run.finished_at.isoformat(),
+    }
+
+
+def duration(seconds: float) -> str:
+    """Like "0.4 s", "12 s", "3 min 20 s" or "2 days, 1:05:00"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else str(datetime.timedelta(seconds=whole))
+
+
+def _progress(run: Run) -> str:
+    if run.is_finished or not run.stage:
+        return ""
+    again = f", pass {run.pass_number}" if run.pass_number > 1 else ""
+    done = run.stage_batches - run.open_batches
+    return f", stage {run.stage} ({run.stage_models}){again}, {done:,} of {run.stage_batches:,} batches done"
+
+
+def _records(status: Status) -> str:
+    run = status.run
+    parts: Sequence[str] = [
+        f"{getattr(run, name):,} {text}" for name, text in COUNTED.items() if getattr(run, name)
+    ]
+    found = f"{run.done:,} of {status.total:,} records"
+    if parts:
+        found += f": {', '.join(parts)}"
+    if status.records_per_second:
+        digits = 0 if status.records_per_second >= 10 else 1
+        found += f"; {status.records_per_second:,.{digits}f} a second"
+    if status.seconds_left is not None:
+        found += f", about {duration(status.seconds_left)} left"
+    return found
+
+
+def _ago(status: Status) -> str:
+    return duration(status.silent_seconds)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

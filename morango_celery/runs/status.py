@@ -1,0 +1,140 @@
+"""How runs are: how far, how fast, and whether anybody carries them out. For whoever looks from outside."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.utils import timezone
+
+from morango_celery.conf import settings
+from morango_celery.deserialize import StoreModelSource
+from morango_celery.errors import UnknownRunError
+from morango_celery.models import Batch, Run
+from morango_celery.runs.plan import MARKED
+from morango_celery.runs.recovery import PATIENCE, UNFINISHED
+
+RECENT = 20
+"""How many runs a list has, unless asked for more."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run at one moment."""
+
+    run: Run
+    now: datetime.datetime
+    heard_at: datetime.datetime
+    """When a batch was last begun or done, or a stage opened; before that, when it was written."""
+    patience_seconds: float
+    """After how long without such a sign an unfinished run counts as stalled."""
+    waiting: int | None = None
+    """Records that are still to be tried, handed out or not; None if they weren't counted."""
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the last sign of life was; of a run that has ended, its last."""
+        return max((self.now - self.heard_at).total_seconds(), 0.0)
+
+    @property
+    def is_stalled(self) -> bool:
+        return not self.run.is_finished and self.silent_seconds > self.patience_seconds
+
+    @property
+    def total(self) -> int:
+        """Records in all; for as long as the rest wasn't counted, those that were handed out."""
+        return (
+            self.run.records if self.waiting is None else max(self.run.records, self.run.done + self.waiting)
+        )
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it has been carried out; None if nobody has begun."""
+        if self.run.started_at is None:
+            return None
+        return max(((self.run.finished_at or self.now) - self.run.started_at).total_seconds(), 0.001)
+
+    @property
+    def records_per_second(self) -> float | None:
+        """On average since it began; None as long as that says nothing."""
+        return self.run.done / self.seconds if self.seconds and self.run.done else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """If it goes on as fast; None if that can't be known."""
+        if self.run.is_finished or self.waiting is None or not self.records_per_second:
+            return None
+        return (self.total - self.run.done) / self.records_per_second
+
+
+def status_of(run_id: int, patience_seconds: float | None = None) -> Status:
+    """One run, with what still waits for it.
+
+    :param patience_seconds: None for as long as recovery waits before it takes a run up itself
+    :raises UnknownRunError: the ledger doesn't have it
+    Cost: two queries; one of them counts the dirty records under the run's filter.
+    """
+    run = _with_attempts(Run.objects.filter(pk=run_id)).first()
+    if run is None:
+        raise UnknownRunError(f"The ledger has no run {run_id}.")
+    waiting = None if run.is_finished else _waiting(run).count() - run.yielded
+    return _status(run, patience_seconds, None if waiting is None else max(waiting, 0))
+
+
+def recent(number: int = RECENT, patience_seconds: float | None = None) -> list[Status]:
+    """The newest runs, the newest first. Cost: one query."""
+    runs = _with_attempts(Run.objects.order_by("-pk"))[:number]
+    return [_status(run, patience_seconds) for run in runs]
+
+
+def unfinished() -> QuerySet[Run]:
+    return Run.objects.filter(state__in=UNFINISHED)
+
+
+def stalled(patience_seconds: float | None = None) -> QuerySet[Run]:
+    """The unfinished runs that have shown no sign of life for too long."""
+    now = timezone.now()
+    silent = Q(pk=None)
+    for in_process in (False, True):
+        late = now - datetime.timedelta(seconds=_patience(in_process, patience_seconds))
+        begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN, attempted_at__gte=late)
+        silent |= Q(in_process=in_process, active_at__lt=late) & ~Q(Exists(begun))
+    return unfinished().filter(silent)
+
+
+def _waiting(run: Run) -> QuerySet[Any]:
+    """The records that it has not tried yet, as `WaitingSource` finds them once it has begun."""
+    has_begun = run.state != Run.State.PENDING
+    source = StoreModelSource(
+        run.profile,
+        run.sync_filter,
+        exclude_erroring=run.skip_erroring or (has_begun and not run.retry_errors),
+    )
+    records = source.records().filter(reduce(or_, source.prefix_conditions()))
+    if run.retry_errors:
+        return (
+            records.filter(deserialization_error=MARKED)
+            if has_begun
+            else records.exclude(deserialization_error=None)
+        )
+    return records
+
+
+def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
+    begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN).exclude(attempted_at=None)
+    return runs.annotate(attempted_at=Subquery(begun.order_by("-attempted_at").values("attempted_at")[:1]))
+
+
+def _status(run: Any, patience_seconds: float | None, waiting: int | None = None) -> Status:
+    heard_at = run.finished_at or max(run.active_at, run.attempted_at or run.active_at)
+    return Status(run, timezone.now(), heard_at, _patience(run.in_process, patience_seconds), waiting)
+
+
+def _patience(in_process: bool, seconds: float | None) -> float:
+    if seconds is not None:
+        return seconds
+    return settings.RESEND_AFTER_SECONDS * (PATIENCE if in_process else 1)

@@ -1,0 +1,367 @@
+"""How runs are, as somebody sees it who looks from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from morango.models.certificates import Filter
+
+from morango_celery.errors import UnknownRunError
+from morango_celery.management.telling import duration
+from morango_celery.models import Batch, Run
+from morango_celery.runs import handover
+from morango_celery.runs.control import cancel
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.producer import advance, create_run, open_batches, start
+from morango_celery.runs.status import Status, recent, stalled, status_of
+from tests.factories import SCHOOL_ID, fill_store, store_row
+from tests.integration.ledger import ago, carry_out, new_run
+from tests.processes import ROOT, LoggedProcess
+from worker.school.models import PROFILE
+
+pytestmark = pytest.mark.django_db
+
+
+def shown(*arguments: str) -> tuple[int, str]:
+    """The command's exit status, and what it says."""
+    out = StringIO()
+    try:
+        call_command("deserialize_status", *arguments, stdout=out)
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue()
+    except CommandError as error:
+        code: int = error.returncode  # type: ignore[attr-defined]  # its stubs don't know it
+        return code, str(error)
+    return 0, out.getvalue()
+
+
+def told(*arguments: str) -> Any:
+    return json.loads(shown("--json", *arguments)[1])
+
+
+def filtered_run(*prefixes: str) -> Run:
+    return create_run(PROFILE, Filter("\n".join(prefixes)), serialize_first=False, handed_over=True)
+
+
+def silent_for(run: Run, seconds: float) -> None:
+    Run.objects.filter(pk=run.pk).update(active_at=ago(seconds), created_at=ago(seconds + 1))
+
+
+class TestRun:
+    """One run."""
+
+    def test_what_waits_is_counted_before_anybody_begins(self) -> None:
+        fill_store(20)
+        store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y"})
+        store_row("unit", school_id="ab" * 16)
+        store_row("unit", dirty=False)
+
+        assert status_of(new_run().pk).total == 22
+        assert status_of(new_run(skip_erroring=True).pk).total == 21
+        assert status_of(new_run(retry_errors=True).pk).total == 1
+        filtered = filtered_run(SCHOOL_ID, f"{SCHOOL_ID}:units", "cd" * 16)
+        assert status_of(filtered.pk).total == 21
+
+    def test_it_says_how_far_and_how_fast(self, batch_size: Callable[[int], None]) -> None:
+        # Given a run of which one batch is done, with a record in error, ten seconds after it began
+        batch_size(10)
+        fill_store(40)
+        store_row("lesson", unit_id="ab" * 16)
+        run = start(new_run().pk).run
+        first, *_ = open_batches(run)
+        execute_batch(first.pk)
+        tried = first.size
+        Run.objects.filter(pk=run.pk).update(started_at=ago(10))
+
+        # When it is looked at
+        status = status_of(run.pk)
+
+        # Then all records count, those of later stages too
+        assert (status.run.done, status.total) == (tried, 41)
+        assert status.records_per_second == pytest.approx(tried / 10, rel=0.1)
+        assert status.seconds_left == pytest.approx((41 - tried) / tried * 10, rel=0.1)
+        assert not status.is_stalled
+        code, text = shown(str(run.pk))
+        assert code == 0
+        assert f"Run {run.pk} of school: running, stage 1 (" in text
+        assert f"  {tried} of 41 records: {tried - 1} saved, 1 failed; 0.5 a second, about 1 min 1" in text
+        assert "last sign of life 0." in text
+
+    def test_records_that_gave_way_to_an_edit_do_not_wait(self) -> None:
+        fill_store(10)
+        run = new_run(state=Run.State.RUNNING, records=10, saved=6, yielded=4, started_at=ago(1))
+        assert status_of(run.pk).waiting == 6  # of the ten dirty ones
+
+    def test_a_run_that_only_retries_errors_counts_those(self) -> None:
+        fill_store(20)
+        for _ in range(3):
+            store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y"})
+        run = start(new_run(retry_errors=True).pk).run
+        assert (run.records, status_of(run.pk).total) == (3, 3)
+
+    def test_a_completed_run(self) -> None:
+        fill_store(20)
+        store_row("unit", name=None)
+        run, _ = carry_out()
+        code, text = shown(str(run.pk))
+        assert code == 0
+        assert f"Run {run.pk} of school: completed\n  21 of 21 records: 20 saved, 1 failed; " in text
+        assert "left" not in text
+        assert "  1 x unit: django.core.exceptions.ValidationError" in text
+
+    def test_a_run_that_failed_says_why(self) -> None:
+        run = new_run()
+        handover.fail(run.pk, RuntimeError("There is no\npaper left."))
+        code, text = shown(str(run.pk))
+        assert code == 4
+        assert "  RuntimeError: There is no\n  paper left." in text
+
+    def test_a_cancelled_run_is_not_completed(self) -> None:
+        run = cancel(new_run().pk)
+        assert shown(str(run.pk))[0] == 4
+
+    def test_an_unknown_run(self) -> None:
+        code, text = shown("4711")
+        assert (code, text) == (5, "The ledger has no run 4711.")
+        with pytest.raises(UnknownRunError):
+            status_of(4711)
+
+    def test_json_has_numbers_and_times(self, batch_size: Callable[[int], None]) -> None:
+        batch_size(10)
+        fill_store(20)
+        run = start(filtered_run(SCHOOL_ID).pk).run
+        first = next(open_batches(run))
+        execute_batch(first.pk)
+
+        found = told(str(run.pk))
+
+        assert (found["run"], found["state"], found["stalled"]) == (run.pk, "running", False)
+        assert found["filter"] == [SCHOOL_ID]
+        assert found["batches"] == {"stage": run.stage_batches, "open": run.open_batches - 1}
+        assert found["records"] == {
+            "total": 20,
+            "done": first.size,
+            "saved": first.size,
+            **dict.fromkeys(["deleted", "spread", "yielded", "failed"], 0),
+        }
+        assert found["records_per_second"] > 0
+        assert found["heard_at"] > found["created_at"]
+        assert found["finished_at"] is None
+
+
+class TestStalled:
+    """Runs that nobody seems to carry out."""
+
+    def test_a_run_without_a_sign_of_life(self, settings: Any) -> None:
+        settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
+        run = new_run()
+        for seconds, code in ((90, 0), (110, 3)):
+            silent_for(run, seconds)
+            assert shown(str(run.pk))[0] == shown()[0] == code
+        assert "STALLED: no sign of life for 1 min 50 s" in shown(str(run.pk))[1]
+        assert f"STALLED, the oldest first: {run.pk}" in shown()[1]
+        assert told()["stalled"] == [run.pk]
+        assert told(str(run.pk))["stalled"] is True
+
+    def test_a_run_in_a_process_of_its_own_may_be_silent_for_longer(self, settings: Any) -> None:
+        settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
+        run = new_run(in_process=True)
+        for seconds, code in ((390, 0), (410, 3)):
+            silent_for(run, seconds)
+            assert shown(str(run.pk))[0] == shown()[0] == code
+
+    def test_a_batch_that_was_begun_is_a_sign(self) -> None:
+        fill_store(10)
+        run = start(new_run().pk).run
+        silent_for(run, 10_000)
+        assert list(stalled()) == [run]
+        Batch.objects.filter(run=run).update(attempted_at=ago(5))
+        assert list(stalled()) == []
+        status = status_of(run.pk)
+        assert not status.is_stalled
+        assert 5 <= status.silent_seconds < 60
+
+    def test_how_long_is_too_long_can_be_chosen(self) -> None:
+        run = new_run()
+        silent_for(run, 20)
+        assert shown(str(run.pk), "--stalled-after", "10")[0] == shown("--stalled-after", "10")[0] == 3
+        assert shown(str(run.pk), "--stalled-after", "60")[0] == shown("--stalled-after", "60")[0] == 0
+
+    def test_what_has_ended_is_not(self) -> None:
+        run, _ = carry_out()
+        Run.objects.filter(pk=run.pk).update(active_at=ago(10_000), finished_at=ago(10_000))
+        assert shown(str(run.pk))[0] == shown()[0] == 0
+
+
+class TestList:
+    """The newest runs."""
+
+    def test_an_empty_ledger(self) -> None:
+        assert shown() == (0, "There are no runs.\n0 not done.\n")
+
+    def test_the_newest_come_first(self) -> None:
+        runs = [new_run() for _ in range(5)]
+        _, text = shown("--last", "3")
+        assert [int(line.split()[0]) for line in text.splitlines()[1:4]] == [run.pk for run in runs[:1:-1]]
+        assert text.endswith("5 not done.\n")
+        assert [one["run"] for one in told("--last", "2")["runs"]] == [run.pk for run in runs[:2:-1]]
+
+    def test_a_failed_run_counts_until_a_later_one_made_it_good(self) -> None:
+        failed = filtered_run(SCHOOL_ID)
+        handover.fail(failed.pk, RuntimeError("no"))
+        carry_out()  # of another filter
+        assert shown()[0] == 4
+        carry_out(filtered_run(SCHOOL_ID))
+        assert shown()[0] == 0
+        assert shown(str(failed.pk))[0] == 4
+
+    def test_a_cancelled_run_is_no_alarm(self) -> None:
+        cancel(new_run().pk)
+        assert shown()[0] == 0
+
+    def test_the_number_of_queries_does_not_depend_on_the_runs(
+        self, django_assert_num_queries: Any, batch_size: Callable[[int], None]
+    ) -> None:
+        batch_size(10)
+        fill_store(100)
+        for _ in range(2):
+            start(new_run().pk)
+        for _ in range(10):
+            new_run()
+        with django_assert_num_queries(1):
+            assert len(recent(20)) == 12
+        with django_assert_num_queries(3):
+            shown()
+        first = str(Run.objects.earliest("pk").pk)
+        with django_assert_num_queries(2):
+            shown(first)
+
+
+@pytest.mark.parametrize("option", ["--interval", "--last", "--stalled-after"])
+def test_nonsense_is_refused(option: str) -> None:
+    assert shown(option, "0") == (1, f"{option} must be more than 0.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.4, "9.4 s"), (59, "59 s"), (200, "3 min 20 s"), (176700, "2 days, 1:05:00")],
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_run_that_takes_no_time_has_no_speed_out_of_this_world() -> None:
+    now = ago(0)
+    run = Run(started_at=now, finished_at=now, saved=5, records=5, state=Run.State.COMPLETED)
+    assert Status(run, now, now, 900).records_per_second == 5000
+
+
+def test_help_and_documentation_say_what_the_exit_status_means() -> None:
+    helped = subprocess.run(
+        [sys.executable, "-m", "worker", "deserialize_status", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for code in range(6):
+        assert f"\n  {code}  " in helped.stdout
+        assert f"\n| `{code}` | " in page
+
+
+@pytest.mark.django_db(transaction=True)
+class TestWatching:
+    """A process of its own, while a run goes on."""
+
+    def test_a_terminal_shows_progress_until_the_run_has_ended(
+        self, database_url: str, batch_size: Callable[[int], None]
+    ) -> None:
+        # Given a run that has begun, and a terminal on which it is watched
+        batch_size(10)
+        fill_store(60)
+        run = start(new_run().pk).run
+        terminal, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 100))
+        process = subprocess.Popen(
+            [*self.command(run), "--interval", "0.05"],
+            cwd=ROOT,
+            env={**os.environ, "DATABASE_URL": database_url, "TERM": "xterm", "PYTHONWARNINGS": "ignore"},
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        seen = self.read_until(terminal, b"0 of 60 records")
+
+        # When it goes on to its end
+        while not run.is_finished:
+            for batch in list(open_batches(run)):
+                execute_batch(batch.pk)
+                run.refresh_from_db()
+                seen += self.read_until(terminal, b"%d of 60 records" % run.done)
+            run = advance(run.pk).run
+
+        # Then each state was shown over the one before, and the command ended with the run
+        seen += self.read_until(terminal, b"completed")
+        assert process.wait(60) == 0
+        os.close(terminal)
+        assert b"\x1b[3F\x1b[J" in seen
+
+    def test_ctrl_c_ends_it_with_the_status_of_the_last_look(self, database_url: str, tmp_path: Path) -> None:
+        run = new_run()
+        silent_for(run, 10_000)
+        for arguments, code in (((str(run.pk),), 3), ((), 3), (("--stalled-after", "99999"), 0)):
+            log = tmp_path / f"{'-'.join(arguments)}.log"
+            watching = LoggedProcess(
+                ["worker", "deserialize_status", *arguments, "--watch", "--json"],
+                log,
+                {"DATABASE_URL": database_url},
+            )
+            watching.wait_for_log("\n")
+            os.kill(watching.pid, signal.SIGINT)
+            assert watching.wait_until_ended() == code
+            for line in log.read_text().splitlines():
+                assert json.loads(line)
+
+    def test_what_does_not_change_is_written_once_where_there_is_no_terminal(self, database_url: str) -> None:
+        run, _ = carry_out()
+        Run.objects.filter(pk=run.pk).update(finished_at=ago(90_000))
+        done = subprocess.run(
+            self.command(run),
+            cwd=ROOT,
+            env={**os.environ, "DATABASE_URL": database_url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0
+        assert done.stdout.count("completed") == 1
+        assert "\x1b" not in done.stdout
+
+    @staticmethod
+    def command(run: Run) -> list[str]:
+        return [sys.executable, "-m", "worker", "deserialize_status", str(run.pk), "--watch"]
+
+    @staticmethod
+    def read_until(terminal: int, text: bytes) -> bytes:
+        """All that it shows until that, or until it ends."""
+        seen = b""
+        while text not in seen:
+            try:
+                seen += os.read(terminal, 4096)
+            except OSError:  # how a terminal ends
+                break
+        assert text in seen, seen
+        return seen
