@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import requests
+from django.core.management import get_commands
 from django.db import connection
 from morango.models import DatabaseIDModel
 from morango.models.core import sha2_uuid
@@ -28,6 +31,7 @@ from worker.demo import server
 FILLED_IN = {name: f"{name.lower().replace('_', '')}0123456789" for name in compose.required_variables()}
 LONG_RUNNING = ["flower", "postgres", "recover", "redis", "web", "worker"]
 RECORDS = 60
+DOCUMENTATION = ROOT / "docs/deployment.md"
 
 
 @pytest.fixture
@@ -125,6 +129,30 @@ def test_services_know_the_database_as_it_is_set_up() -> None:
     url = "postgresql://{POSTGRES_USER}:{POSTGRES_PASSWORD}@postgres:5432/{POSTGRES_DB}".format_map(login)
     for name in ("migrate", "web", "worker", "recover", "flower"):
         assert services[name]["environment"]["DATABASE_URL"] == url
+
+
+def test_the_documentation_fills_in_the_example(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```\n(.*?)^```$", DOCUMENTATION.read_text(), re.MULTILINE | re.DOTALL)
+    (filling_in,) = [block for block in blocks if ".env.example" in block]
+    shutil.copy(ROOT / ".env.example", tmp_path)
+
+    subprocess.run(["/bin/sh", "-euc", filling_in], cwd=tmp_path, check=True)
+
+    lines = re.findall(r"^([A-Z_]+)=(\w+)$", (tmp_path / ".env").read_text(), re.MULTILINE)
+    assert {name for name, _ in lines} == compose.required_variables()
+    assert len({value for _, value in lines}) == len(lines)
+    compose.interpolated(dict(lines))
+
+
+def test_the_documentation_names_services_and_commands_that_there_are() -> None:
+    text = DOCUMENTATION.read_text()
+
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {*LONG_RUNNING, "migrate"}
+    asked = re.findall(r"docker compose (?:run --rm|exec(?: -T)?|stop|logs --follow) (\w+)", text)
+    assert asked
+    assert set(asked) <= set(LONG_RUNNING)
+    commands = set(re.findall(r"python -m worker (\w+)", text))
+    assert {"shell", "recover_runs"} <= commands <= set(get_commands())
 
 
 @pytest.mark.needs_postgresql
