@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 from django.db import connection
 
+from morango_celery import serialize_into_store
 from morango_celery.models import Run
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
@@ -22,6 +23,7 @@ from tests.faults.deaths.plan import Death, Event
 from tests.faults.schools import School
 from tests.processes import LoggedProcess
 from tests.waiting import until
+from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -52,6 +54,7 @@ def events(make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]) 
             school = make_school()
             run = school.new_run()
             if number:
+                serialize_into_store(PROFILE)  # what a run left that only the next one comes upon
                 plan.record(run.pk)
             CeleryDispatch().start(run)
             until(partial(all_have_ended, [run]), "done")
