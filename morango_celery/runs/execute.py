@@ -33,7 +33,7 @@ class Execution:
     to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
     run: Run | None = None
-    """With `PROGRESS` only, as of the moment when the batch was counted; None if it wasn't, now."""
+    """If there is something to tell of it: it has ended, or the batch was counted now (with `PROGRESS` only)."""
 
 
 def execute_batch(batch_id: int, store_ids: Sequence[str] | Reference | None = None) -> Execution:
@@ -83,7 +83,7 @@ def take(batch_id: int, store_ids: Sequence[str] | Reference | None) -> Batch | 
         return Execution(None, None, stage_is_done=False)
     run = batch.run
     if run.is_finished:
-        return Execution(run.pk, None, stage_is_done=False)
+        return Execution(run.pk, None, stage_is_done=False, run=run)
     if not batch.is_open:
         # Who closed it may have died before that was followed by anything
         return Execution(run.pk, None, stage_is_done=run.open_batches == 0, to_send=next_part(batch))

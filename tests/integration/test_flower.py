@@ -160,6 +160,20 @@ def test_a_row_tells_what_it_is_what_came_of_it_and_how_far_its_run_is(
     assert (row["args"], row["state"], row["result"]) == (f"(run {run.pk} of school)", "SUCCESS", finished)
 
 
+@pytest.mark.needs_postgresql
+def test_a_run_that_was_cancelled_is_shown_as_such(flower: Flower, worker: LoggedProcess) -> None:
+    # Given a run that is cancelled in the middle, by no worker
+    factories.fill_store(RECORDS)
+    last = Store.objects.filter(model_name="attempt").latest("id")
+    with held(last.id) as holder:
+        run = morango_celery.deserialize(PROFILE)
+        until(lambda: child_that_waits_for_a_lock(worker.pid, holder), "in the middle")
+        morango_celery.cancel(run.pk)
+
+    # Then workers that come upon it tell
+    until(lambda: (flower.tasks()[f"run-{run.pk}"]["result"] or "").startswith("cancelled: "), "told")
+
+
 def test_the_page_shows_runs_and_batches(flower: Flower, worker: LoggedProcess, tmp_path: Path) -> None:
     """SCREENSHOTS=docs keeps the picture there."""
     # Given a run that is done
