@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -44,7 +45,7 @@ def measure(order: Order) -> Measurement:
         connection.ensure_connection()
         if order.pinned:
             _pin()
-        with connection.execute_wrapper(counter):
+        with connection.execute_wrapper(counter), _further_connections(counter):
             seconds = [work.carry_out(sync_filter) for sync_filter in filters]
         peak_mb, others_mb = peak_rss_mb(), work.peaks_mb()
         figures = work.figures()
@@ -57,6 +58,21 @@ def measure(order: Order) -> Measurement:
         batches=(Batch.objects.count() - earlier_batches) / len(filters),
         **figures,
     )
+
+
+@contextmanager
+def _further_connections(counter: Counter) -> Iterator[None]:
+    """Count the statements of connections that are opened in the block, too: a run in process has several."""
+    from django.db.backends.signals import connection_created
+
+    def count(connection: Any, **_: Any) -> None:
+        connection.execute_wrappers.append(counter)
+
+    connection_created.connect(count)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(count)
 
 
 def _left_dirty(models: str) -> int:

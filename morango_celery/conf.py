@@ -28,6 +28,10 @@ class _Settings:
     IN_PROCESS: bool | None = None
     """Run syncs in the process that received them. None: only on SQLite, which has one writer."""
 
+    IN_PROCESS_CONNECTIONS: int = 2
+    """How many batches a run in process executes at the same time, each on a connection of its own. On SQLite
+    it is one."""
+
     SAVE_EACH: tuple[str, ...] = ()
     """Labels (``app.Model``) of models whose ``save()`` must see each row in the database."""
 
@@ -121,6 +125,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a whole number of records from 1 to 50000",
     ),
     "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
+    "IN_PROCESS_CONNECTIONS": (
+        lambda value: _positive(value) and value <= 100,
+        "must be a whole number of connections from 1 to 100",
+    ),
     "SAVE_EACH": (_labels, _LABELS_RULE),
     "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
     "RESEND_AFTER_SECONDS": (_positive, "must be a whole number of seconds above 0"),

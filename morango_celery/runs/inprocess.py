@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 
+from django.db import connection
+
+from morango_celery.conf import settings
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
+from morango_celery.reading.cursors import pages
 from morango_celery.runs import handover
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.lanes import executed
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, advance, start
+from morango_celery.upstream import uses_postgresql
 
 
 def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -> Run:
@@ -25,11 +31,7 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     try:
         progress = start(run.pk)
         while not progress.run.is_finished:
-            for batch_id in _open_batch_ids(run):
-                if execute_batch(batch_id).result is None:
-                    break  # somebody else has ended the run
-                if on_progress is not None:
-                    on_progress(Run.objects.get(pk=run.pk))
+            _carry_out_stage(progress.run, on_progress)
             progress = advance(run.pk)
         if progress.run.state != Run.State.COMPLETED:
             raise RunFailedError(
@@ -45,8 +47,17 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     return progress.run
 
 
-def _open_batch_ids(run: Run) -> Iterator[int]:
-    """The open batches, until there is none; whoever asks for one more has executed those before it."""
-    open_batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).order_by("pk")
-    while found := list(open_batches.values_list("pk", flat=True)[:BATCHES_IN_MEMORY]):
-        yield from found
+def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> None:
+    batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).only("pk")
+    ids = (batch.pk for batch in pages(batches, BATCHES_IN_MEMORY))
+    with closing(executed(ids, min(_lanes(), max(run.open_batches, 1)))) as executions:
+        for execution in executions:
+            if execution.result is None:
+                return  # somebody else has ended the run
+            if on_progress is not None:
+                on_progress(Run.objects.get(pk=run.pk))
+
+
+def _lanes() -> int:
+    """How many batches to execute at the same time: others' connections don't see an open transaction."""
+    return settings.IN_PROCESS_CONNECTIONS if uses_postgresql() and not connection.in_atomic_block else 1

@@ -1,0 +1,66 @@
+"""Batches side by side in one process, each lane with a database connection of its own.
+
+Most of a batch's time is PostgreSQL's: while it works for one lane, Python works for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Barrier
+
+from django.db import OperationalError, connection, connections
+
+from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.upstream import is_isolation_error
+
+ATTEMPTS = 5
+
+
+def executed(batch_ids: Iterable[int], lanes: int) -> Generator[Execution, None, None]:
+    """Execute batches, and yield what each came to as it ends.
+
+    Who stops asking, or gets an error, finds no batch in execution afterwards.
+
+    :param lanes: how many at the same time; with more than 1, not inside a transaction
+    :raises Exception: what stopped a batch; the others that were begun are completed
+    """
+    if lanes == 1:
+        yield from map(execute, batch_ids)
+        return
+    with ThreadPoolExecutor(lanes, thread_name_prefix="batches") as threads:
+        begun: set[Future[Execution]] = set()
+        try:
+            for batch_id in batch_ids:
+                begun.add(threads.submit(execute, batch_id))
+                if len(begun) > lanes:  # one more, so that no lane waits for us
+                    done, begun = wait(begun, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while begun:
+                done, begun = wait(begun, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            for future in begun:
+                future.cancel()
+            _close_connections(threads, lanes)
+
+
+def execute(batch_id: int) -> Execution:
+    """Execute a batch; once more, if the database asks to try again."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return execute_batch(batch_id)
+        except OperationalError as error:
+            if not left or connection.in_atomic_block or not is_isolation_error(error):
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _close_connections(threads: ThreadPoolExecutor, lanes: int) -> None:
+    everybody = Barrier(lanes)  # so that each thread gets one of these
+
+    def close() -> None:
+        everybody.wait()
+        connections.close_all()
+
+    wait([threads.submit(close) for _ in range(lanes)])
