@@ -33,7 +33,7 @@ class Execution:
     to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
     run: Run | None = None
-    """If there is something to tell of it: it has ended, or the batch was counted now (with `PROGRESS` only)."""
+    """If there is something to tell of it: it has ended, or was counted now (and has `PROGRESS` only)."""
 
 
 def execute_batch(batch_id: int, store_ids: Sequence[str] | Reference | None = None) -> Execution:
