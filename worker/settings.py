@@ -20,6 +20,12 @@ SECRET_KEY = (
 )
 ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
+if environment.flag("BEHIND_TLS"):  # a proxy that sets the header itself, whatever clients send
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
+    # Health checks come from the container itself, without TLS
+    SECURE_REDIRECT_EXEMPT = [r"^api/morango/v1/morangoinfo/1/$"]
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",

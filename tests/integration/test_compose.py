@@ -31,6 +31,7 @@ from worker.demo import server
 FILLED_IN = {name: f"{name.lower().replace('_', '')}0123456789" for name in compose.required_variables()}
 LONG_RUNNING = ["flower", "postgres", "recover", "redis", "web", "worker"]
 RECORDS = 60
+NO_HEADERS: dict[str, str] = {}
 DOCUMENTATION = ROOT / "docs/deployment.md"
 
 
@@ -153,6 +154,25 @@ def test_the_documentation_names_services_and_commands_that_there_are() -> None:
     assert set(asked) <= set(LONG_RUNNING)
     commands = set(re.findall(r"python -m worker (\w+)", text))
     assert {"shell", "recover_runs"} <= commands <= set(get_commands())
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.parametrize(("behind_tls", "status"), [("0", 200), ("1", 301)])
+def test_behind_tls_only_the_health_check_goes_without(
+    deployment: Deployment, behind_tls: str, status: int
+) -> None:
+    deployment.services["web"]["environment"]["BEHIND_TLS"] = behind_tls
+    web = deployment.start("web")
+
+    web.wait_until(partial(deployment.is_healthy, "web"), "healthy")
+
+    url = f"{deployment.url(8000)}/admin/login/"
+    plain, proxied = (
+        requests.get(url, headers=headers, allow_redirects=False, timeout=PATIENCE_SECONDS)
+        for headers in (NO_HEADERS, {"X-Forwarded-Proto": "https"})
+    )
+    assert (plain.status_code, proxied.status_code) == (status, 200)
+    assert [cookie.secure for cookie in proxied.cookies] == [behind_tls == "1"]
 
 
 @pytest.mark.needs_postgresql
