@@ -1,11 +1,14 @@
-"""Morango's sync API and Django's admin."""
+"""Morango's sync API, Django's admin, and metrics."""
 
 from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
 
+from worker.monitoring import protected_metrics
+
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("metrics", protected_metrics),
     path("", include("morango.urls")),
 ]

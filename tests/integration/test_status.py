@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from django.core.management import CommandError, call_command
 from morango.models.certificates import Filter
@@ -335,20 +336,28 @@ class TestWatching:
             for line in log.read_text().splitlines():
                 assert json.loads(line)
 
-    def test_what_does_not_change_is_written_once_where_there_is_no_terminal(self, database_url: str) -> None:
-        run, _ = carry_out()
-        Run.objects.filter(pk=run.pk).update(finished_at=ago(90_000))
-        done = subprocess.run(
-            self.command(run),
-            cwd=ROOT,
-            env={**os.environ, "DATABASE_URL": database_url},
-            capture_output=True,
-            text=True,
-            timeout=60,
+    def test_what_does_not_change_is_written_once_where_there_is_no_terminal(
+        self, database_url: str, tmp_path: Path
+    ) -> None:
+        # Given an empty ledger that is watched
+        watching = LoggedProcess(
+            ["worker", "deserialize_status", "--watch", "--interval", "0.01"],
+            tmp_path / "watch.log",
+            {"DATABASE_URL": database_url},
         )
-        assert done.returncode == 0
-        assert done.stdout.count("completed") == 1
-        assert "\x1b" not in done.stdout
+        watching.wait_for_log("0 not done.")
+
+        # When it has been looked at for a while, and then has a run
+        process = psutil.Process(watching.pid)
+        enough = process.cpu_times().user + 0.2  # seconds, in which dozens of looks fit
+        watching.wait_until(lambda: process.cpu_times().user > enough, "looking on")
+        new_run()
+        watching.wait_for_log("1 not done.")
+        watching.stop()
+
+        # Then it has written what it saw when that was new
+        assert watching.log().count("There are no runs.") == 1
+        assert "\x1b" not in watching.log()
 
     @staticmethod
     def command(run: Run) -> list[str]:

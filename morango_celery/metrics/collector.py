@@ -1,0 +1,76 @@
+"""The figures as prometheus_client has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    from prometheus_client.core import (
+        CollectorRegistry,
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+    from prometheus_client.core import Metric as Family
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImproperlyConfigured(
+        "Metrics take prometheus_client, which is not installed: install morango-celery[metrics], or leave "
+        "morango_celery.metrics out of the URLs."
+    ) from error
+
+from morango_celery.metrics.figures import Figure, figures
+from morango_celery.metrics.names import METRICS, Metric
+
+
+class LedgerCollector(Collector):
+    """For a registry: the view's own, or another that a project has its figures in already."""
+
+    def collect(self) -> Iterator[Family]:
+        """Every metric, also those that have no figure at the moment. Cost: that of `figures`."""
+        families = {metric: _family(metric) for metric in METRICS}
+        for figure in figures():
+            _add(families[figure.metric], figure)
+        yield from families.values()
+
+    def describe(self) -> Iterator[Family]:
+        """What a registry wants to know beforehand; no query."""
+        yield from map(_family, METRICS)
+
+
+def exposed(accept: str) -> tuple[bytes, str]:
+    """All metrics as text, in the format that an ``Accept`` header asks for, and what that is called.
+
+    Cost: that of `figures`.
+    """
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector())
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+Families = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+
+def _family(metric: Metric) -> Families:
+    match metric.kind:
+        case "counter":
+            return CounterMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        case "gauge":
+            return GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        case "histogram":
+            return HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        case _:
+            assert_never(metric.kind)
+
+
+def _add(family: Families, figure: Figure) -> None:
+    if isinstance(family, HistogramMetricFamily):
+        ends = [*map(str, map(float, figure.metric.buckets_seconds)), "+Inf"]
+        family.add_metric(figure.labels, list(zip(ends, figure.buckets, strict=True)), figure.value)
+    else:
+        family.add_metric(figure.labels, figure.value)

@@ -1,0 +1,115 @@
+"""What is measured: each metric's name, kind, meaning and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric, as it is exposed."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets_seconds: tuple[float, ...] = ()
+    """Upper ends of a histogram's buckets, without the last one, which has none."""
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """What queries may name."""
+        if self.kind == "histogram":
+            return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
+        return (self.name,)
+
+
+RUNS = Metric(
+    "morango_celery_runs",
+    "gauge",
+    "Runs that are not done. state: pending (nobody has begun) or running.",
+    ("profile", "state"),
+)
+RUNS_STALLED = Metric(
+    "morango_celery_runs_stalled",
+    "gauge",
+    "Runs that are not done and have shown no sign of life for RESEND_AFTER_SECONDS, or four times that in a "
+    "process of their own.",
+)
+OLDEST_PENDING = Metric(
+    "morango_celery_oldest_pending_run_seconds",
+    "gauge",
+    "For how long the oldest run that nobody has begun has waited; 0 when there is none.",
+)
+RUNS_ENDED = Metric(
+    "morango_celery_runs_ended_total",
+    "counter",
+    "Runs that have ended. state: completed, failed or cancelled.",
+    ("profile", "state"),
+)
+RUN_SECONDS = Metric(
+    "morango_celery_run_seconds",
+    "histogram",
+    "From the moment a run was asked for to its end, of those that were completed.",
+    ("profile",),
+    (1, 5, 15, 60, 300, 900, 3600, 14400, 86400),
+)
+RECORDS = Metric(
+    "morango_celery_records_total",
+    "counter",
+    "Records that something came of. outcome: saved, deleted, spread (deleted with what they refer to), "
+    "yielded (gave way to local edits) or failed. The last two count when their run has ended: until then "
+    "they may be tried again.",
+    ("profile", "outcome"),
+)
+DIRTY_RECORDS = Metric(
+    "morango_celery_dirty_records",
+    "gauge",
+    "Store records that are not deserialized. in_error: yes for those that were tried and have an error, "
+    "else no.",
+    ("profile", "in_error"),
+)
+BATCHES_OPEN = Metric(
+    "morango_celery_batches_open",
+    "gauge",
+    "Batches that are handed out and not done.",
+    ("profile",),
+)
+BATCHES = Metric(
+    "morango_celery_batches_total",
+    "counter",
+    "Batches that are closed. state: done, or split (taken apart after they had ended workers, or taken too "
+    "long).",
+    ("profile", "state"),
+)
+BATCH_SECONDS = Metric(
+    "morango_celery_batch_seconds",
+    "histogram",
+    "How long a worker took for a batch that is done, counted from its last attempt.",
+    ("profile",),
+    (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300),
+)
+STAGE_SECONDS = Metric(
+    "morango_celery_stage_seconds",
+    "histogram",
+    "From the first attempt at a batch of a stage to the end of its last, of those that are done.",
+    (),
+    (1, 5, 15, 60, 300, 900, 3600, 14400),
+)
+
+METRICS = (
+    RUNS,
+    RUNS_STALLED,
+    OLDEST_PENDING,
+    RUNS_ENDED,
+    RUN_SECONDS,
+    RECORDS,
+    DIRTY_RECORDS,
+    BATCHES_OPEN,
+    BATCHES,
+    BATCH_SECONDS,
+    STAGE_SECONDS,
+)

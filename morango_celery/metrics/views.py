@@ -1,0 +1,17 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from morango_celery.metrics.collector import exposed
+
+
+@never_cache
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """All metrics. Who may see them is up to the project."""
+    text, content_type = exposed(request.headers.get("Accept", ""))
+    return HttpResponse(text, content_type=content_type)

@@ -1,0 +1,316 @@
+"""What Prometheus reads is what the ledger says, whoever is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from morango.models import Store
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from morango_celery.metrics.collector import LedgerCollector
+from morango_celery.metrics.figures import figures
+from morango_celery.metrics.names import METRICS
+from morango_celery.models import Batch, Run
+from morango_celery.runs import handover
+from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.control import cancel
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.producer import advance, open_batches, start
+from tests.factories import fill_store, store_row
+from tests.integration.ledger import ago, carry_out, edited_unit, new_run, unit
+from tests.processes import ROOT
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
+
+DASHBOARD = ROOT / "docs" / "grafana.json"
+Samples = dict[str, float]
+
+
+def scraped(client: Client) -> Samples:
+    """Each sample's value, by its name and labels as they are exposed."""
+    answer = client.get("/internal/metrics")
+    assert answer.status_code == 200
+    found = {}
+    for family in parse(answer.content.decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[sample.name.removeprefix("morango_celery_") + (f"{{{labels}}}" if labels else "")] = (
+                sample.value
+            )
+    return found
+
+
+def only(samples: Samples, name: str) -> Samples:
+    return {key: value for key, value in samples.items() if key.partition("{")[0] == name}
+
+
+def test_an_empty_ledger(client: Client) -> None:
+    found = scraped(client)
+
+    assert found["runs_stalled"] == found["oldest_pending_run_seconds"] == 0
+    assert found["stage_seconds_count"] == found["stage_seconds_sum"] == 0
+    assert not only(found, "records_total")
+
+
+def test_runs_are_counted_by_state(client: Client) -> None:
+    carry_out()
+    carry_out()
+    handover.fail(new_run().pk, RuntimeError("no"))
+    cancel(new_run().pk)
+    for state in (Run.State.RUNNING, Run.State.RUNNING, Run.State.PENDING):
+        new_run(state=state)
+    new_run(active_at=ago(1), created_at=ago(500))
+    Run.objects.filter(pk=new_run(state=Run.State.RUNNING).pk).update(active_at=ago(5000))
+
+    found = scraped(client)
+
+    assert only(found, "runs_ended_total") == {
+        "runs_ended_total{profile=school,state=completed}": 2,
+        "runs_ended_total{profile=school,state=failed}": 1,
+        "runs_ended_total{profile=school,state=cancelled}": 1,
+    }
+    assert only(found, "runs") == {
+        "runs{profile=school,state=pending}": 2,
+        "runs{profile=school,state=running}": 3,
+    }
+    assert found["runs_stalled"] == 1
+    assert 500 <= found["oldest_pending_run_seconds"] < 600
+    assert found["run_seconds_count{profile=school}"] == 2
+
+
+def test_records_are_counted_by_outcome(client: Client) -> None:
+    # Given records of every outcome
+    gone = unit()
+    carry_out()
+    gone.deleted = gone.dirty_bit = True
+    gone.save()
+    store_row("lesson", unit=gone)
+    unit()
+    edited_unit(unit(), "an edit")
+    for _ in range(3):
+        store_row("lesson", unit_id="ab" * 16)
+    run, _ = carry_out()
+    assert [getattr(run, name) for name in Run.COUNTS] == [1, 1, 1, 1, 3]
+
+    found = scraped(client)
+
+    assert only(found, "records_total") == {
+        f"records_total{{outcome={name},profile=school}}": sum(Run.objects.values_list(name, flat=True))
+        for name in Run.COUNTS
+    }
+    dirty = Store.objects.filter(dirty_bit=True)
+    in_error = dirty.exclude(deserialization_exception=None).count()
+    assert only(found, "dirty_records") == {
+        "dirty_records{in_error=yes,profile=school}": in_error,
+        "dirty_records{in_error=no,profile=school}": dirty.count() - in_error,
+    }
+    assert in_error == run.failed
+
+
+def test_counters_never_go_back_while_a_run_goes_on(client: Client) -> None:
+    """Prometheus takes that for a restart, and counts all of it again."""
+    run = new_run(state=Run.State.RUNNING, saved=7, failed=3, yielded=2)
+    during = scraped(client)
+    assert during["records_total{outcome=saved,profile=school}"] == 7
+    assert during["records_total{outcome=failed,profile=school}"] == 0
+    assert during["records_total{outcome=yielded,profile=school}"] == 0
+
+    Run.objects.filter(pk=run.pk).update(failed=1, yielded=0)  # as another pass does it
+    again = scraped(client)
+    assert all(again[name] >= value for name, value in only(during, "records_total").items())
+
+    advance(run.pk)
+    assert scraped(client)["records_total{outcome=failed,profile=school}"] == 1
+
+
+def test_batches_and_stages_are_timed_once_they_are_done(
+    client: Client, batch_size: Callable[[int], None]
+) -> None:
+    # Given a run of two stages, of which the second isn't done, and batches that took known times
+    batch_size(10)
+    fill_store(40)
+    run = start(new_run().pk).run
+    for batch in list(open_batches(run)):
+        attempt_batch(batch.pk, batch.store_ids)
+    run = advance(run.pk).run
+    second = list(open_batches(run))
+    attempt_batch(second[0].pk, second[0].store_ids)
+    now = timezone.now()
+    times = dict(zip(Batch.objects.filter(state="done").values_list("pk", flat=True), (0.2, 4), strict=True))
+    for pk, seconds in times.items():
+        begun = now - timedelta(seconds=seconds)
+        Batch.objects.filter(pk=pk).update(finished_at=now, attempted_at=begun)
+
+    found = scraped(client)
+
+    # Then each is in the bucket of its time and those after it; a stage counts when it is done
+    assert found["batches_total{profile=school,state=done}"] == 2
+    assert found["batches_open{profile=school}"] == len(second) - 1
+    assert found["batch_seconds_sum{profile=school}"] == pytest.approx(4.2)
+    assert [
+        found[f"batch_seconds_bucket{{le={end},profile=school}}"] for end in ("0.1", "0.25", "2.5", "5.0")
+    ] == [
+        0,
+        1,
+        1,
+        2,
+    ]
+    assert (
+        found["batch_seconds_bucket{le=+Inf,profile=school}"]
+        == found["batch_seconds_count{profile=school}"]
+        == 2
+    )
+    assert found["stage_seconds_count"] == found["stage_seconds_bucket{le=1.0}"] == 1
+    assert found["stage_seconds_sum"] == pytest.approx(0.2)
+
+    # ... and what a cancelled run leaves open is nobody's any more
+    cancel(run.pk)
+    assert scraped(client)["batches_open{profile=school}"] == 0
+
+
+def test_a_batch_without_an_attempt_has_no_time(client: Client) -> None:
+    """As in a process that carries its run out itself."""
+    fill_store(10)
+    run = start(new_run().pk).run
+    for batch in list(open_batches(run)):
+        execute_batch(batch.pk)
+    found = scraped(client)
+    assert found["batches_total{profile=school,state=done}"] == 1
+    assert found["batch_seconds_count{profile=school}"] == found["stage_seconds_count"] == 0
+
+
+def test_a_scrape_costs_five_queries(
+    client: Client, django_assert_num_queries: Any, batch_size: Callable[[int], None]
+) -> None:
+    batch_size(10)
+    for rows in (0, 60):
+        fill_store(rows) if rows else None
+        for _ in range(rows // 10):
+            start(new_run().pk)
+        with django_assert_num_queries(5):
+            client.get("/internal/metrics")
+
+
+def test_only_reading_is_allowed(client: Client) -> None:
+    assert client.post("/internal/metrics").status_code == 405
+    assert "no-cache" in client.get("/internal/metrics").headers["Cache-Control"]
+
+
+def test_openmetrics_is_spoken_to_those_who_ask_for_it(client: Client) -> None:
+    carry_out()
+    answer = client.get("/internal/metrics", HTTP_ACCEPT="application/openmetrics-text; version=1.0.0")
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    text = answer.content.decode()
+    families = openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # not ours
+    assert {family.name for family in families} == {metric.name.removesuffix("_total") for metric in METRICS}
+
+
+def test_every_metric_has_its_kind_and_meaning(client: Client) -> None:
+    carry_out()
+    text = client.get("/internal/metrics").content.decode()
+    for metric in METRICS:
+        assert f"# HELP {metric.name} {metric.meaning}" in text
+        assert f"# TYPE {metric.name} {metric.kind}" in text
+    for figure in figures():
+        assert len(figure.labels) == len(figure.metric.labels)
+
+
+def test_a_registry_of_the_projects_own_takes_the_collector_without_a_query(
+    django_assert_num_queries: Any,
+) -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    with django_assert_num_queries(0):
+        registry.register(LedgerCollector())
+    assert registry.get_sample_value("morango_celery_runs_stalled") == 0
+
+
+@pytest.mark.urls("worker.urls")
+@pytest.mark.parametrize(
+    ("token", "given", "status"),
+    [
+        ("a token", "Bearer a token", 200),
+        ("a token", "Bearer another", 404),
+        ("a token", "a token", 404),
+        ("a token", "", 404),
+        ("", "Bearer ", 404),
+        (None, "Bearer ", 404),
+    ],
+)
+def test_the_deployment_shows_them_to_who_knows_the_token(
+    client: Client, monkeypatch: pytest.MonkeyPatch, token: str | None, given: str, status: int
+) -> None:
+    monkeypatch.delenv("METRICS_TOKEN", raising=False)
+    if token is not None:
+        monkeypatch.setenv("METRICS_TOKEN", token)
+    assert client.get("/metrics", HTTP_AUTHORIZATION=given).status_code == status
+
+
+def test_without_the_library_a_project_is_told_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['prometheus_client'] = sys.modules['prometheus_client.core'] = None\n"
+        "import django; django.setup()\n"
+        "import morango_celery.metrics.urls"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "ImproperlyConfigured: Metrics take prometheus_client" in done.stderr
+    assert "morango-celery[metrics]" in done.stderr
+
+
+def queries() -> list[str]:
+    dashboard = json.loads(DASHBOARD.read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+def test_the_dashboard_lets_a_reader_choose_among_profiles() -> None:
+    _, profile = json.loads(DASHBOARD.read_text())["templating"]["list"]
+    (name,) = [metric.name for metric in METRICS if metric.name in profile["query"]["query"]]
+    assert profile["query"]["query"] == f"label_values({name}, profile)"
+
+
+def test_the_dashboard_names_only_metrics_and_labels_that_exist() -> None:
+    samples = {name: metric for metric in METRICS for name in metric.sample_names}
+    for query in queries():
+        named = re.findall(r"\b(morango_celery_\w+)(?:\{([^}]*)\})?", query)
+        assert named, query
+        for name, chosen in named:
+            metric = samples[name]
+            grouped = ",".join(re.findall(r"by \(([^)]*)\)", query))
+            labels = {*re.findall(r"(\w+)=", chosen), *re.findall(r"\w+", grouped)} - {"le"}
+            assert labels <= set(metric.labels), query
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    text = "\n".join(queries())
+    assert [metric.name for metric in METRICS if not any(name in text for name in metric.sample_names)] == []
+
+
+def test_the_dashboard_takes_rates_of_counters_and_quantiles_of_buckets() -> None:
+    kinds = {name: metric.kind for metric in METRICS for name in metric.sample_names}
+    for query in queries():
+        for name in re.findall(r"\bmorango_celery_\w+", query):
+            is_rate = bool(re.search(rf"(rate|increase)\({name}\b", query))
+            assert is_rate is (kinds[name] != "gauge"), query
+            assert ("histogram_quantile" in query) is name.endswith("_bucket"), query
+
+
+def test_every_metric_is_documented() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [
+        (metric.name, metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning)
+        for metric in METRICS
+    ]
