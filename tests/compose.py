@@ -95,7 +95,7 @@ class Deployment:
             for binary in (home / name for name in names):
                 (binaries / binary.name).symlink_to(binary)
         own = Path(sys.executable).parent
-        self.path = f"{own}:{os.environ['PATH']}:{binaries}"
+        self.path = f"{own}:{binaries}:{os.environ['PATH']}"
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:

@@ -70,7 +70,7 @@ def flower(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Flower
     )
     process.wait_for_log("Connected to redis")
     yield Flower(port)
-    process.stop()
+    process.kill()  # it has nothing to lose
 
 
 @pytest.fixture
