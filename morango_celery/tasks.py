@@ -1,4 +1,4 @@
-"""Celery shells around `runs`. Celery is in `display`, `intake`, `pools`, `urgency` and `payload_task`, too."""
+"""Celery shells around `runs`. Also of Celery: `display`, `intake`, `pools`, `urgency`, `payload_task`."""
 
 from __future__ import annotations
 
