@@ -29,9 +29,13 @@ class MemoryBackend:
 
     def _hold(self, keys: Collection[str], seconds: float) -> set[str]:
         until = time.time() + seconds
-        for key in self._blobs.keys() & set(keys):
-            self._kept_until[key] = max(self._kept_until[key], until)
-        return set(keys) - self._blobs.keys()
+        missing = set()
+        for key in keys:
+            if key in self._blobs:
+                self._kept_until[key] = max(self._kept_until[key], until)
+            else:
+                missing.add(key)
+        return missing
 
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
         with self._lock:

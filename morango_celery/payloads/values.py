@@ -7,10 +7,11 @@ decimals and UUIDs included, and the order of an object's keys, too.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from kombu.utils.json import dumps, loads
+
+from morango_celery.reading.jsontext import read_json
 
 _TYPED = b'"__type__"'
 
@@ -27,7 +28,7 @@ def canonical(value: Any) -> bytes:
 def fresh(data: bytes) -> Any:
     """A new value, that nobody else has."""
     # Kombu's has a function of Python's called for each object, to find what JSON has no type for
-    return loads(data) if _TYPED in data else json.loads(data)  # type: ignore[no-untyped-call]  # kombu's
+    return loads(data) if _TYPED in data else read_json(data.decode())  # type: ignore[no-untyped-call]  # kombu's
 
 
 def sha256(data: bytes) -> str:

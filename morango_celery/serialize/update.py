@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from morango_celery.reading.jsontext import read_json
 from morango_celery.serialize import sql
 from morango_celery.serialize.encoding import encode, encode_rows
 from morango_celery.serialize.task import SerializeTask
@@ -58,22 +58,10 @@ def _blamed(task: SerializeTask) -> str:
 
 def _merged(task: SerializeTask, stored: str, text: str) -> str:
     try:
-        held = _read(stored)
+        held = read_json(stored)
     except (ValueError, RecursionError):
         return text  # nothing that could be read by anyone
     if not isinstance(held, dict) or tuple(held) == task.names:
         return text
     held.update(zip(task.names, task.values, strict=True))
     return encode(held)
-
-
-def _read(text: str) -> Any:
-    """``json.loads``, which spends most of its time around this scanner."""
-    try:
-        value, end = _scan(text, 0)
-    except StopIteration:
-        end = -1
-    return value if end == len(text) else json.loads(text)
-
-
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
