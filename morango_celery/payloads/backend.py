@@ -22,8 +22,8 @@ class Backend(Protocol):
     Every method raises `PayloadStoreUnavailableError` when what is behind it can't be reached.
     """
 
-    compresses: bool
-    """Whether less bytes are worth the time that it takes to compress them."""
+    is_near: bool
+    """Whether its bytes are in this process: then they aren't compressed, and no cache holds them again."""
 
     def hold(self, keys: Collection[str], seconds: float) -> set[str]:
         """Keep those that are there for at least so long from now.

@@ -25,7 +25,7 @@ ROWS_PER_DELETE = 500
 
 
 class DatabaseBackend:
-    compresses = True
+    is_near = False
 
     def hold(self, keys: Collection[str], seconds: float) -> set[str]:
         with _outages():

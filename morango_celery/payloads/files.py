@@ -23,7 +23,7 @@ FORGOTTEN_AFTER_SECONDS = 24 * 60 * 60
 class FilesBackend:
     """:param location: the folder, which has to be there: where it isn't, something was not mounted"""
 
-    compresses = True
+    is_near = False
 
     def __init__(self, location: str) -> None:
         self._root = Path(location)

@@ -11,7 +11,7 @@ from morango_celery.payloads.backend import Pruned
 
 
 class MemoryBackend:
-    compresses = False
+    is_near = True
 
     def __init__(self, location: str = "") -> None:
         """:param location: tells stores of this kind apart"""

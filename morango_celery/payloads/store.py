@@ -63,7 +63,7 @@ class PayloadStore:
         return references
 
     def _packed(self, part: bytes) -> bytes:
-        compress = self.backend.compresses and len(part) >= settings.PAYLOAD_COMPRESS_BYTES
+        compress = not self.backend.is_near and len(part) >= settings.PAYLOAD_COMPRESS_BYTES
         return packed(part, compress=compress)
 
     def hold(self, references: Iterable[Reference], seconds: float | None = None) -> None:
@@ -79,6 +79,8 @@ class PayloadStore:
         :raises CorruptPayloadError: what is there is something else
         :raises PayloadStoreUnavailableError: nobody can tell
         """
+        if self.backend.is_near:
+            return fresh(self._read(reference))
         data = self.cache.get(reference.sha256)
         if data is None:
             data = self._read(reference)

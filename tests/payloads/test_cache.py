@@ -38,26 +38,40 @@ def test_what_is_added_twice_counts_once() -> None:
     assert (cache.get("a"), cache.size_bytes) == (b"x" * 60, 60)
 
 
-def test_a_process_holds_no_more_bytes_than_it_may(in_memory: PayloadStore, configure: Any) -> None:
+class Far(MemoryBackend):
+    """As if it was another process."""
+
+    is_near = False
+
+
+def test_a_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
     configure(PAYLOAD_CACHE_BYTES=10_000)
-    references = [in_memory.put(f"{number}" * 1000) for number in range(30)]
+    store = PayloadStore(Far())
+    references = [store.put(f"{number}" * 1000) for number in range(30)]
 
     for reference in references:
-        in_memory.get(reference)
+        store.get(reference)
 
-    assert 8_000 < in_memory.cache.size_bytes <= 10_000
+    assert 8_000 < store.cache.size_bytes <= 10_000
 
 
-def test_with_no_bytes_for_it_nothing_is_held(in_memory: PayloadStore, configure: Any) -> None:
+def test_with_no_bytes_for_it_nothing_is_held(configure: Any) -> None:
     configure(PAYLOAD_CACHE_BYTES=0)
+    store = PayloadStore(Far())
 
-    in_memory.get(in_memory.put("value"))
+    store.get(store.put("value"))
+
+    assert store.cache.size_bytes == 0
+
+
+def test_what_is_in_this_process_is_not_held_twice(in_memory: PayloadStore) -> None:
+    assert in_memory.get(in_memory.put("value")) == "value"
 
     assert in_memory.cache.size_bytes == 0
 
 
 def test_what_is_in_the_cache_is_not_asked_for_again(configure: Any) -> None:
-    class Counting(MemoryBackend):
+    class Counting(Far):
         asked = 0
 
         def get(self, keys: Any) -> dict[str, bytes]:
