@@ -15,7 +15,7 @@ IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/integration tests/oplog
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format services worker server lock clean
+.PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ check: venv ## Lint, formatting, types, import contracts, missing migrations, co
 format: venv ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: venv ## Write docs/settings.md anew from morango_celery/conf.py
+	$(BIN)/python -m tests.documentation.settings_page
 
 services: venv ## Start Redis and PostgreSQL until Ctrl-C, and print what to export
 	@$(BIN)/python -m worker.services
