@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
@@ -32,7 +32,7 @@ execute_from_command_line()
 """,
     "myproject/__init__.py": "",
     "myproject/settings.py": """\
-from worker import environment
+import json, os
 SECRET_KEY = "for-tests-only"
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -42,12 +42,13 @@ INSTALLED_APPS = [
     "morango",
     "tests.variety",
 ]
-DATABASES = {"default": environment.database()}
+DATABASES = {"default": json.loads(os.environ["DATABASE"])}
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = True
 """,
 }
-"""A project as it is before, with the models of `tests.variety`."""
+"""A project as it is before, with the models of `tests.variety`. It imports no `worker`: that brings a Celery
+application, and would hide that the project has none."""
 
 RECEIVE = """\
 from morango.models import Store
@@ -92,14 +93,16 @@ class Project:
 
 
 @pytest.fixture
-def project(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Project]:
+def project(transactional_db: None, redis_url: str, tmp_path: Path) -> Iterator[Project]:
     """A project that syncs, without this package, on a database of its own."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE DATABASE quickstart")
+    keys = ("ENGINE", "HOST", "PORT", "USER", "PASSWORD")
+    database = {"NAME": "quickstart", **{key: connection.settings_dict[key] for key in keys}}
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": f"{tmp_path}:{ROOT}",
-        "DATABASE_URL": urlsplit(database_url)._replace(path="/quickstart").geturl(),
+        "DATABASE": json.dumps(database),
         "REDIS_URL": redis_url,
     }
     try:
