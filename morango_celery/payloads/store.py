@@ -16,7 +16,7 @@ from morango_celery.payloads.values import canonical, fresh, sha256
 
 logger = logging.getLogger(__name__)
 
-ASK_FIRST_BYTES = 64 * 1024
+ASK_FIRST_BYTES = 128 * 1024
 """From here on it is quicker to ask whether a value is there than to send it again."""
 
 
