@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests.conftest import NEEDS_POSTGRESQL
 from tests.processes import ROOT, LoggedProcess
-
-pytestmark = getattr(pytest.mark, NEEDS_POSTGRESQL)
 
 PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {block.split()[1]: block for language, block in BLOCKS if language == "python"}
-_INSTALL, PREPARE, WORKER, SEE = [block for language, block in BLOCKS if not language]
+_INSTALL, PREPARE, WORKER, SEE = [
+    block.replace("facilitydata", "variety") for language, block in BLOCKS if not language
+]
 
 PROJECT = {
     "manage.py": """\
@@ -62,13 +61,26 @@ Store.objects.update(dirty_bit=True)
 """
 """Leaves a record as a sync does that was received and not deserialized."""
 
-COUNT = "from tests.variety.models import Town; print('towns:', Town.objects.count())"
+COUNT = """python manage.py shell --command \
+"from tests.variety.models import Town; print('towns:', Town.objects.count())"
+"""
+CHECKED = "System check identified no issues (0 silenced)"
 
 
 class Project:
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    """A project that syncs, without this package, and has received a record that is still dirty."""
+
+    def __init__(self, folder: Path, database: dict[str, str], **environment: str) -> None:
         self.folder = folder
-        self.environment = environment
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{folder}:{ROOT}",
+            "DATABASE": json.dumps(database),
+            **environment,
+        }
+        self.write(PROJECT)
+        self.do("python manage.py migrate --run-syncdb")
+        self.do(f"python manage.py shell --command '{RECEIVE}'")
 
     def do(self, commands: str) -> str:
         """What shell commands say, each of which has to succeed."""
@@ -94,34 +106,23 @@ class Project:
 
 @pytest.fixture
 def project(transactional_db: None, redis_url: str, tmp_path: Path) -> Iterator[Project]:
-    """A project that syncs, without this package, on a database of its own."""
+    """On a database of its own."""
+    name = f"{connection.settings_dict['NAME']}_quickstart"
     with connection.cursor() as cursor:
-        cursor.execute("CREATE DATABASE quickstart")
+        cursor.execute(f"CREATE DATABASE {name}")
     keys = ("ENGINE", "HOST", "PORT", "USER", "PASSWORD")
-    database = {"NAME": "quickstart", **{key: connection.settings_dict[key] for key in keys}}
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{tmp_path}:{ROOT}",
-        "DATABASE": json.dumps(database),
-        "REDIS_URL": redis_url,
-    }
+    database = {"NAME": name, **{key: connection.settings_dict[key] for key in keys}}
     try:
-        project = Project(tmp_path, environment)
-        project.write(PROJECT)
-        project.do("python manage.py migrate --run-syncdb")
-        yield project
+        yield Project(tmp_path, database, REDIS_URL=redis_url)
     finally:
         with connection.cursor() as cursor:
-            cursor.execute("DROP DATABASE quickstart WITH (FORCE)")
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.needs_postgresql
 def test_a_project_that_follows_the_page_deserializes_with_a_worker(project: Project) -> None:
-    # Given what a sync brought before
-    project.do(f"python manage.py shell --command '{RECEIVE}'")
-
-    # When the page is followed
     project.write(FILES)
-    assert "System check identified no issues (0 silenced)" in project.do(PREPARE)
+    assert CHECKED in project.do(PREPARE)
     worker = LoggedProcess(
         ["bash", "-ec", f"cd {project.folder}; exec env {WORKER}"],
         project.folder / "worker.log",
@@ -130,11 +131,23 @@ def test_a_project_that_follows_the_page_deserializes_with_a_worker(project: Pro
     )
     try:
         worker.wait_for_log(" ready.")
-        seen = project.do(SEE.replace("facilitydata", "variety"))
+        seen = project.do(SEE)
     finally:
         worker.stop()
 
-    # Then the worker has done it, and the page's last command says so
     assert "completed" in seen
     assert "morango_celery.deserialize_batch" in worker.log()
-    assert "towns: 1" in project.do(f'python manage.py shell --command "{COUNT}"')
+    assert "towns: 1" in project.do(COUNT)
+
+
+def test_on_sqlite_it_does_so_without_what_is_about_celery(tmp_path: Path) -> None:
+    project = Project(
+        tmp_path, {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "school.sqlite3")}
+    )
+
+    settings = "myproject/settings.py"
+    project.write({settings: re.sub(r"^CELERY_.*\n", "", FILES[settings], flags=re.MULTILINE)})
+    assert CHECKED in project.do(PREPARE)
+
+    assert "completed" in project.do(SEE)
+    assert "towns: 1" in project.do(COUNT)
