@@ -98,7 +98,7 @@ class Migration(migrations.Migration):
                 ('key', models.CharField(max_length=100, primary_key=True, serialize=False)),
                 ('data', models.BinaryField()),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('kept_until', models.DateTimeField(db_index=True)),
+                ('kept_until', models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections, models, router
+from django.db import InterfaceError, OperationalError, connections, models, router, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Greatest, Length
 from django.utils import timezone
@@ -15,6 +15,7 @@ from django.utils import timezone
 from morango_celery.errors import PayloadStoreUnavailableError
 from morango_celery.payloads.backend import Pruned
 from morango_celery.payloads.models import Payload
+from morango_celery.stream import Buffer, Items
 
 GENEROSITY = 0.1
 """What is held is held that much longer: so a value that is sent again and again is written to now and then
@@ -45,12 +46,11 @@ class DatabaseBackend:
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
         """In the order of their keys, so that two who put the same don't wait for each other in a circle."""
         kept_until = _generous(seconds)
-        rows = [Payload(key=key, data=blobs[key], kept_until=kept_until) for key in sorted(blobs)]
+        keys = sorted(blobs)
         with _outages():
-            while rows:
-                Payload.objects.bulk_create(rows, batch_size=ROWS_PER_INSERT, ignore_conflicts=True)
+            while keys and _insert([(key, blobs[key]) for key in keys], kept_until) < len(keys):
                 missing = self._hold(blobs, seconds)  # others' rows, which may be kept for less, or be gone
-                rows = [row for row in rows if row.key in missing]
+                keys = [key for key in keys if key in missing]
 
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         with _outages():
@@ -84,6 +84,26 @@ class DatabaseBackend:
         """
         deleted: int = payloads._raw_delete(router.db_for_write(Payload))  # type: ignore[attr-defined]  # Django's own
         return deleted
+
+
+def _insert(rows: Sequence[tuple[str, bytes]], kept_until: datetime) -> int:
+    """Insert those that aren't there; returns how many. All of them, or none.
+
+    Without Django's ``bulk_create``, which can't tell how many, and takes as long as the insert.
+    """
+    inserted = 0
+    database = connections[router.db_for_write(Payload)]
+    now: Any = database.ops.adapt_datetimefield_value(timezone.now())
+    until: Any = database.ops.adapt_datetimefield_value(kept_until)
+    with transaction.atomic(using=database.alias), database.cursor() as cursor:
+        for chunk in Items(rows) | Buffer(ROWS_PER_INSERT):
+            cursor.execute(
+                f'INSERT INTO {Payload._meta.db_table} ("key", "data", "created_at", "kept_until")'  # noqa: S608  (ours)
+                f" VALUES {', '.join(['(%s, %s, %s, %s)'] * len(chunk))} ON CONFLICT DO NOTHING",
+                [value for key, data in chunk for value in (key, memoryview(data), now, until)],
+            )
+            inserted += cursor.rowcount
+    return inserted
 
 
 def _select(expression: str, keys: Collection[str], *parameters: Any) -> list[tuple[str, Any]]:
