@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
@@ -32,7 +32,7 @@ class Execution:
     """Whether the next stage may be opened."""
     to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
-    run: Run | None = None
+    run: Run | None = field(default=None, compare=False)
     """If there is something to tell of it: it has ended, or was counted now (and has `PROGRESS` only)."""
 
 

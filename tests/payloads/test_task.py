@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -349,17 +349,17 @@ class TestRetries:
 @pytest.mark.parametrize(
     "options",
     [
-        {"countdown": 1_000_000},
-        {"eta": datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1_000_000)},
+        lambda: {"countdown": 1_000_000},
+        lambda: {"eta": datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1_000_000)},
     ],
     ids=["countdown", "eta"],
 )
 def test_what_is_sent_for_later_is_kept_for_longer(
-    client: Redis, backend: MemoryBackend, options: dict[str, Any]
+    client: Redis, backend: MemoryBackend, options: Callable[[], dict[str, Any]]
 ) -> None:
     echo.apply_async([LARGE])
     (before,) = backend._kept_until.values()
-    echo.apply_async([LARGE], **options)
+    echo.apply_async([LARGE], **options())
 
     assert next(iter(backend._kept_until.values())) - before == pytest.approx(1_000_000, abs=60)
 

@@ -252,12 +252,14 @@ def test_the_examples_in_the_documentation_hold() -> None:
 
 PUBLIC_NAMES = [
     "DeserializeTask",
+    "PayloadTask",
     "StoreModelSource",
     "cancel",
     "deserialize",
     "deserialize_from_store",
     "recover_runs",
     "retry",
+    "serialize_into_store",
 ]
 
 BEFORE_SETUP = """
