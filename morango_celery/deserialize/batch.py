@@ -12,15 +12,12 @@ from morango.models.certificates import Filter
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.claim import ClaimedSource
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.order import component_positions
 from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialize.partners import ClaimPartners
 from morango_celery.deserialize.sink import AppModelSink, BatchResult
-from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.validate import Validate
 from morango_celery.errors import FatalError
-from morango_celery.stream import GroupBy
 from morango_celery.upstream import share_partitions
 
 
@@ -82,14 +79,8 @@ def _without_collections() -> Iterator[None]:
 
 
 def _carry_out(store_ids: Sequence[str], cache: ForeignKeyCache, sink: AppModelSink) -> BatchResult:
-    components = component_positions(cache.profile)
-
-    def group(carrier: DeserializeTask) -> tuple[int | None, bool]:
-        return components.get(carrier.store.model_name), carrier.store.deleted
-
     pipeline = (
         ClaimedSource(store_ids, cache)
-        | GroupBy(group)
         | RefuseUnknownModels()
         | Parse(cache)
         | LoadForeignKeys(cache)

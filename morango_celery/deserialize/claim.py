@@ -1,4 +1,4 @@
-"""From ids to carriers: records are taken for this transaction, and nobody else has them."""
+"""From ids to groups of carriers: records are taken for this transaction, and nobody else has them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from morango.models.core import Store
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.groups import Group
 from morango_celery.deserialize.order import component_positions
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.stream import Source
@@ -26,25 +27,26 @@ def claim(store_ids: Sequence[str], cache: ForeignKeyCache) -> list[DeserializeT
     return carriers
 
 
-class ClaimedSource(Source[DeserializeTask]):
-    """The still dirty records among some ids.
-
-    Dependencies come first; within a component of models, deleted records; else in the ids' order.
+class ClaimedSource(Source[Group]):
+    """The still dirty records among some ids: a group for each component of models, and one before it for
+    those of it that are deleted. Dependencies come first; within a group, the ids' order is kept.
     """
 
     def __init__(self, store_ids: Sequence[str], cache: ForeignKeyCache) -> None:
         self.store_ids = store_ids
         self.cache = cache
 
-    def stream(self) -> Iterator[DeserializeTask]:
-        position = {store_id: index for index, store_id in enumerate(self.store_ids)}
+    def stream(self) -> Iterator[Group]:
+        carriers = {carrier.store.id: carrier for carrier in claim(self.store_ids, self.cache)}
         components = component_positions(self.cache.profile)
-
-        def place(carrier: DeserializeTask) -> tuple[int, bool, int]:
-            store = carrier.store
-            return components.get(store.model_name, -1), not store.deleted, position[store.id]
-
-        yield from sorted(claim(self.store_ids, self.cache), key=place)
+        groups: dict[tuple[int, bool], Group] = {}
+        for store_id in dict.fromkeys(self.store_ids):
+            if (carrier := carriers.get(store_id)) is not None:
+                store = carrier.store
+                place = components.get(store.model_name, -1), not store.deleted
+                groups.setdefault(place, []).append(carrier)
+        for place in sorted(groups):
+            yield groups[place]
 
 
 def _store(row: Sequence[Any], state: ModelState) -> Store:
@@ -54,7 +56,5 @@ def _store(row: Sequence[Any], state: ModelState) -> Store:
     """
     store = Store.__new__(Store)
     store.__dict__ = values = dict(zip(sql.CLAIMED_COLUMNS, row, strict=True))
-    values["deleted"] = bool(values["deleted"])  # SQLite has no booleans of its own
-    values["hard_deleted"] = bool(values["hard_deleted"])
     values["_state"] = state
     return store

@@ -216,6 +216,11 @@ class ForeignKeyCache:
             and not self.failed_in_this_run(value)
         )
 
+    @property
+    def knows_edits(self) -> bool:
+        """Whether any app row that was looked up carries a local edit."""
+        return bool(self._edited)
+
     def edited_locally(self, value: Any) -> bool:
         """Whether the app row that was looked up by `value` carries a local edit."""
         return isinstance(value, str) and value in self._edited

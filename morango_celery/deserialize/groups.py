@@ -28,7 +28,7 @@ class GroupTransform(Transform[Group, Group]):
 
 def to_save(group: Group) -> Group:
     """The carriers that are neither in error nor to be deleted."""
-    return [carrier for carrier in group if not carrier.has_errors and not carrier.store.deleted]
+    return [carrier for carrier in group if not carrier.errors and not carrier.store.deleted]
 
 
 def dirty_parent() -> Exception:

@@ -39,6 +39,8 @@ class ClaimPartners(GroupTransform):
 
     def _waiting(self, carriers: Group) -> list[str]:
         keys = mutual_keys(self.cache.profile)
+        if not self.cache.knows_edits and not any(keys.values()):
+            return []
         wanted: set[str] = set()
         for carrier in carriers:
             if carrier.has_model and keys[carrier.model]:

@@ -8,7 +8,6 @@ with one has said what the whole model would say. In every other case the record
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -19,8 +18,7 @@ from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
 from morango_celery.deserialize.traits import Way, once_per_model, target_model, traits_of
-
-_decode = json.JSONDecoder().raw_decode
+from morango_celery.reading.jsontext import read_json
 
 STORED_AS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
 """Columns of an app row that are columns of the Store row too, whatever the JSON says."""
@@ -68,7 +66,7 @@ class RowPlan:
         :param refused: filled with what fields have against a record, by its place, where that is plain
         """
         found: list[Row | None] = [None] * len(stores)
-        documents = [_document(store) for store in stores]
+        documents = [_document(store.serialized) for store in stores]
         places = [place for place, document in enumerate(documents) if document is not None]
         data = [document for document in documents if document is not None]
         if not data:
@@ -87,14 +85,13 @@ class RowPlan:
         return found
 
 
-def _document(store: Store) -> dict[str, Any] | None:
+def _document(text: str) -> dict[str, Any] | None:
     """The JSON object of a record; None where it isn't plainly one."""
-    text = store.serialized
     try:
-        data, end = _decode(text)
+        data = read_json(text)
     except (ValueError, RecursionError):
         return None
-    return data if type(data) is dict and end == len(text) else None
+    return data if type(data) is dict else None
 
 
 def _values(

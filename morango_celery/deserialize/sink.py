@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -59,7 +58,7 @@ class AppModelSink(Sink[Group, BatchResult]):
         }
 
     def consume(self, item: Group) -> None:
-        self._delete([carrier for carrier in item if carrier.outcome is Outcome.DELETE])
+        self._delete([carrier for carrier in item if carrier.store.deleted and not carrier.errors])
         GroupWriter(self.cache, item, self.check_constraints).write()
         self._count(item)
         self.cache.forget()
@@ -87,25 +86,29 @@ class AppModelSink(Sink[Group, BatchResult]):
         self._delete([carrier for carrier in carriers if carrier.model is not model])
 
     def _count(self, group: Group) -> None:
-        counts: Counter[Outcome] = Counter()
         for carrier in group:
-            store = carrier.store
-            if carrier.is_guest and (carrier.has_errors or carrier.yielded):
-                self._returned.append((store.id, None, None))
-                continue
-            if carrier.spread is not None:
-                self._noted[carrier.spread][store.id] = store.profile
-            if carrier.has_errors:
-                self._return(carrier)
-            elif carrier.yielded:
-                self.result.yielded += 1
-                self._returned.append((store.id, None, None))
-                continue
-            counts[carrier.outcome] += 1
-        self.result.saved += counts[Outcome.SAVE]
-        self.result.deleted += counts[Outcome.DELETE]
-        self.result.spread += counts[Outcome.PROPAGATE_DELETE] + counts[Outcome.PROPAGATE_HARD_DELETE]
-        self.result.failed += counts[Outcome.ERROR]
+            if carrier.errors or carrier.yielded or carrier.spread is not None:
+                self._count_unsaved(carrier)
+            elif carrier.store.deleted:
+                self.result.deleted += 1
+            else:
+                self.result.saved += 1
+
+    def _count_unsaved(self, carrier: DeserializeTask) -> None:
+        store = carrier.store
+        if carrier.is_guest and (carrier.has_errors or carrier.yielded):
+            self._returned.append((store.id, None, None))
+            return
+        if carrier.spread is not None:
+            self._noted[carrier.spread][store.id] = store.profile
+        if carrier.has_errors:
+            self._return(carrier)
+            self.result.failed += 1
+        elif carrier.yielded:
+            self._returned.append((store.id, None, None))
+            self.result.yielded += 1
+        else:
+            self.result.spread += 1
 
     def _return(self, carrier: DeserializeTask) -> None:
         error = carrier.errors[-1]

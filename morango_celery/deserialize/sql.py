@@ -19,6 +19,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, Operational
 from django.db.models import Field, Model
 from morango.models.core import Store, SyncableModel
 
+from morango_celery.reading.ids import id_array
 from morango_celery.upstream import uses_postgresql
 
 _NEEDED = {
@@ -64,7 +65,7 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
             cursor.execute(
                 f"UPDATE {table} SET {clean} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
                 f" RETURNING {', '.join(columns)}",
-                [False, list(store_ids), profile],
+                [False, id_array(store_ids), profile],
             )
             return list(cursor.fetchall())
         # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
@@ -78,7 +79,12 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
         cursor.execute(
             f"UPDATE {table} SET {clean} WHERE rowid IN (SELECT value FROM json_each(%s))", [False, rowids]
         )
-        return [row[1:] for row in rows]
+        return [tuple(map(_as_claimed, CLAIMED_COLUMNS, row[1:])) for row in rows]
+
+
+def _as_claimed(column: str, value: Any) -> Any:
+    """What PostgreSQL gives; SQLite has no booleans of its own."""
+    return bool(value) if column in ("deleted", "hard_deleted") else value
 
 
 def take_write_lock() -> None:
@@ -114,7 +120,7 @@ def return_to_store(rows: Sequence[tuple[str, str | None, str | None]]) -> None:
                 " deserialization_exception = failed.exception"
                 " FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS failed (id, error, exception)"
                 f" WHERE {table}.id = failed.id",
-                [ids, errors, exceptions],
+                [id_array(ids), errors, exceptions],
             )
         else:
             cursor.executemany(
@@ -138,7 +144,7 @@ def look_up(
             cursor.execute(
                 f"SELECT replace({quote(key)}::text, '-', ''), {found} FROM {table}"
                 f" WHERE {quote(key)} = ANY(%s::uuid[])",
-                [list(ids)],
+                [id_array(ids)],
             )
         else:
             cursor.execute(
@@ -195,7 +201,7 @@ def upsert_stored(
             f"INSERT INTO {table} ({names}) SELECT {read} FROM {store} AS stored,"
             f" json_populate_record(NULL::{table}, stored.serialized::json) AS synced"
             f" WHERE stored.id = ANY(%s::uuid[]) {_on_conflict(model, fields)}",
-            [list(store_ids)],
+            [id_array(store_ids)],
         )
         written = cursor.rowcount
     return set() if written == len(store_ids) else _edited(model, store_ids)

@@ -104,7 +104,7 @@ class DeserializeTask:
     @property
     def has_model(self) -> bool:
         """Whether the record's model is installed; one whose isn't has the error already, or gets it."""
-        return not any(isinstance(error, UnknownModelError) for error in self.errors)
+        return not (self.errors and any(isinstance(error, UnknownModelError) for error in self.errors))
 
     @property
     def outcome(self) -> Outcome:

@@ -30,7 +30,7 @@ class Validate(GroupTransform):
     def update(self, group: Group) -> None:
         self._resolve_rows([carrier for carrier in group if carrier.row is not None])
         for carrier in group:  # parents first: a child's verdict depends on its parent's
-            if carrier.store.deleted or carrier.row is not None or not carrier.has_model:
+            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:
                 continue
             traits = traits_of(carrier.model)
             if traits.in_tree:

@@ -10,13 +10,13 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.groups import Group, dirty_parent, target_failed
+from morango_celery.deserialize.groups import Group, dirty_parent, target_failed, to_save
 from morango_celery.deserialize.order import mutual_keys
 from morango_celery.deserialize.parse import rebuild
 from morango_celery.deserialize.partners import inseparable, partner_ids
 from morango_celery.deserialize.rivals import rivals
 from morango_celery.deserialize.saving import OwnCodeError, key_of, write_alone, write_together
-from morango_celery.deserialize.task import DeserializeTask, Outcome
+from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ class GroupWriter:
         self._write_alone()
 
     def _writable(self, carriers: Sequence[DeserializeTask]) -> Group:
-        return [c for c in carriers if c.outcome is Outcome.SAVE and c.is_parsed]
+        return [c for c in to_save(carriers) if c.spread is None and c.is_parsed]
 
     def _write_together(self, carriers: Group) -> None:
         carriers = self._without_waiting_parents(carriers)
@@ -118,8 +118,8 @@ class GroupWriter:
 
     def _write_alone(self) -> None:
         """Until none is left or none succeeds: some want others of the same model to be there."""
-        position = {id(carrier): index for index, carrier in enumerate(self.group)}
-        waiting = self._units(sorted(self.alone, key=lambda carrier: position[id(carrier)]))
+        alone = {id(carrier) for carrier in self.alone}
+        waiting = self._units([carrier for carrier in self.group if id(carrier) in alone] if alone else [])
         while waiting:
             failed = [unit for unit in waiting if not self._try_alone(unit)]
             if len(failed) == len(waiting):

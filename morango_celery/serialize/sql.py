@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from morango.models.core import RecordMaxCounter, Store, SyncableModel
 
+from morango_celery.reading.ids import id_array
 from morango_celery.serialize.task import SerializeTask
 from morango_celery.upstream import uses_postgresql
 
@@ -33,7 +34,7 @@ def stored(ids: Sequence[str]) -> dict[str, str]:
         if uses_postgresql():
             cursor.execute(
                 f"SELECT replace(id::text, '-', ''), serialized FROM {_STORE} WHERE id = ANY(%s::uuid[])",
-                [_array(ids)],
+                [id_array(ids)],
             )
         else:
             marks = ", ".join(["%s"] * len(ids))
@@ -98,7 +99,7 @@ def update(tasks: Collection[SerializeTask], saver: Saver) -> None:
                 # No JSON that was made here holds a line break
                 " FROM unnest(%s::uuid[], string_to_array(%s, chr(10))) AS synced (id, serialized)"
                 f" WHERE {_STORE}.id = synced.id",
-                [*same, _array(task.id for task in tasks), "\n".join(task.serialized for task in tasks)],
+                [*same, id_array(task.id for task in tasks), "\n".join(task.serialized for task in tasks)],
             )
         else:
             cursor.executemany(
@@ -122,11 +123,6 @@ def count(ids: QuerySet[Any], saver: Saver) -> None:
             " ON CONFLICT (store_model_id, instance_id) DO UPDATE SET counter = excluded.counter",
             [*parameters, saver.instance_id, saver.counter],
         )
-
-
-def _array(ids: Iterable[str]) -> str:
-    """PostgreSQL's text for an array of ids: one literal is parsed sooner than thousands."""
-    return "{" + ",".join(ids) + "}"
 
 
 def _copied(text: str) -> str:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from morango_celery.stream.buffers import Buffer, GroupBy, Unbuffer
+from morango_celery.stream.buffers import Buffer, Unbuffer
 from morango_celery.stream.core import FlatMap, Pipeline, Sink, Source, Stage, Transform
 from morango_celery.stream.items import Collect, Items
 
@@ -15,7 +15,6 @@ __all__ = [
     "Buffer",
     "Collect",
     "FlatMap",
-    "GroupBy",
     "Items",
     "Pipeline",
     "Sink",

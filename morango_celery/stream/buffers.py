@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from itertools import groupby, islice
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from morango_celery.stream.core import FlatMap, Stage
@@ -26,17 +26,6 @@ class Buffer(Stage[Item, list[Item]]):
     def apply(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         while chunk := list(islice(items, self.size)):
             yield chunk
-
-
-class GroupBy(Stage[Item, list[Item]]):
-    """Lists of consecutive items with the same key. Holds one group at a time."""
-
-    def __init__(self, key: Callable[[Item], Hashable]) -> None:
-        self.key = key
-
-    def apply(self, items: Iterator[Item]) -> Iterator[list[Item]]:
-        for _, group in groupby(items, self.key):
-            yield list(group)
 
 
 class Unbuffer(FlatMap[Iterable[Item], Item]):

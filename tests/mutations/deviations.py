@@ -16,18 +16,18 @@ MUTATIONS = (
     Mutation(
         "deleted-records-stay-dirty",
         "deserialize/sink.py",
-        "            counts[carrier.outcome] += 1\n",
-        "            if carrier.outcome is Outcome.DELETE and not store._self_ref_fk:\n"
-        "                self._returned.append((store.id, None, None))\n"
-        "            counts[carrier.outcome] += 1\n",
+        "                self.result.deleted += 1\n",
+        "                if not carrier.store._self_ref_fk:\n"
+        "                    self._returned.append((carrier.store.id, None, None))\n"
+        "                self.result.deleted += 1\n",
         (f"{_DEVIATIONS}::test_deleted_records_become_clean",),
     ),
     Mutation(
         "spread-deletions-stay-dirty",
         "deserialize/sink.py",
-        "                self._noted[carrier.spread][store.id] = store.profile\n",
-        "                self._noted[carrier.spread][store.id] = store.profile\n"
-        "                self._returned.append((store.id, None, None))\n",
+        "            self._noted[carrier.spread][store.id] = store.profile\n",
+        "            self._noted[carrier.spread][store.id] = store.profile\n"
+        "            self._returned.append((store.id, None, None))\n",
         (f"{_DEVIATIONS}::test_records_deleted_with_their_target_become_clean",),
     ),
     Mutation(
@@ -95,10 +95,10 @@ MUTATIONS = (
     Mutation(
         "deleted-orphans",
         "deserialize/validate.py",
-        "            if carrier.store.deleted or carrier.row is not None or not carrier.has_model:\n",
+        "            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:\n",
         "            if carrier.store.deleted and carrier.has_model and self._parent_problem(carrier):\n"
         "                self._validate_in_tree(carrier)\n"
-        "            if carrier.store.deleted or carrier.row is not None or not carrier.has_model:\n",
+        "            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:\n",
         (f"{_DEVIATIONS}::test_a_deleted_record_needs_no_parent",),
     ),
     Mutation(

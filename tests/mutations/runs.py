@@ -78,15 +78,15 @@ MUTATIONS = (
     Mutation(
         "a-batch-puts-targets-first",
         "deserialize/claim.py",
-        "return components.get(store.model_name, -1), not store.deleted, position[store.id]",
-        "return -components.get(store.model_name, -1), not store.deleted, position[store.id]",
+        "place = components.get(store.model_name, -1), not store.deleted",
+        "place = -components.get(store.model_name, -1), not store.deleted",
         ("parity/test_outcomes.py::test_targets_go_before_what_refers_to_them",),
     ),
     Mutation(
         "a-batch-deletes-before-it-saves",
         "deserialize/claim.py",
-        "return components.get(store.model_name, -1), not store.deleted, position[store.id]",
-        "return components.get(store.model_name, -1), store.deleted, position[store.id]",
+        "place = components.get(store.model_name, -1), not store.deleted",
+        "place = components.get(store.model_name, -1), store.deleted",
         ("parity/test_unique_values.py::test_a_batch_deletes_before_it_saves",),
     ),
     Mutation(
@@ -113,8 +113,8 @@ MUTATIONS = (
     Mutation(
         "guests-that-fail-are-counted-by-their-own-batch",
         "deserialize/sink.py",
-        "            if carrier.is_guest and (carrier.has_errors or carrier.yielded):\n",
-        "            if False:\n",
+        "        if carrier.is_guest and (carrier.has_errors or carrier.yielded):\n",
+        "        if False:\n",
         ("parity/test_cycles_of_models.py::test_each_record_is_counted_once_whatever_batch_it_is_in",),
     ),
     Mutation(
@@ -134,8 +134,8 @@ MUTATIONS = (
     Mutation(
         "counters-tell-each-outcome",
         "deserialize/sink.py",
-        "        self.result.failed += counts[Outcome.ERROR]\n",
-        "        self.result.failed += 0\n",
+        "            self.result.failed += 1\n",
+        "            self.result.failed += 0\n",
         ("integration/test_passes.py",),
     ),
 )

@@ -66,9 +66,8 @@ MUTATIONS = (
     Mutation(
         "a-record-that-yields-stays-dirty",
         "deserialize/sink.py",
-        "                self.result.yielded += 1\n"
-        "                self._returned.append((store.id, None, None))\n",
-        "                self.result.yielded += 1\n",
+        "            self._returned.append((store.id, None, None))\n            self.result.yielded += 1\n",
+        "            self.result.yielded += 1\n",
         ("parity/test_deviations.py::test_a_local_edit_wins",),
     ),
     Mutation(

@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, pairwise
-from operator import itemgetter
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -19,7 +18,6 @@ from morango_celery.stream import (
     Buffer,
     Collect,
     FlatMap,
-    GroupBy,
     Items,
     Pipeline,
     Sink,
@@ -75,11 +73,10 @@ STAGES: list[tuple[Callable[[], Stage[int, object]], int, int]] = [
     (Double, 3, 3),
     (Repeat, 3, 3),  # 0 gives none, 1 gives one, 2 gives two
     (lambda: Buffer(5), 2, 10),
-    (lambda: GroupBy(lambda number: number // 4), 2, 9),  # the first of the next group ends a group
 ]
 
 
-@pytest.mark.parametrize(("make", "taken", "read"), STAGES, ids=["Transform", "FlatMap", "Buffer", "GroupBy"])
+@pytest.mark.parametrize(("make", "taken", "read"), STAGES, ids=["Transform", "FlatMap", "Buffer"])
 def test_stages_read_no_further_than_asked(
     make: Callable[[], Stage[int, object]], taken: int, read: int
 ) -> None:
@@ -153,17 +150,6 @@ def test_a_buffer_for_nothing_is_refused(size: int) -> None:
         Buffer(size)
 
 
-@given(st.lists(st.integers(min_value=0, max_value=2)))
-def test_groups_are_runs_of_the_same_key(keys: list[int]) -> None:
-    items = list(enumerate(keys))
-
-    groups = (Items(items) | GroupBy(itemgetter(1))).into(Collect())
-
-    assert [item for group in groups for item in group] == items
-    assert all(len({key for _, key in group}) == 1 for group in groups)
-    assert all(one[-1][1] != other[0][1] for one, other in pairwise(groups))
-
-
 def test_flat_map_keeps_the_order() -> None:
     assert (Items([3, 0, 1, 2]) | Repeat()).into(Collect()) == [3, 3, 3, 1, 2, 2]
 
@@ -178,7 +164,7 @@ def test_stages_chain_with_pipe_and_with_the_operator() -> None:
 def test_each_iteration_of_a_pipeline_starts_afresh() -> None:
     # Given a pipeline whose stages hold something between items
     source = Counted()
-    pipeline = source | Double() | Buffer(2) | Unbuffer[int]() | GroupBy(lambda number: number // 8)
+    pipeline = source | Double() | Buffer(2) | Unbuffer[int]() | Buffer(4)
     assert source.starts == 0  # building it starts nothing
 
     # When two readers are in the middle of it at once

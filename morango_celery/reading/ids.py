@@ -1,0 +1,14 @@
+"""Many ids, as PostgreSQL takes them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def id_array(ids: Iterable[str]) -> str:
+    """The text of a ``uuid[]``: one constant, where the driver would quote and the server parse and plan each
+    item of a list.
+
+    :param ids: 32 hex digits each
+    """
+    return f"{{{','.join(ids)}}}"
