@@ -18,7 +18,7 @@ from morango_celery.deserialize.conversions import is_uuid
 from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
-from morango_celery.deserialize.traits import target_model, traits_of
+from morango_celery.deserialize.traits import once_per_model, target_model, traits_of
 
 _Target = tuple[type[Model], str]
 
@@ -278,16 +278,35 @@ class ForeignKeyCache:
         self.validated.clear()
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """What a foreign key refers to."""
+
+    target: _Target
+    by_id: bool
+    """Whether its values are ids as Morango writes them, or wrong."""
+
+
+@once_per_model
+def _references(model: type[SyncableModel]) -> dict[str, _Reference]:
+    """Of each foreign key's column."""
+    found = {}
+    for field in traits_of(model).foreign_keys:
+        concrete = cast(type[Model], target_model(field)._meta.concrete_model)
+        column = field.target_field
+        found[field.attname] = _Reference((concrete, column.attname), type(column) is UUIDField)
+    return found
+
+
 def _target(field: ForeignKey[Any, Any]) -> _Target:
-    concrete = cast(type[Model], target_model(field)._meta.concrete_model)
-    return concrete, field.target_field.attname
+    return _references(field.model)[field.attname].target
 
 
 def _key(field: ForeignKey[Any, Any], raw: Any) -> Any:
     """The value as the target's column holds it; None for null and for what no column could hold."""
     if raw is None:
         return None
-    if is_uuid(raw) and type(field.target_field) is UUIDField:
+    if _references(field.model)[field.attname].by_id and is_uuid(raw):
         return raw
     try:
         value = field.target_field.get_db_prep_value(raw, connection)

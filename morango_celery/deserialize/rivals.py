@@ -12,9 +12,9 @@ from morango.models.core import SyncableModel
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.groups import Group
-from morango_celery.deserialize.saving import database_values
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import once_per_model, traits_of
+from morango_celery.deserialize.values import database_values
 
 Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import connection, router, transaction
-from django.db.models import Field, Model
+from django.db import router, transaction
+from django.db.models import Model
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.rows import STORED_AS, row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
+from morango_celery.deserialize.values import database_values, value_to_save
 
 
 class OwnCodeError(Exception):
@@ -153,28 +153,3 @@ def _mark_saved(app_model: Model, using: str | None) -> None:
 def _synced_values(app_model: SyncableModel) -> list[Any]:
     fields = traits_of(type(app_model)).fields
     return database_values(app_model, [f for f in fields if f.name != "_morango_dirty_bit"])
-
-
-def database_values(app_model: Model, fields: Sequence[Field[Any, Any]]) -> list[Any]:
-    """The values of `fields` as the database's driver takes them."""
-    return [field.get_db_prep_save(value_to_save(app_model, field), connection) for field in fields]
-
-
-def require_readable(value: object) -> None:
-    """:raises OverflowError: a time that PostgreSQL would store, and no reader of the row could read back"""
-    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        value.astimezone(datetime.UTC)
-
-
-def value_to_save(app_model: Model, field: Field[Any, Any]) -> Any:
-    """What saving would write, but that a synced value is never replaced by the local clock.
-
-    :raises OverflowError: see `require_readable`
-    """
-    value = getattr(app_model, field.attname)
-    require_readable(value)
-    if getattr(field, "auto_now", False) and value not in field.empty_values:
-        return value
-    if getattr(field, "auto_now_add", False) and value is not None:
-        return value
-    return field.pre_save(app_model, app_model._state.adding)

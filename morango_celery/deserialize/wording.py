@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection
 from morango.errors import MorangoDirtyParent, MorangoMissingParent
 from morango.models.core import Store, SyncableModel
 
-from morango_celery.deserialize.saving import require_readable
+from morango_celery.deserialize.values import require_readable
 from morango_celery.errors import RecordError
 
 SPEAKS_FOR_ITSELF = (

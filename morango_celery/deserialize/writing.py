@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 from typing import TypeVar
 
@@ -41,7 +41,7 @@ class GroupWriter:
         self._write_together(together)
         self._write_alone()
 
-    def _writable(self, carriers: Sequence[DeserializeTask]) -> Group:
+    def _writable(self, carriers: Group) -> Group:
         return [c for c in to_save(carriers) if c.spread is None and c.is_parsed]
 
     def _write_together(self, carriers: Group) -> None:

@@ -27,8 +27,8 @@ from morango.models import Store, SyncableModel, UUIDField
 from morango.models.certificates import Filter
 
 from morango_celery.deserialize.rows import Row, RowPlan, row_plan
-from morango_celery.deserialize.saving import database_values
 from morango_celery.deserialize.traits import traits_of
+from morango_celery.deserialize.values import database_values
 from morango_celery.deserialize.wording import wording
 from tests import factories
 from worker.school.models import Account, Attempt, Feedback, Learner, Lesson, Unit
