@@ -1,4 +1,7 @@
-"""Celery shells around `runs`. Also of Celery: `display`, `intake`, `pools`, `urgency`, `payload_task`."""
+"""Celery shells around `runs`.
+
+Also of Celery: `display`, `intake`, `payload_task`, `pools`, `stopping`, `urgency`.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import Progress, advance, open_batches, start
 from morango_celery.runs.recovery import recover
+from morango_celery.stopping import StopsBetweenCallbacks
 from morango_celery.urgency import Turns, priority
 
 logger = logging.getLogger(__name__)
@@ -204,7 +208,7 @@ class Sweep(bootsteps.StartStopStep):
 
 @celeryd_init.connect
 def _add_steps(instance: Any, **kwargs: Any) -> None:
-    instance.app.steps["consumer"].update((Envelopes, Sweep, Turns))
+    instance.app.steps["consumer"].update((Envelopes, StopsBetweenCallbacks, Sweep, Turns))
 
 
 @celeryd_after_setup.connect
