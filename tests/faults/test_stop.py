@@ -29,6 +29,7 @@ PATIENCE_SECONDS = 20
 
 GRACE = {"WORKER_SOFT_SHUTDOWN_SECONDS": str(GRACE_SECONDS)}
 SIZE = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "100"}
+INTERRUPTED = {"DJANGO_SETTINGS_MODULE": "tests.faults.interrupted_settings"}
 
 REPLACED_IN = ("unit", "learner", "attempt")
 """Models of which each is a stage of its own, in this order."""
@@ -121,6 +122,47 @@ def test_a_batch_that_the_database_holds_up_is_killed_with_its_worker(
     celery_worker_process(1, DJANGO_SETTINGS_MODULE=settings, RESEND_AFTER_SECONDS="2", **SIZE)
     wait_for(run)
     school.assert_intact(run)
+
+
+@pytest.mark.parametrize("moment", ["writing", pytest.param("reading", marks=pytest.mark.at_length)])
+def test_a_worker_is_stopped_while_it_talks_to_a_process_of_its_pool(
+    school: School, celery_worker_process: StartWorker, moment: str
+) -> None:
+    # Given a run, and a worker that is asked to stop in the middle of a message to its process, or from it
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    worker = celery_worker_process(1, **INTERRUPTED, INTERRUPTED=moment, **SIZE)
+
+    # Then it ends all the same, in time
+    worker.wait_until_ended(PATIENCE_SECONDS)
+
+    # ... and another one goes on
+    celery_worker_process(1, **SIZE)
+    wait_for(run)
+    school.assert_intact(run)
+
+
+@pytest.mark.at_length
+def test_a_batch_goes_back_whose_beginning_was_not_heard_of(
+    school: School, celery_worker_process: StartWorker
+) -> None:
+    # Given a batch that takes for ever, and a worker that is asked to stop when it has just handed that over
+    factories.store_row("learner", unit_id=root_unit(school), school_id=school.id, username="sleeps")
+    school.expected = school.undisturbed()
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    worker = celery_worker_process(1, **INTERRUPTED, INTERRUPTED="unheard", **GRACE)
+
+    # Then the batch has its time of grace, and goes back
+    worker.wait_until_ended(PATIENCE_SECONDS)
+    assert "Initiating Soft Shutdown" in worker.log()
+    assert "Restoring 1 unacknowledged message" in worker.log()
+
+    # ... to another one, which takes it at once
+    celery_worker_process(1)
+    wait_for(run)
+    school.assert_intact(run)
+    assert set(run.batches.values_list("attempts", flat=True)) == {2, 1}
 
 
 @pytest.mark.at_length

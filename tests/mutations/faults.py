@@ -108,6 +108,14 @@ MUTATIONS = (
         "postgresql",
     ),
     Mutation(
+        "a-signal-to-stop-does-not-interrupt-the-loop",
+        "stopping.py",
+        "        if os.getpid() != self._looping_pid:",
+        "        if True:",
+        ("faults/test_stop.py::test_a_worker_is_stopped_while_it_talks_to_a_process_of_its_pool",),
+        "postgresql",
+    ),
+    Mutation(
         "an-outage-is-retried",
         "tasks.py",
         "        if is_transient(error):\n",
