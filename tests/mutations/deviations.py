@@ -145,7 +145,7 @@ MUTATIONS = (
     ),
     Mutation(
         "times-beyond-the-calendar",
-        "deserialize/saving.py",
+        "deserialize/values.py",
         "        value.astimezone(datetime.UTC)\n",
         "        pass\n",
         ("parity/test_unreadable_times.py::test_a_time_beyond_the_calendar_is_its_records_error",),

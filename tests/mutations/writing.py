@@ -93,7 +93,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the-synced-time-stays-on-the-long-way-too",
-        "deserialize/saving.py",
+        "deserialize/values.py",
         '    if getattr(field, "auto_now", False) and value not in field.empty_values:\n',
         "    if False:\n",
         ("parity/test_clock.py::test_a_value_in_another_form",),
