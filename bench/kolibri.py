@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import uuid
+
+from kolibri.core.auth.models import FacilityDataset
+from morango.models.core import SyncableModel
 
 from tests.kolibri.load import load
 from tests.kolibri.records import Recording, Row, read
@@ -30,24 +34,39 @@ def write(records: int) -> None:
 
 
 def facility(number: int) -> Recording:
-    """The recorded facility with ids of its own, which depend on the number alone."""
+    """The recorded facility with ids of its own, which depend on the number alone, and are those that Kolibri
+    would calculate: its models' own code makes records, too, and finds them by such ids."""
     recording = read(RECORDING)
-    ids = {row["id"] for row in recording.store}
+    rows = {row["id"]: row for row in recording.store}
+    known: dict[str, str] = {}
 
-    def another(found: re.Match[str]) -> str:
+    def another(old: str) -> str:
+        if old not in known:
+            known[old] = calculated(rows[old])
+        return known[old]
+
+    def calculated(row: Row) -> str:
+        if row["model_name"] == FacilityDataset.morango_model_name:  # what all other ids are calculated from
+            return hashlib.md5(f"{number} {row['id']}".encode()).hexdigest()
+        partition = renamed(row["partition"].replace(row["id"], SyncableModel.ID_PLACEHOLDER))
+        found: str = SyncableModel.compute_namespaced_id(
+            partition, renamed(row["source_id"]), row["model_name"]
+        )
+        return found
+
+    def renamed(text: str) -> str:
+        return UUID.sub(replacement, text)
+
+    def replacement(found: re.Match[str]) -> str:
         old = found[0].replace("-", "")
-        if old not in ids:
+        if old not in rows:
             return found[0]  # of content or an instance
-        new = hashlib.md5(f"{number} {old}".encode()).hexdigest()
-        if "-" in found[0]:
-            new = f"{new[:8]}-{new[8:12]}-{new[12:16]}-{new[16:20]}-{new[20:]}"
-        return new
+        new = another(old)
+        return str(uuid.UUID(new)) if "-" in found[0] else new
 
-    def renamed(row: Row) -> Row:
-        return dict(json.loads(UUID.sub(another, json.dumps(row))))
+    def copied(rows: list[Row]) -> list[Row]:
+        return [dict(json.loads(renamed(json.dumps(row)))) for row in rows]
 
     return Recording(
-        [renamed(row) for row in recording.store],
-        [renamed(row) for row in recording.record_max_counters],
-        recording.database_max_counters,
+        copied(recording.store), copied(recording.record_max_counters), recording.database_max_counters
     )

@@ -56,5 +56,7 @@ def _store(row: Sequence[Any], state: ModelState) -> Store:
     """
     store = Store.__new__(Store)
     store.__dict__ = values = dict(zip(sql.CLAIMED_COLUMNS, row, strict=True))
+    values["deleted"] = bool(values["deleted"])  # SQLite has no booleans of its own
+    values["hard_deleted"] = bool(values["hard_deleted"])
     values["_state"] = state
     return store

@@ -8,13 +8,16 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from django.conf import settings
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import connection, models
+from django.utils import timezone
 from morango.models.fields.uuids import UUIDField
+
+from morango_celery.upstream import uses_postgresql
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
 Convert = Callable[[Sequence[Any]], Sequence[Any]]
@@ -200,7 +203,16 @@ def _bounds(field: AnyField) -> tuple[float, float] | None:
 def _moment(field: AnyField) -> Convert | None:
     if field.validators or not settings.USE_TZ:
         return None
-    return _parsed(_MOMENT, datetime.datetime.fromisoformat, connection.ops.adapt_datetimefield_value)
+    adapt = connection.ops.adapt_datetimefield_value
+    if uses_postgresql() or connection.timezone is not timezone.utc:
+        return _parsed(_MOMENT, datetime.datetime.fromisoformat, adapt)
+
+    def as_text(text: str) -> Any:
+        moment = datetime.datetime.fromisoformat(text)
+        # What SQLite keeps is the text, with another punctuation; a fraction of 0 is left out
+        return f"{text[:10]} {text[11:26]}" if len(text) == 27 and moment.microsecond else adapt(moment)
+
+    return _parsed(_MOMENT, as_text)
 
 
 def _day(field: AnyField) -> Convert | None:
@@ -209,13 +221,18 @@ def _day(field: AnyField) -> Convert | None:
     return _parsed(_DAY, datetime.date.fromisoformat, connection.ops.adapt_datefield_value)
 
 
-def _parsed(form: re.Pattern[str], parse: Callable[[str], Any], adapt: Callable[[Any], Any]) -> Convert:
+def _parsed(form: re.Pattern[str], *steps: Callable[[Any], Any]) -> Convert:
+    """One step after another, for values of a form."""
+
     def parsed(values: Sequence[Any]) -> Sequence[Any]:
         _require_type(values, str)
         if not all(map(form.fullmatch, values)):
             raise Unsure
+        results: Iterable[Any] = values
+        for step in steps:
+            results = map(step, results)
         try:
-            return list(map(adapt, map(parse, values)))
+            return list(results)
         except ValueError:
             raise Unsure from None
 

@@ -124,6 +124,13 @@ class ForeignKeyCache:
         for carrier in parsed:
             self.attach(carrier)
 
+    def look_again(self, carriers: Iterable[DeserializeTask]) -> None:
+        """`load`, for what wasn't there before, but may have been written meanwhile."""
+        for rows in self._rows.values():
+            for value in [value for value, row in rows.items() if row is False]:
+                del rows[value]
+        self.load(carriers)
+
     def _load_rows(self, target: _Target, values: set[Any], with_instances: bool) -> None:
         model, attname = target
         known = self._rows.setdefault(target, {})

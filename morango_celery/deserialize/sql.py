@@ -79,12 +79,7 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
         cursor.execute(
             f"UPDATE {table} SET {clean} WHERE rowid IN (SELECT value FROM json_each(%s))", [False, rowids]
         )
-        return [tuple(map(_as_claimed, CLAIMED_COLUMNS, row[1:])) for row in rows]
-
-
-def _as_claimed(column: str, value: Any) -> Any:
-    """What PostgreSQL gives; SQLite has no booleans of its own."""
-    return bool(value) if column in ("deleted", "hard_deleted") else value
+        return [row[1:] for row in rows]
 
 
 def take_write_lock() -> None:

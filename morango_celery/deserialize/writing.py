@@ -21,6 +21,9 @@ from morango_celery.deserialize.traits import Way, traits_of
 
 Item = TypeVar("Item")
 
+WORTH_ANOTHER_TIME = 10
+"""Of so many records that their own code refuses, one other has to be written for it to be asked again."""
+
 
 class GroupWriter:
     """Writes the valid records of one group; each that can't be written ends with its error."""
@@ -53,8 +56,10 @@ class GroupWriter:
                 left_alone = write_together(carriers)
                 self.check_constraints()
         except OwnCodeError as error:
-            self.alone.extend(error.refused)
-            self._again([carrier for carrier in carriers if carrier not in error.refused])
+            refused = {id(carrier) for carrier in error.refused}
+            others = [carrier for carrier in carriers if id(carrier) not in refused]
+            self._again(others)
+            self._write_refused(list(error.refused), after=others)
         except Exception as error:
             if is_outage(error):
                 raise
@@ -68,6 +73,21 @@ class GroupWriter:
             if left_alone:
                 for carrier in carriers:
                     carrier.yielded = key_of(carrier) in left_alone
+
+    def _write_refused(self, carriers: Group, after: Group) -> None:
+        """Write what its own code refused before other rows were there: together while enough of it succeeds
+        each time, the rest alone."""
+        if len(after) * WORTH_ANOTHER_TIME < len(carriers):
+            self.alone.extend(carriers)
+            return
+        self.cache.look_again(carriers)
+        for carrier in carriers:
+            self._renew(carrier)
+        unsound = [carrier for carrier in carriers if carrier.errors]
+        for carrier in unsound:
+            carrier.errors.clear()
+        self.alone.extend(unsound)
+        self._write_together(self._writable([carrier for carrier in carriers if carrier not in unsound]))
 
     def _without_rivals(self, units: list[Group]) -> bool:
         """Write what claims no unique value of another row, and the rest alone, once in each group.
