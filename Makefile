@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 IMAGE_EXTRAS := flower oplog server
-WITH_PROCESSES := tests/faults tests/integration tests/oplog
+WITH_PROCESSES := tests/faults tests/integration tests/oplog tests/smoke
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock clean

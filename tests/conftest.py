@@ -23,6 +23,7 @@ from worker import services
 
 NEEDS_POSTGRESQL = "needs_postgresql"
 _PROCESS_FIXTURES = {"celery_worker_process"}
+_SMOKE = Path(__file__).parent / "smoke"
 
 _redis_port = pytest.StashKey[int | None]()
 _postgres_port = pytest.StashKey[int | None]()
@@ -36,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the database that this run's tests use (default: postgresql)",
     )
     parser.addoption("--every-fault", action="store_true", help="inject every fault, not only a sample")
+    parser.addoption("--docker", action="store_true", help="run tests/smoke, and no others, in containers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("docker") and not all(_SMOKE in item.path.parents for item in items):
+        raise pytest.UsageError("Only tests/smoke runs in containers: name that folder beside --docker.")
     left_out = [item for item in items if _is_left_out(config, item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
@@ -78,11 +82,11 @@ def _is_for_postgresql(item: pytest.Item) -> bool:
     return item.get_closest_marker(NEEDS_POSTGRESQL) is not None or not _PROCESS_FIXTURES.isdisjoint(fixtures)
 
 
-def _unavailable(error: services.ServiceError) -> NoReturn:
+def unavailable(reason: str) -> NoReturn:
     """A machine without the servers runs what it can; CI must not pass that way."""
     if os.environ.get("CI"):
-        pytest.fail(str(error), pytrace=False)
-    pytest.skip(str(error))
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture
@@ -107,7 +111,7 @@ def django_db_modify_db_settings(
             try:
                 stack.enter_context(services.start_postgres(port=port))
             except services.ServiceError as error:
-                _unavailable(error)
+                unavailable(str(error))
         yield
 
 
@@ -118,7 +122,7 @@ def _redis_server(pytestconfig: pytest.Config) -> Iterator[str]:
             try:
                 yield stack.enter_context(services.start_redis(port=port))
             except services.ServiceError as error:
-                _unavailable(error)
+                unavailable(str(error))
             return
         url = os.environ["REDIS_URL"]
         with Redis.from_url(url) as client:

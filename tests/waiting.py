@@ -44,8 +44,8 @@ def held(*store_ids: str) -> Iterator[int]:
         other.close()
 
 
-def children_that_wait_for_a_lock(worker_pid: int, holder: int | None = None) -> list[psutil.Process]:
-    """The pool processes whose database sessions are held up.
+def sessions_that_wait_for_a_lock(holder: int | None = None) -> set[int]:
+    """The database sessions that are held up, by their client's port.
 
     :param holder: by this session, not by each other
     """
@@ -55,7 +55,12 @@ def children_that_wait_for_a_lock(worker_pid: int, holder: int | None = None) ->
             " AND (%(holder)s IS NULL OR %(holder)s = ANY(pg_blocking_pids(pid)))",
             {"holder": holder},
         )
-        ports = {port for (port,) in cursor.fetchall()}
+        return {port for (port,) in cursor.fetchall()}
+
+
+def children_that_wait_for_a_lock(worker_pid: int, holder: int | None = None) -> list[psutil.Process]:
+    """The pool processes of a worker on this machine whose database sessions are held up, likewise."""
+    ports = sessions_that_wait_for_a_lock(holder)
     found = []
     for child in psutil.Process(worker_pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # a worker's helpers come and go

@@ -74,7 +74,7 @@ def start_redis(*, durable: bool = False, port: int | None = None) -> Iterator[s
     :param durable: write each command to disk (an append-only file) before answering
     :param port: where to listen, by default on a free port
     """
-    binary = _redis_server()
+    binary = redis_binary()
     port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="redis-") as name:
         folder = Path(name)
@@ -180,7 +180,11 @@ def _accepts(data: Path) -> bool:
     return False
 
 
-def _redis_server() -> str | Path:
+def redis_binary() -> str | Path:
+    """The server that is started here.
+
+    :raises ServiceError: there is none
+    """
     system = shutil.which("redis-server")
     if system and _redis_version(system) >= OLDEST_REDIS:
         return system

@@ -23,7 +23,7 @@ from tests.conftest import StartWorker
 from tests.factories import SCHOOL_ID, fill_store
 from tests.faults.beside import again_and_again, serialize, sync
 from tests.faults.conftest import MakeSchool
-from tests.waiting import until
+from tests.waiting import sessions_that_wait_for_a_lock, until
 from worker.school.models import PROFILE, Attempt, Lesson
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
@@ -158,11 +158,11 @@ def test_a_version_that_arrives_while_its_record_is_deserialized(celery_worker_p
     with ExitStack() as holding:
         holding.enter_context(app_row_held(lessons[0].id))
         run = morango_celery.deserialize(PROFILE)
-        until(lambda: waiting_for_locks() == 1, "in the middle of the batch")
+        until(lambda: len(sessions_that_wait_for_a_lock()) == 1, "in the middle of the batch")
 
         # When the next version of those records arrives
         with again_and_again(arrive) as done:
-            until(lambda: waiting_for_locks() == 2, "waiting for the batch")
+            until(lambda: len(sessions_that_wait_for_a_lock()) == 2, "waiting for the batch")
             holding.close()
             wait_for(run, 60)
             until(lambda: done[0] > 0, "stored")
@@ -187,13 +187,6 @@ def app_row_held(pk: str) -> Iterator[None]:
         other.rollback()
     finally:
         other.close()
-
-
-def waiting_for_locks() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-        number: int = cursor.fetchone()[0]
-    return number
 
 
 @pytest.mark.parametrize(
