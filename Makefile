@@ -15,7 +15,7 @@ IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/integration tests/oplog tests/smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock clean
+.PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,12 @@ lock: venv ## Write requirements.lock anew from pyproject.toml, and of it what t
 	$(LOCK) --all-extras --upgrade --output-file requirements.lock pyproject.toml
 	$(LOCK) $(addprefix --extra=,$(IMAGE_EXTRAS)) --upgrade --constraint requirements.lock \
 		--output-file worker/requirements.lock pyproject.toml
+
+audit: venv ## Compare known vulnerabilities of what is locked with those that docs/supply-chain.md accepts
+	@$(BIN)/python -m tests.supply_chain.audit $(ARGS)
+
+sbom: venv ## List what the image contains, as CycloneDX, in build/morango-celery.cdx.json
+	@$(BIN)/python -m tests.supply_chain.sbom build/morango-celery.cdx.json
 
 clean: ## Remove the environment and what tools leave behind
 	rm -rf $(VENV) .venv-kolibri build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache \
