@@ -69,6 +69,9 @@ AUTH_USER_MODEL = "school.Account"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
+# Devices ask for JSON; the pages that are for browsers would show what others have sent.
+REST_FRAMEWORK = {"DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"]}
+
 DATABASES = {"default": environment.database()}
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 
