@@ -44,3 +44,16 @@ def test_a_row_is_measured_on_fresh_databases_in_fresh_processes(
     assert results[0]["statements_per_batch"] < 100
     assert (tmp_path / "results.png").exists()
     assert "deserialize" in done.stdout
+
+
+def test_a_run_is_timed_step_by_step(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    options = [f"--database={connection.vendor}", "--records=200"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.profile", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    shares = {line[:36].strip(): float(line.split()[-1].rstrip("%")) for line in done.stdout.splitlines()[1:]}
+    assert shares.pop("all") == 100
+    assert {"claim", "parse", "look up references", "validate", "write", "account for it"} <= shares.keys()
+    assert sum(shares.values()) == pytest.approx(100, abs=len(shares) / 2)  # each is rounded
