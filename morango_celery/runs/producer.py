@@ -20,6 +20,7 @@ from morango_celery.reading.cursors import pages, stream
 from morango_celery.runs.plan import MARKED, Step, WaitingSource, description, steps
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
+from morango_celery.signals import first_pass_failed
 from morango_celery.stream import Buffer, Items
 
 BATCHES_IN_MEMORY = 20
@@ -168,6 +169,8 @@ def _begin_next_pass(run: Run) -> bool:
     failures, before = run.may_succeed_later, run.previous_may_succeed_later
     if failures == 0 or (before is not None and failures >= before):
         return False
+    if before is None:
+        first_pass_failed.send(Run, run=run)
     batches = Batch.objects.filter(run=run, pass_number=run.pass_number).exclude(retry_ids="")
     for batch in stream(batches.only("retry_ids"), BATCHES_IN_MEMORY):
         _make_wait(run, Store.objects.filter(id__in=batch.ids_to_retry, dirty_bit=True))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from morango.models import Store
 
 from morango_celery.models import Batch, Run
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.signals import first_pass_failed
 from tests import factories
 from tests.integration.ledger import (
     MISSING,
@@ -21,6 +26,8 @@ from tests.integration.ledger import (
     unit,
 )
 from worker.school.models import Learner, Unit
+
+Receiver = Callable[..., None]
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
 
@@ -99,6 +106,124 @@ class TestPasses:
         assert (run.records, run.saved) == ((0, 0) if skip_erroring else (1, 1))
         assert Unit.objects.filter(pk=row.id).exists() is not skip_erroring
         assert errors() == ({row.id: "some.Error"} if skip_erroring else {})
+
+
+class TestMending:
+    """What a project does for records that failed, before they are tried again."""
+
+    @pytest.fixture
+    def on_failure(self) -> Iterator[Callable[[Receiver], None]]:
+        """A function that has a receiver called when the first pass of a run has left failures."""
+        connected: list[Receiver] = []
+
+        def connect(receive: Receiver) -> None:
+            first_pass_failed.connect(receive, weak=False)
+            connected.append(receive)
+
+        yield connect
+        for receive in connected:
+            first_pass_failed.disconnect(receive)
+
+    @pytest.fixture
+    def rivals(self) -> tuple[str, str]:
+        """The ids of a learner whose record claims the name of another, and of that one."""
+        (claimant, _), (_, holder) = learners_in_order(2)
+        rename(claimant, "name-1")
+        Store.objects.filter(pk=holder.pk).update(dirty_bit=False)
+        return claimant.id, holder.pk
+
+    def test_what_a_receiver_mends_is_saved_in_the_same_run(
+        self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
+    ) -> None:
+        claimant, holder = rivals
+        heard = []
+
+        def give_way(run: Run, **kwargs: Any) -> None:
+            heard.append((run.pass_number, errors()))
+            Learner.objects.filter(pk=holder).update(update_dirty_bit_to=True, username="gave way")
+
+        on_failure(give_way)
+
+        run, stages = carry_out()
+
+        assert heard == [(1, {claimant: "django.db.utils.IntegrityError"})]
+        assert stages == [[[claimant]], [[claimant]]]
+        assert (run.pass_number, run.records, run.saved, run.failed) == (2, 1, 1, 0)
+        assert Learner.objects.get(pk=claimant).username == "name-1"
+        assert Learner.objects.get(pk=holder).username == "gave way"
+        assert errors() == {}
+
+    def test_it_is_asked_once_in_a_run(
+        self, on_failure: Callable[[Receiver], None], batch_size: Callable[[int], None]
+    ) -> None:
+        # Given that each learner takes the next one's name, which takes a pass each
+        batch_size(1)
+        for number, (row, _) in enumerate(learners_in_order(4)):
+            rename(row, f"name-{number + 1}")
+        heard = []
+        on_failure(lambda run, **kwargs: heard.append(run.pass_number))
+
+        run, stages = carry_out()
+
+        assert [len(stage) for stage in stages] == [4, 3, 2, 1]
+        assert (run.failed, heard) == (0, [1])
+
+    @pytest.mark.parametrize("fault", ["nothing failed", "no other record can mend it"])
+    def test_it_is_not_asked_when_nothing_is_tried_again(
+        self, fault: str, on_failure: Callable[[Receiver], None]
+    ) -> None:
+        title = None if fault == "no other record can mend it" else "sound"
+        factories.store_row("lesson", unit=factories.store_row("unit"), title=title)
+        heard = []
+        on_failure(lambda run, **kwargs: heard.append(run))
+
+        run, _ = carry_out()
+
+        assert (run.failed, heard) == (0 if title else 1, [])
+
+    def test_what_it_writes_is_committed_with_the_pass_or_not_at_all(
+        self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
+    ) -> None:
+        # Given a worker that dies after the receiver has written, before the next pass is handed out
+        _, holder = rivals
+        deaths = [RuntimeError("died")]
+
+        def give_way(run: Run, **kwargs: Any) -> None:
+            current = Learner.objects.get(pk=holder)
+            Learner.objects.filter(pk=holder).update(
+                update_dirty_bit_to=True, username=f"{current.username}, gave way"
+            )
+            if deaths:
+                raise deaths.pop()
+
+        on_failure(give_way)
+        run = start(new_run().pk).run
+        (batch,) = open_batches(run)
+        execute_batch(batch.pk)
+        with pytest.raises(RuntimeError, match="died"):
+            advance(run.pk)
+        assert Learner.objects.get(pk=holder).username == "name-1"
+
+        # When another one goes on
+        progress = advance(run.pk)
+
+        # Then it was done once
+        assert (progress.opened, progress.run.pass_number) == (True, 2)
+        assert Learner.objects.get(pk=holder).username == "name-1, gave way"
+
+    def test_an_error_that_it_lets_through_fails_the_run(
+        self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
+    ) -> None:
+        def fail(run: Run, **kwargs: Any) -> None:
+            raise RuntimeError("no way to mend it")
+
+        on_failure(fail)
+
+        with pytest.raises(RuntimeError, match="no way to mend it"):
+            run_in_process(new_run(in_process=True))
+
+        run = Run.objects.get()
+        assert (run.state, run.error) == (Run.State.FAILED, "RuntimeError: no way to mend it")
 
 
 DIRTY_PARENT = "morango.errors.MorangoDirtyParent"
