@@ -10,6 +10,8 @@ from pathlib import Path
 
 from morango.constants import settings as morango_defaults
 
+from morango_celery.celery_settings import *  # noqa: F403
+from morango_celery.celery_settings import CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT
 from worker import environment
 
 DEBUG = environment.flag("DEBUG")
@@ -101,31 +103,6 @@ MORANGO_CELERY = {
 # server that never enqueues needs none.
 REDIS_URL = os.environ.get("REDIS_URL", "").strip()
 CELERY_BROKER_URL = REDIS_URL or "redis://redis_url-is-not-set.invalid:6379/0"
-CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# Without it, a worker ends when Redis is full and refuses even that a message is acknowledged.
-CELERY_BROKER_CHANNEL_ERROR_RETRY = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {
-    # Redis hands a message out again after this long without an acknowledgement; must exceed
-    # the time limit of a task, or it runs twice at once.
-    "visibility_timeout": 600,
-    "unacked_restore_interval": 5,
-    "unacked_restore_throttle": 1,
-}
-CELERY_TASK_TIME_LIMIT = 300
-CELERY_TASK_SOFT_TIME_LIMIT = 270
-CELERY_TASK_ACKS_LATE = True
-CELERY_TASK_REJECT_ON_WORKER_LOST = True
-CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_TRACK_STARTED = True
-CELERY_TASK_SEND_SENT_EVENT = True
-CELERY_TASK_SERIALIZER = "json"
-CELERY_RESULT_SERIALIZER = "json"
-CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_WORKER_SEND_TASK_EVENTS = True
-# With REMAP_SIGTERM=SIGQUIT: a task still running this long after SIGTERM goes back to the queue. Celery
-# sleeps for all of it if any task runs at the time of the signal, so the supervisor's grace must be longer.
-CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = environment.whole_number("WORKER_SOFT_SHUTDOWN_SECONDS", default=60)
-CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
-# A database connection serves this many tasks; one a task costs a quarter of the throughput.
-CELERY_DB_REUSE_MAX = 500
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = environment.whole_number(
+    "WORKER_SOFT_SHUTDOWN_SECONDS", default=CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT
+)
