@@ -74,7 +74,7 @@ fuzz: venv ## Deserialize MUTANTS=20000 broken records, PostgreSQL and SQLite (S
 soak: venv ## Sync for MINUTES=10 while workers, Redis and database sessions are killed; then check all
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
-kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--help shows how to choose)
+kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--help shows how to choose, ARGS=--plug-in tries the plug-in)
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri
 	.venv-kolibri/bin/python -m tests.kolibri $(ARGS)
 
@@ -132,6 +132,6 @@ sbom: venv ## List what the image contains, as CycloneDX, in build/morango-celer
 	@$(BIN)/python -m tests.supply_chain.sbom build/morango-celery.cdx.json
 
 clean: ## Remove the environment and what tools leave behind
-	rm -rf $(VENV) .venv-kolibri build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache \
-		.pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-kolibri .venv-kolibri-server build dist *.egg-info .coverage .hypothesis \
+		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find morango_celery worker tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,6 +18,9 @@ DESERIALIZE = "MORANGO_DESERIALIZE_OPERATIONS"
 SERIALIZE = "MORANGO_SERIALIZE_OPERATIONS"
 OURS = "morango_celery.operations:DeserializeOperation"
 
+ASKED_BY: set[str] = set()
+"""Operations of others, as settings name them, that ask ours in their turn. A plug-in adds to it."""
+
 
 @register("morango_celery")
 def check_deserialize_operations(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
@@ -26,7 +29,7 @@ def check_deserialize_operations(app_configs: Any = None, **kwargs: Any) -> list
     if isinstance(found, Error):
         return [found]
     messages = _misplaced(DESERIALIZE, found, DeserializeOperation, ReceiverDeserializeOperation)
-    if _first(found, DeserializeOperation) is None:
+    if _first(found, DeserializeOperation) is None and ASKED_BY.isdisjoint(name for name, _ in found):
         messages.append(
             Warning(
                 f"{DESERIALIZE} has no {OURS!r}: syncs are deserialized by others, in their requests.",

@@ -18,15 +18,22 @@ from tests.kolibri.cases import Sides, every_case, start
 from tests.kolibri.compare import Outcome
 from tests.kolibri.databases import Databases, Postgresql, Sqlite
 from tests.kolibri.deviations import undocumented
+from tests.kolibri.plug_in import __main__ as plug_in
 from tests.kolibri.scenarios import SCENARIOS
 from tests.kolibri.verdict import UNEXPLAINED, judge, judge_order
 from worker import services
 
 ENGINES = ("sqlite", "postgresql")
 
+PLUG_IN = "--plug-in"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparisons, print them as they finish, and return the exit status: 0 if all hold."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if PLUG_IN in arguments:
+        arguments.remove(PLUG_IN)
+        return plug_in.main(arguments)
     options = _parse(arguments)
     started = time.monotonic()
     with ExitStack() as stack:
@@ -75,7 +82,7 @@ def compare_all(cases: deque[Sides]) -> bool:
     return not missing and all(row.verdict.holds for row in judged)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(
         prog="python -m tests.kolibri",
@@ -91,6 +98,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="ours",
         choices=["ours", "morango"],
         help="'morango' compares Morango with itself, to try the comparison",
+    )
+    parser.add_argument(
+        PLUG_IN, action="store_true", help="try the plug-in for Kolibri instead (--plug-in --help: how)"
     )
     options = parser.parse_args(arguments)
     options.scenario = options.scenario or names

@@ -1,8 +1,8 @@
-"""Builds the environment that has Kolibri in it: ``python -m tests.kolibri.environment FOLDER``.
+"""Builds an environment with Kolibri in it: ``python -m tests.kolibri.environment FOLDER [--as-shipped]``.
 
 Kolibri's wheel brings its dependencies along in ``kolibri/dist`` and puts that folder first on ``sys.path``,
 where its redis and tzlocal hide those that Celery needs. Here the folder is emptied, and the same versions
-come from the package index (``requirements.in``).
+come from the package index (``requirements.in``); unless it is to be as Kolibri's users have it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ LOCK = Path(__file__).with_name("requirements.lock")
 BUNDLE = "kolibri/dist"
 
 
-def main(folder: Path) -> None:
-    """Build the environment in `folder` unless it is there already, made from the same lock."""
+def main(folder: Path, *, as_shipped: bool = False) -> None:
+    """Build the environment in `folder` unless it is there already, made from the same lock.
+
+    :param as_shipped: leave Kolibri the libraries that it brings along
+    """
     state = hashlib.sha256(LOCK.read_bytes() + Path(__file__).read_bytes()).hexdigest()
     stamp = folder / ".installed"
     if stamp.exists() and stamp.read_text() == state:
@@ -32,7 +35,8 @@ def main(folder: Path) -> None:
     python = str(folder / "bin" / "python")
     pip = (python, "-m", "pip", "install", "-qq", "--no-deps", "--disable-pip-version-check")
     _run(*pip, "--require-hashes", "-r", str(LOCK))
-    _empty(next(folder.glob(f"lib/python*/site-packages/{BUNDLE}")))
+    if not as_shipped:
+        _empty(next(folder.glob(f"lib/python*/site-packages/{BUNDLE}")))
     _run(*pip, "--no-build-isolation", "--editable", str(PROJECT))
     stamp.write_text(state)
 
@@ -51,4 +55,4 @@ def _empty(package: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), as_shipped="--as-shipped" in sys.argv[2:])

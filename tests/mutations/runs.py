@@ -55,6 +55,20 @@ MUTATIONS = (
         ("integration/test_local_edits.py::TestLocalEdits::test_edits_made_before_the_run_are_merged_first",),
     ),
     Mutation(
+        "what-a-project-fails-to-mend-fails-the-run",
+        "runs/producer.py",
+        "        first_pass_failed.send(Run, run=run)\n",
+        "        first_pass_failed.send_robust(Run, run=run)\n",
+        ("integration/test_passes.py::TestMending::test_an_error_that_it_lets_through_fails_the_run",),
+    ),
+    Mutation(
+        "a-project-mends-once-in-a-run",
+        "runs/producer.py",
+        "    if before is None:\n",
+        "    if True:\n",
+        ("integration/test_passes.py::TestMending::test_it_is_asked_once_in_a_run",),
+    ),
+    Mutation(
         "passes-go-on-while-they-get-any-further",
         "runs/producer.py",
         "(before is not None and failures >= before)",

@@ -16,6 +16,7 @@ from django.db import connection
 from morango.constants import settings as morango_defaults
 from pytest_django import Settings
 
+from morango_celery.checks import operations
 from morango_celery.operations import DeserializeOperation
 from morango_celery.pools import Kind, kind
 from tests.processes import ROOT
@@ -87,6 +88,15 @@ class TestOperations:
         (text,) = found()["W001"]
         assert text.startswith(f"MORANGO_DESERIALIZE_OPERATIONS has no {OURS!r}")
         assert f"Put {OURS!r} first" in text
+
+    def test_another_operation_may_ask_ours(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.MORANGO_DESERIALIZE_OPERATIONS = THEIRS
+        monkeypatch.setattr(operations, "ASKED_BY", {PRODUCER})
+        assert "W001" not in found()
+        monkeypatch.setattr(operations, "ASKED_BY", {"some.others:Operation"})
+        assert "W001" in found()
 
     @pytest.mark.parametrize(
         ("setting", "operations", "ours"),

@@ -1,0 +1,18 @@
+"""A plug-in for Kolibri: ``kolibri plugin enable morango_celery.contrib.kolibri``. See docs/kolibri.md.
+
+Kolibri's plug-in machinery imports this package before Django's settings are there.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+if find_spec("kolibri") is None:
+    raise ImportError(
+        "morango_celery.contrib.kolibri is a plug-in for Kolibri, which isn't installed in this environment. "
+        "Install morango-celery where Kolibri is. A project without Kolibri needs no plug-in."
+    )
+
+from morango_celery.contrib.kolibri.bundle import use_installed_redis
+
+use_installed_redis()

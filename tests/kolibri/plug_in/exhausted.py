@@ -1,0 +1,16 @@
+"""Kolibri's settings, and no picture password left to give to anybody."""
+
+from django.apps import AppConfig
+from kolibri.deployment.default.settings.base import *  # noqa: F403
+from kolibri.deployment.default.settings.base import INSTALLED_APPS as KOLIBRI_APPS
+
+INSTALLED_APPS = [*KOLIBRI_APPS, "tests.kolibri.plug_in.exhausted.Exhausted"]
+
+
+class Exhausted(AppConfig):
+    name = "tests.kolibri.plug_in"
+
+    def ready(self) -> None:
+        from kolibri.core.auth.utils import picture_passwords
+
+        picture_passwords.LEARNER_PICTURE_PASSWORD_LIMIT = 1
