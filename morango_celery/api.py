@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from django.db import connection, transaction
 from morango.models.certificates import Filter
@@ -105,9 +105,9 @@ def retry(
     return _begin(runs.renew(run_id, in_process=here), wait, on_progress)
 
 
-def recover_runs(*, everything: bool = False) -> int:
+def recover_runs(*, everything: bool = False, run_ids: Collection[int] | None = None) -> int:
     """Send again what no worker finished in time; see `morango_celery.runs.recovery.recover`."""
-    return recover(CeleryDispatch(), everything=everything)
+    return recover(CeleryDispatch(), everything=everything, run_ids=run_ids)
 
 
 def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None) -> Run:

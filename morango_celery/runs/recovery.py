@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from typing import Protocol
+from collections.abc import Collection
+from typing import Any, Protocol
 
 from django.db import OperationalError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from morango_celery.conf import settings
@@ -34,34 +35,53 @@ class Dispatch(Protocol):
         """Have a worker execute the batch."""
 
 
-def recover(dispatch: Dispatch, *, everything: bool = False) -> int:
+def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection[int] | None = None) -> int:
     """Send again what was sent too long ago, or never; end runs whose own process is gone.
 
     Safe at any moment, any number of times, on any number of machines: what is sent twice is done
-    once.
+    once. When the broker can't be reached it stops, and what is left waits for the next call.
 
     :param everything: whatever is unfinished, however short ago it was sent
+    :param run_ids: of these runs only; None for all
     :returns: the number of messages sent
     """
     patience = datetime.timedelta(seconds=settings.RESEND_AFTER_SECONDS)
     late = timezone.now() - patience
-    stale = Q() if everything else Q(sent_at=None) | Q(sent_at__lt=late)
-    sent = 0
     _end_abandoned(before=timezone.now() - PATIENCE * patience)
-    ended = Run.objects.exclude(state__in=UNFINISHED)
+    chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
+    ended = chosen.exclude(state__in=UNFINISHED)
     for run in ended.filter(handed_over=False):
         hand_over(run)
     long_ended = ended if everything else ended.filter(finished_at__lt=late)
     for run in long_ended.filter(followed_up=False):
         finish(run)
-    for run in Run.objects.filter(stale, state__in=UNFINISHED, open_batches=0, in_process=False):
-        sent += dispatch.start(run)
-    batches = Batch.objects.filter(
-        stale, state=Batch.State.OPEN, run__state=Run.State.RUNNING, run__in_process=False
-    )
-    for batch in pages(batches.select_related("run").defer("payload"), BATCHES_IN_MEMORY):
-        sent += dispatch.batch(batch)
+    others = chosen.filter(state__in=UNFINISHED, in_process=False)
+    waiting = others.filter(open_batches=0)
+    batches = Batch.objects.filter(run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN)
+    if everything:
+        _forget_messages(waiting)
+        _forget_messages(batches)
+    stale = Q() if everything else Q(sent_at=None) | Q(sent_at__lt=late)
+    sent = 0
+    for run in waiting.filter(stale):
+        if not dispatch.start(run):
+            return sent
+        sent += 1
+    for batch in pages(batches.filter(stale).select_related("run").defer("payload"), BATCHES_IN_MEMORY):
+        if not dispatch.batch(batch):
+            return sent
+        sent += 1
     return sent
+
+
+def _forget_messages(rows: QuerySet[Any]) -> None:
+    """Note that none was sent, so that none is overlooked if the broker goes away before all are sent again.
+
+    Rows that somebody is at work with are locked, and not waited for.
+    """
+    with transaction.atomic():
+        free = rows.select_for_update(skip_locked=True).values("pk")
+        rows.model.objects.filter(pk__in=free).update(sent_at=None)
 
 
 def _end_abandoned(before: datetime.datetime) -> None:

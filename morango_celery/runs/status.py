@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any
 
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import BigIntegerField, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value
 from django.utils import timezone
 
 from morango_celery.conf import settings
@@ -78,11 +79,23 @@ def status_of(run_id: int, patience_seconds: float | None = None) -> Status:
     :raises UnknownRunError: the ledger doesn't have it
     Cost: two queries; one of them counts the dirty records under the run's filter.
     """
-    run = _with_attempts(Run.objects.filter(pk=run_id)).first()
-    if run is None:
+    found = statuses([run_id], patience_seconds)
+    if not found:
         raise UnknownRunError(f"The ledger has no run {run_id}.")
-    waiting = None if run.is_finished else _waiting(run).count() - run.yielded
-    return _status(run, patience_seconds, None if waiting is None else max(waiting, 0))
+    return found[0]
+
+
+def statuses(
+    run_ids: Collection[int], patience_seconds: float | None = None, *, counted: bool = True
+) -> list[Status]:
+    """Those of these runs that the ledger has, the newest first.
+
+    :param counted: with what still waits for each that is unfinished
+    Cost: one query; counted, one more, which counts the dirty records under the filter of each.
+    """
+    runs = list(_with_attempts(Run.objects.filter(pk__in=run_ids).order_by("-pk")))
+    waiting = _count_waiting([run for run in runs if not run.is_finished]) if counted else {}
+    return [_status(run, patience_seconds, waiting.get(run.pk)) for run in runs]
 
 
 def recent(number: int = RECENT, patience_seconds: float | None = None) -> list[Status]:
@@ -122,6 +135,20 @@ def _waiting(run: Run) -> QuerySet[Any]:
             else records.exclude(deserialization_error=None)
         )
     return records
+
+
+def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:
+    if not runs:
+        return {}
+    first, *others = (
+        _waiting(run)
+        .values(run=Value(run.pk, output_field=BigIntegerField()))
+        .annotate(count=Count("*"))
+        .values_list("run", "count")
+        for run in runs
+    )
+    found = dict(first.union(*others, all=True))
+    return {run.pk: max(found[run.pk] - run.yielded, 0) for run in runs}
 
 
 def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:

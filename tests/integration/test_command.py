@@ -123,6 +123,11 @@ class TestProcess:
         assert "Traceback" not in process.stderr
 
     @pytest.mark.needs_postgresql  # on SQLite no broker is needed
+    def test_it_says_that_workers_were_told(self, redis_url: str, database_url: str) -> None:
+        process = run_command("--profile", "school", DATABASE_URL=database_url, REDIS_URL=redis_url)
+        assert process.stdout == f"Run {Run.objects.get().pk} is in the ledger; workers take it from here.\n"
+
+    @pytest.mark.needs_postgresql  # on SQLite no broker is needed
     def test_a_broker_that_is_not_there(self, database_url: str, transactional_db: None) -> None:
         nowhere = "redis://127.0.0.1:1/0"
         process = run_command("--profile", "school", DATABASE_URL=database_url, REDIS_URL=nowhere)

@@ -97,6 +97,29 @@ class TestRecovery:
 
         assert recover(Recorded(broker_is_there=False)) == 0
 
+    def test_a_broker_that_is_not_there_is_tried_once_and_what_was_to_be_sent_waits(
+        self, two_batches: list[Batch]
+    ) -> None:
+        # Given what was sent a moment ago, to a broker that has lost it and doesn't answer
+        pending = new_run(sent_at=timezone.now())
+        Batch.objects.update(sent_at=timezone.now())
+        dispatch = Recorded(broker_is_there=False)
+
+        # When everything is to be sent again
+        assert recover(dispatch, everything=True) == 0
+
+        # Then it is tried with one message, and the next recovery sends them all
+        assert sum(dispatch.sent.values()) == 1
+        assert self.sent() == {f"run {pending.pk}", *(f"batch {batch.pk}" for batch in two_batches)}
+
+    def test_only_of_the_runs_that_are_named(self, two_batches: list[Batch]) -> None:
+        named, other = new_run(sent_at=None), new_run(sent_at=None)
+        ids = [named.pk, two_batches[0].run_id]
+
+        assert self.sent(run_ids=[]) == set()
+        assert self.sent(run_ids=[other.pk]) == {f"run {other.pk}"}
+        assert self.sent(run_ids=ids) == {f"run {named.pk}", *(f"batch {batch.pk}" for batch in two_batches)}
+
     def test_nothing_is_sent_twice(self, redis_url: str, two_batches: list[Batch]) -> None:
         # Given a pending run and two open batches that were never sent, and a real broker
         pending = new_run(sent_at=None)
