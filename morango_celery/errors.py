@@ -60,6 +60,10 @@ class TransientError(MorangoCeleryError):
     """The database or broker is not available at the moment; nothing was written."""
 
 
+class TookTooLongError(TransientError):
+    """The database was given a few seconds for this, and needs more."""
+
+
 class PayloadStoreUnavailableError(TransientError):
     """The store of payloads can't be reached at the moment."""
 

@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 from morango.models.certificates import Filter
+from morango.models.core import Store
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
@@ -304,6 +305,26 @@ class Batch(models.Model):
                 f"The message's {ids} are not those of {self}. It was not carried out; "
                 "recover_runs sends the batch again as the ledger has it."
             )
+
+
+class RecordsInError(models.Manager["RecordInError"]):
+    def get_queryset(self) -> models.QuerySet[RecordInError]:
+        dirty = super().get_queryset().filter(dirty_bit=True)
+        return dirty.exclude(deserialization_exception=None)
+
+
+class RecordInError(Store):
+    """A Store row that can't be saved, for the admin: a host project may have registered Morango's own."""
+
+    objects = RecordsInError()
+
+    class Meta:
+        proxy = True
+        default_permissions = ("view",)
+        verbose_name_plural = "records in error"
+
+    def __str__(self) -> str:
+        return f"{self.model_name} {self.pk}"
 
 
 def hash_of_ids(store_ids: Sequence[Any] | Reference) -> str:

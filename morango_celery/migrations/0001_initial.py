@@ -11,6 +11,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
+        ('morango', '0004_deferrable_foreign_keys'),
     ]
 
     operations = [
@@ -173,5 +174,18 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='deadletter',
             index=models.Index(condition=models.Q(('state', 'open')), fields=['source', 'waits_for'], name='mcelery_letter_open'),
+        ),
+        migrations.CreateModel(
+            name='RecordInError',
+            fields=[
+            ],
+            options={
+                'verbose_name_plural': 'records in error',
+                'proxy': True,
+                'default_permissions': ('view',),
+                'indexes': [],
+                'constraints': [],
+            },
+            bases=('morango.store',),
         ),
     ]

@@ -1,4 +1,4 @@
-"""What an operator sees in Django's admin."""
+"""Dead letters of the log of another project."""
 
 from __future__ import annotations
 

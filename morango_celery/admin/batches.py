@@ -1,0 +1,57 @@
+"""Batches: what tasks deserialize, and what ended them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from morango_celery.admin.links import link_to_run
+from morango_celery.admin.read_only import ReadOnlyAdmin
+from morango_celery.models import Batch, Run
+
+
+@admin.register(Batch)
+class BatchAdmin(ReadOnlyAdmin):
+    list_display = [
+        "number_in_stage",
+        "of_run",
+        "state",
+        "size",
+        "attempts",
+        "suspect",
+        *Run.COUNTS,
+        "sent_at",
+        "attempted_at",
+        "finished_at",
+        "trouble_in_short",
+    ]
+    list_filter = ["state", "suspect", ("trouble", admin.EmptyFieldListFilter)]
+    search_fields = ["trouble"]
+    searched_numbers = ("run_id",)
+    ordering = ["-pk"]
+    fieldsets = [
+        (None, {"fields": ["number_in_stage", "of_run", "state", "size", "trouble"]}),
+        ("What came of its records", {"fields": [*Run.COUNTS]}),
+        ("Attempts", {"fields": ["attempts", "attempted_at", "suspect", "pass_number", "part_of", "place"]}),
+        ("When", {"fields": ["sent_at", "finished_at"]}),
+        ("Message", {"fields": ["content_hash"]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("payload", "retry_ids")  # up to 2,000 ids each
+
+    @admin.display(description="stage / batch", ordering="stage")
+    def number_in_stage(self, batch: Any) -> str:
+        return f"{batch.stage} / {batch.number}"
+
+    @admin.display(description="run", ordering="run_id")
+    def of_run(self, batch: Any) -> str:
+        return link_to_run(batch.run_id)
+
+    @admin.display(description="trouble", empty_value="")
+    def trouble_in_short(self, batch: Any) -> str:
+        first_line: str = batch.trouble.partition("\n")[0]
+        return first_line[:120]

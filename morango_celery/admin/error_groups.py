@@ -1,0 +1,79 @@
+"""The page of records in error by model and exception, from which a profile's can be tried again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Max
+from django.db.models.functions import Left
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from morango_celery import api
+from morango_celery.admin.links import url_of_rows
+from morango_celery.admin.outcomes import errors_as_messages, tell_started
+from morango_celery.admin.sql import time_limit
+from morango_celery.errors import TookTooLongError
+from morango_celery.models import RecordInError
+
+GROUPING_SECONDS = 10.0
+EXAMPLE_CHARACTERS = 300
+CAUSE = ("profile", "model_name", "deserialization_exception")
+
+
+def groups_page(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """:raises PermissionDenied: the user may not see records in error"""
+    if not model_admin.has_view_permission(request):
+        raise PermissionDenied
+    groups = None
+    try:
+        with time_limit(GROUPING_SECONDS):
+            groups = _groups()
+    except TookTooLongError as error:
+        messages.error(request, f"{error} One by one, records can be searched all the same.")
+    totals: Counter[str] = Counter()
+    for group in groups or ():
+        group["records"] = f"{group['count']:,}"
+        group["url"] = url_of_rows(**{name: group[name] for name in CAUSE})
+        totals[group["profile"]] += group["count"]
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": "Records in error",
+        "opts": model_admin.model._meta,
+        "media": model_admin.media,
+        "headings": ("records", "profile", "model", "exception", "for example"),
+        "groups": groups,
+        "unknown": groups is None,
+        "totals": {profile: f"{count:,}" for profile, count in sorted(totals.items())},
+        "rows_url": reverse("admin:morango_celery_recordinerror_rows"),
+        "may_operate": model_admin.has_operate_permission(request),
+    }
+    return TemplateResponse(request, "admin/morango_celery/recordinerror/groups.html", context)
+
+
+def retry_profile(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """Try again all that is in error in the profile that is posted.
+
+    :raises PermissionDenied: the user may not
+    """
+    if not model_admin.has_operate_permission(request):
+        raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    profile = request.POST.get("profile", "")
+    with errors_as_messages(request):
+        run = api.deserialize(profile, retry_errors=True)
+        tell_started(model_admin, request, run, f"tries again all that is in error in {profile}")
+    return HttpResponseRedirect(reverse("admin:morango_celery_recordinerror_changelist"))
+
+
+def _groups() -> list[dict[str, Any]]:
+    """The most frequent first. Cost: one query, which reads the dirty records without their contents."""
+    groups = RecordInError.objects.values(*CAUSE).annotate(
+        count=Count("pk"), example=Max(Left("deserialization_error", EXAMPLE_CHARACTERS))
+    )
+    return list(groups.order_by("-count", *CAUSE))

@@ -1,0 +1,42 @@
+"""What came of what an operator asked for, as messages of the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.contrib import messages
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest
+from django.utils.html import format_html
+
+from morango_celery.admin.links import link_to_run
+from morango_celery.errors import MorangoCeleryError
+from morango_celery.models import Run
+
+
+@contextmanager
+def errors_as_messages(request: HttpRequest) -> Iterator[None]:
+    """Show what an operator can do something about; whatever else is wrong is Django's to report."""
+    try:
+        yield
+    except (MorangoCeleryError, OperationalError, InterfaceError) as error:
+        messages.error(request, str(error).strip())
+
+
+def tell_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
+    """Say where a new run is, and note in the admin's history who began it.
+
+    :param what: it does, like "does run 5 again"
+    """
+    run.refresh_from_db()  # whether it was sent is noted there
+    admin.log_addition(request, run, f"{what[:1].upper()}{what[1:]}.")
+    if run.is_finished:
+        where = f"It is {run.state}: {run.saved:,} saved, {run.failed:,} failed."
+    elif run.sent_at:
+        where = "Workers take it from here."
+    else:
+        where = "It waits in the ledger, for the broker can't be reached; workers take it once that is back."
+    level = messages.SUCCESS if run.is_finished or run.sent_at else messages.WARNING
+    messages.add_message(request, level, format_html("{} {}. {}", link_to_run(run.pk), what, where))

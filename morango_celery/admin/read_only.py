@@ -1,0 +1,53 @@
+"""What all pages share whose rows are written by runs alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+LARGEST_NUMBER_DIGITS = 18
+"""More than the database's whole numbers hold for certain."""
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2's takes no parameter
+    """Lets nobody add, change or delete; who may do what else, actions say."""
+
+    show_full_result_count = False
+    list_per_page = 100
+
+    searched_numbers: tuple[str, ...] = ()
+    """Fields that a search compares with a whole number, besides the texts of `search_fields`."""
+    searched_ids: tuple[str, ...] = ()
+    """Fields that it compares with an id of Morango's."""
+
+    class Media:
+        css = {"all": ["morango_celery/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Of whoever may change what is done, if not what was written of it."""
+        return request.user.has_perm("morango_celery.change_run")
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        found, may_repeat = super().get_search_results(request, queryset, search_term)
+        for field, value in self._exact(search_term.strip()).items():
+            found |= queryset.filter(**{field: value})
+        return found, may_repeat
+
+    def _exact(self, term: str) -> dict[str, Any]:
+        if term.isascii() and term.isdecimal() and len(term) <= LARGEST_NUMBER_DIGITS:
+            return dict.fromkeys(self.searched_numbers, int(term))
+        if re.fullmatch("[0-9a-f]{32}", term.lower().replace("-", "")):
+            return dict.fromkeys(self.searched_ids, term.lower().replace("-", ""))
+        return {}

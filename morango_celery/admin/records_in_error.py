@@ -1,0 +1,144 @@
+"""Records in error: by what they have against them, and one by one. Never what is in them."""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import groupby
+from operator import or_
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+
+from morango_celery import api
+from morango_celery.admin.error_groups import groups_page, retry_profile
+from morango_celery.admin.outcomes import errors_as_messages, tell_started
+from morango_celery.admin.read_only import ReadOnlyAdmin
+from morango_celery.admin.sql import time_limit
+from morango_celery.errors import TookTooLongError
+from morango_celery.models import RecordInError, Run
+from morango_celery.reading.filters import prefix_conditions
+
+LISTING_SECONDS = 10.0
+"""How long the database may look for a page of rows."""
+MOST_PARTITIONS = 100
+
+
+class UnderTheFilterOfRun(admin.SimpleListFilter):
+    """Is offered only where a link has chosen it: there are too many runs to choose from."""
+
+    title = "run"
+    parameter_name = "run"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        value = self.value()
+        return [(value, f"under the filter of run {value}")] if value else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RecordInError]) -> QuerySet[RecordInError]:
+        value = self.value()
+        if value is None:
+            return queryset
+        try:
+            run = Run.objects.get(pk=value)
+        except (Run.DoesNotExist, ValueError) as error:
+            raise IncorrectLookupParameters(error) from error
+        conditions = prefix_conditions("partition", run.sync_filter)
+        return queryset.filter(reduce(or_, conditions), profile=run.profile)
+
+
+@admin.action(
+    description="Try again what is in error in the partitions of the selected records",
+    permissions=["operate"],
+)
+def retry_partitions(model_admin: Any, request: HttpRequest, records: Any) -> None:
+    found = records.order_by().values_list("profile", "partition").distinct()[: MOST_PARTITIONS + 1]
+    partitions = sorted(found)
+    if not partitions:
+        messages.warning(request, "Nothing was done: the selected records are not in error any more.")
+    if len(partitions) > MOST_PARTITIONS:
+        messages.error(
+            request,
+            f"Nothing was done: the selected records lie in more than {MOST_PARTITIONS} partitions. Select "
+            "fewer, or try again all that is in error in the profile.",
+        )
+        return
+    for profile, of_profile in groupby(partitions, key=lambda row: row[0]):
+        prefixes = [partition for _, partition in of_profile]
+        with errors_as_messages(request):
+            run = api.deserialize(profile, prefixes, retry_errors=True)
+            count = len(prefixes)
+            where = "1 partition" if count == 1 else f"{count} partitions"
+            tell_started(model_admin, request, run, f"tries again what is in error in {where} of {profile}")
+
+
+@admin.register(RecordInError)
+class RecordInErrorAdmin(ReadOnlyAdmin):
+    """Begins with the groups; `rows/` is the usual list."""
+
+    list_display = ["id", "model_name", "exception_in_short", "error_in_short", "partition", "profile"]
+    list_filter = [
+        UnderTheFilterOfRun,
+        ("model_name", admin.AllValuesFieldListFilter),
+        ("deserialization_exception", admin.AllValuesFieldListFilter),
+        ("profile", admin.AllValuesFieldListFilter),
+    ]
+    search_fields = ["deserialization_error", "partition"]
+    searched_ids = ("pk",)
+    # No index has this order, or PostgreSQL might walk through it past all rows that are not in error
+    ordering = ["model_name", "deserialization_exception", "pk"]
+    actions = [retry_partitions]
+    fields = [
+        "id",
+        "profile",
+        "model_name",
+        "partition",
+        "deserialization_exception",
+        "deserialization_error",
+        "deleted",
+        "hard_deleted",
+        "last_saved_instance",
+        "last_saved_counter",
+        "last_transfer_session_id",
+    ]
+
+    def get_urls(self) -> list[URLPattern]:
+        wrapped = self.admin_site.admin_view
+        return [
+            path("", wrapped(self.groups_view)),  # which the usual list's name leads to
+            path("rows/", wrapped(self.changelist_view), name="morango_celery_recordinerror_rows"),
+            path("retry/", wrapped(self.retry_view), name="morango_celery_recordinerror_retry"),
+            *super().get_urls(),
+        ]
+
+    def groups_view(self, request: HttpRequest) -> HttpResponse:
+        return groups_page(self, request)
+
+    def retry_view(self, request: HttpRequest) -> HttpResponse:
+        return retry_profile(self, request)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if request.method == "POST":  # what actions begin mustn't wait for the end of a transaction
+            return super().changelist_view(request, extra_context)
+        try:
+            with time_limit(LISTING_SECONDS):
+                return super().changelist_view(request, extra_context)
+        except TookTooLongError as error:
+            messages.error(request, f"{error} Choose a group, or search for less.")
+            return HttpResponseRedirect(reverse("admin:morango_celery_recordinerror_changelist"))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("serialized", "conflicting_serialized_data")
+
+    @admin.display(description="exception", ordering="deserialization_exception")
+    def exception_in_short(self, record: Any) -> str:
+        exception = record.deserialization_exception
+        return format_html('<span title="{}">{}</span>', exception, exception.rpartition(".")[2])
+
+    @admin.display(description="error")
+    def error_in_short(self, record: Any) -> str:
+        error: str = record.deserialization_error or ""
+        return error if len(error) <= 200 else f"{error[:199]}…"

@@ -1,0 +1,110 @@
+"""What an operator may do to runs: the same as from a shell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from morango.models.certificates import Filter
+
+from morango_celery import api
+from morango_celery.admin.outcomes import errors_as_messages, tell_started
+from morango_celery.models import Run
+
+MOST_AT_ONCE = 100
+
+
+@admin.action(description="Cancel the selected runs", permissions=["operate"])
+def cancel(model_admin: Any, request: HttpRequest, selected: Any) -> HttpResponse | None:
+    runs = _chosen(request, selected)
+    if not runs:
+        return None
+    if "confirmed" not in request.POST:
+        return _confirmation(model_admin, request, runs)
+    for run in runs:
+        with errors_as_messages(request):
+            ended = api.cancel(run.pk)
+            model_admin.log_change(request, ended, "Cancelled.")
+            messages.success(
+                request,
+                f"Run {ended.pk} is cancelled; {ended.done:,} of {ended.records:,} records that were handed "
+                "out are done. What is being executed is completed, the rest stays dirty.",
+            )
+    return None
+
+
+@admin.action(description="Send again what is open of the selected runs", permissions=["operate"])
+def send_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
+    runs = _chosen(request, selected)
+    unfinished = [run for run in runs if not run.is_finished and not run.in_process]
+    if runs and not unfinished:
+        messages.warning(request, "Nothing to send: none of these runs is one that workers still carry out.")
+    if not unfinished:
+        return
+    with errors_as_messages(request):
+        sent = api.recover_runs(everything=True, run_ids=[run.pk for run in unfinished])
+        if not sent and Run.objects.filter(pk__in=[run.pk for run in unfinished], sent_at=None).exists():
+            messages.error(
+                request,
+                "Nothing was sent: the broker can't be reached. Nothing is lost; once it is back, workers "
+                "take what is open.",
+            )
+            return
+        for run in unfinished:
+            model_admin.log_change(request, run, "Sent again what was open.")
+        messages.success(request, f"{sent:,} messages sent. What is sent twice is done once.")
+
+
+@admin.action(description="Do again what the selected runs did", permissions=["operate"])
+def do_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
+    for run in _chosen(request, selected):
+        with errors_as_messages(request):
+            tell_started(model_admin, request, api.retry(run.pk), f"does run {run.pk} again")
+
+
+@admin.action(
+    description="Try again what is in error under the selected runs' filters", permissions=["operate"]
+)
+def retry_errors(model_admin: Any, request: HttpRequest, selected: Any) -> None:
+    tasks: dict[tuple[str, str | None], int] = {}
+    for run in _chosen(request, selected):
+        tasks.setdefault((run.profile, run.filter), run.pk)
+    for (profile, prefixes), run_id in tasks.items():
+        sync_filter = None if prefixes is None else Filter(prefixes)
+        with errors_as_messages(request):
+            begun = api.deserialize(profile, sync_filter, retry_errors=True)
+            tell_started(
+                model_admin, request, begun, f"tries again what is in error under the filter of run {run_id}"
+            )
+
+
+OFFERED = {
+    False: {"cancel": "Cancel", "send_again": "Send again what is open"},
+    True: {"retry_errors": "Try again what is in error", "do_again": "Do it again"},
+}
+"""What a run's own page offers, by whether the run has ended: actions and what their buttons say."""
+
+
+def _chosen(request: HttpRequest, selected: Any) -> list[Run]:
+    """None, with a message that says why, if there are too many, or if they have left the list meanwhile."""
+    runs = list(selected[: MOST_AT_ONCE + 1])
+    if not runs:
+        messages.warning(request, "Nothing was done: the selected runs don't fit the list's filter any more.")
+    if len(runs) > MOST_AT_ONCE:
+        messages.error(request, f"Nothing was done: select {MOST_AT_ONCE} runs at most.")
+        return []
+    return runs
+
+
+def _confirmation(model_admin: Any, request: HttpRequest, runs: list[Run]) -> HttpResponse:
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": "Cancel runs?",
+        "opts": model_admin.model._meta,
+        "runs": runs,
+        "checkbox_name": ACTION_CHECKBOX_NAME,
+    }
+    return TemplateResponse(request, "admin/morango_celery/run/cancel_confirmation.html", context)

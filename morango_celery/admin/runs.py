@@ -1,0 +1,219 @@
+"""Runs: how far they are, how fast, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.messages import get_messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html, format_html_join
+
+from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
+from morango_celery.admin.read_only import ReadOnlyAdmin
+from morango_celery.admin.run_actions import OFFERED, cancel, do_again, retry_errors, send_again
+from morango_celery.admin.sql import time_limit
+from morango_celery.errors import TookTooLongError
+from morango_celery.management.telling import duration
+from morango_celery.models import Run
+from morango_celery.runs.report import failures
+from morango_celery.runs.status import stalled, statuses
+
+COUNTING_SECONDS = 2.0
+"""How long the database may count what waits, before a page does without."""
+REFRESH_SECONDS = 5
+
+
+def with_status(run_ids: Sequence[int]) -> list[Any]:
+    """The runs in this order, each with its `Status` as `status`."""
+    try:
+        with time_limit(COUNTING_SECONDS):
+            found = statuses(run_ids)
+    except TookTooLongError:
+        found = statuses(run_ids, counted=False)
+    runs: dict[int, Any] = {}
+    for status in found:
+        runs[status.run.pk] = status.run
+        runs[status.run.pk].status = status
+    return [runs[run_id] for run_id in run_ids if run_id in runs]
+
+
+class RunList(ChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list: Any = with_status(list(self.result_list.values_list("pk", flat=True)))
+
+
+class SignsOfLife(admin.SimpleListFilter):
+    title = "signs of life"
+    parameter_name = "stalled"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "stalled")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
+        return queryset.filter(pk__in=stalled().values("pk")) if self.value() == "yes" else queryset
+
+
+def _count(name: str) -> Callable[[Run], str]:
+    @admin.display(description=name, ordering=name)
+    def column(run: Run) -> str:
+        return f"{getattr(run, name):,}"
+
+    return column
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnlyAdmin):
+    """The list, and a page for each, which is fetched anew for as long as the run goes on."""
+
+    list_display = [
+        "number",
+        "state_in_words",
+        "progress",
+        "speed",
+        "time_left",
+        "profile",
+        *map(_count, Run.COUNTS),
+        "session_in_short",
+        "created_at",
+        "error_in_short",
+    ]
+    list_filter = ["state", SignsOfLife, ("profile", admin.AllValuesFieldListFilter), "created_at"]
+    search_fields = ["error", "filter"]
+    searched_numbers = ("pk",)
+    searched_ids = ("transfer_session_id",)
+    ordering = ["-pk"]
+    actions = [cancel, send_again, do_again, retry_errors]
+    fieldsets = [
+        (None, {"fields": ["state_in_words", "progress", "speed", "time_left", "last_sign", "error"]}),
+        ("What came of its records", {"fields": [*Run.COUNTS, "in_error_now"]}),
+        (
+            "What it was asked to do",
+            {
+                "fields": [
+                    "profile",
+                    "filter",
+                    "transfer_session_id",
+                    "skip_erroring",
+                    "retry_errors",
+                    "serialize_first",
+                    "in_process",
+                    "does_again",
+                ]
+            },
+        ),
+        ("Where it is", {"fields": ["stage", "stage_models", "pass_number", "batches", "attempts"]}),
+        ("When", {"fields": ["created_at", "sent_at", "started_at", "active_at", "finished_at"]}),
+        ("After its end", {"fields": ["handed_over", "followed_up"]}),
+    ]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RunList]:
+        return RunList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        run = super().get_object(request, object_id, from_field)
+        return next(iter(with_status([run.pk])), None) if run else None
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        context["offered"] = OFFERED[obj.is_finished] if self.has_operate_permission(request) else {}
+        response = super().render_change_form(request, context, add, change, form_url, obj)
+        if not obj.is_finished and not len(get_messages(request)):  # a message would be gone after that
+            response["Refresh"] = str(REFRESH_SECONDS)
+        return response
+
+    @admin.display(description="run", ordering="pk")
+    def number(self, run: Any) -> int:
+        number: int = run.pk
+        return number
+
+    @admin.display(description="state", ordering="state")
+    def state_in_words(self, run: Any) -> str:
+        state = "stalled" if run.status.is_stalled else run.state
+        return format_html('<span class="morango-{}">{}</span>', state, state)
+
+    @admin.display(description="records")
+    def progress(self, run: Any) -> str:
+        done, total = run.done, run.status.total
+        if run.is_finished:
+            return f"{done:,}" if done == total else f"{done:,} of {total:,}"
+        return format_html(
+            '<progress max="{}" value="{}"></progress> {} of {}{}',
+            max(total, 1),
+            done,
+            f"{done:,}",
+            f"{total:,}",
+            " so far" if run.status.waiting is None else "",
+        )
+
+    @admin.display(description="records a second", empty_value="")
+    def speed(self, run: Any) -> str | None:
+        speed = run.status.records_per_second
+        return speed and f"{speed:,.{0 if speed >= 10 else 1}f}"
+
+    @admin.display(empty_value="")
+    def time_left(self, run: Any) -> str | None:
+        seconds = run.status.seconds_left
+        return None if seconds is None else duration(seconds)
+
+    @admin.display(description="last sign of life")
+    def last_sign(self, run: Any) -> str:
+        return f"{duration(run.status.silent_seconds)} ago"
+
+    @admin.display(description="transfer session", empty_value="")
+    def session_in_short(self, run: Any) -> str | None:
+        session = run.transfer_session_id
+        return session and format_html('<span title="{}">{}…</span>', session, session[:8])
+
+    @admin.display(description="error", empty_value="")
+    def error_in_short(self, run: Any) -> str:
+        first_line: str = run.error.partition("\n")[0]
+        return first_line[:120]
+
+    @admin.display(description="in error now, under its filter")
+    def in_error_now(self, run: Any) -> str:
+        try:
+            with time_limit(COUNTING_SECONDS):
+                groups = failures(run)
+        except TookTooLongError as error:
+            return str(error)
+        lines = (
+            (
+                url_of_rows(
+                    run=run.pk,
+                    model_name=group.model_name,
+                    deserialization_exception=group.exception,
+                ),
+                f"{group.count:,}",
+                group.model_name,
+                group.exception,
+                group.example_error[:300],
+            )
+            for group in groups
+        )
+        found = format_html_join("", '<li><a href="{}">{} x {}: {}</a><br>e.g. {}</li>', lines)
+        return format_html('<ul class="morango-errors">{}</ul>', found) if groups else "nothing"
+
+    @admin.display(description="does again", empty_value="no other run")
+    def does_again(self, run: Any) -> str | None:
+        return run.retry_of_id and link_to_run(run.retry_of_id)
+
+    @admin.display
+    def batches(self, run: Any) -> str:
+        return format_html(
+            '<a href="{}">{} of this stage are open, of {}; see those of all stages</a>',
+            url_of_batches(run.pk),
+            f"{run.open_batches:,}",
+            f"{run.stage_batches:,}",
+        )

@@ -1,0 +1,25 @@
+"""Accounts that may look at the admin's pages, or do more."""
+
+from __future__ import annotations
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+PASSWORD = "a dummy: password, of all signs"
+LOOK = ("view_run", "view_batch", "view_recordinerror", "view_deadletter")
+OPERATE = (*LOOK, "change_run")
+
+
+def make_account(name: str, codenames: tuple[str, ...]) -> None:
+    account = get_user_model().objects.create_user(name, password=PASSWORD, is_staff=True)
+    permissions = Permission.objects.filter(content_type__app_label="morango_celery", codename__in=codenames)
+    assert permissions.count() == len(codenames)
+    account.user_permissions.set(permissions)
+
+
+def logged_in(name: str, codenames: tuple[str, ...]) -> Client:
+    make_account(name, codenames)
+    client = Client()
+    assert client.login(username=name, password=PASSWORD)
+    return client
