@@ -61,3 +61,13 @@ def test_the_server_signs_a_certificate_for_a_superuser_only(live_http_server: S
 
     # Then only the superuser gets it
     assert answers == {"head": 201, "guest": 403}
+
+
+def test_the_sync_endpoint_has_no_pages_for_browsers(live_http_server: StartServer) -> None:
+    answer = requests.get(
+        f"{live_http_server()}/api/morango/v1/morangoinfo/1/",
+        headers={"Accept": "text/html,*/*;q=0.8"},
+        timeout=PATIENCE_SECONDS,
+    )
+
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
