@@ -208,6 +208,7 @@ class Batch(models.Model):
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
+        verbose_name_plural = "batches"
         constraints = [
             models.UniqueConstraint(fields=["run", "stage", "number"], name="mcelery_batch_number"),
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
@@ -11,15 +13,15 @@ LOOK = ("view_run", "view_batch", "view_recordinerror", "view_deadletter")
 OPERATE = (*LOOK, "change_run")
 
 
-def make_account(name: str, codenames: tuple[str, ...]) -> None:
+def make_account(name: str, codenames: tuple[str, ...]) -> Any:
     account = get_user_model().objects.create_user(name, password=PASSWORD, is_staff=True)
     permissions = Permission.objects.filter(content_type__app_label="morango_celery", codename__in=codenames)
     assert permissions.count() == len(codenames)
     account.user_permissions.set(permissions)
+    return account
 
 
 def logged_in(name: str, codenames: tuple[str, ...]) -> Client:
-    make_account(name, codenames)
     client = Client()
-    assert client.login(username=name, password=PASSWORD)
+    client.force_login(make_account(name, codenames))
     return client

@@ -26,6 +26,25 @@ def until(happened: Callable[[], Any], what: str, timeout_seconds: float = PATIE
 @contextlib.contextmanager
 def held(*store_ids: str) -> Iterator[int]:
     """Keep Store rows locked by a connection of another's. Yields the process id of its session."""
+    with _another_connection() as other, other.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM morango_store WHERE id = ANY(%s::uuid[]) FOR UPDATE", [list(store_ids)])
+        yield other.info.backend_pid
+
+
+@contextlib.contextmanager
+def held_store() -> Iterator[None]:
+    """Keep the whole Store locked, so that nobody can even read it.
+
+    Not for ever, should the test itself come to wait for it: no time limit of pytest's reaches into libpq.
+    """
+    with _another_connection() as other, other.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = %s", [f"{PATIENCE_SECONDS}s"])
+        cursor.execute("LOCK TABLE morango_store IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@contextlib.contextmanager
+def _another_connection() -> Iterator[Any]:
     settings = connection.settings_dict
     other = psycopg2.connect(
         dbname=settings["NAME"],
@@ -35,11 +54,7 @@ def held(*store_ids: str) -> Iterator[int]:
         port=settings["PORT"],
     )
     try:
-        with other.cursor() as cursor:
-            cursor.execute(
-                "SELECT 1 FROM morango_store WHERE id = ANY(%s::uuid[]) FOR UPDATE", [list(store_ids)]
-            )
-            yield other.info.backend_pid
+        yield other
     finally:
         other.close()
 

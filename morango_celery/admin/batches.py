@@ -10,7 +10,8 @@ from django.http import HttpRequest
 
 from morango_celery.admin.links import link_to_run
 from morango_celery.admin.read_only import ReadOnlyAdmin
-from morango_celery.models import Batch, Run
+from morango_celery.management.telling import outcome
+from morango_celery.models import Batch
 
 
 @admin.register(Batch)
@@ -21,21 +22,20 @@ class BatchAdmin(ReadOnlyAdmin):
         "state",
         "size",
         "attempts",
-        "suspect",
-        *Run.COUNTS,
-        "sent_at",
-        "attempted_at",
-        "finished_at",
+        "suspicion",
+        "outcome",
         "trouble_in_short",
+        "sent_at",
+        "finished_at",
     ]
     list_filter = ["state", "suspect", ("trouble", admin.EmptyFieldListFilter)]
     search_fields = ["trouble"]
     searched_numbers = ("run_id",)
     ordering = ["-pk"]
     fieldsets = [
-        (None, {"fields": ["number_in_stage", "of_run", "state", "size", "trouble"]}),
-        ("What came of its records", {"fields": [*Run.COUNTS]}),
-        ("Attempts", {"fields": ["attempts", "attempted_at", "suspect", "pass_number", "part_of", "place"]}),
+        (None, {"fields": ["number_in_stage", "of_run", "state", "size", "outcome", "trouble"]}),
+        ("Attempts", {"fields": ["attempts", "attempted_at", "suspicion"]}),
+        ("Where it is from", {"fields": ["pass_number", "part_of", "place"]}),
         ("When", {"fields": ["sent_at", "finished_at"]}),
         ("Message", {"fields": ["content_hash"]}),
     ]
@@ -50,6 +50,14 @@ class BatchAdmin(ReadOnlyAdmin):
     @admin.display(description="run", ordering="run_id")
     def of_run(self, batch: Any) -> str:
         return link_to_run(batch.run_id)
+
+    @admin.display(description="suspect", ordering="suspect")
+    def suspicion(self, batch: Any) -> str:
+        return "one more attempt that fails splits it" if batch.suspect and batch.is_open else ""
+
+    @admin.display(ordering="failed")
+    def outcome(self, batch: Any) -> str:
+        return outcome(batch)
 
     @admin.display(description="trouble", empty_value="")
     def trouble_in_short(self, batch: Any) -> str:

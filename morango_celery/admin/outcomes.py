@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -32,11 +32,12 @@ def tell_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
     """
     run.refresh_from_db()  # whether it was sent is noted there
     admin.log_addition(request, run, f"{what[:1].upper()}{what[1:]}.")
+    level = messages.SUCCESS
     if run.is_finished:
         where = f"It is {run.state}: {run.saved:,} saved, {run.failed:,} failed."
-    elif run.sent_at:
+    elif run.sent_at or connection.in_atomic_block:  # it is sent when the request's transaction is committed
         where = "Workers take it from here."
     else:
+        level = messages.WARNING
         where = "It waits in the ledger, for the broker can't be reached; workers take it once that is back."
-    level = messages.SUCCESS if run.is_finished or run.sent_at else messages.WARNING
     messages.add_message(request, level, format_html("{} {}. {}", link_to_run(run.pk), what, where))

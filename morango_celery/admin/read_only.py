@@ -49,5 +49,5 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2's
         if term.isascii() and term.isdecimal() and len(term) <= LARGEST_NUMBER_DIGITS:
             return dict.fromkeys(self.searched_numbers, int(term))
         if re.fullmatch("[0-9a-f]{32}", term.lower().replace("-", "")):
-            return dict.fromkeys(self.searched_ids, term.lower().replace("-", ""))
+            return dict.fromkeys(self.searched_ids, term)
         return {}

@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from itertools import groupby
-from operator import or_
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
 from morango_celery import api
-from morango_celery.admin.error_groups import groups_page, retry_profile
+from morango_celery.admin.error_filters import UnderTheFilterOfRun, filters
+from morango_celery.admin.error_groups import CAUSE, groups_page, retry_profile
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
 from morango_celery.errors import TookTooLongError
-from morango_celery.models import RecordInError, Run
-from morango_celery.reading.filters import prefix_conditions
+from morango_celery.models import RecordInError
 
 LISTING_SECONDS = 10.0
 """How long the database may look for a page of rows."""
 MOST_PARTITIONS = 100
-
-
-class UnderTheFilterOfRun(admin.SimpleListFilter):
-    """Is offered only where a link has chosen it: there are too many runs to choose from."""
-
-    title = "run"
-    parameter_name = "run"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        value = self.value()
-        return [(value, f"under the filter of run {value}")] if value else []
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[RecordInError]) -> QuerySet[RecordInError]:
-        value = self.value()
-        if value is None:
-            return queryset
-        try:
-            run = Run.objects.get(pk=value)
-        except (Run.DoesNotExist, ValueError) as error:
-            raise IncorrectLookupParameters(error) from error
-        conditions = prefix_conditions("partition", run.sync_filter)
-        return queryset.filter(reduce(or_, conditions), profile=run.profile)
 
 
 @admin.action(
@@ -80,12 +55,6 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
     """Begins with the groups; `rows/` is the usual list."""
 
     list_display = ["id", "model_name", "exception_in_short", "error_in_short", "partition", "profile"]
-    list_filter = [
-        UnderTheFilterOfRun,
-        ("model_name", admin.AllValuesFieldListFilter),
-        ("deserialization_exception", admin.AllValuesFieldListFilter),
-        ("profile", admin.AllValuesFieldListFilter),
-    ]
     search_fields = ["deserialization_error", "partition"]
     searched_ids = ("pk",)
     # No index has this order, or PostgreSQL might walk through it past all rows that are not in error
@@ -129,6 +98,13 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
         except TookTooLongError as error:
             messages.error(request, f"{error} Choose a group, or search for less.")
             return HttpResponseRedirect(reverse("admin:morango_celery_recordinerror_changelist"))
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        return filters()
+
+    def lookup_allowed(self, lookup: str, value: str) -> bool:
+        """Nothing but the list's filters: by others one could ask for what is in records, bit by bit."""
+        return lookup in (*CAUSE, UnderTheFilterOfRun.parameter_name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("serialized", "conflicting_serialized_data")

@@ -13,6 +13,7 @@ from morango.models.certificates import Filter
 from morango_celery import api
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.models import Run
+from morango_celery.runs.recovery import UNFINISHED
 
 MOST_AT_ONCE = 100
 
@@ -44,18 +45,21 @@ def send_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
         messages.warning(request, "Nothing to send: none of these runs is one that workers still carry out.")
     if not unfinished:
         return
+    ids = [run.pk for run in unfinished]
     with errors_as_messages(request):
-        sent = api.recover_runs(everything=True, run_ids=[run.pk for run in unfinished])
-        if not sent and Run.objects.filter(pk__in=[run.pk for run in unfinished], sent_at=None).exists():
+        sent = api.recover_runs(everything=True, run_ids=ids)
+        if sent:
+            for run in unfinished:
+                model_admin.log_change(request, run, "Sent again what was open.")
+            messages.success(request, f"{sent:,} messages sent. What is sent twice is done once.")
+        elif Run.objects.filter(pk__in=ids, state__in=UNFINISHED).exists():
             messages.error(
                 request,
                 "Nothing was sent: the broker can't be reached. Nothing is lost; once it is back, workers "
                 "take what is open.",
             )
-            return
-        for run in unfinished:
-            model_admin.log_change(request, run, "Sent again what was open.")
-        messages.success(request, f"{sent:,} messages sent. What is sent twice is done once.")
+        else:
+            messages.warning(request, "Nothing to send: they have ended meanwhile.")
 
 
 @admin.action(description="Do again what the selected runs did", permissions=["operate"])

@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
 from django.contrib.messages import get_messages
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 
 from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.run_actions import OFFERED, cancel, do_again, retry_errors, send_again
+from morango_celery.admin.run_list import COUNTING_SECONDS, RunList, SignsOfLife, with_status
 from morango_celery.admin.sql import time_limit
 from morango_celery.errors import TookTooLongError
-from morango_celery.management.telling import duration
+from morango_celery.management.telling import duration, outcome
 from morango_celery.models import Run
 from morango_celery.runs.report import failures
-from morango_celery.runs.status import stalled, statuses
 
-COUNTING_SECONDS = 2.0
-"""How long the database may count what waits, before a page does without."""
+if TYPE_CHECKING:
+    from django.contrib.admin.options import _FieldsetSpec
+
 REFRESH_SECONDS = 5
 
-
-def with_status(run_ids: Sequence[int]) -> list[Any]:
-    """The runs in this order, each with its `Status` as `status`."""
-    try:
-        with time_limit(COUNTING_SECONDS):
-            found = statuses(run_ids)
-    except TookTooLongError:
-        found = statuses(run_ids, counted=False)
-    runs: dict[int, Any] = {}
-    for status in found:
-        runs[status.run.pk] = status.run
-        runs[status.run.pk].status = status
-    return [runs[run_id] for run_id in run_ids if run_id in runs]
-
-
-class RunList(ChangeList):
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        self.result_list: Any = with_status(list(self.result_list.values_list("pk", flat=True)))
-
-
-class SignsOfLife(admin.SimpleListFilter):
-    title = "signs of life"
-    parameter_name = "stalled"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "stalled")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        return queryset.filter(pk__in=stalled().values("pk")) if self.value() == "yes" else queryset
-
-
-def _count(name: str) -> Callable[[Run], str]:
-    @admin.display(description=name, ordering=name)
-    def column(run: Run) -> str:
-        return f"{getattr(run, name):,}"
-
-    return column
+OPTIONS = {
+    "serialize_first": "merges local edits first",
+    "skip_erroring": "leaves out what was in error",
+    "retry_errors": "takes only what was in error",
+    "in_process": "in a process of its own, without workers",
+}
 
 
 @admin.register(Run)
@@ -77,10 +43,10 @@ class RunAdmin(ReadOnlyAdmin):
         "speed",
         "time_left",
         "profile",
-        *map(_count, Run.COUNTS),
-        "session_in_short",
-        "created_at",
+        "outcome",
         "error_in_short",
+        "created_at",
+        "session_in_short",
     ]
     list_filter = ["state", SignsOfLife, ("profile", admin.AllValuesFieldListFilter), "created_at"]
     search_fields = ["error", "filter"]
@@ -89,24 +55,12 @@ class RunAdmin(ReadOnlyAdmin):
     ordering = ["-pk"]
     actions = [cancel, send_again, do_again, retry_errors]
     fieldsets = [
-        (None, {"fields": ["state_in_words", "progress", "speed", "time_left", "last_sign", "error"]}),
-        ("What came of its records", {"fields": [*Run.COUNTS, "in_error_now"]}),
+        (None, {"fields": ["signs_of_life", "progress_in_words", "outcome", "error"]}),
         (
             "What it was asked to do",
-            {
-                "fields": [
-                    "profile",
-                    "filter",
-                    "transfer_session_id",
-                    "skip_erroring",
-                    "retry_errors",
-                    "serialize_first",
-                    "in_process",
-                    "does_again",
-                ]
-            },
+            {"fields": ["profile", "filter", "options", "transfer_session_id", "does_again"]},
         ),
-        ("Where it is", {"fields": ["stage", "stage_models", "pass_number", "batches", "attempts"]}),
+        ("Where it is", {"fields": ["stage", "stage_models", "batches", "pass_number", "attempts"]}),
         ("When", {"fields": ["created_at", "sent_at", "started_at", "active_at", "finished_at"]}),
         ("After its end", {"fields": ["handed_over", "followed_up"]}),
     ]
@@ -117,6 +71,12 @@ class RunAdmin(ReadOnlyAdmin):
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         run = super().get_object(request, object_id, from_field)
         return next(iter(with_status([run.pk])), None) if run else None
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> _FieldsetSpec:
+        shown = super().get_fieldsets(request, obj)
+        if request.user.has_perm("morango_celery.view_recordinerror"):
+            return [*shown[:1], ("In error now, under its filter", {"fields": ["in_error_now"]}), *shown[1:]]
+        return shown
 
     def render_change_form(
         self,
@@ -157,7 +117,7 @@ class RunAdmin(ReadOnlyAdmin):
             " so far" if run.status.waiting is None else "",
         )
 
-    @admin.display(description="records a second", empty_value="")
+    @admin.display(description="per second", empty_value="")
     def speed(self, run: Any) -> str | None:
         speed = run.status.records_per_second
         return speed and f"{speed:,.{0 if speed >= 10 else 1}f}"
@@ -167,11 +127,31 @@ class RunAdmin(ReadOnlyAdmin):
         seconds = run.status.seconds_left
         return None if seconds is None else duration(seconds)
 
-    @admin.display(description="last sign of life")
-    def last_sign(self, run: Any) -> str:
-        return f"{duration(run.status.silent_seconds)} ago"
+    @admin.display(ordering="failed")
+    def outcome(self, run: Any) -> str:
+        return outcome(run)
 
-    @admin.display(description="transfer session", empty_value="")
+    @admin.display(description="state")
+    def signs_of_life(self, run: Any) -> str:
+        sign = "ended" if run.is_finished else "last sign of life"
+        ago = duration(run.status.silent_seconds)
+        return format_html("{}; {} {} ago", self.state_in_words(run), sign, ago)
+
+    @admin.display(description="records")
+    def progress_in_words(self, run: Any) -> str:
+        speed, left = self.speed(run), self.time_left(run)
+        return format_html(
+            "{}{}{}",
+            self.progress(run),
+            f"; {speed} a second" if speed else "",
+            f", about {left} left" if left else "",
+        )
+
+    @admin.display(empty_value="")
+    def options(self, run: Any) -> str:
+        return ", ".join(text for name, text in OPTIONS.items() if getattr(run, name))
+
+    @admin.display(description="session", empty_value="")
     def session_in_short(self, run: Any) -> str | None:
         session = run.transfer_session_id
         return session and format_html('<span title="{}">{}…</span>', session, session[:8])
@@ -181,7 +161,7 @@ class RunAdmin(ReadOnlyAdmin):
         first_line: str = run.error.partition("\n")[0]
         return first_line[:120]
 
-    @admin.display(description="in error now, under its filter")
+    @admin.display(description="records")
     def in_error_now(self, run: Any) -> str:
         try:
             with time_limit(COUNTING_SECONDS):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
 from typing import Any
 
-from morango_celery.models import Run
+from morango_celery.models import Batch, Run
 from morango_celery.runs.status import Status
 
 COUNTED = {
@@ -81,6 +80,11 @@ def for_programs(status: Status) -> dict[str, Any]:
     }
 
 
+def outcome(row: Run | Batch) -> str:
+    """Like "1,990 saved, 10 failed"; empty as long as nothing came of any record."""
+    return ", ".join(f"{getattr(row, name):,} {text}" for name, text in COUNTED.items() if getattr(row, name))
+
+
 def duration(seconds: float) -> str:
     """Like "0.4 s", "12 s", "3 min 20 s" or "2 days, 1:05:00"."""
     if seconds < 10:
@@ -101,12 +105,9 @@ def _progress(run: Run) -> str:
 
 def _records(status: Status) -> str:
     run = status.run
-    parts: Sequence[str] = [
-        f"{getattr(run, name):,} {text}" for name, text in COUNTED.items() if getattr(run, name)
-    ]
     found = f"{run.done:,} of {status.total:,} records"
-    if parts:
-        found += f": {', '.join(parts)}"
+    if run.done:
+        found += f": {outcome(run)}"
     if status.records_per_second:
         digits = 0 if status.records_per_second >= 10 else 1
         found += f"; {status.records_per_second:,.{digits}f} a second"

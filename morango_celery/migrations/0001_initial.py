@@ -80,6 +80,9 @@ class Migration(migrations.Migration):
                 ('finished_at', models.DateTimeField(null=True)),
                 ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='batches', to='morango_celery.run')),
             ],
+            options={
+                'verbose_name_plural': 'batches',
+            },
         ),
         migrations.AddIndex(
             model_name='run',

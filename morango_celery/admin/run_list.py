@@ -1,0 +1,50 @@
+"""Runs as a list has them: looked at in two queries, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from morango_celery.admin.sql import time_limit
+from morango_celery.errors import TookTooLongError
+from morango_celery.models import Run
+from morango_celery.runs.status import stalled, statuses
+
+COUNTING_SECONDS = 2.0
+"""How long the database may count what waits, before a page does without."""
+
+
+def with_status(run_ids: Sequence[int]) -> list[Any]:
+    """The runs in this order, each with its `Status` as `status`."""
+    try:
+        with time_limit(COUNTING_SECONDS):
+            found = statuses(run_ids)
+    except TookTooLongError:
+        found = statuses(run_ids, counted=False)
+    runs: dict[int, Any] = {}
+    for status in found:
+        runs[status.run.pk] = status.run
+        runs[status.run.pk].status = status
+    return [runs[run_id] for run_id in run_ids if run_id in runs]
+
+
+class RunList(ChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list: Any = with_status(list(self.result_list.values_list("pk", flat=True)))
+
+
+class SignsOfLife(admin.SimpleListFilter):
+    title = "signs of life"
+    parameter_name = "stalled"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "stalled")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
+        return queryset.filter(pk__in=stalled().values("pk")) if self.value() == "yes" else queryset
