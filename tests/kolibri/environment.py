@@ -2,31 +2,38 @@
 
 Kolibri's wheel brings its dependencies along in ``kolibri/dist`` and puts that folder first on ``sys.path``,
 where its redis and tzlocal hide those that Celery needs. Here the folder is emptied, and the same versions
-come from the package index (``requirements.in``); unless it is to be as Kolibri's users have it.
+come from the package index (``requirements.in``). As shipped, the folder stays, and beside it is installed
+what this project would bring to a server of Kolibri's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 PROJECT = Path(__file__).parents[2]
 
 LOCK = Path(__file__).with_name("requirements.lock")
 
+DEPLOYED = PROJECT / "worker" / "requirements.lock"
+"""What this project needs, without regard to Kolibri."""
+
 BUNDLE = "kolibri/dist"
 
 
 def main(folder: Path, *, as_shipped: bool = False) -> None:
-    """Build the environment in `folder` unless it is there already, made from the same lock.
+    """Build the environment in `folder` unless it is there already, made from the same locks.
 
     :param as_shipped: leave Kolibri the libraries that it brings along
     """
-    state = hashlib.sha256(LOCK.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    sources = (LOCK, Path(__file__), *([DEPLOYED] if as_shipped else []))
+    state = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     stamp = folder / ".installed"
     if stamp.exists() and stamp.read_text() == state:
         return
@@ -34,11 +41,23 @@ def main(folder: Path, *, as_shipped: bool = False) -> None:
     _run(sys.executable, "-m", "venv", "--clear", str(folder))
     python = str(folder / "bin" / "python")
     pip = (python, "-m", "pip", "install", "-qq", "--no-deps", "--disable-pip-version-check")
-    _run(*pip, "--require-hashes", "-r", str(LOCK))
-    if not as_shipped:
+    if as_shipped:
+        with NamedTemporaryFile("w", suffix=".txt") as kolibri_alone:
+            kolibri_alone.write(_entry("kolibri"))
+            kolibri_alone.flush()
+            _run(*pip, "--require-hashes", "-r", kolibri_alone.name, "-r", str(DEPLOYED))
+    else:
+        _run(*pip, "--require-hashes", "-r", str(LOCK))
         _empty(next(folder.glob(f"lib/python*/site-packages/{BUNDLE}")))
     _run(*pip, "--no-build-isolation", "--editable", str(PROJECT))
     stamp.write_text(state)
+
+
+def _entry(package: str) -> str:
+    """What the lock has of a package: its version, and its hashes in the lines after that."""
+    entry = re.search(rf"^{package}==(.*\\\n)*.*\n", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    assert entry is not None
+    return entry[0]
 
 
 def _run(*command: str) -> None:

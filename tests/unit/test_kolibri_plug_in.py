@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import redis
 
 from tests.processes import ROOT
 
-BUNDLED = "3.5.3"
+BUNDLED = "bundled"
 
 LIKE_KOLIBRI = {
     "kolibri/__init__.py": """
@@ -30,7 +32,21 @@ LIKE_KOLIBRI = {
         """,
     "kolibri/dist/redis/client.py": "",
     "kolibri/dist/redis_cache.py": "from redis import __version__ as USED",
+    "kolibri/dist/tzlocal/__init__.py": f"""
+        from tzlocal.utils import get_localzone
+
+        __version__ = {BUNDLED!r}
+        """,
+    "kolibri/dist/tzlocal/utils.py": """
+        def get_localzone(): ...
+
+        class ZoneInfoNotFoundError(Exception): ...
+        """,
     "kolibri/core/utils/cache.py": "from redis_cache import USED",
+    "kolibri/settings.py": """
+        from tzlocal import __version__ as USED
+        from tzlocal.utils import ZoneInfoNotFoundError
+        """,
 }
 """What of Kolibri's wheel is of importance to it."""
 
@@ -40,31 +56,59 @@ def test_without_kolibri_the_plug_in_says_so() -> None:
         import_module("morango_celery.contrib.kolibri")
 
 
-@pytest.mark.parametrize("before", ["import kolibri.core.utils.cache", "import kolibri", ""])
-def test_celery_and_kolibris_cache_have_the_redis_that_is_installed(tmp_path: Path, before: str) -> None:
-    # Given that Kolibri has imported its own or not
+@pytest.fixture
+def like_kolibri(tmp_path: Path) -> Callable[[str], list[str]]:
+    """A function that runs a script where something like Kolibri is installed, and returns what it prints."""
     for name, content in LIKE_KOLIBRI.items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\n".join(line.strip() for line in content.splitlines()))
-    script = (
-        f"{before}\n"
-        "import morango_celery.contrib.kolibri\n"
-        "import kombu.transport.redis, os, redis, sys\n"
-        "from kolibri.core.utils import cache\n"
-        "print(redis.__version__, kombu.transport.redis.redis is redis, cache.USED)\n"
-        "print(os.path.basename(sys.path[0]))"
+        file.write_text(textwrap.dedent(content))
+
+    def run(script: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    return run
+
+
+@pytest.mark.parametrize("before", ["import kolibri.core.utils.cache", "import kolibri", ""])
+def test_celery_and_kolibris_cache_have_the_redis_that_is_installed(
+    like_kolibri: Callable[[str], list[str]], before: str
+) -> None:
+    # Whether Kolibri has imported its own or not
+    printed = like_kolibri(
+        f"""
+        {before}
+        import morango_celery.contrib.kolibri
+        import kombu.transport.redis, os, redis, sys
+        from kolibri.core.utils import cache
+        print(redis.__version__, kombu.transport.redis.redis is redis, cache.USED)
+        print(os.path.basename(sys.path[0]))
+        """
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    assert printed == [redis.__version__, "True", redis.__version__, "dist"]
+
+
+@pytest.mark.parametrize("before", ["from celery.utils import time", "import kolibri.settings", ""])
+def test_kolibri_has_its_own_tzlocal(like_kolibri: Callable[[str], list[str]], before: str) -> None:
+    # Whether Celery has imported another one or not
+    printed = like_kolibri(
+        f"""
+        {before}
+        import morango_celery.contrib.kolibri
+        import kolibri.settings, tzlocal
+        from celery.utils import time
+        print(kolibri.settings.USED, tzlocal.__version__, callable(time.get_localzone))
+        """
     )
 
-    # Then nothing has that, and Kolibri's other libraries are found as before
-    assert done.stderr == ""
-    assert done.stdout.split() == [redis.__version__, "True", redis.__version__, "dist"]
+    assert printed == [BUNDLED, BUNDLED, "True"]

@@ -13,6 +13,6 @@ if find_spec("kolibri") is None:
         "Install morango-celery where Kolibri is. A project without Kolibri needs no plug-in."
     )
 
-from morango_celery.contrib.kolibri.bundle import use_installed_redis
+from morango_celery.contrib.kolibri.bundle import sort_out_libraries
 
-use_installed_redis()
+sort_out_libraries()

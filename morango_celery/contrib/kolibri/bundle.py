@@ -1,7 +1,12 @@
-"""Celery needs a newer redis than the one that Kolibri's wheel brings along, and one process has one.
+"""Whose libraries a process uses, where Kolibri's wheel brings along older ones than Celery has.
 
-``import kolibri`` puts the folder ``kolibri/dist`` first on ``sys.path``, and Kolibri's command line imports
-redis from there, for the cache, before it knows of plug-ins. So this takes it back while nobody has used it.
+``import kolibri`` puts the folder ``kolibri/dist`` first on ``sys.path``, but what is imported already stays.
+Two libraries must not be left to that:
+
+- redis: Celery needs a newer one. Kolibri's command line imports its own before it knows of plug-ins, for
+  the cache; while nobody has used it, it can be taken back. The cache works with either.
+- tzlocal: Kolibri needs its own. Celery's command line imports another one before Kolibri, and works with
+  either.
 """
 
 from __future__ import annotations
@@ -10,40 +15,45 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-REDIS = "redis"
-
-BOUND_TO_IT = ("redis_cache", "kolibri.core.utils.cache")
-"""What has taken names from redis when it was imported, and takes them anew when it is imported again."""
+BOUND_TO_REDIS = ("redis_cache", "kolibri.core.utils.cache")
+"""What takes names from redis when it is imported, and takes them anew when it is imported again."""
 
 
-def use_installed_redis() -> None:
-    """Have this process use the redis that is installed, Kolibri's cache included, not that of the bundle.
+def sort_out_libraries() -> None:
+    """Have Celery and Kolibri use libraries that each of them works with.
 
-    Twice: safe; the second time it is there.
-    :raises ImportError: none is installed
+    Twice: safe; the second time there is nothing to do.
+    :raises ImportError: no redis is installed
     """
     import kolibri.dist
 
     bundle = Path(kolibri.dist.__file__).parent.resolve()
-    loaded = sys.modules.get(REDIS)
-    if loaded is not None and not _is_within(bundle, str(loaded.__file__)):
-        return
-    bound = [name for name in BOUND_TO_IT if name in sys.modules]
-    for name in [name for name in sys.modules if _belongs_to(name, (REDIS, *BOUND_TO_IT))]:
-        del sys.modules[name]
+    if "redis" not in sys.modules or _is_loaded_from(bundle, "redis"):
+        _load_from_elsewhere(bundle, "redis", BOUND_TO_REDIS)
+    if (bundle / "tzlocal").exists() and not _is_loaded_from(bundle, "tzlocal"):
+        _forget("tzlocal")
+
+
+def _load_from_elsewhere(bundle: Path, package: str, bound_to_it: tuple[str, ...]) -> None:
+    bound = [name for name in bound_to_it if name in sys.modules]
+    _forget(package, *bound_to_it)
     path = sys.path
-    sys.path = [entry for entry in path if not _is_within(bundle, entry)]
+    sys.path = [entry for entry in path if not Path(entry).resolve().is_relative_to(bundle)]
     try:
-        import_module(REDIS)
+        import_module(package)
     finally:
         sys.path = path
     for name in bound:
         import_module(name)
 
 
-def _is_within(folder: Path, path: str) -> bool:
-    return Path(path).resolve().is_relative_to(folder)
+def _forget(*packages: str) -> None:
+    """Whoever has imported them keeps them; whoever imports them next gets what comes first on the path."""
+    for name in list(sys.modules):
+        if any(name == package or name.startswith(f"{package}.") for package in packages):
+            del sys.modules[name]
 
 
-def _belongs_to(name: str, packages: tuple[str, ...]) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
+def _is_loaded_from(folder: Path, package: str) -> bool:
+    loaded = sys.modules.get(package)
+    return loaded is not None and Path(str(loaded.__file__)).resolve().is_relative_to(folder)

@@ -49,13 +49,14 @@ def _claimed(run: Run) -> Mapping[str, set[str]]:
     """The picture passwords, by dataset, of users that violate a constraint, which need not be that of the
     password."""
     claimed = defaultdict(set)
+    violating = {"deserialization_exception": exception_path(IntegrityError()), "deleted": False}
     failed = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False, models=[FacilityUser])
     for records in failed.querysets():
-        violating = records.filter(deserialization_exception=exception_path(IntegrityError()))
-        for serialized in violating.values_list("serialized", flat=True):
-            user = json.loads(serialized)
-            if user.get("picture_password"):
-                claimed[user["dataset_id"]].add(user["picture_password"])
+        for partition, serialized in records.filter(**violating).values_list("partition", "serialized"):
+            password = json.loads(serialized).get("picture_password")
+            if password and isinstance(password, str):
+                dataset_id, _, _ = partition.partition(":")
+                claimed[dataset_id].add(password)
     return claimed
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tests.kolibri.plug_in import people
 from tests.kolibri.plug_in.installation import PLUG_IN, SLOW_SECONDS, Installation
 from tests.kolibri.plug_in.outcome import NOTIFICATIONS, user
-from tests.kolibri.plug_in.stage import EXHAUSTED, PASSWORDS, Stage, ended, pushing, wait_for
+from tests.kolibri.plug_in.stage import EXHAUSTED, PASSWORDS, Stage, ended, pushing, status_of, wait_for
 from tests.processes import LoggedProcess
 from worker import services
 
@@ -71,9 +71,8 @@ def no_broker(stage: Stage) -> str:
     server = stage.plugged_in()
     missing = "because no broker is configured"
     assert "(morango_celery.kolibri.W001) Syncs are deserialized by the process" in server.manage("check")
-    worker = server.start("celery", "-A", f"{PLUG_IN}.worker", "worker")
-    assert worker.wait_until_ended(SLOW_SECONDS) == 1
-    assert "error: No broker is configured. Set CELERY_BROKER_URL in section [MorangoCelery]" in worker.log()
+    refusal = refusal_of_worker(server)
+    assert "error: No broker is configured. Set CELERY_BROKER_URL in section [MorangoCelery]" in refusal
     with server.server() as (url, process):
         assert missing in process.log()
         ended(stage.device.sync_with(url, "--no-pull"))
@@ -134,7 +133,7 @@ def what_stops_kolibri(stage: Stage) -> str:
     device = stage.device
     device.act(people.attended.__name__)
     with stage.server.server() as (url, process):
-        assert device.copy().sync_with(url, "--no-pull").wait_until_ended(SLOW_SECONDS) != 0
+        assert status_of(device.copy().sync_with(url, "--no-pull")) != 0
         assert "violates foreign key constraint" in process.log()
     server = stage.plugged_in()
     with server.server() as (url, _):
@@ -151,9 +150,7 @@ def sqlite(stage: Stage) -> str:
     """On SQLite the server deserializes, and a worker says that there is nothing to do for it."""
     server = stage.plugged_in()
     assert "no issues" in server.manage("check")
-    worker = server.start("celery", "-A", f"{PLUG_IN}.worker", "worker")
-    assert worker.wait_until_ended(SLOW_SECONDS) == 1
-    assert "error: Kolibri's database is SQLite" in worker.log()
+    assert "error: Kolibri's database is SQLite" in refusal_of_worker(server)
     with server.server() as (url, _):
         ended(stage.device.sync_with(url, "--no-pull"))
     assert_run(server, in_process=True)
@@ -180,15 +177,20 @@ def disabled(stage: Stage) -> str:
     server = stage.plugged_in()
     server.manage("check")
     server.command("kolibri", "plugin", "disable", PLUG_IN)
-    worker = server.start("celery", "-A", f"{PLUG_IN}.worker", "worker")
-    assert worker.wait_until_ended(SLOW_SECONDS) == 1
-    assert "error: The plug-in isn't enabled in KOLIBRI_HOME" in worker.log()
+    assert "error: The plug-in isn't enabled in KOLIBRI_HOME" in refusal_of_worker(server)
     with server.server() as (url, process):
         ended(stage.device.sync_with(url, "--no-pull"))
         assert "Failed to deserialize Store record" in process.log()
     server.command("kolibri", "plugin", "enable", PLUG_IN)
     assert server.runs() == []
     return "Kolibri deserialized as before"
+
+
+def refusal_of_worker(server: Installation) -> str:
+    """What a worker prints that doesn't start."""
+    worker = server.start("celery", "-A", f"{PLUG_IN}.worker", "worker")
+    assert status_of(worker) == 1, worker.log()
+    return worker.log()
 
 
 def assert_carried_out_by(worker: LoggedProcess, server: LoggedProcess) -> None:

@@ -101,7 +101,15 @@ class Stage:
 
 def ended(process: LoggedProcess) -> None:
     """:raises AssertionError: it failed"""
-    assert process.wait_until_ended(SLOW_SECONDS) == 0, process.log()
+    assert status_of(process) == 0, process.log()
+
+
+def status_of(process: LoggedProcess) -> int:
+    """The exit status of a process that ends by itself."""
+    try:
+        return process.wait_until_ended(SLOW_SECONDS)
+    finally:
+        process.stop()
 
 
 @contextlib.contextmanager
