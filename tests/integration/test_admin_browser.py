@@ -58,16 +58,28 @@ class Page:
         self.window.get(f"{self.url}/admin/")
         self.window.find_element(By.NAME, "username").send_keys("operator")
         self.window.find_element(By.NAME, "password").send_keys(PASSWORD)
-        self.click("input[type=submit]")
+        self.click("//input[@type='submit']")
 
-    def click(self, selector: str) -> None:
-        self.window.find_element(By.CSS_SELECTOR, selector).click()
+    def click(self, path: str) -> None:
+        """Click what is at the XPath, and wait for the page that this leads to.
+
+        In one script, because a run's page may be fetched anew between finding and clicking; and WebDriver's
+        own click doesn't wait for a page that is slow to come.
+        """
+        script = """
+            const found = document.evaluate(arguments[0], document, null, XPathResult.ANY_TYPE).iterateNext();
+            if (found) { window.isLeft = true; found.click(); }
+            return found !== null;
+        """
+        until(lambda: self.window.execute_script(script, path), f"on a page that has {path}")
+        arrived = "return !window.isLeft && document.readyState === 'complete'"
+        until(lambda: self.window.execute_script(arrived), f"on the page that {path} leads to")
 
     def follow(self, text: str) -> None:
-        self.window.find_element(By.LINK_TEXT, text).click()
+        self.click(f"//a[normalize-space()='{text}']")
 
     def press(self, text: str) -> None:
-        self.window.find_element(By.XPATH, f"//button[text()='{text}']").click()
+        self.click(f"//button[text()='{text}']")
 
     def begin_at(self, name: str) -> None:
         self.window.get(f"{self.url}/admin/")
@@ -147,7 +159,7 @@ def test_an_operator_watches_cancels_looks_for_errors_and_retries_them(
         page.press("Cancel")
         assert f"run {run.pk} of school (running)" in page.text("#content")
         assert Run.objects.get(pk=run.pk).state == Run.State.RUNNING
-        page.click("input[value='Cancel 1 run']")
+        page.click("//input[@value='Cancel 1 run']")
 
         # Then it is cancelled, and the list says so
         assert f"Run {run.pk} is cancelled; " in page.text(".messagelist .success")
@@ -179,7 +191,7 @@ def test_an_operator_watches_cancels_looks_for_errors_and_retries_them(
         page.begin_at("Records in error")
         page.press("Try all of school again")
         assert page.text(".messagelist .success").endswith("Workers take it from here.")
-        page.click(".messagelist a")
+        page.click("//*[@class='messagelist']//a")
 
         # Then those are saved, and the others still in error
         until(lambda: page.text(".field-signs_of_life span") == "completed", "showing the end")

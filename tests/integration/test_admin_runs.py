@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import requests
+from django.db import connection
 from django.test import Client
 from morango.constants import transfer_statuses
-from morango.models import TransferSession
+from morango.models import Store, TransferSession
 from morango.models.certificates import Filter
 from redis import Redis
 
@@ -168,6 +169,20 @@ class TestShown:
         rows = operator.get(html.unescape(link[1])).content.decode()
         assert len(re.findall('class="field-error_in_short"', rows)) == 2
         assert f"under the filter of run {run.pk}" in rows
+
+    def test_records_that_a_run_takes_while_they_are_looked_at(self, operator: Client) -> None:
+        store_row("unit", name=None)
+        run, _ = carry_out()
+
+        def taken_meanwhile(execute: Any, sql: str, *arguments: Any) -> Any:
+            result = execute(sql, *arguments)
+            if "GROUP BY" in sql and "morango_store" in sql:
+                Store.objects.update(deserialization_exception=None, deserialization_error="")
+            return result
+
+        with connection.execute_wrapper(taken_meanwhile):
+            assert "Records: nothing" in shown(operator, page_of(run))
+        assert not Store.objects.exclude(deserialization_exception=None).exists()
 
     def test_what_is_in_error_is_not_for_who_may_not_see_records_in_error(self) -> None:
         store_row("unit", name=None)
