@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import pytest
 from django.db import connection, transaction
@@ -16,6 +17,8 @@ from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import open_batches, start
 from tests.factories import build_school, build_store_row
 from tests.integration.ledger import new_run
+from tests.variety.models import PROFILE as VARIETY
+from tests.variety.rows import build_variety_row
 from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.django_db
@@ -96,6 +99,22 @@ def test_saving_what_is_there_already() -> None:
     small = again(list(build_school(250, school_id="01" * 16)))
     large = again(list(build_school(600, school_id="02" * 16)))
     assert small == large
+
+
+def inserts_of_steps(trails: int) -> int:
+    """What writing steps of so many trails takes, of which each wants the one before it to be there."""
+    rows = [
+        build_variety_row("step", trail=str(trail), number=n) for n in (1, 2, 3) for trail in range(trails)
+    ]
+    Store.objects.bulk_create(rows)
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        result = deserialize_batch(VARIETY, [row.id for row in rows])
+    assert result.saved == len(rows)
+    return sum('INSERT INTO "variety_step"' in query["sql"] for query in queries)
+
+
+def test_records_that_their_own_code_refuses_until_others_are_there() -> None:
+    assert inserts_of_steps(2) == inserts_of_steps(50) == 3
 
 
 def statements_of_a_worker(rows: list[Store]) -> int:
