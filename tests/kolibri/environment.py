@@ -42,10 +42,10 @@ def main(folder: Path, *, as_shipped: bool = False) -> None:
     python = str(folder / "bin" / "python")
     pip = (python, "-m", "pip", "install", "-qq", "--no-deps", "--disable-pip-version-check")
     if as_shipped:
-        with NamedTemporaryFile("w", suffix=".txt") as kolibri_alone:
-            kolibri_alone.write(_entry("kolibri"))
-            kolibri_alone.flush()
-            _run(*pip, "--require-hashes", "-r", kolibri_alone.name, "-r", str(DEPLOYED))
+        with NamedTemporaryFile("w", suffix=".txt") as chosen:
+            chosen.write(_entry("kolibri") + _entry("setuptools"))  # which builds this project
+            chosen.flush()
+            _run(*pip, "--require-hashes", "-r", chosen.name, "-r", str(DEPLOYED))
     else:
         _run(*pip, "--require-hashes", "-r", str(LOCK))
         _empty(next(folder.glob(f"lib/python*/site-packages/{BUNDLE}")))
