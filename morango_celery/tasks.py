@@ -235,12 +235,14 @@ def _note(row: Run | Batch, sent: bool) -> None:
     """When a message was sent; None for not yet.
 
     Whoever carries the batch out already holds its row, and is not waited for: the other messages are
-    still to be sent. The note is missing then; should that worker die, it is sent again a little sooner.
+    still to be sent. The note is missing then in the ledger, though not in `row`; should that worker die, it
+    is sent again a little sooner.
     """
+    row.sent_at = timezone.now() if sent else None
     rows: QuerySet[Any] = type(row).objects.filter(pk=row.pk)
     with transaction.atomic():
         free = rows.select_for_update(skip_locked=True).values("pk")
-        rows.filter(pk__in=free).update(sent_at=timezone.now() if sent else None)
+        rows.filter(pk__in=free).update(sent_at=row.sent_at)
 
 
 def _follow_up(progress: Progress) -> None:

@@ -32,6 +32,14 @@ def held(*store_ids: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def held_runs() -> Iterator[None]:
+    """Keep all rows of runs locked, as whoever carries them out does now and then."""
+    with _another_connection() as other, other.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM morango_celery_run FOR UPDATE")
+        yield
+
+
+@contextlib.contextmanager
 def held_store() -> Iterator[None]:
     """Keep the whole Store locked, so that nobody can even read it.
 

@@ -30,7 +30,6 @@ def tell_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
 
     :param what: it does, like "does run 5 again"
     """
-    run.refresh_from_db()  # whether it was sent is noted there
     admin.log_addition(request, run, f"{what[:1].upper()}{what[1:]}.")
     level = messages.SUCCESS
     if run.is_finished:

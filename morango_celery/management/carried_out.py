@@ -34,7 +34,6 @@ class RunCommand(BaseCommand):
         """Show the run that `start`, given what to call with its progress, returns."""
         with errors_in_one_line(), tqdm(unit=" records", disable=not sys.stderr.isatty()) as bar:
             run = start(lambda run: _show(bar, run))
-            run.refresh_from_db()  # whether it was sent is noted there
         if run.is_finished:
             self._summarize(run)
         else:

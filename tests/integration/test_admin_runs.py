@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests.conftest import StartServer
 from tests.factories import SCHOOL_ID, fill_store, store_row
 from tests.integration.ledger import ago, carry_out, unit, waiting_session
 from tests.operators import LOOK, OPERATE, PASSWORD, logged_in, make_account
-from tests.waiting import held_store
+from tests.waiting import held_runs, held_store
 from worker.school.models import PROFILE, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -384,6 +385,22 @@ class TestSendAgain:
         assert f"does run {run.pk} again. Workers take it from here." in act(operator, "do_again", run)
         with Redis.from_url(redis_url) as client:
             assert len(client.keys("celery*")) == 1
+
+    @pytest.mark.django_db(transaction=True)
+    def test_one_that_a_worker_has_taken_before_that_is_noted(self, operator: Client, redis_url: str) -> None:
+        run = new_run(state=Run.State.FAILED)
+        with ExitStack() as stack:
+
+            def taken_at_once(execute: Any, sql: str, *arguments: Any) -> Any:
+                if "SKIP LOCKED" in sql:
+                    stack.enter_context(held_runs())
+                return execute(sql, *arguments)
+
+            with connection.execute_wrapper(taken_at_once):
+                text = act(operator, "do_again", run)
+        again = Run.objects.get(retry_of=run)
+        assert f"Run {again.pk} does run {run.pk} again. Workers take it from here." in text
+        assert again.sent_at is None
 
     def test_what_has_ended_or_has_no_workers_is_not(self, operator: Client) -> None:
         ended, here = new_run(state=Run.State.FAILED), new_run(in_process=True)
