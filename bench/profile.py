@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import wraps
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -24,8 +24,8 @@ from worker import services
 
 STEPS = {
     "begin, serialize first": ("runs.inprocess", "start"),
-    "plan": ("runs.producer", "advance"),
-    "plan the next stage": ("runs.inprocess", "advance"),
+    "plan the first stage": ("runs.producer", "advance"),
+    "plan the others": ("runs.inprocess", "advance"),
     "claim": ("deserialize.claim", "claim"),
     "parse": ("deserialize.parse.Parse", "update"),
     "look up references": ("deserialize.parse.LoadForeignKeys", "update"),
@@ -36,7 +36,7 @@ STEPS = {
     "take the batch": ("runs.execute", "take"),
     "account for it": ("runs.execute", "account"),
 }
-"""The functions that are timed, in the order of the table."""
+"""The functions that are timed, by where they are called from, in the order of the table."""
 
 REST = "everything else, commits included"
 
@@ -51,6 +51,7 @@ class Clock:
         self._since = 0.0
 
     def begin(self) -> None:
+        """Forget what was counted so far."""
         self.database.clear()
         self.python.clear()
         self._since = time.perf_counter()
@@ -61,6 +62,8 @@ class Clock:
         self._since = now
 
     def timed(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose time is the step's from now on, but for what it calls that is timed too."""
+
         @wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self._count(self.python)
@@ -82,6 +85,7 @@ class Clock:
             self._count(self.database)
 
     def end(self) -> None:
+        """Count what came after the last step."""
         self._count(self.python)
 
 
@@ -94,12 +98,7 @@ def profile(models: str, case: str, records: int) -> Clock:
 
     clock = Clock()
     for step, (place, name) in STEPS.items():
-        owner: Any
-        try:
-            owner = import_module(f"morango_celery.{place}")
-        except ModuleNotFoundError:
-            module, _, class_name = place.rpartition(".")
-            owner = getattr(import_module(f"morango_celery.{module}"), class_name)
+        owner = resolve_name(f"morango_celery.{place}")
         setattr(owner, name, clock.timed(step, getattr(owner, name)))
     with SIDES["ours"](Order("ours", models, case, records)) as work:
         connection.ensure_connection()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morango.constants import settings as morango_defaults
 
-from morango_celery.celery_settings import *  # noqa: F403
+from morango_celery.celery_settings import *  # noqa: F403  (settings are modules of names)
 from morango_celery.celery_settings import CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT
 from worker import environment
 

@@ -83,11 +83,12 @@ class GroupWriter:
         self.cache.look_again(carriers)
         for carrier in carriers:
             self._renew(carrier)
+        sound = self._writable(carriers)
         unsound = [carrier for carrier in carriers if carrier.errors]
         for carrier in unsound:
             carrier.errors.clear()
         self.alone.extend(unsound)
-        self._write_together(self._writable([carrier for carrier in carriers if carrier not in unsound]))
+        self._write_together(sound)
 
     def _without_rivals(self, units: list[Group]) -> bool:
         """Write what claims no unique value of another row, and the rest alone, once in each group.

@@ -6,7 +6,7 @@ For more, such as RESEND_AFTER_SECONDS, write a settings module that begins with
 
 from kolibri.utils import conf
 
-from morango_celery.celery_settings import *  # noqa: F403
+from morango_celery.celery_settings import *  # noqa: F403  (settings are modules of names)
 from morango_celery.contrib.kolibri import options
 
 _chosen = conf.OPTIONS[options.SECTION]

@@ -39,6 +39,6 @@ def missing() -> str | None:
 if _missing := missing():
     sys.exit(f"error: {_missing}")
 
-from morango_celery.contrib.kolibri.application import app  # noqa: E402
+from morango_celery.contrib.kolibri.application import app  # noqa: E402  (only once all is there that it needs)
 
 __all__ = ["app"]

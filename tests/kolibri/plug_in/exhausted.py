@@ -1,7 +1,7 @@
 """Kolibri's settings, and no picture password left to give to anybody."""
 
 from django.apps import AppConfig
-from kolibri.deployment.default.settings.base import *  # noqa: F403
+from kolibri.deployment.default.settings.base import *  # noqa: F403  (settings are modules of names)
 from kolibri.deployment.default.settings.base import INSTALLED_APPS as KOLIBRI_APPS
 
 INSTALLED_APPS = [*KOLIBRI_APPS, "tests.kolibri.plug_in.exhausted.Exhausted"]
