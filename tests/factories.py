@@ -15,6 +15,7 @@ from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
 from morango.models import Store, SyncableModel
 
+from tests import tables
 from worker.school.models import PROFILE
 
 SCHOOL_ID = "5c" * 16
@@ -195,8 +196,15 @@ def app_rows(profile: str = PROFILE) -> dict[str, list[dict[str, Any]]]:
 
     Tables of syncable models that aren't registered themselves are included, and rows that managers hide.
     """
-    return {
-        str(model._meta.model_name): list(model._base_manager.order_by("pk").values())
+    models = [
+        model
         for model in apps.get_models()
         if getattr(model, "morango_profile", None) == profile and not model._meta.proxy
+    ]
+    filled = tables.filled([model._meta.db_table for model in models])
+    return {
+        str(model._meta.model_name): list(model._base_manager.order_by("pk").values())
+        if model._meta.db_table in filled
+        else []
+        for model in models
     }

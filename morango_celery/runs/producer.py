@@ -46,7 +46,7 @@ def start(run_id: int) -> Progress:
     """
     run = Run.objects.get(pk=run_id)
     if run.state == Run.State.PENDING and run.serialize_first:
-        _identify_once()
+        identify_once()
         serialize_into_store(run.profile, run.sync_filter)
     with transaction.atomic():
         take_write_lock()
@@ -80,7 +80,7 @@ def advance(run_id: int) -> Progress:
         return Progress(run, ended=True)
 
 
-def _identify_once() -> None:
+def identify_once() -> None:
     """Give a new database its identity before two serializations do so: Morango can't go on with two."""
     if not DatabaseIDModel.objects.filter(current=True).exists():
         with transaction.atomic():

@@ -123,10 +123,10 @@ def test_the_process_dies_at_every_point(
     assert_survived(dying)
     killed = re.findall(r"exited with 'signal 9", worker.log())
     assert len(killed) == len(dying)
-    # ... and it was one attempt of its batch, if it came to that
+    # ... and no message was more than one attempt of its batch
     for _, run, death in dying:
         attempts = sum(run.batches.values_list("attempts", flat=True))
-        assert attempts in (2, 3), death
+        assert 2 <= attempts <= plan.deliveries(run.pk), death
 
 
 @pytest.mark.timeout(900)

@@ -174,7 +174,9 @@ def test_a_sync_goes_through_all_services(deployment: Deployment) -> None:
     redis = deployment.start("redis")
     redis.wait_until(lambda: deployment.is_healthy("redis"), "healthy")
     assert_redis_keeps_what_it_has(deployment)
+    DatabaseIDModel.objects.all().delete()
     assert deployment.start("migrate").wait_until_ended() == 0
+    assert DatabaseIDModel.objects.get().current, "or its first two requests would give it an identity each"
     deployment.collect_static_files()
     others = {name: deployment.start(name) for name in ("web", "recover", "flower", "worker")}
     for name, process in others.items():

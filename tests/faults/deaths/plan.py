@@ -12,6 +12,7 @@ from typing import NamedTuple
 from redis import Redis
 
 PLAN, FIRED, RECORDED, EVENTS = "deaths:plan", "deaths:fired", "deaths:recorded", "deaths:events"
+DELIVERED = "deaths:delivered"
 
 
 class Event(NamedTuple):
@@ -69,6 +70,12 @@ def fired() -> list[tuple[Death, str]]:
     return [(Death(**death), what) for death, what in map(json.loads, entries)]
 
 
+def deliveries(run_id: int) -> int:
+    """How many messages of the run's batches have come to a worker; twins are among them."""
+    with client() as redis:
+        return int(redis.hget(DELIVERED, str(run_id)) or 0)
+
+
 class Watched:
     """A task that is being carried out."""
 
@@ -91,7 +98,11 @@ class Watched:
             return cls(arguments[0], name)
         if name == "deserialize_batch" and arguments and isinstance(arguments[0], int):
             batch = Batch.objects.filter(pk=arguments[0]).first()
-            return cls(batch.run_id, f"{name} {batch.stage}") if batch is not None else None
+            if batch is None:
+                return None
+            watched = cls(batch.run_id, f"{name} {batch.stage}")
+            watched.redis.hincrby(DELIVERED, str(batch.run_id), 1)
+            return watched
         return None
 
     def before(self, what: str) -> bool:
