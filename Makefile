@@ -13,6 +13,8 @@ PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/integration tests/oplog tests/smoke
+# Know no database; `make test` runs them once, beside those on SQLite.
+WITHOUT_DATABASE := tests/supply_chain $(addprefix tests/unit/test_,environment.py mutations.py simulation.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
@@ -51,7 +53,7 @@ test-processes:
 	$(PYTEST) --database=postgresql $(WITH_PROCESSES)
 
 test-records:
-	$(PYTEST) --database=postgresql $(addprefix --ignore=,$(WITH_PROCESSES))
+	$(PYTEST) --database=postgresql $(addprefix --ignore=,$(WITH_PROCESSES) $(WITHOUT_DATABASE))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
@@ -60,8 +62,8 @@ test-sqlite: venv ## Run the tests on SQLite, but for those that need PostgreSQL
 	$(PYTEST) --database=sqlite $(ARGS)
 
 parity: venv ## Compare with Morango on EXAMPLES=1000 databases of each kind, PostgreSQL and SQLite (PARITY_SEED=1: others)
-	PARITY_EXAMPLES=$(EXAMPLES) $(PYTEST) --database=postgresql tests/parity $(ARGS)
-	PARITY_EXAMPLES=$(EXAMPLES) $(PYTEST) --database=sqlite tests/parity $(ARGS)
+	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 3 1" $(PYTEST) --database=postgresql tests/parity $(ARGS)
+	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 3 1" $(PYTEST) --database=sqlite tests/parity $(ARGS)
 
 faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
 	$(PYTEST) --database=postgresql --every-fault tests/faults tests/oplog $(ARGS)

@@ -16,6 +16,12 @@ from tests.mutations.mutation import Database, Mutation
 SECONDS_PER_TEST = 60
 _NOT_PASSED_ON = {"DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"}
 """Each pytest starts servers of its own: two must not share a test database."""
+_OURS = {
+    # No bytecode: that of a file which changes twice in one second would be taken for the new one's
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "COLUMNS": "400",
+    "PARITY_BATCH_SIZES": "1000 3 1",
+}
 
 _FAILED = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
 
@@ -66,8 +72,7 @@ class Copy:
                 *(f"tests/{test}" for test in tests),
             ],
             cwd=self.folder,
-            # No bytecode: that of a file which changes twice in one second would be taken for the new one's
-            env={**kept, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "400"},
+            env={**kept, **_OURS, "PYTHONPATH": str(self.folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

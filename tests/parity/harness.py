@@ -2,18 +2,22 @@
 
 Each side runs in a transaction of its own that is rolled back, so that both begin with the same
 database. Deferred constraints are checked at the end, as a COMMIT would. Then Morango serializes, as
-it does before the next sync, to show what comes of the two states.
+it does before the next sync, to show what comes of the two states. Our side runs with batches of
+several sizes, all of which must leave the same behind.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
+from django.test.utils import override_settings
 from morango.models import DeletedModels, HardDeletedModels, RecordMaxCounter, Store
 from morango.models.certificates import Filter
 from morango.models.core import InstanceIDModel
@@ -28,6 +32,9 @@ from worker.school.models import Unit
 
 Engine = Callable[..., Any]
 
+BATCH_SIZES = tuple(int(size) for size in os.environ.get("PARITY_BATCH_SIZES", "1000 1").split())
+"""In records. The worlds that are drawn at random have sizes between these, too."""
+
 _COUNTERS = {"last_saved_instance", "last_saved_counter"}
 
 
@@ -40,6 +47,8 @@ class Database:
     dirty: dict[str, bool] = field(default_factory=dict)
     errors: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     """Error text and exception path of the Store rows that have one."""
+    stored: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
+    """The Store rows as they are before the next serialization."""
     deleted: set[str] = field(default_factory=set)
     hard_deleted: set[str] = field(default_factory=set)
     serialized: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -75,22 +84,40 @@ def run(
     filter: Filter | None = None,  # noqa: A002
     skip_erroring: bool = False,
     times: int = 1,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Database:
-    """Save `rows` (all of one profile) and `app`, deserialize with `engine`, and say what is there then."""
+    """Save `rows` (all of one profile) and `app`, deserialize with `engine`, and say what is there then.
+
+    :param batch_sizes: of ours, in records: the results must not depend on them
+    """
     rows = list(rows)
     profile = rows[0].profile
-    result = Database()
-    with rolled_back():
-        save_all(rows, app)
-        try:
-            with transaction.atomic():
-                for _ in range(times):
-                    engine(profile, skip_erroring=skip_erroring, filter=filter)
-                connection.check_constraints()
-        except Exception as error:
-            result.aborted = exception_path(error)
-        read(result, profile)
+
+    def left_behind(batch_size: int, *, and_next: bool = True) -> Database:
+        result = Database()
+        with rolled_back(), override_settings(MORANGO_CELERY=in_batches_of(batch_size)):
+            save_all(rows, app)
+            try:
+                with transaction.atomic():
+                    for _ in range(times):
+                        engine(profile, skip_erroring=skip_erroring, filter=filter)
+                    connection.check_constraints()
+            except Exception as error:
+                result.aborted = exception_path(error)
+            read(result, profile, and_next=and_next)
+        return result
+
+    result = left_behind(batch_sizes[0])
+    for size in () if engine is morangos else batch_sizes[1:]:
+        other = left_behind(size, and_next=False)
+        found = difference(result, other, left_behind=True)
+        assert not found, f"not Morango, but batches of {batch_sizes[0]}; and ours, of {size}:\n{found}"
     return result
+
+
+def in_batches_of(size: int) -> dict[str, Any]:
+    """The setting as it is but for the number of records in a batch."""
+    return {**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": size}
 
 
 def save_all(rows: Iterable[Store], app: Sequence[Any]) -> None:
@@ -109,16 +136,20 @@ def save_all(rows: Iterable[Store], app: Sequence[Any]) -> None:
         instance.save_base(raw=True, force_insert=True)
 
 
-def read(result: Database, profile: str) -> None:
-    """Fill in what the database holds, now and after the next serialization (which is carried out)."""
+def read(result: Database, profile: str, *, and_next: bool = True) -> None:
+    """Fill in what the database holds, now and after the next serialization.
+
+    :param and_next: whether that is carried out
+    """
     result.app = app_rows(profile)
-    for store in Store.objects.all():
-        result.dirty[store.id] = store.dirty_bit
-        if store.deserialization_error or store.deserialization_exception:
-            result.errors[store.id] = (store.deserialization_error, store.deserialization_exception)
+    for row in Store.objects.values():
+        result.stored[row["id"]] = row
+        result.dirty[row["id"]] = row["dirty_bit"]
+        if row["deserialization_error"] or row["deserialization_exception"]:
+            result.errors[row["id"]] = (row["deserialization_error"], row["deserialization_exception"])
     result.deleted = set(DeletedModels.objects.values_list("id", flat=True))
     result.hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
-    if result.aborted:
+    if result.aborted or not and_next:
         return
     try:
         with transaction.atomic():
@@ -169,11 +200,18 @@ def assert_same(rows: Iterable[Store], **arguments: Any) -> Database:
     return ours
 
 
-def difference(theirs: Database, ours: Database) -> str:
-    """What the two databases don't agree about, for a reader."""
+_LEFT_BEHIND = ("app", "stored", "deleted", "hard_deleted", "aborted")
+
+
+def difference(theirs: Database, ours: Database, *, left_behind: bool = False) -> str:
+    """What the two databases don't agree about, for a reader.
+
+    :param left_behind: compare all that there was before the next serialization, and no more
+    """
     lines = []
-    for name, their_value in vars(theirs).items():
-        our_value = getattr(ours, name)
+    names = _LEFT_BEHIND if left_behind else [f.name for f in fields(Database) if f.compare]
+    for name in names:
+        their_value, our_value = getattr(theirs, name), getattr(ours, name)
         if their_value != our_value:
             if isinstance(their_value, dict):
                 keys = [

@@ -114,7 +114,8 @@ def test_with_skip_erroring_a_target_that_fails_now_counts_unless_it_is_in_the_s
     """Nothing tells its error from an older one; if its older version is there, that serves."""
     unit = build_store_row("unit", name="")
     lesson = build_store_row("lesson", unit=unit)
-    theirs, ours = both([unit, lesson], app=[existing(unit, name="old")], skip_erroring=True)
+    app = [existing(unit, name="old")]
+    theirs, ours = both([unit, lesson], app=app, skip_erroring=True, batch_sizes=[batch_size])
     assert set(theirs.errors) == {unit.id, lesson.id}
     if batch_size == 1:
         assert (list(ours.errors), ours.ids("lesson")) == ([unit.id], {lesson.id})

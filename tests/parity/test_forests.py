@@ -20,11 +20,6 @@ deliveries = st.builds(
 )
 
 
-@pytest.fixture
-def batch_size() -> None:
-    """Drawn here, instead of three fixed ones."""
-
-
 def outcome(case: Case, delivery: Delivery) -> Database:
     from django.db import connection
 

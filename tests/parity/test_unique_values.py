@@ -7,10 +7,20 @@ from typing import Any
 
 import pytest
 from morango.models import Store
+from morango.sync.operations import _deserialize_from_store as morangos
 
 from morango_celery import deserialize_from_store
 from tests.factories import SCHOOL_ID, build_store_row
-from tests.parity.harness import Database, assert_same, assert_same_but_clean, both, existing, save_all
+from tests.parity.harness import (
+    BATCH_SIZES,
+    Database,
+    assert_same,
+    assert_same_but_clean,
+    both,
+    existing,
+    run,
+    save_all,
+)
 from tests.variety.rows import build_variety_row
 from worker.school.models import PROFILE
 
@@ -30,15 +40,16 @@ def names(result: Database) -> dict[str, str]:
 
 def assert_one_wins(rows: list[Store], *rivals: Store, app: list[Any]) -> None:
     """All but one of the rivals are in error; which one wins is left to chance, all else is Morango's."""
+    ours = [run(deserialize_from_store, rows, app=app, batch_sizes=[size]) for size in BATCH_SIZES]
     outcomes = []
-    for database in both(rows, app=app):
+    for database in (run(morangos, rows, app=app), *ours):
         assert database.aborted is None
         saved = set().union(*(database.ids(table) for table in database.app))
         losers = [database.errors.pop(row.id) for row in rivals if row.id not in saved]
         assert len(losers) == len(rivals) - 1
         assert {path for _, path in losers} == {TAKEN}
         outcomes.append((losers, *without(database, rivals)))
-    assert outcomes[0] == outcomes[1]
+    assert outcomes == outcomes[:1] * len(outcomes)
 
 
 def without(database: Database, rows: Sequence[Store]) -> tuple[Any, ...]:

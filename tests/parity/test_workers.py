@@ -29,11 +29,6 @@ from tests.parity.oracle import expected, in_our_words
 WORKERS = 3
 
 
-@pytest.fixture
-def batch_size() -> None:
-    """Drawn here, instead of three fixed ones."""
-
-
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("trees_alone")
 @pytest.mark.timeout(0)
