@@ -16,6 +16,9 @@ WITH_PROCESSES := tests/faults tests/integration tests/oplog tests/smoke
 # Know no database; `make test` runs them once, beside those on SQLite.
 WITHOUT_DATABASE := tests/supply_chain $(addprefix tests/unit/test_,environment.py mutations.py simulation.py)
 
+# Tests start hundreds of processes, which would compile all of this project each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-processes test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
 
