@@ -10,7 +10,7 @@ MUTATIONS = (
         "runs/attempts.py",
         '        begun = batch.update(attempts=F("attempts") + 1, attempted_at=timezone.now(), trouble="")\n',
         '        begun = batch.update(attempted_at=timezone.now(), trouble="")\n',
-        ("integration/test_poison.py::test_a_record_that_kills_its_worker_is_isolated",),
+        ("faults/test_poison.py::test_a_record_that_kills_its_worker_is_isolated",),
         "postgresql",
     ),
     Mutation(
