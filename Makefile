@@ -38,7 +38,7 @@ $(STAMP):
 		echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi; \
-	echo "Building $(VENV) with $$("$$chosen" --version), once; half a minute or so"; \
+	echo "Building $(VENV) with $$("$$chosen" --version), once; a minute or two"; \
 	"$$chosen" -m venv --clear $(VENV); \
 	export PIP_DISABLE_PIP_VERSION_CHECK=1; \
 	$(BIN)/python -m pip install -qq --no-deps --require-hashes -r requirements.lock; \
