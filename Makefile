@@ -13,14 +13,14 @@ PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/oplog tests/smoke
-# Know no database; `make test` runs them once, beside those on SQLite.
-WITHOUT_DATABASE := tests/supply_chain $(addprefix tests/unit/test_,environment.py mutations.py simulation.py)
+# Know no database; `make test` runs them once.
+WITHOUT_DATABASE := tests/kolibri tests/supply_chain $(patsubst %,tests/unit/test_%.py,bench conf environment mutations simulation)
 
 # Tests start hundreds of processes, which would compile all of this project each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-processes test-integration test-records test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ demo: venv ## Sync N=20000 records between two instances and deserialize them wi
 
 # Those with processes of their own wait most of the time: the others run meanwhile.
 test: venv ## Run all tests, on PostgreSQL and SQLite at the same time (ARGS=... goes to pytest)
-	@$(MAKE) --no-print-directory --jobs=4 $(if $(ARGS),test-postgresql,test-integration test-processes test-records) test-sqlite
+	@$(MAKE) --no-print-directory --jobs=4 $(if $(ARGS),test-postgresql test-sqlite,test-integration test-processes test-records test-on-sqlite)
 
 test-integration:
 	$(PYTEST) --database=postgresql tests/integration
@@ -59,7 +59,10 @@ test-processes:
 	$(PYTEST) --database=postgresql $(WITH_PROCESSES)
 
 test-records:
-	$(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES) $(WITHOUT_DATABASE))
+	$(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
+
+test-on-sqlite:
+	$(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
