@@ -102,7 +102,7 @@ def run(
                     for _ in range(times):
                         engine(profile, skip_erroring=skip_erroring, filter=filter)
                     connection.check_constraints()
-            except Exception as error:
+            except Exception as error:  # that Morango gives up, and why, is a result
                 result.aborted = exception_path(error)
             read(result, profile, and_next=and_next)
         return result
