@@ -20,7 +20,7 @@ WITHOUT_DATABASE := tests/kolibri tests/supply_chain $(patsubst %,tests/unit/tes
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,12 @@ parity: venv ## Compare with Morango on EXAMPLES=1000 databases of each kind, Po
 	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 3 1" $(PYTEST) --database=sqlite tests/parity $(ARGS)
 
 faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
+	@$(MAKE) --no-print-directory --jobs=2 faults-on-postgresql faults-on-sqlite
+
+faults-on-postgresql:
 	$(PYTEST) --database=postgresql --every-fault tests/faults tests/oplog $(ARGS)
+
+faults-on-sqlite:
 	$(PYTEST) --database=sqlite --every-fault tests/oplog $(ARGS)
 
 fuzz: venv ## Deserialize MUTANTS=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
