@@ -130,7 +130,7 @@ services: venv ## Start Redis and PostgreSQL until Ctrl-C, and print what to exp
 	@$(BIN)/python -m worker.services
 
 worker: venv ## Start a worker (needs DATABASE_URL, REDIS_URL, SECRET_KEY or DEBUG=1)
-	REMAP_SIGTERM=SIGQUIT $(BIN)/celery -A worker worker --loglevel=INFO
+	$(BIN)/python -m morango_celery.worker -A worker --loglevel=INFO
 
 server: venv ## Migrate and start a sync server for development (needs the same)
 	$(BIN)/python -m worker migrate

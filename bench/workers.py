@@ -41,10 +41,10 @@ def celery(order: Order) -> Iterator[Work]:
 @contextmanager
 def running_worker(concurrency: int) -> Iterator[int]:
     """The process id of a worker that is ready."""
-    arguments = ["celery", "-A", worker.__name__, "worker", "--loglevel=INFO"]
+    arguments = ["morango_celery.worker", "-A", worker.__name__, "--loglevel=INFO"]
     arguments += [f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"]
     with TemporaryDirectory(prefix="bench-worker-") as folder:
-        process = LoggedProcess(arguments, Path(folder) / "worker.log", {"REMAP_SIGTERM": "SIGQUIT"})
+        process = LoggedProcess(arguments, Path(folder) / "worker.log", {})
         try:
             process.wait_for_log(" ready.")
             yield process.pid

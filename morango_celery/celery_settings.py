@@ -25,7 +25,7 @@ CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = True
-# With REMAP_SIGTERM=SIGQUIT: a task still running this long after SIGTERM goes back to the queue. Celery
+# A task still running this long after SIGTERM goes back to the queue. Celery
 # sleeps for all of it if any task runs at the time of the signal, so the supervisor's grace must be longer.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False

@@ -172,7 +172,7 @@ def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> 
         number = len(started) + 1
         process = LoggedProcess(
             [
-                *("celery", "-A", "worker", "worker", "--loglevel=INFO", f"--hostname=test{number}@%h"),
+                *("morango_celery.worker", "-A", "worker", "--loglevel=INFO", f"--hostname=test{number}@%h"),
                 *(f"--concurrency={concurrency}", f"--queues={queue}"),
                 *("--without-gossip", "--without-mingle"),
             ],
@@ -180,7 +180,6 @@ def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> 
             {
                 "DATABASE_URL": database_url,
                 "REDIS_URL": redis_url,
-                "REMAP_SIGTERM": "SIGQUIT",  # as deployed: finish or give back the running task
                 "WORKER_SOFT_SHUTDOWN_SECONDS": "1",
                 **environment,
             },

@@ -1,4 +1,4 @@
-"""The Celery application: ``celery -A worker worker``."""
+"""The Celery application: ``python -m morango_celery.worker -A worker``."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Soak:
 
     def start_worker(self) -> None:
         number = self.did["workers started"] = self.did["workers started"] + 1
-        arguments = ["celery", "-A", "worker", "worker", "--loglevel=INFO", "--concurrency=2"]
+        arguments = ["morango_celery.worker", "-A", "worker", "--loglevel=INFO", "--concurrency=2"]
         arguments += [f"--hostname=soak{number}@%h", "--without-gossip", "--without-mingle"]
         worker = LoggedProcess(arguments, self.logs / f"worker{number}.log", {})
         self.workers.append(worker)

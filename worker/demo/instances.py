@@ -84,9 +84,15 @@ class Instances:
             process.check()
 
     def _start_worker(self, number: int, environment: dict[str, str]) -> Process:
-        arguments = ["celery", "-A", "worker", "worker", f"--hostname=worker{number}@%h", "--loglevel=INFO"]
+        arguments = [
+            "morango_celery.worker",
+            "-A",
+            "worker",
+            f"--hostname=worker{number}@%h",
+            "--loglevel=INFO",
+        ]
         arguments += ["--concurrency=1", "--without-gossip", "--without-mingle"]
-        return self._start(f"Worker {number}", arguments, {**environment, "REMAP_SIGTERM": "SIGQUIT"})
+        return self._start(f"Worker {number}", arguments, environment)
 
     def _start(
         self, name: str, arguments: list[str], environment: dict[str, str], *, piped: bool = False

@@ -1,4 +1,4 @@
-"""What a worker is started with: ``celery -A morango_celery.contrib.kolibri.worker worker``.
+"""What a worker is started with: ``-A morango_celery.contrib.kolibri.worker``.
 
 Says what is missing, and exits, rather than wait for messages that nobody sends.
 """

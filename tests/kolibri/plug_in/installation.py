@@ -134,8 +134,8 @@ class Installation:
     @contextlib.contextmanager
     def worker(self, *options: str) -> Iterator[LoggedProcess]:
         """A worker, from the moment it is ready."""
-        arguments = ("-A", f"{PLUG_IN}.worker", "worker", "--loglevel=INFO", "--concurrency=2", *options)
-        process = self.start("celery", *arguments)
+        arguments = ("-A", f"{PLUG_IN}.worker", "--loglevel=INFO", "--concurrency=2", *options)
+        process = self.start("morango_celery.worker", *arguments)
         try:
             process.wait_for_log(" ready.", SLOW_SECONDS)
             yield process

@@ -188,7 +188,7 @@ def disabled(stage: Stage) -> str:
 
 def refusal_of_worker(server: Installation) -> str:
     """What a worker prints that doesn't start."""
-    worker = server.start("celery", "-A", f"{PLUG_IN}.worker", "worker")
+    worker = server.start("morango_celery.worker", "-A", f"{PLUG_IN}.worker")
     assert status_of(worker) == 1, worker.log()
     return worker.log()
 
