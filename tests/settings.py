@@ -8,4 +8,4 @@ os.environ.setdefault("SECRET_KEY", "for-tools-only")
 from worker.settings import *  # noqa: F403
 from worker.settings import INSTALLED_APPS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.variety", "tests.oplog.library"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.emptying", "tests.variety", "tests.oplog.library"]
