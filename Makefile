@@ -14,7 +14,8 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashe
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/oplog tests/smoke
 # Know no database; `make test` runs them once.
-WITHOUT_DATABASE := tests/kolibri tests/supply_chain $(patsubst %,tests/unit/test_%.py,bench conf environment mutations simulation)
+WITHOUT_DATABASE := tests/kolibri tests/supply_chain tests/integration/test_services.py \
+	$(patsubst %,tests/unit/test_%.py,bench conf environment mutations simulation worker_command)
 
 # Tests start hundreds of processes, which would compile all of this project each time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -41,7 +42,7 @@ $(STAMP):
 	echo "Building $(VENV) with $$("$$chosen" --version), once; a minute or two"; \
 	"$$chosen" -m venv --clear $(VENV); \
 	export PIP_DISABLE_PIP_VERSION_CHECK=1; \
-	$(BIN)/python -m pip install -qq --no-deps --require-hashes -r requirements.lock; \
+	$(BIN)/python -m pip install -qq --no-compile --no-deps --require-hashes -r requirements.lock; \
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .; \
 	touch $@
 
@@ -62,7 +63,7 @@ test-records:
 	$(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
 
 test-on-sqlite:
-	$(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
+	PARITY_BATCH_SIZES=1000 $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -49,6 +50,8 @@ class Database:
     """Error text and exception path of the Store rows that have one."""
     stored: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
     """The Store rows as they are before the next serialization."""
+    counters: set[tuple[Any, ...]] = field(default_factory=set, compare=False)
+    """The Store rows' counters as they are before it, all columns but the key."""
     deleted: set[str] = field(default_factory=set)
     hard_deleted: set[str] = field(default_factory=set)
     serialized: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,10 +88,12 @@ def run(
     skip_erroring: bool = False,
     times: int = 1,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    known: Database | None = None,
 ) -> Database:
     """Save `rows` (all of one profile) and `app`, deserialize with `engine`, and say what is there then.
 
     :param batch_sizes: of ours, in records: the results must not depend on them
+    :param known: what another engine left behind, and what came of it: of the same comes the same
     """
     rows = list(rows)
     profile = rows[0].profile
@@ -104,7 +109,7 @@ def run(
                     connection.check_constraints()
             except Exception as error:  # that Morango gives up, and why, is a result
                 result.aborted = exception_path(error)
-            read(result, profile, and_next=and_next)
+            read(result, profile, and_next=and_next, known=known)
         return result
 
     result = left_behind(batch_sizes[0])
@@ -136,10 +141,11 @@ def save_all(rows: Iterable[Store], app: Sequence[Any]) -> None:
         instance.save_base(raw=True, force_insert=True)
 
 
-def read(result: Database, profile: str, *, and_next: bool = True) -> None:
+def read(result: Database, profile: str, *, and_next: bool = True, known: Database | None = None) -> None:
     """Fill in what the database holds, now and after the next serialization.
 
-    :param and_next: whether that is carried out
+    :param and_next: whether that is looked at
+    :param known: what came of it after the same had been left behind, if it is the same
     """
     result.app = app_rows(profile)
     for row in Store.objects.values():
@@ -149,7 +155,13 @@ def read(result: Database, profile: str, *, and_next: bool = True) -> None:
             result.errors[row["id"]] = (row["deserialization_error"], row["deserialization_exception"])
     result.deleted = set(DeletedModels.objects.values_list("id", flat=True))
     result.hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
+    columns = [f.attname for f in RecordMaxCounter._meta.concrete_fields if not f.primary_key]
+    result.counters = set(RecordMaxCounter.objects.values_list(*columns))
     if result.aborted or not and_next:
+        return
+    if known is not None and not difference(known, result, left_behind=True):
+        result.serialized, result.counted = deepcopy(known.serialized), set(known.counted)
+        result.serialization_aborted = known.serialization_aborted
         return
     try:
         with transaction.atomic():
@@ -189,7 +201,8 @@ def existing(store: Store, **values: Any) -> Any:
 def both(rows: Iterable[Store], **arguments: Any) -> tuple[Database, Database]:
     """What Morango makes of the rows, and what we make of them."""
     rows = list(rows)
-    return run(morangos, rows, **arguments), run(deserialize_from_store, rows, **arguments)
+    theirs = run(morangos, rows, **arguments)
+    return theirs, run(deserialize_from_store, rows, **arguments, known=theirs)
 
 
 def assert_same(rows: Iterable[Store], **arguments: Any) -> Database:
@@ -200,7 +213,7 @@ def assert_same(rows: Iterable[Store], **arguments: Any) -> Database:
     return ours
 
 
-_LEFT_BEHIND = ("app", "stored", "deleted", "hard_deleted", "aborted")
+_LEFT_BEHIND = ("app", "stored", "counters", "deleted", "hard_deleted", "aborted")
 
 
 def difference(theirs: Database, ours: Database, *, left_behind: bool = False) -> str:

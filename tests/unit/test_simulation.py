@@ -24,6 +24,7 @@ NOTHING = Demand()
 PLENTY = 400
 """Of workers: nobody ever waits for one."""
 ONE_BATCH = (1.0,)
+CUSTOMERS = 20_000
 
 
 def at_the_database(seconds_per_record: float, cores: int, syncs: list[Sync]) -> Outcome:
@@ -43,7 +44,7 @@ def poisson(rate: float, sizes: list[int]) -> list[Sync]:
 def exponential(seed: int) -> list[int]:
     """Sizes of 10,000 records on average."""
     chance = random.Random(seed)
-    return [max(1, round(chance.expovariate(1) * 10_000)) for _ in range(60_000)]
+    return [max(1, round(chance.expovariate(1) * 10_000)) for _ in range(CUSTOMERS)]
 
 
 @pytest.mark.parametrize("load", [0.5, 0.7])
@@ -56,7 +57,7 @@ def test_a_queue_with_exponential_service_waits_as_long_as_theory_has_it(load: f
 @pytest.mark.parametrize("load", [0.5, 0.7])
 def test_a_queue_with_constant_service_waits_half_as_long(load: float) -> None:
     # M/D/1
-    found = at_the_database(1e-4, 1, poisson(load, [10_000] * 60_000))
+    found = at_the_database(1e-4, 1, poisson(load, [10_000] * CUSTOMERS))
     assert found.mean_wait == pytest.approx(load / (1 - load) / 2, rel=0.08)
 
 
