@@ -28,6 +28,7 @@ help: ## List the targets
 
 venv: $(STAMP) ## Build the environment in .venv (PYTHON=... chooses the interpreter)
 
+# pip compiles on one core; templates for other Pythons among the packages can't be compiled.
 # A version manager may leave a python3.11 on PATH that doesn't run: try before choosing.
 $(STAMP):
 	@set -e; chosen=""; \
@@ -43,6 +44,7 @@ $(STAMP):
 	"$$chosen" -m venv --clear $(VENV); \
 	export PIP_DISABLE_PIP_VERSION_CHECK=1; \
 	$(BIN)/python -m pip install -qq --no-compile --no-deps --require-hashes -r requirements.lock; \
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true; \
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .; \
 	touch $@
 

@@ -21,8 +21,13 @@ OPTION = "def pytest_addoption(parser):\n    parser.addoption('--database')\n"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project of one function and one test, which is in no commit."""
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of one function and one test, which is in no commit.
+
+    Its pytest needs none of the plug-ins for Django and Celery, which take a second to load.
+    """
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_timeout")
     files = {
         "morango_celery/__init__.py": "",
         "morango_celery/code.py": CODE,
