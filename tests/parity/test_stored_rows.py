@@ -119,7 +119,14 @@ def test_a_json_with_another_id_is_the_row_of_that_id(forger: int) -> None:
     rows[forger].serialized = rows[forger].serialized.replace(
         f'"id": "{ids[forger]}"', f'"id": "{ids[not forger]}"'
     )
-    assert assert_same([unit, learner, *rows]).ids("attempt") == {ids[not forger]}
+
+    # Which of the two is the last depends on where the table has them, and so may what is said of its origin
+    theirs, ours = both([unit, learner, *rows], batch_sizes=[1000])
+    for found in (theirs, ours):
+        (attempt,) = found.app["attempt"]
+        assert attempt["id"] == ids[not forger]
+        assert (attempt["_morango_source_id"], attempt["answer"]) in {(row.source_id, row.id) for row in rows}
+    assert (ours.aborted, ours.dirty, ours.errors) == (None, theirs.dirty, theirs.errors)
 
 
 def test_an_edited_row_stays() -> None:

@@ -13,7 +13,8 @@ from tests import tables
 
 
 class Command(flush.Command):
-    """Deletes the rows of those tables that have any.
+    """Empties those tables that have rows, and on PostgreSQL gives their space back, as Django does: rows
+    that are written into gaps are read in another order than they were written in.
 
     Content types and permissions stay, as migrations made them: to make them anew, as Django does, takes
     longer than all else.
@@ -24,5 +25,9 @@ class Command(flush.Command):
         kept = {ContentType._meta.db_table, Permission._meta.db_table}
         existing = connection.introspection.django_table_names(only_existing=True, include_views=False)
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            for table in tables.filled(sorted({*existing} - kept)):
-                cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
+            filled = [connection.ops.quote_name(table) for table in tables.filled({*existing} - kept)]
+            if filled and connection.vendor == "postgresql":
+                cursor.execute(f"TRUNCATE {', '.join(filled)} CASCADE")
+                return
+            for table in filled:
+                cursor.execute(f"DELETE FROM {table}")
