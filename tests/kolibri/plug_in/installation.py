@@ -24,6 +24,7 @@ ENVIRONMENT = ROOT / ".venv-kolibri-server"
 """See `tests.kolibri.environment`: Kolibri with all that its wheel brings along."""
 
 PLUG_IN = "morango_celery.contrib.kolibri"
+WORKER = ("-m", "morango_celery.worker", "-A", f"{PLUG_IN}.worker")
 
 ACCOUNT, PASSWORD = "admin", "for-tests-only"
 
@@ -134,8 +135,8 @@ class Installation:
     @contextlib.contextmanager
     def worker(self, *options: str) -> Iterator[LoggedProcess]:
         """A worker, from the moment it is ready."""
-        arguments = ("-A", f"{PLUG_IN}.worker", "--loglevel=INFO", "--concurrency=2", *options)
-        process = self.start("morango_celery.worker", *arguments)
+        arguments = (*WORKER, "--loglevel=INFO", "--concurrency=2", *options)
+        process = self.start("python", *arguments)
         try:
             process.wait_for_log(" ready.", SLOW_SECONDS)
             yield process

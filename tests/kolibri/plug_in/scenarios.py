@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tests.kolibri.plug_in import people
-from tests.kolibri.plug_in.installation import PLUG_IN, SLOW_SECONDS, Installation
+from tests.kolibri.plug_in.installation import PLUG_IN, SLOW_SECONDS, WORKER, Installation
 from tests.kolibri.plug_in.outcome import NOTIFICATIONS, user
 from tests.kolibri.plug_in.stage import EXHAUSTED, PASSWORDS, Stage, ended, pushing, status_of, wait_for
 from tests.processes import LoggedProcess
@@ -188,7 +188,7 @@ def disabled(stage: Stage) -> str:
 
 def refusal_of_worker(server: Installation) -> str:
     """What a worker prints that doesn't start."""
-    worker = server.start("morango_celery.worker", "-A", f"{PLUG_IN}.worker")
+    worker = server.start("python", *WORKER)
     assert status_of(worker) == 1, worker.log()
     return worker.log()
 
