@@ -28,8 +28,8 @@ help: ## List the targets
 
 venv: $(STAMP) ## Build the environment in .venv (PYTHON=... chooses the interpreter)
 
-# pip compiles on one core; templates for other Pythons among the packages can't be compiled.
-# A version manager may leave a python3.11 on PATH that doesn't run: try before choosing.
+# A version manager may leave a python3.11 on PATH that doesn't run: try before choosing. pip would compile on one
+# core; compileall's status says nothing, for packages contain templates that are no Python.
 $(STAMP):
 	@set -e; chosen=""; \
 	for python in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3); do \

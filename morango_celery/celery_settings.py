@@ -25,8 +25,9 @@ CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = True
-# A task still running this long after SIGTERM goes back to the queue. Celery
-# sleeps for all of it if any task runs at the time of the signal, so the supervisor's grace must be longer.
+# A task still running this long after SIGTERM goes back to the queue; under `celery worker` only with
+# REMAP_SIGTERM=SIGQUIT. Celery sleeps for all of it if any task runs at the time of the signal, so the
+# supervisor's grace must be longer.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # A database connection serves this many tasks; one a task costs a quarter of the throughput.
