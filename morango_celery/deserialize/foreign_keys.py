@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db import connection
-from django.db.models import ForeignKey, Model
+from django.db.models import ForeignKey
 from morango.models.certificates import Filter
 from morango.models.core import DeletedModels, HardDeletedModels, Store, SyncableModel
-from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.conversions import is_uuid
 from morango_celery.deserialize.own_code import OwnCode
+from morango_celery.deserialize.relations import Relations, Target, target_key, target_table
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
-from morango_celery.deserialize.traits import once_per_model, target_model, traits_of
-
-_Target = tuple[type[Model], str]
+from morango_celery.deserialize.traits import target_model, traits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,97 +71,75 @@ class ForeignKeyCache:
         """All carriers of the batch, by id."""
         self.validated: dict[str, int] = {}
         """The cache that Morango's ``cached_clean_fields`` takes: ``id_table`` of rows that exist."""
-        self._rows: dict[_Target, dict[Any, Model | bool]] = {}
+        self._rows: dict[Target, dict[Any, bool]] = {}
+        """Of each value that was looked up, whether there is such a row."""
         self._edited: set[str] = set()
         self._states: dict[str, StoreState | None] = {}
         self._noted: dict[str, Outcome] = {}
+        self._relations = Relations()
 
     def load(self, carriers: Iterable[DeserializeTask]) -> None:
-        """Look up what the parsed `carriers` refer to, and attach related instances where a model's
-        own code may follow them."""
-        wanted: dict[_Target, set[Any]] = {}
-        with_instances: set[_Target] = set()
+        """Look up what the parsed `carriers` refer to, and let their models' own code find it."""
+        wanted: dict[Target, set[Any]] = {}
         references: set[str] = set()
-        parsed = []
+        parsed: dict[type[SyncableModel], list[DeserializeTask]] = {}
         rows: dict[type[SyncableModel], list[tuple[Any, ...]]] = {}
         for carrier in carriers:
             parent_id = carrier.store._self_ref_fk
             if parent_id and is_uuid(parent_id):  # which the record itself may not say, or not legibly
                 references.add(parent_id)
                 if carrier.has_model and (tree_key := traits_of(carrier.model).tree_key):
-                    wanted.setdefault(_target(tree_key), set()).add(parent_id)
+                    wanted.setdefault(target_table(tree_key), set()).add(parent_id)
             if carrier.row is not None:
                 rows.setdefault(carrier.model, []).append(carrier.row.values)
-            if carrier.app_model is None:
-                continue
-            parsed.append(carrier)
-            traits = traits_of(carrier.model)
-            for field in traits.foreign_keys:
-                value = _key(field, getattr(carrier.app_model, field.attname))
-                if value is None:
-                    continue
-                target = _target(field)
-                wanted.setdefault(target, set()).add(value)
-                if traits.follows_relations:
-                    with_instances.add(target)
-                if isinstance(value, str):
-                    references.add(value)
+            if carrier.app_model is not None:
+                parsed.setdefault(carrier.model, []).append(carrier)
+        for model, same in parsed.items():
+            for field in traits_of(model).foreign_keys:
+                keys = _keys(field, [getattr(carrier.app_model, field.attname) for carrier in same])
+                wanted.setdefault(target_table(field), set()).update(keys)
+                references.update(key for key in keys if isinstance(key, str))
         for model, of_model in rows.items():
             plan = row_plan(model)
             assert plan is not None
             for position, _, field in plan.references:
                 values = {row[position] for row in of_model} - {None}
-                wanted.setdefault(_target(field), set()).update(values)
+                wanted.setdefault(target_table(field), set()).update(values)
                 references |= values
-        for target, values in wanted.items():
-            self._load_rows(target, values, target in with_instances)
+        for target, keys in wanted.items():
+            self._load_rows(target, keys)
         self._load_states(references)
         self._load_noted_deletions()
-        for carrier in parsed:
-            self.attach(carrier)
+        for same in parsed.values():
+            for carrier in same:
+                self.attach(carrier)
 
     def look_again(self, carriers: Iterable[DeserializeTask]) -> None:
         """`load`, for what wasn't there before, but may have been written meanwhile."""
+        self._relations.forget()
         for rows in self._rows.values():
-            for value in [value for value, row in rows.items() if row is False]:
+            for value in [value for value, there in rows.items() if not there]:
                 del rows[value]
         self.load(carriers)
 
-    def _load_rows(self, target: _Target, values: set[Any], with_instances: bool) -> None:
+    def _load_rows(self, target: Target, values: set[Any]) -> None:
         model, attname = target
         known = self._rows.setdefault(target, {})
-        unknown = {
-            value for value in values if value not in known or (with_instances and known[value] is True)
-        }
+        unknown = values - known.keys()
         if not unknown:
             return
         known.update(dict.fromkeys(unknown, False))
-        if issubclass(model, SyncableModel) and attname == "id" and not with_instances:
-            for value, edited in sql.look_up(model, "id", ["_morango_dirty_bit"], unknown):
-                known[value] = True
-                if edited:
-                    self._edited.add(value)
-            return
-        for instance in self._readable(model, attname, list(unknown)):
-            if not isinstance(instance, Model):
-                known[instance] = True
-                continue
-            known[getattr(instance, attname)] = instance
-            if getattr(instance, "_morango_dirty_bit", False):
-                self._edited.add(getattr(instance, attname))
-
-    def _readable(self, model: type[Model], attname: str, values: list[Any]) -> Iterator[Any]:
-        """The rows with these values; of a row that holds what Python can't, such as a year beyond 9999,
-        the value alone."""
-        rows = model._base_manager.filter(**{f"{attname}__in": values})
-        try:
-            yield from list(rows)
-        except (ValueError, OverflowError):
-            if len(values) == 1:
-                yield from values
-                return
-            for half in (values[: len(values) // 2], values[len(values) // 2 :]):
-                yield from self._readable(model, attname, half)
+        columns = ["_morango_dirty_bit"] if issubclass(model, SyncableModel) else []
+        found: Iterable[tuple[Any, ...]]
+        if columns and attname == "id":
+            found = sql.look_up(model, attname, columns, unknown)
+        else:
+            rows = model._base_manager.filter(**{f"{attname}__in": list(unknown)})
+            found = rows.values_list(attname, *columns)
+        for value, *edited in found:
+            known[value] = True
+            if any(edited):
+                self._edited.add(value)
 
     def _load_states(self, references: set[str]) -> None:
         unknown = [r for r in references if r not in self._states and is_uuid(r)]
@@ -176,7 +150,7 @@ class ForeignKeyCache:
             self._states[store_id] = StoreState(*columns)
 
     def _load_noted_deletions(self) -> None:
-        there = {value for rows in self._rows.values() for value, row in rows.items() if row is not False}
+        there = {value for rows in self._rows.values() for value, is_there in rows.items() if is_there}
         absent = [
             store_id
             for store_id, state in self._states.items()
@@ -192,25 +166,23 @@ class ForeignKeyCache:
             self._noted.update(dict.fromkeys(noted, Outcome.PROPAGATE_HARD_DELETE))
 
     def attach(self, carrier: DeserializeTask) -> None:
-        """Tell the carrier's app model, and Morango's validation, what was found."""
+        """Tell Morango's validation what was found, and let code of the carrier's model follow relations."""
         app_model = carrier.app_model
         assert app_model is not None
         traits = traits_of(carrier.model)
+        if traits.follows_relations:
+            self._relations.bring(app_model)
+        if not traits.in_tree:
+            return
         for field in traits.foreign_keys:
-            value = _key(field, getattr(app_model, field.attname))
-            row = self._rows.get(_target(field), {}).get(value, False)
-            if row is False:
-                continue
-            if traits.in_tree and not field.get_limit_choices_to():
-                raw = getattr(app_model, field.attname)
+            raw = getattr(app_model, field.attname)
+            if self.row_exists(field, raw) and not field.get_limit_choices_to():
                 self.validated[f"{raw}_{target_model(field)._meta.db_table}"] = 1
-            if isinstance(row, Model) and traits.follows_relations and isinstance(row, target_model(field)):
-                field.set_cached_value(app_model, row)
 
     def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
         """Whether the app table has the row that `field` refers to with `value`."""
-        key = _key(field, value)
-        return key is not None and self._rows.get(_target(field), {}).get(key, False) is not False
+        key = target_key(field, value)
+        return key is not None and self._rows.get(target_table(field), {}).get(key, False)
 
     def is_plainly_there(self, field: ForeignKey[Any, Any], value: str) -> bool:
         """Whether a reference needs no second thought: app row and Store row exist, and neither is
@@ -278,6 +250,7 @@ class ForeignKeyCache:
 
     def forget(self) -> None:
         """Rows were written or deleted: look everything up again when it is needed next."""
+        self._relations.forget()
         self._rows.clear()
         self._edited.clear()
         self._states.clear()
@@ -285,39 +258,8 @@ class ForeignKeyCache:
         self.validated.clear()
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """What a foreign key refers to."""
-
-    target: _Target
-    by_id: bool
-    """Whether its values are ids as Morango writes them, or wrong."""
-
-
-@once_per_model
-def _references(model: type[SyncableModel]) -> dict[str, _Reference]:
-    """Of each foreign key's column."""
-    found = {}
-    for field in traits_of(model).foreign_keys:
-        concrete = cast(type[Model], target_model(field)._meta.concrete_model)
-        column = field.target_field
-        found[field.attname] = _Reference((concrete, column.attname), type(column) is UUIDField)
-    return found
-
-
-def _target(field: ForeignKey[Any, Any]) -> _Target:
-    return _references(field.model)[field.attname].target
-
-
-def _key(field: ForeignKey[Any, Any], raw: Any) -> Any:
-    """The value as the target's column holds it; None for null and for what no column could hold."""
-    if raw is None:
-        return None
-    if _references(field.model)[field.attname].by_id and is_uuid(raw):
-        return raw
-    try:
-        value = field.target_field.get_db_prep_value(raw, connection)
-        hash(value)
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):
-        return None
-    return value
+def _keys(field: ForeignKey[Any, Any], values: Sequence[Any]) -> set[Any]:
+    """The rows that a foreign key refers to with these values."""
+    texts = {value for value in values if type(value) is str}
+    others = [value for value in values if type(value) is not str]  # as what may not even have a hash
+    return {target_key(field, value) for value in (*texts, *others)} - {None}

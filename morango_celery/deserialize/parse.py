@@ -5,9 +5,10 @@ Whatever a record's own data or its model's code raises becomes the error of tha
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db.models.signals import pre_init
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
@@ -15,8 +16,9 @@ from morango_celery.deserialize.groups import Group, GroupTransform, dirty_paren
 from morango_celery.deserialize.order import parents_first
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
-from morango_celery.deserialize.traits import traits_of
+from morango_celery.deserialize.traits import overrides, traits_of
 from morango_celery.errors import UnknownModelError
+from morango_celery.reading.jsontext import read_json
 from morango_celery.stream import Transform
 
 
@@ -89,11 +91,14 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
 
 
 def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
-    store = carrier.store
+    store, model = carrier.store, carrier.model
     try:
-        data = json.loads(store.serialized)
+        data = read_json(store.serialized)
         with cache.own_code.called():
-            app_model = carrier.model.deserialize(data, sync_filter=cache.sync_filter)
+            if overrides(model, "deserialize", "__init__") or pre_init.has_listeners(model):
+                app_model = model.deserialize(data, sync_filter=cache.sync_filter)
+            else:
+                app_model = _deserialized(model, data)
         app_model._morango_source_id = store.source_id
         app_model._morango_partition = store.partition
         app_model._morango_dirty_bit = False
@@ -103,6 +108,20 @@ def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)
     else:
         carrier.app_model = app_model
+
+
+def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:
+    """What Morango's ``deserialize()`` makes of it. That passes values by name, which takes twice as long."""
+    values = []
+    for field in traits_of(model).fields:
+        name = field.attname
+        if name not in data:
+            values.append(field.get_default())
+        elif getattr(field, "morango_serialize_to_string", False):
+            values.append(field.to_python(data[name]))
+        else:
+            values.append(data[name])
+    return model(*values)
 
 
 class LoadForeignKeys(GroupTransform):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import router, transaction
@@ -51,8 +50,7 @@ def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
         assert app_model is not None
         try:
             if traits_of(carrier.model).way is Way.CAPTURED:
-                with _capturing(app_model, captured):
-                    app_model.save(update_dirty_bit_to=False)
+                _capture(app_model, captured)
             else:
                 captured[app_model.pk] = database_values(app_model, traits_of(carrier.model).fields)
         except sql.NO_RECORDS_FAULT:
@@ -96,30 +94,26 @@ def write_alone(carrier: DeserializeTask) -> bool:
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
         return False
-    with _shadowing(app_model, lambda **options: _save_base(app_model, **options)):
-        app_model.save(update_dirty_bit_to=False)
+    _save(app_model, lambda **options: _save_base(app_model, **options))
     return True
 
 
-@contextmanager
-def _capturing(app_model: SyncableModel, rows: Rows) -> Iterator[None]:
-    """Put the row into `rows` where `app_model` would write it."""
+def _capture(app_model: SyncableModel, rows: Rows) -> None:
+    """Put the row into `rows` where the model's own ``save()`` would write it."""
     fields = traits_of(type(app_model)).fields
 
-    def capture(**options: Any) -> None:
+    def save_base(**options: Any) -> None:
         rows[app_model.pk] = database_values(app_model, fields)
         _mark_saved(app_model, options.get("using"))
 
-    with _shadowing(app_model, capture):
-        yield
+    _save(app_model, save_base)
 
 
-@contextmanager
-def _shadowing(app_model: SyncableModel, save_base: Any) -> Iterator[None]:
+def _save(app_model: SyncableModel, save_base: Callable[..., None]) -> None:
     # On the instance, not on the class: other threads save instances of the same class.
     app_model.__dict__["save_base"] = save_base
     try:
-        yield
+        app_model.save(update_dirty_bit_to=False)
     finally:
         del app_model.__dict__["save_base"]
 

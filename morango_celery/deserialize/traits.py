@@ -84,9 +84,9 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         model=model,
         fields=fields,
         foreign_keys=foreign_keys,
-        own_save=_overrides(model, *_SAVING),
-        own_parsing=_overrides(model, "deserialize", "__init__"),
-        own_validation=_overrides(model, *_VALIDATION),
+        own_save=overrides(model, *_SAVING),
+        own_parsing=overrides(model, "deserialize", "__init__"),
+        own_validation=overrides(model, *_VALIDATION),
         spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
         tree_key=next((key for key in foreign_keys if key.attname == self_referential_fk(model)), None),
     )
@@ -97,7 +97,8 @@ def target_model(field: ForeignKey[Any, Any]) -> type[Model]:
     return cast(type[Model], field.related_model)
 
 
-def _overrides(model: type[Model], *names: str) -> bool:
+def overrides(model: type[Model], *names: str) -> bool:
+    """Whether the model has methods of its own for one of these of Morango's."""
     return any(_function(model, name) is not _function(SyncableModel, name) for name in names)
 
 

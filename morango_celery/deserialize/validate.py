@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError
+from django.db.models import ForeignKey
 from morango.errors import MorangoDirtyParent
-from morango.models.core import ForeignKeyReference
+from morango.models.core import ForeignKeyReference, SyncableModel
 
-from morango_celery.deserialize.foreign_keys import StoreState
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache, StoreState
 from morango_celery.deserialize.groups import (
     Group,
     GroupTransform,
@@ -27,7 +30,12 @@ References = list[tuple[str, ForeignKeyReference]]
 class Validate(GroupTransform):
     """``clean_fields`` with the model's overrides, and foreign keys by Morango's two rules."""
 
+    def __init__(self, cache: ForeignKeyCache) -> None:
+        super().__init__(cache)
+        self._sound: set[tuple[type[SyncableModel], str, str]] = set()
+
     def update(self, group: Group) -> None:
+        self._sound.clear()
         self._resolve_rows([carrier for carrier in group if carrier.row is not None])
         for carrier in group:  # parents first: a child's verdict depends on its parent's
             if carrier.row is not None or carrier.store.deleted or not carrier.has_model:
@@ -120,7 +128,22 @@ class Validate(GroupTransform):
                 raise
             carrier.fail(error, may_succeed_later=own_code)
             return
-        self._judge(carrier, [(name, reference) for name, found in by_target.items() for reference in found])
+        references = [(name, reference) for name, found in by_target.items() for reference in found]
+        if not all(self._is_sound(carrier, reference) for _, reference in references):
+            self._judge(carrier, references)
+
+    def _is_sound(self, carrier: DeserializeTask, reference: ForeignKeyReference) -> bool:
+        """Whether a reference needs no second thought, as that of another record may not have."""
+        if not isinstance(reference.to_pk, str):
+            return False
+        known = (carrier.model, reference.from_field, reference.to_pk)
+        if known in self._sound:
+            return True
+        field = _foreign_key(carrier.model, reference.from_field)
+        is_sound = self.cache.is_plainly_there(field, reference.to_pk)
+        if is_sound and reference.to_pk not in self.cache.carriers:  # whose errors are yet to be found
+            self._sound.add(known)
+        return is_sound
 
     def _judge(self, carrier: DeserializeTask, references: References) -> None:
         for position, (target_name, reference) in enumerate(references):
@@ -147,8 +170,7 @@ class Validate(GroupTransform):
         if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):
             self._spread(carrier, hard=state.hard_deleted)
             return True
-        fields = traits_of(carrier.model).foreign_keys
-        field = next(field for field in fields if field.attname == reference.from_field)
+        field = _foreign_key(carrier.model, reference.from_field)
         if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):
             return True
         if state is None:
@@ -174,6 +196,10 @@ class Validate(GroupTransform):
     def _spread(carrier: DeserializeTask, *, hard: bool) -> None:
         if hard or carrier.spread is None:
             carrier.spread = Outcome.PROPAGATE_HARD_DELETE if hard else Outcome.PROPAGATE_DELETE
+
+
+def _foreign_key(model: type[SyncableModel], attname: str) -> ForeignKey[Any, Any]:
+    return next(field for field in traits_of(model).foreign_keys if field.attname == attname)
 
 
 def _references(carrier: DeserializeTask, plan: RowPlan) -> References:

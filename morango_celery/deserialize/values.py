@@ -8,6 +8,8 @@ from typing import Any
 
 from django.db import connection, models
 from django.db.models import Field, Model
+from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
+from django.db.models.query_utils import DeferredAttribute
 from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
 
@@ -26,35 +28,36 @@ _PLAIN_TYPES: dict[type[Any], type[Any]] = {
     models.PositiveSmallIntegerField: int,
     models.FloatField: float,
 }
+_PLAIN_ATTRIBUTES = (DeferredAttribute, ForeignKeyDeferredAttribute)
+_ABSENT = object()
 
 
 def database_values(app_model: SyncableModel, fields: Sequence[Field[Any, Any]]) -> list[Any]:
     """The values of `fields` as the database's driver takes them."""
     plain = _plain_types(type(app_model))
+    attributes = app_model.__dict__
     values = []
     for field in fields:
-        value = getattr(app_model, field.attname)
-        if not _is_plain(value, plain.get(field.attname)):
+        kind = plain.get(field.attname)
+        value = attributes.get(field.attname, _ABSENT)
+        if kind is None or (
+            value is not None and not (is_uuid(value) if kind is UUIDField else type(value) is kind)
+        ):
             value = field.get_db_prep_save(value_to_save(app_model, field), connection)
         values.append(value)
     return values
 
 
-def _is_plain(value: object, kind: type[Any] | None) -> bool:
-    if kind is None:
-        return False
-    return value is None or (is_uuid(value) if kind is UUIDField else type(value) is kind)
-
-
 @once_per_model
 def _plain_types(model: type[SyncableModel]) -> dict[str, type[Any]]:
-    """The fields that give the driver a value of such a type, or None, as it is; `UUIDField` for an id."""
+    """The fields whose attribute, if None or of such a type, the driver takes as it is; `UUIDField` for an
+    id."""
     plain = {}
     for field in traits_of(model).fields:
         simple = type(field) in (models.ForeignKey, models.OneToOneField)
         value_field = field.target_field if simple and isinstance(field, models.ForeignKey) else field
         kind = UUIDField if type(value_field) is UUIDField else _PLAIN_TYPES.get(type(field))
-        if kind is not None:
+        if kind is not None and type(getattr(model, field.attname)) in _PLAIN_ATTRIBUTES:
             plain[field.attname] = kind
     return plain
 

@@ -55,7 +55,7 @@ MUTATIONS = (
     ),
     Mutation(
         "references-that-are-no-ids",
-        "deserialize/foreign_keys.py",
+        "deserialize/relations.py",
         "    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):\n",
         "    except ValueError:\n",
         (f"{_DEVIATIONS}::test_a_reference_that_is_no_id",),

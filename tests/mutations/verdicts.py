@@ -117,8 +117,8 @@ MUTATIONS = (
     Mutation(
         "the-filter-reaches-a-models-own-parsing",
         "deserialize/parse.py",
-        "carrier.model.deserialize(data, sync_filter=cache.sync_filter)",
-        "carrier.model.deserialize(data, sync_filter=None)",
+        "model.deserialize(data, sync_filter=cache.sync_filter)",
+        "model.deserialize(data, sync_filter=None)",
         ("parity/test_own_code.py::test_the_filter_reaches_the_models_own_code",),
     ),
     Mutation(

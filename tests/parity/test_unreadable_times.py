@@ -8,6 +8,7 @@ from morango.models import Store
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.relations import Relations
 from tests.factories import build_store_row
 from tests.parity.harness import both, run, save_all
 from tests.variety.rows import build_variety_row
@@ -54,11 +55,17 @@ def test_a_row_that_can_not_be_read_is_there_all_the_same() -> None:
     save_all([], lessons)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE school_lesson SET opens_at = '10000-01-01' WHERE id = %s", [lessons[2].id])
+    attempts = [Attempt(lesson_id=row.id) for row in [*lessons, Lesson(id="ab" * 16)]]
     cache = ForeignKeyCache(PROFILE)
+    relations = Relations()
+    for attempt in attempts:
+        relations.bring(attempt)
+
+    # When they are looked up, and when a model's code follows the references
     key = Attempt._meta.get_field("lesson")
+    cache._load_rows((Lesson, "id"), {attempt.lesson_id for attempt in attempts})
 
-    # When the instances are looked up, for a model whose code follows its references
-    cache._load_rows((Lesson, "id"), {row.id for row in lessons} | {"ab" * 16}, with_instances=True)
-
-    assert [cache.row_exists(key, row.id) for row in lessons] == [True] * 5
-    assert not cache.row_exists(key, "ab" * 16)
+    assert [cache.row_exists(key, attempt.lesson_id) for attempt in attempts] == [True] * 5 + [False]
+    with pytest.raises(ValueError, match="year 10000 is out of range"):
+        _ = attempts[2].lesson
+    assert [attempts[place].lesson for place in (0, 1, 3, 4)] == [lessons[place] for place in (0, 1, 3, 4)]
