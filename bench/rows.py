@@ -103,8 +103,18 @@ LARGE = Size(200_000, 2_000)
 MIDDLE = Size(50_000, 2_000)
 FAILING = Size(50_000, 1_000)
 HUGE, SMALL = Size(1_000_000, 20_000), Size(10_000, 4_000)
-KOLIBRI = Size(50_000, 1_600)
+KOLIBRI = Size(20_000, 1_600)
 WORKERS = 2
+
+
+def _kolibri() -> list[Row]:
+    row = Row("deserialize", "postgresql", KOLIBRI, ratio(8), "kolibri", "kolibri", repetitions=2)
+    return [
+        row,
+        replace(row, ours="celery", workers=WORKERS, in_quick=False),
+        replace(row, database="sqlite", bars=ratio(6)),
+    ]
+
 
 ROWS = [
     # Two repetitions of the largest: Morango takes minutes for each
@@ -112,8 +122,7 @@ ROWS = [
     Row("deserialize", "postgresql", LARGE, ratio(30), ours="celery", workers=WORKERS, repetitions=2),
     Row("share-of-sql", "postgresql", LARGE, ratio(0.5), baseline="sql", repetitions=2),
     Row("deserialize", "sqlite", MIDDLE, ratio(12)),
-    Row("deserialize", "postgresql", KOLIBRI, ratio(8), models="kolibri", case="kolibri", repetitions=2),
-    Row("deserialize", "sqlite", KOLIBRI, ratio(6), models="kolibri", case="kolibri", repetitions=2),
+    *_kolibri(),
     Row(
         "memory-of-worker",
         "postgresql",

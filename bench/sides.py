@@ -70,8 +70,8 @@ def celery(order: Order) -> AbstractContextManager[Work]:
 
 
 def producer(order: Order) -> AbstractContextManager[Work]:
-    """The producer alone; see ``bench.workers``."""
-    side: AbstractContextManager[Work] = import_module("bench.workers").producer(order)
+    """The producer alone; see ``bench.producer``."""
+    side: AbstractContextManager[Work] = import_module("bench.producer").producer(order)
     return side
 
 

@@ -1,29 +1,26 @@
-"""The sides that take Redis and Celery: real workers, and the producer that keeps them busy."""
+"""The side that takes Redis and Celery: real workers, whatever the host."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.conf import settings
 from morango.models.certificates import Filter
-from morango.models.core import Store
 from redis import Redis
 
 import worker
 from bench.measurement import Order
 from bench.processes import peak_rss_mb
+from bench.sides import PROFILES
 from bench.work import Work
 from morango_celery.api import deserialize
-from morango_celery.models import Batch, Run
-from morango_celery.runs.producer import create_run
-from morango_celery.tasks import start_run
 from tests.processes import LoggedProcess
 from worker.demo.memory import peak_memory_bytes
-from worker.school.models import PROFILE, Unit
 
 SHORTEST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.05
@@ -35,7 +32,7 @@ def celery(order: Order) -> Iterator[Work]:
     """A worker with prefork, as deployed: from ``deserialize()`` until the run has ended."""
     connect_to_empty_redis()
     with running_worker(order.workers) as pid:
-        yield Work(enqueue_and_wait, lambda: _peaks_mb(pid))
+        yield Work(partial(enqueue_and_wait, PROFILES[order.models]), lambda: _peaks_mb(pid))
 
 
 @contextmanager
@@ -52,9 +49,9 @@ def running_worker(concurrency: int) -> Iterator[int]:
             process.kill()
 
 
-def enqueue_and_wait(sync_filter: Filter | None) -> float:
+def enqueue_and_wait(profile: str, sync_filter: Filter | None) -> float:
     began = time.perf_counter()
-    run = deserialize(PROFILE, sync_filter, in_process=False)
+    run = deserialize(profile, sync_filter, in_process=False)
     pause = SHORTEST_PAUSE_SECONDS
     while not run.is_finished:
         time.sleep(pause)
@@ -70,36 +67,6 @@ def _peaks_mb(pid: int) -> list[float]:
     largest_bytes = peak_memory_bytes(pid)
     assert largest_bytes is not None, "the worker has no child"
     return [peak_rss_mb(pid), largest_bytes / 2**20]
-
-
-@contextmanager
-def producer(order: Order) -> Iterator[Work]:
-    """What plans the stages and sends the batches, all in this process; nobody executes them."""
-    connect_to_empty_redis()
-    yield Work(produce)
-
-
-def produce(sync_filter: Filter | None) -> float:
-    run = create_run(PROFILE, sync_filter, serialize_first=True, handed_over=True)
-    seconds = 0.0
-    while not run.is_finished:
-        began = time.perf_counter()
-        start_run(run.pk)
-        seconds += time.perf_counter() - began
-        _pretend_to_execute(run)
-        run.refresh_from_db()
-    return seconds
-
-
-def _pretend_to_execute(run: Run) -> None:
-    """Close the open batches. Of a tree, the next generation is planned only when this one is clean."""
-    batches = Batch.objects.filter(run=run, state=Batch.State.OPEN)
-    for batch in batches.iterator(chunk_size=20):
-        units = Store.objects.filter(pk__in=batch.store_ids, model_name=Unit.morango_model_name)
-        if not units.update(dirty_bit=False):
-            break  # the models of a later step, whose records don't wait for each other
-    batches.update(state=Batch.State.DONE)
-    Run.objects.filter(pk=run.pk).update(open_batches=0)
 
 
 def connect_to_empty_redis() -> None:

@@ -85,7 +85,8 @@ def probe(workers: int, records: int) -> Probe:
 
     from bench.data import school, school_id
     from bench.load import write
-    from bench.workers import connect_to_empty_redis, enqueue_and_wait, produce, running_worker
+    from bench.producer import produce
+    from bench.workers import connect_to_empty_redis, enqueue_and_wait, running_worker
     from morango_celery.api import deserialize, wait_for
     from morango_celery.runs.inprocess import run_in_process
     from morango_celery.runs.producer import create_run
@@ -107,13 +108,13 @@ def probe(workers: int, records: int) -> Probe:
     connect_to_empty_redis()
     with running_worker(workers) as pid:
         warm_up, *rest = filters[4 : 4 + SMALL_RUNS]
-        enqueue_and_wait(warm_up)
+        enqueue_and_wait(PROFILE, warm_up)
         clock = Clock(pid)
-        seconds = median(enqueue_and_wait(sync_filter) for sync_filter in rest)
+        seconds = median(enqueue_and_wait(PROFILE, sync_filter) for sync_filter in rest)
         used = clock.used()
         small_used = Used(seconds, used.worker / len(rest), used.database / len(rest))
         clock = Clock(pid)
-        enqueue_and_wait(filters[1])
+        enqueue_and_wait(PROFILE, filters[1])
         large_used = clock.used()
         run = deserialize(PROFILE, filters[2], in_process=False)
         while not run.saved:
@@ -121,7 +122,7 @@ def probe(workers: int, records: int) -> Probe:
             run.refresh_from_db()
         beside = []
         for sync_filter in filters[4 + SMALL_RUNS :]:
-            latency = enqueue_and_wait(sync_filter)
+            latency = enqueue_and_wait(PROFILE, sync_filter)
             run.refresh_from_db()
             if run.is_finished:
                 break
