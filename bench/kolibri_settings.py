@@ -8,3 +8,4 @@ from tests.kolibri.settings import *  # noqa: F403
 
 MORANGO_CELERY = json.loads(os.environ.get("BENCH_SETTINGS") or "{}")
 REDIS_URL = CELERY_BROKER_URL = os.environ.get("REDIS_URL", "")
+LOGGING = {"version": 1, "disable_existing_loggers": False}  # a worker says when it is ready
