@@ -95,6 +95,7 @@ def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     try:
         data = read_json(store.serialized)
         with cache.own_code.called():
+            # A receiver of pre_init sees how the values are passed
             if overrides(model, "deserialize", "__init__") or pre_init.has_listeners(model):
                 app_model = model.deserialize(data, sync_filter=cache.sync_filter)
             else:

@@ -68,7 +68,8 @@ class Relations:
     """
 
     def __init__(self) -> None:
-        self._peers: dict[type[Model], list[Model]] = {}
+        # Weak, for a record whose first attempt was rolled back gets another instance, and may do so often
+        self._peers: dict[type[Model], list[weakref.ref[Model]]] = {}
         self._asked: dict[tuple[type[Model], str], int] = {}
         """For how many of the peers it was looked up what a foreign key refers to."""
         self._found: dict[Target, dict[Any, Model | None]] = {}
@@ -76,8 +77,9 @@ class Relations:
 
     def bring(self, instance: Model) -> None:
         """Let `instance` find here what it refers to."""
-        self._peers.setdefault(type(instance), []).append(instance)
-        instance._state.fields_cache = _Followed(self, instance)
+        peer = weakref.ref(instance)
+        self._peers.setdefault(type(instance), []).append(peer)
+        instance._state.fields_cache = _Followed(self, peer)
 
     def follow(self, instance: Model, name: str) -> Model:
         """What the foreign key `name` of `instance` refers to.
@@ -92,7 +94,8 @@ class Relations:
             peers = self._peers.get(model, [])
             others = peers[self._asked.get((model, name), 0) :]
             self._asked[model, name] = len(peers)
-            values = {value, *(target_key(field, getattr(peer, field.attname)) for peer in others)}
+            alive = [peer for reference in others if (peer := reference()) is not None]
+            values = {value, *(target_key(field, getattr(peer, field.attname)) for peer in alive)}
             self._load(field, found, values - found.keys() - {None})
         related = found.get(value)
         if related is None:
@@ -120,10 +123,12 @@ class _Followed(dict[str, Any]):
 
     __slots__ = ("_instance", "_relations")
 
-    def __init__(self, relations: Relations, instance: Model) -> None:
+    def __init__(self, relations: Relations, instance: weakref.ref[Model]) -> None:
+        """
+        :param instance: whose cache this is; weak, or only a garbage collection would find that circle
+        """
         self._relations: Relations | None = relations
-        # The instance has this cache: only a garbage collection would find that circle
-        self._instance = weakref.ref(instance)
+        self._instance = instance
 
     def __missing__(self, name: str) -> Model:
         instance = self._instance()
