@@ -32,7 +32,7 @@ STEPS = {
     "validate": ("deserialize.validate.Validate", "update"),
     "write": ("deserialize.writing.GroupWriter", "write"),
     "delete": ("deserialize.sink.AppModelSink", "_delete"),
-    "give errors back": ("deserialize.sql", "return_to_store"),
+    "mark as clean, or give back": ("deserialize.sql", "settle"),
     "take the batch": ("runs.execute", "take"),
     "account for it": ("runs.execute", "account"),
 }

@@ -124,7 +124,7 @@ class AppModelSink(Sink[Group, BatchResult]):
         )
 
     def finish(self) -> BatchResult:
-        sql.return_to_store(self._returned)
+        sql.settle(self.cache.carriers, self._returned)
         hard = self._noted[Outcome.PROPAGATE_HARD_DELETE]
         for table, noted in (
             (DeletedModels, {**self._noted[Outcome.PROPAGATE_DELETE], **hard}),

@@ -36,6 +36,8 @@ _NEEDED = {
 CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attname in _NEEDED)
 """In the model's own order, as ``Store.from_db`` takes them."""
 
+_CLEAN = "dirty_bit = %s, deserialization_error = NULL, deserialization_exception = NULL"
+
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_CODES = ("55P03", "25006")
 """Locked; read-only, as a server is that others have replaced, or are about to."""
@@ -50,36 +52,30 @@ _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
 
 
 def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Take the still dirty records among `store_ids`: lock, mark as clean, and read them.
+    """Take the still dirty records among `store_ids`: lock and read them.
 
-    The dirty bit is given back by `return_to_store` for those that fail: most don't, and writing a
-    wide row twice costs more than everything else that a batch does.
+    PostgreSQL marks them as clean in the same statement: writing a wide row twice costs more than everything
+    else that a batch does, and most records don't fail. SQLite has one writer, which may wait for `settle`.
 
     :returns: `CLAIMED_COLUMNS` of each record, in no particular order
     """
     table = connection.ops.quote_name(Store._meta.db_table)
-    clean = "dirty_bit = %s, deserialization_error = NULL, deserialization_exception = NULL"
     with connection.cursor() as cursor:
         if uses_postgresql():
             columns = ["replace(id::text, '-', '')" if c == "id" else c for c in CLAIMED_COLUMNS]
             cursor.execute(
-                f"UPDATE {table} SET {clean} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
+                f"UPDATE {table} SET {_CLEAN} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
                 f" RETURNING {', '.join(columns)}",
                 [False, id_array(store_ids), profile],
             )
             return list(cursor.fetchall())
         # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
         cursor.execute(
-            f"SELECT rowid, {', '.join(CLAIMED_COLUMNS)} FROM {table}"
+            f"SELECT {', '.join(CLAIMED_COLUMNS)} FROM {table}"
             " WHERE id IN (SELECT value FROM json_each(%s)) AND +dirty_bit AND +profile = %s",
             [json.dumps(list(store_ids)), profile],
         )
-        rows = cursor.fetchall()
-        rowids = json.dumps([rowid for rowid, *_ in rows])
-        cursor.execute(
-            f"UPDATE {table} SET {clean} WHERE rowid IN (SELECT value FROM json_each(%s))", [False, rowids]
-        )
-        return [row[1:] for row in rows]
+        return list(cursor.fetchall())
 
 
 def take_write_lock() -> None:
@@ -99,29 +95,33 @@ def lock_table(model: type[Model]) -> None:
             )
 
 
-def return_to_store(rows: Sequence[tuple[str, str | None, str | None]]) -> None:
-    """Make records dirty again, with what was wrong with them.
+def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str | None]]) -> None:
+    """Leave claimed records clean, but for those that are returned: dirty, with what was wrong with them.
 
-    :param rows: id, error text and exception path of each
+    :param claimed: the ids of all, of those that are returned too
+    :param returned: id, error text and exception path of each
     """
-    if not rows:
-        return
     table = connection.ops.quote_name(Store._meta.db_table)
     with connection.cursor() as cursor:
-        if uses_postgresql():
-            ids, errors, exceptions = (list(column) for column in zip(*rows, strict=True))
+        if not uses_postgresql():
+            done = set(claimed).difference(store_id for store_id, *_ in returned)
+            cursor.execute(
+                f"UPDATE {table} SET {_CLEAN} WHERE id IN (SELECT value FROM json_each(%s))",
+                [False, json.dumps(list(done))],
+            )
+            cursor.executemany(
+                f"UPDATE {table} SET deserialization_error = %s, deserialization_exception = %s"
+                " WHERE id = %s",
+                [(error, exception, store_id) for store_id, error, exception in returned],
+            )
+        elif returned:
+            ids, errors, exceptions = (list(column) for column in zip(*returned, strict=True))
             cursor.execute(
                 f"UPDATE {table} SET dirty_bit = true, deserialization_error = failed.error,"
                 " deserialization_exception = failed.exception"
                 " FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS failed (id, error, exception)"
                 f" WHERE {table}.id = failed.id",
                 [id_array(ids), errors, exceptions],
-            )
-        else:
-            cursor.executemany(
-                f"UPDATE {table} SET dirty_bit = 1, deserialization_error = %s,"
-                " deserialization_exception = %s WHERE id = %s",
-                [(error, exception, store_id) for store_id, error, exception in rows],
             )
 
 

@@ -6,10 +6,10 @@ from tests.mutations.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
-        "failed-records-become-dirty-again",
+        "failed-records-stay-dirty",
         "deserialize/sql.py",
-        'f"UPDATE {table} SET dirty_bit = 1, deserialization_error',
-        'f"UPDATE {table} SET dirty_bit = 0, deserialization_error',
+        "            done = set(claimed).difference(store_id for store_id, *_ in returned)\n",
+        "            done = set(claimed)\n",
         ("parity/test_outcomes.py::test_a_record_in_error_stays_as_it_was",),
     ),
     Mutation(
