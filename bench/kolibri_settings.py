@@ -4,7 +4,7 @@ import json
 import os
 
 from morango_celery.celery_settings import *  # noqa: F403  (settings are modules of names)
-from tests.kolibri.settings import *  # noqa: F403
+from tests.kolibri.settings import *  # noqa: F403  (as above)
 
 MORANGO_CELERY = json.loads(os.environ.get("BENCH_SETTINGS") or "{}")
 REDIS_URL = CELERY_BROKER_URL = os.environ.get("REDIS_URL", "")

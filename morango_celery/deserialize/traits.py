@@ -55,7 +55,7 @@ class Traits:
 
     @property
     def follows_relations(self) -> bool:
-        """Whether code of the model might follow its foreign keys: instances are attached then."""
+        """Whether code of the model might follow its foreign keys: it finds instances then."""
         return self.own_save or self.own_parsing or self.own_validation
 
 

@@ -133,7 +133,7 @@ class Validate(GroupTransform):
             self._judge(carrier, references)
 
     def _is_sound(self, carrier: DeserializeTask, reference: ForeignKeyReference) -> bool:
-        """Whether a reference needs no second thought, as that of another record may not have."""
+        """Whether a reference needs no second thought; once known, for all records that have the same."""
         if not isinstance(reference.to_pk, str):
             return False
         known = (carrier.model, reference.from_field, reference.to_pk)
