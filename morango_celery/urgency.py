@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
-from morango_celery.conf import settings
+from morango_celery.conf import batch_size_records
 
 if TYPE_CHECKING:  # the bench's model of this needs no database
     from morango_celery.models import Run
@@ -32,7 +32,7 @@ READS_PER_TURN = 8
 
 def priority(run: Run) -> int:
     """Of the run's messages: by how many records it has handed out so far, for it knows of no more."""
-    return priority_of(run.records / settings.BATCH_SIZE_RECORDS)
+    return priority_of(run.records / batch_size_records())
 
 
 def priority_of(batches: float) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+
+Default = TypeVar("Default", bound=int | None)
 
 SQLITE_TIMEOUT_SECONDS = 20
 """How long a SQLite connection waits for the one writer before "database is locked"."""
@@ -36,7 +38,7 @@ def flag(name: str, default: bool = False) -> bool:
     raise ImproperlyConfigured(f"The environment variable {name} must be 1 or 0, not {value!r}.")
 
 
-def whole_number(name: str, default: int, minimum: int = 1) -> int:
+def whole_number(name: str, default: Default, minimum: int = 1) -> int | Default:
     value = os.environ.get(name, "").strip()
     if not value:
         return default

@@ -94,9 +94,9 @@ MORANGO_DESERIALIZE_OPERATIONS = (
     "morango_celery.operations:DeserializeOperation",
     *morango_defaults.MORANGO_DESERIALIZE_OPERATIONS,
 )
-MORANGO_CELERY = {
+MORANGO_CELERY: dict[str, object] = {
     "MODE": os.environ.get("MORANGO_CELERY_MODE") or "await",
-    "BATCH_SIZE_RECORDS": environment.whole_number("MORANGO_CELERY_BATCH_SIZE_RECORDS", default=2000),
+    "BATCH_SIZE_RECORDS": environment.whole_number("MORANGO_CELERY_BATCH_SIZE_RECORDS", default=None),
 }
 
 # Celery. Without REDIS_URL the broker's host is a name that can't exist and says what is missing: a

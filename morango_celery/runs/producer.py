@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import DatabaseIDModel, Store
 
-from morango_celery.conf import settings
+from morango_celery.conf import batch_size_records
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
@@ -110,7 +110,7 @@ def _open_next_stage(run: Run) -> bool:
     Consecutive steps that together fit in one batch become one ordered batch.
     """
     plan = steps(run.profile)
-    size = settings.BATCH_SIZE_RECORDS
+    size = batch_size_records()
     ordered: list[str] = []
     covered: list[Step] = []
     while run.step < len(plan):
@@ -152,7 +152,7 @@ def _hand_out(run: Run, store_ids: Iterable[str], *covered: Step) -> None:
     run.stage += 1
     run.stage_models = description(covered)
     run.stage_batches = 0
-    numbered = enumerate(Items(store_ids) | Buffer(settings.BATCH_SIZE_RECORDS), start=1)
+    numbered = enumerate(Items(store_ids) | Buffer(batch_size_records()), start=1)
     batches = (Batch.of(run, number, ids) for number, ids in numbered)
     for chunk in Items(batches) | Buffer(BATCHES_IN_MEMORY):
         Batch.objects.bulk_create(chunk)

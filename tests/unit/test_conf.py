@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +14,14 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from pytest_django import Settings
 
-from morango_celery.conf import problems, require_valid
+from morango_celery.conf import batch_size_records, problems, require_valid
 from morango_celery.conf import settings as ours
 from morango_celery.errors import InvalidSettingError
 from tests.processes import ROOT
 
 DEFAULTS = {
     "MODE": "await",
-    "BATCH_SIZE_RECORDS": 2000,
+    "BATCH_SIZE_RECORDS": None,
     "IN_PROCESS": None,
     "IN_PROCESS_CONNECTIONS": 2,
     "SAVE_EACH": (),
@@ -62,6 +63,18 @@ def test_settings_are_read_live(settings: Settings) -> None:
     assert ours.MODE == "await"
 
 
+def test_a_batch_is_as_large_as_configured_or_as_the_database_needs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 7}
+    assert batch_size_records() == 7
+
+    settings.MORANGO_CELERY = {}
+    for vendor, size in (("postgresql", 2000), ("sqlite", 5000)):
+        monkeypatch.setattr("morango_celery.conf.connection", SimpleNamespace(vendor=vendor))
+        assert batch_size_records() == size
+
+
 def test_a_name_that_is_no_setting_has_no_value() -> None:
     with pytest.raises(AttributeError):
         _ = ours.BATCH_SIZE
@@ -72,6 +85,7 @@ def test_a_name_that_is_no_setting_has_no_value() -> None:
     [
         ("MODE", "await"),
         ("MODE", "detach"),
+        ("BATCH_SIZE_RECORDS", None),
         ("BATCH_SIZE_RECORDS", 1),
         ("BATCH_SIZE_RECORDS", 50_000),
         ("IN_PROCESS", None),
@@ -97,7 +111,7 @@ def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> 
 
 
 MODE = 'MORANGO_CELERY[\'MODE\'] must be "await" or "detach", not '
-SIZE = "MORANGO_CELERY['BATCH_SIZE_RECORDS'] must be a whole number of records from 1 to 50000, not "
+SIZE = "MORANGO_CELERY['BATCH_SIZE_RECORDS'] must be a whole number of records from 1 to 50000, or None, not "
 IN_PROCESS = "MORANGO_CELERY['IN_PROCESS'] must be True, False or None, not "
 LABELS = "MORANGO_CELERY['SAVE_EACH'] must be a list of model labels such as \"school.Learner\", not "
 COMMIT = "MORANGO_CELERY['SYNCHRONOUS_COMMIT'] must be True or False, not "
@@ -117,7 +131,6 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         ({"BATCH_SIZE_RECORDS": "1000"}, SIZE + "'1000'."),
         ({"BATCH_SIZE_RECORDS": 1.5}, SIZE + "1.5."),
         ({"BATCH_SIZE_RECORDS": True}, SIZE + "True."),
-        ({"BATCH_SIZE_RECORDS": None}, SIZE + "None."),
         ({"IN_PROCESS": "yes"}, IN_PROCESS + "'yes'."),
         ({"IN_PROCESS": 0}, IN_PROCESS + "0."),
         ({"SAVE_EACH": "school.Learner"}, LABELS + "'school.Learner'."),
