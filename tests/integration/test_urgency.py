@@ -13,10 +13,11 @@ from redis import Redis
 
 import morango_celery
 from morango_celery.api import wait_for
+from morango_celery.conf import batch_size_records
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run, open_batches, start
 from morango_celery.tasks import CeleryDispatch
-from morango_celery.urgency import READS_PER_TURN
+from morango_celery.urgency import LARGEST_BATCHES, READS_PER_TURN
 from tests import factories
 from tests.conftest import StartWorker
 from tests.processes import LoggedProcess
@@ -98,7 +99,8 @@ def test_urgent_messages_without_end_do_not_keep_larger_runs_waiting(
 
 def test_recovery_and_retries_send_by_the_same_rule(redis_url: str) -> None:
     # Given runs of each size, whose messages were lost
-    sizes = (10_000, 10_001, 100_000, 100_001, 1_000_000, 1_000_001)
+    most = [batches * batch_size_records() for batches in LARGEST_BATCHES]
+    sizes = [records + more for records in most for more in (0, 1)]
     batches = [open_batch(records) for records in sizes]
 
     # When they are sent, and sent again by recovery
