@@ -1,4 +1,7 @@
-"""Records whose unique values other rows have: found by one query per constraint, instead of by trials."""
+"""Records whose unique values other rows have: found by one query per constraint, instead of by trials.
+
+An attempt that fails costs as much as one that doesn't, and everything in it has to be written once more.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
@@ -14,7 +17,6 @@ from morango_celery.deserialize import sql
 from morango_celery.deserialize.groups import Group
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import once_per_model, traits_of
-from morango_celery.deserialize.values import database_values
 
 Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
 
@@ -34,6 +36,8 @@ def rivals(carriers: Group) -> set[DeserializeTask]:
             try:
                 with transaction.atomic():
                     found.update(_rivals(same, fields))
+            except TypeError:  # of a value that JSON has no form of
+                continue
             except DatabaseError as error:  # of a value that no row can have
                 if sql.is_transient(error):
                     raise
@@ -53,20 +57,33 @@ def unique_fields(model: type[SyncableModel]) -> tuple[Fields, ...]:
 
 def _rivals(carriers: Group, fields: Fields) -> Group:
     key = carriers[0].model._meta.pk
-    rows = [_values(carrier, (key, *fields)) for carrier in carriers]
-    taken = sql.taken(carriers[0].model, fields, rows)
+    claims = [
+        (carrier, values)
+        for carrier in carriers
+        if (values := _values(carrier, (key, *fields))) is not None and None not in values
+    ]
+    if not claims:
+        return []
+    taken = sql.taken(carriers[0].model, fields, [values for _, values in claims])
     claimed: set[str] = set()
-    for place, (_, *values) in enumerate(rows):
+    for place, (_, (_, *values)) in enumerate(claims):
         claim = json.dumps(values, default=str)
-        if claim in claimed and None not in values:
+        if claim in claimed:
             taken.add(place)
         claimed.add(claim)
-    return [carriers[place] for place in taken]
+    return [claims[place][0] for place in taken]
 
 
-def _values(carrier: DeserializeTask, fields: Sequence[Field[Any, Any]]) -> list[Any]:
-    if carrier.row is None:
-        assert carrier.app_model is not None
-        return database_values(carrier.app_model, fields)
-    columns = traits_of(carrier.model).fields
-    return [carrier.row.values[columns.index(field)] for field in fields]
+def _values(carrier: DeserializeTask, fields: Sequence[Field[Any, Any]]) -> list[Any] | None:
+    """As they are, without what fields and models do while they are saved; None if they can't be saved."""
+    if carrier.row is not None:
+        columns = traits_of(carrier.model).fields
+        return [carrier.row.values[columns.index(field)] for field in fields]
+    try:
+        return [
+            field.get_db_prep_save(getattr(carrier.app_model, field.attname), connection) for field in fields
+        ]
+    except sql.NO_RECORDS_FAULT:
+        raise
+    except Exception:  # saving raises it again, as the record's error
+        return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import TypeVar
 
-from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
@@ -34,14 +34,13 @@ class GroupWriter:
         self.check_constraints = check_constraints
         self.alone: Group = []
         """Records that go through their own ``save()`` one by one, after all others."""
-        self.rivals_are_known = False
 
     def write(self) -> None:
         carriers = self._writable(self.group)
         one_by_one = {model for model in {c.model for c in carriers} if traits_of(model).way is Way.EACH}
         together = [c for c in carriers if c.model not in one_by_one]
         self.alone = [c for c in carriers if c.model in one_by_one]
-        self._write_together(together)
+        self._write_together(self._without_rivals(together))
         self._write_alone()
 
     def _writable(self, carriers: Group) -> Group:
@@ -66,7 +65,7 @@ class GroupWriter:
             units = self._units(carriers)
             if len(units) == 1:
                 self.alone.extend(carriers)
-            elif not (isinstance(error, IntegrityError) and self._without_rivals(units)):
+            else:
                 for half in halves(units):
                     self._again(list(chain.from_iterable(half)))
         else:
@@ -90,21 +89,15 @@ class GroupWriter:
         self.alone.extend(unsound)
         self._write_together(sound)
 
-    def _without_rivals(self, units: list[Group]) -> bool:
-        """Write what claims no unique value of another row, and the rest alone, once in each group.
-
-        :returns: False when there is nothing of that kind
-        """
-        if self.rivals_are_known:
-            return False
-        self.rivals_are_known = True
-        found = rivals(list(chain.from_iterable(units)))
+    def _without_rivals(self, carriers: Group) -> Group:
+        """What claims no unique value of another row; the rest is to be written alone."""
+        found = rivals(carriers)
+        if not found:
+            return carriers
         others: Group = []
-        for unit in units:
+        for unit in self._units(carriers):
             (others if found.isdisjoint(unit) else self.alone).extend(unit)
-        if found:
-            self._again(others)
-        return bool(found)
+        return others
 
     def _again(self, carriers: Group) -> None:
         """Write carriers whose first attempt was rolled back: their ``save()`` may have changed them."""

@@ -78,6 +78,20 @@ def test_values_that_others_have_cost_the_same_in_any_company(size: int) -> None
     assert in_company == alone
 
 
+def test_who_claims_no_others_value_is_written_at_the_first_attempt() -> None:
+    there = list(learners(1))
+    statements(there)
+    rows = clashing(10, there[1])
+    Store.objects.bulk_create(rows)
+
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        result = deserialize_batch(PROFILE, [row.id for row in rows])
+
+    assert result.failed == 2
+    upserts = [query for query in queries if 'INTO "school_learner"' in query["sql"]]
+    assert sum("ON CONFLICT" in query["sql"] for query in upserts) == 1
+
+
 def chain(length: int) -> list[Store]:
     rows = [build_store_row("unit")]
     for _ in range(length - 1):

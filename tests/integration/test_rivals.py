@@ -1,0 +1,42 @@
+"""Who claims a unique value of another row is known before anything is written."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from morango_celery.deserialize.rivals import rivals
+from morango_celery.deserialize.task import DeserializeTask
+from tests.variety.models import Member
+from tests.variety.rows import build_variety_row
+
+pytestmark = pytest.mark.django_db
+
+
+def member(number: object, club: str = "ab" * 16) -> DeserializeTask:
+    store = build_variety_row("member")
+    carrier = DeserializeTask(store)
+    carrier.app_model = Member(id=store.id, club_id=club, number=cast(int, number))
+    return carrier
+
+
+def test_the_second_of_two() -> None:
+    first, second, other = member(1), member(1), member(2)
+    assert rivals([first, second, other]) == {second}
+
+
+def test_the_same_number_elsewhere() -> None:
+    assert rivals([member(1), member(1, club="cd" * 16)]) == set()
+
+
+@pytest.mark.parametrize("number", ["one", [1], None])
+def test_a_value_that_can_not_be_saved_is_nobodys_rival(number: object) -> None:
+    first, second = member(1), member(1)
+    assert rivals([member(number), first, member(number), second]) == {second}
+
+
+def test_a_value_that_has_no_form_in_json_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = Member._meta.get_field("number")
+    monkeypatch.setattr(number, "get_db_prep_save", lambda value, connection: {value})
+    assert rivals([member(1), member(1)]) == set()
