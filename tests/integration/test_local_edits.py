@@ -16,7 +16,9 @@ from tests.integration.ledger import (
     dirty_ids,
     edited_unit,
     errors,
+    learners_in_order,
     new_run,
+    rename,
     unit,
 )
 from worker.school.models import PROFILE, Unit
@@ -46,6 +48,17 @@ class TestLocalEdits:
         assert json.loads(row.serialized)["name"] == "made here"
         assert "from afar" in row.conflicting_serialized_data
         assert (row.dirty_bit, local._morango_dirty_bit) == (False, False)
+
+    def test_a_local_edit_is_not_overwritten_where_another_row_has_the_value(self) -> None:
+        # Given a record that claims another row's value, and whose app row was edited here
+        (_, there), (row, local) = learners_in_order(2)
+        rename(row, there.username)
+        local.save(update_dirty_bit_to=True)
+
+        run, _ = carry_out()
+
+        assert (run.saved, run.yielded, run.failed) == (1, 1, 0)
+        assert dirty_ids() == {row.id}
 
     def test_an_edit_made_during_the_run_is_merged_at_its_end(self) -> None:
         # Given a run that has handed out a record

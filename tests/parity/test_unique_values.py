@@ -22,7 +22,7 @@ from tests.parity.harness import (
     save_all,
 )
 from tests.variety.rows import build_variety_row
-from worker.school.models import PROFILE
+from worker.school.models import PROFILE, Learner
 
 TAKEN = "django.db.utils.IntegrityError"
 UNIT = build_store_row("unit", dirty=False)
@@ -78,6 +78,14 @@ def test_an_existing_row_has_the_value() -> None:
     text, path = result.errors[new.id]
     assert "username" in (text or "")
     assert (path, names(result)) == (TAKEN, {there.id: "ada"})
+
+
+def test_its_own_code_refuses_a_record_before_the_database_does() -> None:
+    there, elsewhere = learner("ada", dirty=False), build_store_row("unit", school_id="ab" * 16, dirty=False)
+    new = build_store_row("learner", unit=elsewhere, school_id=SCHOOL_ID, username="ada")
+    app = [existing(UNIT), existing(elsewhere), existing(there)]
+    result = assert_same([UNIT, elsewhere, there, new], app=app)
+    assert (result.errors[new.id][1] or "").endswith("WrongSchoolError")
 
 
 def test_a_row_that_was_never_serialized_has_the_value() -> None:
@@ -150,6 +158,26 @@ def test_in_another_order_a_chain_fails_with_morango_only() -> None:
     theirs, ours = both([UNIT, *rows], app=[existing(UNIT), *app])
     assert len(theirs.errors) == 4
     assert (ours.errors, sorted(names(ours).values())) == ({}, [f"name-{n}" for n in range(1, 6)])
+
+
+def test_a_record_that_is_tried_again_is_saved_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a save() that shows how often it was called for an instance
+    save = Learner.save
+
+    def counting(app_model: Learner, *args: Any, **kwargs: Any) -> None:
+        app_model.full_name += "!"
+        save(app_model, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "save", counting)
+
+    # When only the last of some records finds its value free
+    rows = [learner(f"name-{number + 1}", full_name="Ada") for number in range(3)]
+    app = [existing(row, username=f"name-{number}") for number, row in enumerate(rows)]
+    _, ours = both([UNIT, *rows], app=[existing(UNIT), *app])
+
+    # Then each is saved, and as if it were the first time
+    assert ours.errors == {}
+    assert [row["full_name"] for row in ours.app["learner"]] == ["Ada!"] * 3
 
 
 def test_unique_together() -> None:
