@@ -56,11 +56,13 @@ def unique_fields(model: type[SyncableModel]) -> tuple[Fields, ...]:
 
 
 def _rivals(carriers: Group, fields: Fields) -> Group:
-    key = carriers[0].model._meta.pk
+    wanted = (carriers[0].model._meta.pk, *fields)
+    columns = traits_of(carriers[0].model).fields
+    positions = [columns.index(field) for field in wanted]
     claims = [
         (carrier, values)
         for carrier in carriers
-        if (values := _values(carrier, (key, *fields))) is not None and None not in values
+        if (values := _values(carrier, wanted, positions)) is not None and None not in values
     ]
     if not claims:
         return []
@@ -74,11 +76,13 @@ def _rivals(carriers: Group, fields: Fields) -> Group:
     return [claims[place][0] for place in taken]
 
 
-def _values(carrier: DeserializeTask, fields: Sequence[Field[Any, Any]]) -> list[Any] | None:
-    """As they are, without what fields and models do while they are saved; None if they can't be saved."""
+def _values(carrier: DeserializeTask, fields: Fields, positions: Sequence[int]) -> list[Any] | None:
+    """As they are, without what fields and models do while they are saved; None if they can't be saved.
+
+    :param positions: of the fields among the model's columns
+    """
     if carrier.row is not None:
-        columns = traits_of(carrier.model).fields
-        return [carrier.row.values[columns.index(field)] for field in fields]
+        return [carrier.row.values[position] for position in positions]
     try:
         return [
             field.get_db_prep_save(getattr(carrier.app_model, field.attname), connection) for field in fields

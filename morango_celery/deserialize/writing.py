@@ -33,9 +33,9 @@ class GroupWriter:
         self.group = group
         self.check_constraints = check_constraints
         self.alone: Group = []
-        """Records that go through their own ``save()`` one by one, after all others."""
+        """Records that are written one by one, after all others."""
         self.rivals: set[DeserializeTask] = set()
-        """Those among them that claim a unique value of another row."""
+        """Those among them that claim a unique value of another row; the rest by their own ``save()``."""
 
     def write(self) -> None:
         carriers = self._writable(self.group)
