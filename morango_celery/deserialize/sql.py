@@ -38,6 +38,12 @@ CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attn
 
 _CLEAN = "dirty_bit = %s, deserialization_error = NULL, deserialization_exception = NULL"
 
+_BY_ID_IN_ORDER = (
+    f"rowid IN (SELECT rowid FROM {Store._meta.db_table} WHERE id IN (SELECT value FROM json_each(%s)))"
+)
+"""Store rows by a list of ids on SQLite, page by page: in the order of random ids nearly each row is on
+another page than the one before it."""
+
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_CODES = ("55P03", "25006")
 """Locked; read-only, as a server is that others have replaced, or are about to."""
@@ -72,7 +78,7 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
         # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
         cursor.execute(
             f"SELECT {', '.join(CLAIMED_COLUMNS)} FROM {table}"
-            " WHERE id IN (SELECT value FROM json_each(%s)) AND +dirty_bit AND +profile = %s",
+            f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s",
             [json.dumps(list(store_ids)), profile],
         )
         return list(cursor.fetchall())
@@ -106,15 +112,11 @@ def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str
         if not uses_postgresql():
             done = set(claimed).difference(store_id for store_id, *_ in returned)
             cursor.execute(
-                f"UPDATE {table} SET {_CLEAN} WHERE id IN (SELECT value FROM json_each(%s))",
-                [False, json.dumps(list(done))],
+                f"UPDATE {table} SET {_CLEAN} WHERE {_BY_ID_IN_ORDER}", [False, json.dumps(list(done))]
             )
-            cursor.executemany(
-                f"UPDATE {table} SET deserialization_error = %s, deserialization_exception = %s"
-                " WHERE id = %s",
-                [(error, exception, store_id) for store_id, error, exception in returned],
-            )
-        elif returned:
+        if not returned:
+            return
+        if uses_postgresql():
             ids, errors, exceptions = (list(column) for column in zip(*returned, strict=True))
             cursor.execute(
                 f"UPDATE {table} SET dirty_bit = true, deserialization_error = failed.error,"
@@ -122,6 +124,14 @@ def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str
                 " FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS failed (id, error, exception)"
                 f" WHERE {table}.id = failed.id",
                 [id_array(ids), errors, exceptions],
+            )
+        else:
+            said = {store_id: (error, exception) for store_id, error, exception in returned}
+            cursor.execute(f"SELECT id, rowid FROM {table} WHERE {_BY_ID_IN_ORDER}", [json.dumps(list(said))])
+            cursor.executemany(
+                f"UPDATE {table} SET deserialization_error = %s, deserialization_exception = %s"
+                " WHERE rowid = %s",
+                [(*said[store_id], rowid) for store_id, rowid in cursor.fetchall()],
             )
 
 

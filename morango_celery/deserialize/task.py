@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from django.core.exceptions import ValidationError
 from morango.models.core import Store, SyncableModel
 from morango.registry import syncable_models
 
@@ -119,8 +122,23 @@ class DeserializeTask:
 
         :param may_succeed_later: when other records might be all that is missing
         """
+        _let_go_of_frames(error)
         self.errors.append(error)
         self.may_succeed_later = may_succeed_later
 
     def __repr__(self) -> str:
         return f"<DeserializeTask {self.store.model_name} {self.store.id} {self.outcome.name}>"
+
+
+def _let_go_of_frames(error: Exception) -> None:
+    """Forget where an error came through: those frames hold all that the batch does, in circles that only a
+    collection would open."""
+    parts: Iterable[Exception] = ()
+    if isinstance(error, ValidationError):
+        by_field = getattr(error, "error_dict", None)
+        parts = error.error_list if by_field is None else chain.from_iterable(by_field.values())
+    for each in (error, *parts):
+        link: BaseException | None = each
+        while link is not None:
+            link.__traceback__ = None
+            link = link.__context__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -104,6 +105,38 @@ def test_the_last_error_says_whether_another_pass_may_help() -> None:
 
     assert carrier.errors == [first, last]
     assert not carrier.may_succeed_later
+
+
+@pytest.mark.django_db
+def test_records_that_failed_are_forgotten_with_their_batch() -> None:
+    # Given records that fail in every way: values, JSON, references, their parent's failure, another's name
+    unit, broken = factories.store_row("unit"), factories.store_row("unit", name=None)
+    learner = factories.store_row("learner", unit=unit, username="ada")
+    failing = [
+        broken,
+        factories.store_row("unit", parent=broken),
+        factories.store_row("unit", serialized="{"),
+        factories.store_row("spaceship"),
+        factories.store_row("learner", unit=unit, birth_year=1800),
+        factories.store_row("learner", unit_id="ab" * 16),
+        factories.store_row("learner", unit=broken),
+        factories.store_row("learner", unit=unit, username="ada"),
+        factories.store_row("attempt", learner=learner, score=2.0),
+    ]
+    ids = [row.id for row in (unit, learner, *failing)]
+    gc.collect()
+    gc.disable()
+    try:
+        # When they are deserialized, and nobody collects garbage
+        with transaction.atomic():
+            result = deserialize_batch(PROFILE, ids)
+        left = [each for each in gc.get_objects() if type(each) is DeserializeTask]
+    finally:
+        gc.enable()
+
+    # Then no traceback holds a frame that still knows them
+    assert (result.saved, result.failed) == (2, len(failing))
+    assert left == []
 
 
 @pytest.mark.parametrize("attribute", ["app_model", "row"])
