@@ -139,6 +139,6 @@ def _let_go_of_frames(error: Exception) -> None:
         parts = error.error_list if by_field is None else chain.from_iterable(by_field.values())
     for each in (error, *parts):
         link: BaseException | None = each
-        while link is not None:
+        while link is not None and link.__traceback__ is not None:  # contexts may go round in a circle
             link.__traceback__ = None
             link = link.__context__

@@ -107,6 +107,24 @@ def test_the_last_error_says_whether_another_pass_may_help() -> None:
     assert not carrier.may_succeed_later
 
 
+def test_a_failed_record_keeps_no_frame_of_its_errors_whose_contexts_go_round() -> None:
+    carrier = DeserializeTask(factories.build_store_row("lesson"))
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as first:
+            raise ValueError("last") from first
+    except ValueError as last:
+        error = last
+    assert isinstance(error.__context__, KeyError)
+    error.__context__.__context__ = error
+
+    carrier.fail(error)
+
+    assert (error.__traceback__, error.__context__.__traceback__) == (None, None)
+    assert isinstance(error.__cause__, KeyError)
+
+
 @pytest.mark.django_db
 def test_records_that_failed_are_forgotten_with_their_batch() -> None:
     # Given records that fail in every way: values, JSON, references, their parent's failure, another's name
