@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import IngestPosition
 
 BUFFER_BYTES = 256 * 1024
@@ -62,7 +63,7 @@ class OpenFile:
 
     def mark(self, position: IngestPosition, offset: int) -> None:
         """Note that it is read up to `offset`."""
-        position.path = str(self.path)
+        position.path = printable(str(self.path))
         position.device, position.inode = self.device, self.inode
         position.offset = offset
         position.head_bytes = min(offset, MARK_BYTES)

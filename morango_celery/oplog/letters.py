@@ -13,7 +13,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from morango_celery.oplog.apply import Applying, Failure, missing_names, names
-from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse
+from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse, printable
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
 from morango_celery.oplog.rows import name, name_of
 
@@ -35,7 +35,7 @@ def keep(
     outdated = bool(known) and not current
     letter = DeadLetter.objects.create(
         source=source,
-        path=path,
+        path=printable(path),
         offset=line.offset,
         text=line.text,
         reason=reason,

@@ -28,6 +28,7 @@ from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_
 from morango_celery.upstream import uses_postgresql
 
 LONGEST_NAME = 200
+"""What is longer is shortened, and told apart by its hash."""
 
 _PLAIN_FIELDS = ("django.db.models.fields", "morango.models.fields")
 """Where fields come from that hold what `to_python` returns, whatever the instance."""
@@ -224,14 +225,16 @@ def row_of(table: Table, found: DeserializedObject, relations: Mapping[str, Iter
 def name(label: str, key: object) -> str:
     """What an object is called in the database's notes: ``app.model:key``, at most 255 characters long."""
     text = printable(f"{label.lower()}:{key}")
-    return text if len(text) <= LONGEST_NAME else f"{label.lower()}:#{sha256(text.encode()).hexdigest()}"
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[: LONGEST_NAME // 2]}#{sha256(text.encode()).hexdigest()}"
 
 
 def name_of(data: dict[str, Any]) -> str:
     """The name of a line's object, by its natural key if need be; empty when it has neither."""
-    if data.get("pk") is not None:
-        return name(data["model"], data["pk"])
     try:
+        if data.get("pk") is not None:
+            return name(data["model"], data["pk"])
         model = table_of(data["model"]).model
         plain = {
             own.name: own.to_python(data["fields"][own.name])

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from morango_celery.oplog.files import OpenFile
+from morango_celery.oplog import lines
+from morango_celery.oplog.files import BUFFER_BYTES, OpenFile
 from morango_celery.oplog.lines import Change, Line, LineError, parse
 from morango_celery.stream import Source, Transform
+
+KEPT_BYTES = 1000
+"""How much is kept of a line that is too long."""
 
 
 class OplogSource(Source[Line]):
@@ -23,12 +27,25 @@ class OplogSource(Source[Line]):
     def stream(self) -> Iterator[Line]:
         offset = self.offset
         self.file.file.seek(offset)
-        for content in self.file.file:
-            if self.should_stop() or not content.endswith(b"\n"):
-                return
-            if not content.isspace():
-                yield Line(offset, content[:-1])
-            offset += len(content)
+        while (line := self._next(offset)) is not None and not self.should_stop():
+            if line.cut_bytes or (line.content and not line.content.isspace()):
+                yield line
+            offset = line.end
+
+    def _next(self, offset: int) -> Line | None:
+        """The line that begins where the file is read; None when it has no newline yet."""
+        most = lines.LONGEST_LINE_BYTES
+        content = self.file.file.readline(most + 1)
+        if content.endswith(b"\n"):
+            return Line(offset, content[:-1])
+        if len(content) <= most:
+            return None
+        size = len(content)
+        while part := self.file.file.readline(BUFFER_BYTES):
+            size += len(part)
+            if part.endswith(b"\n"):
+                return Line(offset, content[:KEPT_BYTES], size - 1 - KEPT_BYTES)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
