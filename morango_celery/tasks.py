@@ -25,7 +25,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
 from morango_celery.conf import settings
-from morango_celery.deserialize.sql import is_transient
+from morango_celery.db.errors import is_transient
 from morango_celery.display import STARTING_TASK, Described, describe, id_of_start, show_progress
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.intake import Envelopes

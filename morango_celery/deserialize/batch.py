@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from django.db import DatabaseError, connection, transaction
 from morango.models.certificates import Filter
 
+from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.claim import ClaimedSource
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
@@ -59,7 +60,7 @@ def deserialize_batch(
         with transaction.atomic():
             return attempt(OwnCode())
     except DatabaseError as error:
-        if sql.is_transient(error):
+        if is_transient(error):
             raise
     return attempt(OwnCode(carefully=True))
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from django.db import DatabaseError, InterfaceError, transaction
 
-from morango_celery.deserialize import sql
+from morango_celery.db.errors import is_transient
 
 _NOTHING = nullcontext()
 
@@ -32,5 +32,5 @@ class OwnCode:
     def is_records_fault(self, error: Exception) -> bool:
         """Whether what a call raised is the record's error; if not, it has to be raised again."""
         if isinstance(error, DatabaseError | InterfaceError):
-            return self.carefully and not sql.is_transient(error)
+            return self.carefully and not is_transient(error)
         return not isinstance(error, MemoryError)

@@ -13,6 +13,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
+from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.groups import Group
 from morango_celery.deserialize.task import DeserializeTask
@@ -39,7 +40,7 @@ def rivals(carriers: Group) -> set[DeserializeTask]:
             except TypeError:  # of a value that JSON has no form of
                 continue
             except DatabaseError as error:  # of a value that no row can have
-                if sql.is_transient(error):
+                if is_transient(error):
                     raise
     return found
 

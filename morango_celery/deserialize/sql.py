@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg2.extras
-from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, IntegrityError, InterfaceError, connection
 from django.db.models import Field, Model
 from morango.models.core import Store, SyncableModel
 
@@ -43,12 +43,6 @@ _BY_ID_IN_ORDER = (
 )
 """Store rows by a list of ids on SQLite, page by page: in the order of random ids nearly each row is on
 another page than the one before it."""
-
-_TRANSIENT_CLASSES = ("08", "40", "53", "57")
-_TRANSIENT_CODES = ("55P03", "25006")
-"""Locked; read-only, as a server is that others have replaced, or are about to."""
-_QUERY_CANCELED = "57014"
-_OUT_OF_MEMORY = "53200"
 
 NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
 """What may be raised while a model's code runs and says more about this machine than about the record."""
@@ -379,28 +373,6 @@ def _reference(table: str, row: int, key: int) -> tuple[str, Any]:
 def _dangling_references() -> set[tuple[str, int, str, int]]:
     with connection.cursor() as cursor:
         return set(cursor.execute("PRAGMA foreign_key_check").fetchall())
-
-
-def is_transient(error: DatabaseError | InterfaceError) -> bool:
-    """Whether the database, not the record, is the cause: the same statement may succeed later.
-
-    Tells by the SQLSTATE class (connection, rollback, resources, operator intervention) or, on
-    SQLite, by the lock.
-    """
-    if isinstance(error, InterfaceError):
-        return True
-    code: str | None = getattr(error.__cause__, "pgcode", None)
-    if code is not None:
-        return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
-    if not isinstance(error, OperationalError):
-        return False
-    return uses_postgresql() or "locked" in str(error) or "busy" in str(error)
-
-
-def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
-    """Whether what a transient error is about may well be asked for by one record, and so come again:
-    a statement that was cancelled (by a timeout, most likely), or took too much of the server's memory."""
-    return getattr(error.__cause__, "pgcode", None) in (_QUERY_CANCELED, _OUT_OF_MEMORY)
 
 
 def commit_lazily() -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 
-from morango_celery.deserialize import sql
+from morango_celery.db.errors import is_transient
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, dirty_parent, target_failed, to_save
 from morango_celery.deserialize.order import mutual_keys
@@ -232,7 +232,7 @@ def _failed(carrier: DeserializeTask) -> Exception:
 def is_outage(error: Exception) -> bool:
     """Whether it is the database or this machine that can't, whatever the record."""
     if isinstance(error, DatabaseError | InterfaceError):
-        return sql.is_transient(error)
+        return is_transient(error)
     return isinstance(error, MemoryError)
 
 

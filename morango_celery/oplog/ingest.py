@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from django.db import DatabaseError, IntegrityError, transaction
 
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize.sql import strict_check
 from morango_celery.errors import TransientError
 from morango_celery.oplog import letters
@@ -125,7 +126,7 @@ def in_one_transaction(source: IngestSource, work: Callable[[Applying], Result])
 def _exclusively(
     source: IngestSource, work: Callable[[Applying], Result], *, strictly: bool, blames_lines: bool
 ) -> Result:
-    with applying(), transaction.atomic():
+    with applying(), first_error_wins(), transaction.atomic():
         expected = IngestSource.objects.filter(pk=source.pk, version=source.version)
         if not expected.update(version=source.version + 1):  # this row's lock is the right to apply
             raise OvertakenError

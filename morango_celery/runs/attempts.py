@@ -20,13 +20,9 @@ from django.utils import timezone
 from morango.models.core import Store
 
 from morango_celery.conf import settings
+from morango_celery.db.errors import is_transient, may_be_the_records_fault
 from morango_celery.deserialize import BatchResult
-from morango_celery.deserialize.sql import (
-    commit_lazily,
-    is_transient,
-    may_be_the_records_fault,
-    take_write_lock,
-)
+from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.errors import PoisonRecordError, TimeIsUp
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.payloads import Reference

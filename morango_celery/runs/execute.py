@@ -11,6 +11,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from morango_celery.conf import settings
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.models import Batch, Run, added
@@ -54,6 +55,7 @@ def execute_batch(batch_id: int, store_ids: Sequence[str] | Reference | None = N
         return _execute(batch_id, store_ids, strict=True)
 
 
+@first_error_wins()
 @transaction.atomic
 def _execute(batch_id: int, store_ids: Sequence[str] | Reference | None, *, strict: bool) -> Execution:
     batch = take(batch_id, store_ids)

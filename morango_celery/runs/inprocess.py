@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
-from django.db import connection
+from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery.conf import settings
 from morango_celery.errors import RunFailedError
@@ -38,9 +38,10 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
                 f"Run {run.pk} was ended from elsewhere while it was carried out here: {progress.run.error}"
             )
     except Exception as error:
-        failed = handover.fail(run.pk, error)
-        if failed is not None:
-            handover.finish(failed)
+        with suppress(DatabaseError, InterfaceError):  # then recovery ends it, and this error says more
+            failed = handover.fail(run.pk, error)
+            if failed is not None:
+                handover.finish(failed)
         raise
     if progress.ended:
         handover.finish(progress.run)

@@ -15,7 +15,8 @@ from django.db.models import F
 from django.utils import timezone
 
 from morango_celery.conf import settings
-from morango_celery.deserialize.sql import is_transient, take_write_lock
+from morango_celery.db.errors import is_transient
+from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Run
 from morango_celery.runs import handover

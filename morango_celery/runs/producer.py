@@ -13,6 +13,7 @@ from morango.models.certificates import Filter
 from morango.models.core import DatabaseIDModel, Store
 
 from morango_celery.conf import batch_size_records
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
@@ -58,6 +59,7 @@ def start(run_id: int) -> Progress:
     return advance(run_id)
 
 
+@first_error_wins()
 def advance(run_id: int) -> Progress:
     """Open the next stage if the last one is done, or complete the run if there is none.
 

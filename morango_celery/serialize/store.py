@@ -15,6 +15,7 @@ from morango.models.core import (
     Store,
 )
 
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.serialize import sql
 from morango_celery.serialize.dirty_bits import mark_as_clean
 from morango_celery.serialize.sink import StoreSink
@@ -53,6 +54,7 @@ def serialize_into_store(profile: str, filter: Filter | None = None) -> None:  #
             return
 
 
+@first_error_wins()
 def _serialize(profile: str, sync_filter: Filter | None) -> None:
     instance = InstanceIDModel.get_current_instance_and_increment_counter()
     saver = Saver(instance.id, instance.counter)

@@ -14,6 +14,13 @@ MUTATIONS = (
         "postgresql",
     ),
     Mutation(
+        "what-sqlite-rolled-back-is-not-gone-on-with",
+        "db/transactions.py",
+        "    if first:\n        raise first[0]\n",
+        "",
+        ("faults/test_sqlite.py::test_a_model_that_ignores_the_error_changes_nothing",),
+    ),
+    Mutation(
         "a-start-is-counted-before-it-is-made",
         "runs/opening.py",
         'mine.update(attempts=F("attempts") + 1, ',
