@@ -59,6 +59,9 @@ class _Settings:
     OPLOG_NATURAL_KEYS: bool = False
     """Record natural keys in place of primary keys, where models have them."""
 
+    OPLOG_INGEST_MODELS: tuple[str, ...] = ()
+    """Labels (``app.Model``) of models whose objects may be ingested from a log. With none, nothing is."""
+
     PAYLOAD_BACKEND: str = "database"
     """Where large arguments of a `PayloadTask` are kept: ``database``, ``redis``, ``files`` or ``memory``."""
 
@@ -141,6 +144,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "OPLOG_MODELS": (_labels, _LABELS_RULE),
     "OPLOG_FILE": (lambda value: isinstance(value, str), "must be a path, as a text"),
     "OPLOG_ROTATE_BYTES": (_positive, _BYTES_RULE),
+    "OPLOG_INGEST_MODELS": (_labels, _LABELS_RULE),
     "OPLOG_NATURAL_KEYS": (lambda value: isinstance(value, bool), "must be True or False"),
     "PAYLOAD_BACKEND": (
         lambda value: value in PAYLOAD_BACKENDS,

@@ -52,6 +52,10 @@ class UnknownModelError(RecordError):
     """No installed app registers a syncable model of this name in this profile."""
 
 
+class ModelNotIngestedError(RecordError):
+    """OPLOG_INGEST_MODELS doesn't name this model."""
+
+
 class PoisonRecordError(RecordError):
     """Deserializing the record ends the worker that tries to."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, transaction
+from django.db.models import Model
 
 from morango_celery.db.errors import may_be_the_records_fault
 from morango_celery.deserialize.writing import halves, is_outage
+from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
 from morango_celery.oplog.pending import Pending
 from morango_celery.oplog.relations import missing_targets, require_targets
-from morango_celery.oplog.rows import ObjectRow, Table, name_of, table_of
+from morango_celery.oplog.rows import ObjectRow, Table, ingested_models, name_of, require_ingested, table_of
 
 LONGEST_REASON = 4000
 
@@ -35,6 +37,8 @@ class Applying:
 
     check_strictly: Callable[[], None] = lambda: None
     """Checks all references of the database; see `morango_celery.deserialize.sql.strict_check`."""
+    models: Set[type[Model]] = field(default_factory=ingested_models)
+    """The concrete models whose objects are applied."""
     blames_lines: bool = False
     """Whether what takes too long or too much memory is blamed on the line that asks for it."""
     applied: list[Change] = field(default_factory=list)
@@ -43,7 +47,7 @@ class Applying:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """:raises DatabaseError, InterfaceError, MemoryError: not known to be a change's fault; roll back"""
-        self._apply(changes)
+        self._apply([change for change in changes if not self._refuses(change)])
         if not self.failures:
             return
         place = {id(change): number for number, change in enumerate(changes)}
@@ -83,6 +87,16 @@ class Applying:
         self.applied.extend(changes)
         return True
 
+    def _refuses(self, change: Change) -> bool:
+        """Whether a change is about a model that isn't ingested: that is known before anything is written."""
+        try:
+            for data in change.objects:
+                require_ingested(table_of(data["model"]), self.models)
+        except RecordError as error:
+            self.failures.append(Failure(change, reason_of(error)))
+            return True
+        return False
+
     def _apply(self, changes: Sequence[Change]) -> None:
         if not changes:
             return
@@ -106,7 +120,7 @@ class Applying:
 
     def _write(self, changes: Sequence[Change], alone: bool = False) -> None:
         with transaction.atomic():
-            pending = Pending(alone)
+            pending = Pending(self.models, alone)
             for change in changes:
                 pending.add(change)
             pending.finish()

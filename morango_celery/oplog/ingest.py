@@ -12,13 +12,14 @@ from django.db import DatabaseError, IntegrityError, transaction
 
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize.sql import strict_check
-from morango_celery.errors import TransientError
+from morango_celery.errors import InvalidSettingError, TransientError
 from morango_celery.oplog import letters
 from morango_celery.oplog.apply import Applying, may_be_a_lines_fault
 from morango_celery.oplog.files import OpenFile, Unread, unread_files
 from morango_celery.oplog.lines import Change
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource
 from morango_celery.oplog.quiet import applying
+from morango_celery.oplog.rows import ingested_models
 from morango_celery.oplog.source import BadLine, OplogSource, ParseLines
 from morango_celery.stream import Buffer, Sink
 from morango_celery.upstream import uses_postgresql
@@ -62,9 +63,11 @@ class Ingestion:
     def read_on(self) -> None:
         """Apply what the log has, until there is no more, or until `should_stop`.
 
+        :raises InvalidSettingError: no model is named whose objects may be ingested
         :raises OSError: a file can't be read
         Twice: safe, also at the same time.
         """
+        require_models()
         while not self.should_stop():
             try:
                 if not self._pass():
@@ -100,6 +103,15 @@ class Ingestion:
         self.progress.letters_applied += batch.letters_applied
         self.progress.bytes_read += batch.bytes_read
         self.on_progress(self.progress)
+
+
+def require_models() -> None:
+    """:raises InvalidSettingError: there would be nothing but dead letters"""
+    if not ingested_models():
+        raise InvalidSettingError(
+            "MORANGO_CELERY['OPLOG_INGEST_MODELS'] names no installed model, so nothing of a log may be "
+            "applied. Name the models whose objects it may bring."
+        )
 
 
 def in_one_transaction(source: IngestSource, work: Callable[[Applying], Result]) -> Result:

@@ -22,7 +22,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from morango_celery.conf import problems, settings
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.logfile import write_out
-from morango_celery.oplog.meta import all_fields, concrete, rows
+from morango_celery.oplog.meta import all_fields, concrete, named, rows
 from morango_celery.oplog.models import RecordedChange
 from morango_celery.oplog.quiet import is_applying
 
@@ -62,9 +62,7 @@ def connect() -> None:
 
 def recorded_models() -> set[type[Model]]:
     """The models that ``OPLOG_MODELS`` names, and those whose tables hold a part of their objects."""
-    labels = {label.lower() for label in settings.OPLOG_MODELS}
-    named = [concrete(m) for m in apps.get_models() if m._meta.label_lower in labels]
-    return {model for name in named for model in (name, *name._meta.get_parent_list())}
+    return named(settings.OPLOG_MODELS)
 
 
 def record(operation: Operation, instances: Iterable[Model]) -> None:

@@ -7,7 +7,7 @@ give) is `Unsure`, and goes through an instance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -22,9 +22,9 @@ from django.db.models.signals import post_init, pre_init
 
 from morango_celery.conf import settings
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
-from morango_celery.errors import UnknownModelError
+from morango_celery.errors import ModelNotIngestedError, UnknownModelError
 from morango_celery.oplog.lines import printable
-from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, own_fields
+from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, named, own_fields
 from morango_celery.upstream import uses_postgresql
 
 LONGEST_NAME = 200
@@ -151,6 +151,17 @@ def table_of(label: str) -> Table:
     if router.db_for_write(model) != DEFAULT_DB_ALIAS:
         raise UnknownModelError(f"The rows of {label} are in another database than the position in the log.")
     return _table(model)
+
+
+def ingested_models() -> frozenset[type[models.Model]]:
+    """The concrete models that ``OPLOG_INGEST_MODELS`` names, and those whose tables hold a part of them."""
+    return frozenset(named(settings.OPLOG_INGEST_MODELS))
+
+
+def require_ingested(table: Table, ingested: Set[type[models.Model]]) -> None:
+    """:raises ModelNotIngestedError: who writes the log isn't trusted with objects of this model"""
+    if table.concrete not in ingested:
+        raise ModelNotIngestedError(f"OPLOG_INGEST_MODELS doesn't name {table.model._meta.label}.")
 
 
 def _table(model: type[models.Model]) -> Table:

@@ -2,10 +2,12 @@
 
 import os
 
+from tests.oplog.labels import LIBRARY
 from worker.settings import *  # noqa: F403
 from worker.settings import INSTALLED_APPS, MORANGO_CELERY
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.variety", "tests.oplog.library"]
+MORANGO_CELERY = {**MORANGO_CELERY, "OPLOG_INGEST_MODELS": LIBRARY}
 if os.environ.get("OPLOG_FILE"):
     MORANGO_CELERY = {
         **MORANGO_CELERY,
