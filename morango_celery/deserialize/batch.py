@@ -50,7 +50,7 @@ def deserialize_batch(
 
     def attempt(own_code: OwnCode) -> BatchResult:
         cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
-        with _without_collections():
+        with _without_collections(), connection.execute_wrapper(own_code.execute):
             try:
                 return _carry_out(store_ids, cache, AppModelSink(cache, check_constraints))
             finally:

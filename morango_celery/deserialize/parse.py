@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db.models.signals import pre_init
 from morango.models.core import SyncableModel
 
+from morango_celery.deserialize.early_looks import until_they_look
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialize.order import parents_first
@@ -66,18 +67,17 @@ def parse(carriers: Group, cache: ForeignKeyCache) -> None:
                 carrier.row = row
             for place, error in refused.items():
                 same[place].fail(error)
-    for carrier in carriers:  # in their own order: a model's code may notice
-        if carrier.row is None and not carrier.has_errors:
-            _instantiate(carrier, cache)
+    others = [carrier for carrier in carriers if carrier.row is None and not carrier.has_errors]
+    until_they_look(others, cache, lambda carrier: instantiate(carrier, cache))
 
 
 def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
     carrier.row = None
-    _instantiate(carrier, cache)
+    instantiate(carrier, cache)
     if carrier.has_errors or carrier.app_model is None:
         return
-    cache.attach(carrier)
+    cache.attach(carrier, at_its_turn=True)
     try:
         with cache.own_code.called():
             if traits_of(carrier.model).in_tree:
@@ -90,7 +90,9 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         carrier.fail(error, may_succeed_later=True)
 
 
-def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse a carrier by its model's own ``deserialize()``, or as that would."""
+    carrier.app_model = None
     store, model = carrier.store, carrier.model
     try:
         data = read_json(store.serialized)

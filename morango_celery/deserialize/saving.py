@@ -10,10 +10,12 @@ from django.db.models import Model
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize import sql
-from morango_celery.deserialize.rows import STORED_AS, row_plan
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 from morango_celery.deserialize.values import database_values, value_to_save
+from morango_celery.deserialize.waiting_rows import NotWrittenError, WaitingRows
 
 
 class OwnCodeError(Exception):
@@ -24,49 +26,72 @@ class OwnCodeError(Exception):
         self.refused = refused
 
 
-Rows = dict[str, Sequence[Any] | None]
-"""The rows of one model by primary key, the last of two with the same; None for those in the Store."""
+def write_together(
+    carriers: Sequence[DeserializeTask], cache: ForeignKeyCache, judge: Callable[[DeserializeTask], None]
+) -> set[str]:
+    """Write bulk and captured records with one upsert per model; more where their code looks at each other.
 
-
-def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
-    """Write bulk and captured records with one upsert per model.
-
+    :param judge: called with each carrier whose code has looked early, when all before it can be seen
     :returns: the ids that were left alone because of a local edit
     :raises OwnCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
-    rows: dict[type[SyncableModel], Rows] = {}
-    refused = []
+    rows = WaitingRows()
+    refused: dict[int, DeserializeTask] = {}
     reads_stored_rows = sql.reads_stored_rows()
-    for carrier in carriers:
-        captured = rows.setdefault(carrier.model, {})
-        if carrier.row is not None:
-            if reads_stored_rows and carrier.row.is_stored:
-                captured[carrier.store.id] = None
-            else:
-                captured[key_of(carrier)] = carrier.row.values
-            continue
-        app_model = carrier.app_model
-        assert app_model is not None
-        try:
-            if traits_of(carrier.model).way is Way.CAPTURED:
-                _capture(app_model, captured)
-            else:
-                captured[app_model.pk] = database_values(app_model, traits_of(carrier.model).fields)
-        except sql.NO_RECORDS_FAULT:
-            raise
-        except Exception:  # it is raised again, and recorded, when the record is written alone
-            refused.append(carrier)
+    expected = cache.expects_rows
+
+    def heed(statement: str) -> None:
+        rows.heed(statement)
+        cache.heed(statement)
+
+    try:
+        with cache.own_code.heard_by(heed):
+            for carrier in carriers:
+                if id(carrier.parent) in refused:
+                    refused[id(carrier)] = carrier
+                elif carrier.row is not None:
+                    is_stored = reads_stored_rows and carrier.row.is_stored
+                    key, values = (
+                        (carrier.store.id, None) if is_stored else (key_of(carrier), carrier.row.values)
+                    )
+                    rows.of(carrier.model)[key] = values
+                elif not _put(carrier, rows, judge):
+                    refused[id(carrier)] = carrier
+                if expected:
+                    cache.written(carrier)
+    except NotWrittenError as error:
+        raise error.error from None
     if refused:
-        raise OwnCodeError(refused)
-    left_alone: set[str] = set()
-    for model, captured in rows.items():
-        fields = traits_of(model).fields
-        if stored := [key for key, values in captured.items() if values is None]:
-            left_alone |= sql.upsert_stored(model, fields, STORED_AS, stored)
-        if others := [values for values in captured.values() if values is not None]:
-            left_alone |= sql.upsert(model, fields, others)
-    return left_alone
+        raise OwnCodeError(list(refused.values()))
+    rows.write()
+    return rows.left_alone
+
+
+def _put(carrier: DeserializeTask, rows: WaitingRows, judge: Callable[[DeserializeTask], None]) -> bool:
+    """Let the row of a carrier wait that is an instance.
+
+    :returns: False if it can't be: that is raised again, and recorded, when the record is written alone
+    """
+    if carrier.looked_early:
+        judge(carrier)
+        if carrier.errors:
+            return False
+        if carrier.spread is not None:
+            return True
+    model, app_model = carrier.model, carrier.app_model
+    assert app_model is not None
+    traits = traits_of(model)
+    try:
+        if traits.way is Way.CAPTURED:
+            _capture(app_model, rows)
+        else:
+            rows.of(model)[app_model.pk] = database_values(app_model, traits.fields)
+    except sql.NO_RECORDS_FAULT:
+        raise
+    except Exception:
+        return False
+    return True
 
 
 def key_of(carrier: DeserializeTask) -> str:
@@ -80,7 +105,7 @@ def key_of(carrier: DeserializeTask) -> str:
     return str(carrier.app_model.pk)
 
 
-def write_alone(carrier: DeserializeTask) -> bool:
+def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     """Write one record by its model's own ``save()``, without signals.
 
     :returns: False when it was left alone because of a local edit
@@ -94,16 +119,17 @@ def write_alone(carrier: DeserializeTask) -> bool:
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
         return False
-    _save(app_model, lambda **options: _save_base(app_model, **options))
+    with cache.own_code.heard_by(cache.heed):
+        _save(app_model, lambda **options: _save_base(app_model, **options))
     return True
 
 
-def _capture(app_model: SyncableModel, rows: Rows) -> None:
+def _capture(app_model: SyncableModel, rows: WaitingRows) -> None:
     """Put the row into `rows` where the model's own ``save()`` would write it."""
     fields = traits_of(type(app_model)).fields
 
     def save_base(**options: Any) -> None:
-        rows[app_model.pk] = database_values(app_model, fields)
+        rows.of(type(app_model))[app_model.pk] = database_values(app_model, fields)
         _mark_saved(app_model, options.get("using"))
 
     _save(app_model, save_base)

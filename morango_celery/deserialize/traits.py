@@ -54,6 +54,11 @@ class Traits:
         return Way.CAPTURED if self.own_save else Way.BULK
 
     @property
+    def may_look_early(self) -> bool:
+        """Whether code of a tree's model runs before the record's parent is written, and might look at it."""
+        return self.in_tree and (self.own_parsing or self.own_validation)
+
+    @property
     def follows_relations(self) -> bool:
         """Whether code of the model might follow its foreign keys: it finds instances then."""
         return self.own_save or self.own_parsing or self.own_validation
@@ -90,6 +95,13 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
         tree_key=next((key for key in foreign_keys if key.attname == self_referential_fk(model)), None),
     )
+
+
+@once_per_model
+def tables_of(model: type[SyncableModel]) -> frozenset[str]:
+    """Return the names of the tables that a record of the model has rows in."""
+    concrete = model._meta.concrete_model
+    return frozenset(table._meta.db_table for table in (concrete, *concrete._meta.get_parent_list()))
 
 
 def target_model(field: ForeignKey[Any, Any]) -> type[Model]:

@@ -18,6 +18,7 @@ from morango_celery.deserialize.rivals import rivals
 from morango_celery.deserialize.saving import OwnCodeError, key_of, write_alone, write_together
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
+from morango_celery.deserialize.validate import Validate
 
 Item = TypeVar("Item")
 
@@ -32,6 +33,7 @@ class GroupWriter:
         self.cache = cache
         self.group = group
         self.check_constraints = check_constraints
+        self.validate = Validate(cache)
         self.alone: Group = []
         """Records that are written one by one, after all others."""
         self.rivals: set[DeserializeTask] = set()
@@ -46,15 +48,15 @@ class GroupWriter:
         self._write_alone()
 
     def _writable(self, carriers: Group) -> Group:
-        return [c for c in to_save(carriers) if c.spread is None and c.is_parsed]
+        return [c for c in to_save(carriers) if c.spread is None and (c.is_parsed or c.looked_early)]
 
     def _write_together(self, carriers: Group) -> None:
         carriers = self._without_waiting_parents(carriers)
         if not carriers:
             return
         try:
-            with transaction.atomic():
-                left_alone = write_together(carriers)
+            with self.cache.undone_on_error(carriers), transaction.atomic():
+                left_alone = write_together(carriers, self.cache, self.validate.again)
                 self.check_constraints()
         except OwnCodeError as error:
             refused = {id(carrier) for carrier in error.refused}
@@ -72,7 +74,7 @@ class GroupWriter:
                     self._again(list(chain.from_iterable(half)))
         else:
             if left_alone:
-                for carrier in carriers:
+                for carrier in self._writable(carriers):
                     carrier.yielded = key_of(carrier) in left_alone
 
     def _write_refused(self, carriers: Group, after: Group) -> None:
@@ -108,7 +110,9 @@ class GroupWriter:
         self._write_together(self._writable(carriers))
 
     def _renew(self, carrier: DeserializeTask) -> None:
-        if carrier.app_model is not None and traits_of(carrier.model).follows_relations:
+        if carrier.looked_early:
+            carrier.put_off()
+        elif carrier.app_model is not None and traits_of(carrier.model).follows_relations:
             rebuild(carrier, self.cache)
 
     def _without_waiting_parents(self, carriers: Group) -> Group:
@@ -169,8 +173,8 @@ class GroupWriter:
         if carrier.errors:
             return False
         try:
-            with transaction.atomic():
-                carrier.yielded = bool(write_together([carrier]))
+            with self.cache.undone_on_error([carrier]), transaction.atomic():
+                carrier.yielded = bool(write_together([carrier], self.cache, self.validate.again))
                 self.check_constraints()
         except IntegrityError as error:
             carrier.fail(error, may_succeed_later=True)
@@ -184,7 +188,10 @@ class GroupWriter:
     def _prepare(self, carrier: DeserializeTask) -> bool:
         if not self._may_be_tried(carrier):
             return False
-        rebuild(carrier, self.cache)
+        if carrier.looked_early:
+            self.validate.again(carrier)
+        else:
+            rebuild(carrier, self.cache)
         return not carrier.has_errors
 
     def _may_be_tried(self, carrier: DeserializeTask) -> bool:
@@ -204,10 +211,11 @@ class GroupWriter:
         """
         culprits = unit
         try:
-            with transaction.atomic():
-                for carrier in unit:
+            with self.cache.undone_on_error(unit), transaction.atomic():
+                for carrier in self._writable(unit):
                     culprits = [carrier]
-                    carrier.yielded = not write_alone(carrier)
+                    carrier.yielded = not write_alone(carrier, self.cache)
+                    self.cache.written(carrier)
                 culprits = unit
                 self.check_constraints()
         except Exception as error:

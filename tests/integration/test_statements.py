@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from django.db import connection, transaction
@@ -16,6 +16,9 @@ from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import open_batches, start
 from tests.factories import build_school, build_store_row
 from tests.integration.ledger import new_run
+from tests.neighbours.models import PROFILE as NEIGHBOURS
+from tests.neighbours.rows import build_row as build_neighbour_row
+from tests.neighbours.rows import build_tree
 from tests.variety.models import PROFILE as VARIETY
 from tests.variety.rows import build_variety_row
 from worker.school.models import PROFILE
@@ -114,11 +117,8 @@ def test_saving_what_is_there_already() -> None:
     assert small == large
 
 
-def inserts_of_steps(trails: int) -> int:
-    """What writing steps of so many trails takes, of which each wants the one before it to be there."""
-    rows = [
-        build_variety_row("step", trail=str(trail), number=n) for n in (1, 2, 3) for trail in range(trails)
-    ]
+def inserts_of_steps(rows: list[Store]) -> int:
+    """What writing steps takes, of which each asks for the one before it."""
     Store.objects.bulk_create(rows)
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         result = deserialize_batch(VARIETY, [row.id for row in rows])
@@ -126,8 +126,73 @@ def inserts_of_steps(trails: int) -> int:
     return sum('INSERT INTO "variety_step"' in query["sql"] for query in queries)
 
 
+def steps(trails: int, numbers: Iterable[int]) -> list[Store]:
+    names = [f"{trail} of {trails}" for trail in range(trails)]
+    return [build_variety_row("step", trail=name, number=number) for number in numbers for name in names]
+
+
+@pytest.mark.parametrize("trails", [2, 50])
+def test_what_waits_is_written_before_each_query_of_a_models_own(trails: int) -> None:
+    assert inserts_of_steps(steps(trails, [1, 2])) == 1 + trails
+    assert inserts_of_steps(steps(trails, [3])) == 1 + trails - 1
+
+
 def test_records_that_their_own_code_refuses_until_others_are_there() -> None:
-    assert inserts_of_steps(2) == inserts_of_steps(50) == 3
+    rows = [*steps(50, [2]), *steps(50, [1])]
+    assert inserts_of_steps(rows) == 1 + 50
+
+
+def statements_of_a_tree(model_name: str, levels: list[int]) -> int:
+    rows = build_tree(model_name, levels)
+    Store.objects.bulk_create(rows)
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        result = deserialize_batch(NEIGHBOURS, [row.id for row in rows])
+    assert result.saved == len(rows)
+    return sum(query["sql"] is not None for query in queries)  # None: it was not executed
+
+
+@pytest.mark.parametrize("model_name", ["place", "shelf"])
+def test_a_tree_whose_own_code_follows_parents_costs_two_statements_a_level(model_name: str) -> None:
+    narrow, wide, deep = (statements_of_a_tree(model_name, levels) for levels in ([2] * 3, [60] * 3, [2] * 9))
+    assert wide == narrow
+    assert deep == narrow + 2 * 6
+
+
+def statements_of_guests(places: list[Store], number: int) -> int:
+    rows = [build_neighbour_row("guest", place=places[place % len(places)]) for place in range(number)]
+    Store.objects.bulk_create(rows)
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        assert deserialize_batch(NEIGHBOURS, [row.id for row in rows]).saved == number
+    return len(queries)
+
+
+def test_own_code_that_follows_what_no_record_of_the_batch_writes() -> None:
+    places = build_tree("place", [5, 50])
+    Store.objects.bulk_create(places)
+    with transaction.atomic():
+        deserialize_batch(NEIGHBOURS, [row.id for row in places])
+    assert statements_of_guests(places, 55) == statements_of_guests(places, 500)
+
+
+def statements_below(model_name: str, number: int) -> int:
+    """What so many records of a tree take whose parents, each its own, are there already."""
+    parents = build_tree(model_name, [number])
+    Store.objects.bulk_create(parents)
+    with transaction.atomic():
+        deserialize_batch(NEIGHBOURS, [row.id for row in parents])
+    rows = [build_neighbour_row(model_name, parent_id=parent.id) for parent in parents]
+    Store.objects.bulk_create(rows)
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        assert deserialize_batch(NEIGHBOURS, [row.id for row in rows]).saved == number
+    return len(queries)
+
+
+def test_a_tree_whose_code_follows_parents_that_are_all_there_already() -> None:
+    assert statements_below("place", 5) == statements_below("place", 200)
+
+
+def test_a_tree_whose_code_validates_by_parents_that_are_all_there_already() -> None:
+    assert statements_below("shelf", 5) == statements_below("shelf", 200)
 
 
 def statements_of_a_worker(rows: list[Store]) -> int:

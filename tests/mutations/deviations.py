@@ -95,10 +95,10 @@ MUTATIONS = (
     Mutation(
         "deleted-orphans",
         "deserialize/validate.py",
-        "            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:\n",
+        "        # Parents first: a child's verdict depends on its parent's\n",
+        "        for carrier in group:\n"
         "            if carrier.store.deleted and carrier.has_model and self._parent_problem(carrier):\n"
-        "                self._validate_in_tree(carrier)\n"
-        "            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:\n",
+        "                self._validate_in_tree(carrier)\n",
         (f"{_DEVIATIONS}::test_a_deleted_record_needs_no_parent",),
     ),
     Mutation(
@@ -127,8 +127,8 @@ MUTATIONS = (
     Mutation(
         "trees-in-other-passes",
         "deserialize/validate.py",
-        "            if traits.in_tree:\n",
-        f"            if traits.in_tree and not {_NAMED.format(which='not traits_of(m).in_tree')}:\n",
+        "        if traits.in_tree:\n",
+        f"        if traits.in_tree and not {_NAMED.format(which='not traits_of(m).in_tree')}:\n",
         ("parity/test_proxies.py::test_an_invalid_parent_of_another_proxy_where_morango_fails",),
     ),
     Mutation(

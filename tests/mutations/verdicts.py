@@ -172,7 +172,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-the-server-reads-has-the-stores-partition",
-        "deserialize/saving.py",
+        "deserialize/waiting_rows.py",
         "sql.upsert_stored(model, fields, STORED_AS, stored)",
         "sql.upsert_stored(model, fields, {}, stored)",
         ("parity/test_stored_rows.py",),
