@@ -47,6 +47,10 @@ class _Settings:
     MAX_ATTEMPTS: int = 3
     """How many workers a batch may cost before it is split, and a record before it is in error."""
 
+    SAME_ERROR_LIMIT_RECORDS: int = 100
+    """A run fails when all records of a batch, so many or more, fail with one and the same error that isn't
+    about what is in them: a service that a model's code asks is down, say. 0: never."""
+
     OPLOG_MODELS: tuple[str, ...] = ()
     """Labels (``app.Model``) of models whose changes are recorded in OPLOG_FILE."""
 
@@ -141,6 +145,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _positive(value) and value <= 100,
         "must be a whole number of attempts from 1 to 100",
     ),
+    "SAME_ERROR_LIMIT_RECORDS": (_not_negative, "must be a whole number of records, 0 or more"),
     "OPLOG_MODELS": (_labels, _LABELS_RULE),
     "OPLOG_FILE": (lambda value: isinstance(value, str), "must be a path, as a text"),
     "OPLOG_ROTATE_BYTES": (_positive, _BYTES_RULE),

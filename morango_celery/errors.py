@@ -88,6 +88,10 @@ class FatalError(MorangoCeleryError):
     """The run can't go on."""
 
 
+class SystemicError(FatalError):
+    """What every record of a batch has against it is not about the records."""
+
+
 class RefusedMessageError(FatalError):
     """A task message doesn't fit the ledger; it was not carried out."""
 

@@ -79,6 +79,8 @@ class Run(models.Model):
     may_succeed_later = models.IntegerField(default=0)
     """Failures of this pass that another pass may mend."""
     previous_may_succeed_later = models.IntegerField(null=True)
+    previous_failures = models.IntegerField(default=0)
+    """Records that were in error when it began, and that it tries again."""
 
     records = models.IntegerField(default=0)
     saved = models.IntegerField(default=0)

@@ -13,6 +13,7 @@ from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.claim import ClaimedSource
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.issuer import is_systemic
 from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialize.partners import ClaimPartners
@@ -37,6 +38,7 @@ def deserialize_batch(
     :param skip_erroring: whether records in error before this run are left out of it
     :param strict: on SQLite, check all constraints after each write, however long it takes
     :raises OperationalError, InterfaceError: the database went away; roll back and try again
+    :raises DatabaseError: it refuses a statement of ours, see `is_systemic`; roll back
     :raises FatalError: there is no transaction
     Cost: a constant number of statements per model, plus some per record that fails. Everything twice, and
     some per record, if the database refuses a query of a model's own ``deserialize()`` or ``clean_fields()``.
@@ -60,7 +62,7 @@ def deserialize_batch(
         with transaction.atomic():
             return attempt(OwnCode())
     except DatabaseError as error:
-        if is_transient(error):
+        if is_transient(error) or is_systemic(error):
             raise
     return attempt(OwnCode(carefully=True))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, transaction
 
 from morango_celery.db.errors import is_transient
-
-_NOTHING = nullcontext()
+from morango_celery.deserialize.issuer import MODELS_CODE, is_systemic
 
 
 def verb(statement: str) -> str:
@@ -38,9 +37,8 @@ class OwnCode:
     def called(self) -> AbstractContextManager[None]:
         """Around each call. Cost: nothing, or a savepoint."""
         if not self.carefully:
-            return _NOTHING
-        savepoint: AbstractContextManager[None] = transaction.atomic()
-        return savepoint
+            return MODELS_CODE
+        return _with_savepoint()
 
     @contextmanager
     def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
@@ -70,5 +68,11 @@ class OwnCode:
     def is_records_fault(self, error: Exception) -> bool:
         """Whether what a call raised is the record's error; if not, it has to be raised again."""
         if isinstance(error, DatabaseError | InterfaceError):
-            return self.carefully and not is_transient(error)
+            return self.carefully and not is_transient(error) and not is_systemic(error)
         return not isinstance(error, MemoryError)
+
+
+@contextmanager
+def _with_savepoint() -> Iterator[None]:
+    with transaction.atomic(), MODELS_CODE:
+        yield

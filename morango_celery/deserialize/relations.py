@@ -15,6 +15,7 @@ from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize.conversions import is_uuid
+from morango_celery.deserialize.issuer import OUR_STATEMENT
 from morango_celery.deserialize.own_code import mentions, verb
 from morango_celery.deserialize.traits import tables_of, target_model
 
@@ -231,7 +232,9 @@ def _foreign_keys(model: type[Model]) -> dict[str, AnyKey]:
 def _readable(model: type[Model], attname: str, values: Sequence[Any]) -> Iterator[Model]:
     """The instances with these values, but for those with what Python can't hold, as a year beyond 9999."""
     try:
-        yield from list(model._base_manager.filter(**{f"{attname}__in": values}))
+        with OUR_STATEMENT:
+            found = list(model._base_manager.filter(**{f"{attname}__in": values}))
+        yield from found
     except (ValueError, OverflowError):
         if len(values) > 1:
             for half in (values[: len(values) // 2], values[len(values) // 2 :]):

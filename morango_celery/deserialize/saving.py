@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import router, transaction
+from django.db import DatabaseError, router, transaction
 from django.db.models import Model
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
@@ -61,7 +62,7 @@ def write_together(
                 if expected:
                     cache.written(carrier)
     except NotWrittenError as error:
-        raise error.error from None
+        raise error.error from error.error.__cause__  # which has the database's code
     if refused:
         raise OwnCodeError(list(refused.values()))
     rows.write()
@@ -119,8 +120,25 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
         return False
-    with cache.own_code.heard_by(cache.heed):
-        _save(app_model, lambda **options: _save_base(app_model, **options))
+    refused: list[DatabaseError] = []
+
+    def save_base(**options: Any) -> None:
+        try:
+            with OUR_STATEMENT:
+                _save_base(app_model, **options)
+        except DatabaseError as error:
+            if is_systemic(error):
+                refused.append(error)
+            raise
+
+    try:
+        with cache.own_code.heard_by(cache.heed):
+            _save(app_model, save_base)
+    except Exception:
+        if not refused:
+            raise
+    if refused:  # whatever the model made of it
+        raise refused[0]
     return True
 
 
@@ -139,7 +157,8 @@ def _save(app_model: SyncableModel, save_base: Callable[..., None]) -> None:
     # On the instance, not on the class: other threads save instances of the same class.
     app_model.__dict__["save_base"] = save_base
     try:
-        app_model.save(update_dirty_bit_to=False)
+        with MODELS_CODE:
+            app_model.save(update_dirty_bit_to=False)
     finally:
         del app_model.__dict__["save_base"]
 

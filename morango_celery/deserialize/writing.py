@@ -11,6 +11,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, dirty_parent, target_failed, to_save
+from morango_celery.deserialize.issuer import is_systemic
 from morango_celery.deserialize.order import mutual_keys
 from morango_celery.deserialize.parse import rebuild
 from morango_celery.deserialize.partners import inseparable, partner_ids
@@ -64,7 +65,7 @@ class GroupWriter:
             self._again(others)
             self._write_refused(list(error.refused), after=others)
         except Exception as error:
-            if is_outage(error):
+            if is_nobodys(error):
                 raise
             units = self._units(carriers)
             if len(units) == 1:
@@ -180,7 +181,7 @@ class GroupWriter:
             carrier.fail(error, may_succeed_later=True)
             return False
         except Exception as error:
-            if is_outage(error):
+            if is_nobodys(error):
                 raise
             return None
         return True
@@ -219,7 +220,7 @@ class GroupWriter:
                 culprits = unit
                 self.check_constraints()
         except Exception as error:
-            if is_outage(error):
+            if is_nobodys(error):
                 raise
             for carrier in culprits:
                 carrier.fail(error, may_succeed_later=True)
@@ -242,6 +243,11 @@ def is_outage(error: Exception) -> bool:
     if isinstance(error, DatabaseError | InterfaceError):
         return is_transient(error)
     return isinstance(error, MemoryError)
+
+
+def is_nobodys(error: Exception) -> bool:
+    """Return True if no record is to blame: the database or this machine can't, or refuses what is ours."""
+    return is_outage(error) or is_systemic(error)
 
 
 def halves(items: list[Item]) -> tuple[list[Item], list[Item]]:

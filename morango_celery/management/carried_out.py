@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
-from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
+from django.db import DatabaseError, InterfaceError
 from tqdm import tqdm
 
+from morango_celery.db.errors import remedy
 from morango_celery.errors import MorangoCeleryError
 from morango_celery.models import Run
 from morango_celery.runs.report import failures
@@ -23,8 +24,8 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except MorangoCeleryError as error:
         raise CommandError(str(error)) from error
-    except (OperationalError, ProgrammingError, InterfaceError) as error:
-        raise CommandError(f"{str(error).strip()}\n{_remedy(error)}") from error
+    except (DatabaseError, InterfaceError) as error:
+        raise CommandError(f"{str(error).strip()}\n{remedy(error)}") from error
 
 
 class RunCommand(BaseCommand):
@@ -63,15 +64,6 @@ def show_failures(stream: OutputWrapper, run: Run) -> None:
     for group in failures(run):
         stream.write(f"  {group.count} x {group.model_name}: {group.exception}")
         stream.write(f"      e.g. {group.example_id}: {group.example_error}")
-
-
-def _remedy(error: DatabaseError | InterfaceError) -> str:
-    if isinstance(error, ProgrammingError) or "no such table" in str(error):
-        return "The database lacks tables or columns of this version: run `manage.py migrate`."
-    return (
-        "The database is not available. Nothing is half done. "
-        "See that it runs and that DATABASES in the settings points at it, then try again."
-    )
 
 
 def _show(bar: tqdm[Any], run: Run) -> None:

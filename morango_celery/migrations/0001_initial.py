@@ -39,6 +39,7 @@ class Migration(migrations.Migration):
                 ('attempts', models.IntegerField(default=0)),
                 ('may_succeed_later', models.IntegerField(default=0)),
                 ('previous_may_succeed_later', models.IntegerField(null=True)),
+                ('previous_failures', models.IntegerField(default=0)),
                 ('records', models.IntegerField(default=0)),
                 ('saved', models.IntegerField(default=0)),
                 ('deleted', models.IntegerField(default=0)),

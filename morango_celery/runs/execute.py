@@ -14,10 +14,11 @@ from morango_celery.conf import settings
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
+from morango_celery.errors import SystemicError
 from morango_celery.models import Batch, Run, added
 from morango_celery.payloads import Reference
 
-PROGRESS = ("profile", "state", "open_batches", "records", *Run.COUNTS)
+PROGRESS = ("profile", "state", "open_batches", "records", "previous_failures", *Run.COUNTS)
 """The columns of a run that tell how far it is."""
 
 
@@ -107,6 +108,8 @@ def account(batch: Batch, result: BatchResult) -> Execution:
     """Close the batch and count it; the stage is done for the one that completes it, and only for that.
 
     The run's row is locked from here to the commit, so no two batches both see the last one open.
+
+    :raises SystemicError: all records failed alike, for what is not about them; roll back
     """
     counts = {name: getattr(result, name) for name in Run.COUNTS}
     retry_ids = json.dumps(result.retry_ids) if result.retry_ids else ""
@@ -118,5 +121,25 @@ def account(batch: Batch, result: BatchResult) -> Execution:
         **added(may_succeed_later=len(result.retry_ids), **counts),
     )
     counted = run.only(*PROGRESS).get()
+    _require_no_common_cause(batch, result, counted)
     is_last = counted.open_batches == 0
     return Execution(batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch), run=counted)
+
+
+def _require_no_common_cause(batch: Batch, result: BatchResult, run: Run) -> None:
+    """Refuse to go on where each record would fail like all of this batch.
+
+    Records that failed already, in earlier runs or in an earlier pass, are no reason to stop.
+
+    :raises SystemicError: names the error
+    """
+    least = settings.SAME_ERROR_LIMIT_RECORDS
+    if not result.common_cause or not least or result.failed < least:
+        return
+    if batch.pass_number == 1 and run.failed > run.previous_failures:
+        raise SystemicError(
+            f"All {result.failed:,} records of {batch} failed with one and the same error, which is not "
+            f"about what is in them: {result.common_cause}\nNone of them was changed. Once the cause is "
+            "mended, `manage.py retry_run` tries again. A run that is to go on all the same needs the "
+            "setting SAME_ERROR_LIMIT_RECORDS: 0."
+        )

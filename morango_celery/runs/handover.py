@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import traceback
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F
 from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
 from morango.models.core import TransferSession
 
 from morango_celery.conf import settings
+from morango_celery.db.errors import is_refusal, remedy
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
 from morango_celery.serialize import serialize_into_store
@@ -84,6 +85,8 @@ def fail(run_id: int, error: Exception) -> Run | None:
     :returns: the run, or None when it had ended before or is not in the ledger
     """
     reason = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if isinstance(error, DatabaseError) and is_refusal(error):
+        reason += f"\n{remedy(error)} What was not done is still dirty; `manage.py retry_run` does it then."
     with transaction.atomic():
         take_write_lock()
         run = Run.objects.select_for_update().filter(pk=run_id).first()

@@ -54,7 +54,7 @@ def start(run_id: int) -> Progress:
         run = Run.locked(run_id)
         if run.state == Run.State.PENDING:
             if not run.skip_erroring:
-                _forget_errors(run)
+                run.previous_failures = _forget_errors(run)
             run.move_to(Run.State.RUNNING)
     return advance(run_id)
 
@@ -90,20 +90,22 @@ def identify_once() -> None:
             DatabaseIDModel.get_or_create_current_database_id()
 
 
-def _forget_errors(run: Run) -> None:
+def _forget_errors(run: Run) -> int:
     """From here on a dirty record in error is one that failed in this run.
 
     Where only errors are retried, the records that had one are told from the others by a mark.
+
+    :returns: the number of records that were in error
     """
     everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
     in_error = ~Q(deserialization_error=None)
-    for condition in everything.prefix_conditions():
-        _make_wait(run, everything.records().filter(condition, in_error))
+    found = (everything.records().filter(condition, in_error) for condition in everything.prefix_conditions())
+    return sum(_make_wait(run, records) for records in found)
 
 
-def _make_wait(run: Run, records: QuerySet[Any]) -> None:
+def _make_wait(run: Run, records: QuerySet[Any]) -> int:
     mark = MARKED if run.retry_errors else None
-    records.update(deserialization_error=mark, deserialization_exception=None)
+    return records.update(deserialization_error=mark, deserialization_exception=None)
 
 
 def _open_next_stage(run: Run) -> bool:

@@ -49,8 +49,8 @@ MUTATIONS = (
     Mutation(
         "protected-rows",
         "deserialize/sink.py",
-        "            if is_outage(error):\n",
-        "            if is_outage(error) or type(error).__name__ == 'ProtectedError':\n",
+        "            if is_nobodys(error):\n",
+        "            if is_nobodys(error) or type(error).__name__ == 'ProtectedError':\n",
         (f"{_DEVIATIONS}::test_a_protected_row_costs_only_the_record_that_would_delete_it",),
     ),
     Mutation(

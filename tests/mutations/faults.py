@@ -14,6 +14,37 @@ MUTATIONS = (
         "postgresql",
     ),
     Mutation(
+        "what-the-database-refuses-us-charges-no-record",
+        "deserialize/writing.py",
+        "    return is_outage(error) or is_systemic(error)\n",
+        "    return is_outage(error)\n",
+        ("integration/test_systemic_errors.py::test_a_permission_that_is_missing_ends_the_run",),
+        "postgresql",
+    ),
+    Mutation(
+        "what-a-model-asks-for-is-its-records-error",
+        "deserialize/issuer.py",
+        "    return not (_passed_projects_code(error) if by_model is None else by_model)\n",
+        "    return True\n",
+        ("integration/test_systemic_errors.py::test_what_a_models_own_code_asks_for_is_its_records_error",),
+    ),
+    Mutation(
+        "what-all-records-fail-for-alike-ends-the-run",
+        "runs/execute.py",
+        "    _require_no_common_cause(batch, result, counted)\n",
+        "",
+        (
+            "integration/test_systemic_errors.py::TestCommonCause::test_a_run_ends_where_all_records_fail_alike",
+        ),
+    ),
+    Mutation(
+        "what-failed-before-does-not-end-the-run",
+        "runs/execute.py",
+        "    if batch.pass_number == 1 and run.failed > run.previous_failures:\n",
+        "    if batch.pass_number == 1:\n",
+        ("integration/test_systemic_errors.py::TestCommonCause::test_what_failed_before_is_no_reason",),
+    ),
+    Mutation(
         "what-sqlite-rolled-back-is-not-gone-on-with",
         "db/transactions.py",
         "    if first:\n        raise first[0]\n",

@@ -196,8 +196,8 @@ MUTATIONS = (
     Mutation(
         "no-signal-of-a-save",
         "deserialize/saving.py",
-        "    _save(app_model, lambda **options: _save_base(app_model, **options))\n",
-        "    app_model.save(update_dirty_bit_to=False)\n",
+        "                _save_base(app_model, **options)\n",
+        "                type(app_model).save_base(app_model, **options)\n",
         ("parity/test_ways_to_write.py::test_no_signals_but_pre_delete",),
     ),
     Mutation(
