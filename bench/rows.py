@@ -220,6 +220,39 @@ def _serialization() -> list[Row]:
 ROWS += _serialization()
 
 
+PREFIXES = {3: 600, 100: 200, 450: 900, 1_000: 2_000}
+"""How many records there are under filters of so many prefixes. With 500 or more, Morango's queries nest more
+conditions than SQLite takes."""
+
+
+def under_prefixes(number: int) -> str:
+    """The name of their case."""
+    return f"under_{number}_prefixes"
+
+
+def _prefixes() -> list[Row]:
+    """Filters of many prefixes, in both directions."""
+    rows = []
+    databases: dict[Engine, tuple[int, ...]] = {"postgresql": (3, 100, 1_000), "sqlite": (3, 100, 450)}
+    for database, numbers in databases.items():
+        for number in numbers:
+            size = Size(PREFIXES[number], PREFIXES[number])
+            row = Row("prefixes", database, size, ratio(1), case=under_prefixes(number), repetitions=5)
+            serializing = replace(
+                row,
+                name="serialize-prefixes",
+                case=f"edited_{row.case}",
+                ours="serializing",
+                baseline="morango-serializing",
+                in_quick=False,
+            )
+            rows += [replace(row, in_quick=(database, number) == ("postgresql", 100)), serializing]
+    return rows
+
+
+ROWS += _prefixes()
+
+
 def _payloads() -> list[Row]:
     """What is too large for a message. Of a value, records are bytes: of one that is stored, or read."""
     bars = (*ratio(0.8), Bar("message_bytes", at_most=1023), Bar("redis_ratio", at_least=20))

@@ -5,6 +5,7 @@ When Morango moves one, this is the module to mend.
 
 from __future__ import annotations
 
+import binascii
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from django.db import OperationalError, connection, transaction
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models
+from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
 from morango.sync.backends.utils import load_backend
 from morango.utils import SETTINGS, do_import, exception_path
 
@@ -79,12 +81,22 @@ def share_partitions(sync_filter: Filter | None) -> None:
 
 
 def _lock_partitions(sync_filter: Filter | None, *, shared: bool) -> None:
+    """Take the locks that Morango takes, in one statement, where it sends two for each partition."""
     if sync_filter is None:
         _backend._lock_all_partitions(shared=shared)
-        return
-    # In order, so that no two wait for each other
-    for partition in sorted({prefix[:PRIMARY_PARTITION_LENGTH] for prefix in sync_filter}):
-        _backend._lock_partition(partition, shared=shared)
+    elif uses_postgresql():
+        # In order, so that no two wait for each other
+        partitions = sorted({prefix[:PRIMARY_PARTITION_LENGTH] for prefix in sync_filter})
+        keys = [binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER for partition in partitions]
+        with connection.cursor() as cursor:
+            cursor.execute(_SHARE if shared else _LOCK, [LOCK_ALL_PARTITIONS, LOCK_PARTITION, keys])
+
+
+_LOCK = """
+    SELECT pg_advisory_xact_lock_shared(%s)
+    UNION ALL SELECT pg_advisory_xact_lock(%s, key) FROM unnest(%s::int[]) AS key
+"""
+_SHARE = _LOCK.replace("lock(", "lock_shared(")
 
 
 def is_isolation_error(error: OperationalError) -> bool:

@@ -84,13 +84,16 @@ class WaitingSource(StoreModelSource):
         records = super().records()
         return records.filter(deserialization_error=MARKED) if self.only_marked else records
 
+    def ordering(self) -> Sequence[str]:
+        """By partition alone, which an index has. In which order the prefixes come makes no difference."""
+        return [self.partition_field]
+
     def querysets(self) -> Iterator[QuerySet[Any]]:
         if not self.step.unregistered:
             yield from super().querysets()
             return
         known = [model.morango_model_name for model in StoreModelSource(self.profile).models()]
-        for condition in self.prefix_conditions():
-            yield self.records().exclude(model_name__in=known).filter(condition)
+        yield self.records().filter(self.condition).exclude(model_name__in=known)
 
     def deleted_ids(self) -> Iterator[str]:
         """Of a tree, the deleted records. They go first: what a deletion takes along must not depend on

@@ -99,8 +99,7 @@ def _forget_errors(run: Run) -> int:
     """
     everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
     in_error = ~Q(deserialization_error=None)
-    found = (everything.records().filter(condition, in_error) for condition in everything.prefix_conditions())
-    return sum(_make_wait(run, records) for records in found)
+    return _make_wait(run, everything.records().filter(everything.condition, in_error))
 
 
 def _make_wait(run: Run, records: QuerySet[Any]) -> int:

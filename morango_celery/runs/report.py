@@ -29,18 +29,12 @@ def failures(run: Run) -> list[FailureGroup]:
     between is left out.
     """
     source = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
-    found: dict[tuple[str, str], FailureGroup] = {}
-    for condition in source.prefix_conditions():
-        in_error = source.records().filter(condition).exclude(deserialization_exception=None)
-        groups = in_error.values_list("model_name", "deserialization_exception").annotate(count=Count("id"))
-        for model_name, exception, count in groups.order_by():
-            group = in_error.filter(model_name=model_name, deserialization_exception=exception)
-            example = (
-                group.order_by("-deserialization_error").values_list("id", "deserialization_error").first()
-            )
-            if example is None:
-                continue
-            key = (model_name, exception)
-            earlier = found[key].count if key in found else 0
-            found[key] = FailureGroup(*key, earlier + count, *example)
-    return sorted(found.values(), key=lambda group: (-group.count, group.model_name, group.exception))
+    in_error = source.records().filter(source.condition).exclude(deserialization_exception=None)
+    groups = in_error.values_list("model_name", "deserialization_exception").annotate(count=Count("id"))
+    found = []
+    for model_name, exception, count in groups.order_by():
+        group = in_error.filter(model_name=model_name, deserialization_exception=exception)
+        example = group.order_by("-deserialization_error").values_list("id", "deserialization_error").first()
+        if example is not None:
+            found.append(FailureGroup(model_name, exception, count, *example))
+    return sorted(found, key=lambda group: (-group.count, group.model_name, group.exception))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from django.db.models import BigIntegerField, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value
@@ -127,7 +125,7 @@ def _waiting(run: Run) -> QuerySet[Any]:
         run.sync_filter,
         exclude_erroring=run.skip_erroring or (has_begun and not run.retry_errors),
     )
-    records = source.records().filter(reduce(or_, source.prefix_conditions()))
+    records = source.records().filter(source.condition)
     if run.retry_errors:
         return (
             records.filter(deserialization_error=MARKED)

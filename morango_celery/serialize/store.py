@@ -7,13 +7,7 @@ from typing import Any
 from django.db import IntegrityError, OperationalError, connection
 from django.db.models import QuerySet
 from morango.models.certificates import Filter
-from morango.models.core import (
-    DatabaseMaxCounter,
-    DeletedModels,
-    HardDeletedModels,
-    InstanceIDModel,
-    Store,
-)
+from morango.models.core import DeletedModels, HardDeletedModels, InstanceIDModel, Store
 
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.serialize import sql
@@ -60,7 +54,7 @@ def _serialize(profile: str, sync_filter: Filter | None) -> None:
     saver = Saver(instance.id, instance.counter)
     with isolated_transaction(sync_filter):
         # On SQLite the first thing to do is to write: who has read before may not be let to write any more
-        _raise_database_counters(sync_filter, saver)
+        sql.raise_database_counters(sync_filter or [""], saver)
         for queryset in AppModelSource(profile, sync_filter, partition_order=None).querysets():
             _store_rows(queryset, saver)
         _store_deletions(profile, saver)
@@ -101,11 +95,3 @@ def _store_hard_deletions(profile: str) -> None:
 def _forget(notes: QuerySet[Any]) -> None:
     """Delete rows in one statement. Django's own way reads them, for Morango listens to all deletions."""
     notes._raw_delete(connection.alias)  # type: ignore[attr-defined]  # Django's own
-
-
-def _raise_database_counters(sync_filter: Filter | None, saver: Saver) -> None:
-    """What this instance has saved up to now, for each prefix of the filter."""
-    for prefix in sync_filter or [""]:
-        DatabaseMaxCounter.objects.update_or_create(
-            instance_id=saver.instance_id, partition=prefix, defaults={"counter": saver.counter}
-        )

@@ -7,21 +7,25 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
-from morango.models import Store
+from morango.models import DeletedModels, Store
+from morango.models.certificates import Filter
 
 from morango_celery import tasks
 from morango_celery.deserialize import deserialize_batch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.runs.producer import open_batches, start
-from tests.factories import build_school, build_store_row
-from tests.integration.ledger import new_run
+from morango_celery.runs.producer import create_run, open_batches, start
+from morango_celery.runs.report import failures
+from morango_celery.runs.status import status_of
+from morango_celery.serialize import serialize_into_store
+from tests.factories import SCHOOL_ID, build_school, build_store_row
+from tests.integration.ledger import MISSING, new_run
 from tests.neighbours.models import PROFILE as NEIGHBOURS
 from tests.neighbours.rows import build_row as build_neighbour_row
 from tests.neighbours.rows import build_tree
 from tests.variety.models import PROFILE as VARIETY
 from tests.variety.rows import build_variety_row
-from worker.school.models import PROFILE
+from worker.school.models import PROFILE, Unit
 
 pytestmark = pytest.mark.django_db
 
@@ -236,3 +240,60 @@ def test_a_chain_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
     batch_size(50)
     large = statements_of_a_run(chain(199))
     assert small == large
+
+
+def under(number: int) -> Filter:
+    """A filter of so many prefixes, two of which have records."""
+    others = [f"{number:032x}:learner" for number in range(number - 2)]
+    own = [f"{SCHOOL_ID}:units", f"{SCHOOL_ID}:l"] if number > 1 else [SCHOOL_ID]
+    return Filter("\n".join([*others, *own]))
+
+
+PREFIXES = pytest.mark.parametrize("number", [3, 100, 1_000])
+
+
+def statements_of_a_filtered_run(sync_filter: Filter, batch_size: Callable[[int], None]) -> int:
+    batch_size(20)  # so that the tree is handed out in waves
+    rows = [*chain(30), *(build_store_row("lesson", unit_id=MISSING) for _ in range(3))]
+    Store.objects.bulk_create(rows)
+    run = create_run(PROFILE, sync_filter, serialize_first=True, handed_over=True, in_process=True)
+    with CaptureQueriesContext(connection) as queries:
+        done = run_in_process(run)
+        groups = failures(done)
+        status_of(done.pk)
+    assert (done.saved, done.failed, [group.count for group in groups]) == (30, 3, [3])
+    for model in (Store, Unit, DeletedModels):
+        model.objects.all().delete()
+    return len(queries)
+
+
+@PREFIXES
+@pytest.mark.usefixtures("serializable_in_a_transaction")
+def test_a_run_whatever_the_number_of_prefixes(number: int, batch_size: Callable[[int], None]) -> None:
+    serialize_into_store(PROFILE)  # which gives the instance its identity
+    one = statements_of_a_filtered_run(under(1), batch_size)
+    assert statements_of_a_filtered_run(under(number), batch_size) == one
+
+
+@PREFIXES
+def test_what_waits_is_counted_in_as_many(number: int) -> None:
+    Store.objects.bulk_create(chain(30))
+    run = create_run(PROFILE, under(number), handed_over=True)
+    with CaptureQueriesContext(connection) as queries:
+        assert status_of(run.pk).waiting == 30
+    assert len(queries) == 2
+
+
+@PREFIXES
+@pytest.mark.usefixtures("serializable_in_a_transaction")
+def test_a_serialization_whatever_the_number_of_prefixes(number: int) -> None:
+    def statements_under(sync_filter: Filter) -> int:
+        for name in "abc":
+            Unit.objects.create(name=name, school_id=SCHOOL_ID)
+        with CaptureQueriesContext(connection) as queries:
+            serialize_into_store(PROFILE, sync_filter)
+        assert not Unit.syncing_objects.filter(_morango_dirty_bit=True).exists()
+        return len(queries)
+
+    statements_under(under(1))  # which gives the instance its identity
+    assert statements_under(under(number)) == statements_under(under(1))

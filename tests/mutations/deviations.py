@@ -168,6 +168,13 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "many-prefixes",
+        "reading/prefixes.py",
+        "FEW = 20\n",
+        "FEW = 1_000_000\n",
+        (f"{_DEVIATIONS}::test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions",),
+    ),
+    Mutation(
         "edits-while-serializing",
         "serialize/dirty_bits.py",
         "        if not is_isolation_error(error):\n            raise\n",

@@ -21,10 +21,24 @@ MUTATIONS = (
     ),
     Mutation(
         "a-prefix-is-taken-once",
-        "reading/filters.py",
-        "        if not (outermost and prefix.startswith(outermost[-1])):\n",
+        "reading/prefixes.py",
+        "        if not (found and prefix.startswith(found[-1])):\n",
         "        if True:\n",
-        ("unit/test_filters.py::test_nested_prefixes_need_one_condition",),
+        ("unit/test_filters.py::test_prefixes_within_others_are_left_out",),
+    ),
+    Mutation(
+        "case-is-ignored-where-the-database-does",
+        "reading/prefixes.py",
+        '"lower(substr({text}, 1, {length}))"',
+        '"substr({text}, 1, {length})"',
+        ("unit/test_filters.py::test_a_filter_finds_each_of_its_rows_once_and_prefix_by_prefix",),
+    ),
+    Mutation(
+        "prefixes-come-in-order",
+        "reading/filters.py",
+        '    return [by_prefix(field, prefixes, descending=order == "desc"), partitions]\n',
+        "    return [partitions]\n",
+        ("unit/test_filters.py::test_a_filter_finds_each_of_its_rows_once_and_prefix_by_prefix",),
     ),
     Mutation(
         "errors-of-earlier-runs-are-skipped-when-asked",

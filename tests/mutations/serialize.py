@@ -147,8 +147,8 @@ MUTATIONS = (
     Mutation(
         "each-prefix-has-its-counter",
         "serialize/store.py",
-        '    for prefix in sync_filter or [""]:\n',
-        '    for prefix in [""]:\n',
+        'sql.raise_database_counters(sync_filter or [""], saver)',
+        'sql.raise_database_counters([""], saver)',
         (f"{_TESTS}/test_filters.py::test_overlapping_and_nested_prefixes",),
     ),
     Mutation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -259,9 +259,16 @@ def cases(draw: st.DrawFn, world: World) -> Case:
             for record in records
             if record.defect == "null" and record.state.is_dirty and not record.state.is_deleted
         },
-        filter=Filter(world.inside) if filtered else None,
+        filter=draw(_filters(world, rows.values())) if filtered else None,
         skip_erroring=skip_erroring,
     )
+
+
+def _filters(world: World, rows: Iterable[Store]) -> st.SearchStrategy[Filter]:
+    """One prefix that all partitions inside begin with; or each of these as one, and many more."""
+    partitions = [row.partition for row in rows if row.partition.startswith(world.inside)]
+    nothing = [f"{ELSEWHERE}:{number}" for number in range(100)]
+    return st.sampled_from([Filter(world.inside), Filter("\n".join([*nothing, *partitions]))])
 
 
 @st.composite

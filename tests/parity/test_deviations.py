@@ -215,3 +215,15 @@ def test_a_protected_row_costs_only_the_record_that_would_delete_it() -> None:
     assert ours.errors[kept.id][1] == PROTECTED
     assert (ours.ids("member"), list(ours.errors)) == ({kept.id}, [kept.id])
     assert (ours.dirty[gone.id], ours.dirty[kept.id]) == (False, True)
+
+
+def test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions() -> None:
+    units = [build_store_row("unit"), build_store_row("unit", school_id=OTHER)]
+    prefixes = [*(f"{number:032}:units" for number in range(1_000)), SCHOOL_ID]
+    morango, ours = both(units, filter=Filter("\n".join(prefixes)))
+    assert ours.aborted is None
+    assert ours.ids("unit") == {units[0].id}
+    if connection.vendor == "sqlite":
+        assert morango.aborted == "django.db.utils.OperationalError"
+    else:
+        assert ours == morango

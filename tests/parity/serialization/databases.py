@@ -22,6 +22,8 @@ from tests.parity.serialization.harness import database_counter, record_counter
 from tests.variety.fields import WordsField
 
 PARTITIONS = ("aa:1", "aa:2", "AA:1", "aab", "b_", "bb", "%", "é:1")
+MANY = [f"z{number}" for number in range(100)]
+"""Prefixes of nothing."""
 PREFIXES = ("aa", "AA", "aa:1", "aab", "b_", "b", "é", "zz", "")
 SOURCES = ("plain", "tab\tand \\N", "“ä”")
 UNKNOWN = "99" * 16
@@ -98,6 +100,7 @@ def databases(draw: st.DrawFn, profile: str) -> Database:
         for record_id in draw(st.lists(st.sampled_from(ids), max_size=2, unique=True)):
             others.append(note(id=record_id, profile=draw(st.sampled_from([profile, profile, "other"]))))
     prefixes = draw(st.lists(st.sampled_from(PREFIXES), max_size=3))
+    prefixes += draw(st.sampled_from([[], MANY])) if prefixes else []
     return Database(
         profile,
         app,
