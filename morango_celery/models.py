@@ -146,6 +146,8 @@ class Run(models.Model):
         elif self.is_finished:
             self.finished_at = now
         self.save()
+        if self.is_finished and self.open_batches:
+            Batch.forget_ids(Batch.objects.filter(run=self))
 
     @classmethod
     def locked(cls, run_id: int) -> Run:
@@ -182,7 +184,7 @@ class Batch(models.Model):
     """SHA-256 of `payload`: what a message refers to it by. One that refers to another isn't this batch's."""
     payload = models.TextField(blank=True)
     """The ids as a JSON list, for as long as somebody needs them: emptied in the transaction that closes the
-    batch. Read with the row that has to be read and locked anyway."""
+    batch or ends the run. Read with the row that has to be read and locked anyway."""
     retry_ids = models.TextField(blank=True)
     """Ids, as a JSON list, of failed records that another pass may mend."""
     pass_number = models.IntegerField(default=1)
@@ -216,6 +218,11 @@ class Batch(models.Model):
         ]
         indexes = [
             models.Index(fields=["run"], condition=models.Q(state="open"), name="mcelery_batch_open"),
+            models.Index(
+                fields=["run"],
+                condition=models.Q(state="open") & ~models.Q(payload=""),
+                name="mcelery_batch_with_ids",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -250,6 +257,17 @@ class Batch(models.Model):
         planned = self.number if self.part_of is None else self.part_of
         parts = Batch.objects.filter(run=self.run_id, stage=self.stage, part_of=planned)
         return parts.filter(state=self.State.OPEN).order_by("place")
+
+    @classmethod
+    def forget_ids(cls, batches: models.QuerySet[Batch]) -> None:
+        """Empty the ids of those that are open, and that nobody is going to execute any more.
+
+        Who executes one at the moment holds its row, and is not waited for: closing it empties it, and if it
+        isn't closed, the next message or sweep does.
+        """
+        left = batches.filter(state=cls.State.OPEN).exclude(payload="")
+        free = left.select_for_update(skip_locked=True).values("pk")
+        cls.objects.filter(pk__in=free).update(payload="")
 
     @property
     def is_open(self) -> bool:

@@ -93,6 +93,10 @@ class Migration(migrations.Migration):
             model_name='batch',
             index=models.Index(condition=models.Q(('state', 'open')), fields=['run'], name='mcelery_batch_open'),
         ),
+        migrations.AddIndex(
+            model_name='batch',
+            index=models.Index(condition=models.Q(('state', 'open'), models.Q(('payload', ''), _negated=True)), fields=['run'], name='mcelery_batch_with_ids'),
+        ),
         migrations.AddConstraint(
             model_name='batch',
             constraint=models.UniqueConstraint(fields=('run', 'stage', 'number'), name='mcelery_batch_number'),

@@ -86,6 +86,8 @@ def take(batch_id: int, store_ids: Sequence[str] | Reference | None) -> Batch | 
         return Execution(None, None, stage_is_done=False)
     run = batch.run
     if run.is_finished:
+        if batch.payload:  # another worker was at it when the run ended, and didn't get to the end
+            Batch.forget_ids(Batch.objects.filter(pk=batch_id))
         return Execution(run.pk, None, stage_is_done=False, run=run)
     if not batch.is_open:
         # Who closed it may have died before that was followed by anything

@@ -55,6 +55,8 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
     long_ended = ended if everything else ended.filter(finished_at__lt=late)
     for run in long_ended.filter(followed_up=False):
         finish(run)
+    with transaction.atomic():
+        Batch.forget_ids(Batch.objects.filter(run__in=ended))
     others = chosen.filter(state__in=UNFINISHED, in_process=False)
     waiting = others.filter(open_batches=0)
     batches = Batch.objects.filter(run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN)
