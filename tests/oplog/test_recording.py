@@ -112,6 +112,8 @@ def test_many_to_many_values_are_recorded_from_both_sides(recorded: Path) -> Non
         (lambda: other.book_set.clear(), []),
         (lambda: tag.book_set.set([book]), ["a"]),
         (lambda: book.tags.clear(), []),
+        (lambda: OldBook.objects.get().tags.add(tag), ["a"]),
+        (lambda: tag.book_set.remove(book), []),
     ]
     for change, expected in changes:
         change()

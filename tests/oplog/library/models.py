@@ -116,6 +116,13 @@ class Local(models.Model):
     note = models.TextField(blank=True)
 
 
+class Basket(models.Model):
+    """No columns but its key: saving one writes nothing. One relation is to a model that isn't recorded."""
+
+    tags = models.ManyToManyField(Tag)
+    locals = models.ManyToManyField(Local)
+
+
 class Careless(models.Model):
     """Leaves a dangling reference to the database to find."""
 
