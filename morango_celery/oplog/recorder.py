@@ -20,6 +20,7 @@ from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from morango_celery.conf import problems, settings
+from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.logfile import write_out
 from morango_celery.oplog.meta import AnyRelation, all_fields, concrete, named, rows
@@ -102,6 +103,7 @@ def record(operation: Operation, instances: Iterable[Model]) -> None:
 def record_stored(model: type[Model], keys: Iterable[Any]) -> None:
     """Record objects as they are stored, and keep others from changing them until the transaction ends."""
     with transaction.atomic(savepoint=False):
+        take_write_lock()
         _insert(_line(Operation.SAVE, instance) for instance in stored(model, keys))
 
 
