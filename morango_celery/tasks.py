@@ -1,6 +1,6 @@
 """Celery shells around `runs`.
 
-Also of Celery: `display`, `intake`, `payload_task`, `pools`, `stopping`, `urgency`.
+Also of Celery: `display`, `intake`, `kombu_compat`, `payload_task`, `pools`, `stopping`, `urgency`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from morango_celery.db.errors import is_transient
 from morango_celery.display import STARTING_TASK, Described, describe, id_of_start, show_progress
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.intake import Envelopes
+from morango_celery.kombu_compat import SurvivesOutages, bound_events
 from morango_celery.models import Batch, Run
 from morango_celery.payload_task import PayloadTask
 from morango_celery.payloads import Reference
@@ -38,7 +39,7 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import Progress, advance, open_batches, start
 from morango_celery.runs.recovery import recover
-from morango_celery.stopping import StopsBetweenCallbacks
+from morango_celery.stopping import SoftShutdown
 from morango_celery.urgency import Turns, priority
 
 logger = logging.getLogger(__name__)
@@ -203,12 +204,14 @@ class Sweep(bootsteps.StartStopStep):
     @staticmethod
     def sweep(seconds: float) -> None:
         # Expires, so that they don't pile up: while the queue is that long, it hasn't been lost
-        _send(recover_runs, [], "what waits", expires=seconds)
+        _send(recover_runs, [], "what waits", expires=seconds, retry=False)  # the event loop waits for this
 
 
 @celeryd_init.connect
 def _add_steps(instance: Any, **kwargs: Any) -> None:
-    instance.app.steps["consumer"].update((Envelopes, StopsBetweenCallbacks, Sweep, Turns))
+    bound_events(instance.app)
+    instance.app.steps["worker"].add(SoftShutdown)
+    instance.app.steps["consumer"].update((Envelopes, SurvivesOutages, Sweep, Turns))
 
 
 @celeryd_after_setup.connect
@@ -276,11 +279,11 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
     if task.ignore_result:
         options["reply_to"] = NOBODY
     options.setdefault("task_id", secrets.token_urlsafe(TASK_ID_BYTES))
+    options.setdefault("retry", True)
     try:
         task.apply_async(
             arguments,
             headers={"argsrepr": f"({description})"},  # as an option, it would be in the message twice
-            retry=True,
             retry_policy=SEND_RETRIES,
             **options,
         )

@@ -63,7 +63,7 @@ def school(database: Database) -> School:
 
 @pytest.fixture
 def start_worker(database: Database, celery_worker_process: StartWorker) -> StartWorker:
-    def start(concurrency: int = 2, **environment: str) -> LoggedProcess:
+    def start(concurrency: int = 2, **environment: Any) -> LoggedProcess:
         return celery_worker_process(
             concurrency,
             DATABASE_URL=database.url,
