@@ -10,8 +10,7 @@ from django.db.models import ForeignKey, Model
 
 from morango_celery.oplog import sql
 from morango_celery.oplog.meta import AnyRelation, concrete, key_field, key_value, rows
-from morango_celery.oplog.rows import ObjectRow, Table
-from morango_celery.oplog.rows import name as name_by_key
+from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any
 from morango_celery.upstream import uses_postgresql
 
 
@@ -111,7 +110,8 @@ def missing_targets(table: Table, data: Mapping[str, Any]) -> Iterator[str]:
                 by_key = not isinstance(one, list) and (
                     not isinstance(field, ForeignKey) or field.target_field.primary_key
                 )
-                yield name_by_key(target._meta.label, one if by_key else "*")
+                label = target._meta.label
+                yield name_by_key(label, one) if by_key else name_of_any(label)
 
 
 def _is_there(field: Any, target: Any, value: Any) -> bool:

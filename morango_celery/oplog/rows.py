@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache, cached_property
 from hashlib import sha256
 from typing import Any
@@ -241,17 +243,47 @@ def name(label: str, key: object) -> str:
     return f"{text[: LONGEST_NAME // 2]}#{sha256(text.encode()).hexdigest()}"
 
 
+def name_by_key(label: str, value: Any) -> str:
+    """Return an object's name by the value that its key has in the column, in whatever form a line has it.
+
+    A value that can't be a key, or of no such model, is named as the line has it.
+    """
+    try:
+        table = table_of(label)
+        key = _text_of_key(table.key(value)[1])
+    except Exception:  # a field's own, of any kind
+        return name(label, value)
+    return name(table.concrete._meta.label, key)
+
+
+def name_of_any(label: str) -> str:
+    """Return the name for whichever object of a model it is."""
+    with suppress(UnknownModelError):
+        label = table_of(label).concrete._meta.label
+    return name(label, "*")
+
+
+def _text_of_key(value: Any) -> str:
+    """Return one text for equal values of a column, whatever the driver's type for them."""
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).isoformat()
+    return str(value)
+
+
 def name_of(data: dict[str, Any]) -> str:
     """The name of a line's object, by its natural key if need be; empty when it has neither."""
     try:
         if data.get("pk") is not None:
-            return name(data["model"], data["pk"])
+            return name_by_key(data["model"], data["pk"])
         model = table_of(data["model"]).model
         plain = {
             own.name: own.to_python(data["fields"][own.name])
             for own in own_fields(model)
             if own.name in data["fields"] and not own.remote_field
         }
-        return name(data["model"], model(**plain).natural_key())  # type: ignore[attr-defined]  # or it has none
+        natural_key = model(**plain).natural_key()  # type: ignore[attr-defined]  # or it has none
+        return name(concrete(model)._meta.label, natural_key)
     except Exception:  # there are no two notes about an object without a name
         return ""
