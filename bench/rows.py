@@ -172,6 +172,16 @@ ROWS = [
 ]
 
 
+def _fat() -> list[Row]:
+    """Records of 40 KB: less memory than Morango takes, and than a batch of them would."""
+    bars = (*ratio(1), Bar("peak_rss_mb", at_most=160), Bar("extra_peak_rss_mb", at_most=0))
+    row = Row("fat", "postgresql", Size(5_000, 500), bars, case="fat", repetitions=1, in_quick=False)
+    return [row, replace(row, database="sqlite")]
+
+
+ROWS += _fat()
+
+
 def _oplog() -> list[Row]:
     """A log of objects. One by one, a million would take hours."""
     rows = []

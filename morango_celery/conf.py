@@ -27,6 +27,10 @@ class _Settings:
     """How many records one Celery task deserializes at most. None: 2,000; on SQLite, where each batch waits
     for the disk, 5,000."""
 
+    BATCH_SIZE_BYTES: int = 8 * 1024 * 1024
+    """How many bytes of JSON these records have together at most: of large ones, a task takes fewer. A record
+    that is larger than this is a task of its own."""
+
     IN_PROCESS: bool | None = None
     """Run syncs in the process that received them. None: only on SQLite, which has one writer."""
 
@@ -133,6 +137,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or (_positive(value) and value <= 50_000),
         "must be a whole number of records from 1 to 50000, or None",
     ),
+    "BATCH_SIZE_BYTES": (_positive, _BYTES_RULE),
     "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
     "IN_PROCESS_CONNECTIONS": (
         lambda value: _positive(value) and value <= 100,

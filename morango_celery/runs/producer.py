@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -12,17 +12,17 @@ from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import DatabaseIDModel, Store
 
-from morango_celery.conf import batch_size_records
+from morango_celery.conf import batch_size_records, settings
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
-from morango_celery.runs.plan import MARKED, Step, WaitingSource, description, steps
+from morango_celery.runs.plan import MARKED, SizedId, Step, WaitingSource, description, steps
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
 from morango_celery.signals import first_pass_failed
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import Buffer, Items, WeighedBuffer
 
 BATCHES_IN_MEMORY = 20
 
@@ -113,15 +113,13 @@ def _open_next_stage(run: Run) -> bool:
     Consecutive steps that together fit in one batch become one ordered batch.
     """
     plan = steps(run.profile)
-    size = batch_size_records()
-    ordered: list[str] = []
+    ordered: list[SizedId] = []
     covered: list[Step] = []
     while run.step < len(plan):
         source = WaitingSource(run, plan[run.step])
-        ids = source.ids()
-        room = size - len(ordered)
-        head = list(islice(ids, room + 1))
-        if len(head) <= room:
+        ids = source.sized_ids()
+        head, fits = _beginning(ids, ordered)
+        if fits:
             if head:
                 covered.append(plan[run.step])
             ordered += head
@@ -130,7 +128,7 @@ def _open_next_stage(run: Run) -> bool:
         if ordered:
             break
         if plan[run.step].is_tree:
-            wave = _next_wave(source, size)
+            wave = _next_wave(source)
             if wave is not None:
                 _hand_out(run, wave, plan[run.step])
                 return True
@@ -142,21 +140,36 @@ def _open_next_stage(run: Run) -> bool:
     return bool(ordered)
 
 
-def _next_wave(source: WaitingSource, size: int) -> Iterable[str] | None:
+def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[SizedId], bool]:
+    """The first ids, until a batch that has those before them is full; and whether they are all, and fit."""
+    room = batch_size_records() - len(before)
+    room_bytes = settings.BATCH_SIZE_BYTES - sum(record_bytes for _, record_bytes in before)
+    head: list[SizedId] = []
+    for sized in ids:
+        head.append(sized)
+        room -= 1
+        room_bytes -= sized[1]
+        if room < 0 or room_bytes < 0:
+            return head, False
+    return head, True
+
+
+def _next_wave(source: WaitingSource) -> Iterable[SizedId] | None:
     """The deleted records of a tree; then those whose parents are done, and their descendants while one
     batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
-    for ids in (source.deleted_ids(), next_wave(source.nodes(), size)):
+    wave = next_wave(source.nodes(), batch_size_records(), settings.BATCH_SIZE_BYTES)
+    for ids in (source.deleted_ids(), wave):
         if first := list(islice(ids, 1)):
             return chain(first, ids)
     return None
 
 
-def _hand_out(run: Run, store_ids: Iterable[str], *covered: Step) -> None:
+def _hand_out(run: Run, ids: Iterable[SizedId], *covered: Step) -> None:
     run.stage += 1
     run.stage_models = description(covered)
     run.stage_batches = 0
-    numbered = enumerate(Items(store_ids) | Buffer(batch_size_records()), start=1)
-    batches = (Batch.of(run, number, ids) for number, ids in numbered)
+    cut = Items(ids) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES)
+    batches = (Batch.of(run, number, store_ids) for number, store_ids in enumerate(cut, start=1))
     for chunk in Items(batches) | Buffer(BATCHES_IN_MEMORY):
         Batch.objects.bulk_create(chunk)
         run.open_batches += len(chunk)
