@@ -15,6 +15,8 @@ from django.db.models import Model, signals, sql
 from django.db.models.deletion import Collector
 from morango.models.core import SyncableModel
 
+from morango_celery.deserialize.identifiers import locking
+
 
 def delete_rows(model: type[SyncableModel], ids: Sequence[str]) -> set[str]:
     """Delete the app rows with these ids, and what cascades from them.
@@ -23,7 +25,7 @@ def delete_rows(model: type[SyncableModel], ids: Sequence[str]) -> set[str]:
     :raises ProtectedError, RestrictedError: another row forbids it; nothing was deleted
     """
     using = router.db_for_write(model)
-    rows = list(model.syncing_objects.using(using).filter(pk__in=ids).select_for_update(of=("self",)))
+    rows = list(locking(model.syncing_objects.using(using).filter(pk__in=ids)))
     collector = QuietCollector(using=using)
     unedited = [row for row in rows if not row._morango_dirty_bit]
     if unedited:

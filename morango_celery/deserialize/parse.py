@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db.models.signals import pre_init
+from django.db.models.signals import post_init, pre_init
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize.early_looks import until_they_look
@@ -60,7 +60,7 @@ def parse(carriers: Group, cache: ForeignKeyCache) -> None:
     for carrier in carriers:
         of_model.setdefault(carrier.model, []).append(carrier)
     for model, same in of_model.items():
-        plan = row_plan(model)
+        plan = None if _is_observed(model) else row_plan(model)
         if plan is not None:
             refused: dict[int, ValidationError] = {}
             for carrier, row in zip(same, plan.rows([c.store for c in same], refused), strict=True):
@@ -69,6 +69,11 @@ def parse(carriers: Group, cache: ForeignKeyCache) -> None:
                 same[place].fail(error)
     others = [carrier for carrier in carriers if carrier.row is None and not carrier.has_errors]
     until_they_look(others, cache, lambda carrier: instantiate(carrier, cache))
+
+
+def _is_observed(model: type[SyncableModel]) -> bool:
+    """Return True if somebody is told of the model's instances as they are made, and may change them."""
+    return pre_init.has_listeners(model) or post_init.has_listeners(model)
 
 
 def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:

@@ -18,6 +18,7 @@ from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
 from morango_celery.deserialize.traits import Way, once_per_model, target_model, traits_of
+from morango_celery.reading.attributes import keeps_values
 from morango_celery.reading.jsontext import read_json
 
 STORED_AS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
@@ -153,7 +154,8 @@ def _refusal(doubts: Sequence[tuple[models.Field[Any, Any], Any]]) -> Validation
 def row_plan(model: type[SyncableModel]) -> RowPlan | None:
     """The plan for a model; None when its own code, or a field's, has a say."""
     traits = traits_of(model)
-    if traits.way is not Way.BULK or traits.follows_relations or traits.in_tree:
+    own_code = traits.follows_relations or not keeps_values(model)
+    if traits.way is not Way.BULK or own_code or traits.in_tree:
         return None
     columns = []
     references = []

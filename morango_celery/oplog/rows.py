@@ -24,9 +24,11 @@ from django.db.models.signals import post_init, pre_init
 
 from morango_celery.conf import settings
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
+from morango_celery.deserialize.traits import has_own_sql
 from morango_celery.errors import ModelNotIngestedError, UnknownModelError
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, named, own_fields
+from morango_celery.reading.attributes import has_plain_access, is_overshadowed
 from morango_celery.upstream import uses_postgresql
 
 LONGEST_NAME = 200
@@ -86,7 +88,8 @@ class Table:
         """Whether every object is written by a raw save of its own."""
         meta = self.model._meta
         ordered = bool(meta.order_with_respect_to)  # whose place saving finds out
-        return ordered or not self.reads_json or meta.label in settings.SAVE_EACH
+        own_sql = any(map(has_own_sql, self.fields))
+        return ordered or own_sql or not self.reads_json or meta.label in settings.SAVE_EACH
 
     def key(self, value: Any) -> Key:
         """:raises Exception: the field's own, for a value that can't be one"""
@@ -170,10 +173,11 @@ def _table(model: type[models.Model]) -> Table:
     fields = own_fields(model)
     relations = concrete(model)._meta.local_many_to_many
     plain = (
-        model.__init__ is models.Model.__init__
+        has_plain_access(model)
         and not pre_init.has_listeners(model)
         and not post_init.has_listeners(model)
         and all(type(own).__module__.startswith(_PLAIN_FIELDS) for own in fields)
+        and not any(is_overshadowed(model, own) for own in fields)
     )
     natural = {
         own.name: concrete(own.remote_field.model)

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db.models import Model, QuerySet
 
+from morango_celery.deserialize.identifiers import locking
 from morango_celery.oplog.meta import concrete, key_field, own_fields, rows
 from morango_celery.stream import Buffer, Items
 
@@ -39,7 +40,7 @@ def lock(model: type[Model], keys: QuerySet[Any]) -> None:
 
 def lock_for_deletion(instance: Model) -> None:
     """Lock an object's row against new references, too: they can't be committed before this transaction."""
-    list(rows(type(instance)).filter(pk=instance.pk).select_for_update(of=("self",)).values_list("pk"))
+    list(locking(rows(type(instance)).filter(pk=instance.pk)).values_list("pk"))
 
 
 @cache
@@ -53,4 +54,4 @@ def is_locked_by_saving(model: type[Model]) -> bool:
 
 
 def _locking(found: QuerySet[Any]) -> QuerySet[Any]:
-    return found.order_by("pk").select_for_update(no_key=True, of=("self",))
+    return locking(found.order_by("pk"), no_key=True)

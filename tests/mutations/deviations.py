@@ -111,7 +111,7 @@ MUTATIONS = (
     Mutation(
         "local-edits",
         "deserialize/sql.py",
-        "DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}",
+        "DO UPDATE SET {updates} WHERE {_overwritable(fields)}",
         "DO UPDATE SET {updates}",
         (f"{_DEVIATIONS}::test_a_local_edit_wins",),
     ),

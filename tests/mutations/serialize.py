@@ -91,8 +91,8 @@ MUTATIONS = (
     Mutation(
         "descriptors-in-a-fields-place-are-asked",
         "serialize/source.py",
-        "        and type(getattr_static(model, field.attname)) in",
-        "        and object in [object] or type(getattr_static(model, field.attname)) in",
+        "        and is_plain_attribute(model, field)",
+        "        and object in [object] or is_plain_attribute(model, field)",
         (f"{_TESTS}/test_own_code.py::test_a_descriptor_in_a_fields_place",),
     ),
     Mutation(

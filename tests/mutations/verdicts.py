@@ -131,8 +131,8 @@ MUTATIONS = (
     Mutation(
         "a-models-own-deserialize-and-clean-fields-run",
         "deserialize/rows.py",
-        "if traits.way is not Way.BULK or traits.follows_relations or traits.in_tree:",
-        "if traits.way is not Way.BULK or traits.in_tree:",
+        "traits.follows_relations or not keeps_values",
+        "not keeps_values",
         ("parity/test_own_code.py::test_deserialize_accepts_an_older_form",),
     ),
     Mutation(
@@ -205,8 +205,8 @@ MUTATIONS = (
     Mutation(
         "there-is-no-minus-zero",
         "deserialize/sql.py",
-        'return f"{column} + 0" if',
-        'return f"{column}" if',
+        'return f"{value} + 0" if',
+        'return f"{value}" if',
         ("parity/test_stored_rows.py",),
         "postgresql",
     ),

@@ -108,8 +108,8 @@ MUTATIONS = (
     Mutation(
         "rows-that-span-tables-are-saved-one-by-one",
         "deserialize/traits.py",
-        "        if self.spans_tables or self.model._meta.label in settings.SAVE_EACH:\n",
-        "        if self.model._meta.label in settings.SAVE_EACH:\n",
+        "        if self.spans_tables or self.own_sql",
+        "        if self.own_sql",
         ("parity/test_ways_to_write.py::test_the_way_is_chosen_by_what_the_model_overrides",),
     ),
     Mutation(

@@ -4,6 +4,6 @@ LIBRARY = [
     f"library.{name}"
     for name in (
         *("Shelf", "Author", "Tag", "Book", "Review", "Hen", "Egg", "Place", "Branch", "Annex"),
-        *("Local", "Careless", "Basket"),
+        *("Local", "Careless", "Basket", "Card", "Stamp"),
     )
 ]

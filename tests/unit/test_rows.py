@@ -517,7 +517,9 @@ def test_trees_and_models_with_code_of_their_own_have_no_shortcut(model: Any) ->
     assert row_plan(model) is None
 
 
-@pytest.mark.parametrize("method", ["save", "save_base", "clean_fields", "deferred_clean_fields", "__init__"])
+@pytest.mark.parametrize(
+    "method", ["save", "save_base", "clean_fields", "deferred_clean_fields", "__init__", "__setattr__"]
+)
 def test_a_model_that_overrides_a_step_has_no_shortcut(method: str) -> None:
     plain = throwaway("plain", models.TextField())
     assert row_plan(plain) is not None
@@ -545,6 +547,26 @@ def test_a_model_that_overrides_deserialize_has_no_shortcut() -> None:
     overriding = throwaway("overriding", models.TextField(), deserialize=classmethod(deserialize))
 
     assert row_plan(overriding) is None
+
+
+def test_a_model_with_a_property_in_a_fields_place_has_no_shortcut() -> None:
+    class Shouting(models.Model):
+        class Meta:
+            app_label = "throwaway"
+            abstract = True
+
+        @property
+        def loud(self) -> str:
+            return str(self.__dict__["loud"])
+
+        @loud.setter
+        def loud(self, value: str) -> None:
+            self.__dict__["loud"] = value.upper()
+
+    model = throwaway("loud", models.TextField(), Shouting, SyncableModel)
+
+    assert model(loud="a").loud == "A"
+    assert row_plan(model) is None
 
 
 def test_a_field_that_speaks_text_has_no_shortcut() -> None:
