@@ -20,8 +20,8 @@ from morango_celery.oplog.lines import Change
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource
 from morango_celery.oplog.quiet import applying
 from morango_celery.oplog.rows import ingested_models
-from morango_celery.oplog.source import BadLine, OplogSource, ParseLines
-from morango_celery.stream import Buffer, Sink
+from morango_celery.oplog.source import BadLine, BatchLines, OplogSource, ParseLines
+from morango_celery.stream import Sink
 from morango_celery.upstream import uses_postgresql
 
 Result = TypeVar("Result")
@@ -95,7 +95,7 @@ class Ingestion:
     def _read(self, source: IngestSource, unread: Unread) -> None:
         lines = OplogSource(unread.file, unread.offset, self.should_stop)
         sink = ObjectSink(source, unread.file, unread.position, self._count)
-        (lines | Buffer(self.batch_lines) | ParseLines()).into(sink)
+        (lines | BatchLines(self.batch_lines) | ParseLines()).into(sink)
 
     def _count(self, batch: Batch) -> None:
         self.progress.lines += batch.lines

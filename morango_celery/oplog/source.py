@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from morango_celery.oplog import lines
 from morango_celery.oplog.files import BUFFER_BYTES, OpenFile
 from morango_celery.oplog.lines import Change, Line, LineError, parse
-from morango_celery.stream import Source, Transform
+from morango_celery.stream import Source, Stage, Transform
 
+BATCH_BYTES = 8 * 1024 * 1024
+"""How much of a log is applied in one transaction. A few times as much memory is taken meanwhile."""
 KEPT_BYTES = 1000
 """How much is kept of a line that is too long."""
 
@@ -54,6 +56,26 @@ class BadLine:
 
     line: Line
     error: LineError
+
+
+class BatchLines(Stage[Line, list[Line]]):
+    """Lists of lines, bounded by their number and by their size; one line may be larger than that alone."""
+
+    def __init__(self, most_lines: int, most_bytes: int = BATCH_BYTES) -> None:
+        self.most_lines = most_lines
+        self.most_bytes = most_bytes
+
+    def apply(self, items: Iterator[Line]) -> Iterator[list[Line]]:
+        batch: list[Line] = []
+        size = 0
+        for line in items:
+            if batch and (len(batch) == self.most_lines or size + len(line.content) > self.most_bytes):
+                yield batch
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line.content)
+        if batch:
+            yield batch
 
 
 class ParseLines(Transform[list[Line], list[Change | BadLine]]):
