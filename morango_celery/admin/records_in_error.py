@@ -17,6 +17,7 @@ from morango_celery.admin.error_groups import CAUSE, groups_page, retry_profile
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
+from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.errors import TookTooLongError
 from morango_celery.models import RecordInError
 
@@ -112,7 +113,8 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
     @admin.display(description="exception", ordering="deserialization_exception")
     def exception_in_short(self, record: Any) -> str:
         exception = record.deserialization_exception
-        return format_html('<span title="{}">{}</span>', exception, exception.rpartition(".")[2])
+        note = " (quarantined)" if exception == QUARANTINED else ""
+        return format_html('<span title="{}">{}{}</span>', exception, exception.rpartition(".")[2], note)
 
     @admin.display(description="error")
     def error_in_short(self, record: Any) -> str:

@@ -27,6 +27,7 @@ from morango_celery.deserialize.identifiers import (
     quoted,
     table_name,
 )
+from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.reading.ids import id_array
 from morango_celery.upstream import uses_postgresql
 
@@ -60,7 +61,7 @@ _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
 
 
 def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Take the still dirty records among `store_ids`: lock and read them.
+    """Take the still dirty records among `store_ids` that aren't quarantined: lock and read them.
 
     PostgreSQL marks them as clean in the same statement: writing a wide row twice costs more than everything
     else that a batch does, and most records don't fail. SQLite has one writer, which may wait for `settle`.
@@ -73,15 +74,17 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
             columns = ["replace(id::text, '-', '')" if c == "id" else c for c in CLAIMED_COLUMNS]
             cursor.execute(
                 f"UPDATE {table} SET {_CLEAN} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
+                " AND deserialization_exception IS DISTINCT FROM %s"
                 f" RETURNING {', '.join(columns)}",
-                [False, id_array(store_ids), profile],
+                [False, id_array(store_ids), profile, QUARANTINED],
             )
             return list(cursor.fetchall())
         # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
         cursor.execute(
             f"SELECT {', '.join(CLAIMED_COLUMNS)} FROM {table}"
-            f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s",
-            [json.dumps(list(store_ids)), profile],
+            f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s"
+            " AND deserialization_exception IS NOT %s",
+            [json.dumps(list(store_ids)), profile, QUARANTINED],
         )
         return list(cursor.fetchall())
 

@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from morango_celery.db.errors import remedy
 from morango_celery.errors import MorangoCeleryError
+from morango_celery.management.telling import in_quarantine
 from morango_celery.models import Run
 from morango_celery.runs.report import failures
+from morango_celery.runs.status import count_quarantined
 
 
 @contextmanager
@@ -53,6 +55,9 @@ class RunCommand(BaseCommand):
             f"{run.saved} saved, {run.deleted} deleted, {run.spread} deleted with what they refer to, "
             f"{run.yielded} gave way to local edits, {run.failed} failed."
         )
+        quarantined = count_quarantined(run)
+        if quarantined:
+            self.stdout.write(f"  {in_quarantine(quarantined)}")
         if not run.failed:
             return
         show_failures(self.stdout, run)
@@ -62,7 +67,7 @@ class RunCommand(BaseCommand):
 def show_failures(stream: OutputWrapper, run: Run) -> None:
     """What the records under the run's filter that are in error have against them, with an example each."""
     for group in failures(run):
-        stream.write(f"  {group.count} x {group.model_name}: {group.exception}")
+        stream.write(f"  {group.count} x {group.model_name}: {group.title}")
         stream.write(f"      e.g. {group.example_id}: {group.example_error}")
 
 

@@ -12,6 +12,7 @@ from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Mi
 from django.utils import timezone
 from morango.models.core import Store
 
+from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.metrics import names
 from morango_celery.metrics.names import Metric
 from morango_celery.models import Batch, Run
@@ -103,10 +104,15 @@ def _of_stages() -> Iterator[Figure]:
 def _of_records() -> Iterator[Figure]:
     in_error = Q(deserialization_exception__isnull=False)
     dirty = Store.objects.filter(dirty_bit=True).values("profile")
-    counted = dirty.annotate(records=Count("pk"), in_error=Count("pk", filter=in_error))
+    counted = dirty.annotate(
+        records=Count("pk"),
+        in_error=Count("pk", filter=in_error),
+        quarantined=Count("pk", filter=is_quarantined()),
+    )
     for row in counted.order_by("profile"):
         yield Figure(names.DIRTY_RECORDS, (row["profile"], "yes"), row["in_error"])
         yield Figure(names.DIRTY_RECORDS, (row["profile"], "no"), row["records"] - row["in_error"])
+        yield Figure(names.QUARANTINED_RECORDS, (row["profile"],), row["quarantined"])
 
 
 def _timed(rows: QuerySet[Any], duration: Any) -> QuerySet[Any]:

@@ -163,8 +163,8 @@ def _give_up(batch: Batch) -> Execution:
             if batch.trouble
             else "its worker was killed, crashed, ran out of memory or exceeded the hard time limit. "
         )
-        + "The worker's log says more. Once the cause is mended, or the worker has what it needs, "
-        "`manage.py deserialize --retry-errors` tries again."
+        + "The worker's log says more. It is quarantined: no run tries it again until it changes. Once the "
+        "cause is mended, or the worker has what it needs, `manage.py deserialize --retry-errors` does so."
     )
     record = Store.objects.filter(pk__in=batch.store_ids, profile=batch.run.profile, dirty_bit=True)
     failed = record.update(deserialization_error=str(error), deserialization_exception=exception_path(error))

@@ -15,6 +15,7 @@ from morango.models.core import DatabaseIDModel, Store
 from morango_celery.conf import batch_size_records, settings
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
@@ -91,7 +92,7 @@ def identify_once() -> None:
 
 
 def _forget_errors(run: Run) -> int:
-    """From here on a dirty record in error is one that failed in this run.
+    """From here on a dirty record in error is one that failed in this run, or is quarantined.
 
     Where only errors are retried, the records that had one are told from the others by a mark.
 
@@ -99,6 +100,8 @@ def _forget_errors(run: Run) -> int:
     """
     everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
     in_error = ~Q(deserialization_error=None)
+    if not run.retry_errors:
+        in_error &= ~is_quarantined()
     return _make_wait(run, everything.records().filter(everything.condition, in_error))
 
 

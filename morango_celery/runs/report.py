@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from django.db.models import Count
 
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.models import Run
 
 
@@ -20,6 +21,11 @@ class FailureGroup:
     count: int
     example_id: str
     example_error: str
+
+    @property
+    def title(self) -> str:
+        """The exception's path, and what that means for runs to come."""
+        return f"{self.exception} (quarantined)" if self.exception == QUARANTINED else self.exception
 
 
 def failures(run: Run) -> list[FailureGroup]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import BigIntegerField, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value
 from django.utils import timezone
+from morango.models.core import Store
 
 from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.errors import UnknownRunError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import MARKED
@@ -33,6 +35,8 @@ class Status:
     """After how long without such a sign an unfinished run counts as stalled."""
     waiting: int | None = None
     """Records that are still to be tried, handed out or not; None if they weren't counted."""
+    quarantined: int | None = None
+    """Records under its filter that are left alone; None if they weren't counted."""
 
     @property
     def silent_seconds(self) -> float:
@@ -75,12 +79,25 @@ def status_of(run_id: int, patience_seconds: float | None = None) -> Status:
 
     :param patience_seconds: None for as long as recovery waits before it takes a run up itself
     :raises UnknownRunError: the ledger doesn't have it
-    Cost: two queries; one of them counts the dirty records under the run's filter.
+    Cost: three queries; two of them count dirty records under the run's filter.
     """
     found = statuses([run_id], patience_seconds)
     if not found:
         raise UnknownRunError(f"The ledger has no run {run_id}.")
-    return found[0]
+    return replace(found[0], quarantined=count_quarantined(found[0].run))
+
+
+def count_quarantined(run: Run | None = None) -> int:
+    """Return how many records are left alone until they change or somebody asks.
+
+    :param run: under whose filter; None for all there are
+    """
+    if run is None:
+        records: QuerySet[Any] = Store.objects.filter(dirty_bit=True)
+    else:
+        source = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
+        records = source.records().filter(source.condition)
+    return records.filter(is_quarantined()).count()
 
 
 def statuses(
@@ -132,7 +149,7 @@ def _waiting(run: Run) -> QuerySet[Any]:
             if has_begun
             else records.exclude(deserialization_error=None)
         )
-    return records
+    return records.exclude(is_quarantined())
 
 
 def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:

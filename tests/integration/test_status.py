@@ -243,10 +243,10 @@ class TestList:
             new_run()
         with django_assert_num_queries(1):
             assert len(recent(20)) == 12
-        with django_assert_num_queries(3):
+        with django_assert_num_queries(4):
             shown()
         first = str(Run.objects.earliest("pk").pk)
-        with django_assert_num_queries(2):
+        with django_assert_num_queries(3):
             shown(first)
 
 

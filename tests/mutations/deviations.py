@@ -47,6 +47,13 @@ MUTATIONS = (
         (f"{_DEVIATIONS}::test_whatever_a_record_raises_costs_only_itself",),
     ),
     Mutation(
+        "quarantined-records",
+        "runs/producer.py",
+        "    if not run.retry_errors:\n        in_error &= ~is_quarantined()\n",
+        "",
+        (f"{_DEVIATIONS}::test_a_quarantined_record_is_left_alone",),
+    ),
+    Mutation(
         "protected-rows",
         "deserialize/sink.py",
         "            if is_nobodys(error):\n",

@@ -148,8 +148,8 @@ MUTATIONS = (
     Mutation(
         "a-record-is-done-once",
         "deserialize/sql.py",
-        'f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s",',
-        'f" WHERE {_BY_ID_IN_ORDER} AND +profile = %s",',
+        'f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s"',
+        'f" WHERE {_BY_ID_IN_ORDER} AND +profile = %s"',
         ("parity/test_cycles_of_models.py::test_each_record_is_counted_once_whatever_batch_it_is_in",),
     ),
     Mutation(

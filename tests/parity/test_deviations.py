@@ -7,6 +7,7 @@ from django.db import connection
 from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
+from morango_celery.deserialize.quarantine import QUARANTINED
 from tests.factories import SCHOOL_ID, build_store_row
 from tests.parity.harness import app_row, both, existing, run
 from tests.variety.rows import build_variety_row
@@ -34,6 +35,21 @@ def test_records_deleted_with_their_target_become_clean(hard: bool) -> None:
     assert ours.hard_deleted == morango.hard_deleted == ({lesson.id} if hard else set())
     assert morango.dirty[lesson.id] is True
     assert ours.dirty[lesson.id] is False
+
+
+def test_a_quarantined_record_is_left_alone() -> None:
+    # Given a record that ended its workers, and one that belongs to it
+    unit = build_store_row("unit")
+    said = {"deserialization_error": "It never ended.", "deserialization_exception": QUARANTINED}
+    poison = build_store_row("learner", unit=unit, columns=said)
+    attempt = build_store_row("attempt", learner=poison)
+
+    morango, ours = both([unit, poison, attempt])
+
+    assert set(morango.ids("learner")) == {poison.id}
+    assert ours.ids("learner") == ours.ids("attempt") == set()
+    assert ours.errors[poison.id] == ("It never ended.", QUARANTINED)
+    assert f"learner with id {poison.id} failed to deserialize" in str(ours.errors[attempt.id][0])
 
 
 def test_deletion_spreads_over_any_number_of_levels() -> None:

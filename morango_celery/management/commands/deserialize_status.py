@@ -10,10 +10,18 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.carried_out import errors_in_one_line, show_failures
-from morango_celery.management.telling import HEADING, for_programs, in_a_line, in_words
+from morango_celery.management.telling import HEADING, for_programs, in_a_line, in_quarantine, in_words
 from morango_celery.models import Run
 from morango_celery.oplog.follow import Bell, stopping_bell
-from morango_celery.runs.status import RECENT, Status, recent, stalled, status_of, unfinished
+from morango_celery.runs.status import (
+    RECENT,
+    Status,
+    count_quarantined,
+    recent,
+    stalled,
+    status_of,
+    unfinished,
+)
 
 FINE = 0
 STALLED = 3
@@ -108,12 +116,20 @@ class Command(BaseCommand):
         listed = recent(options["last"], options["stalled_after"])
         undone = unfinished().count()
         silent = list(stalled(options["stalled_after"]).order_by("pk").values_list("pk", flat=True)[:NAMED])
+        quarantined = count_quarantined()
         if options["json"]:
-            found = {"runs": [for_programs(one) for one in listed], "unfinished": undone, "stalled": silent}
+            found = {
+                "runs": [for_programs(one) for one in listed],
+                "unfinished": undone,
+                "stalled": silent,
+                "quarantined": quarantined,
+            }
             self.stdout.write(json.dumps(found))
         else:
             lines = [HEADING, *map(in_a_line, listed)] if listed else ["There are no runs."]
             lines.append(f"{undone:,} not done.")
+            if quarantined:
+                lines.append(f"{in_quarantine(quarantined)}.")
             if silent:
                 lines.append(f"STALLED, the oldest first: {', '.join(map(str, silent))}")
             screen.show(lines)
