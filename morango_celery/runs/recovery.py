@@ -16,6 +16,7 @@ from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages
 from morango_celery.runs.handover import finish, hand_over
+from morango_celery.runs.liveness import Life, life_of
 from morango_celery.runs.producer import BATCHES_IN_MEMORY
 
 UNFINISHED = (Run.State.PENDING, Run.State.RUNNING)
@@ -47,7 +48,7 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
     """
     patience = datetime.timedelta(seconds=settings.RESEND_AFTER_SECONDS)
     late = timezone.now() - patience
-    _end_abandoned(before=timezone.now() - PATIENCE * patience)
+    end_abandoned()
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
     ended = chosen.exclude(state__in=UNFINISHED)
     for run in ended.filter(handed_over=False):
@@ -86,21 +87,30 @@ def _forget_messages(rows: QuerySet[Any]) -> None:
         rows.model.objects.filter(pk__in=free).update(sent_at=None)
 
 
-def _end_abandoned(before: datetime.datetime) -> None:
-    """End runs in process that have shown no sign of life since then: nobody else carries them out."""
-    silent = Run.objects.filter(state__in=UNFINISHED, in_process=True, active_at__lt=before)
-    for run_id in silent.values_list("pk", flat=True):
+def end_abandoned() -> None:
+    """End runs in process whose process is gone; or, where that can't be known, has been silent for too long.
+
+    Nobody else carries them out.
+
+    Twice, and beside living ones: safe.
+    """
+    before = timezone.now() - PATIENCE * datetime.timedelta(seconds=settings.RESEND_AFTER_SECONDS)
+    for run_id in Run.objects.filter(state__in=UNFINISHED, in_process=True).values_list("pk", flat=True):
+        life = life_of(run_id)
+        if life is Life.GOES_ON:
+            continue
         with contextlib.suppress(OperationalError):  # SQLite's only writer, at work: perhaps on this run
-            ended = _end_if_idle(run_id, before)
+            ended = _end_if_idle(run_id, None if life is Life.IS_OVER else before)
             if ended is not None:
                 finish(ended)
 
 
 @transaction.atomic
-def _end_if_idle(run_id: int, before: datetime.datetime) -> Run | None:
+def _end_if_idle(run_id: int, before: datetime.datetime | None) -> Run | None:
+    """:param before: if it has shown no sign of life since then; None if its process is known to be gone"""
     take_write_lock()
-    runs = Run.objects.select_for_update(skip_locked=True)
-    run = runs.filter(pk=run_id, state__in=UNFINISHED, active_at__lt=before).first()
+    runs = Run.objects.select_for_update(skip_locked=True).filter(pk=run_id, state__in=UNFINISHED)
+    run = (runs if before is None else runs.filter(active_at__lt=before)).first()
     if run is None:
         return None
     batches = Batch.objects.filter(run=run, state=Batch.State.OPEN)
@@ -108,9 +118,10 @@ def _end_if_idle(run_id: int, before: datetime.datetime) -> Run | None:
     if len(idle) < batches.count():  # who executes a batch holds its row
         return None
     heard = f"{run.active_at:%Y-%m-%d %H:%M:%S} UTC"
+    gone = "is gone" if before is None else f"was not heard of since {heard} and is taken for dead"
     run.move_to(
         Run.State.FAILED,
-        error=f"Its process was not heard of since {heard} and is taken for dead. What it had not done "
-        "is still dirty; the next run takes it, or `manage.py retry_run`.",
+        error=f"Its process {gone}. What it had not done is still dirty; the next run takes it, or "
+        "`manage.py retry_run`.",
     )
     return run

@@ -241,6 +241,7 @@ class TestRunsInProcess:
         begun.refresh_from_db()
         assert begun.active_at > ago(60)
 
+    @pytest.mark.needs_postgresql  # on SQLite it is known to live
     def test_its_process_notices_if_it_lives_after_all(self, batch_size: Callable[[int], None]) -> None:
         # Given a process that is held up between two batches for a long time
         batch_size(1)
