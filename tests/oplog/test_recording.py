@@ -157,6 +157,25 @@ def test_a_full_file_gets_another_name_and_readers_miss_nothing(recorded: Path, 
     assert ingest(recorded, source="late").lines == 20
 
 
+def test_a_clock_that_is_set_back_changes_no_order(
+    recorded: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter(datetime.datetime(2026, 1, 9 - n, tzinfo=datetime.UTC) for n in range(8))
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return next(moments)
+
+    monkeypatch.setattr(logfile, "datetime", Clock)
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "OPLOG_ROTATE_BYTES": 1}
+    for number in range(5):
+        Shelf(pk=1, name=str(number)).save()
+    rotated = sorted(file for file in recorded.parent.iterdir() if file != recorded)
+    names = [json.loads(file.read_text().split(" ", 2)[2])[0]["fields"]["name"] for file in rotated]
+    assert names == ["0", "1", "2", "3"]
+
+
 def test_lines_wait_while_the_file_cannot_be_written(
     recorded: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
