@@ -56,6 +56,10 @@ class ModelNotIngestedError(RecordError):
     """OPLOG_INGEST_MODELS doesn't name this model."""
 
 
+class MismatchedIdError(RecordError):
+    """The record's JSON names another id than the record has."""
+
+
 class PoisonRecordError(RecordError):
     """Deserializing the record ends the worker that tries to."""
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from django.db import DatabaseError, router, transaction
 from django.db.models import Model
-from morango.models.core import SyncableModel
+from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.identity import require_own_id
 from morango_celery.deserialize.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
-from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 from morango_celery.deserialize.values import database_values, value_to_save
@@ -53,10 +53,8 @@ def write_together(
                     refused[id(carrier)] = carrier
                 elif carrier.row is not None:
                     is_stored = reads_stored_rows and carrier.row.is_stored
-                    key, values = (
-                        (carrier.store.id, None) if is_stored else (key_of(carrier), carrier.row.values)
-                    )
-                    rows.of(carrier.model)[key] = values
+                    values = None if is_stored else carrier.row.values
+                    rows.of(carrier.model)[carrier.store.id] = values
                 elif not _put(carrier, rows, judge):
                     refused[id(carrier)] = carrier
                 if expected:
@@ -85,25 +83,15 @@ def _put(carrier: DeserializeTask, rows: WaitingRows, judge: Callable[[Deseriali
     traits = traits_of(model)
     try:
         if traits.way is Way.CAPTURED:
-            _capture(app_model, rows)
+            _capture(app_model, carrier.store, rows)
         else:
-            rows.of(model)[app_model.pk] = database_values(app_model, traits.fields)
+            require_own_id(app_model, carrier.store)
+            rows.of(model)[carrier.store.id] = database_values(app_model, traits.fields)
     except sql.NO_RECORDS_FAULT:
         raise
     except Exception:
         return False
     return True
-
-
-def key_of(carrier: DeserializeTask) -> str:
-    """The primary key of the carrier's row."""
-    if carrier.row is not None:
-        plan = row_plan(carrier.model)
-        assert plan is not None
-        key: str = carrier.row.values[plan.key_position]
-        return key
-    assert carrier.app_model is not None
-    return str(carrier.app_model.pk)
 
 
 def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
@@ -114,8 +102,6 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     """
     app_model = carrier.app_model
     assert app_model is not None
-    if not app_model.id:  # as Morango's save() does, but before the row is looked for
-        app_model.id = app_model.calculate_uuid()
     dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
@@ -125,6 +111,7 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     def save_base(**options: Any) -> None:
         try:
             with OUR_STATEMENT:
+                require_own_id(app_model, carrier.store)
                 _save_base(app_model, **options)
         except DatabaseError as error:
             if is_systemic(error):
@@ -142,12 +129,13 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     return True
 
 
-def _capture(app_model: SyncableModel, rows: WaitingRows) -> None:
+def _capture(app_model: SyncableModel, store: Store, rows: WaitingRows) -> None:
     """Put the row into `rows` where the model's own ``save()`` would write it."""
     fields = traits_of(type(app_model)).fields
 
     def save_base(**options: Any) -> None:
-        rows.of(type(app_model))[app_model.pk] = database_values(app_model, fields)
+        require_own_id(app_model, store)
+        rows.of(type(app_model))[store.id] = database_values(app_model, fields)
         _mark_saved(app_model, options.get("using"))
 
     _save(app_model, save_base)

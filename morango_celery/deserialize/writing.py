@@ -16,7 +16,7 @@ from morango_celery.deserialize.order import mutual_keys
 from morango_celery.deserialize.parse import rebuild
 from morango_celery.deserialize.partners import inseparable, partner_ids
 from morango_celery.deserialize.rivals import rivals
-from morango_celery.deserialize.saving import OwnCodeError, key_of, write_alone, write_together
+from morango_celery.deserialize.saving import OwnCodeError, write_alone, write_together
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 from morango_celery.deserialize.validate import Validate
@@ -76,7 +76,7 @@ class GroupWriter:
         else:
             if left_alone:
                 for carrier in self._writable(carriers):
-                    carrier.yielded = key_of(carrier) in left_alone
+                    carrier.yielded = carrier.store.id in left_alone
 
     def _write_refused(self, carriers: Group, after: Group) -> None:
         """Write what its own code refused before other rows were there: together while enough of it succeeds

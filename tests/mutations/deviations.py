@@ -123,6 +123,13 @@ MUTATIONS = (
         (f"{_DEVIATIONS}::test_a_local_edit_wins",),
     ),
     Mutation(
+        "other-ids",
+        "deserialize/identity.py",
+        "        if key is not None and key != store.id:\n",
+        "        if False:\n",
+        (f"{_DEVIATIONS}::test_a_record_writes_no_row_but_its_own",),
+    ),
+    Mutation(
         "dirty-parents-called-missing",
         "deserialize/validate.py",
         "            return dirty_parent() if state.dirty else None\n",
