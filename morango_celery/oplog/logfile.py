@@ -123,7 +123,7 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
     """The file, open for reading and appending, and locked against everyone who locks it."""
     while True:
         is_new = not path.exists()
-        with path.open("a+b") as file:
+        with open(path, "a+b", opener=_for_owner_and_group) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(path, file):
                 continue  # renamed in the meantime
@@ -131,6 +131,10 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
                 _sync_folder(path.parent)
             yield file
             return
+
+
+def _for_owner_and_group(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
