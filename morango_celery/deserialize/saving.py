@@ -7,12 +7,14 @@ from typing import Any
 
 from django.db import DatabaseError, router, transaction
 from django.db.models import Model
+from django.db.models.signals import post_save, pre_save
 from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.identity import require_own_id
 from morango_celery.deserialize.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
+from morango_celery.deserialize.muting import muted
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 from morango_celery.deserialize.values import database_values, value_to_save
@@ -27,10 +29,13 @@ class OwnCodeError(Exception):
         self.refused = refused
 
 
+@muted(pre_save, post_save)
 def write_together(
     carriers: Sequence[DeserializeTask], cache: ForeignKeyCache, judge: Callable[[DeserializeTask], None]
 ) -> set[str]:
     """Write bulk and captured records with one upsert per model; more where their code looks at each other.
+
+    As by Morango, ``pre_save`` and ``post_save`` are muted for all that models' own code saves meanwhile.
 
     :param judge: called with each carrier whose code has looked early, when all before it can be seen
     :returns: the ids that were left alone because of a local edit
@@ -94,8 +99,9 @@ def _put(carrier: DeserializeTask, rows: WaitingRows, judge: Callable[[Deseriali
     return True
 
 
+@muted(pre_save, post_save)
 def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
-    """Write one record by its model's own ``save()``, without signals.
+    """Write one record by its model's own ``save()``, with the same signals muted as by `write_together`.
 
     :returns: False when it was left alone because of a local edit
     :raises Exception: whatever the model or the database raises; roll back

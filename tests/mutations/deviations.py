@@ -208,4 +208,12 @@ MUTATIONS = (
         ),
         database="postgresql",
     ),
+    Mutation(
+        "signals-of-others",
+        "deserialize/muting.py",
+        "    token = _muted.set(_muted.get().union(signals))\n    try:\n        yield\n    finally:\n"
+        "        _muted.reset(token)\n",
+        "    from morango.sync.utils import mute_signals\n    with mute_signals(*signals):\n        yield\n",
+        ("parity/test_side_effects.py::test_another_thread_is_heard_meanwhile",),
+    ),
 )
