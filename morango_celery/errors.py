@@ -93,7 +93,7 @@ class FatalError(MorangoCeleryError):
 
 
 class SystemicError(FatalError):
-    """What every record of a batch has against it is not about the records."""
+    """Every record of a batch failed with one error, which is not about the records."""
 
 
 class RefusedMessageError(FatalError):

@@ -62,7 +62,7 @@ def check_powerful_models(app_configs: Any = None, **kwargs: Any) -> list[CheckM
 
 
 def _powers(model: type[Model]) -> Iterator[str]:
-    """What rows of a model decide about, the tables between models of many-to-many values included."""
+    """Yield the subjects that rows of a model decide about, tables of many-to-many values included."""
     about = [model]
     if model._meta.auto_created:
         about = [field.remote_field.model for field in model._meta.local_fields if field.remote_field]

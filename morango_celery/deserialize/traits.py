@@ -57,7 +57,7 @@ class Traits:
 
     @property
     def may_look_early(self) -> bool:
-        """Whether code of a tree's model runs before the record's parent is written, and might look at it."""
+        """Return True if code of a tree's model runs before the parent is written, and might look at it."""
         return self.in_tree and (self.own_parsing or self.own_validation)
 
     @property

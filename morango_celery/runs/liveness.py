@@ -29,7 +29,7 @@ _one_at_a_time = threading.Lock()
 
 
 class Life(enum.Enum):
-    """What is known of the process that carries a run out."""
+    """Knowledge about the process that carries a run out."""
 
     GOES_ON = enum.auto()
     IS_OVER = enum.auto()

@@ -89,7 +89,7 @@ class WaitingSource(StoreModelSource):
         return records.filter(deserialization_error=MARKED) if self.only_marked else records
 
     def ordering(self) -> Sequence[str]:
-        """By partition alone, which an index has. In which order the prefixes come makes no difference."""
+        """Sort by partition alone, which an index has: the order of the prefixes makes no difference."""
         return [self.partition_field]
 
     def querysets(self) -> Iterator[QuerySet[Any]]:

@@ -92,7 +92,7 @@ def identify_once() -> None:
 
 
 def _forget_errors(run: Run) -> int:
-    """From here on a dirty record in error is one that failed in this run, or is quarantined.
+    """Clear earlier errors: from here on a dirty record in error failed in this run, or is quarantined.
 
     Where only errors are retried, the records that had one are told from the others by a mark.
 

@@ -1,4 +1,4 @@
-"""What is written while a sync is applied, beside what others write meanwhile; in threads and in workers."""
+"""Writes of models' code while a sync is applied, beside those of others, in threads and in workers."""
 
 from __future__ import annotations
 

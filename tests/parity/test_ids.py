@@ -1,4 +1,4 @@
-"""What a record's JSON says about its id, in whatever form, and what models' code makes of it."""
+"""Ids in records' JSON, in any form, and their treatment by models' code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What receivers and models' own code write while a sync is applied, and what is recorded of it."""
+"""Writes of receivers and of models' own code while a sync is applied, and what is recorded of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the code of a model may do to other rows while a sync is applied."""
+"""Deeds of a model's code to other rows while a sync is applied."""
 
 from __future__ import annotations
 
