@@ -56,10 +56,6 @@ class ModelNotIngestedError(RecordError):
     """OPLOG_INGEST_MODELS doesn't name this model."""
 
 
-class MismatchedIdError(RecordError):
-    """The record's JSON names another id than the record has."""
-
-
 class PoisonRecordError(RecordError):
     """Deserializing the record ends the worker that tries to."""
 
@@ -93,7 +89,7 @@ class FatalError(MorangoCeleryError):
 
 
 class SystemicError(FatalError):
-    """Every record of a batch failed with one error, which is not about the records."""
+    """What every record of a batch has against it is not about the records."""
 
 
 class RefusedMessageError(FatalError):
