@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from django.apps import apps
 from django.conf import settings as django_settings
-from django.db import connection
+from django.db import connection, router
 
 from morango_celery.errors import InvalidSettingError
 
@@ -40,11 +41,6 @@ class _Settings:
 
     SAVE_EACH: tuple[str, ...] = ()
     """Labels (``app.Model``) of models whose ``save()`` must see each row in the database."""
-
-    EXCLUSIVE_MODELS: tuple[str, ...] = ()
-    """Labels (``app.Model``) of models whose ``save()`` reads or writes other rows, as one that counts in
-    another: their records are saved one by one, and never by two processes at a time. Models of django-mptt
-    need not be named."""
 
     SYNCHRONOUS_COMMIT: bool = True
     """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
@@ -149,7 +145,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a whole number of connections from 1 to 100",
     ),
     "SAVE_EACH": (_labels, _LABELS_RULE),
-    "EXCLUSIVE_MODELS": (_labels, _LABELS_RULE),
     "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
     "RESEND_AFTER_SECONDS": (_positive, "must be a whole number of seconds above 0"),
     "MAX_ATTEMPTS": (
@@ -206,12 +201,32 @@ def problems() -> list[str]:
     return found
 
 
+def replica_problems() -> list[str]:
+    """Return a sentence for each model of a sync that is read from another database than it is written to.
+
+    These are Morango's, this app's and those of profiles. What a replica hasn't heard of yet looks as if it
+    weren't there: records would stay dirty in a completed run.
+    """
+    if not django_settings.DATABASE_ROUTERS:
+        return []
+    from morango.models.core import SyncableModel
+
+    return [
+        f"DATABASE_ROUTERS have {model._meta.label} written to {write!r} and read from {read!r}: what was "
+        "just written isn't found there."
+        for model in apps.get_models()
+        if model._meta.app_label in ("morango", "morango_celery") or issubclass(model, SyncableModel)
+        for read, write in [(router.db_for_read(model), router.db_for_write(model))]
+        if read != write
+    ]
+
+
 def require_valid() -> None:
     """Refuse to work on nonsense: system checks don't run in every process.
 
-    :raises InvalidSettingError: names every wrong key
+    :raises InvalidSettingError: names every wrong key, and every model that is read from a replica
     """
-    found = problems()
+    found = problems() or replica_problems()
     if found:
         raise InvalidSettingError(" ".join(found))
 

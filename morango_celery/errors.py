@@ -56,6 +56,10 @@ class ModelNotIngestedError(RecordError):
     """OPLOG_INGEST_MODELS doesn't name this model."""
 
 
+class MismatchedIdError(RecordError):
+    """The record's JSON names another id than the record has."""
+
+
 class PoisonRecordError(RecordError):
     """Deserializing the record ends the worker that tries to."""
 
@@ -89,7 +93,7 @@ class FatalError(MorangoCeleryError):
 
 
 class SystemicError(FatalError):
-    """What every record of a batch has against it is not about the records."""
+    """Every record of a batch failed with one error, which is not about the records."""
 
 
 class RefusedMessageError(FatalError):

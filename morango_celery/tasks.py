@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
-from celery import bootsteps, shared_task
+from celery import bootsteps, current_app, shared_task
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import celeryd_after_setup, celeryd_init
@@ -270,12 +270,23 @@ def finish(run: Run) -> None:
         _send(hand_over_run, [run.pk], f"run {run.pk}", countdown=0.25)
 
 
+def is_eager() -> bool:
+    """Return True if Celery sends nothing, and carries tasks out where they are sent."""
+    return bool(current_app.conf.task_always_eager)
+
+
 def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> bool:
     """Send a message that the ledger can do without for a while.
 
     :param description: what Flower shows instead of the arguments
     :returns: False when the broker can't be reached
     """
+    if is_eager():
+        logger.error(
+            "Celery's task_always_eager is set: nothing is sent. %s waits in the ledger for a worker.",
+            description,
+        )
+        return False
     if task.ignore_result:
         options["reply_to"] = NOBODY
     options.setdefault("task_id", secrets.token_urlsafe(TASK_ID_BYTES))

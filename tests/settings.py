@@ -14,6 +14,7 @@ INSTALLED_APPS = [
     "tests.emptying",
     "tests.variety",
     "tests.neighbours",
+    "tests.side_effects",
     "tests.oplog.library",
 ]
 MORANGO_CELERY = {**MORANGO_CELERY, "OPLOG_INGEST_MODELS": LIBRARY}

@@ -6,10 +6,24 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, register
 
-from morango_celery.conf import problems
+from morango_celery.conf import problems, replica_problems
 
 
 @register("morango_celery")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """One error per unknown name or unusable value in ``settings.MORANGO_CELERY``."""
     return [Error(text, id="morango_celery.E001") for text in problems()]
+
+
+@register("morango_celery")
+def check_replicas(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One error per model of a sync that is read from another database than it is written to."""
+    return [
+        Error(
+            text,
+            hint="Let db_for_read of your router return for this model what db_for_write does. Models of "
+            "other apps may be read from replicas.",
+            id="morango_celery.E010",
+        )
+        for text in replica_problems()
+    ]

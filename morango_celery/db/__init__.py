@@ -1,1 +1,1 @@
-"""What differs between PostgreSQL and SQLite, apart from the SQL of one direction."""
+"""Differences between PostgreSQL and SQLite, apart from the SQL of one direction."""

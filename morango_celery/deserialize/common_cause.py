@@ -1,4 +1,4 @@
-"""What all records of a batch have against them, where that is one and the same and not about their data."""
+"""The common cause for which all records of a batch fail, if there is one that isn't about their data."""
 
 from __future__ import annotations
 

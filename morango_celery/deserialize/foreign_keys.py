@@ -213,12 +213,12 @@ class ForeignKeyCache:
 
     @property
     def expects_rows(self) -> bool:
-        """Whether code of models may follow records that are yet to be written."""
+        """Return True if code of models may follow records that are yet to be written."""
         return self._relations.expects
 
     @property
     def follows_what_is_written(self) -> bool:
-        """Whether a statement of models' code looks up relations, none of which is yet to be written."""
+        """Return True if models' code looks up relations, none of which is yet to be written."""
         return self._relations.is_loading
 
     @contextmanager

@@ -14,11 +14,12 @@ from morango.models.core import SyncableModel
 from morango_celery.deserialize.early_looks import until_they_look
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, to_save
+from morango_celery.deserialize.identity import take_own_id
 from morango_celery.deserialize.order import parents_first
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import overrides, traits_of
-from morango_celery.errors import UnknownModelError
+from morango_celery.errors import MismatchedIdError, UnknownModelError
 from morango_celery.reading.jsontext import read_json
 from morango_celery.stream import Transform
 
@@ -107,9 +108,12 @@ def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
                 app_model = model.deserialize(data, sync_filter=cache.sync_filter)
             else:
                 app_model = _deserialized(model, data)
+        take_own_id(app_model, store)
         app_model._morango_source_id = store.source_id
         app_model._morango_partition = store.partition
         app_model._morango_dirty_bit = False
+    except MismatchedIdError as error:
+        carrier.fail(error)
     except Exception as error:
         if not cache.own_code.is_records_fault(error):
             raise

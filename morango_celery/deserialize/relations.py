@@ -102,7 +102,7 @@ class Relations:
 
     @property
     def expects(self) -> bool:
-        """Whether records are yet to be written, so that it matters when they are."""
+        """Return True if records are yet to be written, so that it matters when they are."""
         return bool(self._unwritten)
 
     def written(self, store_id: str) -> None:

@@ -33,8 +33,7 @@ class Row(NamedTuple):
 
     values: tuple[Any, ...]
     is_stored: bool
-    """Whether the Store row's JSON has each of them under its own name, and its own id: so the database
-    can read them from there."""
+    """Whether the Store row's JSON has each of them under its own name: the database can read them there."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,9 @@ class RowPlan:
         doubtful: Doubts = {}
         columns = [_values(column, data, records, absent, doubtful) for column in self.columns]
         keys = columns[self.key_position]
-        absent.update(index for index, record in enumerate(records) if record.id != keys[index])
         for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
+            if keys[index] != records[index].id:
+                continue  # what it means to name another id, or none, is for the long way to say
             if index not in doubtful:
                 found[place] = Row(values, index not in absent)
             elif refused is not None and (refusal := _refusal(doubtful[index])) is not None:

@@ -7,12 +7,14 @@ from typing import Any
 
 from django.db import DatabaseError, router, transaction
 from django.db.models import Model
-from morango.models.core import SyncableModel
+from django.db.models.signals import post_save, pre_save
+from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.identity import require_own_id
 from morango_celery.deserialize.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
-from morango_celery.deserialize.rows import row_plan
+from morango_celery.deserialize.muting import muted
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 from morango_celery.deserialize.values import database_values, value_to_save
@@ -27,10 +29,13 @@ class OwnCodeError(Exception):
         self.refused = refused
 
 
+@muted(pre_save, post_save)
 def write_together(
     carriers: Sequence[DeserializeTask], cache: ForeignKeyCache, judge: Callable[[DeserializeTask], None]
 ) -> set[str]:
     """Write bulk and captured records with one upsert per model; more where their code looks at each other.
+
+    As by Morango, ``pre_save`` and ``post_save`` are muted for all that models' own code saves meanwhile.
 
     :param judge: called with each carrier whose code has looked early, when all before it can be seen
     :returns: the ids that were left alone because of a local edit
@@ -43,11 +48,9 @@ def write_together(
     expected = cache.expects_rows
 
     def heed(statement: str) -> None:
-        cache.own_code.heed_update(carrier.model, statement)
         rows.heed(statement)
         cache.heed(statement)
 
-    ways = {model: traits_of(model).way for model in {carrier.model for carrier in carriers}}
     try:
         with cache.own_code.heard_by(heed):
             for carrier in carriers:
@@ -55,11 +58,9 @@ def write_together(
                     refused[id(carrier)] = carrier
                 elif carrier.row is not None:
                     is_stored = reads_stored_rows and carrier.row.is_stored
-                    key, values = (
-                        (carrier.store.id, None) if is_stored else (key_of(carrier), carrier.row.values)
-                    )
-                    rows.of(carrier.model)[key] = values
-                elif not _put(carrier, ways[carrier.model], rows, judge):
+                    values = None if is_stored else carrier.row.values
+                    rows.of(carrier.model)[carrier.store.id] = values
+                elif not _put(carrier, rows, judge):
                     refused[id(carrier)] = carrier
                 if expected:
                     cache.written(carrier)
@@ -71,9 +72,7 @@ def write_together(
     return rows.left_alone
 
 
-def _put(
-    carrier: DeserializeTask, way: Way, rows: WaitingRows, judge: Callable[[DeserializeTask], None]
-) -> bool:
+def _put(carrier: DeserializeTask, rows: WaitingRows, judge: Callable[[DeserializeTask], None]) -> bool:
     """Let the row of a carrier wait that is an instance.
 
     :returns: False if it can't be: that is raised again, and recorded, when the record is written alone
@@ -86,11 +85,13 @@ def _put(
             return True
     model, app_model = carrier.model, carrier.app_model
     assert app_model is not None
+    traits = traits_of(model)
     try:
-        if way is Way.CAPTURED:
-            _capture(app_model, rows)
+        if traits.way is Way.CAPTURED:
+            _capture(app_model, carrier.store, rows)
         else:
-            rows.of(model)[app_model.pk] = database_values(app_model, traits_of(model).fields)
+            require_own_id(app_model, carrier.store)
+            rows.of(model)[carrier.store.id] = database_values(app_model, traits.fields)
     except sql.NO_RECORDS_FAULT:
         raise
     except Exception:
@@ -98,40 +99,25 @@ def _put(
     return True
 
 
-def key_of(carrier: DeserializeTask) -> str:
-    """The primary key of the carrier's row."""
-    if carrier.row is not None:
-        plan = row_plan(carrier.model)
-        assert plan is not None
-        key: str = carrier.row.values[plan.key_position]
-        return key
-    assert carrier.app_model is not None
-    return str(carrier.app_model.pk)
-
-
+@muted(pre_save, post_save)
 def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
-    """Write one record by its model's own ``save()``, without signals.
+    """Write one record by its model's own ``save()``, with the same signals muted as by `write_together`.
 
     :returns: False when it was left alone because of a local edit
     :raises Exception: whatever the model or the database raises; roll back
     """
     app_model = carrier.app_model
     assert app_model is not None
-    if not app_model.id:  # as Morango's save() does, but before the row is looked for
-        app_model.id = app_model.calculate_uuid()
     dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
         return False
     refused: list[DatabaseError] = []
 
-    def heed(statement: str) -> None:
-        cache.own_code.heed_update(carrier.model, statement)
-        cache.heed(statement)
-
     def save_base(**options: Any) -> None:
         try:
-            with cache.own_code.unheard(), OUR_STATEMENT:
+            with OUR_STATEMENT:
+                require_own_id(app_model, carrier.store)
                 _save_base(app_model, **options)
         except DatabaseError as error:
             if is_systemic(error):
@@ -139,7 +125,7 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
             raise
 
     try:
-        with cache.own_code.heard_by(heed):
+        with cache.own_code.heard_by(cache.heed):
             _save(app_model, save_base)
     except Exception:
         if not refused:
@@ -149,12 +135,13 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     return True
 
 
-def _capture(app_model: SyncableModel, rows: WaitingRows) -> None:
+def _capture(app_model: SyncableModel, store: Store, rows: WaitingRows) -> None:
     """Put the row into `rows` where the model's own ``save()`` would write it."""
     fields = traits_of(type(app_model)).fields
 
     def save_base(**options: Any) -> None:
-        rows.of(type(app_model))[app_model.pk] = database_values(app_model, fields)
+        require_own_id(app_model, store)
+        rows.of(type(app_model))[store.id] = database_values(app_model, fields)
         _mark_saved(app_model, options.get("using"))
 
     _save(app_model, save_base)

@@ -13,10 +13,10 @@ from morango_celery.deserialize.common_cause import CommonCause
 from morango_celery.deserialize.deleting import delete_rows
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group
-from morango_celery.deserialize.issuer import is_nobodys
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.wording import wording
-from morango_celery.deserialize.writing import GroupWriter, halves
+from morango_celery.deserialize.writing import GroupWriter, halves, is_nobodys
+from morango_celery.printable import printable
 from morango_celery.stream import Sink
 from morango_celery.upstream import deserialization_log, exception_path
 
@@ -130,7 +130,8 @@ class AppModelSink(Sink[Group, BatchResult]):
         if self.result.failed == self.result.records:
             self.result.common_cause = self._cause.text
         for failure in self._failed[:1] if self.result.common_cause else self._failed:
-            deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *failure)
+            shown = map(printable, failure)
+            deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *shown)
         sql.settle(self.cache.carriers, self._returned)
         hard = self._noted[Outcome.PROPAGATE_HARD_DELETE]
         for table, noted in (

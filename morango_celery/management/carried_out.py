@@ -15,6 +15,7 @@ from morango_celery.db.errors import remedy
 from morango_celery.errors import MorangoCeleryError
 from morango_celery.management.telling import in_quarantine
 from morango_celery.models import Run
+from morango_celery.printable import printable
 from morango_celery.runs.report import failures
 from morango_celery.runs.status import count_quarantined
 
@@ -25,9 +26,9 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except MorangoCeleryError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(_lines(error)) from error
     except (DatabaseError, InterfaceError) as error:
-        raise CommandError(f"{str(error).strip()}\n{remedy(error)}") from error
+        raise CommandError(f"{_lines(error)}\n{remedy(error)}") from error
 
 
 class RunCommand(BaseCommand):
@@ -67,8 +68,12 @@ class RunCommand(BaseCommand):
 def show_failures(stream: OutputWrapper, run: Run) -> None:
     """What the records under the run's filter that are in error have against them, with an example each."""
     for group in failures(run):
-        stream.write(f"  {group.count} x {group.model_name}: {group.title}")
-        stream.write(f"      e.g. {group.example_id}: {group.example_error}")
+        stream.write(f"  {group.count} x {printable(group.model_name)}: {printable(group.title)}")
+        stream.write(f"      e.g. {group.example_id}: {printable(group.example_error)}")
+
+
+def _lines(error: Exception) -> str:
+    return "\n".join(map(printable, str(error).strip().split("\n")))
 
 
 def _show(bar: tqdm[Any], run: Run) -> None:

@@ -6,6 +6,7 @@ import datetime
 from typing import Any
 
 from morango_celery.models import Batch, Run
+from morango_celery.printable import printable
 from morango_celery.runs.status import Status
 
 COUNTED = {
@@ -32,7 +33,7 @@ def in_words(status: Status) -> list[str]:
         lines.append(f"  last sign of life {_ago(status)} ago")
     if status.quarantined:
         lines.append(f"  {in_quarantine(status.quarantined)}")
-    lines += [f"  {line}" for line in run.error.splitlines()]
+    lines += [f"  {printable(line)}" for line in run.error.split("\n") if line]
     return lines
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Model
 
-from morango_celery.db.errors import is_outage, may_be_the_records_fault
-from morango_celery.deserialize.writing import halves
+from morango_celery.db.errors import may_be_the_records_fault
+from morango_celery.deserialize.writing import halves, is_outage
 from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
 from morango_celery.oplog.pending import Pending
@@ -88,7 +88,7 @@ class Applying:
         return True
 
     def _refuses(self, change: Change) -> bool:
-        """Whether a change is about a model that isn't ingested: that is known before anything is written."""
+        """Return True if a change is about a model that isn't ingested, before anything is written."""
         try:
             for data in change.objects:
                 require_ingested(table_of(data["model"]), self.models)
@@ -141,14 +141,14 @@ def names(change: Change) -> set[str]:
 
 
 def may_be_a_lines_fault(error: BaseException) -> bool:
-    """Whether an outage may well be asked for by one line, and so come again."""
+    """Return True if one line may well ask for the outage, and so cause it again."""
     if isinstance(error, DatabaseError | InterfaceError):
         return may_be_the_records_fault(error)
     return isinstance(error, MemoryError)
 
 
 def reason_of(error: Exception) -> str:
-    """What a dead letter says: the kind of the error, and its message, which may have a value of any size."""
+    """Return the reason for a dead letter: the kind of the error, and its message, cut to a bounded size."""
     try:
         message = str(error).strip()
     except Exception as own:  # of a value that can't be shown, or of somebody's class

@@ -180,7 +180,7 @@ def _relations_changed(
 
 
 def _target_goes(instance: Model, using: str, **kwargs: Any) -> None:
-    """With an object go the many-to-many values that name it, and Django sends no signal for these.
+    """Record the many-to-many values that go with a deleted object: Django sends no signal for these.
 
     Locked is what has them: or it could be saved, and recorded with such a value, behind the deletion's line.
     """

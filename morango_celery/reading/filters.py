@@ -55,7 +55,7 @@ def under_filter(field: str, sync_filter: Filter | None) -> Q:
 
 
 def partition_order(field: str, sync_filter: Filter | None, order: PartitionOrder) -> list[str | OrderBy]:
-    """What to sort rows under the filter by: prefix by prefix, and then partition by partition."""
+    """Return the order of rows under the filter: prefix by prefix, and then partition by partition."""
     partitions = f"-{field}" if order == "desc" else field
     prefixes = outermost(sync_filter or ())
     if len(prefixes) < 2:

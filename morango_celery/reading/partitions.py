@@ -61,7 +61,7 @@ class PartitionedSource(Source[Item]):
         return under_filter(self.partition_field, self.sync_filter)
 
     def ordering(self) -> Sequence[str | OrderBy]:
-        """What the rows of a model are sorted by."""
+        """Return the order of a model's rows."""
         if self.partition_order is None:
             return []
         return partition_order(self.partition_field, self.sync_filter, self.partition_order)

@@ -112,7 +112,7 @@ class _Found(Expression):
 
 
 class _IsFound(_Found):
-    """Whether a text begins with one of the prefixes."""
+    """The condition that a text begins with one of the prefixes."""
 
     def __init__(self, field: str, prefixes: Sequence[str]) -> None:
         super().__init__(field, prefixes, BooleanField())

@@ -29,7 +29,7 @@ _one_at_a_time = threading.Lock()
 
 
 class Life(enum.Enum):
-    """What is known of the process that carries a run out."""
+    """Knowledge about the process that carries a run out."""
 
     GOES_ON = enum.auto()
     IS_OVER = enum.auto()
@@ -53,6 +53,7 @@ def shown(run_id: int) -> Iterator[None]:
         yield
     finally:
         with _one_at_a_time:
+            os.pwrite(descriptor, b"\0", run_id)  # only a process that is killed leaves it
             _held.discard(mine)
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, run_id)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db.models import Count
+from django.db.models.functions import Left
 
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.models import Run
+
+EXAMPLE_CHARACTERS = 1000
+"""What is read of an error: the whole may have megabytes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ def failures(run: Run) -> list[FailureGroup]:
     found = []
     for model_name, exception, count in groups.order_by():
         group = in_error.filter(model_name=model_name, deserialization_exception=exception)
-        example = group.order_by("-deserialization_error").values_list("id", "deserialization_error").first()
+        begins = group.annotate(begins=Left("deserialization_error", EXAMPLE_CHARACTERS))
+        example = begins.order_by("-begins").values_list("id", "begins").first()
         if example is not None:
             found.append(FailureGroup(model_name, exception, count, *example))
     return sorted(found, key=lambda group: (-group.count, group.model_name, group.exception))

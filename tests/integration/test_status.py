@@ -250,11 +250,6 @@ class TestList:
             shown(first)
 
 
-@pytest.mark.parametrize("option", ["--interval", "--last", "--stalled-after"])
-def test_nonsense_is_refused(option: str) -> None:
-    assert shown(option, "0") == (1, f"{option} must be more than 0.")
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.04, "0.0 s"), (9.4, "9.4 s"), (59, "59 s"), (200, "3 min 20 s"), (176700, "2 days, 1:05:00")],

@@ -1,4 +1,4 @@
-"""What is wrong with the database or with this machine ends the run, and is blamed on no record."""
+"""Faults of the database or of this machine end the run, and are blamed on no record."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ MUTATIONS = (
     ),
     Mutation(
         "one-bad-record",
-        "deserialize/one_by_one.py",
+        "deserialize/writing.py",
         "            for carrier in culprits:\n",
         "            if isinstance(error, TypeError | LookupError):\n"
         "                raise\n"
@@ -123,6 +123,13 @@ MUTATIONS = (
         (f"{_DEVIATIONS}::test_a_local_edit_wins",),
     ),
     Mutation(
+        "other-ids",
+        "deserialize/identity.py",
+        "        if key is not None and key != store.id:\n",
+        "        if False:\n",
+        (f"{_DEVIATIONS}::test_a_record_writes_no_row_but_its_own",),
+    ),
+    Mutation(
         "dirty-parents-called-missing",
         "deserialize/validate.py",
         "            return dirty_parent() if state.dirty else None\n",
@@ -161,8 +168,8 @@ MUTATIONS = (
     Mutation(
         "own-queries",
         "deserialize/batch.py",
-        "attempt(carefully=True)",
-        "attempt()",
+        "OwnCode(carefully=True)",
+        "OwnCode()",
         ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
     ),
     Mutation(
@@ -200,5 +207,13 @@ MUTATIONS = (
             f"{_SERIALIZATION}/test_concurrency.py::test_one_that_comes_after_another_takes_what_that_has_left",
         ),
         database="postgresql",
+    ),
+    Mutation(
+        "signals-of-others",
+        "deserialize/muting.py",
+        "    token = _muted.set(_muted.get().union(signals))\n    try:\n        yield\n    finally:\n"
+        "        _muted.reset(token)\n",
+        "    from morango.sync.utils import mute_signals\n    with mute_signals(*signals):\n        yield\n",
+        ("parity/test_side_effects.py::test_another_thread_is_heard_meanwhile",),
     ),
 )

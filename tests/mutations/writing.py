@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.mutations.mutation import Mutation
 
+_RECEIVERS = "parity/test_side_effects.py::TestReceiversOfADeletion"
+
 MUTATIONS = (
     Mutation(
         "failed-records-stay-dirty",
@@ -73,8 +75,8 @@ MUTATIONS = (
     Mutation(
         "a-local-edit-wins-over-a-deletion",
         "deserialize/deleting.py",
-        "    unedited = [row for row in rows if not row._morango_dirty_bit]\n",
-        "    unedited = rows\n",
+        " and not rows[key]._morango_dirty_bit]",
+        "]",
         ("parity/test_deviations.py::test_a_local_edit_wins_over_a_deletion",),
     ),
     Mutation(
@@ -137,8 +139,8 @@ MUTATIONS = (
     ),
     Mutation(
         "records-that-stand-alone-are-tried-again-while-one-succeeds",
-        "deserialize/one_by_one.py",
-        "            if len(failed) == len(units):\n",
+        "deserialize/writing.py",
+        "            if len(failed) == len(waiting):\n",
         "            if True:\n",
         ("parity/test_own_code.py::test_within_a_batch_siblings_are_found_in_the_first_pass",),
     ),
@@ -168,37 +170,58 @@ MUTATIONS = (
     Mutation(
         "a-deletion-cascades",
         "deserialize/deleting.py",
-        "        collector.collect(unedited)\n",
-        "        collector.collect(unedited, collect_related=False)\n",
+        "        collector.collect(rows)\n",
+        "        collector.collect(rows, collect_related=False)\n",
         ("parity/test_deletion.py::test_a_target_deleted_in_this_sync_takes_the_older_row_along",),
     ),
     Mutation(
         "a-deletion-finds-hidden-rows",
         "deserialize/deleting.py",
-        "model.syncing_objects.using(using)",
-        "model.objects.using(using)",
+        "model.syncing_objects.using(",
+        "model.objects.using(",
         ("parity/test_own_code.py::test_a_hidden_row_is_deleted",),
     ),
     Mutation(
         "a-deletion-keeps-to-its-models-rows",
         "deserialize/deleting.py",
-        "model.syncing_objects.using(using)",
-        "model._base_manager.using(using)",
+        "model.syncing_objects.using(",
+        "model._base_manager.using(",
         ("parity/test_proxies.py::test_rows_of_the_other_proxy_are_not_touched_by_a_deletion",),
     ),
     Mutation(
         "no-signal-of-a-deletion",
         "deserialize/deleting.py",
-        "    collector = QuietCollector(using=using)\n",
-        "    collector = Collector(using=using)\n",
-        ("parity/test_ways_to_write.py::test_no_signals_but_pre_delete",),
+        "        with muted(post_delete):\n",
+        "        if True:\n",
+        (f"{_RECEIVERS}::test_what_they_write_is_recorded_as_by_morango",),
     ),
     Mutation(
-        "no-signal-of-a-save",
+        "rows-whose-code-may-look-at-others-are-deleted-one-by-one",
+        "deserialize/deleting.py",
+        "        if not any(map(pre_delete.has_listeners, collector.data)):\n",
+        "        if True:\n",
+        (f"{_RECEIVERS}::test_each_sees_what_those_before_it_have_left",),
+    ),
+    Mutation(
+        "a-querysets-own-deletion-is-carried-out",
+        "deserialize/deleting.py",
+        "type(objects).delete is not QuerySet.delete",
+        "False",
+        (f"{_RECEIVERS}::test_a_querysets_own_deletion_is_carried_out",),
+    ),
+    Mutation(
+        "no-signal-of-what-a-save-saves",
         "deserialize/saving.py",
-        "                _save_base(app_model, **options)\n",
-        "                type(app_model).save_base(app_model, **options)\n",
-        ("parity/test_ways_to_write.py::test_no_signals_but_pre_delete",),
+        "@muted(pre_save, post_save)\ndef write_alone(",
+        "def write_alone(",
+        ("parity/test_side_effects.py::TestOwnCode::test_what_saving_writes_is_recorded_as_by_morango",),
+    ),
+    Mutation(
+        "no-signal-of-what-a-captured-save-saves",
+        "deserialize/saving.py",
+        "@muted(pre_save, post_save)\ndef write_together(",
+        "def write_together(",
+        ("parity/test_side_effects.py::TestOwnCode::test_what_saving_writes_is_recorded_as_by_morango",),
     ),
     Mutation(
         "code-of-a-model-sees-the-rows-that-were-to-be-written-before",
@@ -258,46 +281,6 @@ MUTATIONS = (
         "                if id(carrier.parent) in refused:\n",
         "                if False:\n",
         ("parity/test_neighbours.py::test_children_of_what_its_own_save_refuses_stay_as_they_are",),
-    ),
-    Mutation(
-        "no-two-batches-save-exclusive-models-at-a-time",
-        "deserialize/batch.py",
-        "    # Before anything that others may wait for\n    exclusively = sql.lock_exclusively(",
-        "    exclusively = bool or sql.lock_exclusively(",
-        ("integration/test_exclusive.py::TestAtTheSameTime::test_two_runs_wait_for_each_other",),
-        "postgresql",
-    ),
-    Mutation(
-        "who-is-seen-to-update-other-rows-is-exclusive",
-        "deserialize/own_code.py",
-        '        if not self.exclusively and verb(statement) == "UPDATE":\n',
-        "        if False:\n",
-        (
-            "integration/test_exclusive.py::TestAtTheSameTime"
-            "::test_who_is_seen_to_update_other_rows_begins_again_alone",
-        ),
-        "postgresql",
-    ),
-    Mutation(
-        "models-of-django-mptt-are-exclusive",
-        "deserialize/exclusive.py",
-        "    return model in _seen_writing or reason(model) is not None\n",
-        "    return model in _seen_writing\n",
-        ("parity/test_exclusive.py::test_a_model_is_exclusive_by_its_class_or_by_the_settings",),
-    ),
-    Mutation(
-        "exclusive-records-share-savepoints",
-        "deserialize/one_by_one.py",
-        "            if is_exclusive:\n",
-        "            if False:\n",
-        ("integration/test_exclusive.py::test_each_record_costs_as_much_and_its_savepoint_nothing",),
-    ),
-    Mutation(
-        "what-shared-a-savepoint-with-a-failure-is-saved-again",
-        "deserialize/one_by_one.py",
-        "            failed += self._try_in_turn(units[:place])\n",
-        "",
-        ("parity/test_exclusive.py::test_records_that_fail_among_exclusive_ones",),
     ),
     Mutation(
         "who-saves-each-record-sees-the-database",

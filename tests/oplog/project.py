@@ -14,7 +14,7 @@ if os.environ.get("OPLOG_FILE"):
         "OPLOG_FILE": os.environ["OPLOG_FILE"],
         "OPLOG_MODELS": [
             *("library.Shelf", "library.Author", "library.Tag", "library.Book", "library.Review"),
-            *("library.Hen", "library.Egg", "library.Annex"),
+            *("library.Hen", "library.Egg", "library.Annex", "library.Card", "library.Stamp"),
         ],
         "OPLOG_ROTATE_BYTES": int(os.environ.get("OPLOG_ROTATE_BYTES", "20000")),
     }

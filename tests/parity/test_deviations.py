@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection
+from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
@@ -199,6 +202,48 @@ def test_the_order_of_records_does_not_matter(giver_first: bool) -> None:
     ours = run(deserialize_from_store, [unit, giver, taker], app=[app_row(unit), *existing])
     assert ours.errors == {}
     assert {row["username"] for row in ours.app["learner"]} == {"new", "ada"}
+
+
+MISMATCH = "morango_celery.errors.MismatchedIdError"
+
+
+@pytest.mark.parametrize("model_name", ["unit", "learner", "lesson", "attempt", "person", "lorry", "label"])
+def test_a_record_writes_no_row_but_its_own(model_name: str) -> None:
+    # Given a row of another facility, and a record whose JSON says that it is this row
+    build: Any = build_variety_row if model_name in ("person", "lorry", "label") else build_store_row
+    targets = {
+        "learner": ["unit"],
+        "lesson": ["unit"],
+        "attempt": ["unit", "learner"],
+        "person": ["region"],
+        "label": ["cabinet"],
+    }.get(model_name, [])
+    stored: dict[str, Store] = {}
+    for target in targets:
+        stored[target] = build(
+            target, dirty=False, **({"unit": stored["unit"]} if target == "learner" else {})
+        )
+    named: dict[str, Any] = {"home" if name == "region" else name: row for name, row in stored.items()}
+    unique = {"lorry": "plate", "label": "number"}.get(model_name, "no key of any")
+    victim = build(model_name, partition=f"{OTHER}:elsewhere", dirty=False, **{unique: "1"}, **named)
+    forged = build(model_name, **{unique: "1"}, **named)
+    forged.serialized = forged.serialized.replace(forged.id, victim.id)
+    good = build(model_name, **{unique: "2"}, **named)
+    app = [existing(row) for row in (*stored.values(), victim)]
+
+    # When both deserialize it, Morango overwrites the row, and we refuse the record
+    theirs, ours = both([*stored.values(), victim, forged, good], app=app)
+    assert (theirs.errors, theirs.dirty[forged.id]) == ({}, False)
+    (overwritten,) = (row for row in theirs.app[model_name] if row["id"] == victim.id)
+    assert overwritten["_morango_partition"] == forged.partition
+    (kept,) = (row for row in ours.app[model_name] if row["id"] == victim.id)
+    assert kept["_morango_partition"] == victim.partition
+    assert ours.ids(model_name) == {victim.id, good.id}
+    text, path = ours.errors.pop(forged.id)
+    assert path == MISMATCH
+    assert f"id = '{victim.id}'" in str(text)
+    assert forged.id in str(text)
+    assert (ours.errors, ours.aborted, ours.dirty[forged.id]) == ({}, None, True)
 
 
 def test_a_local_edit_wins() -> None:

@@ -1,4 +1,4 @@
-"""What is built like a message of Celery's, and what isn't, on any transport."""
+"""Messages that are built like Celery's, and others, on any transport."""
 
 from __future__ import annotations
 
