@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 
 from django.db import connection
 
-from bench import prefixes
-from bench.data import StoreRow, school
+from bench.data import school
 
 FEW = 100
 """App rows that the case "few_edits" has edited, whatever the number of all rows."""
@@ -16,11 +14,7 @@ FEW = 100
 
 def new(records: int) -> None:
     """All app rows are new: the Store holds nothing."""
-    _make_new(school(records))
-
-
-def _make_new(rows: Iterable[StoreRow]) -> None:
-    _deserialize(rows)
+    _deserialize(records)
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM morango_recordmaxcounter")
         cursor.execute("DELETE FROM morango_store")
@@ -44,27 +38,15 @@ def few(records: int) -> None:
     Attempt.objects.filter(pk__in=ids).update(update_dirty_bit_to=True)
 
 
-def under_prefixes(name: str, records: int) -> None:
-    """All app rows of a case of ``bench.prefixes`` have been serialized once, and edited since."""
-    _make_new(prefixes.CASES[name](records))
-    _serialize()
-    _dirty()
+CASES: dict[str, Callable[[int], None]] = {"new_rows": new, "changed_rows": changed, "few_edits": few}
 
 
-CASES: dict[str, Callable[[int], None]] = {
-    "new_rows": new,
-    "changed_rows": changed,
-    "few_edits": few,
-    **{f"edited_{name}": partial(under_prefixes, name) for name in prefixes.CASES},
-}
-
-
-def _deserialize(rows: Iterable[StoreRow]) -> None:
+def _deserialize(records: int) -> None:
     from bench.load import write
     from morango_celery import deserialize_from_store
     from worker.school.models import PROFILE
 
-    write(rows)
+    write(school(records))
     deserialize_from_store(PROFILE)
 
 

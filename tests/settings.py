@@ -5,16 +5,7 @@ import os
 os.environ.setdefault("DATABASE_URL", "sqlite://")
 os.environ.setdefault("SECRET_KEY", "for-tools-only")
 
-from tests.oplog.labels import LIBRARY
 from worker.settings import *  # noqa: F403
-from worker.settings import INSTALLED_APPS, MORANGO_CELERY
+from worker.settings import INSTALLED_APPS
 
-INSTALLED_APPS = [
-    *INSTALLED_APPS,
-    "tests.emptying",
-    "tests.variety",
-    "tests.neighbours",
-    "tests.side_effects",
-    "tests.oplog.library",
-]
-MORANGO_CELERY = {**MORANGO_CELERY, "OPLOG_INGEST_MODELS": LIBRARY}
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.emptying", "tests.variety", "tests.oplog.library"]

@@ -177,7 +177,7 @@ class RunAdmin(ReadOnlyAdmin):
                 ),
                 f"{group.count:,}",
                 group.model_name,
-                group.title,
+                group.exception,
                 group.example_error[:300],
             )
             for group in groups

@@ -49,10 +49,7 @@ def exposed(accept: str) -> tuple[bytes, str]:
     """
     registry = CollectorRegistry()
     registry.register(LedgerCollector())
-    try:
-        encode, content_type = choose_encoder(accept)
-    except Exception:  # whatever the library comes upon in a header that isn't built like one
-        encode, content_type = choose_encoder("")
+    encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
 

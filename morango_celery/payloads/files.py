@@ -32,8 +32,7 @@ class FilesBackend:
         missing = set()
         with _outages():
             for key in keys:
-                folder = self._folder_of(key)
-                with _locked(folder):
+                with self._folder_of(key, fcntl.LOCK_SH) as folder:
                     if not _hold(folder / key, seconds):
                         missing.add(key)
         return missing
@@ -41,11 +40,9 @@ class FilesBackend:
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
         with _outages():
             for key, blob in blobs.items():
-                folder = self._folder_of(key)
-                with _locked(folder):
-                    is_there = _hold(folder / key, seconds)
-                if not is_there:
-                    _write(folder / key, blob, seconds)
+                with self._folder_of(key, fcntl.LOCK_SH) as folder:
+                    if not _hold(folder / key, seconds):
+                        _write(folder / key, blob, seconds)
 
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         found = {}
@@ -68,7 +65,7 @@ class FilesBackend:
         with _outages():
             self._root.stat()
             for folder in self._root.glob("[0-9a-f][0-9a-f]"):
-                with _locked(folder):
+                with self._locked(folder, fcntl.LOCK_EX):
                     for entry in list(os.scandir(folder)):
                         found = entry.stat()
                         patience = FORGOTTEN_AFTER_SECONDS if entry.name.startswith(NEW) else 0
@@ -78,21 +75,22 @@ class FilesBackend:
                             size_bytes += found.st_size
         return Pruned(blobs, size_bytes)
 
-    def _folder_of(self, key: str) -> Path:
+    @contextmanager
+    def _folder_of(self, key: str, lock: int) -> Iterator[Path]:
         folder = self._root / key[:2]
         folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
+        with self._locked(folder, lock):
+            yield folder
 
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Be alone in looking until when a file is kept, and in changing or removing it for that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    @contextmanager
+    def _locked(self, folder: Path, lock: int) -> Iterator[None]:
+        """Writers share the folder; who prunes has it alone, so that nothing is removed that is just held."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, lock)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def _hold(path: Path, seconds: float) -> bool:
@@ -106,25 +104,17 @@ def _hold(path: Path, seconds: float) -> bool:
 
 
 def _write(path: Path, blob: bytes, seconds: float) -> None:
-    """Write a file all at once: nobody ever reads the half of it, not after a power cut either.
-
-    The lock is not held while the disk is waited for. Another one may have written the same meanwhile.
-    """
+    """All at once: nobody ever reads the half of it, not after a power cut either."""
     with NamedTemporaryFile(dir=path.parent, prefix=NEW, delete=False) as file:
         try:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-            with _locked(path.parent):
-                if _hold(path, seconds):
-                    os.unlink(file.name)
-                else:
-                    until = time.time() + seconds
-                    os.utime(file.name, (until, until))
-                    os.replace(file.name, path)
+            until = time.time() + seconds
+            os.utime(file.name, (until, until))
+            os.replace(file.name, path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file.name)
+            os.unlink(file.name)
             raise
 
 

@@ -1,1 +1,0 @@
-"""Differences between PostgreSQL and SQLite, apart from the SQL of one direction."""
