@@ -211,6 +211,19 @@ def tree(records: int) -> Iterator[StoreRow]:
     return School(0).units(records, ten_children)
 
 
+FAT_BYTES = 40_000
+
+
+def fat(records: int) -> Iterator[StoreRow]:
+    """Attempts of a learner, each with an answer of so many bytes."""
+    made = School(0)
+    unit = made.unit(0, None)
+    learner = made.learner(0, unit.id)
+    yield from (unit, learner)
+    for number in range(records - 2):
+        yield made.attempt(number, learner.id, None, answer=f"{number:08} " * (FAT_BYTES // 9))
+
+
 def nothing(records: int) -> Iterator[StoreRow]:
     """No row: what is worked on comes from elsewhere."""
     return iter(())
@@ -223,6 +236,7 @@ CASES: dict[str, Callable[[int], Iterator[StoreRow]]] = {
     "clashing": clashing,
     "chain": chain,
     "tree": tree,
+    "fat": fat,
     "oplog": nothing,
     "messages": nothing,
     "payloads": nothing,

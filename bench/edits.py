@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from django.db import connection
 
-from bench.data import school
+from bench import prefixes
+from bench.data import StoreRow, school
 
 FEW = 100
 """App rows that the case "few_edits" has edited, whatever the number of all rows."""
@@ -14,7 +16,11 @@ FEW = 100
 
 def new(records: int) -> None:
     """All app rows are new: the Store holds nothing."""
-    _deserialize(records)
+    _make_new(school(records))
+
+
+def _make_new(rows: Iterable[StoreRow]) -> None:
+    _deserialize(rows)
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM morango_recordmaxcounter")
         cursor.execute("DELETE FROM morango_store")
@@ -38,15 +44,27 @@ def few(records: int) -> None:
     Attempt.objects.filter(pk__in=ids).update(update_dirty_bit_to=True)
 
 
-CASES: dict[str, Callable[[int], None]] = {"new_rows": new, "changed_rows": changed, "few_edits": few}
+def under_prefixes(name: str, records: int) -> None:
+    """All app rows of a case of ``bench.prefixes`` have been serialized once, and edited since."""
+    _make_new(prefixes.CASES[name](records))
+    _serialize()
+    _dirty()
 
 
-def _deserialize(records: int) -> None:
+CASES: dict[str, Callable[[int], None]] = {
+    "new_rows": new,
+    "changed_rows": changed,
+    "few_edits": few,
+    **{f"edited_{name}": partial(under_prefixes, name) for name in prefixes.CASES},
+}
+
+
+def _deserialize(rows: Iterable[StoreRow]) -> None:
     from bench.load import write
     from morango_celery import deserialize_from_store
     from worker.school.models import PROFILE
 
-    write(school(records))
+    write(rows)
     deserialize_from_store(PROFILE)
 
 

@@ -24,12 +24,12 @@ def main(case: str, records: str) -> None:
 
         kolibri.write(int(records))
         return
-    from bench import data, edits
+    from bench import data, edits, prefixes
 
     if case in edits.CASES:
         edits.CASES[case](int(records))
     else:
-        write(data.CASES[case](int(records)))
+        write({**data.CASES, **prefixes.CASES}[case](int(records)))
 
 
 @transaction.atomic

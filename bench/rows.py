@@ -172,6 +172,16 @@ ROWS = [
 ]
 
 
+def _fat() -> list[Row]:
+    """Records of 40 KB: less memory than Morango takes, and than a batch of them would."""
+    bars = (*ratio(1), Bar("peak_rss_mb", at_most=160), Bar("extra_peak_rss_mb", at_most=0))
+    row = Row("fat", "postgresql", Size(5_000, 500), bars, case="fat", repetitions=1, in_quick=False)
+    return [row, replace(row, database="sqlite")]
+
+
+ROWS += _fat()
+
+
 def _oplog() -> list[Row]:
     """A log of objects. One by one, a million would take hours."""
     rows = []
@@ -218,6 +228,39 @@ def _serialization() -> list[Row]:
 
 
 ROWS += _serialization()
+
+
+PREFIXES = {3: 600, 100: 200, 450: 900, 1_000: 2_000}
+"""How many records there are under filters of so many prefixes. With 500 or more, Morango's queries nest more
+conditions than SQLite takes."""
+
+
+def under_prefixes(number: int) -> str:
+    """The name of their case."""
+    return f"under_{number}_prefixes"
+
+
+def _prefixes() -> list[Row]:
+    """Filters of many prefixes, in both directions."""
+    rows = []
+    databases: dict[Engine, tuple[int, ...]] = {"postgresql": (3, 100, 1_000), "sqlite": (3, 100, 450)}
+    for database, numbers in databases.items():
+        for number in numbers:
+            size = Size(PREFIXES[number], PREFIXES[number])
+            row = Row("prefixes", database, size, ratio(1), case=under_prefixes(number), repetitions=5)
+            serializing = replace(
+                row,
+                name="serialize-prefixes",
+                case=f"edited_{row.case}",
+                ours="serializing",
+                baseline="morango-serializing",
+                in_quick=False,
+            )
+            rows += [replace(row, in_quick=(database, number) == ("postgresql", 100)), serializing]
+    return rows
+
+
+ROWS += _prefixes()
 
 
 def _payloads() -> list[Row]:

@@ -6,4 +6,9 @@ import os
 from worker.settings import *  # noqa: F403  (settings are modules of names)
 from worker.settings import MORANGO_CELERY as DEPLOYED
 
-MORANGO_CELERY = {**DEPLOYED, **json.loads(os.environ.get("BENCH_SETTINGS") or "{}")}
+SCHOOL = [f"school.{name}" for name in ("Unit", "Learner", "Lesson", "Attempt", "Feedback")]
+MORANGO_CELERY = {
+    **DEPLOYED,
+    "OPLOG_INGEST_MODELS": SCHOOL,
+    **json.loads(os.environ.get("BENCH_SETTINGS") or "{}"),
+}

@@ -126,6 +126,8 @@ SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
 
 def syncs(case: str) -> tuple[list[Filter | None], int]:
     """The filters of the syncs that a case consists of, and how many of them are for warming up."""
+    if case in (filters := import_module("bench.prefixes").FILTERS):
+        return [filters[case]()], 0
     if case != "schools":
         return [None], 0
     data = import_module("bench.data")

@@ -17,7 +17,7 @@ from morango_celery.runs import control as runs
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.runs.recovery import recover
-from morango_celery.tasks import CeleryDispatch, finish
+from morango_celery.tasks import CeleryDispatch, finish, is_eager
 from morango_celery.upstream import profiles, uses_postgresql
 
 LONGEST_PAUSE_SECONDS = 1.0
@@ -137,7 +137,12 @@ def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run]
 
 
 def runs_in_process(in_process: bool | None = None) -> bool:
-    """Whether a run is carried out here, as asked for, as configured, or as the database needs."""
+    """Return True if a run is carried out here: as asked for, as configured, or as the database needs.
+
+    An eager Celery has no workers. It would carry each task out inside the one that sends it.
+    """
+    if is_eager():
+        return True
     for choice in (in_process, settings.IN_PROCESS):
         if choice is not None:
             return choice

@@ -10,6 +10,8 @@ class MorangoCeleryConfig(AppConfig):
 
     def ready(self) -> None:
         from morango_celery import checks  # noqa: F401  (registers itself)
+        from morango_celery.deserialize import muting
         from morango_celery.oplog import recorder
 
+        muting.install()
         recorder.connect()

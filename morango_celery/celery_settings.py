@@ -3,16 +3,37 @@
 Under the namespace ``CELERY``. What a project decides for itself, such as CELERY_BROKER_URL, is not here.
 """
 
+import socket as _socket
+
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Else a worker gives up, and ends, after 100 tries: Redis may be away for about 50 minutes.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 # Without it, a worker ends when Redis is full and refuses even that a message is acknowledged.
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     # Redis hands a message out again after this long without an acknowledgement; must exceed
     # the time limit of a task, or it runs twice at once.
     "visibility_timeout": 600,
-    "unacked_restore_interval": 5,
+    # How often a worker looks for those, in its event loop. A Redis that doesn't answer holds it up for less.
+    "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
+    # Without these two, a Redis that is there but doesn't answer holds up a sync's request, and a worker, for
+    # ever. A worker waits for messages in its event loop, which this doesn't limit.
+    "socket_timeout": 5,
+    "socket_connect_timeout": 5,
+    # A worker drops a connection on which an answer is overdue by this long, and connects again.
+    "health_check_interval": 5,
+    # Who only listens, as Flower does, hears by these that the other end is gone.
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(_socket, name): value
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(_socket, name)
+    },
 }
+# The same, where a project keeps results in Redis; by default two minutes, and none.
+CELERY_REDIS_SOCKET_TIMEOUT = 5
+CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = 5
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_TASK_SOFT_TIME_LIMIT = 270
 CELERY_TASK_ACKS_LATE = True
@@ -26,8 +47,8 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = True
 # A task still running this long after SIGTERM goes back to the queue; under `celery worker` only with
-# REMAP_SIGTERM=SIGQUIT. Celery sleeps for all of it if any task runs at the time of the signal, so the
-# supervisor's grace must be longer.
+# REMAP_SIGTERM=SIGQUIT. A worker ends sooner if its tasks do, and at the latest 20 seconds later: the
+# supervisor's grace must be longer than both together.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # A database connection serves this many tasks; one a task costs a quarter of the throughput.

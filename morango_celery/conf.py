@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from django.apps import apps
 from django.conf import settings as django_settings
-from django.db import connection
+from django.db import connection, router
 
 from morango_celery.errors import InvalidSettingError
 
@@ -26,6 +27,10 @@ class _Settings:
     BATCH_SIZE_RECORDS: int | None = None
     """How many records one Celery task deserializes at most. None: 2,000; on SQLite, where each batch waits
     for the disk, 5,000."""
+
+    BATCH_SIZE_BYTES: int = 8 * 1024 * 1024
+    """How many bytes of JSON these records have together at most: of large ones, a task takes fewer. A record
+    that is larger than this is a task of its own."""
 
     IN_PROCESS: bool | None = None
     """Run syncs in the process that received them. None: only on SQLite, which has one writer."""
@@ -47,6 +52,10 @@ class _Settings:
     MAX_ATTEMPTS: int = 3
     """How many workers a batch may cost before it is split, and a record before it is in error."""
 
+    SAME_ERROR_LIMIT_RECORDS: int = 100
+    """A run fails when all records of a batch, so many or more, fail with one and the same error that isn't
+    about what is in them: a service that a model's code asks is down, say. 0: never."""
+
     OPLOG_MODELS: tuple[str, ...] = ()
     """Labels (``app.Model``) of models whose changes are recorded in OPLOG_FILE."""
 
@@ -58,6 +67,9 @@ class _Settings:
 
     OPLOG_NATURAL_KEYS: bool = False
     """Record natural keys in place of primary keys, where models have them."""
+
+    OPLOG_INGEST_MODELS: tuple[str, ...] = ()
+    """Labels (``app.Model``) of models whose objects may be ingested from a log. With none, nothing is."""
 
     PAYLOAD_BACKEND: str = "database"
     """Where large arguments of a `PayloadTask` are kept: ``database``, ``redis``, ``files`` or ``memory``."""
@@ -126,6 +138,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or (_positive(value) and value <= 50_000),
         "must be a whole number of records from 1 to 50000, or None",
     ),
+    "BATCH_SIZE_BYTES": (_positive, _BYTES_RULE),
     "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
     "IN_PROCESS_CONNECTIONS": (
         lambda value: _positive(value) and value <= 100,
@@ -138,9 +151,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _positive(value) and value <= 100,
         "must be a whole number of attempts from 1 to 100",
     ),
+    "SAME_ERROR_LIMIT_RECORDS": (_not_negative, "must be a whole number of records, 0 or more"),
     "OPLOG_MODELS": (_labels, _LABELS_RULE),
     "OPLOG_FILE": (lambda value: isinstance(value, str), "must be a path, as a text"),
     "OPLOG_ROTATE_BYTES": (_positive, _BYTES_RULE),
+    "OPLOG_INGEST_MODELS": (_labels, _LABELS_RULE),
     "OPLOG_NATURAL_KEYS": (lambda value: isinstance(value, bool), "must be True or False"),
     "PAYLOAD_BACKEND": (
         lambda value: value in PAYLOAD_BACKENDS,
@@ -186,12 +201,32 @@ def problems() -> list[str]:
     return found
 
 
+def replica_problems() -> list[str]:
+    """Return a sentence for each model of a sync that is read from another database than it is written to.
+
+    These are Morango's, this app's and those of profiles. What a replica hasn't heard of yet looks as if it
+    weren't there: records would stay dirty in a completed run.
+    """
+    if not django_settings.DATABASE_ROUTERS:
+        return []
+    from morango.models.core import SyncableModel
+
+    return [
+        f"DATABASE_ROUTERS have {model._meta.label} written to {write!r} and read from {read!r}: what was "
+        "just written isn't found there."
+        for model in apps.get_models()
+        if model._meta.app_label in ("morango", "morango_celery") or issubclass(model, SyncableModel)
+        for read, write in [(router.db_for_read(model), router.db_for_write(model))]
+        if read != write
+    ]
+
+
 def require_valid() -> None:
     """Refuse to work on nonsense: system checks don't run in every process.
 
-    :raises InvalidSettingError: names every wrong key
+    :raises InvalidSettingError: names every wrong key, and every model that is read from a replica
     """
-    found = problems()
+    found = problems() or replica_problems()
     if found:
         raise InvalidSettingError(" ".join(found))
 

@@ -52,6 +52,14 @@ class UnknownModelError(RecordError):
     """No installed app registers a syncable model of this name in this profile."""
 
 
+class ModelNotIngestedError(RecordError):
+    """OPLOG_INGEST_MODELS doesn't name this model."""
+
+
+class MismatchedIdError(RecordError):
+    """The record's JSON names another id than the record has."""
+
+
 class PoisonRecordError(RecordError):
     """Deserializing the record ends the worker that tries to."""
 
@@ -82,6 +90,10 @@ class CorruptPayloadError(PayloadError):
 
 class FatalError(MorangoCeleryError):
     """The run can't go on."""
+
+
+class SystemicError(FatalError):
+    """Every record of a batch failed with one error, which is not about the records."""
 
 
 class RefusedMessageError(FatalError):

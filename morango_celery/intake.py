@@ -7,7 +7,8 @@ next worker to be ended by.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -16,25 +17,63 @@ from celery.exceptions import InvalidTaskError
 from celery.worker.strategy import default as celerys_strategy
 from redis import RedisError
 
+from morango_celery import envelope
+
 logger = logging.getLogger(__name__)
 
+SHORTEST_LIMIT_SECONDS = 1
+"""Of time limits that a message of ours brings along."""
+MOST_RETRIES = 1000
+
+REFUSED = "Refused what is no message of Celery's, but was in its queue: %s: %.200s. It is dropped."
 READER = "BRPOP"
 """What kombu's Redis channel knows its reader of queues by; no other transport has one of that name."""
 
 
 class Envelopes(bootsteps.StartStopStep):
-    """Refuses what is in a queue and no message at all: Redis takes any text from anybody.
+    """Refuses what is in a queue and no message of Celery's. It is not in the queue any more then.
 
-    Only where the broker is Redis. What is refused is not in the queue any more.
+    Redis takes any text from anybody. Other brokers take any headers, properties and body.
     """
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
     def start(self, parent: Any) -> None:
+        if "create_task_handler" not in vars(parent):  # from the second connection on, it is there
+            parent.create_task_handler = partial(_create_careful_handler, parent, parent.create_task_handler)
         channel = parent.task_consumer.channel
         handlers = getattr(channel, "handlers", {})
         if READER in handlers:
             handlers[READER] = _careful(channel, handlers[READER])
+
+
+def _create_careful_handler(parent: Any, create: Callable[[], Callable[[Any], object]]) -> Any:
+    """Return Celery's handler of messages, but one that refuses what isn't built like one."""
+    take_in = create()
+
+    def take_in_if_sound(message: Any) -> object:
+        flaw = _flaw_of_message(message)
+        if flaw is None:
+            return take_in(message)
+        logger.error(REFUSED, "Message", flaw)
+        message.reject_log_error(logger, parent.connection_errors)
+        return None
+
+    return take_in_if_sound
+
+
+def _flaw_of_message(message: Any) -> str | None:
+    headers = message.headers
+    if isinstance(headers, Mapping) and "task" not in headers:
+        return _flaw_of_first_protocol(message)
+    found = envelope.flaw(headers, message.properties, message.delivery_info)
+    if found:
+        return found
+    try:
+        body = message.payload
+    except Exception:  # whatever a decoder raises: Celery will come to it, and refuses the message then
+        return None
+    return envelope.flaw_of_body(body)
 
 
 def _careful(channel: Any, read: Callable[..., object]) -> Callable[..., object]:
@@ -59,11 +98,7 @@ def _careful(channel: Any, read: Callable[..., object]) -> Callable[..., object]
         except Exception as error:  # whatever kombu comes upon in a text that it didn't write
             if is_open:
                 raise
-            logger.error(
-                "Refused what is no message of Celery's, but was in its queue: %s: %.200s. It is dropped.",
-                type(error).__name__,
-                error,
-            )
+            logger.error(REFUSED, type(error).__name__, error)
             return True
 
     channel.Message = Envelope
@@ -84,9 +119,10 @@ def _flaw_of_envelope(raw: dict[str, Any]) -> str | None:
     headers = raw.get("headers") or {}
     if not isinstance(headers, dict):
         return "its headers are not named"
-    if not isinstance(headers.get("stamped_headers"), list | None):
-        return "its stamped headers are no list"
-    return None if _is_addressed(headers) else "its task or id is not a text"
+    if "task" in headers:
+        properties = raw["properties"]
+        return envelope.flaw(headers, properties, properties["delivery_info"])
+    return envelope.flaw_of(headers)
 
 
 def _flaw_of_first_protocol(message: Any) -> str | None:
@@ -97,15 +133,9 @@ def _flaw_of_first_protocol(message: Any) -> str | None:
         payload = message.decode()
     except Exception:  # whatever a decoder raises: Celery will come to it, and refuses the message then
         return None
-    is_none = not isinstance(payload, dict) or "task" not in payload
-    return None if is_none or _is_addressed({"id": [], **payload}) else "its task or id is not a text"
-
-
-def _is_addressed(headers: dict[str, Any]) -> bool:
-    match headers:
-        case {"task": str(), "id": str() | int() | None}:
-            return True
-    return "task" not in headers
+    if not isinstance(payload, dict) or "task" not in payload:
+        return None
+    return envelope.flaw(payload, message.properties, message.delivery_info)
 
 
 def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[..., None]:
@@ -113,7 +143,7 @@ def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[...
     take_in = celerys_strategy(task, *arguments, **options)
 
     def take_in_if_sound(message: Any, *further: Any, **more: Any) -> None:
-        problem = _flaw(message.payload, message.headers.get("timelimit"))
+        problem = envelope.flaw_of_body(message.payload) or _flaw_for_ours(message.headers)
         if problem:
             raise InvalidTaskError(f"It is not built like a message for {task.name}: {problem}.")
         take_in(message, *further, **more)
@@ -121,15 +151,11 @@ def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[...
     return take_in_if_sound
 
 
-def _flaw(payload: object, limits: object) -> str | None:
-    if isinstance(payload, dict) and "args" in payload:
-        return None  # in Celery's first protocol, which it checks itself
-    match payload:
-        case [list(), dict(), dict() | None]:
-            pass
-        case _:
-            return "its body is not a list of arguments, named arguments and options"
-    match limits:
-        case None | [int() | float() | None, int() | float() | None]:
-            return None
-    return "its time limits are not two numbers"
+def _flaw_for_ours(headers: Mapping[str, Any]) -> str | None:
+    """Return what is sound for others' tasks, and would have one of ours killed and delivered without end."""
+    limits = headers.get("timelimit")
+    if limits and any(limit is not None and limit < SHORTEST_LIMIT_SECONDS for limit in limits):
+        return "its time limits end it before it can begin"
+    if (headers.get("retries") or 0) > MOST_RETRIES:
+        return "it was tried too often"
+    return None

@@ -9,11 +9,11 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Exists, F, OuterRef
+from django.utils import timezone
 from morango.models.certificates import Filter
 from morango.models.core import Store
 from morango.models.fields.uuids import UUIDField
 
-from morango_celery import clock
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
 from morango_celery.oplog import models as oplog_models  # noqa: F401  (Django finds them by this module)
 from morango_celery.payloads import Reference
@@ -79,6 +79,8 @@ class Run(models.Model):
     may_succeed_later = models.IntegerField(default=0)
     """Failures of this pass that another pass may mend."""
     previous_may_succeed_later = models.IntegerField(null=True)
+    previous_failures = models.IntegerField(default=0)
+    """Records that were in error when it began, and that it tries again."""
 
     records = models.IntegerField(default=0)
     saved = models.IntegerField(default=0)
@@ -87,15 +89,13 @@ class Run(models.Model):
     yielded = models.IntegerField(default=0)
     failed = models.IntegerField(default=0)
 
-    created_at = models.DateTimeField(default=clock.now)
+    created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     """When a message for the run was last sent; NULL when none was, or not to anybody."""
-    active_at = models.DateTimeField(default=clock.now)
+    active_at = models.DateTimeField(auto_now=True)
     """When a batch of it was last done, or a stage opened."""
-    overdue_at = models.DateTimeField(null=True)
-    """When recovery takes it up, as long as no batch of it is open and nobody is at it; NULL for at once."""
 
     class Meta:
         indexes = [
@@ -104,24 +104,12 @@ class Run(models.Model):
                 condition=models.Q(state__in=["pending", "running"]),
                 name="mcelery_run_unfinished",
             ),
-            models.Index(
-                fields=["state"],
-                condition=models.Q(handed_over=False) | models.Q(followed_up=False),
-                name="mcelery_run_unsettled",
-            ),
         ]
 
     COUNTS = ("saved", "deleted", "spread", "yielded", "failed")
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.profile} ({self.state})"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save as Django does. A time that the database has put in is read when somebody asks for it."""
-        super().save(*args, **kwargs)
-        for name, value in list(vars(self).items()):
-            if hasattr(value, "resolve_expression"):
-                delattr(self, name)
 
     @property
     def sync_filter(self) -> Filter | None:
@@ -152,25 +140,22 @@ class Run(models.Model):
             raise FatalError(f"Run {self.pk} is {self.state}; it can't become {state.value}.")
         self.state = state
         self.error = error
+        now = timezone.now()
         if state is self.State.RUNNING:
-            self.started_at = clock.now()
+            self.started_at = now
         elif self.is_finished:
-            self.finished_at = clock.now()
-        self.save_active()
-
-    def save_active(self) -> None:
-        """Save the row, and that somebody is at work on it."""
-        self.active_at = clock.now()
+            self.finished_at = now
         self.save()
+        if self.is_finished and self.open_batches:
+            Batch.forget_ids(Batch.objects.filter(run=self))
 
     @classmethod
-    def locked(cls, run_id: int, **annotations: Any) -> Run:
+    def locked(cls, run_id: int) -> Run:
         """The row, locked until the end of the transaction.
 
-        :param annotations: of the query
         :raises Run.DoesNotExist: it was deleted
         """
-        return cls.objects.select_for_update().annotate(**annotations).get(pk=run_id)
+        return cls.objects.select_for_update().get(pk=run_id)
 
 
 class Batch(models.Model):
@@ -199,7 +184,7 @@ class Batch(models.Model):
     """SHA-256 of `payload`: what a message refers to it by. One that refers to another isn't this batch's."""
     payload = models.TextField(blank=True)
     """The ids as a JSON list, for as long as somebody needs them: emptied in the transaction that closes the
-    batch. Read with the row that has to be read and locked anyway."""
+    batch or ends the run. Read with the row that has to be read and locked anyway."""
     retry_ids = models.TextField(blank=True)
     """Ids, as a JSON list, of failed records that another pass may mend."""
     pass_number = models.IntegerField(default=1)
@@ -207,8 +192,6 @@ class Batch(models.Model):
     """How many workers began to execute it and were not heard of again, or are at it."""
     attempted_at = models.DateTimeField(null=True)
     """When the last of them began."""
-    attempted_by = models.CharField(max_length=64, blank=True)
-    """The id of the message that it began with; empty once that attempt is known to be over."""
     suspect = models.BooleanField(default=False)
     """Whether one more attempt that fails is enough to split it."""
     part_of = models.IntegerField(null=True)
@@ -226,8 +209,6 @@ class Batch(models.Model):
 
     sent_at = models.DateTimeField(null=True)
     """When a message for the batch was last sent; NULL when none was, or not to anybody."""
-    overdue_at = models.DateTimeField(null=True)
-    """When recovery sends it again, unless somebody holds its row; NULL for at once."""
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -237,6 +218,11 @@ class Batch(models.Model):
         ]
         indexes = [
             models.Index(fields=["run"], condition=models.Q(state="open"), name="mcelery_batch_open"),
+            models.Index(
+                fields=["run"],
+                condition=models.Q(state="open") & ~models.Q(payload=""),
+                name="mcelery_batch_with_ids",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -272,6 +258,17 @@ class Batch(models.Model):
         parts = Batch.objects.filter(run=self.run_id, stage=self.stage, part_of=planned)
         return parts.filter(state=self.State.OPEN).order_by("place")
 
+    @classmethod
+    def forget_ids(cls, batches: models.QuerySet[Batch]) -> None:
+        """Empty the ids of those that are open, and that nobody is going to execute any more.
+
+        Who executes one at the moment holds its row, and is not waited for: closing it empties it, and if it
+        isn't closed, the next message or sweep does.
+        """
+        left = batches.filter(state=cls.State.OPEN).exclude(payload="")
+        free = left.select_for_update(skip_locked=True).values("pk")
+        cls.objects.filter(pk__in=free).update(payload="")
+
     @property
     def is_open(self) -> bool:
         return bool(self.MOVES[self.State(self.state)])
@@ -285,8 +282,8 @@ class Batch(models.Model):
         if state not in self.MOVES[self.State(self.state)]:
             raise FatalError(f"The {self} is {self.state}; it can't become {state.value}.")
         self.state = state
-        closed = Batch.objects.filter(pk=self.pk)
-        closed.update(state=state, finished_at=clock.now(), payload="", attempted_by="", **columns)
+        now = timezone.now()
+        Batch.objects.filter(pk=self.pk).update(state=state, finished_at=now, payload="", **columns)
 
     @property
     def store_ids(self) -> list[str]:

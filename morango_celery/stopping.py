@@ -1,96 +1,156 @@
-"""When a worker heeds a signal to stop: between two callbacks of its event loop, never in the middle of one.
+"""The end of a worker: in time, whatever its batches, its processes and its broker are at.
 
-Celery carries a soft or cold shutdown out in the signal's handler, on top of whatever the loop was at, which
-goes on only after it. If that was writing a job to a process of the pool, or reading what one has to say, the
-other half is missing: the process waits for it, Celery waits for the process, and the worker outlasts its
-supervisor's patience. And a job that a process has, but that Celery hasn't heard of being begun, is neither
-waited for in the soft shutdown nor ended after it: the worker stays for as long as it takes.
+Celery's soft shutdown is one sleep inside a signal's handler. It lasts for all of its time-out if anything
+runs at its beginning. It reads no results, enforces no time limit, and stands on top of whatever the event
+loop was at: if that was writing a job to a process, the other half is missing, and both wait for each other.
+After it, a process that waits inside the database, and a Redis that doesn't answer, are waited for without
+limit.
+
+Here, a soft shutdown is Celery's warm one with a deadline. The worker takes no more messages, lets batches
+end that have begun, and is gone right after the last. A thread of its own sees to the deadline.
 """
 
 from __future__ import annotations
 
-import contextlib
+import _thread
+import logging
 import os
+import select
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from celery.platforms import signals
+from celery.platforms import EX_FAILURE, signals
+from celery.signals import worker_shutting_down
 
-Handler = Callable[[int, Any], object]
+from morango_celery.kombu_compat import (
+    COLD_SIGNALS,
+    all_have_begun,
+    is_celerys_handler,
+    pool_pids,
+    stop_warmly,
+)
+from morango_celery.pools import Kind, kind
 
-STOPPING = ("SIGTERM", "SIGQUIT")
-"""What supervisors send. SIGINT stays as it is: at a terminal, the way out of a loop that is stuck."""
-
-INSTALLER = "celery.apps.worker"
-"""Whose handlers are wrapped. A project's own are left alone."""
+logger = logging.getLogger(__name__)
 
 SETTLING_SECONDS = 1.0
 """How long to wait at most for processes to say that they have begun what they were given. They do at once,
-but for a job that waits for a free one."""
+but for a job that waits for a free one. Celery would not wait for the others, and give them back."""
 LOOK_AGAIN_SECONDS = 0.02
 
+DYING_SECONDS = 5.0
+"""How long a process may take that is told to give its batch up. One that waits inside the database can't."""
+LEAVING_SECONDS = 15.0
+"""How long the worker may take then to give messages back. A broker that doesn't answer costs its socket
+timeouts, one after another."""
 
-class StopsBetweenCallbacks(bootsteps.StartStopStep):
-    """Has the event loop call Celery's handlers, as it calls what reads the broker's messages.
 
-    Where no loop runs (other transports, a broker that is away), they are called at once, as ever. So are
-    those that Celery sets up meanwhile: a second signal cuts the soft shutdown short.
+class SoftShutdown(bootsteps.StartStopStep):
+    """A worker's answer to SIGTERM and SIGQUIT, and to the second SIGINT.
+
+    After ``worker_soft_shutdown_timeout`` seconds, batches that haven't ended are given back to the queue.
+    After five more, processes that have not given way are killed. After fifteen more the worker leaves
+    whatever holds it up. Each further signal takes the next of these steps at once. Under ``celery worker``
+    without ``REMAP_SIGTERM=SIGQUIT``, SIGTERM is Celery's own: it waits for batches without limit.
     """
 
-    requires = {"celery.worker.consumer.tasks:Tasks"}
+    requires = {"celery.worker.components:Pool"}
 
-    def __init__(self, parent: Any, **options: Any) -> None:
-        super().__init__(parent, **options)
-        self._looping_pid: int | None = None
-        self._asked: dict[int, Handler] = {}
-        self._settled_by = 0.0
-        # The hub can be woken, too, but by what takes a lock: whoever was interrupted may hold it.
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._worker = worker
+        self._pid = 0
+        self._is_asked = False
         self._ear, self._bell = socket.socketpair()
-        self._ear.setblocking(False)
         self._bell.setblocking(False)
 
-    def register_with_event_loop(self, parent: Any, hub: Any) -> None:
-        """Celery calls this when a loop is about to start, once for each connection to the broker."""
-        hub.add_reader(self._ear, self._hear, parent.controller.state, hub)
-        for name in STOPPING:
-            handler = signals[name]
-            if getattr(handler, "__module__", None) == INSTALLER:
-                signals[name] = partial(self._ask, handler)
-        self._looping_pid = os.getpid()
-
-    def stop(self, parent: Any) -> None:
-        self._looping_pid = None
-        self._heed()
-
-    terminate = stop
-
-    def _ask(self, handler: Handler, number: int, frame: Any) -> None:
-        if os.getpid() != self._looping_pid:  # or it is a process of the pool that isn't set up yet
-            handler(number, frame)
+    def start(self, worker: Any) -> None:
+        """Take the signals over from Celery; a project's own handlers, and other pools, are left alone."""
+        if kind(worker.pool_cls) is not Kind.PROCESSES:
             return
-        if not self._asked:
-            self._settled_by = time.monotonic() + SETTLING_SECONDS
-        self._asked[number] = handler
-        self._ring()
+        self._pid = os.getpid()
+        for name in COLD_SIGNALS:
+            if is_celerys_handler(name):
+                signals[name] = self._ask
+        if is_celerys_handler("SIGINT"):
+            signals["SIGINT"] = partial(self._interrupt, signals["SIGINT"])
 
-    def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # then it has been rung often enough to be heard
-            self._bell.send(b"\0")
+    def _interrupt(self, celerys: Callable[..., object], number: int, frame: Any) -> None:
+        celerys(number, frame)  # warm; it also makes the second one cold, in Celery's own way
+        if os.getpid() == self._pid:
+            signals["SIGINT"] = self._ask
 
-    def _hear(self, state: Any, hub: Any) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._ear.recv(4096)
-        is_settled = not state.reserved_requests - state.active_requests
-        if is_settled or time.monotonic() > self._settled_by:
-            self._heed()
-        else:
-            hub.call_later(LOOK_AGAIN_SECONDS, self._ring)
+    def _ask(self, number: int, frame: Any) -> None:
+        """Handle a signal. Whoever it interrupted may hold any lock, so that none is taken here."""
+        if os.getpid() != self._pid:  # a process of the pool that isn't set up yet
+            return
+        if self._is_asked:
+            with suppress(BlockingIOError):
+                self._bell.send(b"\0")
+            return
+        self._is_asked = True
+        _thread.start_new_thread(self._oversee, (number,))
 
-    def _heed(self) -> None:
-        asked, self._asked = self._asked, {}
-        for number, handler in asked.items():
-            handler(number, None)
+    def _oversee(self, number: int) -> None:
+        """Take each step in its time, in a thread of its own: one may be held up, the next must not be."""
+        _apart(partial(self._begin, signal.Signals(number).name))
+        soft_seconds = self._worker.app.conf.worker_soft_shutdown_timeout or 0
+        for seconds, step in (
+            (soft_seconds, self._give_back),
+            (DYING_SECONDS, self._kill),
+            (LEAVING_SECONDS, self._leave),
+        ):
+            if select.select([self._ear], [], [], seconds)[0]:
+                self._ear.recv(1)
+            _apart(step)
+
+    def _begin(self, name: str) -> None:
+        logger.warning(
+            "Stopping (%s): batches that run have %s seconds to end, others are left to the next worker.",
+            name,
+            self._worker.app.conf.worker_soft_shutdown_timeout or 0,
+        )
+        worker_shutting_down.send(sender=self._worker.hostname, sig=name, how="Warm", exitcode=os.EX_OK)
+        settled_by = time.monotonic() + SETTLING_SECONDS
+        while not all_have_begun() and time.monotonic() < settled_by:
+            time.sleep(LOOK_AGAIN_SECONDS)
+        stop_warmly()
+        if self._worker.use_eventloop:
+            self._worker.hub.call_soon(_nothing)  # so that it looks at once
+
+    def _give_back(self) -> None:
+        stop_warmly()  # no new ones, if it is as soon as that
+        logger.warning("Stopping: the time is up. What still runs goes back to the queue.")
+        self._worker.exitcode = EX_FAILURE
+        while True:
+            with suppress(RuntimeError):  # another one ended while they were gone through
+                self._worker.consumer.cancel_active_requests()
+                return
+
+    def _kill(self) -> None:
+        for pid in pool_pids(self._worker):
+            logger.warning("Stopping: process %s is still there, and is killed.", pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _leave(self) -> None:
+        logger.critical(
+            "Stopping: the worker is held up, and leaves. What it could not give back is in the ledger, and "
+            "is sent again."
+        )
+        os._exit(EX_FAILURE)
+
+
+def _apart(step: Callable[[], None]) -> None:
+    threading.Thread(target=step, daemon=True).start()
+
+
+def _nothing() -> None:
+    """Do nothing."""

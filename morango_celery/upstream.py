@@ -5,14 +5,16 @@ When Morango moves one, this is the module to mend.
 
 from __future__ import annotations
 
+import binascii
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import OperationalError, connection, transaction
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 from morango.registry import syncable_models
+from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
 from morango.sync.backends.utils import load_backend
 from morango.utils import SETTINGS, do_import, exception_path
 
@@ -60,17 +62,12 @@ def self_referential_fk(model: type[SyncableModel]) -> str | None:
 
 
 @contextmanager
-def isolated_transaction(
-    sync_filter: Filter | None, on_begin: Callable[[], None] | None = None
-) -> Iterator[None]:
+def isolated_transaction(sync_filter: Filter | None) -> Iterator[None]:
     """A transaction with one view of the data (REPEATABLE READ), alone on the filter's partitions.
 
-    :param on_begin: called first in it, before it waits to be alone
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     """
     with _backend._set_transaction_repeatable_read(), transaction.atomic(savepoint=False):
-        if on_begin is not None:
-            on_begin()
         _lock_partitions(sync_filter, shared=False)
         yield
 
@@ -84,12 +81,22 @@ def share_partitions(sync_filter: Filter | None) -> None:
 
 
 def _lock_partitions(sync_filter: Filter | None, *, shared: bool) -> None:
+    """Take the locks that Morango takes, in one statement, where it sends two for each partition."""
     if sync_filter is None:
         _backend._lock_all_partitions(shared=shared)
-        return
-    # In order, so that no two wait for each other
-    for partition in sorted({prefix[:PRIMARY_PARTITION_LENGTH] for prefix in sync_filter}):
-        _backend._lock_partition(partition, shared=shared)
+    elif uses_postgresql():
+        # In order, so that no two wait for each other
+        partitions = sorted({prefix[:PRIMARY_PARTITION_LENGTH] for prefix in sync_filter})
+        keys = [binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER for partition in partitions]
+        with connection.cursor() as cursor:
+            cursor.execute(_SHARE if shared else _LOCK, [LOCK_ALL_PARTITIONS, LOCK_PARTITION, keys])
+
+
+_LOCK = """
+    SELECT pg_advisory_xact_lock_shared(%s)
+    UNION ALL SELECT pg_advisory_xact_lock(%s, key) FROM unnest(%s::int[]) AS key
+"""
+_SHARE = _LOCK.replace("lock(", "lock_shared(")
 
 
 def is_isolation_error(error: OperationalError) -> bool:

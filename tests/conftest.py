@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -154,9 +154,19 @@ def database_url(transactional_db: None) -> str:
     return f"postgresql://{login}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
 
 
+OURS = ("morango_celery.worker", "-A", "worker")
+CELERYS = ("celery", "-A", "worker", "worker")
+"""Commands that start a worker."""
+
+
 class StartWorker(Protocol):
     def __call__(
-        self, concurrency: int = 2, *, queue: str = "celery", **environment: str
+        self,
+        concurrency: int = 2,
+        *,
+        queue: str = "celery",
+        command: Sequence[str] = OURS,
+        **environment: str,
     ) -> LoggedProcess: ...
 
 
@@ -168,11 +178,17 @@ def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> 
     """
     started: list[LoggedProcess] = []
 
-    def start(concurrency: int = 2, *, queue: str = "celery", **environment: str) -> LoggedProcess:
+    def start(
+        concurrency: int = 2,
+        *,
+        queue: str = "celery",
+        command: Sequence[str] = OURS,
+        **environment: str,
+    ) -> LoggedProcess:
         number = len(started) + 1
         process = LoggedProcess(
             [
-                *("morango_celery.worker", "-A", "worker", "--loglevel=INFO", f"--hostname=test{number}@%h"),
+                *(*command, "--loglevel=INFO", f"--hostname=test{number}@%h"),
                 *(f"--concurrency={concurrency}", f"--queues={queue}"),
                 *("--without-gossip", "--without-mingle"),
             ],

@@ -70,8 +70,8 @@ class LoggedProcess:
                 raise AssertionError(f"not {what} after {timeout_seconds} s:\n{self.log()}")
             time.sleep(0.02)
 
-    def wait_for_log(self, text: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:
-        self.wait_until(lambda: text in self.log(), f"logged {text!r}", timeout_seconds)
+    def wait_for_log(self, text: str, timeout_seconds: float = PATIENCE_SECONDS, *, times: int = 1) -> None:
+        self.wait_until(lambda: self.log().count(text) >= times, f"logged {text!r}", timeout_seconds)
 
     def wait_until_ended(self, timeout_seconds: float = PATIENCE_SECONDS) -> int:
         """The exit status; fails, with the log, when it takes too long."""

@@ -5,7 +5,16 @@ import os
 os.environ.setdefault("DATABASE_URL", "sqlite://")
 os.environ.setdefault("SECRET_KEY", "for-tools-only")
 
+from tests.oplog.labels import LIBRARY
 from worker.settings import *  # noqa: F403
-from worker.settings import INSTALLED_APPS
+from worker.settings import INSTALLED_APPS, MORANGO_CELERY
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.emptying", "tests.variety", "tests.oplog.library"]
+INSTALLED_APPS = [
+    *INSTALLED_APPS,
+    "tests.emptying",
+    "tests.variety",
+    "tests.neighbours",
+    "tests.side_effects",
+    "tests.oplog.library",
+]
+MORANGO_CELERY = {**MORANGO_CELERY, "OPLOG_INGEST_MODELS": LIBRARY}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from typing import Any
 import psutil
 import psycopg2
 from django.db import connection
-from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
 
 from tests.processes import PATIENCE_SECONDS
 
@@ -30,25 +28,6 @@ def held(*store_ids: str) -> Iterator[int]:
     """Keep Store rows locked by a connection of another's. Yields the process id of its session."""
     with _another_connection() as other, other.cursor() as cursor:
         cursor.execute("SELECT 1 FROM morango_store WHERE id = ANY(%s::uuid[]) FOR UPDATE", [list(store_ids)])
-        yield other.info.backend_pid
-
-
-@contextlib.contextmanager
-def held_row(table: str, pk: str) -> Iterator[int]:
-    """Keep a row locked by a connection of another's. Yields the process id of its session."""
-    with _another_connection() as other, other.cursor() as cursor:
-        cursor.execute(f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", [pk])
-        assert cursor.rowcount == 1
-        yield other.info.backend_pid
-
-
-@contextlib.contextmanager
-def held_partition(partition: str) -> Iterator[int]:
-    """Be alone on a partition, as Morango is while it dequeues; likewise."""
-    key = binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER
-    with _another_connection() as other, other.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOCK_ALL_PARTITIONS])
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_PARTITION, key])
         yield other.info.backend_pid
 
 

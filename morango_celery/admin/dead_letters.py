@@ -33,6 +33,9 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
     ]
     actions = ["retry"]
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).defer("text")  # of megabytes, where a line is long
+
     @admin.display(description="reason")
     def reason_in_short(self, letter: DeadLetter) -> str:
         return letter.reason.partition("\n")[0][:120]

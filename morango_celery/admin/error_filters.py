@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from django.contrib import admin
@@ -12,7 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from morango_celery.models import RecordInError, Run
-from morango_celery.reading.filters import prefix_conditions
+from morango_celery.reading.filters import under_filter
 
 TITLES = {"model_name": "model", "deserialization_exception": "exception", "profile": "profile"}
 
@@ -58,5 +56,4 @@ class UnderTheFilterOfRun(admin.SimpleListFilter):
             run = Run.objects.get(pk=value)
         except (Run.DoesNotExist, ValueError, OverflowError) as error:
             raise IncorrectLookupParameters(error) from error
-        conditions = prefix_conditions("partition", run.sync_filter)
-        return queryset.filter(reduce(or_, conditions), profile=run.profile)
+        return queryset.filter(under_filter("partition", run.sync_filter), profile=run.profile)

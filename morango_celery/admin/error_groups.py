@@ -17,6 +17,7 @@ from morango_celery import api
 from morango_celery.admin.links import url_of_rows
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.admin.sql import time_limit
+from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.errors import TookTooLongError
 from morango_celery.models import RecordInError
 
@@ -38,6 +39,7 @@ def groups_page(model_admin: Any, request: HttpRequest) -> HttpResponse:
     totals: Counter[str] = Counter()
     for group in groups or ():
         group["records"] = f"{group['count']:,}"
+        group["is_quarantined"] = group["deserialization_exception"] == QUARANTINED
         group["url"] = url_of_rows(**{name: group[name] for name in CAUSE})
         totals[group["profile"]] += group["count"]
     context = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
+from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -17,12 +18,15 @@ from morango_celery.admin.error_groups import CAUSE, groups_page, retry_profile
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
+from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.errors import TookTooLongError
 from morango_celery.models import RecordInError
 
 LISTING_SECONDS = 10.0
 """How long the database may look for a page of rows."""
 MOST_PARTITIONS = 100
+SHOWN_CHARACTERS = 200
+"""What the list shows of an error."""
 
 
 @admin.action(
@@ -107,14 +111,18 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
         return lookup in (*CAUSE, UnderTheFilterOfRun.parameter_name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("serialized", "conflicting_serialized_data")
+        records: QuerySet[Any] = super().get_queryset(request)
+        beginning = Left("deserialization_error", SHOWN_CHARACTERS + 1)  # the whole may have megabytes
+        records = records.annotate(error_begins=beginning)
+        return records.defer("serialized", "conflicting_serialized_data", "deserialization_error")
 
     @admin.display(description="exception", ordering="deserialization_exception")
     def exception_in_short(self, record: Any) -> str:
         exception = record.deserialization_exception
-        return format_html('<span title="{}">{}</span>', exception, exception.rpartition(".")[2])
+        note = " (quarantined)" if exception == QUARANTINED else ""
+        return format_html('<span title="{}">{}{}</span>', exception, exception.rpartition(".")[2], note)
 
     @admin.display(description="error")
     def error_in_short(self, record: Any) -> str:
-        error: str = record.deserialization_error or ""
-        return error if len(error) <= 200 else f"{error[:199]}…"
+        error: str = record.error_begins or ""
+        return error if len(error) <= SHOWN_CHARACTERS else f"{error[: SHOWN_CHARACTERS - 1]}…"

@@ -177,7 +177,7 @@ class RunAdmin(ReadOnlyAdmin):
                 ),
                 f"{group.count:,}",
                 group.model_name,
-                group.exception,
+                group.title,
                 group.example_error[:300],
             )
             for group in groups

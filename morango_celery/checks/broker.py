@@ -14,6 +14,9 @@ VISIBILITY_SECONDS = {"redis": 3600, "rediss": 3600, "sentinel": 3600, "sqs": 18
 """After how long these transports deliver a message again that nobody acknowledged, unless told otherwise.
 Others wait for the connection to break."""
 
+REDIS = ("redis", "rediss", "redis+socket", "sentinel")
+SOCKET_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
+
 JSON = {"json", "application/json"}
 
 
@@ -62,6 +65,26 @@ def check_visibility_timeout(app_configs: Any = None, **kwargs: Any) -> list[Che
                 )
             ]
     return []
+
+
+@register("morango_celery")
+def check_socket_timeouts(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That nobody waits for ever for a Redis that doesn't answer."""
+    options = current_app.conf.broker_transport_options or {}
+    missing = [name for name in SOCKET_TIMEOUTS if not options.get(name)]
+    uses_redis = any(parts["transport"] in REDIS for parts in broker_urls())
+    if not (are_used() and missing and uses_redis):
+        return []
+    return [
+        Warning(
+            f"Celery's broker_transport_options have no {' and no '.join(missing)}: a Redis that is there "
+            "but doesn't answer holds up the request of a sync, and a worker, for ever.",
+            hint="Add to broker_transport_options (CELERY_BROKER_TRANSPORT_OPTIONS): "
+            + ", ".join(f'"{name}": 5' for name in missing)
+            + ".",
+            id="morango_celery.W009",
+        )
+    ]
 
 
 @register("morango_celery")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.apps import apps
 from django.core.checks import CheckMessage, Error, register
 
-from morango_celery.conf import problems, settings
+from morango_celery.conf import problems, replica_problems
 
 
 @register("morango_celery")
@@ -17,24 +16,14 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
 
 
 @register("morango_celery")
-def check_recorded_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per label in ``OPLOG_MODELS`` that no installed model has."""
-    if problems():
-        return []
+def check_replicas(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One error per model of a sync that is read from another database than it is written to."""
     return [
         Error(
-            f"MORANGO_CELERY['OPLOG_MODELS'] names {label!r}, which is not installed.",
-            hint="Mend the label, or add its app to INSTALLED_APPS.",
-            id="morango_celery.E002",
+            text,
+            hint="Let db_for_read of your router return for this model what db_for_write does. Models of "
+            "other apps may be read from replicas.",
+            id="morango_celery.E010",
         )
-        for label in settings.OPLOG_MODELS
-        if not _is_installed(label)
+        for text in replica_problems()
     ]
-
-
-def _is_installed(label: str) -> bool:
-    try:
-        apps.get_model(label)
-    except LookupError:
-        return False
-    return True

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from django.db import DatabaseError, connection, transaction
 from morango.models.certificates import Filter
 
+from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.claim import ClaimedSource
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.issuer import is_systemic
 from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialize.partners import ClaimPartners
@@ -36,6 +38,7 @@ def deserialize_batch(
     :param skip_erroring: whether records in error before this run are left out of it
     :param strict: on SQLite, check all constraints after each write, however long it takes
     :raises OperationalError, InterfaceError: the database went away; roll back and try again
+    :raises DatabaseError: it refuses a statement of ours, see `is_systemic`; roll back
     :raises FatalError: there is no transaction
     Cost: a constant number of statements per model, plus some per record that fails. Everything twice, and
     some per record, if the database refuses a query of a model's own ``deserialize()`` or ``clean_fields()``.
@@ -49,7 +52,7 @@ def deserialize_batch(
 
     def attempt(own_code: OwnCode) -> BatchResult:
         cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
-        with _without_collections():
+        with _without_collections(), connection.execute_wrapper(own_code.execute):
             try:
                 return _carry_out(store_ids, cache, AppModelSink(cache, check_constraints))
             finally:
@@ -59,7 +62,7 @@ def deserialize_batch(
         with transaction.atomic():
             return attempt(OwnCode())
     except DatabaseError as error:
-        if sql.is_transient(error):
+        if is_transient(error) or is_systemic(error):
             raise
     return attempt(OwnCode(carefully=True))
 

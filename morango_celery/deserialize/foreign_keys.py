@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.relations import Relations, Target, target_key, target_table
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
-from morango_celery.deserialize.traits import target_model, traits_of
+from morango_celery.deserialize.traits import Way, target_model, traits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,15 @@ class ForeignKeyCache:
         self._noted: dict[str, Outcome] = {}
         self._relations = Relations()
 
-    def load(self, carriers: Iterable[DeserializeTask]) -> None:
+    def load(self, carriers: list[DeserializeTask]) -> None:
         """Look up what the parsed `carriers` refer to, and let their models' own code find it."""
+        self._look_up(carriers)
+        self._expect(carriers)
+        for carrier in carriers:
+            if carrier.app_model is not None:
+                self.attach(carrier)
+
+    def _look_up(self, carriers: list[DeserializeTask]) -> None:
         wanted: dict[Target, set[Any]] = {}
         references: set[str] = set()
         parsed: dict[type[SyncableModel], list[DeserializeTask]] = {}
@@ -110,13 +118,29 @@ class ForeignKeyCache:
             self._load_rows(target, keys)
         self._load_states(references)
         self._load_noted_deletions()
-        for same in parsed.values():
-            for carrier in same:
-                self.attach(carrier)
 
-    def look_again(self, carriers: Iterable[DeserializeTask]) -> None:
+    def load_again(self, carrier: DeserializeTask) -> None:
+        """`load` for a carrier that was parsed again: it may refer to others now."""
+        fields = traits_of(carrier.model).foreign_keys
+        keys = {
+            (target_table(f), key)
+            for f in fields
+            for key in _keys(f, [getattr(carrier.app_model, f.attname)])
+        }
+        if any(key not in self._rows.get(target, {}) for target, key in keys):
+            self._look_up([carrier])
+        self.attach(carrier, at_its_turn=True)
+
+    def _expect(self, carriers: list[DeserializeTask]) -> None:
+        """Tell code of models that `carriers` are yet to be written, if there is any that may follow them."""
+        to_write = [carrier for carrier in carriers if carrier.has_model and not carrier.store.deleted]
+        models = {carrier.model for carrier in to_write}
+        if any(traits_of(model).follows_relations for model in models):
+            for carrier in to_write:
+                self._relations.expect(carrier.model, carrier.store.id)
+
+    def look_again(self, carriers: list[DeserializeTask]) -> None:
         """`load`, for what wasn't there before, but may have been written meanwhile."""
-        self._relations.forget()
         for rows in self._rows.values():
             for value in [value for value, there in rows.items() if not there]:
                 del rows[value]
@@ -165,12 +189,16 @@ class ForeignKeyCache:
             noted = HardDeletedModels.objects.filter(id__in=absent).values_list("id", flat=True)
             self._noted.update(dict.fromkeys(noted, Outcome.PROPAGATE_HARD_DELETE))
 
-    def attach(self, carrier: DeserializeTask) -> None:
-        """Tell Morango's validation what was found, and let code of the carrier's model follow relations."""
+    def attach(self, carrier: DeserializeTask, *, at_its_turn: bool = False) -> None:
+        """Tell Morango's validation what was found, and let code of the carrier's model follow relations.
+
+        :param at_its_turn: it is about to be written. If that is by a ``save()`` of its own, its model is to
+            see each row as the database has it then: it is left to Django
+        """
         app_model = carrier.app_model
         assert app_model is not None
         traits = traits_of(carrier.model)
-        if traits.follows_relations:
+        if traits.follows_relations and not (at_its_turn and traits.way is Way.EACH):
             self._relations.bring(app_model)
         if not traits.in_tree:
             return
@@ -178,6 +206,34 @@ class ForeignKeyCache:
             raw = getattr(app_model, field.attname)
             if self.row_exists(field, raw) and not field.get_limit_choices_to():
                 self.validated[f"{raw}_{target_model(field)._meta.db_table}"] = 1
+
+    def written(self, carrier: DeserializeTask) -> None:
+        """Take note that queries find a carrier's row from now on: code of models may follow it."""
+        self._relations.written(carrier.store.id)
+
+    @property
+    def expects_rows(self) -> bool:
+        """Return True if code of models may follow records that are yet to be written."""
+        return self._relations.expects
+
+    @property
+    def follows_what_is_written(self) -> bool:
+        """Return True if models' code looks up relations, none of which is yet to be written."""
+        return self._relations.is_loading
+
+    @contextmanager
+    def undone_on_error(self, carriers: list[DeserializeTask]) -> Iterator[None]:
+        """Let code of models see, after an error inside, that what was written of `carriers` isn't there."""
+        try:
+            yield
+        except Exception:
+            self._relations.forget_found()
+            self._expect(carriers)
+            raise
+
+    def heed(self, statement: str) -> None:
+        """Take note of what code of a model is about to write."""
+        self._relations.heed(statement)
 
     def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
         """Whether the app table has the row that `field` refers to with `value`."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, transaction
 
-from morango_celery.deserialize import sql
+from morango_celery.db.errors import is_transient
+from morango_celery.deserialize.issuer import MODELS_CODE, is_systemic
 
-_NOTHING = nullcontext()
+
+def verb(statement: str) -> str:
+    """Return the first word of an SQL statement, in capitals."""
+    return statement.split(maxsplit=1)[0].upper() if statement.strip() else ""
+
+
+def mentions(statement: str, tables: Iterable[str]) -> bool:
+    """Return True if an SQL statement may be about one of these tables: their names are in its text."""
+    return any(table in statement for table in tables)
 
 
 class OwnCode:
@@ -21,16 +32,47 @@ class OwnCode:
 
     def __init__(self, *, carefully: bool = False) -> None:
         self.carefully = carefully
+        self._heard_by: Callable[[str], None] | None = None
 
     def called(self) -> AbstractContextManager[None]:
         """Around each call. Cost: nothing, or a savepoint."""
         if not self.carefully:
-            return _NOTHING
-        savepoint: AbstractContextManager[None] = transaction.atomic()
-        return savepoint
+            return MODELS_CODE
+        return _with_savepoint()
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """Tell `listener` each statement that code of a model is about to execute, inside.
+
+        Its own statements are none of theirs. It may raise, and then the statement isn't executed.
+        """
+        self._heard_by = listener
+        try:
+            yield
+        finally:
+            self._heard_by = None
+
+    def execute(
+        self, execute: Callable[..., Any], statement: Any, parameters: Any, many: bool, context: Any
+    ) -> Any:
+        """Execute a statement, whoever's it is; for ``connection.execute_wrapper``. Cost: a function call."""
+        listener = self._heard_by
+        if listener is not None:
+            self._heard_by = None
+            try:
+                listener(str(statement))
+            finally:
+                self._heard_by = listener
+        return execute(statement, parameters, many, context)
 
     def is_records_fault(self, error: Exception) -> bool:
         """Whether what a call raised is the record's error; if not, it has to be raised again."""
         if isinstance(error, DatabaseError | InterfaceError):
-            return self.carefully and not sql.is_transient(error)
+            return self.carefully and not is_transient(error) and not is_systemic(error)
         return not isinstance(error, MemoryError)
+
+
+@contextmanager
+def _with_savepoint() -> Iterator[None]:
+    with transaction.atomic(), MODELS_CODE:
+        yield

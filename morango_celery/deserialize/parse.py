@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db.models.signals import pre_init
+from django.db.models.signals import post_init, pre_init
 from morango.models.core import SyncableModel
 
+from morango_celery.deserialize.early_looks import until_they_look
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, GroupTransform, dirty_parent, to_save
+from morango_celery.deserialize.identity import take_own_id
 from morango_celery.deserialize.order import parents_first
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import overrides, traits_of
-from morango_celery.errors import UnknownModelError
+from morango_celery.errors import MismatchedIdError, UnknownModelError
 from morango_celery.reading.jsontext import read_json
 from morango_celery.stream import Transform
 
@@ -59,25 +61,29 @@ def parse(carriers: Group, cache: ForeignKeyCache) -> None:
     for carrier in carriers:
         of_model.setdefault(carrier.model, []).append(carrier)
     for model, same in of_model.items():
-        plan = row_plan(model)
+        plan = None if _is_observed(model) else row_plan(model)
         if plan is not None:
             refused: dict[int, ValidationError] = {}
             for carrier, row in zip(same, plan.rows([c.store for c in same], refused), strict=True):
                 carrier.row = row
             for place, error in refused.items():
                 same[place].fail(error)
-    for carrier in carriers:  # in their own order: a model's code may notice
-        if carrier.row is None and not carrier.has_errors:
-            _instantiate(carrier, cache)
+    others = [carrier for carrier in carriers if carrier.row is None and not carrier.has_errors]
+    until_they_look(others, cache, lambda carrier: instantiate(carrier, cache))
+
+
+def _is_observed(model: type[SyncableModel]) -> bool:
+    """Return True if somebody is told of the model's instances as they are made, and may change them."""
+    return pre_init.has_listeners(model) or post_init.has_listeners(model)
 
 
 def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
     carrier.row = None
-    _instantiate(carrier, cache)
+    instantiate(carrier, cache)
     if carrier.has_errors or carrier.app_model is None:
         return
-    cache.attach(carrier)
+    cache.attach(carrier, at_its_turn=True)
     try:
         with cache.own_code.called():
             if traits_of(carrier.model).in_tree:
@@ -90,7 +96,9 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         carrier.fail(error, may_succeed_later=True)
 
 
-def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse a carrier by its model's own ``deserialize()``, or as that would."""
+    carrier.app_model = None
     store, model = carrier.store, carrier.model
     try:
         data = read_json(store.serialized)
@@ -100,9 +108,12 @@ def _instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
                 app_model = model.deserialize(data, sync_filter=cache.sync_filter)
             else:
                 app_model = _deserialized(model, data)
+        take_own_id(app_model, store)
         app_model._morango_source_id = store.source_id
         app_model._morango_partition = store.partition
         app_model._morango_dirty_bit = False
+    except MismatchedIdError as error:
+        carrier.fail(error)
     except Exception as error:
         if not cache.own_code.is_records_fault(error):
             raise

@@ -11,10 +11,13 @@ from typing import Any, TypeAlias, cast
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models import ForeignKey, Model
+from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize.conversions import is_uuid
-from morango_celery.deserialize.traits import target_model
+from morango_celery.deserialize.issuer import OUR_STATEMENT
+from morango_celery.deserialize.own_code import mentions, verb
+from morango_celery.deserialize.traits import tables_of, target_model
 
 AnyKey: TypeAlias = "ForeignKey[Any, Any]"
 Target = tuple[type[Model], str]
@@ -65,6 +68,8 @@ class Relations:
 
     Peers are the instances of the same class that were brought here or found here: so ``self.user.facility``
     costs two queries, for one record or for a thousand.
+
+    A row that the group is yet to write is loaded at each look, and kept by nobody but the looking record.
     """
 
     def __init__(self) -> None:
@@ -72,8 +77,17 @@ class Relations:
         self._peers: dict[type[Model], list[weakref.ref[Model]]] = {}
         self._asked: dict[tuple[type[Model], str], int] = {}
         """For how many of the peers it was looked up what a foreign key refers to."""
+        self._put_off: dict[tuple[type[Model], str], set[Any]] = {}
+        """What peers refer to that was yet to be written when it was looked up."""
         self._found: dict[Target, dict[Any, Model | None]] = {}
         """None where there is no such row, or none that Python can hold."""
+        self._found_in: set[str] = set()
+        """The names of the tables that these are rows of."""
+        self._unwritten: set[str] = set()
+        self._written_to: set[str] = set()
+        """The names of the tables that these are to be rows of."""
+        self.is_loading = False
+        """Whether rows are being looked up, none of which is yet to be written."""
 
     def bring(self, instance: Model) -> None:
         """Let `instance` find here what it refers to."""
@@ -81,41 +95,102 @@ class Relations:
         self._peers.setdefault(type(instance), []).append(peer)
         instance._state.fields_cache = _Followed(self, peer)
 
-    def follow(self, instance: Model, name: str) -> Model:
-        """What the foreign key `name` of `instance` refers to.
+    def expect(self, model: type[SyncableModel], store_id: str) -> None:
+        """Take note that a record is yet to be written."""
+        self._unwritten.add(store_id)
+        self._written_to |= tables_of(model)
+
+    @property
+    def expects(self) -> bool:
+        """Return True if records are yet to be written, so that it matters when they are."""
+        return bool(self._unwritten)
+
+    def written(self, store_id: str) -> None:
+        """Take note that queries find a record as this batch has it from now on."""
+        self._unwritten.discard(store_id)
+
+    def follow(self, instance: Model, name: str) -> tuple[Model, bool]:
+        """Return what the foreign key `name` of `instance` refers to, and whether that may be kept.
 
         :raises KeyError: it isn't to be had here; Django looks itself then, and words the error
         """
         model = type(instance)
         field = _foreign_keys(model)[name]
         value = target_key(field, getattr(instance, field.attname))
-        found = self._found.setdefault((target_model(field), field.target_field.attname), {})
-        if value is not None and value not in found:
-            peers = self._peers.get(model, [])
-            others = peers[self._asked.get((model, name), 0) :]
-            self._asked[model, name] = len(peers)
-            alive = [peer for reference in others if (peer := reference()) is not None]
-            values = {value, *(target_key(field, getattr(peer, field.attname)) for peer in alive)}
-            self._load(field, found, values - found.keys() - {None})
+        target = target_model(field), field.target_field.attname
+        found = self._found.setdefault(target, {})
+        lasting = value is None or not self._may_change(field, value)
+        if not lasting:
+            if instance._state.adding:
+                raise KeyError(name)
+            found = dict(self._rows(field, [value]))
+        elif value is not None and value not in found:
+            self._load(field, found, {value, *self._wanted(model, name, field)} - found.keys())
         related = found.get(value)
         if related is None:
             raise KeyError(name)
         if not field.remote_field.multiple:  # one to one: as Django does, for the way back
             field.remote_field.set_cached_value(related, instance)
-        return related
+        return related, lasting
+
+    def _may_change(self, field: AnyKey, value: Any) -> bool:
+        """Return True if a row is yet to be written, or may be found by another value then."""
+        if target_model(field)._meta.db_table not in self._written_to:
+            return False
+        return value in self._unwritten or not field.target_field.primary_key
+
+    def _wanted(self, model: type[Model], name: str, field: AnyKey) -> set[Any]:
+        """Return the values of all peers, but for those whose rows are yet to be written."""
+        peers = self._peers.get(model, [])
+        others = peers[self._asked.get((model, name), 0) :]
+        self._asked[model, name] = len(peers)
+        alive = [peer for reference in others if (peer := reference()) is not None]
+        values = {target_key(field, getattr(peer, field.attname)) for peer in alive} - {None}
+        values |= self._put_off.pop((model, name), set())
+        if put_off := {value for value in values if self._may_change(field, value)}:
+            self._put_off[model, name] = put_off
+        return values - put_off
 
     def _load(self, field: AnyKey, found: dict[Any, Model | None], values: set[Any]) -> None:
+        self.is_loading = True
+        try:
+            rows = list(self._rows(field, list(values)))
+        finally:
+            self.is_loading = False
         found.update(dict.fromkeys(values))
-        attname = field.target_field.attname
-        for related in _readable(target_model(field), attname, list(values)):
-            found[getattr(related, attname)] = related
+        self._found_in |= tables_of(target_model(field))
+        for value, related in rows:
+            found[value] = related
             self.bring(related)
+
+    @staticmethod
+    def _rows(field: AnyKey, values: Sequence[Any]) -> Iterator[tuple[Any, Model]]:
+        attname = field.target_field.attname
+        for related in _readable(target_model(field), attname, values):
+            yield getattr(related, attname), related
+
+    def heed(self, statement: str) -> None:
+        """Look again later, if a statement of a model's own code writes what was found, or undoes it."""
+        kind = verb(statement)
+        if kind == "ROLLBACK" or (kind not in _READING and mentions(statement, self._found_in)):
+            self.forget_found()
+
+    def forget_found(self) -> None:
+        """Let go of what was found; it isn't there any more, or isn't as it was."""
+        self._found.clear()
+        self._found_in.clear()
 
     def forget(self) -> None:
         """Let go of all instances."""
+        self.forget_found()
         self._peers.clear()
         self._asked.clear()
-        self._found.clear()
+        self._put_off.clear()
+        self._unwritten.clear()
+        self._written_to.clear()
+
+
+_READING = {"SELECT", "SAVEPOINT", "RELEASE"}
 
 
 class _Followed(dict[str, Any]):
@@ -134,7 +209,9 @@ class _Followed(dict[str, Any]):
         instance = self._instance()
         if self._relations is None or instance is None:
             raise KeyError(name)
-        related = self[name] = self._relations.follow(instance, name)
+        related, lasting = self._relations.follow(instance, name)
+        if lasting:
+            self[name] = related
         return related
 
     def __delitem__(self, name: str) -> None:
@@ -155,7 +232,9 @@ def _foreign_keys(model: type[Model]) -> dict[str, AnyKey]:
 def _readable(model: type[Model], attname: str, values: Sequence[Any]) -> Iterator[Model]:
     """The instances with these values, but for those with what Python can't hold, as a year beyond 9999."""
     try:
-        yield from list(model._base_manager.filter(**{f"{attname}__in": values}))
+        with OUR_STATEMENT:
+            found = list(model._base_manager.filter(**{f"{attname}__in": values}))
+        yield from found
     except (ValueError, OverflowError):
         if len(values) > 1:
             for half in (values[: len(values) // 2], values[len(values) // 2 :]):

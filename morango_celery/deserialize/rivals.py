@@ -13,8 +13,10 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
+from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.groups import Group
+from morango_celery.deserialize.issuer import is_systemic
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import once_per_model, traits_of
 
@@ -39,7 +41,7 @@ def rivals(carriers: Group) -> set[DeserializeTask]:
             except TypeError:  # of a value that JSON has no form of
                 continue
             except DatabaseError as error:  # of a value that no row can have
-                if sql.is_transient(error):
+                if is_transient(error) or is_systemic(error):
                     raise
     return found
 

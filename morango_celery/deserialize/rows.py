@@ -18,6 +18,7 @@ from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
 from morango_celery.deserialize.traits import Way, once_per_model, target_model, traits_of
+from morango_celery.reading.attributes import keeps_values
 from morango_celery.reading.jsontext import read_json
 
 STORED_AS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
@@ -32,8 +33,7 @@ class Row(NamedTuple):
 
     values: tuple[Any, ...]
     is_stored: bool
-    """Whether the Store row's JSON has each of them under its own name, and its own id: so the database
-    can read them from there."""
+    """Whether the Store row's JSON has each of them under its own name: the database can read them there."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class RowPlan:
         doubtful: Doubts = {}
         columns = [_values(column, data, records, absent, doubtful) for column in self.columns]
         keys = columns[self.key_position]
-        absent.update(index for index, record in enumerate(records) if record.id != keys[index])
         for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
+            if keys[index] != records[index].id:
+                continue  # what it means to name another id, or none, is for the long way to say
             if index not in doubtful:
                 found[place] = Row(values, index not in absent)
             elif refused is not None and (refusal := _refusal(doubtful[index])) is not None:
@@ -153,7 +154,8 @@ def _refusal(doubts: Sequence[tuple[models.Field[Any, Any], Any]]) -> Validation
 def row_plan(model: type[SyncableModel]) -> RowPlan | None:
     """The plan for a model; None when its own code, or a field's, has a say."""
     traits = traits_of(model)
-    if traits.way is not Way.BULK or traits.follows_relations or traits.in_tree:
+    own_code = traits.follows_relations or not keeps_values(model)
+    if traits.way is not Way.BULK or own_code or traits.in_tree:
         return None
     columns = []
     references = []

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import router, transaction
+from django.db import DatabaseError, router, transaction
 from django.db.models import Model
-from morango.models.core import SyncableModel
+from django.db.models.signals import post_save, pre_save
+from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize import sql
-from morango_celery.deserialize.rows import STORED_AS, row_plan
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.identity import require_own_id
+from morango_celery.deserialize.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
+from morango_celery.deserialize.muting import muted
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
 from morango_celery.deserialize.values import database_values, value_to_save
+from morango_celery.deserialize.waiting_rows import NotWrittenError, WaitingRows
 
 
 class OwnCodeError(Exception):
@@ -24,86 +29,119 @@ class OwnCodeError(Exception):
         self.refused = refused
 
 
-Rows = dict[str, Sequence[Any] | None]
-"""The rows of one model by primary key, the last of two with the same; None for those in the Store."""
+@muted(pre_save, post_save)
+def write_together(
+    carriers: Sequence[DeserializeTask], cache: ForeignKeyCache, judge: Callable[[DeserializeTask], None]
+) -> set[str]:
+    """Write bulk and captured records with one upsert per model; more where their code looks at each other.
 
+    As by Morango, ``pre_save`` and ``post_save`` are muted for all that models' own code saves meanwhile.
 
-def write_together(carriers: Sequence[DeserializeTask]) -> set[str]:
-    """Write bulk and captured records with one upsert per model.
-
+    :param judge: called with each carrier whose code has looked early, when all before it can be seen
     :returns: the ids that were left alone because of a local edit
     :raises OwnCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
-    rows: dict[type[SyncableModel], Rows] = {}
-    refused = []
+    rows = WaitingRows()
+    refused: dict[int, DeserializeTask] = {}
     reads_stored_rows = sql.reads_stored_rows()
-    for carrier in carriers:
-        captured = rows.setdefault(carrier.model, {})
-        if carrier.row is not None:
-            if reads_stored_rows and carrier.row.is_stored:
-                captured[carrier.store.id] = None
-            else:
-                captured[key_of(carrier)] = carrier.row.values
-            continue
-        app_model = carrier.app_model
-        assert app_model is not None
-        try:
-            if traits_of(carrier.model).way is Way.CAPTURED:
-                _capture(app_model, captured)
-            else:
-                captured[app_model.pk] = database_values(app_model, traits_of(carrier.model).fields)
-        except sql.NO_RECORDS_FAULT:
-            raise
-        except Exception:  # it is raised again, and recorded, when the record is written alone
-            refused.append(carrier)
+    expected = cache.expects_rows
+
+    def heed(statement: str) -> None:
+        rows.heed(statement)
+        cache.heed(statement)
+
+    try:
+        with cache.own_code.heard_by(heed):
+            for carrier in carriers:
+                if id(carrier.parent) in refused:
+                    refused[id(carrier)] = carrier
+                elif carrier.row is not None:
+                    is_stored = reads_stored_rows and carrier.row.is_stored
+                    values = None if is_stored else carrier.row.values
+                    rows.of(carrier.model)[carrier.store.id] = values
+                elif not _put(carrier, rows, judge):
+                    refused[id(carrier)] = carrier
+                if expected:
+                    cache.written(carrier)
+    except NotWrittenError as error:
+        raise error.error from error.error.__cause__  # which has the database's code
     if refused:
-        raise OwnCodeError(refused)
-    left_alone: set[str] = set()
-    for model, captured in rows.items():
-        fields = traits_of(model).fields
-        if stored := [key for key, values in captured.items() if values is None]:
-            left_alone |= sql.upsert_stored(model, fields, STORED_AS, stored)
-        if others := [values for values in captured.values() if values is not None]:
-            left_alone |= sql.upsert(model, fields, others)
-    return left_alone
+        raise OwnCodeError(list(refused.values()))
+    rows.write()
+    return rows.left_alone
 
 
-def key_of(carrier: DeserializeTask) -> str:
-    """The primary key of the carrier's row."""
-    if carrier.row is not None:
-        plan = row_plan(carrier.model)
-        assert plan is not None
-        key: str = carrier.row.values[plan.key_position]
-        return key
-    assert carrier.app_model is not None
-    return str(carrier.app_model.pk)
+def _put(carrier: DeserializeTask, rows: WaitingRows, judge: Callable[[DeserializeTask], None]) -> bool:
+    """Let the row of a carrier wait that is an instance.
+
+    :returns: False if it can't be: that is raised again, and recorded, when the record is written alone
+    """
+    if carrier.looked_early:
+        judge(carrier)
+        if carrier.errors:
+            return False
+        if carrier.spread is not None:
+            return True
+    model, app_model = carrier.model, carrier.app_model
+    assert app_model is not None
+    traits = traits_of(model)
+    try:
+        if traits.way is Way.CAPTURED:
+            _capture(app_model, carrier.store, rows)
+        else:
+            require_own_id(app_model, carrier.store)
+            rows.of(model)[carrier.store.id] = database_values(app_model, traits.fields)
+    except sql.NO_RECORDS_FAULT:
+        raise
+    except Exception:
+        return False
+    return True
 
 
-def write_alone(carrier: DeserializeTask) -> bool:
-    """Write one record by its model's own ``save()``, without signals.
+@muted(pre_save, post_save)
+def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
+    """Write one record by its model's own ``save()``, with the same signals muted as by `write_together`.
 
     :returns: False when it was left alone because of a local edit
     :raises Exception: whatever the model or the database raises; roll back
     """
     app_model = carrier.app_model
     assert app_model is not None
-    if not app_model.id:  # as Morango's save() does, but before the row is looked for
-        app_model.id = app_model.calculate_uuid()
     dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
         return False
-    _save(app_model, lambda **options: _save_base(app_model, **options))
+    refused: list[DatabaseError] = []
+
+    def save_base(**options: Any) -> None:
+        try:
+            with OUR_STATEMENT:
+                require_own_id(app_model, carrier.store)
+                _save_base(app_model, **options)
+        except DatabaseError as error:
+            if is_systemic(error):
+                refused.append(error)
+            raise
+
+    try:
+        with cache.own_code.heard_by(cache.heed):
+            _save(app_model, save_base)
+    except Exception:
+        if not refused:
+            raise
+    if refused:  # whatever the model made of it
+        raise refused[0]
     return True
 
 
-def _capture(app_model: SyncableModel, rows: Rows) -> None:
+def _capture(app_model: SyncableModel, store: Store, rows: WaitingRows) -> None:
     """Put the row into `rows` where the model's own ``save()`` would write it."""
     fields = traits_of(type(app_model)).fields
 
     def save_base(**options: Any) -> None:
-        rows[app_model.pk] = database_values(app_model, fields)
+        require_own_id(app_model, store)
+        rows.of(type(app_model))[store.id] = database_values(app_model, fields)
         _mark_saved(app_model, options.get("using"))
 
     _save(app_model, save_base)
@@ -113,7 +151,8 @@ def _save(app_model: SyncableModel, save_base: Callable[..., None]) -> None:
     # On the instance, not on the class: other threads save instances of the same class.
     app_model.__dict__["save_base"] = save_base
     try:
-        app_model.save(update_dirty_bit_to=False)
+        with MODELS_CODE:
+            app_model.save(update_dirty_bit_to=False)
     finally:
         del app_model.__dict__["save_base"]
 

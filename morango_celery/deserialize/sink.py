@@ -9,12 +9,14 @@ from django.db import transaction
 from morango.models.core import DeletedModels, HardDeletedModels
 
 from morango_celery.deserialize import sql
+from morango_celery.deserialize.common_cause import CommonCause
 from morango_celery.deserialize.deleting import delete_rows
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.wording import wording
-from morango_celery.deserialize.writing import GroupWriter, halves, is_outage
+from morango_celery.deserialize.writing import GroupWriter, halves, is_nobodys
+from morango_celery.printable import printable
 from morango_celery.stream import Sink
 from morango_celery.upstream import deserialization_log, exception_path
 
@@ -32,6 +34,8 @@ class BatchResult:
     failed: int = 0
     retry_ids: list[str] = field(default_factory=list)
     """Ids of the failed records that may succeed once others have been saved."""
+    common_cause: str = ""
+    """The error of every single record, if it is one and the same and not about what is in them."""
 
     @property
     def records(self) -> int:
@@ -52,6 +56,9 @@ class AppModelSink(Sink[Group, BatchResult]):
         self.check_constraints = check_constraints
         self.result = BatchResult()
         self._returned: list[tuple[str, str | None, str | None]] = []
+        self._failed: list[tuple[str, str, str]] = []
+        """Id, model and error of each, to be logged once the batch is through."""
+        self._cause = CommonCause()
         self._noted: dict[Outcome, dict[str, str]] = {
             Outcome.PROPAGATE_DELETE: {},
             Outcome.PROPAGATE_HARD_DELETE: {},
@@ -73,7 +80,7 @@ class AppModelSink(Sink[Group, BatchResult]):
                 left_alone = delete_rows(model, [carrier.store.id for carrier in same])
                 self.check_constraints()
         except Exception as error:
-            if is_outage(error):
+            if is_nobodys(error):
                 raise
             if len(same) == 1:
                 same[0].fail(error, may_succeed_later=True)
@@ -114,16 +121,17 @@ class AppModelSink(Sink[Group, BatchResult]):
         error = carrier.errors[-1]
         text = wording(error, carrier.store, carrier.model if carrier.has_model else None)
         self._returned.append((carrier.store.id, text, exception_path(error)[:255]))
+        self._failed.append((carrier.store.id, carrier.store.model_name, text))
+        self._cause.add(carrier, text)
         if carrier.may_succeed_later:
             self.result.retry_ids.append(carrier.store.id)
-        deserialization_log.warning(
-            "Failed to deserialize Store record %s for %s: %s",
-            carrier.store.id,
-            carrier.store.model_name,
-            text,
-        )
 
     def finish(self) -> BatchResult:
+        if self.result.failed == self.result.records:
+            self.result.common_cause = self._cause.text
+        for failure in self._failed[:1] if self.result.common_cause else self._failed:
+            shown = map(printable, failure)
+            deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *shown)
         sql.settle(self.cache.carriers, self._returned)
         hard = self._noted[Outcome.PROPAGATE_HARD_DELETE]
         for table, noted in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Func, IntegerField, Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import Store, SyncableModel
 
@@ -13,6 +13,17 @@ from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.filters import PartitionOrder
 from morango_celery.reading.partitions import CHUNK_ROWS, PartitionedSource
+
+
+class StoredBytes(Func):
+    """The length of a text in bytes. PostgreSQL knows it without reading a text that is stored apart."""
+
+    function = "octet_length"
+    output_field = IntegerField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # octet_length() is of SQLite 3.43
+        return self.as_sql(compiler, connection, template="length(CAST(%(expressions)s AS BLOB))", **context)
 
 
 class StoreModelSource(PartitionedSource[DeserializeTask]):

@@ -15,10 +15,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg2.extras
-from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, IntegrityError, InterfaceError, connection
 from django.db.models import Field, Model
 from morango.models.core import Store, SyncableModel
 
+from morango_celery.deserialize.identifiers import (
+    LONGEST_NAME_BYTES,
+    column_name,
+    column_of,
+    kept_name,
+    quoted,
+    table_name,
+)
+from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.reading.ids import id_array
 from morango_celery.upstream import uses_postgresql
 
@@ -44,13 +53,6 @@ _BY_ID_IN_ORDER = (
 """Store rows by a list of ids on SQLite, page by page: in the order of random ids nearly each row is on
 another page than the one before it."""
 
-_TRANSIENT_CLASSES = ("08", "40", "53", "57")
-_TRANSIENT_CODES = ("55P03", "25006", "25P03", "25P04")
-"""Locked; read-only, as a server is that others have replaced, or are about to; a transaction that idled, or
-took, too long."""
-_ASKED_TOO_MUCH = ("57014", "53200", "53400")
-"""Cancelled, by a timeout most likely; no memory left; more than anybody may have, as of temporary files."""
-
 NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
 """What may be raised while a model's code runs and says more about this machine than about the record."""
 
@@ -59,28 +61,30 @@ _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
 
 
 def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Take the still dirty records among `store_ids`: lock and read them.
+    """Take the still dirty records among `store_ids` that aren't quarantined: lock and read them.
 
     PostgreSQL marks them as clean in the same statement: writing a wide row twice costs more than everything
     else that a batch does, and most records don't fail. SQLite has one writer, which may wait for `settle`.
 
     :returns: `CLAIMED_COLUMNS` of each record, in no particular order
     """
-    table = connection.ops.quote_name(Store._meta.db_table)
+    table = table_name(Store)
     with connection.cursor() as cursor:
         if uses_postgresql():
             columns = ["replace(id::text, '-', '')" if c == "id" else c for c in CLAIMED_COLUMNS]
             cursor.execute(
                 f"UPDATE {table} SET {_CLEAN} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
+                " AND deserialization_exception IS DISTINCT FROM %s"
                 f" RETURNING {', '.join(columns)}",
-                [False, id_array(store_ids), profile],
+                [False, id_array(store_ids), profile, QUARANTINED],
             )
             return list(cursor.fetchall())
         # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
         cursor.execute(
             f"SELECT {', '.join(CLAIMED_COLUMNS)} FROM {table}"
-            f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s",
-            [json.dumps(list(store_ids)), profile],
+            f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s"
+            " AND deserialization_exception IS NOT %s",
+            [json.dumps(list(store_ids)), profile, QUARANTINED],
         )
         return list(cursor.fetchall())
 
@@ -97,9 +101,7 @@ def lock_table(model: type[Model]) -> None:
     take_write_lock()
     if uses_postgresql():
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"LOCK TABLE {connection.ops.quote_name(model._meta.db_table)} IN SHARE ROW EXCLUSIVE MODE"
-            )
+            cursor.execute(f"LOCK TABLE {table_name(model)} IN SHARE ROW EXCLUSIVE MODE")
 
 
 def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str | None]]) -> None:
@@ -108,7 +110,7 @@ def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str
     :param claimed: the ids of all, of those that are returned too
     :param returned: id, error text and exception path of each
     """
-    table = connection.ops.quote_name(Store._meta.db_table)
+    table = table_name(Store)
     with connection.cursor() as cursor:
         if not uses_postgresql():
             done = set(claimed).difference(store_id for store_id, *_ in returned)
@@ -136,26 +138,27 @@ def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str
             )
 
 
-def look_up(
-    model: type[Model], key: str, columns: Sequence[str], ids: Iterable[str]
-) -> list[tuple[Any, ...]]:
-    """Rows by a column of ids: the id as 32 hex digits, then `columns`, in no particular order.
+def look_up(model: type[Model], key: str, names: Sequence[str], ids: Iterable[str]) -> list[tuple[Any, ...]]:
+    """Return rows by a field of ids: the id as 32 hex digits, then other fields, in no particular order.
 
     As the ORM would, without turning every id into a `UUID` and back.
+
+    :param key: the attname of the field of ids
+    :param names: those of the others
     """
-    quote = connection.ops.quote_name
-    table, found = quote(model._meta.db_table), ", ".join(map(quote, columns))
+    table = table_name(model)
+    wanted, *others = (column_of(model, name) for name in (key, *names))
+    found = ", ".join(others)
     with connection.cursor() as cursor:
         if uses_postgresql():
             cursor.execute(
-                f"SELECT replace({quote(key)}::text, '-', ''), {found} FROM {table}"
-                f" WHERE {quote(key)} = ANY(%s::uuid[])",
+                f"SELECT replace({wanted}::text, '-', ''), {found} FROM {table}"
+                f" WHERE {wanted} = ANY(%s::uuid[])",
                 [id_array(ids)],
             )
         else:
             cursor.execute(
-                f"SELECT {quote(key)}, {found} FROM {table}"
-                f" WHERE {quote(key)} IN (SELECT value FROM json_each(%s))",
+                f"SELECT {wanted}, {found} FROM {table} WHERE {wanted} IN (SELECT value FROM json_each(%s))",
                 [json.dumps(list(ids))],
             )
         return list(cursor.fetchall())
@@ -171,7 +174,7 @@ def upsert(
     :returns: the ids that were left alone because of a local edit (the app row's dirty bit)
     :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
     """
-    key_at = [field.column for field in fields].index(_key(model))
+    key_at = fields.index(_key(model))
     ids = {str(row[key_at]) for row in rows}
     written = insert(model, fields, rows, _on_conflict(model, fields))
     return set() if written == len(ids) else _edited(model, ids)
@@ -195,17 +198,16 @@ def upsert_stored(
     :param store_ids: records whose JSON has all other fields under their own names
     :raises DatabaseError: as `upsert`; or the server doesn't take the JSON
     """
-    quote = connection.ops.quote_name
-    table, store = quote(model._meta.db_table), quote(Store._meta.db_table)
-    values = {name: f"stored.{column}" for name, column in stored_as.items()} | {
-        "_morango_dirty_bit": "false"
-    }
-    names = ", ".join(quote(field.column) for field in fields)
-    read = ", ".join(values.get(field.attname, _read(field)) for field in fields)
+    source = {field.attname: _in_json(field) for field in fields} | {"_morango_dirty_bit": "false"}
+    source |= {name: f"stored.{column}" for name, column in stored_as.items()}
+    keys = [field for field in fields if source[field.attname] == _synced(field.attname)]
+    definitions = ", ".join(f"{quoted(field.attname)} {field.db_type(connection)}" for field in keys)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {table} ({names}) SELECT {read} FROM {store} AS stored,"
-            f" json_populate_record(NULL::{table}, stored.serialized::json) AS synced"
+            f"INSERT INTO {table_name(model)} AS there ({', '.join(map(column_name, fields))})"
+            f" SELECT {', '.join(_without_minus_zero(source[field.attname], field) for field in fields)}"
+            f" FROM {table_name(Store)} AS stored,"
+            f" json_to_record(stored.serialized::json) AS synced ({definitions})"
             f" WHERE stored.id = ANY(%s::uuid[]) {_on_conflict(model, fields)}",
             [id_array(store_ids)],
         )
@@ -213,31 +215,43 @@ def upsert_stored(
     return set() if written == len(store_ids) else _edited(model, store_ids)
 
 
-def _read(field: Field[Any, Any]) -> str:
-    """The value of a field in a row that was read from JSON, under the name of synced."""
-    column = f"synced.{connection.ops.quote_name(field.column)}"
+def _in_json(field: Field[Any, Any]) -> str:
+    """Return where a field's value is once a Store row's JSON was read, whose keys are attnames.
+
+    PostgreSQL would cut off a longer one where it stands as a name: such a key is looked for in the text.
+    """
+    if len(field.attname.encode()) <= LONGEST_NAME_BYTES:
+        return _synced(field.attname)
+    return f"(stored.serialized::json ->> '{field.attname}')::{field.db_type(connection)}"
+
+
+def _synced(name: str) -> str:
+    return f"synced.{quoted(name)}"
+
+
+def _without_minus_zero(value: str, field: Field[Any, Any]) -> str:
     # In SQL, and so for every other writer, there is no minus zero
-    return f"{column} + 0" if field.db_type(connection) == "double precision" else column
+    return f"{value} + 0" if field.db_type(connection) == "double precision" else value
 
 
-def _key(model: type[Model]) -> str:
+def _key(model: type[Model]) -> Field[Any, Any]:
     key = model._meta.pk
     assert key is not None  # it would be an abstract model
-    return key.column
+    return key
 
 
 def _edited(model: type[Model], ids: Iterable[str]) -> set[str]:
     """Which rows carry a local edit: after an upsert, those that it left alone."""
-    looked_up = look_up(model, _key(model), ["_morango_dirty_bit"], ids)
+    looked_up = look_up(model, _key(model).attname, ["_morango_dirty_bit"], ids)
     return {found for found, is_edited in looked_up if is_edited}
 
 
 def _on_conflict(model: type[Model], fields: Sequence[Field[Any, Any]]) -> str:
-    quote = connection.ops.quote_name
-    table, key = quote(model._meta.db_table), _key(model)
-    columns = [quote(field.column) for field in fields if field.column != key]
+    """Return the rule about rows that exist, for a table that is called there."""
+    key = _key(model)
+    columns = [column_name(field) for field in fields if field != key]
     updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
-    return f"ON CONFLICT ({quote(key)}) DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}"
+    return f"ON CONFLICT ({column_name(key)}) DO UPDATE SET {updates} WHERE {_overwritable(fields)}"
 
 
 def insert(
@@ -247,29 +261,27 @@ def insert(
 
     :param fields: the concrete fields written
     :param rows: their values as `Field.get_db_prep_save` makes them
-    :param rule: the end of the statement: what to do about rows that exist
+    :param rule: the end of the statement: what to do about rows that exist, in a table that is called there
     :returns: how many rows were written
     """
-    quote = connection.ops.quote_name
-    table = quote(model._meta.db_table)
-    columns = [field.column for field in fields]
-    names = ", ".join(map(quote, columns))
+    table, names = table_name(model), ", ".join(map(column_name, fields))
     with connection.cursor() as cursor:
         if uses_postgresql():
-            documents = [field.column for field in fields if field.db_type(connection) in _JSON_TYPES]
-            records = [dict(zip(columns, row, strict=True)) for row in rows]
+            keys = list(map(kept_name, fields))
+            documents = [kept_name(field) for field in fields if field.db_type(connection) in _JSON_TYPES]
+            records = [dict(zip(keys, row, strict=True)) for row in rows]
             for record in records if documents else ():
                 # Text in a JSON document is a JSON string, whatever it says
                 record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
+            values = (_without_minus_zero(f"synced.{column_name(field)}", field) for field in fields)
             cursor.execute(
-                f"INSERT INTO {table} ({names})"
-                f" SELECT {', '.join(_read(field) for field in fields)}"
+                f"INSERT INTO {table} AS there ({names}) SELECT {', '.join(values)}"
                 f" FROM json_populate_recordset(NULL::{table}, %s) AS synced {rule}",
                 [json.dumps(records, default=_as_json)],
             )
         else:
-            marks = ", ".join(["%s"] * len(columns))
-            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rule}", rows)
+            marks = ", ".join(["%s"] * len(fields))
+            cursor.executemany(f"INSERT INTO {table} AS there ({names}) VALUES ({marks}) {rule}", rows)
         written: int = cursor.rowcount
     return written
 
@@ -279,22 +291,22 @@ def taken(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[
 
     :param rows: the primary key and the values of `fields` of each
     """
-    quote = connection.ops.quote_name
-    table, key = quote(model._meta.db_table), _key(model)
-    columns = [key, *(field.column for field in fields)]
+    table = table_name(model)
+    wanted = [_key(model), *fields]
     with connection.cursor() as cursor:
         if uses_postgresql():
             place, claims = "ordinality - 1", f"json_populate_recordset(NULL::{table}, %s) WITH ORDINALITY"
-            values = [f"claim.{quote(column)}" for column in columns]
-            document: list[Any] = [dict(zip(columns, row, strict=True)) for row in rows]
+            values = [f"claim.{column_name(field)}" for field in wanted]
+            keys = list(map(kept_name, wanted))
+            document: list[Any] = [dict(zip(keys, row, strict=True)) for row in rows]
         else:
             place, claims = "key", "json_each(%s)"
-            values = [f"json_extract(claim.value, '$[{index}]')" for index in range(len(columns))]
+            values = [f"json_extract(claim.value, '$[{index}]')" for index in range(len(wanted))]
             document = [list(row) for row in rows]
         own, *others = (
-            f"there.{quote(column)} {{}} {value}" for column, value in zip(columns, values, strict=True)
+            (f"there.{column_name(field)}", value) for field, value in zip(wanted, values, strict=True)
         )
-        condition = " AND ".join([own.format("<>"), *(other.format("=") for other in others)])
+        condition = " AND ".join([" <> ".join(own), *map(" = ".join, others)])
         cursor.execute(
             f"SELECT {place} FROM {claims} AS claim"
             f" WHERE EXISTS (SELECT 1 FROM {table} AS there WHERE {condition})",
@@ -303,17 +315,18 @@ def taken(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[
         return {place for (place,) in cursor.fetchall()}
 
 
-def _overwritable(table: str, fields: Sequence[Field[Any, Any]]) -> str:
+def _overwritable(fields: Sequence[Field[Any, Any]]) -> str:
     """The condition under which a row may be overwritten.
 
     A dirty row that equals the synced one holds no edit that could be lost: models' own code creates
     such rows while other records are saved.
     """
-    clean = f"NOT {table}._morango_dirty_bit"
+    (dirty_bit,) = (field for field in fields if field.attname == "_morango_dirty_bit")
+    clean = f"NOT there.{column_name(dirty_bit)}"
     if any(field.db_type(connection) in _TYPES_WITHOUT_EQUALITY for field in fields):
         return clean
-    columns = [connection.ops.quote_name(f.column) for f in fields if f.column != "_morango_dirty_bit"]
-    ours = ", ".join(f"{table}.{column}" for column in columns)
+    columns = [column_name(field) for field in fields if field != dirty_bit]
+    ours = ", ".join(f"there.{column}" for column in columns)
     synced = ", ".join(f"excluded.{column}" for column in columns)
     equals = "IS NOT DISTINCT FROM" if uses_postgresql() else "IS"
     return f"({clean} OR ({ours}) {equals} ({synced}))"
@@ -367,12 +380,11 @@ def strict_check() -> Callable[[], None]:
 
 def _reference(table: str, row: int, key: int) -> tuple[str, Any]:
     """Column and value of a foreign key, by the numbers that SQLite's check has for row and key."""
-    quote = connection.ops.quote_name
     with connection.cursor() as cursor:
-        keys = cursor.execute(f"PRAGMA foreign_key_list({quote(table)})").fetchall()
+        keys = cursor.execute("SELECT * FROM pragma_foreign_key_list(%s)", [table]).fetchall()
         column = next(found[3] for found in keys if found[0] == key)
         (value,) = cursor.execute(
-            f"SELECT {quote(column)} FROM {quote(table)} WHERE rowid = %s", [row]
+            f"SELECT {quoted(column)} FROM {quoted(table)} WHERE rowid = %s", [row]
         ).fetchone()
     return column, value
 
@@ -380,34 +392,6 @@ def _reference(table: str, row: int, key: int) -> tuple[str, Any]:
 def _dangling_references() -> set[tuple[str, int, str, int]]:
     with connection.cursor() as cursor:
         return set(cursor.execute("PRAGMA foreign_key_check").fetchall())
-
-
-def is_transient(error: DatabaseError | InterfaceError) -> bool:
-    """Whether the database, not the record, is the cause: the same statement may succeed later.
-
-    Tells by the SQLSTATE class (connection, rollback, resources, operator intervention) or, on
-    SQLite, by the lock.
-    """
-    if isinstance(error, InterfaceError):
-        return True
-    code = sqlstate(error)
-    if code is not None:
-        return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
-    if not isinstance(error, OperationalError):
-        return False
-    return uses_postgresql() or "locked" in str(error) or "busy" in str(error)
-
-
-def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
-    """Return True if a statement of a transient error asked too much of the server: of time, memory or disk.
-    One record may do so, and do it again."""
-    return sqlstate(error) in _ASKED_TOO_MUCH
-
-
-def sqlstate(error: DatabaseError | InterfaceError) -> str | None:
-    """Return PostgreSQL's code for an error; None when libpq knows none, as of a connection that was lost."""
-    code: str | None = getattr(error.__cause__, "pgcode", None)
-    return code
 
 
 def commit_lazily() -> None:

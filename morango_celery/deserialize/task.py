@@ -49,6 +49,7 @@ class DeserializeTask:
         "errors",
         "fk_cache",
         "is_guest",
+        "looked_early",
         "may_succeed_later",
         "parent",
         "row",
@@ -73,6 +74,9 @@ class DeserializeTask:
         """One of the two PROPAGATE outcomes, when a foreign key points at a deleted record."""
         self.is_guest = False
         """Whether another batch has it too, which will say what was wrong if it can't be saved here."""
+        self.looked_early = False
+        """Whether code of its model wants to see rows that its group is yet to write: it is parsed and judged
+        when it is its turn to be written."""
         self._model: type[SyncableModel] | None = None
         self.yielded = False
         """Whether a local edit of the app row took precedence."""
@@ -125,6 +129,12 @@ class DeserializeTask:
         _let_go_of_frames(error)
         self.errors.append(error)
         self.may_succeed_later = may_succeed_later
+
+    def put_off(self) -> None:
+        """Leave it open what becomes of the record until it is its turn to be written."""
+        self.looked_early = True
+        self.errors.clear()
+        self.spread = None
 
     def __repr__(self) -> str:
         return f"<DeserializeTask {self.store.model_name} {self.store.id} {self.outcome.name}>"

@@ -39,6 +39,8 @@ class Traits:
     own_save: bool
     own_parsing: bool
     own_validation: bool
+    own_sql: bool
+    """Whether what is written of a field depends on SQL of its own, and not on its value alone."""
     spans_tables: bool
     tree_key: ForeignKey[Any, Any] | None
     """The foreign key to the parent record, of models that Morango deserializes as a tree."""
@@ -49,9 +51,14 @@ class Traits:
 
     @property
     def way(self) -> Way:
-        if self.spans_tables or self.model._meta.label in settings.SAVE_EACH:
+        if self.spans_tables or self.own_sql or self.model._meta.label in settings.SAVE_EACH:
             return Way.EACH
         return Way.CAPTURED if self.own_save else Way.BULK
+
+    @property
+    def may_look_early(self) -> bool:
+        """Return True if code of a tree's model runs before the parent is written, and might look at it."""
+        return self.in_tree and (self.own_parsing or self.own_validation)
 
     @property
     def follows_relations(self) -> bool:
@@ -60,6 +67,8 @@ class Traits:
 
 
 _SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
+_PLAIN_PLACEHOLDERS = ("django.db.models", "django.contrib.postgres")
+"""Modules whose placeholders only name a value's type, which the columns of a row from JSON have anyway."""
 _VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
 
 
@@ -87,9 +96,23 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         own_save=overrides(model, *_SAVING),
         own_parsing=overrides(model, "deserialize", "__init__"),
         own_validation=overrides(model, *_VALIDATION),
+        own_sql=any(map(has_own_sql, fields)),
         spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
         tree_key=next((key for key in foreign_keys if key.attname == self_referential_fk(model)), None),
     )
+
+
+@once_per_model
+def tables_of(model: type[SyncableModel]) -> frozenset[str]:
+    """Return the names of the tables that a record of the model has rows in."""
+    concrete = model._meta.concrete_model
+    return frozenset(table._meta.db_table for table in (concrete, *concrete._meta.get_parent_list()))
+
+
+def has_own_sql(field: Field[Any, Any]) -> bool:
+    """Return True if the field has the database make a column's value of what it is given."""
+    placeholder = getattr(field, "get_placeholder", None)
+    return placeholder is not None and not placeholder.__module__.startswith(_PLAIN_PLACEHOLDERS)
 
 
 def target_model(field: ForeignKey[Any, Any]) -> type[Model]:

@@ -10,6 +10,7 @@ from django.db.models import ForeignKey
 from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference, SyncableModel
 
+from morango_celery.deserialize.early_looks import until_they_look
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache, StoreState
 from morango_celery.deserialize.groups import (
     Group,
@@ -19,6 +20,7 @@ from morango_celery.deserialize.groups import (
     target_failed,
 )
 from morango_celery.deserialize.order import parent_names
+from morango_celery.deserialize.parse import instantiate
 from morango_celery.deserialize.rows import RowPlan, row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.traits import traits_of
@@ -37,14 +39,23 @@ class Validate(GroupTransform):
     def update(self, group: Group) -> None:
         self._sound.clear()
         self._resolve_rows([carrier for carrier in group if carrier.row is not None])
-        for carrier in group:  # parents first: a child's verdict depends on its parent's
-            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:
-                continue
-            traits = traits_of(carrier.model)
-            if traits.in_tree:
-                self._validate_in_tree(carrier)
-            elif not carrier.has_errors:
-                self._validate(carrier, own_code=traits.own_validation)
+        others = [
+            carrier
+            for carrier in group
+            if (carrier.is_parsed or carrier.errors)
+            and carrier.row is None
+            and not carrier.store.deleted
+            and carrier.has_model
+        ]
+        # Parents first: a child's verdict depends on its parent's
+        until_they_look(others, self.cache, self._judge_instance)
+
+    def _judge_instance(self, carrier: DeserializeTask) -> None:
+        traits = traits_of(carrier.model)
+        if traits.in_tree:
+            self._validate_in_tree(carrier)
+        elif not carrier.has_errors:
+            self._validate(carrier, own_code=traits.own_validation)
 
     def _resolve_rows(self, carriers: Group) -> None:
         """References of rows whose values are valid already; most need no look at each record."""
@@ -64,6 +75,14 @@ class Validate(GroupTransform):
                     )
             for index in doubtful:
                 self._judge(rows[index], _references(rows[index], plan))
+
+    def again(self, carrier: DeserializeTask) -> None:
+        """Parse and judge a carrier that was put off, now that it is its turn."""
+        carrier.put_off()
+        instantiate(carrier, self.cache)
+        if carrier.app_model is not None:
+            self.cache.load_again(carrier)
+        self._validate_in_tree(carrier)
 
     def _validate_in_tree(self, carrier: DeserializeTask) -> None:
         problem = self._parent_problem(carrier)

@@ -8,13 +8,12 @@ from typing import Any
 
 from django.db import connection, models
 from django.db.models import Field, Model
-from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
-from django.db.models.query_utils import DeferredAttribute
 from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize.conversions import is_uuid
 from morango_celery.deserialize.traits import once_per_model, traits_of
+from morango_celery.reading.attributes import is_plain_attribute
 
 _PLAIN_TYPES: dict[type[Any], type[Any]] = {
     models.CharField: str,
@@ -28,7 +27,6 @@ _PLAIN_TYPES: dict[type[Any], type[Any]] = {
     models.PositiveSmallIntegerField: int,
     models.FloatField: float,
 }
-_PLAIN_ATTRIBUTES = (DeferredAttribute, ForeignKeyDeferredAttribute)
 _ABSENT = object()
 
 
@@ -57,7 +55,7 @@ def _plain_types(model: type[SyncableModel]) -> dict[str, type[Any]]:
         simple = type(field) in (models.ForeignKey, models.OneToOneField)
         value_field = field.target_field if simple and isinstance(field, models.ForeignKey) else field
         kind = UUIDField if type(value_field) is UUIDField else _PLAIN_TYPES.get(type(field))
-        if kind is not None and type(getattr(model, field.attname)) in _PLAIN_ATTRIBUTES:
+        if kind is not None and is_plain_attribute(model, field):
             plain[field.attname] = kind
     return plain
 

@@ -44,6 +44,11 @@ def wording(error: Exception, store: Store, model: type[SyncableModel] | None) -
     return _storable(text)
 
 
+def names_unreadable(store: Store, model: type[SyncableModel]) -> bool:
+    """Return True if something of the record can't be read, and `wording` says what, where it has to."""
+    return bool(_culprit(store, model))
+
+
 def _text(error: Exception) -> str:
     """Its text; for what ``clean_fields`` raises, without the copies that Django makes of all its parts."""
     if type(error) is not ValidationError or not hasattr(error, "error_dict"):

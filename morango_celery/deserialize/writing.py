@@ -8,16 +8,18 @@ from typing import TypeVar
 
 from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 
-from morango_celery.deserialize import sql
+from morango_celery.db.errors import is_transient
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group, dirty_parent, target_failed, to_save
+from morango_celery.deserialize.issuer import is_systemic
 from morango_celery.deserialize.order import mutual_keys
 from morango_celery.deserialize.parse import rebuild
 from morango_celery.deserialize.partners import inseparable, partner_ids
 from morango_celery.deserialize.rivals import rivals
-from morango_celery.deserialize.saving import OwnCodeError, key_of, write_alone, write_together
+from morango_celery.deserialize.saving import OwnCodeError, write_alone, write_together
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import Way, traits_of
+from morango_celery.deserialize.validate import Validate
 
 Item = TypeVar("Item")
 
@@ -32,6 +34,7 @@ class GroupWriter:
         self.cache = cache
         self.group = group
         self.check_constraints = check_constraints
+        self.validate = Validate(cache)
         self.alone: Group = []
         """Records that are written one by one, after all others."""
         self.rivals: set[DeserializeTask] = set()
@@ -46,15 +49,15 @@ class GroupWriter:
         self._write_alone()
 
     def _writable(self, carriers: Group) -> Group:
-        return [c for c in to_save(carriers) if c.spread is None and c.is_parsed]
+        return [c for c in to_save(carriers) if c.spread is None and (c.is_parsed or c.looked_early)]
 
     def _write_together(self, carriers: Group) -> None:
         carriers = self._without_waiting_parents(carriers)
         if not carriers:
             return
         try:
-            with transaction.atomic():
-                left_alone = write_together(carriers)
+            with self.cache.undone_on_error(carriers), transaction.atomic():
+                left_alone = write_together(carriers, self.cache, self.validate.again)
                 self.check_constraints()
         except OwnCodeError as error:
             refused = {id(carrier) for carrier in error.refused}
@@ -62,7 +65,7 @@ class GroupWriter:
             self._again(others)
             self._write_refused(list(error.refused), after=others)
         except Exception as error:
-            if is_outage(error):
+            if is_nobodys(error):
                 raise
             units = self._units(carriers)
             if len(units) == 1:
@@ -72,8 +75,8 @@ class GroupWriter:
                     self._again(list(chain.from_iterable(half)))
         else:
             if left_alone:
-                for carrier in carriers:
-                    carrier.yielded = key_of(carrier) in left_alone
+                for carrier in self._writable(carriers):
+                    carrier.yielded = carrier.store.id in left_alone
 
     def _write_refused(self, carriers: Group, after: Group) -> None:
         """Write what its own code refused before other rows were there: together while enough of it succeeds
@@ -108,7 +111,9 @@ class GroupWriter:
         self._write_together(self._writable(carriers))
 
     def _renew(self, carrier: DeserializeTask) -> None:
-        if carrier.app_model is not None and traits_of(carrier.model).follows_relations:
+        if carrier.looked_early:
+            carrier.put_off()
+        elif carrier.app_model is not None and traits_of(carrier.model).follows_relations:
             rebuild(carrier, self.cache)
 
     def _without_waiting_parents(self, carriers: Group) -> Group:
@@ -169,14 +174,14 @@ class GroupWriter:
         if carrier.errors:
             return False
         try:
-            with transaction.atomic():
-                carrier.yielded = bool(write_together([carrier]))
+            with self.cache.undone_on_error([carrier]), transaction.atomic():
+                carrier.yielded = bool(write_together([carrier], self.cache, self.validate.again))
                 self.check_constraints()
         except IntegrityError as error:
             carrier.fail(error, may_succeed_later=True)
             return False
         except Exception as error:
-            if is_outage(error):
+            if is_nobodys(error):
                 raise
             return None
         return True
@@ -184,7 +189,10 @@ class GroupWriter:
     def _prepare(self, carrier: DeserializeTask) -> bool:
         if not self._may_be_tried(carrier):
             return False
-        rebuild(carrier, self.cache)
+        if carrier.looked_early:
+            self.validate.again(carrier)
+        else:
+            rebuild(carrier, self.cache)
         return not carrier.has_errors
 
     def _may_be_tried(self, carrier: DeserializeTask) -> bool:
@@ -204,14 +212,15 @@ class GroupWriter:
         """
         culprits = unit
         try:
-            with transaction.atomic():
-                for carrier in unit:
+            with self.cache.undone_on_error(unit), transaction.atomic():
+                for carrier in self._writable(unit):
                     culprits = [carrier]
-                    carrier.yielded = not write_alone(carrier)
+                    carrier.yielded = not write_alone(carrier, self.cache)
+                    self.cache.written(carrier)
                 culprits = unit
                 self.check_constraints()
         except Exception as error:
-            if is_outage(error):
+            if is_nobodys(error):
                 raise
             for carrier in culprits:
                 carrier.fail(error, may_succeed_later=True)
@@ -232,8 +241,13 @@ def _failed(carrier: DeserializeTask) -> Exception:
 def is_outage(error: Exception) -> bool:
     """Whether it is the database or this machine that can't, whatever the record."""
     if isinstance(error, DatabaseError | InterfaceError):
-        return sql.is_transient(error)
+        return is_transient(error)
     return isinstance(error, MemoryError)
+
+
+def is_nobodys(error: Exception) -> bool:
+    """Return True if no record is to blame: the database or this machine can't, or refuses what is ours."""
+    return is_outage(error) or is_systemic(error)
 
 
 def halves(items: list[Item]) -> tuple[list[Item], list[Item]]:

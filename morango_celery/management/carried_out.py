@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
-from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
+from django.db import DatabaseError, InterfaceError
 from tqdm import tqdm
 
+from morango_celery.db.errors import remedy
 from morango_celery.errors import MorangoCeleryError
+from morango_celery.management.telling import in_quarantine
 from morango_celery.models import Run
+from morango_celery.printable import printable
 from morango_celery.runs.report import failures
+from morango_celery.runs.status import count_quarantined
 
 
 @contextmanager
@@ -22,9 +26,9 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except MorangoCeleryError as error:
-        raise CommandError(str(error)) from error
-    except (OperationalError, ProgrammingError, InterfaceError) as error:
-        raise CommandError(f"{str(error).strip()}\n{_remedy(error)}") from error
+        raise CommandError(_lines(error)) from error
+    except (DatabaseError, InterfaceError) as error:
+        raise CommandError(f"{_lines(error)}\n{remedy(error)}") from error
 
 
 class RunCommand(BaseCommand):
@@ -52,6 +56,9 @@ class RunCommand(BaseCommand):
             f"{run.saved} saved, {run.deleted} deleted, {run.spread} deleted with what they refer to, "
             f"{run.yielded} gave way to local edits, {run.failed} failed."
         )
+        quarantined = count_quarantined(run)
+        if quarantined:
+            self.stdout.write(f"  {in_quarantine(quarantined)}")
         if not run.failed:
             return
         show_failures(self.stdout, run)
@@ -61,17 +68,12 @@ class RunCommand(BaseCommand):
 def show_failures(stream: OutputWrapper, run: Run) -> None:
     """What the records under the run's filter that are in error have against them, with an example each."""
     for group in failures(run):
-        stream.write(f"  {group.count} x {group.model_name}: {group.exception}")
-        stream.write(f"      e.g. {group.example_id}: {group.example_error}")
+        stream.write(f"  {group.count} x {printable(group.model_name)}: {printable(group.title)}")
+        stream.write(f"      e.g. {group.example_id}: {printable(group.example_error)}")
 
 
-def _remedy(error: DatabaseError | InterfaceError) -> str:
-    if isinstance(error, ProgrammingError) or "no such table" in str(error):
-        return "The database lacks tables or columns of this version: run `manage.py migrate`."
-    return (
-        "The database is not available. Nothing is half done. "
-        "See that it runs and that DATABASES in the settings points at it, then try again."
-    )
+def _lines(error: Exception) -> str:
+    return "\n".join(map(printable, str(error).strip().split("\n")))
 
 
 def _show(bar: tqdm[Any], run: Run) -> None:

@@ -6,6 +6,7 @@ import datetime
 from typing import Any
 
 from morango_celery.models import Batch, Run
+from morango_celery.printable import printable
 from morango_celery.runs.status import Status
 
 COUNTED = {
@@ -18,7 +19,7 @@ COUNTED = {
 
 
 def in_words(status: Status) -> list[str]:
-    """Three lines or four; the first says what state it is in."""
+    """Three lines or more; the first says what state it is in."""
     run = status.run
     lines = [f"Run {run.pk} of {run.profile}: {run.state}{_progress(run)}", f"  {_records(status)}"]
     if run.is_finished:
@@ -30,8 +31,16 @@ def in_words(status: Status) -> list[str]:
         )
     else:
         lines.append(f"  last sign of life {_ago(status)} ago")
-    lines += [f"  {line}" for line in run.error.splitlines()]
+    if status.quarantined:
+        lines.append(f"  {in_quarantine(status.quarantined)}")
+    lines += [f"  {printable(line)}" for line in run.error.split("\n") if line]
     return lines
+
+
+def in_quarantine(count: int) -> str:
+    """Like "2 records are quarantined: `deserialize --retry-errors` tries them again"."""
+    records = "1 record is" if count == 1 else f"{count:,} records are"
+    return f"{records} quarantined: `deserialize --retry-errors` tries {'it' if count == 1 else 'them'} again"
 
 
 def in_a_line(status: Status) -> str:
@@ -70,6 +79,7 @@ def for_programs(status: Status) -> dict[str, Any]:
             "done": run.done,
             **{name: getattr(run, name) for name in Run.COUNTS},
         },
+        "quarantined": status.quarantined,
         "records_per_second": _rounded(status.records_per_second),
         "seconds_left": _rounded(status.seconds_left),
         "silent_seconds": _rounded(status.silent_seconds),

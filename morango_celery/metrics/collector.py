@@ -49,7 +49,10 @@ def exposed(accept: str) -> tuple[bytes, str]:
     """
     registry = CollectorRegistry()
     registry.register(LedgerCollector())
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except Exception:  # whatever the library comes upon in a header that isn't built like one
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

@@ -9,9 +9,10 @@ from itertools import groupby
 from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Min, Q, QuerySet, Sum
+from django.utils import timezone
 from morango.models.core import Store
 
-from morango_celery import clock
+from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.metrics import names
 from morango_celery.metrics.names import Metric
 from morango_celery.models import Batch, Run
@@ -52,11 +53,10 @@ def _of_runs() -> Iterator[Figure]:
     rows = runs.values("profile", "state").annotate(
         runs=Count("pk"),
         oldest=Min("created_at"),
-        now=Max(clock.now()),
         **_histogram(names.RUN_SECONDS),
         **{f"sum_{name}": Sum(name) for name in counted},
     )
-    waited = 0.0
+    oldest = None
     for profile, states in groupby(rows.order_by("profile", "state"), key=lambda row: row["profile"]):
         totals = dict.fromkeys(counted, 0)
         for row in states:
@@ -68,9 +68,10 @@ def _of_runs() -> Iterator[Figure]:
             if row["state"] == Run.State.COMPLETED:
                 yield _read(names.RUN_SECONDS, row, profile)
             elif row["state"] == Run.State.PENDING:
-                waited = max(waited, (row["now"] - row["oldest"]).total_seconds())
+                oldest = min(oldest or row["oldest"], row["oldest"])
         yield from (Figure(names.RECORDS, (profile, name), total) for name, total in totals.items())
-    yield Figure(names.OLDEST_PENDING, (), waited)
+    waited = (timezone.now() - oldest).total_seconds() if oldest else 0.0
+    yield Figure(names.OLDEST_PENDING, (), max(waited, 0.0))
 
 
 def _of_batches() -> Iterator[Figure]:
@@ -103,10 +104,15 @@ def _of_stages() -> Iterator[Figure]:
 def _of_records() -> Iterator[Figure]:
     in_error = Q(deserialization_exception__isnull=False)
     dirty = Store.objects.filter(dirty_bit=True).values("profile")
-    counted = dirty.annotate(records=Count("pk"), in_error=Count("pk", filter=in_error))
+    counted = dirty.annotate(
+        records=Count("pk"),
+        in_error=Count("pk", filter=in_error),
+        quarantined=Count("pk", filter=is_quarantined()),
+    )
     for row in counted.order_by("profile"):
         yield Figure(names.DIRTY_RECORDS, (row["profile"], "yes"), row["in_error"])
         yield Figure(names.DIRTY_RECORDS, (row["profile"], "no"), row["records"] - row["in_error"])
+        yield Figure(names.QUARANTINED_RECORDS, (row["profile"],), row["quarantined"])
 
 
 def _timed(rows: QuerySet[Any], duration: Any) -> QuerySet[Any]:

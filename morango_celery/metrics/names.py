@@ -72,6 +72,13 @@ DIRTY_RECORDS = Metric(
     "else no.",
     ("profile", "in_error"),
 )
+QUARANTINED_RECORDS = Metric(
+    "morango_celery_quarantined_records",
+    "gauge",
+    "Store records that ended their workers, and that no run tries again until they change or somebody asks. "
+    "They are among the dirty ones in error.",
+    ("profile",),
+)
 BATCHES_OPEN = Metric(
     "morango_celery_batches_open",
     "gauge",
@@ -108,6 +115,7 @@ METRICS = (
     RUN_SECONDS,
     RECORDS,
     DIRTY_RECORDS,
+    QUARANTINED_RECORDS,
     BATCHES_OPEN,
     BATCHES,
     BATCH_SECONDS,

@@ -4,7 +4,6 @@ from django.db import migrations, models
 import django.db.models.deletion
 import django.utils.timezone
 import morango.models.fields.uuids
-import morango_celery.clock
 
 
 class Migration(migrations.Migration):
@@ -40,18 +39,18 @@ class Migration(migrations.Migration):
                 ('attempts', models.IntegerField(default=0)),
                 ('may_succeed_later', models.IntegerField(default=0)),
                 ('previous_may_succeed_later', models.IntegerField(null=True)),
+                ('previous_failures', models.IntegerField(default=0)),
                 ('records', models.IntegerField(default=0)),
                 ('saved', models.IntegerField(default=0)),
                 ('deleted', models.IntegerField(default=0)),
                 ('spread', models.IntegerField(default=0)),
                 ('yielded', models.IntegerField(default=0)),
                 ('failed', models.IntegerField(default=0)),
-                ('created_at', models.DateTimeField(default=morango_celery.clock.now)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('started_at', models.DateTimeField(null=True)),
                 ('finished_at', models.DateTimeField(null=True)),
                 ('sent_at', models.DateTimeField(null=True)),
-                ('active_at', models.DateTimeField(default=morango_celery.clock.now)),
-                ('overdue_at', models.DateTimeField(null=True)),
+                ('active_at', models.DateTimeField(auto_now=True)),
                 ('retry_of', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retries', to='morango_celery.run')),
             ],
         ),
@@ -69,7 +68,6 @@ class Migration(migrations.Migration):
                 ('pass_number', models.IntegerField(default=1)),
                 ('attempts', models.IntegerField(default=0)),
                 ('attempted_at', models.DateTimeField(null=True)),
-                ('attempted_by', models.CharField(blank=True, max_length=64)),
                 ('suspect', models.BooleanField(default=False)),
                 ('part_of', models.IntegerField(null=True)),
                 ('place', models.IntegerField(default=0)),
@@ -80,7 +78,6 @@ class Migration(migrations.Migration):
                 ('yielded', models.IntegerField(default=0)),
                 ('failed', models.IntegerField(default=0)),
                 ('sent_at', models.DateTimeField(null=True)),
-                ('overdue_at', models.DateTimeField(null=True)),
                 ('finished_at', models.DateTimeField(null=True)),
                 ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='batches', to='morango_celery.run')),
             ],
@@ -93,12 +90,12 @@ class Migration(migrations.Migration):
             index=models.Index(condition=models.Q(('state__in', ['pending', 'running'])), fields=['state'], name='mcelery_run_unfinished'),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(condition=models.Q(('handed_over', False), ('followed_up', False), _connector='OR'), fields=['state'], name='mcelery_run_unsettled'),
+            model_name='batch',
+            index=models.Index(condition=models.Q(('state', 'open')), fields=['run'], name='mcelery_batch_open'),
         ),
         migrations.AddIndex(
             model_name='batch',
-            index=models.Index(condition=models.Q(('state', 'open')), fields=['run'], name='mcelery_batch_open'),
+            index=models.Index(condition=models.Q(('state', 'open'), models.Q(('payload', ''), _negated=True)), fields=['run'], name='mcelery_batch_with_ids'),
         ),
         migrations.AddConstraint(
             model_name='batch',

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, transaction
+from django.db.models import Model
 
+from morango_celery.db.errors import may_be_the_records_fault
 from morango_celery.deserialize.writing import halves, is_outage
+from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
 from morango_celery.oplog.pending import Pending
 from morango_celery.oplog.relations import missing_targets, require_targets
-from morango_celery.oplog.rows import ObjectRow, Table, name_of, table_of
+from morango_celery.oplog.rows import ObjectRow, Table, ingested_models, name_of, require_ingested, table_of
+
+LONGEST_REASON = 4000
 
 
 @dataclass
@@ -32,13 +37,17 @@ class Applying:
 
     check_strictly: Callable[[], None] = lambda: None
     """Checks all references of the database; see `morango_celery.deserialize.sql.strict_check`."""
+    models: Set[type[Model]] = field(default_factory=ingested_models)
+    """The concrete models whose objects are applied."""
+    blames_lines: bool = False
+    """Whether what takes too long or too much memory is blamed on the line that asks for it."""
     applied: list[Change] = field(default_factory=list)
     """Not in their order, if some failed."""
     failures: list[Failure] = field(default_factory=list)
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """:raises DatabaseError, InterfaceError, MemoryError: not the changes' fault; roll back"""
-        self._apply(changes)
+        """:raises DatabaseError, InterfaceError, MemoryError: not known to be a change's fault; roll back"""
+        self._apply([change for change in changes if not self._refuses(change)])
         if not self.failures:
             return
         place = {id(change): number for number, change in enumerate(changes)}
@@ -58,7 +67,7 @@ class Applying:
         try:
             self._write([change], alone=True)
         except Exception as error:  # whatever a field, a model or the database has against it is its error
-            if is_outage(error):
+            if self._is_outage(error):
                 raise
             return Failure(change, reason_of(error), _what_it_waits_for(change))
         self.applied.append(change)
@@ -72,11 +81,21 @@ class Applying:
         try:
             self._write(changes)
         except Exception as error:  # each has its reason noted already
-            if is_outage(error):
+            if self._is_outage(error):
                 raise
             return False
         self.applied.extend(changes)
         return True
+
+    def _refuses(self, change: Change) -> bool:
+        """Return True if a change is about a model that isn't ingested, before anything is written."""
+        try:
+            for data in change.objects:
+                require_ingested(table_of(data["model"]), self.models)
+        except RecordError as error:
+            self.failures.append(Failure(change, reason_of(error)))
+            return True
+        return False
 
     def _apply(self, changes: Sequence[Change]) -> None:
         if not changes:
@@ -89,16 +108,19 @@ class Applying:
         try:
             self._write(changes)
         except Exception as error:  # those whose fault it is are found by halving
-            if is_outage(error):
+            if self._is_outage(error):
                 raise
             for half in halves(list(changes)):
                 self._apply(half)
         else:
             self.applied.extend(changes)
 
+    def _is_outage(self, error: Exception) -> bool:
+        return is_outage(error) and not (self.blames_lines and may_be_a_lines_fault(error))
+
     def _write(self, changes: Sequence[Change], alone: bool = False) -> None:
         with transaction.atomic():
-            pending = Pending(alone)
+            pending = Pending(self.models, alone)
             for change in changes:
                 pending.add(change)
             pending.finish()
@@ -118,9 +140,21 @@ def names(change: Change) -> set[str]:
     return {name_of(data) for data in change.objects} - {""}
 
 
+def may_be_a_lines_fault(error: BaseException) -> bool:
+    """Return True if one line may well ask for the outage, and so cause it again."""
+    if isinstance(error, DatabaseError | InterfaceError):
+        return may_be_the_records_fault(error)
+    return isinstance(error, MemoryError)
+
+
 def reason_of(error: Exception) -> str:
-    """What a dead letter says: the kind of the error, and its message."""
-    return printable(f"{type(error).__name__}: {str(error).strip()}")
+    """Return the reason for a dead letter: the kind of the error, and its message, cut to a bounded size."""
+    try:
+        message = str(error).strip()
+    except Exception as own:  # of a value that can't be shown, or of somebody's class
+        message = f"its message can't be shown ({type(own).__name__})"
+    reason = printable(f"{type(error).__name__}: {message}")
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} [...]"
 
 
 def missing_names(change: Change) -> list[str]:
@@ -133,10 +167,11 @@ def missing_names(change: Change) -> list[str]:
                 name for data in change.objects for name in missing_targets(table_of(data["model"]), data)
             ]
     except Exception as error:  # its values are so wrong that nothing can be looked up
-        if is_outage(error):
+        if is_outage(error) and not may_be_a_lines_fault(error):
             raise
         return []
-    return [name for name in found if name not in names(change)]
+    own = names(change)
+    return [name for name in found if name not in own]
 
 
 def _what_it_waits_for(change: Change) -> str:

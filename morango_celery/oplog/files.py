@@ -8,13 +8,15 @@ took its name or its inode, and find a copy of it.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import IngestPosition
 
 BUFFER_BYTES = 256 * 1024
@@ -23,6 +25,10 @@ MARK_BYTES = 1024
 
 _ROTATED = re.compile(r"[.-]\d[\dTZ.:_-]*")
 """What is added to a log's name when it is rotated: a number or a time, as by logrotate or the recorder."""
+
+
+LONGEST_NUMBER = 5
+"""How many digits of a rotated file's number there are at most; more of them are a date or a time."""
 
 
 class OpenFile:
@@ -62,7 +68,7 @@ class OpenFile:
 
     def mark(self, position: IngestPosition, offset: int) -> None:
         """Note that it is read up to `offset`."""
-        position.path = str(self.path)
+        position.path = printable(str(self.path))
         position.device, position.inode = self.device, self.inode
         position.offset = offset
         position.head_bytes = min(offset, MARK_BYTES)
@@ -138,10 +144,30 @@ def _open_all(path: Path, stack: ExitStack) -> list[OpenFile]:
             file = OpenFile(name)
             stack.callback(file.close)
             opened.append(file)
-    # The log itself last, though a copy of it may have been written later
-    opened.sort(key=lambda file: (file.path == path, file.modified_ns, file.path.name))
+    opened = [*_oldest_first(path, [file for file in opened if file.path != path]), *_only(path, opened)]
     inodes = {(file.device, file.inode): file for file in reversed(opened)}
     return [file for file in opened if inodes[file.device, file.inode] is file]
+
+
+def _only(path: Path, files: Iterable[OpenFile]) -> list[OpenFile]:
+    return [file for file in files if file.path == path]
+
+
+def _oldest_first(path: Path, rotated: Iterable[OpenFile]) -> Iterator[OpenFile]:
+    """Order rotated files by their names, where these are of one kind; by modification time among the kinds.
+
+    A clock may be set back, and a copy has the time at which it was made.
+    """
+    kinds: dict[str, list[tuple[int, str, OpenFile]]] = {}
+    for file in rotated:
+        added = file.path.name.removeprefix(path.name)
+        digits = added[1:]
+        number = -int(digits) if digits.isdecimal() and len(digits) <= LONGEST_NUMBER else 0
+        kind = "" if number or digits == "0" else re.sub(r"\d", "0", added)  # times of the same form
+        kinds.setdefault(kind, []).append((number, added, file))
+    ordered = [sorted(of_kind, key=lambda one: one[:2]) for of_kind in kinds.values()]
+    for _, _, file in heapq.merge(*ordered, key=lambda one: one[2].modified_ns):
+        yield file
 
 
 def _is_being_copied(file: OpenFile, files: Sequence[OpenFile]) -> bool:

@@ -8,23 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize.sql import strict_check
-from morango_celery.errors import TransientError
+from morango_celery.errors import InvalidSettingError, TransientError
 from morango_celery.oplog import letters
-from morango_celery.oplog.apply import Applying
+from morango_celery.oplog.apply import Applying, may_be_a_lines_fault
 from morango_celery.oplog.files import OpenFile, Unread, unread_files
 from morango_celery.oplog.lines import Change
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource
 from morango_celery.oplog.quiet import applying
-from morango_celery.oplog.source import BadLine, OplogSource, ParseLines
-from morango_celery.stream import Buffer, Sink
+from morango_celery.oplog.rows import ingested_models
+from morango_celery.oplog.source import BadLine, BatchLines, OplogSource, ParseLines
+from morango_celery.stream import Sink
 from morango_celery.upstream import uses_postgresql
 
 Result = TypeVar("Result")
 
 BATCH_LINES = 1000
+ATTEMPTS = 3
+"""How often a batch is tried that takes too long or too much memory, before a line of it is blamed."""
 
 
 class OvertakenError(TransientError):
@@ -59,9 +63,11 @@ class Ingestion:
     def read_on(self) -> None:
         """Apply what the log has, until there is no more, or until `should_stop`.
 
+        :raises InvalidSettingError: no model is named whose objects may be ingested
         :raises OSError: a file can't be read
         Twice: safe, also at the same time.
         """
+        require_models()
         while not self.should_stop():
             try:
                 if not self._pass():
@@ -89,7 +95,7 @@ class Ingestion:
     def _read(self, source: IngestSource, unread: Unread) -> None:
         lines = OplogSource(unread.file, unread.offset, self.should_stop)
         sink = ObjectSink(source, unread.file, unread.position, self._count)
-        (lines | Buffer(self.batch_lines) | ParseLines()).into(sink)
+        (lines | BatchLines(self.batch_lines) | ParseLines()).into(sink)
 
     def _count(self, batch: Batch) -> None:
         self.progress.lines += batch.lines
@@ -99,26 +105,47 @@ class Ingestion:
         self.on_progress(self.progress)
 
 
+def require_models() -> None:
+    """:raises InvalidSettingError: there would be nothing but dead letters"""
+    if not ingested_models():
+        raise InvalidSettingError(
+            "MORANGO_CELERY['OPLOG_INGEST_MODELS'] names no installed model, so nothing of a log may be "
+            "applied. Name the models whose objects it may bring."
+        )
+
+
 def in_one_transaction(source: IngestSource, work: Callable[[Applying], Result]) -> Result:
     """Do what nobody else may do to the source's objects and positions at the same time.
 
-    :param work: is done again if SQLite finds out at COMMIT only that a reference points nowhere
+    :param work: is done again if SQLite finds out at COMMIT only that a reference points nowhere; and when it
+        took too long or too much memory, at last with the lines to blame that ask for it
     :raises OvertakenError: others have done something since `source` was read; nothing was done
     """
-    try:
-        return _exclusively(source, work, strictly=False)
-    except IntegrityError:
-        if uses_postgresql():
-            raise
-        return _exclusively(source, work, strictly=True)
+    strictly, attempts = False, 0
+    while True:
+        try:
+            return _exclusively(source, work, strictly=strictly, blames_lines=attempts == ATTEMPTS)
+        except IntegrityError:
+            if uses_postgresql() or strictly:
+                raise
+            strictly = True
+        except (DatabaseError, MemoryError) as error:
+            if attempts == ATTEMPTS or not may_be_a_lines_fault(error):
+                raise
+            attempts += 1
 
 
-def _exclusively(source: IngestSource, work: Callable[[Applying], Result], *, strictly: bool) -> Result:
-    with applying(), transaction.atomic():
+def _exclusively(
+    source: IngestSource, work: Callable[[Applying], Result], *, strictly: bool, blames_lines: bool
+) -> Result:
+    with applying(), first_error_wins(), transaction.atomic():
         expected = IngestSource.objects.filter(pk=source.pk, version=source.version)
         if not expected.update(version=source.version + 1):  # this row's lock is the right to apply
             raise OvertakenError
-        result = work(Applying(strict_check()) if strictly else Applying())
+        applier = Applying(blames_lines=blames_lines)
+        if strictly:
+            applier.check_strictly = strict_check()
+        result = work(applier)
     source.version += 1
     return result
 

@@ -13,9 +13,9 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from morango_celery.oplog.apply import Applying, Failure, missing_names, names
-from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse
+from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse, printable
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
-from morango_celery.oplog.rows import name, name_of
+from morango_celery.oplog.rows import name_of, name_of_any
 
 
 def keep(
@@ -35,7 +35,7 @@ def keep(
     outdated = bool(known) and not current
     letter = DeadLetter.objects.create(
         source=source,
-        path=path,
+        path=printable(path),
         offset=line.offset,
         text=line.text,
         reason=reason,
@@ -154,7 +154,7 @@ def _settle_applied(letter: DeadLetter, change: Change) -> None:
 
 def _waits_for(changes: Iterable[Change]) -> Q:
     saved = [data for change in changes if change.operation is Operation.SAVE for data in change.objects]
-    any_of_model = {name(data["model"], "*") for data in saved}
+    any_of_model = {name_of_any(data["model"]) for data in saved}
     return Q(waits_for__in=any_of_model | {name_of(data) for data in saved} - {""})
 
 

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from morango_celery.errors import RecordError
 
+LONGEST_LINE_BYTES = 64 * 1024 * 1024
+"""What is longer is a dead letter. Escaped and quoted, this is still no longer than a statement may be."""
+
 
 class LineError(RecordError):
     """The line is not built like one of a log."""
@@ -28,16 +31,31 @@ class Line(NamedTuple):
     """Where it begins, in bytes."""
     content: bytes
     """Without the newline at its end."""
+    cut_bytes: int = 0
+    """How much of its end is left out of `content`, because it is longer than any line that is read."""
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content) + self.cut_bytes
 
     @property
     def end(self) -> int:
         """Where the next one begins."""
-        return self.offset + len(self.content) + 1
+        return self.offset + self.size_bytes + 1
 
     @property
     def text(self) -> str:
-        """What a database can keep of it: bytes that are no text are escaped, and make no JSON either way."""
-        return printable(self.content.decode("utf-8", "backslashreplace"))
+        """The line as a database can keep it.
+
+        What is no text, or not all of it, is shown as Python writes bytes: so nobody takes it for a line that
+        could be applied, as one might be whose escaped form is JSON.
+        """
+        if not self.cut_bytes and b"\x00" not in self.content:
+            try:
+                return self.content.decode()
+            except UnicodeDecodeError:
+                pass
+        return repr(self.content)
 
 
 class Change(NamedTuple):
@@ -59,6 +77,10 @@ def format_line(unix_time: float, operation: Operation, objects: str) -> str:
 
 def parse(line: Line) -> Change:
     """:raises LineError: says what is wrong with it"""
+    if line.cut_bytes:
+        raise LineError(
+            f"It is {line.size_bytes:,} bytes long; no more than {LONGEST_LINE_BYTES:,} are read of a line."
+        )
     parts = line.content.split(b" ", 2)
     if len(parts) != 3:
         raise LineError("It is not built like <unix time> SAVE|DELETE <JSON list>.")
@@ -74,6 +96,8 @@ def parse(line: Line) -> Change:
         objects = json.loads(document.decode())
     except (ValueError, RecursionError) as error:
         raise LineError(f"Its JSON can't be read: {error}") from None
+    except MemoryError:
+        raise LineError("Its JSON takes more memory than there is.") from None
     if not isinstance(objects, list):
         raise LineError("Its JSON is not a list of objects.")
     for one in objects:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -83,7 +83,7 @@ def _write_chunk(path: Path, noted: RecorderFile) -> int:
         if not _is_as_noted(file, noted) or noted.size_bytes < os.fstat(file.fileno()).st_size:
             return 0  # another one has died in the meantime
         if noted.size_bytes and noted.size_bytes + len(content) > settings.OPLOG_ROTATE_BYTES:
-            path.rename(f"{path}.{datetime.now(UTC):{ROTATED_FORMAT}}")  # readers find the rest of it there
+            path.rename(_rotated(path))  # readers find the rest of it there
     with _locked(path) as file:
         file.write(content)
         file.flush()
@@ -91,6 +91,17 @@ def _write_chunk(path: Path, noted: RecorderFile) -> int:
         _note(file, noted)
     RecordedChange.objects.filter(pk__in=[change.pk for change in changes]).delete()
     return len(changes)
+
+
+def _rotated(path: Path) -> Path:
+    """Return a name that comes behind those that there are, though the clock may have been set back since."""
+    moment = datetime.now(UTC)
+    for entry in path.parent.iterdir():
+        with suppress(ValueError):
+            added = entry.name.removeprefix(f"{path.name}.")
+            there = datetime.strptime(added, ROTATED_FORMAT).replace(tzinfo=UTC)
+            moment = max(moment, there + timedelta(microseconds=1))
+    return path.with_name(f"{path.name}.{moment:{ROTATED_FORMAT}}")
 
 
 def _is_as_noted(file: BinaryIO, noted: RecorderFile) -> bool:
@@ -112,7 +123,7 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
     """The file, open for reading and appending, and locked against everyone who locks it."""
     while True:
         is_new = not path.exists()
-        with path.open("a+b") as file:
+        with open(path, "a+b", opener=_for_owner_and_group) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(path, file):
                 continue  # renamed in the meantime
@@ -120,6 +131,10 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
                 _sync_folder(path.parent)
             yield file
             return
+
+
+def _for_owner_and_group(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
+from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models import Field, ManyToManyField, Model, QuerySet
 
@@ -41,6 +44,19 @@ def all_fields(model: type[Model]) -> tuple[AnyField, ...]:
     """With the columns of its parents' tables."""
     meta: Any = model._meta
     return tuple(meta.concrete_fields)
+
+
+def named(labels: Iterable[str]) -> set[type[Model]]:
+    """The concrete models of these labels, and those whose tables hold a part of their objects.
+
+    A label that no installed model has is left out; a system check says so.
+    """
+    found = set()
+    for label in labels:
+        with suppress(LookupError, ValueError):
+            model = concrete(apps.get_model(label))
+            found |= {model, *model._meta.get_parent_list()}
+    return found
 
 
 def rows(model: type[Model]) -> QuerySet[Any]:

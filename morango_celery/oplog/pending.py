@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from django.core.serializers.base import DeserializedObject
@@ -17,6 +18,7 @@ from morango_celery.oplog.rows import (
     ObjectRow,
     Table,
     deserialized,
+    require_ingested,
     row_of,
     table_of,
 )
@@ -29,10 +31,12 @@ class Pending:
     others be written first, or fails, and is then applied in smaller groups.
     """
 
-    def __init__(self, alone: bool = False) -> None:
+    def __init__(self, models: Set[type[Model]], alone: bool = False) -> None:
         """
+        :param models: the concrete models whose objects are written
         :param alone: write each object at once, by Django's own code, which words the error if there is one
         """
+        self.models = models
         self.alone = alone
         self.saves: dict[Key, tuple[Table, ObjectRow]] = {}
         self.deletes: dict[type[Model], dict[Any, None]] = {}
@@ -43,9 +47,13 @@ class Pending:
         """All that was written, for whoever checks its references."""
 
     def add(self, change: Change) -> None:
-        """:raises Exception: whatever the database or a field says against an object"""
+        """
+        :raises ModelNotIngestedError: nothing was written of the object
+        :raises Exception: whatever the database or a field says against an object
+        """
         for data in change.objects:
             table = table_of(data["model"])
+            require_ingested(table, self.models)
             if change.operation is Operation.SAVE:
                 self._save(table, data)
             else:

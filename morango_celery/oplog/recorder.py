@@ -17,14 +17,23 @@ from django.core import serializers
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from morango_celery.conf import problems, settings
+from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.logfile import write_out
-from morango_celery.oplog.meta import all_fields, concrete, rows
+from morango_celery.oplog.meta import AnyRelation, all_fields, concrete, named, rows
 from morango_celery.oplog.models import RecordedChange
 from morango_celery.oplog.quiet import is_applying
+from morango_celery.oplog.stored import (
+    CHUNK_OBJECTS,
+    is_locked_by_saving,
+    lock,
+    lock_for_deletion,
+    stored,
+)
+from morango_celery.stream import Buffer, Items
 
 logger = logging.getLogger(__name__)
 
@@ -54,33 +63,60 @@ def connect() -> None:
             continue
         post_save.connect(_saved, sender=model, dispatch_uid=_UID.format("saved"))
         post_delete.connect(_deleted, sender=model, dispatch_uid=_UID.format("deleted"))
-        for field in model._meta.local_many_to_many:
-            through: Any = field.remote_field.through
-            if through._meta.auto_created:
-                m2m_changed.connect(_relations_changed, sender=through, dispatch_uid=_UID.format("m2m"))
+    relations = [relation for model in recorded for relation in recorded_relations(model)]
+    for relation in relations:
+        through: Any = relation.remote_field.through
+        m2m_changed.connect(_relations_changed, sender=through, dispatch_uid=_UID.format("m2m"))
+    targets = {concrete(relation.remote_field.model) for relation in relations}
+    for model in apps.get_models():
+        if concrete(model) in targets:
+            pre_delete.connect(_target_goes, sender=model, dispatch_uid=_UID.format("target goes"))
+            post_delete.connect(_target_went, sender=model, dispatch_uid=_UID.format("target went"))
 
 
 def recorded_models() -> set[type[Model]]:
     """The models that ``OPLOG_MODELS`` names, and those whose tables hold a part of their objects."""
-    labels = {label.lower() for label in settings.OPLOG_MODELS}
-    named = [concrete(m) for m in apps.get_models() if m._meta.label_lower in labels]
-    return {model for name in named for model in (name, *name._meta.get_parent_list())}
+    return named(settings.OPLOG_MODELS)
+
+
+def recorded_relations(model: type[Model]) -> list[AnyRelation]:
+    """The many-to-many fields of a model's own whose values are a part of its objects' lines."""
+    relations = concrete(model)._meta.local_many_to_many
+    return [relation for relation in relations if _through(relation)._meta.auto_created]
 
 
 def record(operation: Operation, instances: Iterable[Model]) -> None:
     """Record changes that Django sends no signal for, such as those of ``bulk_create`` and ``update``.
 
-    Call it in the transaction of the change, with the objects as they are in the database.
+    Call it in the transaction of the change. What was saved is locked and read again.
     """
-    now = time.time()
-    lines = [RecordedChange(text=_line(now, operation, instance)) for instance in instances]
-    if len(lines) == 1:
-        lines[0].save(force_insert=True)
-    else:
-        RecordedChange.objects.bulk_create(lines, batch_size=500)
-    waiting = connection.run_on_commit
-    if lines and not (waiting and waiting[-1][1] is _write_out):
-        transaction.on_commit(_write_out)
+    if operation is Operation.DELETE:
+        _insert(_line(operation, instance) for instance in instances)
+        return
+    keys: dict[type[Model], list[Any]] = {}
+    for instance in instances:
+        keys.setdefault(type(instance), []).append(instance.pk)
+    for model, of_model in keys.items():
+        record_stored(model, of_model)
+
+
+def record_stored(model: type[Model], keys: Iterable[Any]) -> None:
+    """Record objects as they are stored, and keep others from changing them until the transaction ends."""
+    with transaction.atomic(savepoint=False):
+        take_write_lock()
+        _insert(_line(Operation.SAVE, instance) for instance in stored(model, keys))
+
+
+def _insert(texts: Iterable[str]) -> None:
+    for chunk in Items(texts) | Buffer(CHUNK_OBJECTS):
+        lines = [RecordedChange(text=text) for text in chunk]
+        if len(lines) == 1:
+            lines[0].save(force_insert=True)
+        else:
+            RecordedChange.objects.bulk_create(lines)
+        waiting = connection.run_on_commit
+        if not (waiting and waiting[-1][1] is _write_out):
+            transaction.on_commit(_write_out)
 
 
 def _write_out() -> None:
@@ -99,9 +135,12 @@ def _saved(
 ) -> None:
     if raw or _is_not_ours(using):
         return
-    if update_fields is not None or instance.get_deferred_fields() or _has_expressions(instance):
-        instance = _as_stored(instance)
-    record(Operation.SAVE, [instance])
+    has_all_values = not (update_fields or instance.get_deferred_fields() or _has_expressions(instance))
+    # Without a transaction the row is free again, and others may have saved it since
+    if has_all_values and connection.in_atomic_block and is_locked_by_saving(type(instance)):
+        _insert([_line(Operation.SAVE, instance)])
+    else:
+        record_stored(type(instance), [instance.pk])
 
 
 def _deleted(instance: Model, using: str, **kwargs: Any) -> None:
@@ -119,26 +158,70 @@ def _relations_changed(
     sender: type[Model],
     **kwargs: Any,
 ) -> None:
-    """Many-to-many values are a part of the object that has the field."""
+    """Many-to-many values are a part of the object that has the field; of both, if it is symmetrical."""
     if _is_not_ours(using):
         return
-    if not reverse:
-        if action.startswith("post_"):
-            record(Operation.SAVE, [_as_stored(instance)])
-    elif action == "pre_clear":
-        instance.__dict__[_CLEARED] = _related(sender, model, instance)
-    elif action == "post_clear":
-        record(Operation.SAVE, rows(model).filter(pk__in=instance.__dict__.pop(_CLEARED)))
-    elif action.startswith("post_") and pk_set:
-        record(Operation.SAVE, rows(model).filter(pk__in=pk_set).order_by("pk"))
+    owner: Any = model if reverse else type(instance)
+    (relation,) = (relation for relation in owner._meta.many_to_many if _through(relation) is sender)
+    symmetrical = relation.remote_field.symmetrical
+    if action == "pre_clear" and (reverse or symmetrical):
+        lock_for_deletion(instance)
+        instance.__dict__[_CLEARED] = list(_related(relation, instance))
+    if not action.startswith("post_"):
+        return
+    others = instance.__dict__.pop(_CLEARED, ()) if action == "post_clear" else pk_set or ()
+    if reverse:
+        record_stored(model, others)
+    elif symmetrical:
+        both = stored(type(instance), [instance.pk, *others])
+        _insert([_line(Operation.SAVE, one) for one in list(both) if one.pk == instance.pk])
+    else:
+        record_stored(type(instance), [instance.pk])
 
 
-def _related(through: Any, model: type[Model], instance: Model) -> list[Any]:
-    """Keys of the objects of `model` that are related to `instance`, which doesn't have the field itself."""
-    relations: Any = model._meta
-    (field,) = (f for f in relations.many_to_many if f.remote_field.through is through)
-    ours, theirs = field.m2m_reverse_field_name(), field.m2m_column_name()
-    return list(through._base_manager.filter(**{ours: instance.pk}).values_list(theirs, flat=True))
+def _target_goes(instance: Model, using: str, **kwargs: Any) -> None:
+    """Record the many-to-many values that go with a deleted object: Django sends no signal for these.
+
+    Locked is what has them: or it could be saved, and recorded with such a value, behind the deletion's line.
+    """
+    if _is_not_ours(using):
+        return
+    lock_for_deletion(instance)
+    for relation in _relations_to(instance):
+        lock(relation.model, _related(relation, instance))
+    if not _is_recorded(instance):
+        instance.__dict__[_CLEARED] = {
+            relation: list(_related(relation, instance)) for relation in _relations_to(instance)
+        }
+
+
+def _target_went(instance: Model, using: str, **kwargs: Any) -> None:
+    """Only what has no line of its own changes others in a way that its line doesn't tell."""
+    if _is_not_ours(using) or _is_recorded(instance):
+        return
+    for relation, keys in instance.__dict__.pop(_CLEARED).items():
+        record_stored(relation.model, keys)
+
+
+def _relations_to(instance: Model) -> Iterator[AnyRelation]:
+    for model in recorded_models():
+        for relation in recorded_relations(model):
+            if concrete(relation.remote_field.model) is concrete(type(instance)):
+                yield relation
+
+
+def _is_recorded(instance: Model) -> bool:
+    return concrete(type(instance)) in recorded_models()
+
+
+def _related(relation: Any, instance: Model) -> Any:
+    """Keys of the objects that have `instance` among the values of their many-to-many field."""
+    theirs, ours = relation.m2m_reverse_field_name(), relation.m2m_field_name()
+    return rows(_through(relation)).filter(**{theirs: instance.pk}).values_list(ours, flat=True)
+
+
+def _through(relation: AnyRelation) -> Any:
+    return relation.remote_field.through
 
 
 def _is_not_ours(using: str) -> bool:
@@ -150,20 +233,15 @@ def _has_expressions(instance: Model) -> bool:
     return any(hasattr(value, "resolve_expression") for value in instance.__dict__.values())
 
 
-def _as_stored(instance: Model) -> Model:
-    stored: Model = rows(type(instance)).get(pk=instance.pk)
-    return stored
-
-
-def _line(now: float, operation: Operation, instance: Model) -> str:
+def _line(operation: Operation, instance: Model) -> str:
     parts = [instance] if operation is Operation.DELETE else list(_parts(instance))
     try:
         objects = _serialized(parts, operation)
     except Exception:  # values as they were assigned, of any type: those that were stored can be serialized
         if operation is Operation.DELETE:
             raise
-        objects = _serialized(list(_parts(_as_stored(instance))), operation)
-    return format_line(now, operation, objects)
+        objects = _serialized(list(_parts(rows(type(instance)).get(pk=instance.pk))), operation)
+    return format_line(time.time(), operation, objects)
 
 
 def _serialized(parts: Sequence[Model], operation: Operation) -> str:

@@ -9,9 +9,8 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection
 from django.db.models import ForeignKey, Model
 
 from morango_celery.oplog import sql
-from morango_celery.oplog.meta import AnyRelation, concrete, key_field, key_value, rows
-from morango_celery.oplog.rows import ObjectRow, Table
-from morango_celery.oplog.rows import name as name_by_key
+from morango_celery.oplog.meta import AnyField, AnyRelation, concrete, key_field, key_value, rows
+from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any
 from morango_celery.upstream import uses_postgresql
 
 
@@ -77,21 +76,20 @@ def require_targets(tables: Iterable[tuple[Table, Sequence[ObjectRow]]]) -> None
     if uses_postgresql():
         connection.check_constraints()
         return
-    wanted: dict[tuple[type[Model], str], set[Any]] = {}
+    wanted: dict[AnyField, set[Any]] = {}
     for table, saved in tables:
         for position, field in enumerate(table.fields):
             if isinstance(field, ForeignKey) and getattr(field, "db_constraint", True):
-                target = field.target_field
-                values = wanted.setdefault((concrete(target.model), target.column), set())
+                values = wanted.setdefault(field.target_field, set())
                 values.update(row.values[position] for row in saved if row.values[position] is not None)
         for name, relation in table.relations.items():
             related = relation.remote_field.model
-            values = wanted.setdefault((concrete(related), key_field(related).column), set())
+            values = wanted.setdefault(key_field(related), set())
             values.update(key_value(related, value) for row in saved for value in row.relations.get(name, ()))
-    for (model, column), values in wanted.items():
-        gone = sql.missing(model, column, values) if values else ()
+    for target, values in wanted.items():
+        gone = sql.missing(target, values) if values else ()
         for value in sorted(gone, key=str)[:1]:
-            raise IntegrityError(f"There is no {model._meta.label} with {column} {value}.")
+            raise IntegrityError(f"There is no {target.model._meta.label} with {target.column} {value}.")
 
 
 def missing_targets(table: Table, data: Mapping[str, Any]) -> Iterator[str]:
@@ -111,7 +109,8 @@ def missing_targets(table: Table, data: Mapping[str, Any]) -> Iterator[str]:
                 by_key = not isinstance(one, list) and (
                     not isinstance(field, ForeignKey) or field.target_field.primary_key
                 )
-                yield name_by_key(target._meta.label, one if by_key else "*")
+                label = target._meta.label
+                yield name_by_key(label, one) if by_key else name_of_any(label)
 
 
 def _is_there(field: Any, target: Any, value: Any) -> bool:

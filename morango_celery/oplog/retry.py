@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from morango_celery.oplog import letters
 from morango_celery.oplog.apply import Applying
-from morango_celery.oplog.ingest import OvertakenError, in_one_transaction
+from morango_celery.oplog.ingest import OvertakenError, in_one_transaction, require_models
 from morango_celery.oplog.models import IngestSource
 
 
@@ -23,8 +23,10 @@ def retry_letters(source_name: str | None = None, letter_ids: Collection[int] | 
 
     :param source_name: only this source's
     :param letter_ids: only these; and what has waited for one of them
+    :raises InvalidSettingError: no model is named whose objects may be ingested
     Twice: safe, also at the same time and beside an ingestion.
     """
+    require_models()
     retried = Retried()
     sources = IngestSource.objects.order_by("pk")
     for source in sources if source_name is None else sources.filter(name=source_name):

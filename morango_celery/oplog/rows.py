@@ -7,9 +7,11 @@ give) is `Unsure`, and goes through an instance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache, cached_property
 from hashlib import sha256
 from typing import Any
@@ -22,12 +24,15 @@ from django.db.models.signals import post_init, pre_init
 
 from morango_celery.conf import settings
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
-from morango_celery.errors import UnknownModelError
+from morango_celery.deserialize.traits import has_own_sql
+from morango_celery.errors import ModelNotIngestedError, UnknownModelError
 from morango_celery.oplog.lines import printable
-from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, own_fields
+from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, named, own_fields
+from morango_celery.reading.attributes import has_plain_access, is_overshadowed
 from morango_celery.upstream import uses_postgresql
 
 LONGEST_NAME = 200
+"""What is longer is shortened, and told apart by its hash."""
 
 _PLAIN_FIELDS = ("django.db.models.fields", "morango.models.fields")
 """Where fields come from that hold what `to_python` returns, whatever the instance."""
@@ -83,7 +88,8 @@ class Table:
         """Whether every object is written by a raw save of its own."""
         meta = self.model._meta
         ordered = bool(meta.order_with_respect_to)  # whose place saving finds out
-        return ordered or not self.reads_json or meta.label in settings.SAVE_EACH
+        own_sql = any(map(has_own_sql, self.fields))
+        return ordered or own_sql or not self.reads_json or meta.label in settings.SAVE_EACH
 
     def key(self, value: Any) -> Key:
         """:raises Exception: the field's own, for a value that can't be one"""
@@ -152,14 +158,26 @@ def table_of(label: str) -> Table:
     return _table(model)
 
 
+def ingested_models() -> frozenset[type[models.Model]]:
+    """The concrete models that ``OPLOG_INGEST_MODELS`` names, and those whose tables hold a part of them."""
+    return frozenset(named(settings.OPLOG_INGEST_MODELS))
+
+
+def require_ingested(table: Table, ingested: Set[type[models.Model]]) -> None:
+    """:raises ModelNotIngestedError: who writes the log isn't trusted with objects of this model"""
+    if table.concrete not in ingested:
+        raise ModelNotIngestedError(f"OPLOG_INGEST_MODELS doesn't name {table.model._meta.label}.")
+
+
 def _table(model: type[models.Model]) -> Table:
     fields = own_fields(model)
     relations = concrete(model)._meta.local_many_to_many
     plain = (
-        model.__init__ is models.Model.__init__
+        has_plain_access(model)
         and not pre_init.has_listeners(model)
         and not post_init.has_listeners(model)
         and all(type(own).__module__.startswith(_PLAIN_FIELDS) for own in fields)
+        and not any(is_overshadowed(model, own) for own in fields)
     )
     natural = {
         own.name: concrete(own.remote_field.model)
@@ -224,20 +242,52 @@ def row_of(table: Table, found: DeserializedObject, relations: Mapping[str, Iter
 def name(label: str, key: object) -> str:
     """What an object is called in the database's notes: ``app.model:key``, at most 255 characters long."""
     text = printable(f"{label.lower()}:{key}")
-    return text if len(text) <= LONGEST_NAME else f"{label.lower()}:#{sha256(text.encode()).hexdigest()}"
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[: LONGEST_NAME // 2]}#{sha256(text.encode()).hexdigest()}"
+
+
+def name_by_key(label: str, value: Any) -> str:
+    """Return an object's name by the value that its key has in the column, in whatever form a line has it.
+
+    A value that can't be a key, or of no such model, is named as the line has it.
+    """
+    try:
+        table = table_of(label)
+        key = _text_of_key(table.key(value)[1])
+    except Exception:  # a field's own, of any kind
+        return name(label, value)
+    return name(table.concrete._meta.label, key)
+
+
+def name_of_any(label: str) -> str:
+    """Return the name for whichever object of a model it is."""
+    with suppress(UnknownModelError):
+        label = table_of(label).concrete._meta.label
+    return name(label, "*")
+
+
+def _text_of_key(value: Any) -> str:
+    """Return one text for equal values of a column, whatever the driver's type for them."""
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).isoformat()
+    return str(value)
 
 
 def name_of(data: dict[str, Any]) -> str:
     """The name of a line's object, by its natural key if need be; empty when it has neither."""
-    if data.get("pk") is not None:
-        return name(data["model"], data["pk"])
     try:
+        if data.get("pk") is not None:
+            return name_by_key(data["model"], data["pk"])
         model = table_of(data["model"]).model
         plain = {
             own.name: own.to_python(data["fields"][own.name])
             for own in own_fields(model)
             if own.name in data["fields"] and not own.remote_field
         }
-        return name(data["model"], model(**plain).natural_key())  # type: ignore[attr-defined]  # or it has none
+        natural_key = model(**plain).natural_key()  # type: ignore[attr-defined]  # or it has none
+        return name(concrete(model)._meta.label, natural_key)
     except Exception:  # there are no two notes about an object without a name
         return ""

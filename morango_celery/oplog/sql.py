@@ -9,6 +9,13 @@ from typing import Any
 from django.db import connection
 from django.db.models import AutoField, Field, Model
 
+from morango_celery.deserialize.identifiers import (
+    as_sent,
+    as_written,
+    column_name,
+    kept_name,
+    table_name,
+)
 from morango_celery.deserialize.sql import insert
 from morango_celery.oplog.meta import key_field
 from morango_celery.upstream import uses_postgresql
@@ -21,25 +28,24 @@ def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence
     :param rows: their values as `Field.get_db_prep_save` makes them; no two with the same key
     :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
     """
-    quote = connection.ops.quote_name
-    key = key_field(model).column
-    others = [field.column for field in fields if field.column != key]
-    updates = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in others)
+    key = key_field(model)
+    others = [column_name(field) for field in fields if field != key]
+    updates = ", ".join(f"{column} = excluded.{column}" for column in others)
     insert(
         model,
         fields,
         rows,
-        f"ON CONFLICT ({quote(key)}) DO {f'UPDATE SET {updates}' if updates else 'NOTHING'}",
+        f"ON CONFLICT ({column_name(key)}) DO {f'UPDATE SET {updates}' if updates else 'NOTHING'}",
     )
 
 
-def missing(model: type[Model], column: str, values: Collection[Any]) -> set[Any]:
-    """Those of the values, as the driver takes them, that no row has in this column. On SQLite only."""
-    quote = connection.ops.quote_name
+def missing(field: Field[Any, Any], values: Collection[Any]) -> set[Any]:
+    """Return those of the values, as the driver takes them, that no row has in this field. On SQLite only."""
+    column = column_name(field)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {quote(column)} FROM {quote(model._meta.db_table)}"
-            f" WHERE {quote(column)} IN (SELECT value FROM json_each(%s))",
+            f"SELECT {column} FROM {table_name(field.model)}"
+            f" WHERE {column} IN (SELECT value FROM json_each(%s))",
             [json.dumps(list(values))],
         )
         return set(values).difference(found for (found,) in cursor.fetchall())
@@ -52,18 +58,18 @@ def advance_sequences(models: Sequence[type[Model]]) -> None:
     """
     if not uses_postgresql():
         return
-    quote = connection.ops.quote_name
     with connection.cursor() as cursor:
         for model in models:
             key = key_field(model)
             if not isinstance(key, AutoField):  # its metaclass counts the big and the small ones in
                 continue
-            table, column = quote(model._meta.db_table), quote(key.column)
-            cursor.execute("SELECT pg_get_serial_sequence(%s, %s)", [table, key.column])
+            table = table_name(model)
+            cursor.execute("SELECT pg_get_serial_sequence(%s, %s)", [as_sent(table), kept_name(key)])
             (sequence,) = cursor.fetchone()
             if sequence is not None:
                 cursor.execute(
-                    f"SELECT setval(%s, top) FROM (SELECT max({column}) AS top FROM {table}) AS rows,"
-                    f" {sequence} WHERE top > last_value OR (top = last_value AND NOT is_called)",
+                    f"SELECT setval(%s, top) FROM {as_written(sequence)},"
+                    f" (SELECT max({column_name(key)}) AS top FROM {table}) AS rows"
+                    " WHERE top > last_value OR (top = last_value AND NOT is_called)",
                     [sequence],
                 )

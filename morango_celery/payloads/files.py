@@ -32,7 +32,8 @@ class FilesBackend:
         missing = set()
         with _outages():
             for key in keys:
-                with self._folder_of(key, fcntl.LOCK_SH) as folder:
+                folder = self._folder_of(key)
+                with _locked(folder):
                     if not _hold(folder / key, seconds):
                         missing.add(key)
         return missing
@@ -40,9 +41,11 @@ class FilesBackend:
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
         with _outages():
             for key, blob in blobs.items():
-                with self._folder_of(key, fcntl.LOCK_SH) as folder:
-                    if not _hold(folder / key, seconds):
-                        _write(folder / key, blob, seconds)
+                folder = self._folder_of(key)
+                with _locked(folder):
+                    is_there = _hold(folder / key, seconds)
+                if not is_there:
+                    _write(folder / key, blob, seconds)
 
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         found = {}
@@ -65,7 +68,7 @@ class FilesBackend:
         with _outages():
             self._root.stat()
             for folder in self._root.glob("[0-9a-f][0-9a-f]"):
-                with self._locked(folder, fcntl.LOCK_EX):
+                with _locked(folder):
                     for entry in list(os.scandir(folder)):
                         found = entry.stat()
                         patience = FORGOTTEN_AFTER_SECONDS if entry.name.startswith(NEW) else 0
@@ -75,22 +78,21 @@ class FilesBackend:
                             size_bytes += found.st_size
         return Pruned(blobs, size_bytes)
 
-    @contextmanager
-    def _folder_of(self, key: str, lock: int) -> Iterator[Path]:
+    def _folder_of(self, key: str) -> Path:
         folder = self._root / key[:2]
         folder.mkdir(mode=0o700, exist_ok=True)
-        with self._locked(folder, lock):
-            yield folder
+        return folder
 
-    @contextmanager
-    def _locked(self, folder: Path, lock: int) -> Iterator[None]:
-        """Writers share the folder; who prunes has it alone, so that nothing is removed that is just held."""
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, lock)
-            yield
-        finally:
-            os.close(descriptor)
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be alone in looking until when a file is kept, and in changing or removing it for that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _hold(path: Path, seconds: float) -> bool:
@@ -104,17 +106,25 @@ def _hold(path: Path, seconds: float) -> bool:
 
 
 def _write(path: Path, blob: bytes, seconds: float) -> None:
-    """All at once: nobody ever reads the half of it, not after a power cut either."""
+    """Write a file all at once: nobody ever reads the half of it, not after a power cut either.
+
+    The lock is not held while the disk is waited for. Another one may have written the same meanwhile.
+    """
     with NamedTemporaryFile(dir=path.parent, prefix=NEW, delete=False) as file:
         try:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-            until = time.time() + seconds
-            os.utime(file.name, (until, until))
-            os.replace(file.name, path)
+            with _locked(path.parent):
+                if _hold(path, seconds):
+                    os.unlink(file.name)
+                else:
+                    until = time.time() + seconds
+                    os.utime(file.name, (until, until))
+                    os.replace(file.name, path)
         except BaseException:
-            os.unlink(file.name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file.name)
             raise
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 from django.db.models import Q
+from django.db.models.expressions import OrderBy
 from morango.models.certificates import Filter
 
 from morango_celery.errors import InvalidFilterError
+from morango_celery.reading.prefixes import by_prefix, outermost, starts_with_any
 
 PartitionOrder = Literal["asc", "desc"]
 
@@ -47,37 +49,15 @@ def _checked(prefix: object) -> str:
     return prefix
 
 
-def prefix_conditions(field: str, sync_filter: Filter | None, order: PartitionOrder = "asc") -> Iterator[Q]:
-    """One condition on `field` per prefix of the filter, no two of which match the same row.
-
-    A prefix that lies within another adds nothing and gets none. Prefixes that differ in case only
-    overlap where the database compares so (SQLite's LIKE): the later one excludes the earlier.
-    """
-    if sync_filter is None:
-        yield Q()
-        return
-    yielded: list[str] = []
-    for prefix in _outermost(sync_filter, order):
-        condition = Q(**{f"{field}__startswith": prefix}) if prefix else Q()
-        for earlier in yielded:
-            if _nested(_folded(prefix), _folded(earlier)):
-                condition &= ~Q(**{f"{field}__startswith": earlier})
-        yield condition
-        yielded.append(prefix)
+def under_filter(field: str, sync_filter: Filter | None) -> Q:
+    """The condition that a row's partition, in `field`, lies under the filter."""
+    return Q() if sync_filter is None else starts_with_any(field, outermost(sync_filter))
 
 
-def _outermost(sync_filter: Filter, order: PartitionOrder) -> list[str]:
-    outermost: list[str] = []
-    for prefix in sorted(sync_filter):
-        if not (outermost and prefix.startswith(outermost[-1])):
-            outermost.append(prefix)
-    return outermost if order == "asc" else outermost[::-1]
-
-
-def _folded(prefix: str) -> bytes:
-    """SQLite's LIKE takes the letters of ASCII for the same in both cases, and no others."""
-    return prefix.encode("utf-8", "surrogatepass").lower()
-
-
-def _nested(one: bytes, other: bytes) -> bool:
-    return one.startswith(other) or other.startswith(one)
+def partition_order(field: str, sync_filter: Filter | None, order: PartitionOrder) -> list[str | OrderBy]:
+    """Return the order of rows under the filter: prefix by prefix, and then partition by partition."""
+    partitions = f"-{field}" if order == "desc" else field
+    prefixes = outermost(sync_filter or ())
+    if len(prefixes) < 2:
+        return [partitions]
+    return [by_prefix(field, prefixes, descending=order == "desc"), partitions]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from django.db.models import Q, QuerySet
+from django.db.models.expressions import OrderBy
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
 
-from morango_celery.reading.filters import PartitionOrder, prefix_conditions
+from morango_celery.reading.filters import PartitionOrder, partition_order, under_filter
 from morango_celery.stream import Source
 from morango_celery.upstream import registered_models
 
@@ -24,7 +26,7 @@ class PartitionedSource(Source[Item]):
     """Streams the records of a profile: model by model in foreign key order, and within a model
     prefix by prefix and partition by partition.
 
-    Memory is that of one chunk of rows. One query per model and prefix.
+    Memory is that of one chunk of rows. One query per model, however many prefixes the filter has.
     """
 
     partition_field: ClassVar[str]
@@ -41,8 +43,7 @@ class PartitionedSource(Source[Item]):
         """
         :param sync_filter: None for the whole profile
         :param dirty_only: only records whose dirty bit is set
-        :param partition_order: "asc" or "desc"; None for prefixes in order, and their rows as they come,
-            which takes no sorting
+        :param partition_order: "asc" or "desc"; None for rows as they come, which takes no sorting
         :param models: only these, in this order; all of the profile when None
         :raises ValueError: any other order
         """
@@ -54,9 +55,16 @@ class PartitionedSource(Source[Item]):
         self.partition_order = partition_order
         self._models = models
 
-    def prefix_conditions(self) -> Iterator[Q]:
-        """One condition per prefix, in the source's order; no row matches two of them."""
-        return prefix_conditions(self.partition_field, self.sync_filter, self.partition_order or "asc")
+    @cached_property
+    def condition(self) -> Q:
+        """The rows under the filter."""
+        return under_filter(self.partition_field, self.sync_filter)
+
+    def ordering(self) -> Sequence[str | OrderBy]:
+        """Return the order of a model's rows."""
+        if self.partition_order is None:
+            return []
+        return partition_order(self.partition_field, self.sync_filter, self.partition_order)
 
     def models(self) -> Iterable[type[SyncableModel]]:
         """The models to stream; in foreign key order, if nothing else was asked for."""
@@ -64,11 +72,9 @@ class PartitionedSource(Source[Item]):
 
     def querysets(self) -> Iterator[QuerySet[Any]]:
         """The queries behind the stream, in its order."""
-        by_partition = {"asc": [self.partition_field], "desc": [f"-{self.partition_field}"]}
-        order = by_partition[self.partition_order] if self.partition_order else []
+        order = self.ordering()
         for model in self.models():
-            for condition in self.prefix_conditions():
-                yield self.model_queryset(model).filter(condition).order_by(*order)
+            yield self.model_queryset(model).filter(self.condition).order_by(*order)
 
     @abstractmethod
     def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:

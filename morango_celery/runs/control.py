@@ -6,7 +6,7 @@ from django.db import transaction
 
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.errors import UnknownRunError, UsageError
-from morango_celery.models import Batch, Run
+from morango_celery.models import Run
 from morango_celery.runs.producer import create_run
 
 
@@ -52,17 +52,6 @@ def renew(run_id: int, *, in_process: bool) -> Run:
         handed_over=True,
         retry_of=run,
     )
-
-
-def forget_ids() -> int:
-    """Empty what was handed out and not done of runs that have ended: nobody will come for it.
-
-    :returns: the number of batches
-    Twice, and while workers complete such batches: safe.
-    """
-    ended = [state for state, moves in Run.MOVES.items() if not moves]
-    left = Batch.objects.filter(run__state__in=ended, state=Batch.State.OPEN).exclude(payload="")
-    return left.update(payload="")
 
 
 def _unknown(run_id: int) -> UnknownRunError:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
+from django.utils import timezone
 
-from morango_celery import clock
 from morango_celery.conf import settings
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
+from morango_celery.errors import SystemicError
 from morango_celery.models import Batch, Run, added
 from morango_celery.payloads import Reference
-from morango_celery.runs.limits import limited
-from morango_celery.runs.overdue import when_begun
 
-PROGRESS = ("profile", "state", "open_batches", "records", *Run.COUNTS)
+PROGRESS = ("profile", "state", "open_batches", "records", "previous_failures", *Run.COUNTS)
 """The columns of a run that tell how far it is."""
 
 
@@ -38,32 +38,28 @@ class Execution:
     """If there is something to tell of it: it has ended, or was counted now (and has `PROGRESS` only)."""
 
 
-def execute_batch(
-    batch_id: int, store_ids: Sequence[str] | Reference | None = None, message: str | None = None
-) -> Execution:
+def execute_batch(batch_id: int, store_ids: Sequence[str] | Reference | None = None) -> Execution:
     """Deserialize a batch and account for it.
 
     :param store_ids: the ids that the message carries, or its reference to them; what is deserialized is what
         the ledger has, and it has to be the same. None asks for no message's
-    :param message: whose attempt it is; if another one's was begun since, nothing is done. None for nobody's
     :raises RefusedMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Twice, and at the same time: safe; the second one finds the batch done.
     """
     if connection.in_atomic_block:  # SQLite then checks foreign keys at no commit of ours
-        return _execute(batch_id, store_ids, message, strict=True)
+        return _execute(batch_id, store_ids, strict=True)
     try:
-        return _execute(batch_id, store_ids, message, strict=False)
+        return _execute(batch_id, store_ids, strict=False)
     except IntegrityError:
         # Only COMMIT is left to raise it, on SQLite: find the record that is to blame
-        return _execute(batch_id, store_ids, message, strict=True)
+        return _execute(batch_id, store_ids, strict=True)
 
 
+@first_error_wins()
 @transaction.atomic
-def _execute(
-    batch_id: int, store_ids: Sequence[str] | Reference | None, message: str | None, *, strict: bool
-) -> Execution:
-    batch = take(batch_id, store_ids, message)
+def _execute(batch_id: int, store_ids: Sequence[str] | Reference | None, *, strict: bool) -> Execution:
+    batch = take(batch_id, store_ids)
     if isinstance(batch, Execution):
         return batch
     run = batch.run
@@ -79,22 +75,19 @@ def _execute(
     return account(batch, result)
 
 
-def take(
-    batch_id: int, store_ids: Sequence[str] | Reference | None, message: str | None = None
-) -> Batch | Execution:
-    """Return the open batch, locked until the end of the transaction; or, if there is nothing to do, that.
+def take(batch_id: int, store_ids: Sequence[str] | Reference | None) -> Batch | Execution:
+    """The open batch, locked until the end of the transaction; or, if there is nothing to do, that.
 
-    :param message: None, or whose attempt has to be the last that was begun
     :raises RefusedMessageError: the ids are not this batch's
     """
     take_write_lock()
-    batches = Batch.objects.filter(pk=batch_id, **({} if message is None else {"attempted_by": message}))
-    locked = batches.select_for_update(of=("self",)).select_related("run").annotate(**limited())
-    batch = locked.first()
+    batch = Batch.objects.select_for_update(of=("self",)).select_related("run").filter(pk=batch_id).first()
     if batch is None:
         return Execution(None, None, stage_is_done=False)
     run = batch.run
     if run.is_finished:
+        if batch.payload:  # another worker was at it when the run ended, and didn't get to the end
+            Batch.forget_ids(Batch.objects.filter(pk=batch_id))
         return Execution(run.pk, None, stage_is_done=False, run=run)
     if not batch.is_open:
         # Who closed it may have died before that was followed by anything
@@ -117,6 +110,8 @@ def account(batch: Batch, result: BatchResult) -> Execution:
     """Close the batch and count it; the stage is done for the one that completes it, and only for that.
 
     The run's row is locked from here to the commit, so no two batches both see the last one open.
+
+    :raises SystemicError: all records failed alike, for what is not about them; roll back
     """
     counts = {name: getattr(result, name) for name in Run.COUNTS}
     retry_ids = json.dumps(result.retry_ids) if result.retry_ids else ""
@@ -124,10 +119,29 @@ def account(batch: Batch, result: BatchResult) -> Execution:
     run = Run.objects.filter(pk=batch.run_id)
     run.update(
         open_batches=F("open_batches") - 1,
-        active_at=clock.now(),
-        **when_begun(),  # by the same worker, if it was the last batch
+        active_at=timezone.now(),
         **added(may_succeed_later=len(result.retry_ids), **counts),
     )
     counted = run.only(*PROGRESS).get()
+    _require_no_common_cause(batch, result, counted)
     is_last = counted.open_batches == 0
     return Execution(batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch), run=counted)
+
+
+def _require_no_common_cause(batch: Batch, result: BatchResult, run: Run) -> None:
+    """Refuse to go on where each record would fail like all of this batch.
+
+    Records that failed already, in earlier runs or in an earlier pass, are no reason to stop.
+
+    :raises SystemicError: names the error
+    """
+    least = settings.SAME_ERROR_LIMIT_RECORDS
+    if not result.common_cause or not least or result.failed < least:
+        return
+    if batch.pass_number == 1 and run.failed > run.previous_failures:
+        raise SystemicError(
+            f"All {result.failed:,} records of {batch} failed with one and the same error, which is not "
+            f"about what is in them: {result.common_cause}\nNone of them was changed. Once the cause is "
+            "mended, `manage.py retry_run` tries again. A run that is to go on all the same needs the "
+            "setting SAME_ERROR_LIMIT_RECORDS: 0."
+        )

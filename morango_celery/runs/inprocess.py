@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
-from django.db import connection
+from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery.conf import settings
 from morango_celery.errors import RunFailedError
@@ -13,8 +14,12 @@ from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages
 from morango_celery.runs import handover
 from morango_celery.runs.lanes import executed
+from morango_celery.runs.liveness import shown
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, advance, start
+from morango_celery.runs.recovery import end_abandoned
 from morango_celery.upstream import uses_postgresql
+
+logger = logging.getLogger(__name__)
 
 
 def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -> Run:
@@ -28,6 +33,25 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     :raises Exception: what stopped the run, when it could not be completed; it is recorded
     :raises RunFailedError: somebody else has ended the run; no batch was begun after that
     """
+    with shown(run.pk):
+        _end_others()
+        return _carry_out(run, on_progress)
+
+
+def _end_others() -> None:
+    """End runs whose process was killed: where there are no workers, nobody else does.
+
+    In an open transaction that would be undone with it, so the next run does it.
+    """
+    if connection.in_atomic_block:
+        return
+    try:
+        end_abandoned()
+    except Exception:  # of another run's end, a receiver's too: it is noted there, and no reason not to begin
+        logger.exception("What follows the end of another run failed; recover_runs tries it again.")
+
+
+def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
     try:
         progress = start(run.pk)
         while not progress.run.is_finished:
@@ -38,9 +62,10 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
                 f"Run {run.pk} was ended from elsewhere while it was carried out here: {progress.run.error}"
             )
     except Exception as error:
-        failed = handover.fail(run.pk, error)
-        if failed is not None:
-            handover.finish(failed)
+        with suppress(DatabaseError, InterfaceError):  # then recovery ends it, and this error says more
+            failed = handover.fail(run.pk, error)
+            if failed is not None:
+                handover.finish(failed)
         raise
     if progress.ended:
         handover.finish(progress.run)

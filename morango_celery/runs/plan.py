@@ -11,6 +11,7 @@ from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, 
 
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.order import Model, components
+from morango_celery.deserialize.sources import StoredBytes
 from morango_celery.models import Run
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import CHUNK_ROWS
@@ -60,6 +61,9 @@ def description(covered: Sequence[Step]) -> str:
     return " + ".join([*names[: NAMED - len(more)], *more])
 
 
+SizedId = tuple[str, int]
+"""The id of a record, and how many bytes its JSON has."""
+
 MARKED = ""
 """The error text of a record that waits for a run which only retries errors.
 
@@ -84,21 +88,28 @@ class WaitingSource(StoreModelSource):
         records = super().records()
         return records.filter(deserialization_error=MARKED) if self.only_marked else records
 
+    def ordering(self) -> Sequence[str]:
+        """Sort by partition alone, which an index has: the order of the prefixes makes no difference."""
+        return [self.partition_field]
+
     def querysets(self) -> Iterator[QuerySet[Any]]:
         if not self.step.unregistered:
             yield from super().querysets()
             return
         known = [model.morango_model_name for model in StoreModelSource(self.profile).models()]
-        for condition in self.prefix_conditions():
-            yield self.records().exclude(model_name__in=known).filter(condition)
+        yield self.records().filter(self.condition).exclude(model_name__in=known)
 
-    def deleted_ids(self) -> Iterator[str]:
+    def sized_ids(self) -> Iterator[SizedId]:
+        """The ids, in order, and how many bytes each record has."""
+        for queryset in self.querysets():
+            yield from self._sized(queryset)
+
+    def deleted_ids(self) -> Iterator[SizedId]:
         """Of a tree, the deleted records. They go first: what a deletion takes along must not depend on
         what else is done at the same time."""
         queryset: Any
         for queryset in self.querysets():
-            deleted = queryset.filter(~self._is_edited(), deleted=True).char_ids_list()
-            yield from stream(deleted, CHUNK_ROWS)
+            yield from self._sized(queryset.filter(~self._is_edited(), deleted=True))
 
     def nodes(self) -> Iterator[Node]:
         """Of a tree, all records. Those that would give way to a local edit, again and again, are left to
@@ -106,8 +117,13 @@ class WaitingSource(StoreModelSource):
         queryset: Any
         is_edited = ExpressionWrapper(self._is_edited(), output_field=BooleanField())
         for queryset in self.querysets():
-            records = queryset.char_ids_list().values_list("fixed_id", "_self_ref_fk", is_edited)
-            yield from stream(records, CHUNK_ROWS)
+            yield from self._sized(queryset, "_self_ref_fk", is_edited)
+
+    @staticmethod
+    def _sized(queryset: Any, *columns: Any) -> Iterator[Any]:
+        """The id, the bytes, and `columns`."""
+        sized = queryset.char_ids_list().values_list("fixed_id", StoredBytes("serialized"), *columns)
+        return stream(sized, CHUNK_ROWS)
 
     def _is_edited(self) -> Q:
         condition = Q()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -12,17 +12,18 @@ from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import DatabaseIDModel, Store
 
-from morango_celery.conf import batch_size_records
+from morango_celery.conf import batch_size_records, settings
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
-from morango_celery.runs.overdue import hold_opening, opening, when_begun
-from morango_celery.runs.plan import MARKED, Step, WaitingSource, description, steps
+from morango_celery.runs.plan import MARKED, SizedId, Step, WaitingSource, description, steps
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
 from morango_celery.signals import first_pass_failed
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import Buffer, Items, WeighedBuffer
 
 BATCHES_IN_MEMORY = 20
 
@@ -48,17 +49,18 @@ def start(run_id: int) -> Progress:
     run = Run.objects.get(pk=run_id)
     if run.state == Run.State.PENDING and run.serialize_first:
         identify_once()
-        serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run_id))
+        serialize_into_store(run.profile, run.sync_filter)
     with transaction.atomic():
         take_write_lock()
-        run = Run.locked(run_id, **opening())
+        run = Run.locked(run_id)
         if run.state == Run.State.PENDING:
             if not run.skip_erroring:
-                _forget_errors(run)
+                run.previous_failures = _forget_errors(run)
             run.move_to(Run.State.RUNNING)
     return advance(run_id)
 
 
+@first_error_wins()
 def advance(run_id: int) -> Progress:
     """Open the next stage if the last one is done, or complete the run if there is none.
 
@@ -68,14 +70,14 @@ def advance(run_id: int) -> Progress:
     """
     with transaction.atomic():
         take_write_lock()
-        run = Run.locked(run_id, **opening())
+        run = Run.locked(run_id)
         if run.state != Run.State.RUNNING or run.open_batches:
             return Progress(run)
         run.attempts = 0
         while not _open_next_stage(run) and _begin_next_pass(run):
             pass
         if run.open_batches:
-            run.save_active()
+            run.save()
             return Progress(run, opened=True)
         run.move_to(Run.State.COMPLETED)
         return Progress(run, ended=True)
@@ -89,20 +91,23 @@ def identify_once() -> None:
             DatabaseIDModel.get_or_create_current_database_id()
 
 
-def _forget_errors(run: Run) -> None:
-    """From here on a dirty record in error is one that failed in this run.
+def _forget_errors(run: Run) -> int:
+    """Clear earlier errors: from here on a dirty record in error failed in this run, or is quarantined.
 
     Where only errors are retried, the records that had one are told from the others by a mark.
+
+    :returns: the number of records that were in error
     """
     everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
     in_error = ~Q(deserialization_error=None)
-    for condition in everything.prefix_conditions():
-        _make_wait(run, everything.records().filter(condition, in_error))
+    if not run.retry_errors:
+        in_error &= ~is_quarantined()
+    return _make_wait(run, everything.records().filter(everything.condition, in_error))
 
 
-def _make_wait(run: Run, records: QuerySet[Any]) -> None:
+def _make_wait(run: Run, records: QuerySet[Any]) -> int:
     mark = MARKED if run.retry_errors else None
-    records.update(deserialization_error=mark, deserialization_exception=None)
+    return records.update(deserialization_error=mark, deserialization_exception=None)
 
 
 def _open_next_stage(run: Run) -> bool:
@@ -111,15 +116,13 @@ def _open_next_stage(run: Run) -> bool:
     Consecutive steps that together fit in one batch become one ordered batch.
     """
     plan = steps(run.profile)
-    size = batch_size_records()
-    ordered: list[str] = []
+    ordered: list[SizedId] = []
     covered: list[Step] = []
     while run.step < len(plan):
         source = WaitingSource(run, plan[run.step])
-        ids = source.ids()
-        room = size - len(ordered)
-        head = list(islice(ids, room + 1))
-        if len(head) <= room:
+        ids = source.sized_ids()
+        head, fits = _beginning(ids, ordered)
+        if fits:
             if head:
                 covered.append(plan[run.step])
             ordered += head
@@ -128,7 +131,7 @@ def _open_next_stage(run: Run) -> bool:
         if ordered:
             break
         if plan[run.step].is_tree:
-            wave = _next_wave(source, size)
+            wave = _next_wave(source)
             if wave is not None:
                 _hand_out(run, wave, plan[run.step])
                 return True
@@ -140,21 +143,36 @@ def _open_next_stage(run: Run) -> bool:
     return bool(ordered)
 
 
-def _next_wave(source: WaitingSource, size: int) -> Iterable[str] | None:
+def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[SizedId], bool]:
+    """The first ids, until a batch that has those before them is full; and whether they are all, and fit."""
+    room = batch_size_records() - len(before)
+    room_bytes = settings.BATCH_SIZE_BYTES - sum(record_bytes for _, record_bytes in before)
+    head: list[SizedId] = []
+    for sized in ids:
+        head.append(sized)
+        room -= 1
+        room_bytes -= sized[1]
+        if room < 0 or room_bytes < 0:
+            return head, False
+    return head, True
+
+
+def _next_wave(source: WaitingSource) -> Iterable[SizedId] | None:
     """The deleted records of a tree; then those whose parents are done, and their descendants while one
     batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
-    for ids in (source.deleted_ids(), next_wave(source.nodes(), size)):
+    wave = next_wave(source.nodes(), batch_size_records(), settings.BATCH_SIZE_BYTES)
+    for ids in (source.deleted_ids(), wave):
         if first := list(islice(ids, 1)):
             return chain(first, ids)
     return None
 
 
-def _hand_out(run: Run, store_ids: Iterable[str], *covered: Step) -> None:
+def _hand_out(run: Run, ids: Iterable[SizedId], *covered: Step) -> None:
     run.stage += 1
     run.stage_models = description(covered)
     run.stage_batches = 0
-    numbered = enumerate(Items(store_ids) | Buffer(batch_size_records()), start=1)
-    batches = (Batch.of(run, number, ids, **when_begun()) for number, ids in numbered)
+    cut = Items(ids) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES)
+    batches = (Batch.of(run, number, store_ids) for number, store_ids in enumerate(cut, start=1))
     for chunk in Items(batches) | Buffer(BATCHES_IN_MEMORY):
         Batch.objects.bulk_create(chunk)
         run.open_batches += len(chunk)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db.models import Count
+from django.db.models.functions import Left
 
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.models import Run
+
+EXAMPLE_CHARACTERS = 1000
+"""What is read of an error: the whole may have megabytes."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,11 @@ class FailureGroup:
     example_id: str
     example_error: str
 
+    @property
+    def title(self) -> str:
+        """The exception's path, and what that means for runs to come."""
+        return f"{self.exception} (quarantined)" if self.exception == QUARANTINED else self.exception
+
 
 def failures(run: Run) -> list[FailureGroup]:
     """The dirty records in error under the run's filter, the most frequent first.
@@ -29,18 +39,13 @@ def failures(run: Run) -> list[FailureGroup]:
     between is left out.
     """
     source = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
-    found: dict[tuple[str, str], FailureGroup] = {}
-    for condition in source.prefix_conditions():
-        in_error = source.records().filter(condition).exclude(deserialization_exception=None)
-        groups = in_error.values_list("model_name", "deserialization_exception").annotate(count=Count("id"))
-        for model_name, exception, count in groups.order_by():
-            group = in_error.filter(model_name=model_name, deserialization_exception=exception)
-            example = (
-                group.order_by("-deserialization_error").values_list("id", "deserialization_error").first()
-            )
-            if example is None:
-                continue
-            key = (model_name, exception)
-            earlier = found[key].count if key in found else 0
-            found[key] = FailureGroup(*key, earlier + count, *example)
-    return sorted(found.values(), key=lambda group: (-group.count, group.model_name, group.exception))
+    in_error = source.records().filter(source.condition).exclude(deserialization_exception=None)
+    groups = in_error.values_list("model_name", "deserialization_exception").annotate(count=Count("id"))
+    found = []
+    for model_name, exception, count in groups.order_by():
+        group = in_error.filter(model_name=model_name, deserialization_exception=exception)
+        begins = group.annotate(begins=Left("deserialization_error", EXAMPLE_CHARACTERS))
+        example = begins.order_by("-begins").values_list("id", "begins").first()
+        if example is not None:
+            found.append(FailureGroup(model_name, exception, count, *example))
+    return sorted(found, key=lambda group: (-group.count, group.model_name, group.exception))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from functools import reduce
-from operator import or_
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import BigIntegerField, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value
+from django.utils import timezone
+from morango.models.core import Store
 
-from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.errors import UnknownRunError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import MARKED
@@ -35,6 +35,8 @@ class Status:
     """After how long without such a sign an unfinished run counts as stalled."""
     waiting: int | None = None
     """Records that are still to be tried, handed out or not; None if they weren't counted."""
+    quarantined: int | None = None
+    """Records under its filter that are left alone; None if they weren't counted."""
 
     @property
     def silent_seconds(self) -> float:
@@ -77,12 +79,25 @@ def status_of(run_id: int, patience_seconds: float | None = None) -> Status:
 
     :param patience_seconds: None for as long as recovery waits before it takes a run up itself
     :raises UnknownRunError: the ledger doesn't have it
-    Cost: two queries; one of them counts the dirty records under the run's filter.
+    Cost: three queries; two of them count dirty records under the run's filter.
     """
     found = statuses([run_id], patience_seconds)
     if not found:
         raise UnknownRunError(f"The ledger has no run {run_id}.")
-    return found[0]
+    return replace(found[0], quarantined=count_quarantined(found[0].run))
+
+
+def count_quarantined(run: Run | None = None) -> int:
+    """Return how many records are left alone until they change or somebody asks.
+
+    :param run: under whose filter; None for all there are
+    """
+    if run is None:
+        records: QuerySet[Any] = Store.objects.filter(dirty_bit=True)
+    else:
+        source = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
+        records = source.records().filter(source.condition)
+    return records.filter(is_quarantined()).count()
 
 
 def statuses(
@@ -110,9 +125,10 @@ def unfinished() -> QuerySet[Run]:
 
 def stalled(patience_seconds: float | None = None) -> QuerySet[Run]:
     """The unfinished runs that have shown no sign of life for too long."""
+    now = timezone.now()
     silent = Q(pk=None)
     for in_process in (False, True):
-        late = clock.now(-_patience(in_process, patience_seconds))
+        late = now - datetime.timedelta(seconds=_patience(in_process, patience_seconds))
         begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN, attempted_at__gte=late)
         silent |= Q(in_process=in_process, active_at__lt=late) & ~Q(Exists(begun))
     return unfinished().filter(silent)
@@ -126,14 +142,14 @@ def _waiting(run: Run) -> QuerySet[Any]:
         run.sync_filter,
         exclude_erroring=run.skip_erroring or (has_begun and not run.retry_errors),
     )
-    records = source.records().filter(reduce(or_, source.prefix_conditions()))
+    records = source.records().filter(source.condition)
     if run.retry_errors:
         return (
             records.filter(deserialization_error=MARKED)
             if has_begun
             else records.exclude(deserialization_error=None)
         )
-    return records
+    return records.exclude(is_quarantined())
 
 
 def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:
@@ -152,14 +168,12 @@ def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:
 
 def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
     begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN).exclude(attempted_at=None)
-    return runs.annotate(
-        attempted_at=Subquery(begun.order_by("-attempted_at").values("attempted_at")[:1]), now=clock.now()
-    )
+    return runs.annotate(attempted_at=Subquery(begun.order_by("-attempted_at").values("attempted_at")[:1]))
 
 
 def _status(run: Any, patience_seconds: float | None, waiting: int | None = None) -> Status:
     heard_at = run.finished_at or max(run.active_at, run.attempted_at or run.active_at)
-    return Status(run, run.now, heard_at, _patience(run.in_process, patience_seconds), waiting)
+    return Status(run, timezone.now(), heard_at, _patience(run.in_process, patience_seconds), waiting)
 
 
 def _patience(in_process: bool, seconds: float | None) -> float:

@@ -11,33 +11,39 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-Node = tuple[str, str, bool]
-"""The id of a waiting record; its parent's, if it has one; and whether it has to be left to the last."""
+Node = tuple[str, int, str, bool]
+"""The id of a waiting record; its bytes; its parent's id, if it has one; and whether it has to be left to the
+last."""
 
-_TABLE = "CREATE TABLE waiting (place INTEGER PRIMARY KEY, id TEXT, parent TEXT, is_last BOOLEAN)"
+_TABLE = (
+    "CREATE TABLE waiting (place INTEGER PRIMARY KEY, id TEXT, bytes INTEGER, parent TEXT, is_last BOOLEAN)"
+)
 _BY_ID = "CREATE UNIQUE INDEX by_id ON waiting (id)"
 _BY_PARENT = "CREATE INDEX by_parent ON waiting (parent)"
 _READY = """
-    CREATE TABLE ready AS SELECT id FROM waiting AS record
+    CREATE TABLE ready AS SELECT id, bytes FROM waiting AS record
     WHERE NOT is_last AND NOT EXISTS (SELECT * FROM waiting AS parent WHERE parent.id = record.parent)
     ORDER BY place
 """
 _WITH_DESCENDANTS = """
-    WITH RECURSIVE wave (id) AS (
-        SELECT id FROM ready
+    WITH RECURSIVE wave (id, bytes) AS (
+        SELECT id, bytes FROM ready
         UNION ALL
-        SELECT child.id FROM wave JOIN waiting AS child ON child.parent = wave.id WHERE NOT child.is_last
+        SELECT child.id, child.bytes FROM wave JOIN waiting AS child ON child.parent = wave.id
+        WHERE NOT child.is_last
     )
-    SELECT id FROM wave LIMIT ?
+    SELECT id, bytes FROM wave LIMIT ?
 """
 
 
-def next_wave(nodes: Iterable[Node], size: int) -> Iterator[str]:
-    """The ids of records that may be tried now: none of them waits for a parent outside of its own batch.
+def next_wave(nodes: Iterable[Node], size: int, size_bytes: int) -> Iterator[tuple[str, int]]:
+    """The ids of records that may be tried now, with their bytes: none of them waits for a parent outside of
+    its own batch.
 
     :param nodes: all records of the tree that wait
-    :param size: of a batch. As many records as that, or fewer, can be tried as one: then they are followed by
+    :param size: of a batch. If those that wait for no parent can be tried as one, they are followed by
         descendants, generation by generation, as long as there is room
+    :param size_bytes: of a batch
     :returns: nothing when those that are left can't be put in an order, or are all to be left to the last
 
     Cost: one reading of `nodes` and two indexes of them, about 100 bytes of disk each.
@@ -45,14 +51,17 @@ def next_wave(nodes: Iterable[Node], size: int) -> Iterator[str]:
     with closing(sqlite3.connect("")) as scratch:
         scratch.execute("PRAGMA journal_mode = OFF")
         scratch.execute(_TABLE)
-        scratch.executemany("INSERT INTO waiting (id, parent, is_last) VALUES (?, ?, ?)", nodes)
+        scratch.executemany("INSERT INTO waiting (id, bytes, parent, is_last) VALUES (?, ?, ?, ?)", nodes)
         scratch.execute(_BY_ID)  # now: an index of what is there is sorted at once
         scratch.execute(_READY)
-        (ready,) = scratch.execute("SELECT count(*) FROM ready").fetchone()
-        if ready > size:
-            found = scratch.execute("SELECT id FROM ready")
-        else:
-            scratch.execute(_BY_PARENT)
-            found = scratch.execute(_WITH_DESCENDANTS, [size])
-        for (store_id,) in found:
-            yield store_id
+        ready, ready_bytes = scratch.execute("SELECT count(*), total(bytes) FROM ready").fetchone()
+        if ready > size or ready_bytes > size_bytes:
+            yield from scratch.execute("SELECT id, bytes FROM ready")
+            return
+        scratch.execute(_BY_PARENT)
+        left_bytes = size_bytes
+        for store_id, record_bytes in scratch.execute(_WITH_DESCENDANTS, [size]):
+            left_bytes -= record_bytes
+            if left_bytes < 0:
+                return
+            yield store_id, record_bytes

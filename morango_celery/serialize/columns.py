@@ -7,7 +7,7 @@ longer than everything else about a row.
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import connection
@@ -25,10 +25,16 @@ def selected(field: Field[Any, Any]) -> str | Combinable:
     """A column, as what gives the field's value soonest."""
     target = field.target_field if isinstance(field, ForeignKey) else field
     if type(target) is UUIDField and type(field) in (UUIDField, ForeignKey, OneToOneField):
-        return _id_as_text(field.attname)
+        return _aside(_id_as_text(field.attname))
     if type(field) is DateTimeField and not uses_postgresql() and settings.USE_TZ:
-        return Cast(field.attname, _StoredTime())
+        return _aside(Cast(field.attname, _StoredTime()))
     return field.attname
+
+
+def _aside(expression: Any) -> Combinable:
+    """Give an expression a name that no field may have: Django's own, such as ``cast1``, one might."""
+    expression.default_alias = "read__"
+    return cast("Combinable", expression)
 
 
 def _id_as_text(name: str) -> Combinable:

@@ -13,10 +13,9 @@ from django.db.models import (
     prefetch_related_objects,
     signals,
 )
-from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
-from django.db.models.query_utils import DeferredAttribute
 from morango.models.core import SyncableModel
 
+from morango_celery.reading.attributes import has_plain_access, is_plain_attribute
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import PartitionedSource
 from morango_celery.serialize.columns import selected
@@ -113,18 +112,15 @@ def _is_plain(model: type[SyncableModel]) -> bool:
     return (
         not is_observed
         and model.serialize is SyncableModel.serialize
-        and all(getattr(model, name) is getattr(Model, name) for name in _ACCESS)
+        and has_plain_access(model)
         and getattr_static(model, "from_db") is getattr_static(Model, "from_db")
         and all(_is_plain_field(model, field) for field in model._meta.concrete_fields)
     )
-
-
-_ACCESS = ("__new__", "__init__", "__setattr__", "__getattribute__")
 
 
 def _is_plain_field(model: type[SyncableModel], field: Field[Any, Any]) -> bool:
     return (
         type(field).value_from_object is Field.value_from_object
         and not getattr(field, "morango_serialize_to_string", False)
-        and type(getattr_static(model, field.attname)) in (DeferredAttribute, ForeignKeyDeferredAttribute)
+        and is_plain_attribute(model, field)
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
 from django.db.models import QuerySet
-from morango.models.core import RecordMaxCounter, Store, SyncableModel
+from morango.models.core import DatabaseMaxCounter, RecordMaxCounter, Store, SyncableModel
 
 from morango_celery.reading.ids import id_array
 from morango_celery.serialize.task import SerializeTask
@@ -122,6 +123,19 @@ def count(ids: QuerySet[Any], saver: Saver) -> None:
             " SELECT %s, %s, saved.id FROM saved WHERE true"
             " ON CONFLICT (store_model_id, instance_id) DO UPDATE SET counter = excluded.counter",
             [*parameters, saver.instance_id, saver.counter],
+        )
+
+
+def raise_database_counters(prefixes: Iterable[str], saver: Saver) -> None:
+    """Note for each prefix of a filter what the saver has saved up to now."""
+    table = DatabaseMaxCounter._meta.db_table
+    elements = "json_array_elements_text" if uses_postgresql() else "json_each"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} (instance_id, partition, counter)"
+            f" SELECT %s, prefix.value, %s FROM {elements}(%s) AS prefix WHERE true"
+            " ON CONFLICT (instance_id, partition) DO UPDATE SET counter = excluded.counter",
+            [saver.instance_id, saver.counter, json.dumps(list(dict.fromkeys(prefixes)), ensure_ascii=False)],
         )
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError, OperationalError, connection
 from django.db.models import QuerySet
 from morango.models.certificates import Filter
-from morango.models.core import (
-    DatabaseMaxCounter,
-    DeletedModels,
-    HardDeletedModels,
-    InstanceIDModel,
-    Store,
-)
+from morango.models.core import DeletedModels, HardDeletedModels, InstanceIDModel, Store
 
+from morango_celery.db.transactions import first_error_wins
 from morango_celery.serialize import sql
 from morango_celery.serialize.dirty_bits import mark_as_clean
 from morango_celery.serialize.sink import StoreSink
@@ -28,12 +22,7 @@ from morango_celery.upstream import is_isolation_error, isolated_transaction
 ATTEMPTS = 5
 
 
-def serialize_into_store(
-    profile: str,
-    filter: Filter | None = None,  # noqa: A002  (Morango's name)
-    *,
-    on_begin: Callable[[], None] | None = None,
-) -> None:
+def serialize_into_store(profile: str, filter: Filter | None = None) -> None:  # noqa: A002  (Morango's name)
     """Bring local edits into the Store: new and changed app rows, deletions, counters.
 
     One transaction, REPEATABLE READ on PostgreSQL, under Morango's exclusive lock of the filter's
@@ -43,7 +32,6 @@ def serialize_into_store(
     that had to wait for another may come upon rows that it can't see; the next attempt does.
 
     :param filter: None for the whole profile
-    :param on_begin: called first in the transaction, before the lock is waited for
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     :raises OperationalError, InterfaceError: the database went away; or asks to try again, and keeps asking
     Cost: two statements per model; for those with edits three more, and three for every 500 edited rows.
@@ -51,7 +39,7 @@ def serialize_into_store(
     """
     for left in reversed(range(ATTEMPTS)):
         try:
-            _serialize(profile, filter, on_begin)
+            _serialize(profile, filter)
         except (IntegrityError, OperationalError) as error:
             came_across_another = isinstance(error, IntegrityError) or is_isolation_error(error)
             if not came_across_another or not left or connection.in_atomic_block:
@@ -60,12 +48,13 @@ def serialize_into_store(
             return
 
 
-def _serialize(profile: str, sync_filter: Filter | None, on_begin: Callable[[], None] | None) -> None:
+@first_error_wins()
+def _serialize(profile: str, sync_filter: Filter | None) -> None:
     instance = InstanceIDModel.get_current_instance_and_increment_counter()
     saver = Saver(instance.id, instance.counter)
-    with isolated_transaction(sync_filter, on_begin):
+    with isolated_transaction(sync_filter):
         # On SQLite the first thing to do is to write: who has read before may not be let to write any more
-        _raise_database_counters(sync_filter, saver)
+        sql.raise_database_counters(sync_filter or [""], saver)
         for queryset in AppModelSource(profile, sync_filter, partition_order=None).querysets():
             _store_rows(queryset, saver)
         _store_deletions(profile, saver)
@@ -106,11 +95,3 @@ def _store_hard_deletions(profile: str) -> None:
 def _forget(notes: QuerySet[Any]) -> None:
     """Delete rows in one statement. Django's own way reads them, for Morango listens to all deletions."""
     notes._raw_delete(connection.alias)  # type: ignore[attr-defined]  # Django's own
-
-
-def _raise_database_counters(sync_filter: Filter | None, saver: Saver) -> None:
-    """What this instance has saved up to now, for each prefix of the filter."""
-    for prefix in sync_filter or [""]:
-        DatabaseMaxCounter.objects.update_or_create(
-            instance_id=saver.instance_id, partition=prefix, defaults={"counter": saver.counter}
-        )

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from morango_celery.stream.buffers import Buffer, Unbuffer
+from morango_celery.stream.buffers import Buffer, Unbuffer, WeighedBuffer
 from morango_celery.stream.core import FlatMap, Pipeline, Sink, Source, Stage, Transform
 from morango_celery.stream.items import Collect, Items
 
@@ -22,4 +22,5 @@ __all__ = [
     "Stage",
     "Transform",
     "Unbuffer",
+    "WeighedBuffer",
 ]

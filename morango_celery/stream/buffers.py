@@ -28,6 +28,36 @@ class Buffer(Stage[Item, list[Item]]):
             yield chunk
 
 
+class WeighedBuffer(Stage[tuple[Item, int], list[Item]]):
+    """Lists of up to `size` items, of which each comes with its weight, that weigh up to `most` together.
+
+    An item that weighs more has a list to itself.
+    """
+
+    def __init__(self, size: int, most: int) -> None:
+        """
+        :param size: items per list, at least 1
+        :param most: what the items of a list weigh together
+        :raises ValueError: `size` is smaller
+        """
+        if size < 1:
+            raise ValueError(f"A buffer holds at least 1 item, not {size}.")
+        self.size = size
+        self.most = most
+
+    def apply(self, items: Iterator[tuple[Item, int]]) -> Iterator[list[Item]]:
+        held: list[Item] = []
+        total = 0
+        for item, weight in items:
+            if held and (len(held) == self.size or total + weight > self.most):
+                yield held
+                held, total = [], 0
+            held.append(item)
+            total += weight
+        if held:
+            yield held
+
+
 class Unbuffer(FlatMap[Iterable[Item], Item]):
     """The items of each list, one by one."""
 

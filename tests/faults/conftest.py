@@ -13,10 +13,15 @@ from the environment, and die when told to (`tests.faults.deaths`).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
+from tests.conftest import StartWorker
+from tests.faults.servers import Server, own_redis
+from tests.processes import LoggedProcess
 
 if TYPE_CHECKING:  # models can't be imported yet
     from tests.faults.schools import School
@@ -43,3 +48,44 @@ def make_school(transactional_db: None) -> MakeSchool:
 def school(make_school: MakeSchool) -> School:
     """A school of 300 records and some more that are to be deleted or have errors."""
     return make_school(300)
+
+
+FORGETS = False
+
+
+@pytest.fixture(params=[FORGETS], ids=["without AOF"])
+def redis(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A Redis of our own: the broker of this process, and of those that it starts."""
+    from worker.celery import app
+
+    def look_again() -> None:
+        app._pool = app.amqp._producer_pool = None
+
+    with own_redis(durable=request.param) as server:
+        monkeypatch.setenv("CELERY_BROKER_URL", server.url)
+        look_again()
+        yield server
+        monkeypatch.undo()
+        look_again()
+
+
+class StartWorkerThere(Protocol):
+    def __call__(
+        self, concurrency: int = 2, through: str | None = None, **environment: str
+    ) -> LoggedProcess: ...
+
+
+@pytest.fixture
+def start_worker(redis: Server, celery_worker_process: StartWorker) -> StartWorkerThere:
+    """A function that starts a worker whose broker is `redis`, or what is at the URL `through`."""
+
+    def start(concurrency: int = 2, through: str | None = None, **environment: str) -> LoggedProcess:
+        settings = {
+            "REDIS_URL": through or redis.url,
+            "CELERY_BROKER_URL": through or redis.url,
+            "DJANGO_SETTINGS_MODULE": "tests.faults.outage_settings",
+            "MORANGO_CELERY_BATCH_SIZE_RECORDS": "40",
+        }
+        return celery_worker_process(concurrency, **(settings | environment))
+
+    return start

@@ -4,11 +4,15 @@
 import os
 
 from worker.settings import *  # noqa: F403
-from worker.settings import CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT, MORANGO_CELERY
+from worker.settings import CELERY_BROKER_TRANSPORT_OPTIONS, MORANGO_CELERY
 
 MORANGO_CELERY = {
     **MORANGO_CELERY,
     "RESEND_AFTER_SECONDS": int(os.environ.get("RESEND_AFTER_SECONDS", "900")),
 }
-CELERY_TASK_SOFT_TIME_LIMIT = int(os.environ.get("SOFT_TIME_LIMIT", CELERY_TASK_SOFT_TIME_LIMIT))
-CELERY_TASK_TIME_LIMIT = int(os.environ.get("TIME_LIMIT", CELERY_TASK_TIME_LIMIT))
+if os.environ.get("WITHOUT_SOCKET_TIMEOUTS"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        name: value
+        for name, value in CELERY_BROKER_TRANSPORT_OPTIONS.items()
+        if not name.startswith("socket_")
+    }

@@ -40,6 +40,19 @@ class Server:
         self._process.send_signal(number)
         self._process.wait(20)
 
+    def freeze(self) -> None:
+        """Let it do nothing, as on a machine that hangs: the kernel still accepts connections for it."""
+        self._process.suspend()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """`freeze`, for a while."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self._process.resume()
+
     def start(self) -> None:
         """Returns when it accepts commands. Nothing happens if it does already."""
         if self._answers():

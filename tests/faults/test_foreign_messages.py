@@ -21,7 +21,7 @@ from tests.waiting import child_that_waits_for_a_lock, held, until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 BATCH = "morango_celery.deserialize_batch"
-NO_BODY = f"It is not built like a message for {BATCH}: its body is not a list of arguments, "
+NO_BODY = "its body is not a list of arguments, named arguments and options"
 
 
 class Explodes:
@@ -91,11 +91,10 @@ MESSAGES: dict[str, tuple[bytes, str]] = {
     "parts of other types": (message(body=b"[1, 2, 3]"), NO_BODY),
     "no arguments": (message(None), NO_BODY),
     "text as arguments": (message("arguments"), NO_BODY),
-    "time limits that are none": (
-        message([1, []], headers={"timelimit": 5}),
-        "time limits are not two numbers",
+    "time limits that end it at once": (
+        message([0, []], headers={"timelimit": [0.001, None]}),
+        "its time limits end it before it can begin",
     ),
-    "a date that is none": (message([1, []], headers={"eta": "soon"}), "invalid ETA value 'soon'"),
     "unknown fields": (message([1, [], 3]), "doesn't fit deserialize_batch: too many positional arguments"),
     "a text as id": (
         message(["1; DROP TABLE morango_store", []]),
@@ -146,11 +145,30 @@ NO_MESSAGES: dict[str, tuple[bytes, str]] = {
     ),
     "a number as encoding": (broken("content-encoding", 5), "its content type or encoding is not a text"),
     "headers without names": (broken("headers", [1]), "AttributeError: 'list' object has no attribute 'get'"),
-    "a list as task": (broken("task", [1], "headers"), "its task or id is not a text"),
-    "no id": (broken("id", None, "headers"), "its task or id is not a text"),
-    "a number as stamps": (broken("stamped_headers", 5, "headers"), "its stamped headers are no list"),
-    "no id, in the first protocol": (of_the_first_protocol(task=BATCH), "its task or id is not a text"),
-    "a list as task, there": (of_the_first_protocol(task=[1], id="1"), "its task or id is not a text"),
+    "a list as task": (broken("task", [1], "headers"), "its task is not a text"),
+    "no id": (broken("id", None, "headers"), "its id is not a text"),
+    "a number as stamps": (broken("stamped_headers", 5, "headers"), "its stamped_headers is not a list of"),
+    "lists as stamps": (broken("stamped_headers", [[]], "headers"), "its stamped_headers is not a list of"),
+    "an empty list as time": (broken("eta", [], "headers"), "its eta is not a time"),
+    "an empty text as time": (broken("eta", "", "headers"), "its eta is not a time"),
+    "a date that is none": (broken("eta", "soon", "headers"), "its eta is not a time"),
+    "an empty list as end": (broken("expires", [], "headers"), "its expires is not a time"),
+    "an empty object as end": (broken("expires", {}, "headers"), "its expires is not a time"),
+    "time limits that are none": (broken("timelimit", 5, "headers"), "its timelimit is not two numbers"),
+    "a negative time limit": (broken("timelimit", [-1, None], "headers"), "its timelimit is not two"),
+    "time limits that no clock has": (
+        broken("timelimit", [10**400, 10**400], "headers"),
+        "its timelimit is not two numbers",
+    ),
+    "half a letter as id": (broken("id", "\ud800", "headers"), "its id is not a text"),
+    "no number of tries": (broken("retries", 10**400, "headers"), "its retries is not a whole number"),
+    "a list as address": (
+        broken("delivery_info", {"exchange": [], "routing_key": "celery"}, "properties"),
+        "its exchange is not a text",
+    ),
+    "no id, in the first protocol": (of_the_first_protocol(task=BATCH), "its id is not a text"),
+    "a list as task, there": (of_the_first_protocol(task=[1], id="1"), "its task is not a text"),
+    "a list as time, there": (of_the_first_protocol(task=BATCH, id="1", eta=[]), "its eta is not a time"),
     "a decimal number that is none": (
         broken("lang", {"__type__": "decimal", "__value__": "x"}, "headers"),
         "InvalidOperation: [<class 'decimal.ConversionSyntax'>]",

@@ -11,6 +11,7 @@ import morango_celery
 from morango_celery.models import Batch, Run
 from tests import factories
 from tests.conftest import StartWorker
+from tests.faults.beside import sync
 from tests.processes import LoggedProcess
 from worker.school.models import PROFILE, Attempt, Learner
 
@@ -71,6 +72,39 @@ def test_a_record_that_kills_its_worker_is_isolated(
     # ... at the price that is documented: 301 -> 31 -> 4 -> 1
     assert sum(Batch.objects.filter(saved=0).values_list("attempts", flat=True)) == cost
     assert deaths(worker) == cost
+
+
+def test_a_poison_record_costs_its_price_once(start_worker: Any) -> None:
+    # Given 53 records in one batch, and one more that ends every process that saves it
+    factories.fill_store(53)
+    unit = Store.objects.filter(model_name="unit").earliest("id")
+    poison = factories.store_row("learner", unit=unit, username="exits")
+    worker = start_worker(MAX_ATTEMPTS="2")
+    run = morango_celery.deserialize(PROFILE, wait=120)
+    assert (run.records, run.saved, run.failed) == (54, 53, 1)
+    cost = deaths(worker)
+    assert cost == 2 + 1 + 2  # 54 -> 6 -> 1
+
+    # When all others come again, in a newer version
+    others = list(Store.objects.exclude(pk=poison.id))
+    sync(others, 2, factories.SCHOOL_ID)
+    again = morango_celery.deserialize(PROFILE, wait=120)
+
+    # Then no process dies of it
+    assert (again.records, again.saved, again.failed) == (53, 53, 0)
+    assert deaths(worker) == cost
+    only_error(poison)
+
+    # ... until it changes, or somebody asks
+    poison.serialized = poison.serialized.replace("Ada Example", "Ada Lovelace")
+    sync([poison], 2, factories.SCHOOL_ID)
+    third = morango_celery.deserialize(PROFILE, wait=120)
+    assert (third.records, third.failed) == (1, 1)
+    assert deaths(worker) == cost + 2
+    fourth = morango_celery.deserialize(PROFILE, retry_errors=True, wait=120)
+    assert (fourth.records, fourth.failed) == (1, 1)
+    assert deaths(worker) == cost + 4
+    only_error(poison)
 
 
 def test_what_belongs_to_a_poison_record_fails_with_it_and_succeeds_after_it(start_worker: Any) -> None:

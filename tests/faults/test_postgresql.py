@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,6 @@ from tests.conftest import StartWorker
 from tests.faults.databases import IDLE, IS_HELD_UP, WAITS_FOR_A_LOCK, Database
 from tests.faults.schools import School
 from tests.faults.servers import Server, own_postgres
-from tests.faults.sweeps import sent_again
 from tests.processes import LoggedProcess
 from tests.waiting import held, until
 
@@ -63,7 +63,7 @@ def school(database: Database) -> School:
 
 @pytest.fixture
 def start_worker(database: Database, celery_worker_process: StartWorker) -> StartWorker:
-    def start(concurrency: int = 2, **environment: str) -> LoggedProcess:
+    def start(concurrency: int = 2, **environment: Any) -> LoggedProcess:
         return celery_worker_process(
             concurrency,
             DATABASE_URL=database.url,
@@ -94,6 +94,11 @@ def an_attempt(school: School) -> str:
     """A record of the last stage."""
     attempts = Store.objects.filter(model_name="attempt", partition__startswith=school.id)
     return str(attempts.earliest("id").id)
+
+
+def sent_again(worker: LoggedProcess) -> int:
+    """How many messages its sweeps have sent."""
+    return sum(map(int, re.findall(r"recover_runs\[[^]]+\] succeeded in [\d.e-]+s: (\d+)", worker.log())))
 
 
 def assert_complete(

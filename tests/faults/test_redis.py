@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from django.core.management import call_command
@@ -11,82 +11,36 @@ from morango.constants import transfer_stages, transfer_statuses
 from morango.models import Store
 from redis import Redis
 
-import morango_celery
 from morango_celery.api import wait_for
-from morango_celery.models import Batch, Run
-from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.factories import SCHOOL_ID
+from morango_celery.models import Run
+from tests.faults.conftest import StartWorkerThere
+from tests.faults.outages import (
+    SWEEPING,
+    assert_complete,
+    by_a_sync,
+    by_the_function,
+    first,
+    messages,
+    sent,
+    wait_for_a_batch,
+)
+from tests.faults.proxy import proxy_to
 from tests.faults.schools import School
-from tests.faults.servers import Server, own_redis
+from tests.faults.servers import Server
 from tests.integration.sync_state import is_at
-from tests.integration.test_sync_controller import dequeued_session, proceed
-from tests.processes import LoggedProcess
-from tests.queues import lengths
-from tests.waiting import child_that_waits_for_a_lock, held, until
-from worker.celery import app
+from tests.waiting import held, until
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
-SWEEPING = "3"
-"""RESEND_AFTER_SECONDS of a worker that is to find what got lost soon."""
-
 FORGETS, REMEMBERS = False, True
 
-
-@pytest.fixture(params=[FORGETS], ids=["without AOF"])
-def redis(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A Redis of our own: the broker of this process, and of those that it starts."""
-
-    def look_again() -> None:
-        app._pool = app.amqp._producer_pool = None
-
-    with own_redis(durable=request.param) as server:
-        monkeypatch.setenv("CELERY_BROKER_URL", server.url)
-        look_again()
-        yield server
-        monkeypatch.undo()
-        look_again()
-
-
-@pytest.fixture
-def start_worker(redis: Server, celery_worker_process: StartWorker) -> StartWorker:
-    def start(concurrency: int = 2, **environment: str) -> LoggedProcess:
-        return celery_worker_process(
-            concurrency,
-            REDIS_URL=redis.url,
-            DJANGO_SETTINGS_MODULE="tests.faults.outage_settings",
-            MORANGO_CELERY_BATCH_SIZE_RECORDS="40",
-            **environment,
-        )
-
-    return start
+LOSSES = 20
 
 
 @pytest.fixture
 def school(transactional_db: None) -> School:
     return School(rows=200)
-
-
-def sent(school: School) -> Run:
-    run = school.new_run()
-    assert CeleryDispatch().start(run)
-    return run
-
-
-def first(model_name: str) -> str:
-    return str(Store.objects.filter(model_name=model_name, dirty_bit=True).earliest("id").id)
-
-
-def wait_for_a_batch(worker: LoggedProcess) -> None:
-    worker.wait_until(lambda: child_that_waits_for_a_lock(worker.pid) is not None, "in the middle of a batch")
-
-
-def messages(redis: Server) -> int:
-    """How many wait, or are at a worker."""
-    with Redis.from_url(redis.url) as client:
-        return sum(lengths(client).values()) + int(client.hlen("unacked"))
 
 
 def fill(redis: Server) -> None:
@@ -99,19 +53,15 @@ def make_room(redis: Server) -> None:
         client.config_set("maxmemory", 0)
 
 
-def assert_complete(school: School, run: Run) -> None:
-    wait_for(run, 60)
-    school.assert_intact(run)
-    assert set(Batch.objects.filter(run=run).values_list("attempts", "state")) == {(1, Batch.State.DONE)}
-
-
 @pytest.mark.parametrize(
     "redis",
     [FORGETS, pytest.param(REMEMBERS, marks=pytest.mark.at_length)],
     ids=["without AOF", "with AOF"],
     indirect=True,
 )
-def test_killed_in_the_middle_of_a_batch(school: School, redis: Server, start_worker: StartWorker) -> None:
+def test_killed_in_the_middle_of_a_batch(
+    school: School, redis: Server, start_worker: StartWorkerThere
+) -> None:
     # Given a batch under way, and others that wait
     worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
@@ -129,10 +79,56 @@ def test_killed_in_the_middle_of_a_batch(school: School, redis: Server, start_wo
     assert worker.is_running
 
 
+def test_worker_survives_a_loss_that_it_hears_of_while_it_waits_for_messages(
+    school: School, redis: Server, start_worker: StartWorkerThere
+) -> None:
+    # Given a worker with a batch, and processes to spare, so that it waits for messages too
+    with proxy_to(redis.url) as proxy:
+        worker = start_worker(4, through=proxy.url, RESEND_AFTER_SECONDS=SWEEPING)
+        with held(first("learner")):
+            run = sent(school)
+            wait_for_a_batch(worker)
+
+            # When Redis goes away, and the connection for messages is the last to say so
+            proxy.refuse()
+            assert proxy.swallow(saying=b"BRPOP") == 1
+            proxy.cut(but=b"BRPOP")
+            worker.wait_for_log("Cannot connect to redis")
+            proxy.cut()
+            proxy.accept()
+
+        # Then the worker connects again, and goes on
+        assert_complete(school, run)
+        assert worker.is_running
+
+
+@pytest.mark.at_length
+def test_worker_survives_any_number_of_losses(
+    school: School, redis: Server, start_worker: StartWorkerThere
+) -> None:
+    # Given a worker with a batch under way
+    worker = start_worker(4, RESEND_AFTER_SECONDS=SWEEPING)
+    with held(first("learner")):
+        run = sent(school)
+        wait_for_a_batch(worker)
+
+        # When Redis is killed and started again and again
+        for number in range(1, LOSSES + 1):
+            redis.end()
+            worker.wait_for_log("Connection to broker lost", times=number)
+            redis.start()
+            worker.wait_for_log("Connected to redis", times=number + 1)
+
+    # Then it is the same worker that completes the run
+    wait_for(run, 60)
+    school.assert_intact(run)
+    assert worker.is_running
+
+
 @pytest.mark.at_length
 @pytest.mark.parametrize("by", ["a worker", "the command"])
 def test_killed_together_with_the_worker(
-    school: School, redis: Server, start_worker: StartWorker, by: str
+    school: School, redis: Server, start_worker: StartWorkerThere, by: str
 ) -> None:
     worker = start_worker(concurrency=1)
     with held(first("attempt")):
@@ -168,7 +164,10 @@ def full(redis: Server) -> Callable[[], None]:
 @pytest.mark.at_length
 @pytest.mark.parametrize("fault", [away, full])
 def test_not_there_between_two_stages(
-    school: School, redis: Server, start_worker: StartWorker, fault: Callable[[Server], Callable[[], None]]
+    school: School,
+    redis: Server,
+    start_worker: StartWorkerThere,
+    fault: Callable[[Server], Callable[[], None]],
 ) -> None:
     # Given the last batch of a stage, and a broker that fails while it is executed
     worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
@@ -187,16 +186,6 @@ def test_not_there_between_two_stages(
     assert worker.is_running
 
 
-def by_a_sync(school: School) -> Run:
-    call_command("loaddata", "scopedefinitions", verbosity=0)
-    assert proceed(dequeued_session(200, push=True)) == transfer_statuses.STARTED
-    return Run.objects.get()
-
-
-def by_the_function(school: School) -> Run:
-    return morango_celery.deserialize(PROFILE, SCHOOL_ID)
-
-
 @pytest.mark.parametrize(
     ("begin", "fault"),
     [
@@ -209,7 +198,7 @@ def by_the_function(school: School) -> Run:
 def test_not_there_when_a_run_is_asked_for(
     school: School,
     redis: Server,
-    start_worker: StartWorker,
+    start_worker: StartWorkerThere,
     caplog: pytest.LogCaptureFixture,
     begin: Callable[[School], Run],
     fault: Callable[[Server], Callable[[], None]],

@@ -15,7 +15,7 @@ from morango.models import InstanceIDModel, Store
 
 import morango_celery
 from morango_celery.api import wait_for
-from morango_celery.deserialize.sql import is_transient
+from morango_celery.db.errors import is_transient
 from morango_celery.models import Run
 from morango_celery.serialize import serialize_into_store
 from morango_celery.tasks import CeleryDispatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -14,25 +14,34 @@ from morango.models import Store
 from morango_celery.models import Batch, Run
 from morango_celery.tasks import CeleryDispatch
 from tests import factories
-from tests.conftest import StartWorker
+from tests.conftest import CELERYS, OURS, StartWorker
+from tests.faults.conftest import StartWorkerThere
+from tests.faults.outages import sent, wait_for_a_batch
 from tests.faults.schools import School
+from tests.faults.servers import Server
 from tests.processes import LoggedProcess
 from tests.waiting import child_that_waits_for_a_lock, held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
-GRACE_SECONDS = 5
-"""What a running batch gets; the supervisor waits for longer."""
+SHORT = {"WORKER_SOFT_SHUTDOWN_SECONDS": "5"}
+"""What a batch gets that doesn't end."""
 
-PATIENCE_SECONDS = 20
+LONG = {"WORKER_SOFT_SHUTDOWN_SECONDS": "600"}
+"""What a batch gets that does, and what no test waits for."""
+
+PATIENCE_SECONDS = 60
 """When a supervisor kills what is still there."""
 
-GRACE = {"WORKER_SOFT_SHUTDOWN_SECONDS": str(GRACE_SECONDS)}
 SIZE = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "100"}
 INTERRUPTED = {"DJANGO_SETTINGS_MODULE": "tests.faults.interrupted_settings"}
+DANGEROUS = {"DJANGO_SETTINGS_MODULE": "tests.dangerous.settings"}
 
 REPLACED_IN = ("unit", "learner", "attempt")
 """Models of which each is a stage of its own, in this order."""
+
+CARRIED_ON, GIVEN_BACK = 0, 1
+"""A worker's exit status: whether all that it had begun ended in time."""
 
 
 def root_unit(school: School) -> str:
@@ -44,27 +53,49 @@ def wait_for(run: Run) -> None:
     until(lambda: Run.objects.get(pk=run.pk).followed_up, "done", 60)
 
 
-def ask_to_stop(worker: LoggedProcess) -> float:
-    os.kill(worker.pid, signal.SIGTERM)
-    worker.wait_for_log("Initiating Soft Shutdown")
-    return time.monotonic()
+def ask_to_stop(worker: LoggedProcess, number: signal.Signals = signal.SIGTERM) -> None:
+    os.kill(worker.pid, number)
+    worker.wait_for_log(f"Stopping ({number.name})")
 
 
-@pytest.mark.at_length
-def test_a_batch_that_ends_in_time_is_finished(school: School, celery_worker_process: StartWorker) -> None:
+def sleeping_batch(school: School) -> Run:
+    """A run with a learner that takes for ever in a worker with `DANGEROUS` settings, but not elsewhere."""
+    factories.store_row("learner", unit_id=root_unit(school), school_id=school.id, username="sleeps")
+    school.expected = school.undisturbed()
+    run = school.new_run()
+    assert CeleryDispatch().start(run)
+    return run
+
+
+def wait_until_begun(run: Run) -> Batch:
+    batches = run.batches.filter(state=Batch.State.OPEN, attempts=1)
+    found: Batch = until(batches.first, "in the middle of a batch")
+    return found
+
+
+def test_idle_worker_stops_at_once(celery_worker_process: StartWorker) -> None:
+    worker = celery_worker_process(2, **LONG)
+    ask_to_stop(worker)
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == CARRIED_ON
+
+
+@pytest.mark.parametrize("command", [OURS, pytest.param(CELERYS, marks=pytest.mark.at_length)])
+def test_worker_ends_right_after_its_last_batch(
+    school: School, celery_worker_process: StartWorker, command: Sequence[str]
+) -> None:
     # Given a worker in the middle of a batch
-    worker = celery_worker_process(1, **GRACE, **SIZE)
+    worker = celery_worker_process(2, command=command, REMAP_SIGTERM="SIGQUIT", **LONG, **SIZE)
     run = school.new_run()
     with held(root_unit(school)):
         assert CeleryDispatch().start(run)
-        until(lambda: child_that_waits_for_a_lock(worker.pid), "in the middle of a batch")
+        wait_for_a_batch(worker)
 
-        # When it is asked to stop, and the batch can go on in time
-        asked = ask_to_stop(worker)
-    worker.wait_until_ended()
+        # When it is asked to stop
+        ask_to_stop(worker)
+        assert worker.is_running
 
-    # Then it finishes the batch, and is gone soon after the time of grace
-    assert time.monotonic() - asked < PATIENCE_SECONDS
+    # Then it is gone when the batch is done, long before its time is up
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == CARRIED_ON
     assert run.batches.earliest("pk").state == Batch.State.DONE
 
     # ... and another one goes on
@@ -78,50 +109,161 @@ def test_a_batch_that_does_not_end_in_time_goes_back(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a worker with a batch that will take for ever in it, but would not elsewhere
-    factories.store_row("learner", unit_id=root_unit(school), school_id=school.id, username="sleeps")
-    school.expected = school.undisturbed()
-    worker = celery_worker_process(1, DJANGO_SETTINGS_MODULE="tests.dangerous.settings", **GRACE, **SIZE)
-    run = school.new_run()
-    assert CeleryDispatch().start(run)
-    in_hand = until(lambda: run.batches.filter(state="open", attempts=1).first(), "in the middle of a batch")
+    worker = celery_worker_process(1, **DANGEROUS, **SHORT, **SIZE)
+    run = sleeping_batch(school)
+    in_hand = wait_until_begun(run)
 
     # When the worker is asked to stop
-    asked = ask_to_stop(worker)
-    worker.wait_until_ended()
+    ask_to_stop(worker)
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
 
-    # Then it is gone soon after the time of grace, and another one takes the batch at once
-    assert time.monotonic() - asked < PATIENCE_SECONDS
+    # Then another one takes the batch at once
     assert "Restoring 1 unacknowledged message" in worker.log()
     celery_worker_process(1, **SIZE)
     wait_for(run)
     school.assert_intact(run)
     in_hand.refresh_from_db()
-    assert in_hand.state == Batch.State.DONE
-
-    # ... and being given back is no attempt
-    assert set(run.batches.values_list("attempts", flat=True)) == {1}
+    assert in_hand.attempts == 2
+    assert set(run.batches.exclude(pk=in_hand.pk).values_list("attempts", flat=True)) == {1}
 
 
-@pytest.mark.at_length
-def test_batch_that_the_database_holds_up_is_given_back_when_it_has_waited_long_enough(
+def test_a_batch_that_the_database_holds_up_goes_back(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a batch that waits for a lock in the database, where no signal but SIGKILL reaches it
-    worker = celery_worker_process(1, **GRACE, **SIZE)
+    worker = celery_worker_process(1, **SHORT, **SIZE)
     run = school.new_run()
     with held(root_unit(school)):
         assert CeleryDispatch().start(run)
-        until(lambda: child_that_waits_for_a_lock(worker.pid), "in the middle of a batch")
+        wait_for_a_batch(worker)
 
-        # When its worker is asked to stop, then it ends before its supervisor loses patience
+        # When its worker is asked to stop
         ask_to_stop(worker)
-        worker.wait_until_ended(PATIENCE_SECONDS)
 
-    # ... and the next one goes on, without taking the batch for one that ends its workers
+        # Then the worker kills the process, and is gone before anybody kills itself
+        assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+        assert "is still there, and is killed" in worker.log()
+        assert "Restoring 1 unacknowledged message" in worker.log()
+
+    # ... and another one takes the batch at once
     celery_worker_process(1, **SIZE)
     wait_for(run)
     school.assert_intact(run)
-    assert set(run.batches.values_list("attempts", flat=True)) == {1}
+
+
+def test_second_signal_gives_batches_back_at_once(school: School, celery_worker_process: StartWorker) -> None:
+    # Given a worker that is asked to stop, with a batch that never ends and all the time for it
+    worker = celery_worker_process(1, **DANGEROUS, **LONG, **SIZE)
+    run = sleeping_batch(school)
+    wait_until_begun(run)
+    ask_to_stop(worker)
+
+    # When it is asked again
+    os.kill(worker.pid, signal.SIGTERM)
+
+    # Then it doesn't wait for the batch any longer
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    celery_worker_process(1, **SIZE)
+    wait_for(run)
+    school.assert_intact(run)
+
+
+@pytest.mark.at_length
+def test_interrupt_lets_batches_end_then_limits_them_then_gives_them_back(
+    school: School, celery_worker_process: StartWorker
+) -> None:
+    # Given a worker with a batch that never ends
+    worker = celery_worker_process(1, **DANGEROUS, **LONG, **SIZE)
+    run = sleeping_batch(school)
+    wait_until_begun(run)
+
+    # When it is interrupted, as by Ctrl-C
+    os.kill(worker.pid, signal.SIGINT)
+
+    # Then it says, as any worker of Celery's, what a second time does
+    worker.wait_for_log("Hitting Ctrl+C again will initiate cold shutdown")
+    worker.wait_for_log("Warm shutdown")
+
+    # ... and a second time limits it, and a third one has it give the batch back
+    ask_to_stop(worker, signal.SIGINT)
+    os.kill(worker.pid, signal.SIGINT)
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    celery_worker_process(1, **SIZE)
+    wait_for(run)
+    school.assert_intact(run)
+
+
+@pytest.mark.at_length
+def test_celerys_own_worker_without_remapping_waits_for_batches_without_limit(
+    school: School, celery_worker_process: StartWorker
+) -> None:
+    # Given a worker that Celery's command has started, in an environment that says nothing of SIGTERM
+    worker = celery_worker_process(
+        1, command=CELERYS, REMAP_SIGTERM="", WORKER_SOFT_SHUTDOWN_SECONDS="1", **SIZE
+    )
+    run = school.new_run()
+    with held(root_unit(school)):
+        assert CeleryDispatch().start(run)
+        wait_for_a_batch(worker)
+
+        # When it is asked to stop by SIGTERM, and then by SIGQUIT, which has the limit
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.wait_for_log("Warm shutdown")
+        assert "Stopping" not in worker.log()
+        ask_to_stop(worker, signal.SIGQUIT)
+
+        # Then it is the second that ends it
+        assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+
+
+def frozen(redis: Server) -> None:
+    redis.freeze()
+
+
+def gone(redis: Server) -> None:
+    redis.end()
+
+
+@pytest.mark.parametrize("fault", [frozen, pytest.param(gone, marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("time", [1, *(pytest.param(time, marks=pytest.mark.at_length) for time in (2, 3))])
+def test_worker_ends_when_redis_fails_in_the_same_instant(
+    school: School,
+    redis: Server,
+    start_worker: StartWorkerThere,
+    fault: Callable[[Server], None],
+    busy: bool,
+    time: int,
+) -> None:
+    # Given a worker with a batch that doesn't end, or with nothing to do
+    worker = start_worker(2, **SHORT)
+    with held(root_unit(school)):
+        if busy:
+            sent(school)
+            wait_for_a_batch(worker)
+
+        # When Redis fails, and the worker is asked to stop, as when a machine is restarted
+        fault(redis)
+        os.kill(worker.pid, signal.SIGTERM)
+
+        # Then it ends all the same
+        worker.wait_until_ended(PATIENCE_SECONDS)
+
+
+@pytest.mark.at_length
+def test_worker_that_waits_for_redis_without_limit_ends_too(
+    school: School, redis: Server, start_worker: StartWorkerThere
+) -> None:
+    # Given a worker whose project has no timeouts for Redis, and that waits for an answer
+    worker = start_worker(2, WITHOUT_SOCKET_TIMEOUTS="1", **SHORT)
+    redis.freeze()
+
+    # When it is asked to stop
+    os.kill(worker.pid, signal.SIGTERM)
+
+    # Then it leaves in the end
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    assert "the worker is held up, and leaves" in worker.log()
 
 
 @pytest.mark.parametrize("moment", ["writing", pytest.param("reading", marks=pytest.mark.at_length)])
@@ -147,22 +289,18 @@ def test_a_batch_goes_back_whose_beginning_was_not_heard_of(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a batch that takes for ever, and a worker that is asked to stop when it has just handed that over
-    factories.store_row("learner", unit_id=root_unit(school), school_id=school.id, username="sleeps")
-    school.expected = school.undisturbed()
-    run = school.new_run()
-    assert CeleryDispatch().start(run)
-    worker = celery_worker_process(1, **INTERRUPTED, INTERRUPTED="unheard", **GRACE)
+    run = sleeping_batch(school)
+    worker = celery_worker_process(1, **INTERRUPTED, INTERRUPTED="unheard", **SHORT)
 
     # Then the batch has its time of grace, and goes back
-    worker.wait_until_ended(PATIENCE_SECONDS)
-    assert "Initiating Soft Shutdown" in worker.log()
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
     assert "Restoring 1 unacknowledged message" in worker.log()
 
     # ... to another one, which takes it at once
     celery_worker_process(1)
     wait_for(run)
     school.assert_intact(run)
-    assert set(run.batches.values_list("attempts", flat=True)) == {1}
+    assert set(run.batches.values_list("attempts", flat=True)) == {2, 1}
 
 
 @pytest.mark.at_length

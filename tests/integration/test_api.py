@@ -96,7 +96,7 @@ class TestBadInput:
         assert not Run.objects.exists()
 
     def test_nonsense_in_the_settings(self, settings: Any) -> None:
-        settings.MORANGO_CELERY = {"BATCH_SIZE": 5}
+        settings.MORANGO_CELERY = {"BATCH_RECORDS": 5}
         with pytest.raises(InvalidSettingError, match="BATCH_SIZE_RECORDS"):
             morango_celery.deserialize(PROFILE)
 

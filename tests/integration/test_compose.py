@@ -21,6 +21,7 @@ from morango.models.utils import _do_salted_hash
 from redis import AuthenticationError, Redis
 
 from morango_celery.models import Run
+from morango_celery.stopping import DYING_SECONDS, LEAVING_SECONDS
 from tests import compose
 from tests.compose import Deployment
 from tests.integration.sync_state import the_run
@@ -100,7 +101,7 @@ def test_what_is_stopped_has_longer_than_it_may_take() -> None:
     worker, web = services["worker"], services["web"]
     assert worker["command"][:3] == ["python", "-m", "morango_celery.worker"]  # which heeds SIGTERM
     shutdown_seconds = int(worker["environment"]["WORKER_SOFT_SHUTDOWN_SECONDS"])
-    assert compose.seconds(worker["stop_grace_period"]) >= shutdown_seconds + 15
+    assert compose.seconds(worker["stop_grace_period"]) > shutdown_seconds + DYING_SECONDS + LEAVING_SECONDS
     (graceful,) = [word for word in web["command"] if word.startswith("--graceful-timeout=")]
     assert compose.seconds(web["stop_grace_period"]) > int(graceful.partition("=")[2])
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import Step, steps
+from morango_celery.runs.producer import start
 from tests import factories
-from tests.integration.ledger import (
-    MISSING,
-    carry_out,
-    errors,
-)
+from tests.integration.ledger import MISSING, Stages, carry_out, errors, new_run
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -110,3 +111,83 @@ class TestPlan:
         assert stages == [[[unit.id]], [[spaceship.id]]]
         assert (run.saved, run.failed) == (1, 1)
         assert errors() == {spaceship.id: "morango_celery.errors.UnknownModelError"}
+
+
+class TestBytes:
+    """Batches of large records hold fewer of them."""
+
+    LIMIT = 10_000
+
+    @pytest.fixture(autouse=True)
+    def limit(self, settings: Any) -> None:
+        settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 10, "BATCH_SIZE_BYTES": self.LIMIT}
+
+    @staticmethod
+    def bytes_of(store_ids: list[str]) -> int:
+        stored = Store.objects.filter(pk__in=store_ids).values_list("serialized", flat=True)
+        return sum(len(text.encode()) for text in stored)
+
+    def carry_out(self) -> tuple[Run, Stages]:
+        run, stages = carry_out()
+        for stage in stages:
+            for batch in stage:
+                assert len(batch) == 1 or self.bytes_of(batch) <= self.LIMIT
+        return run, stages
+
+    def test_records_are_cut_by_bytes_and_by_number(self) -> None:
+        # Given attempts of about 3,000 bytes, most of whose characters have two each, and then small ones
+        learner = factories.store_row("learner", unit=factories.store_row("unit"))
+        for number in range(30):
+            row = factories.build_store_row("attempt", learner=learner, partition=f"{number:02}")
+            data = json.loads(row.serialized) | {"answer": "ä" * 1_300 if number < 9 else "x"}
+            row.serialized = json.dumps(data, ensure_ascii=False)
+            row.save(force_insert=True)
+
+        run, stages = self.carry_out()
+
+        assert run.saved == run.records == 32
+        sizes = [len(batch) for batch in stages[-1]]
+        assert (sizes[:2], max(sizes), sum(sizes)) == ([3, 3], 10, 30)
+
+    def test_a_record_that_is_larger_is_a_batch_of_its_own(self) -> None:
+        unit = factories.store_row("unit")
+        large = factories.store_row("lesson", unit=unit, title="x", other="y" * 2 * self.LIMIT)
+        lessons = [factories.store_row("lesson", unit=unit) for _ in range(3)]
+
+        run, stages = self.carry_out()
+
+        assert run.saved == 5
+        assert [large.id] in stages[1]
+        assert {store_id for batch in stages[1] for store_id in batch} == {
+            row.id for row in [large, *lessons]
+        }
+
+    def test_steps_share_a_batch_only_if_their_bytes_fit(self) -> None:
+        unit = factories.store_row("unit", other="y" * 6_000)
+        for _ in range(2):
+            factories.store_row("lesson", unit=unit, other="y" * 2_500)
+
+        _, stages = self.carry_out()
+
+        assert [[len(batch) for batch in stage] for stage in stages] == [[1], [2]]
+
+    def test_a_tree_is_handed_out_in_waves_of_as_many_bytes(self) -> None:
+        # Given a chain of six units, of which two fit in a batch
+        row = None
+        for _ in range(6):
+            row = factories.store_row("unit", **({} if row is None else {"parent": row}), other="y" * 4_500)
+
+        run, stages = self.carry_out()
+
+        assert run.saved == 6
+        assert [[len(batch) for batch in stage] for stage in stages] == [[2], [2], [2]]
+
+    def test_lengths_are_read_without_the_texts(self) -> None:
+        factories.fill_store(20)
+
+        with CaptureQueriesContext(connection) as queries:
+            start(new_run().pk)
+
+        reading = [query["sql"] for query in queries if "serialized" in query["sql"]]
+        assert reading
+        assert all(re.search(r"(octet_length|length\(CAST)\(?\S*serialized", sql) for sql in reading)

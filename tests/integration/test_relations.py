@@ -10,7 +10,12 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.parse import instantiate, rebuild
 from morango_celery.deserialize.relations import Relations
+from morango_celery.deserialize.task import DeserializeTask
+from tests.neighbours.models import Place
+from tests.neighbours.rows import build_row
 from tests.variety.models import Card, Lorry, Person, Region, Town
 
 pytestmark = pytest.mark.django_db
@@ -104,6 +109,84 @@ def test_the_part_of_a_row_in_its_parents_table_is_made_of_the_row_itself() -> N
 def test_the_way_back_from_one_to_one() -> None:
     (card,) = cards([person("somebody")])
     assert card.person.card is card  # which the table doesn't have yet
+
+
+def places(*parents: Place | None) -> list[Place]:
+    """Saved, each with a parent."""
+    made = [Place(name=f"place {number}", parent=parent) for number, parent in enumerate(parents)]
+    for place in made:
+        place.save()
+    return made
+
+
+def below(relations: Relations, parents: list[Place]) -> list[Any]:
+    """Unsaved, each with a parent."""
+    made = [Place(parent_id=parent.pk) for parent in parents]
+    for place in made:
+        relations.bring(place)
+    return made
+
+
+def test_a_row_that_is_yet_to_be_written_is_seen_by_others_as_it_was_written() -> None:
+    parents, relations = places(None, None), Relations()
+    for parent in parents:
+        relations.expect(Place, parent.pk)
+    early, first, second = below(relations, [parents[0], *parents])
+    assert early.parent.name == "place 0"
+
+    Place.objects.update(name="new")
+    for parent in parents:
+        relations.written(parent.pk)
+
+    with CaptureQueriesContext(connection) as queries:
+        assert [place.parent.name for place in (early, first, second)] == ["place 0", "new", "new"]
+    assert len(queries) == 1
+
+
+def test_another_row_does_not_keep_one_that_is_yet_to_be_written() -> None:
+    (top,) = places(None)
+    (between,) = places(top)
+    relations = Relations()
+    relations.expect(Place, top.pk)
+    (one, other) = below(relations, [between] * 2)
+    assert one.parent.parent.name == "place 0"
+
+    Place.objects.filter(pk=top.pk).update(name="new")
+    relations.written(top.pk)
+
+    assert other.parent.parent.name == "new"
+
+
+def test_a_row_that_another_writes_is_looked_up_again() -> None:
+    parents, relations = places(None), Relations()
+    one, other = below(relations, parents * 2)
+    assert one.parent.name == "place 0"
+    Place.objects.update(name="new")
+
+    relations.heed('SELECT * FROM "neighbours_place"')
+    relations.heed('UPDATE "another_table" SET "name" = 1')
+    assert other.parent.name == "place 0"
+    (another,) = below(relations, parents)
+    relations.heed('UPDATE "neighbours_place" SET "name" = 1')
+
+    assert another.parent.name == "new"
+
+
+def test_a_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["neighbours.Guest"]}
+    (place,) = places(None)
+    cache = ForeignKeyCache("neighbours")
+    carriers: Any = [DeserializeTask(build_row("guest", place_id=place.pk), cache) for _ in range(2)]
+    for carrier in carriers:
+        instantiate(carrier, cache)
+        cache.attach(carrier)
+    seen_together = carriers[0].app_model.place is carriers[1].app_model.place
+
+    for carrier in carriers:
+        rebuild(carrier, cache)
+
+    seen_again = carriers[0].app_model.place is carriers[1].app_model.place
+    assert (seen_together, seen_again) == (True, False)
 
 
 def test_what_was_forgotten_is_loaded_again() -> None:

@@ -135,12 +135,30 @@ def test_no_filter_and_the_empty_one_take_in_everything(kind: Any, sync_filter: 
     assert sorted(keys(kind, kind.source(PROFILE, sync_filter))) == sorted(made)
 
 
-def test_the_base_gives_one_condition_for_each_prefix(kind: Any) -> None:
+def test_one_condition_holds_for_all_prefixes(kind: Any) -> None:
     source: PartitionedSource[Any] = kind.source(PROFILE, Filter("b a"), partition_order="desc")
 
     field = {StoreModelSource: "partition", AppModelSource: "_morango_partition"}[kind.source]
-    assert list(source.prefix_conditions()) == [Q(**{f"{field}__startswith": prefix}) for prefix in "ba"]
+    one, other = (Q(**{f"{field}__startswith": prefix}) for prefix in "ab")
+    assert source.condition == one | other
     assert isinstance(source, Source)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("number", [3, 1_000])
+def test_prefixes_come_in_order_and_take_one_query_a_model(kind: Any, order: Any, number: int) -> None:
+    prefixes = [f"{n:04}:" for n in range(number)]
+    chosen = [prefixes[-1], prefixes[0], prefixes[1]]
+    made = {
+        partition: kind.make(Lesson, partition) for prefix in chosen for partition in (prefix, prefix + "x")
+    }
+    kind.make(Lesson, "0000")
+
+    with CaptureQueriesContext(connection) as queries:
+        found = keys(kind, kind.source(PROFILE, Filter("\n".join(prefixes)), partition_order=order))
+
+    assert found == [made[partition] for partition in sorted(made, reverse=order == "desc")]
+    assert len(queries) == 5
 
 
 def test_each_iteration_asks_the_database_anew(kind: Any) -> None:

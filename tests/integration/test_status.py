@@ -243,16 +243,11 @@ class TestList:
             new_run()
         with django_assert_num_queries(1):
             assert len(recent(20)) == 12
-        with django_assert_num_queries(3):
+        with django_assert_num_queries(4):
             shown()
         first = str(Run.objects.earliest("pk").pk)
-        with django_assert_num_queries(2):
+        with django_assert_num_queries(3):
             shown(first)
-
-
-@pytest.mark.parametrize("option", ["--interval", "--last", "--stalled-after"])
-def test_nonsense_is_refused(option: str) -> None:
-    assert shown(option, "0") == (1, f"{option} must be more than 0.")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import uuid
 from functools import cache
 from typing import Any
 
+from django.apps import apps
 from django.db import connection
 
 from tests import tables
@@ -39,11 +40,16 @@ def _primary_keys(vendor: str) -> dict[str, str | None]:
     """Of each table, which stays as it is; to ask for them takes longer than to read a small database."""
     with connection.cursor() as cursor:
         names = sorted(connection.introspection.table_names(cursor))
-        return {
+        keys = {
             name: connection.introspection.get_primary_key_column(cursor, name)
             for name in names
             if not name.startswith(OUR_OWN)
         }
+    if vendor == "postgresql":  # which lists no tables of schemas that it isn't told to look through
+        for model in apps.get_models():
+            if '"."' in model._meta.db_table and model._meta.pk is not None:
+                keys[model._meta.db_table] = model._meta.pk.column
+    return keys
 
 
 def _table(cursor: Any, name: str, primary_key: str | None) -> dict[str, dict[str, Value]]:

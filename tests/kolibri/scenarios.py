@@ -166,6 +166,19 @@ def deleted_grandparent() -> Arrivals:
     return Arrivals([recording], {"grandchildren of a deleted record": grandchildren})
 
 
+def left_class() -> Arrivals:
+    """Learners who have left their classes: Kolibri's receiver takes them out of the groups there as well."""
+    before, after = read("small"), Recording()
+    kinds = ("learnergroup", "adhoclearnersgroup")
+    class_of = {row["id"]: values(row)["parent_id"] for kind in kinds for row in live(before.store, kind)}
+    memberships = [(row, values(row)) for row in live(before.store, "membership")]
+    in_groups = {(of["user_id"], class_of.get(of["collection_id"])) for _, of in memberships}
+    after.store = [dict(row) for row, of in memberships if (of["user_id"], of["collection_id"]) in in_groups]
+    for row in after.store:
+        deleted(row)
+    return Arrivals([before, after])
+
+
 def _broken(name: str, breakages: Sequence[Breakage]) -> Recording:
     recording = read(name)
     for breakage in breakages:
@@ -191,4 +204,5 @@ SCENARIOS = (
     _scenario(broken_root, 0),
     _scenario(broken_parent, 0),
     _scenario(deleted_grandparent, 0),
+    _scenario(left_class, 0, 1),
 )

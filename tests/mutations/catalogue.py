@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations import deviations, faults, runs, serialize, verdicts, writing
+from tests.mutations import deviations, faults, names, runs, serialize, verdicts, writing
 from tests.mutations.mutation import Mutation
 
 CATALOGUE: tuple[Mutation, ...] = (
@@ -12,4 +12,5 @@ CATALOGUE: tuple[Mutation, ...] = (
     *serialize.MUTATIONS,
     *runs.MUTATIONS,
     *faults.MUTATIONS,
+    *names.MUTATIONS,
 )

@@ -47,10 +47,17 @@ MUTATIONS = (
         (f"{_DEVIATIONS}::test_whatever_a_record_raises_costs_only_itself",),
     ),
     Mutation(
+        "quarantined-records",
+        "runs/producer.py",
+        "    if not run.retry_errors:\n        in_error &= ~is_quarantined()\n",
+        "",
+        (f"{_DEVIATIONS}::test_a_quarantined_record_is_left_alone",),
+    ),
+    Mutation(
         "protected-rows",
         "deserialize/sink.py",
-        "            if is_outage(error):\n",
-        "            if is_outage(error) or type(error).__name__ == 'ProtectedError':\n",
+        "            if is_nobodys(error):\n",
+        "            if is_nobodys(error) or type(error).__name__ == 'ProtectedError':\n",
         (f"{_DEVIATIONS}::test_a_protected_row_costs_only_the_record_that_would_delete_it",),
     ),
     Mutation(
@@ -95,10 +102,10 @@ MUTATIONS = (
     Mutation(
         "deleted-orphans",
         "deserialize/validate.py",
-        "            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:\n",
+        "        # Parents first: a child's verdict depends on its parent's\n",
+        "        for carrier in group:\n"
         "            if carrier.store.deleted and carrier.has_model and self._parent_problem(carrier):\n"
-        "                self._validate_in_tree(carrier)\n"
-        "            if carrier.row is not None or carrier.store.deleted or not carrier.has_model:\n",
+        "                self._validate_in_tree(carrier)\n",
         (f"{_DEVIATIONS}::test_a_deleted_record_needs_no_parent",),
     ),
     Mutation(
@@ -111,9 +118,16 @@ MUTATIONS = (
     Mutation(
         "local-edits",
         "deserialize/sql.py",
-        "DO UPDATE SET {updates} WHERE {_overwritable(table, fields)}",
+        "DO UPDATE SET {updates} WHERE {_overwritable(fields)}",
         "DO UPDATE SET {updates}",
         (f"{_DEVIATIONS}::test_a_local_edit_wins",),
+    ),
+    Mutation(
+        "other-ids",
+        "deserialize/identity.py",
+        "        if key is not None and key != store.id:\n",
+        "        if False:\n",
+        (f"{_DEVIATIONS}::test_a_record_writes_no_row_but_its_own",),
     ),
     Mutation(
         "dirty-parents-called-missing",
@@ -127,8 +141,8 @@ MUTATIONS = (
     Mutation(
         "trees-in-other-passes",
         "deserialize/validate.py",
-        "            if traits.in_tree:\n",
-        f"            if traits.in_tree and not {_NAMED.format(which='not traits_of(m).in_tree')}:\n",
+        "        if traits.in_tree:\n",
+        f"        if traits.in_tree and not {_NAMED.format(which='not traits_of(m).in_tree')}:\n",
         ("parity/test_proxies.py::test_an_invalid_parent_of_another_proxy_where_morango_fails",),
     ),
     Mutation(
@@ -168,6 +182,13 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "many-prefixes",
+        "reading/prefixes.py",
+        "FEW = 20\n",
+        "FEW = 1_000_000\n",
+        (f"{_DEVIATIONS}::test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions",),
+    ),
+    Mutation(
         "edits-while-serializing",
         "serialize/dirty_bits.py",
         "        if not is_isolation_error(error):\n            raise\n",
@@ -186,5 +207,13 @@ MUTATIONS = (
             f"{_SERIALIZATION}/test_concurrency.py::test_one_that_comes_after_another_takes_what_that_has_left",
         ),
         database="postgresql",
+    ),
+    Mutation(
+        "signals-of-others",
+        "deserialize/muting.py",
+        "    token = _muted.set(_muted.get().union(signals))\n    try:\n        yield\n    finally:\n"
+        "        _muted.reset(token)\n",
+        "    from morango.sync.utils import mute_signals\n    with mute_signals(*signals):\n        yield\n",
+        ("parity/test_side_effects.py::test_another_thread_is_heard_meanwhile",),
     ),
 )

@@ -21,10 +21,24 @@ MUTATIONS = (
     ),
     Mutation(
         "a-prefix-is-taken-once",
-        "reading/filters.py",
-        "        if not (outermost and prefix.startswith(outermost[-1])):\n",
+        "reading/prefixes.py",
+        "        if not (found and prefix.startswith(found[-1])):\n",
         "        if True:\n",
-        ("unit/test_filters.py::test_nested_prefixes_need_one_condition",),
+        ("unit/test_filters.py::test_prefixes_within_others_are_left_out",),
+    ),
+    Mutation(
+        "case-is-ignored-where-the-database-does",
+        "reading/prefixes.py",
+        '"lower(substr({text}, 1, {length}))"',
+        '"substr({text}, 1, {length})"',
+        ("unit/test_filters.py::test_a_filter_finds_each_of_its_rows_once_and_prefix_by_prefix",),
+    ),
+    Mutation(
+        "prefixes-come-in-order",
+        "reading/filters.py",
+        '    return [by_prefix(field, prefixes, descending=order == "desc"), partitions]\n',
+        "    return [partitions]\n",
+        ("unit/test_filters.py::test_a_filter_finds_each_of_its_rows_once_and_prefix_by_prefix",),
     ),
     Mutation(
         "errors-of-earlier-runs-are-skipped-when-asked",
@@ -36,7 +50,7 @@ MUTATIONS = (
     Mutation(
         "errors-of-earlier-runs-are-forgotten-at-the-start",
         "runs/producer.py",
-        "                _forget_errors(run)\n",
+        "                run.previous_failures = _forget_errors(run)\n",
         "                pass\n",
         ("parity/test_filters.py::test_without_it_errors_are_tried_again",),
     ),
@@ -134,8 +148,8 @@ MUTATIONS = (
     Mutation(
         "a-record-is-done-once",
         "deserialize/sql.py",
-        'f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s",',
-        'f" WHERE {_BY_ID_IN_ORDER} AND +profile = %s",',
+        'f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s"',
+        'f" WHERE {_BY_ID_IN_ORDER} AND +profile = %s"',
         ("parity/test_cycles_of_models.py::test_each_record_is_counted_once_whatever_batch_it_is_in",),
     ),
     Mutation(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.mutations.mutation import Mutation
 
+_RECEIVERS = "parity/test_side_effects.py::TestReceiversOfADeletion"
+
 MUTATIONS = (
     Mutation(
         "failed-records-stay-dirty",
@@ -73,8 +75,8 @@ MUTATIONS = (
     Mutation(
         "a-local-edit-wins-over-a-deletion",
         "deserialize/deleting.py",
-        "    unedited = [row for row in rows if not row._morango_dirty_bit]\n",
-        "    unedited = rows\n",
+        " and not rows[key]._morango_dirty_bit]",
+        "]",
         ("parity/test_deviations.py::test_a_local_edit_wins_over_a_deletion",),
     ),
     Mutation(
@@ -108,8 +110,8 @@ MUTATIONS = (
     Mutation(
         "rows-that-span-tables-are-saved-one-by-one",
         "deserialize/traits.py",
-        "        if self.spans_tables or self.model._meta.label in settings.SAVE_EACH:\n",
-        "        if self.model._meta.label in settings.SAVE_EACH:\n",
+        "        if self.spans_tables or self.own_sql",
+        "        if self.own_sql",
         ("parity/test_ways_to_write.py::test_the_way_is_chosen_by_what_the_model_overrides",),
     ),
     Mutation(
@@ -168,36 +170,123 @@ MUTATIONS = (
     Mutation(
         "a-deletion-cascades",
         "deserialize/deleting.py",
-        "        collector.collect(unedited)\n",
-        "        collector.collect(unedited, collect_related=False)\n",
+        "        collector.collect(rows)\n",
+        "        collector.collect(rows, collect_related=False)\n",
         ("parity/test_deletion.py::test_a_target_deleted_in_this_sync_takes_the_older_row_along",),
     ),
     Mutation(
         "a-deletion-finds-hidden-rows",
         "deserialize/deleting.py",
-        "model.syncing_objects.using(using)",
-        "model.objects.using(using)",
+        "model.syncing_objects.using(",
+        "model.objects.using(",
         ("parity/test_own_code.py::test_a_hidden_row_is_deleted",),
     ),
     Mutation(
         "a-deletion-keeps-to-its-models-rows",
         "deserialize/deleting.py",
-        "model.syncing_objects.using(using)",
-        "model._base_manager.using(using)",
+        "model.syncing_objects.using(",
+        "model._base_manager.using(",
         ("parity/test_proxies.py::test_rows_of_the_other_proxy_are_not_touched_by_a_deletion",),
     ),
     Mutation(
         "no-signal-of-a-deletion",
         "deserialize/deleting.py",
-        "    collector = QuietCollector(using=using)\n",
-        "    collector = Collector(using=using)\n",
-        ("parity/test_ways_to_write.py::test_no_signals_but_pre_delete",),
+        "        with muted(post_delete):\n",
+        "        if True:\n",
+        (f"{_RECEIVERS}::test_what_they_write_is_recorded_as_by_morango",),
     ),
     Mutation(
-        "no-signal-of-a-save",
+        "rows-whose-code-may-look-at-others-are-deleted-one-by-one",
+        "deserialize/deleting.py",
+        "        if not any(map(pre_delete.has_listeners, collector.data)):\n",
+        "        if True:\n",
+        (f"{_RECEIVERS}::test_each_sees_what_those_before_it_have_left",),
+    ),
+    Mutation(
+        "a-querysets-own-deletion-is-carried-out",
+        "deserialize/deleting.py",
+        "type(objects).delete is not QuerySet.delete",
+        "False",
+        (f"{_RECEIVERS}::test_a_querysets_own_deletion_is_carried_out",),
+    ),
+    Mutation(
+        "no-signal-of-what-a-save-saves",
         "deserialize/saving.py",
-        "    _save(app_model, lambda **options: _save_base(app_model, **options))\n",
-        "    app_model.save(update_dirty_bit_to=False)\n",
-        ("parity/test_ways_to_write.py::test_no_signals_but_pre_delete",),
+        "@muted(pre_save, post_save)\ndef write_alone(",
+        "def write_alone(",
+        ("parity/test_side_effects.py::TestOwnCode::test_what_saving_writes_is_recorded_as_by_morango",),
+    ),
+    Mutation(
+        "no-signal-of-what-a-captured-save-saves",
+        "deserialize/saving.py",
+        "@muted(pre_save, post_save)\ndef write_together(",
+        "def write_together(",
+        ("parity/test_side_effects.py::TestOwnCode::test_what_saving_writes_is_recorded_as_by_morango",),
+    ),
+    Mutation(
+        "code-of-a-model-sees-the-rows-that-were-to-be-written-before",
+        "deserialize/waiting_rows.py",
+        "any(mentions(statement, tables_of(model)) for model in self._rows)",
+        "False",
+        ("parity/test_neighbours.py::test_second_sync_that_changes_all_of_a_tree",),
+    ),
+    Mutation(
+        "rows-are-written-before-a-savepoint-of-a-models-own",
+        "deserialize/waiting_rows.py",
+        'kind == "SAVEPOINT" or',
+        "False or",
+        ("parity/test_neighbours.py::test_savepoints_of_a_models_own_take_nothing_else_along",),
+    ),
+    Mutation(
+        "a-row-of-a-savepoint-that-was-given-up-is-not-written",
+        "deserialize/waiting_rows.py",
+        "            self._rows.clear()\n",
+        "            pass\n",
+        ("parity/test_neighbours.py::test_savepoints_of_a_models_own_take_nothing_else_along",),
+    ),
+    Mutation(
+        "a-row-that-is-yet-to-be-written-is-not-kept",
+        "deserialize/relations.py",
+        "        return value in self._unwritten or not field.target_field.primary_key\n",
+        "        return False\n",
+        ("parity/test_neighbours.py::test_second_sync_that_changes_all_of_a_tree",),
+    ),
+    Mutation(
+        "what-code-of-a-model-writes-is-looked-up-again",
+        "deserialize/relations.py",
+        "kind not in _READING and mentions(statement, self._found_in)",
+        "False",
+        ("parity/test_neighbours.py::test_what_code_of_a_model_writes_is_what_the_next_record_reads",),
+    ),
+    Mutation(
+        "code-of-a-tree-that-looks-early-is-run-when-its-parents-are-written",
+        "deserialize/early_looks.py",
+        "            raise LookedEarly\n",
+        "            pass\n",
+        ("parity/test_neighbours.py::test_second_sync_that_changes_all_of_a_tree",),
+    ),
+    Mutation(
+        "relations-that-are-written-already-are-no-early-look",
+        "deserialize/early_looks.py",
+        " and not cache.follows_what_is_written",
+        "",
+        (
+            "integration/test_statements.py"
+            "::test_a_tree_whose_code_validates_by_parents_that_are_all_there_already",
+        ),
+    ),
+    Mutation(
+        "children-of-what-its-own-code-refused-wait-with-it",
+        "deserialize/saving.py",
+        "                if id(carrier.parent) in refused:\n",
+        "                if False:\n",
+        ("parity/test_neighbours.py::test_children_of_what_its_own_save_refuses_stay_as_they_are",),
+    ),
+    Mutation(
+        "who-saves-each-record-sees-the-database",
+        "deserialize/foreign_keys.py",
+        " and not (at_its_turn and traits.way is Way.EACH)",
+        "",
+        ("integration/test_relations.py::test_a_save_that_must_see_each_row_is_left_to_django",),
     ),
 )

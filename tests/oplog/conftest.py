@@ -21,11 +21,11 @@ def log(tmp_path: Path) -> Path:
 def recorded(log: Path, settings: Any) -> Iterator[Path]:
     """The log in which changes of the library are recorded, while the test lasts."""
     from django.apps import apps
-    from django.db.models.signals import m2m_changed, post_delete, post_save
+    from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
     from morango_celery.oplog import recorder
 
-    signals = (post_save, post_delete, m2m_changed)
+    signals = (post_save, pre_delete, post_delete, m2m_changed)
     before = [list(signal.receivers) for signal in signals]
     labels = [model._meta.label for model in apps.get_app_config("library").get_models()]
     chosen = [label for label in labels if label not in ("library.Local", "library.OldBook")]

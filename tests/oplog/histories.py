@@ -9,7 +9,22 @@ from typing import Any
 from django.db import DatabaseError, transaction
 from django.db.models import ProtectedError
 
-from tests.oplog.library.models import Annex, Author, Book, Branch, Egg, Hen, OldBook, Review, Shelf, Tag
+from tests.oplog.library.models import (
+    Annex,
+    Author,
+    Book,
+    Branch,
+    Card,
+    Egg,
+    Hen,
+    OldBook,
+    Review,
+    Shelf,
+    Stamp,
+    Tag,
+)
+
+LONG = "το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μακρύ"
 
 
 class History:
@@ -17,7 +32,16 @@ class History:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.deeds = [self.shelve, self.write, self.publish, self.relate, self.breed, self.found, self.undo]
+        self.deeds = [
+            self.shelve,
+            self.write,
+            self.publish,
+            self.relate,
+            self.breed,
+            self.found,
+            self.label,
+            self.undo,
+        ]
 
     def go_on(self, steps: int) -> None:
         for _ in range(steps):
@@ -89,7 +113,20 @@ class History:
         if book := self.any_of(Book):
             branch.books.add(book)
 
+    def label(self) -> None:
+        card = self.any_of(Card) or Card()
+        card.front, card.back = (self.random.choice([None, "", "front", "back"]) for _ in range(2))
+        card.order = self.random.randint(-1, 1)
+        card.book, card.written_by = self.any_of(Book), self.any_of(Author)
+        setattr(card, LONG, self.random.choice([None, "long"]))
+        card.save()
+        if tag := self.any_of(Tag):
+            card.tags.add(tag)
+        Stamp.objects.update_or_create(card=card, defaults={"text": f"Stamp {card.order}"})
+
     def undo(self) -> None:
-        found = self.any_of(self.random.choice([Shelf, Author, Book, Review, Tag, Hen, Branch, Annex]))
+        found = self.any_of(
+            self.random.choice([Shelf, Author, Book, Review, Tag, Hen, Branch, Annex, Card, Stamp])
+        )
         if found is not None:
             found.delete()

@@ -86,13 +86,6 @@ def test_a_bad_line_costs_only_itself(log: Path, line: str, reason: str, request
     assert not Book.objects.filter(pk=BOOK).exists()
 
 
-def test_bytes_that_are_no_text_are_kept_escaped(log: Path) -> None:
-    log.write_bytes(b"1.5 SAVE \xff\x00\n" + save("shelf", 1, name="a").encode() + b"\n")
-    ingest(log)
-    assert DeadLetter.objects.get().text == "1.5 SAVE \\xff\\x00"
-    assert Shelf.objects.exists()
-
-
 def test_a_line_of_several_objects_is_applied_as_a_whole_or_not_at_all(log: Path) -> None:
     one, other = (json.loads(save("shelf", n, name=n * "a").split(" ", 2)[2])[0] for n in (1, 60))
     other["fields"]["no_such_field"] = 1

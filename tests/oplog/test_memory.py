@@ -70,6 +70,19 @@ def test_memory_does_not_grow_with_the_log(log: Path, database_url: str) -> None
     read_in_flat_memory(log, database_url, 20_000)
 
 
+def test_memory_does_not_grow_with_the_size_of_lines(log: Path, database_url: str) -> None:
+    write(log, 0, 1_000)
+    small = peak_mb(log, database_url)
+    with log.open("a") as file:
+        for number in range(100):
+            key = f"{2_000 + number:032x}"
+            file.write(save("book", key, title="large", about={"text": 1_000_000 * "x"}) + "\n")
+    large = peak_mb(log, database_url)
+    print(f"{small:.1f} MB for small lines, {large:.1f} MB for 100 of 1 MB each")
+    assert large < small + 110
+    assert Book.objects.filter(title="large").count() == 100
+
+
 @pytest.mark.at_length
 @pytest.mark.timeout(900)
 def test_a_million_lines_are_read_in_flat_memory(log: Path, database_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -12,7 +13,10 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from morango_celery.oplog.ingest import Ingestion
+from morango_celery.oplog.lines import Line
 from morango_celery.oplog.models import IngestPosition
+from morango_celery.oplog.source import BatchLines
+from morango_celery.stream import Items
 from tests.oplog.library.models import Local, Shelf
 from tests.oplog.logs import append, ingest, ingested, letters, positions, save
 
@@ -102,6 +106,39 @@ def test_several_rotations_are_caught_up_with_in_order(log: Path) -> None:
     append(log, note(6))
     ingest(log, 2)
     assert notes() == ["1", "2", "3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize("times", ["set back", "equal"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [".11", ".10", ".9", ".2", ".1"],
+        ["-20260101", "-20260102", "-20260103", "-20260201", "-20270101"],
+        [f".2026010{n}T000000.000000Z" for n in range(1, 6)],
+        [f".2026-01-0{n}_00-00-00" for n in range(1, 6)],
+        [f"-176368462{n}" for n in range(5, 10)],
+    ],
+)
+def test_rotated_files_are_in_the_order_of_their_names(log: Path, names: list[str], times: str) -> None:
+    # Given files whose modification times say the contrary, or nothing
+    for number, name in enumerate(names):
+        rotated = Path(f"{log}{name}")
+        append(rotated, note(number))
+        seconds = 2_000_000_000 - (number if times == "set back" else 0)
+        os.utime(rotated, (seconds, seconds))
+    append(log, note("last"))
+
+    ingest(log)
+
+    assert notes() == ["0", "1", "2", "3", "4", "last"]
+
+
+def test_files_of_different_kinds_are_in_the_order_of_their_times(log: Path) -> None:
+    for number, name in enumerate([".20260101T000000.000000Z", ".2", ".20260102T000000.000000Z", ".1"]):
+        append(Path(f"{log}{name}"), note(number))
+        os.utime(f"{log}{name}", (1_000_000_000 + number,) * 2)
+    ingest(log)
+    assert notes() == ["0", "1", "2", "3"]
 
 
 def test_numbers_that_shift_with_each_rotation_do_no_harm(log: Path) -> None:
@@ -217,6 +254,12 @@ def test_the_command_says_what_is_wrong_with_its_arguments(log: Path) -> None:
         call_command("ingest_objects")
     with pytest.raises(CommandError, match="not allowed with"):
         call_command("ingest_objects", str(log), "--once", "--follow")
+
+
+def test_a_batch_is_bounded_by_lines_and_by_bytes() -> None:
+    lines = [Line(offset, size * b"x") for offset, size in enumerate([4, 4, 2, 1, 1, 1, 1, 30, 9, 1])]
+    batches = [[len(line.content) for line in batch] for batch in Items(lines) | BatchLines(3, 10)]
+    assert batches == [[4, 4, 2], [1, 1, 1], [1], [30], [9, 1]]
 
 
 def test_the_number_of_statements_does_not_grow_with_the_lines(log: Path) -> None:

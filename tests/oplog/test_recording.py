@@ -112,6 +112,8 @@ def test_many_to_many_values_are_recorded_from_both_sides(recorded: Path) -> Non
         (lambda: other.book_set.clear(), []),
         (lambda: tag.book_set.set([book]), ["a"]),
         (lambda: book.tags.clear(), []),
+        (lambda: OldBook.objects.get().tags.add(tag), ["a"]),
+        (lambda: tag.book_set.remove(book), []),
     ]
     for change, expected in changes:
         change()
@@ -155,6 +157,25 @@ def test_a_full_file_gets_another_name_and_readers_miss_nothing(recorded: Path, 
     assert ingest(recorded, source="late").lines == 20
 
 
+def test_a_clock_that_is_set_back_changes_no_order(
+    recorded: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter(datetime.datetime(2026, 1, 9 - n, tzinfo=datetime.UTC) for n in range(8))
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return next(moments)
+
+    monkeypatch.setattr(logfile, "datetime", Clock)
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "OPLOG_ROTATE_BYTES": 1}
+    for number in range(5):
+        Shelf(pk=1, name=str(number)).save()
+    rotated = sorted(file for file in recorded.parent.iterdir() if file != recorded)
+    names = [json.loads(file.read_text().split(" ", 2)[2])[0]["fields"]["name"] for file in rotated]
+    assert names == ["0", "1", "2", "3"]
+
+
 def test_lines_wait_while_the_file_cannot_be_written(
     recorded: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -188,6 +209,41 @@ def test_a_foreign_half_line_does_not_spoil_the_next(recorded: Path) -> None:
     Shelf.objects.create(pk=1, name="a")
     assert recorded.read_text().startswith("no newline\n")
     assert ingest(recorded).dead_letters == 1
+
+
+def test_a_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Path) -> None:
+    # Given a writer that died somewhere in its line, and what others see of the log then
+    with transaction.atomic():
+        Shelf.objects.create(pk=1, name="ä\U0001f4da")
+        connection.run_on_commit.clear()
+    waiting = RecordedChange.objects.get()
+    content = waiting.text.encode()
+    begin = content.index("ä".encode())
+    for cut in range(begin, begin + 7):
+        recorded.write_bytes(content[:cut])
+        RecorderFile.objects.all().delete()
+        RecordedChange.objects.get_or_create(text=waiting.text)
+        assert ingest(recorded, source=str(cut)).lines == 0
+
+        # When the next one writes
+        Shelf.objects.create(pk=2, name="next")
+
+        # Then both lines are there, whole, and the half is a dead letter at most
+        progress = ingest(recorded, source=str(cut))
+        assert progress.dead_letters == progress.lines - 2 <= 1, cut
+        texts = recorded.read_bytes().split(b"\n")
+        assert content in texts
+        assert b'"name": "next"' in texts[-2]
+        Shelf.objects.filter(pk=2)._raw_delete("default")  # type: ignore[attr-defined]  # Django's own
+
+
+def test_a_new_log_is_not_for_everybody_to_read(recorded: Path) -> None:
+    before = os.umask(0)
+    try:
+        Shelf.objects.create(pk=1, name="a")
+    finally:
+        os.umask(before)
+    assert recorded.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_log_that_was_taken_away_or_truncated_is_begun_again(recorded: Path) -> None:

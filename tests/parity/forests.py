@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,9 @@ class Kind:
     """Values that the model refuses, all of them in ways that Morango survives."""
     unique: str | None = None
     """A field whose values no two rows may share."""
+    one_each: str | None = None
+    """A foreign key whose values no two rows may share."""
+    is_numbered: bool = False
     is_tree: bool = False
     may_be_deleted: bool = True
 
@@ -181,7 +184,7 @@ VARIETY = World(
             old={"name": "Old Name", "initials": "ON"},
             invalid=({"name": "Nobody"},),
         ),
-        Kind("card", 2, (Reference("person_id", ("person",)),)),
+        Kind("card", 2, (Reference("person_id", ("person",)),), one_each="person_id"),
         Kind(
             "club",
             2,
@@ -189,7 +192,7 @@ VARIETY = World(
             old={"name": "old"},
             invalid=({"name": ""},),
         ),
-        Kind("member", 3, (Reference("club_id", ("club",)),), invalid=({"number": "x"},)),
+        Kind("member", 3, (Reference("club_id", ("club",)),), invalid=({"number": "x"},), is_numbered=True),
         Kind(
             "lorry",
             2,
@@ -197,7 +200,7 @@ VARIETY = World(
             old={"load_kg": 1},
             unique="plate",
         ),
-        Kind("step", 3, may_be_deleted=False),
+        Kind("step", 3, may_be_deleted=False, is_numbered=True),
         Kind("letter", 1, old={"text": "old", "closed": True}),
         Kind("reading", 1, old={"small": 7}, invalid=({"small": "x"}, {"positive": -1})),
         Kind("visit", 2, (Reference("person_id", ("person",)),)),
@@ -259,9 +262,16 @@ def cases(draw: st.DrawFn, world: World) -> Case:
             for record in records
             if record.defect == "null" and record.state.is_dirty and not record.state.is_deleted
         },
-        filter=Filter(world.inside) if filtered else None,
+        filter=draw(_filters(world, rows.values())) if filtered else None,
         skip_erroring=skip_erroring,
     )
+
+
+def _filters(world: World, rows: Iterable[Store]) -> st.SearchStrategy[Filter]:
+    """One prefix that all partitions inside begin with; or each of these as one, and many more."""
+    partitions = [row.partition for row in rows if row.partition.startswith(world.inside)]
+    nothing = [f"{ELSEWHERE}:{number}" for number in range(100)]
+    return st.sampled_from([Filter(world.inside), Filter("\n".join([*nothing, *partitions]))])
 
 
 @st.composite
@@ -286,7 +296,7 @@ def _targets(reference: Reference, records: Sequence[Record]) -> st.SearchStrate
 
 def _number(record: Record, draw: st.DrawFn) -> None:
     """Values that have to fit in with those of other records of the kind."""
-    if record.kind.name in ("step", "member"):
+    if record.kind.is_numbered:
         record.values["number"] = record.number + 1
     if record.kind.name == "step":
         record.values["trail"] = "north"
@@ -307,19 +317,20 @@ def _share_out(kind: Kind, records: Sequence[Record], draw: st.DrawFn) -> None:
 def _settle(records: Sequence[Record], *, skip_erroring: bool) -> None:
     """Take back what can't be: a row that refers to none, and what is left to chance on purpose."""
     by_id = {record.id: record for record in records}
-    with_card: set[str | None] = set()
+    given_away: set[tuple[str, str | None]] = set()
     for record in records:
-        if record.kind.name == "card":  # a person has one at most
-            if record.targets["person_id"] in with_card:
-                record.targets["person_id"] = ABSENT
-            with_card.add(record.targets["person_id"])
+        if record.kind.one_each is not None:
+            one = record.kind.name, record.targets[record.kind.one_each]
+            if one in given_away:
+                record.targets[record.kind.one_each] = ABSENT
+            given_away.add(one)
         if record.kind.name in ("club", "member") and record.state.is_dirty and not record.state.is_deleted:
             record.state = record.state.without_app_row
         if record.kind.unique and record.state is State.SAME:
             record.state = State.UPDATE
         if record.kind.is_tree and record.state is State.DELETED_EDITED:
             record.state = State.DELETED_UPDATE
-        if record.kind.name == "card" and record.state.wants_app_row:
+        if record.kind.one_each and record.state.wants_app_row:
             record.state = record.state.without_app_row
         if record.kind.name == "attempt":
             learner = by_id.get(record.targets["learner_id"] or "")

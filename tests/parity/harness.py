@@ -191,11 +191,11 @@ def app_row(store: Store, **values: Any) -> Unit:
 def existing(store: Store, **values: Any) -> Any:
     """The app row that an earlier version of `store` made, clean; `values` are what differed then."""
     model = syncable_models.get_model(store.profile, store.model_name)
-    known = {field.attname for field in model._meta.concrete_fields}
-    data = json.loads(store.serialized)
-    synced = {name: value for name, value in data.items() if name in known}
+    synced = model.deserialize(json.loads(store.serialized))
     about = {"_morango_source_id": store.source_id, "_morango_partition": store.partition}
-    return model(**{**synced, "_morango_dirty_bit": False, **about, **values})
+    for name, value in {"_morango_dirty_bit": False, **about, **values}.items():
+        setattr(synced, name, value)
+    return synced
 
 
 def both(rows: Iterable[Store], **arguments: Any) -> tuple[Database, Database]:

@@ -75,14 +75,22 @@ def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
         if theirs is None:
             continue
         named = re.fullmatch(r"\['.+ with id (\w+) failed to deserialize'\]", text or "")
+        # Left to chance: which of several missing targets of one model is named
+        names_another = text and _missing(text) is not None and _missing(text) == _missing(theirs[0])
         ours_to_say = theirs[0] == OF_OUR_OWN and text and path == theirs[1]
         names_failure = named and named[1] in rows[store_id].serialized and named[1] not in _saved(ours)
         left_to_chance = case.skip_erroring and {path, theirs[1]} == {DIRTY_PARENT[1], MISSING_PARENT}
-        if ours_to_say or names_failure or left_to_chance:
+        if ours_to_say or names_failure or names_another or left_to_chance:
             result.errors[store_id] = (text, path)
             values = result.serialized[store_id]
             values["deserialization_error"], values["deserialization_exception"] = text, path
     return result
+
+
+def _missing(text: str | None) -> str | None:
+    """The model of what isn't there, of an error that says so."""
+    named = re.fullmatch(r"(\w+)\.\w+ (references non-existent .+) instance with id '\w+'", text or "")
+    return f"{named[1]} {named[2]}" if named else None
 
 
 def _saved(database: Database) -> set[str]:

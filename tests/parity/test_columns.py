@@ -167,7 +167,7 @@ def test_json_that_only_sqlite_takes() -> None:
         assert (len(ours.errors), ours.app["sample"]) == (3, [])
 
 
-@pytest.mark.parametrize("value", [None, "", "AB" * 16, "nonsense", "short"])
+@pytest.mark.parametrize("value", [None, "", "nonsense", "short"])
 def test_an_id_in_another_form(value: object) -> None:
     row = build_variety_row("sample")
     row.serialized = row.serialized.replace(json.dumps(row.id), json.dumps(value), 1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection
+from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
+from morango_celery.deserialize.quarantine import QUARANTINED
 from tests.factories import SCHOOL_ID, build_store_row
 from tests.parity.harness import app_row, both, existing, run
 from tests.variety.rows import build_variety_row
@@ -34,6 +38,21 @@ def test_records_deleted_with_their_target_become_clean(hard: bool) -> None:
     assert ours.hard_deleted == morango.hard_deleted == ({lesson.id} if hard else set())
     assert morango.dirty[lesson.id] is True
     assert ours.dirty[lesson.id] is False
+
+
+def test_a_quarantined_record_is_left_alone() -> None:
+    # Given a record that ended its workers, and one that belongs to it
+    unit = build_store_row("unit")
+    said = {"deserialization_error": "It never ended.", "deserialization_exception": QUARANTINED}
+    poison = build_store_row("learner", unit=unit, columns=said)
+    attempt = build_store_row("attempt", learner=poison)
+
+    morango, ours = both([unit, poison, attempt])
+
+    assert set(morango.ids("learner")) == {poison.id}
+    assert ours.ids("learner") == ours.ids("attempt") == set()
+    assert ours.errors[poison.id] == ("It never ended.", QUARANTINED)
+    assert f"learner with id {poison.id} failed to deserialize" in str(ours.errors[attempt.id][0])
 
 
 def test_deletion_spreads_over_any_number_of_levels() -> None:
@@ -185,6 +204,48 @@ def test_the_order_of_records_does_not_matter(giver_first: bool) -> None:
     assert {row["username"] for row in ours.app["learner"]} == {"new", "ada"}
 
 
+MISMATCH = "morango_celery.errors.MismatchedIdError"
+
+
+@pytest.mark.parametrize("model_name", ["unit", "learner", "lesson", "attempt", "person", "lorry", "label"])
+def test_a_record_writes_no_row_but_its_own(model_name: str) -> None:
+    # Given a row of another facility, and a record whose JSON says that it is this row
+    build: Any = build_variety_row if model_name in ("person", "lorry", "label") else build_store_row
+    targets = {
+        "learner": ["unit"],
+        "lesson": ["unit"],
+        "attempt": ["unit", "learner"],
+        "person": ["region"],
+        "label": ["cabinet"],
+    }.get(model_name, [])
+    stored: dict[str, Store] = {}
+    for target in targets:
+        stored[target] = build(
+            target, dirty=False, **({"unit": stored["unit"]} if target == "learner" else {})
+        )
+    named: dict[str, Any] = {"home" if name == "region" else name: row for name, row in stored.items()}
+    unique = {"lorry": "plate", "label": "number"}.get(model_name, "no key of any")
+    victim = build(model_name, partition=f"{OTHER}:elsewhere", dirty=False, **{unique: "1"}, **named)
+    forged = build(model_name, **{unique: "1"}, **named)
+    forged.serialized = forged.serialized.replace(forged.id, victim.id)
+    good = build(model_name, **{unique: "2"}, **named)
+    app = [existing(row) for row in (*stored.values(), victim)]
+
+    # When both deserialize it, Morango overwrites the row, and we refuse the record
+    theirs, ours = both([*stored.values(), victim, forged, good], app=app)
+    assert (theirs.errors, theirs.dirty[forged.id]) == ({}, False)
+    (overwritten,) = (row for row in theirs.app[model_name] if row["id"] == victim.id)
+    assert overwritten["_morango_partition"] == forged.partition
+    (kept,) = (row for row in ours.app[model_name] if row["id"] == victim.id)
+    assert kept["_morango_partition"] == victim.partition
+    assert ours.ids(model_name) == {victim.id, good.id}
+    text, path = ours.errors.pop(forged.id)
+    assert path == MISMATCH
+    assert f"id = '{victim.id}'" in str(text)
+    assert forged.id in str(text)
+    assert (ours.errors, ours.aborted, ours.dirty[forged.id]) == ({}, None, True)
+
+
 def test_a_local_edit_wins() -> None:
     row = build_store_row("unit", name="synced")
     edited = app_row(row, name="edited here", _morango_dirty_bit=True)
@@ -215,3 +276,15 @@ def test_a_protected_row_costs_only_the_record_that_would_delete_it() -> None:
     assert ours.errors[kept.id][1] == PROTECTED
     assert (ours.ids("member"), list(ours.errors)) == ({kept.id}, [kept.id])
     assert (ours.dirty[gone.id], ours.dirty[kept.id]) == (False, True)
+
+
+def test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions() -> None:
+    units = [build_store_row("unit"), build_store_row("unit", school_id=OTHER)]
+    prefixes = [*(f"{number:032}:units" for number in range(1_000)), SCHOOL_ID]
+    morango, ours = both(units, filter=Filter("\n".join(prefixes)))
+    assert ours.aborted is None
+    assert ours.ids("unit") == {units[0].id}
+    if connection.vendor == "sqlite":
+        assert morango.aborted == "django.db.utils.OperationalError"
+    else:
+        assert ours == morango

@@ -110,25 +110,6 @@ def test_bookkeeping_is_the_stores() -> None:
     assert (found["_morango_source_id"], found["_morango_partition"]) == (row.source_id, row.partition)
 
 
-@pytest.mark.parametrize("forger", [0, 1])
-def test_a_json_with_another_id_is_the_row_of_that_id(forger: int) -> None:
-    unit = build_store_row("unit")
-    learner = build_store_row("learner", unit=unit)
-    ids = ["0a" * 16, "0b" * 16]
-    rows = [build_store_row("attempt", id=pk, learner=learner, answer=pk) for pk in ids]
-    rows[forger].serialized = rows[forger].serialized.replace(
-        f'"id": "{ids[forger]}"', f'"id": "{ids[not forger]}"'
-    )
-
-    # Which of the two is the last depends on where the table has them, and so may what is said of its origin
-    theirs, ours = both([unit, learner, *rows], batch_sizes=[1000])
-    for found in (theirs, ours):
-        (attempt,) = found.app["attempt"]
-        assert attempt["id"] == ids[not forger]
-        assert (attempt["_morango_source_id"], attempt["answer"]) in {(row.source_id, row.id) for row in rows}
-    assert (ours.aborted, ours.dirty, ours.errors) == (None, theirs.dirty, theirs.errors)
-
-
 def test_an_edited_row_stays() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
@@ -140,21 +121,6 @@ def test_an_edited_row_stays() -> None:
     ]
     result = run(deserialize_from_store, [unit, learner, edited, other], app=rows)
     assert {row["id"]: row["answer"] for row in result.app["attempt"]} == {edited.id: "mine", other.id: ""}
-
-
-def test_an_edited_row_stays_whose_id_is_the_jsons() -> None:
-    unit = build_store_row("unit")
-    learner = build_store_row("learner", unit=unit)
-    edited, row = (build_store_row("attempt", learner=learner) for _ in range(2))
-    row.serialized = row.serialized.replace(row.id, edited.id)
-    rows: list[Any] = [
-        existing(unit),
-        existing(learner),
-        existing(edited, answer="mine", _morango_dirty_bit=True),
-    ]
-    result = run(deserialize_from_store, [unit, learner, row], app=rows)
-    assert [found["answer"] for found in result.app["attempt"]] == ["mine"]
-    assert result.dirty[row.id]
 
 
 @pytest.mark.django_db

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from morango.models import DeletedModels, HardDeletedModels, Store
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize.sql import is_transient
+from morango_celery.db.errors import is_transient
 from morango_celery.models import Run
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.handover import finish

@@ -108,6 +108,33 @@ def test_any_number_of_writers_may_put_the_same_at_once(backend: Backend) -> Non
     assert backend.get(KEYS) == blobs
 
 
+@pytest.mark.parametrize("how", ["put", "hold"])
+def test_of_two_who_ask_at_the_same_instant_each_gets_what_was_promised(backend: Backend, how: str) -> None:
+    # Given two who ask for the same blobs, one of them for long
+    keys = [f"{number % 4:02x}{number:062x}" for number in range(300)]
+    moment = threading.Barrier(2)
+    missing: set[str] = set()
+
+    def ask(seconds: float) -> None:
+        for key in keys:
+            if how == "hold":
+                backend.put({key: BLOB}, 0.2)
+            moment.wait(20)
+            if how == "put":
+                backend.put({key: BLOB}, seconds)
+            else:
+                missing.update(backend.hold([key], seconds))
+
+    # When they do so at the same instant, and the time of the other one is up
+    at_once([lambda: ask(3600), lambda: ask(0.5)])
+    backend.put({KEYS[39]: BLOB}, 0.6)
+    until(lambda: is_gone(backend, KEYS[39]), "removed")
+
+    # Then all are there, but for those of which it was said that they weren't
+    assert set(keys) - set(backend.get(keys)) <= missing
+    assert len(missing) < len(keys) / 2
+
+
 @contextmanager
 def pruning(backend: Backend) -> Iterator[None]:
     """Somebody who does nothing else."""

@@ -13,7 +13,6 @@ from morango_celery.errors import FatalError
 from morango_celery.models import Batch, Run
 from morango_celery.payloads import payload_store
 from morango_celery.payloads.models import Payload
-from morango_celery.runs import control
 from morango_celery.runs.producer import open_batches, start
 from tests import factories
 from tests.integration.ledger import new_run
@@ -36,9 +35,9 @@ def test_what_is_over_is_removed_and_counted() -> None:
     store = payload_store()
     over, needed = store.put("over", 0), store.put("needed")
 
-    assert prune() == "1 payloads removed, 7 bytes; the ids of 0 batches forgotten."
+    assert prune() == "1 payloads removed, 7 bytes."
     assert set(Payload.objects.values_list("key", flat=True)) == {needed.sha256} != {over.sha256}
-    assert prune() == "0 payloads removed, 0 bytes; the ids of 0 batches forgotten."
+    assert prune() == "0 payloads removed, 0 bytes."
 
 
 def test_more_is_removed_than_fits_in_a_statement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,24 +55,6 @@ def test_one_value_can_be_dropped() -> None:
     assert prune("--drop", dropped.sha256) == "1 parts dropped."
     assert [payload.key for payload in Payload.objects.all()] == [other.sha256]
     assert str(Payload.objects.get()) == f"payload {other.sha256}"
-
-
-def test_ids_of_a_live_run_stay_and_those_of_one_that_ended_go() -> None:
-    # Given two runs whose batches nobody has done, one of which is cancelled
-    factories.fill_store(25)
-    live, cancelled = (start(new_run().pk).run for _ in range(2))
-    control.cancel(cancelled.pk)
-    before = list(Batch.objects.filter(run=live).values_list("payload", flat=True))
-
-    # When payloads are pruned
-    assert prune().endswith(f"the ids of {Batch.objects.filter(run=cancelled).count()} batches forgotten.")
-
-    # Then the live run can go on, and the other takes no more room
-    assert list(Batch.objects.filter(run=live).values_list("payload", flat=True)) == before
-    assert all(before)
-    assert set(Batch.objects.filter(run=cancelled).values_list("payload", flat=True)) == {""}
-    for batch in Batch.objects.filter(run=cancelled):
-        assert tasks.deserialize_batch(batch.pk, batch.reference) == {}
 
 
 def test_ids_go_with_their_batch_and_with_their_run() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import data, edits, plot, results
+from bench import data, edits, plot, prefixes, results
 from bench.databases import ENGINES, HOSTS
 from bench.machine import BUSY_LOAD, warning
 from bench.measurement import Measurement
 from bench.report import table
 from bench.results import Result, Series, result
-from bench.rows import ROWS, Bar, Row, Size
+from bench.rows import PREFIXES, ROWS, Bar, Row, Size, under_prefixes
 from bench.sides import PROFILES, SIDES
 
 KEYS = (
@@ -145,7 +145,7 @@ def test_a_busy_machine_is_warned_of() -> None:
 def test_what_a_row_names_exists(row: Row) -> None:
     assert row.database in ENGINES
     assert row.models in HOSTS.keys() & PROFILES.keys()
-    assert row.case == "kolibri" or row.case in {**data.CASES, **edits.CASES}
+    assert row.case == "kolibri" or row.case in {**data.CASES, **edits.CASES, **prefixes.CASES}
     assert {row.ours, row.baseline} <= SIDES.keys()
     assert row.size.quick <= row.size.full
 
@@ -160,6 +160,16 @@ def test_a_case_makes_as_many_records_as_it_is_asked_for_and_the_same_each_time(
     rows = list(data.CASES[case](400))
     assert len({row.id for row in rows}) == 400
     assert rows == list(data.CASES[case](400))
+
+
+@pytest.mark.parametrize("case", prefixes.CASES)
+def test_each_prefix_of_a_filter_has_records_and_there_are_no_others(case: str) -> None:
+    sync_filter = prefixes.FILTERS[case]()
+    number, records = next(item for item in PREFIXES.items() if under_prefixes(item[0]) == case)
+    rows = list(prefixes.CASES[case](records))
+    assert len({row.id for row in rows}) == records
+    assert {row.partition for row in rows} == set(sync_filter)
+    assert len(set(sync_filter)) == number
 
 
 def test_a_school_is_mostly_logs_and_all_that_they_refer_to() -> None:

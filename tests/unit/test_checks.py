@@ -27,9 +27,11 @@ STREAMING = "morango_celery.operations:StreamingSerializeOperation"
 THEIRS = morango_defaults.MORANGO_DESERIALIZE_OPERATIONS
 PRODUCER, RECEIVER = THEIRS[:2]
 
+IN_TIME = {"socket_timeout": 5, "socket_connect_timeout": 5}
+
 SOUND = {
     "broker_url": "redis://:Zr4Qk0vWm@redis:6379/0",
-    "broker_transport_options": {"visibility_timeout": 600},
+    "broker_transport_options": {**IN_TIME, "visibility_timeout": 600},
     "task_time_limit": 300,
     "task_soft_time_limit": 270,
 }
@@ -230,10 +232,35 @@ class TestMessages:
         assert "600 seconds" in text
 
     def test_the_transports_default_counts(self, celery: Configure) -> None:
-        celery(broker_transport_options={}, task_time_limit=3600, task_soft_time_limit=3500)
+        celery(broker_transport_options=IN_TIME, task_time_limit=3600, task_soft_time_limit=3500)
         assert "visibility_timeout (3600 s)" in found()["E007"][0]
         celery(broker_url="amqp://rabbit//", task_time_limit=3600, task_soft_time_limit=3500)
         assert found() == {}
+
+    @pytest.mark.parametrize(
+        ("given", "missing"),
+        [
+            (None, "no socket_timeout and no socket_connect_timeout"),
+            ({"socket_timeout": None, "socket_connect_timeout": 5}, "no socket_timeout:"),
+            ({"socket_timeout": 0.5}, "no socket_connect_timeout:"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "url", ["redis://redis/0", "sentinel://one:1;sentinel://two:1", "redis+socket:///s"]
+    )
+    def test_a_redis_that_does_not_answer_holds_nobody_up(
+        self, celery: Configure, url: str, given: dict[str, float] | None, missing: str
+    ) -> None:
+        celery(broker_url=url, broker_transport_options=given)
+        (text,) = found()["W009"]
+        assert f"broker_transport_options have {missing}" in text
+        assert "for ever" in text
+        assert ('"socket_timeout": 5' in text) is ("no socket_timeout" in missing)
+        assert ('"socket_connect_timeout": 5' in text) is ("no socket_connect_timeout" in missing)
+
+    def test_other_brokers_have_timeouts_of_their_own(self, celery: Configure) -> None:
+        celery(broker_url="amqp://rabbit//", broker_transport_options=None)
+        assert "W009" not in found()
 
     def test_a_project_without_a_broker_is_told(self, celery: Configure) -> None:
         celery(broker_url=None)

@@ -32,6 +32,7 @@ DEFAULTS = {
     "OPLOG_FILE": "",
     "OPLOG_ROTATE_BYTES": 64 * 1024 * 1024,
     "OPLOG_NATURAL_KEYS": False,
+    "OPLOG_INGEST_MODELS": (),
     "PAYLOAD_BACKEND": "database",
     "PAYLOAD_LOCATION": "",
     "PAYLOAD_MIN_BYTES": 4 * 1024,
@@ -101,6 +102,7 @@ def test_a_name_that_is_no_setting_has_no_value() -> None:
         ("OPLOG_FILE", "changes.log"),
         ("OPLOG_ROTATE_BYTES", 1),
         ("OPLOG_NATURAL_KEYS", True),
+        ("OPLOG_INGEST_MODELS", ["school.Learner"]),
     ],
 )
 def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> None:
@@ -155,6 +157,10 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
             {"OPLOG_ROTATE_BYTES": 0},
             "MORANGO_CELERY['OPLOG_ROTATE_BYTES'] must be a whole number of bytes above 0",
         ),
+        (
+            {"OPLOG_INGEST_MODELS": "school.Learner"},
+            LABELS.replace("SAVE_EACH", "OPLOG_INGEST_MODELS") + "'school.Learner'.",
+        ),
         ({"OPLOG_NATURAL_KEYS": 1}, "MORANGO_CELERY['OPLOG_NATURAL_KEYS'] must be True or False, not 1."),
         (
             {"OPLOG_MODELS": ["school.Learner"]},
@@ -182,10 +188,10 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         (
             {"mode": "await"},
             "MORANGO_CELERY has an unknown key 'mode'. "
-            "Known keys: MODE, BATCH_SIZE_RECORDS, IN_PROCESS, IN_PROCESS_CONNECTIONS, SAVE_EACH, "
-            "SYNCHRONOUS_COMMIT, "
-            "RESEND_AFTER_SECONDS, MAX_ATTEMPTS, OPLOG_MODELS, OPLOG_FILE, OPLOG_ROTATE_BYTES, "
-            "OPLOG_NATURAL_KEYS, PAYLOAD_BACKEND, PAYLOAD_LOCATION, PAYLOAD_MIN_BYTES, "
+            "Known keys: MODE, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, IN_PROCESS, IN_PROCESS_CONNECTIONS, "
+            "SAVE_EACH, SYNCHRONOUS_COMMIT, RESEND_AFTER_SECONDS, MAX_ATTEMPTS, SAME_ERROR_LIMIT_RECORDS, "
+            "OPLOG_MODELS, OPLOG_FILE, OPLOG_ROTATE_BYTES, "
+            "OPLOG_INGEST_MODELS, OPLOG_NATURAL_KEYS, PAYLOAD_BACKEND, PAYLOAD_LOCATION, PAYLOAD_MIN_BYTES, "
             "PAYLOAD_MESSAGE_BYTES, PAYLOAD_CHUNK_BYTES, PAYLOAD_WARN_BYTES, PAYLOAD_COMPRESS_BYTES, "
             "PAYLOAD_CACHE_BYTES, PAYLOAD_LIFETIME_SECONDS.",
         ),

@@ -1,8 +1,9 @@
-"""Sync filters: nonsense is refused, and no row matches two of a filter's conditions."""
+"""Sync filters: nonsense is refused, and each row is found once, whatever the prefixes and their number."""
 
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.db import connection
@@ -13,7 +14,9 @@ from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery.errors import InvalidFilterError
-from morango_celery.reading.filters import PartitionOrder, parse_filter, prefix_conditions
+from morango_celery.reading import prefixes
+from morango_celery.reading.filters import PartitionOrder, parse_filter, partition_order, under_filter
+from morango_celery.reading.prefixes import outermost
 from tests import factories
 
 
@@ -74,14 +77,19 @@ def test_a_malformed_filter_is_refused_with_its_reason(value: Any, problem: str)
     assert str(refused.value).startswith(problem)
 
 
-def test_without_a_filter_one_condition_matches_everything() -> None:
-    assert list(prefix_conditions("partition", None)) == [Q()]
+def test_without_a_filter_every_row_is_under_it() -> None:
+    assert under_filter("partition", None) == Q()
 
 
-def test_nested_prefixes_need_one_condition() -> None:
-    conditions = list(prefix_conditions("partition", Filter("5c:learner 5c 5c:units 5c")))
+def test_prefixes_within_others_are_left_out() -> None:
+    assert outermost(Filter("5c:learner 5c 5c:units 5c 5b")) == ["5b", "5c"]
+    assert outermost(Filter("a ab abc b")) == ["a", "b"]
+    assert outermost(Filter("")) == [""]
 
-    assert conditions == [Q(partition__startswith="5c")]
+
+def test_few_prefixes_are_compared_as_morango_compares_them() -> None:
+    conditions = [Q(partition__startswith=prefix) for prefix in ("5c:learner", "5d")]
+    assert under_filter("partition", Filter("5d 5c:learner")) == conditions[0] | conditions[1]
 
 
 # Few characters, so that prefixes nest and overlap; with both wildcards of LIKE and its escape,
@@ -124,33 +132,57 @@ def ascii_lower(text: str) -> str:
     return "".join(character.lower() if character.isascii() else character for character in text)
 
 
+def first_prefix(partition: str, prefixes: list[str]) -> int | None:
+    """The place of the prefix that takes the partition."""
+    return next((place for place, prefix in enumerate(prefixes) if matches(partition, prefix)), None)
+
+
+WAYS = pytest.mark.parametrize("few", [0, 1, prefixes.FEW], ids=["looked up", "covered", "compared"])
+
+
+@WAYS
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(prefixes=PREFIXES, order=st.sampled_from(["asc", "desc"]))
-@example(prefixes=["a", "A", "aB", "Ab", "AB", "ab"], order="asc")
-@example(prefixes=["a", "A", "aB", "Ab", "AB", "ab"], order="desc")
-@example(prefixes=["AΣa", "aΣ"], order="asc")
-@example(prefixes=["aΣ", "AΣA", "A\u03c3"], order="desc")
-def test_each_row_matches_exactly_one_condition_of_the_filter_that_takes_it(
-    rows: None, prefixes: list[str], order: PartitionOrder
+@given(chosen=PREFIXES, order=st.sampled_from(["asc", "desc"]))
+@example(chosen=["a", "A", "aB", "Ab", "AB", "ab"], order="asc")
+@example(chosen=["a", "A", "aB", "Ab", "AB", "ab"], order="desc")
+@example(chosen=["AΣa", "aΣ"], order="asc")
+@example(chosen=["aΣ", "AΣA", "A\u03c3"], order="desc")
+@example(chosen=["B", "a"], order="asc")
+@example(chosen=["b", 'a"b', "é"], order="desc")
+def test_a_filter_finds_each_of_its_rows_once_and_prefix_by_prefix(
+    rows: None, few: int, chosen: list[str], order: PartitionOrder
 ) -> None:
-    # Given the conditions for any filter, nested and overlapping prefixes included
-    sync_filter = Filter("\n".join(prefixes))
-    conditions = list(prefix_conditions("partition", sync_filter, order))
+    # Given any filter, with nested and overlapping prefixes
+    sync_filter = Filter("\n".join(chosen))
 
-    # When each of them is asked for
-    found = [
-        partition
-        for condition in conditions
-        for partition in Store.objects.filter(condition).values_list("partition", flat=True)
-    ]
+    # When its rows are asked for, in whichever way prefixes are compared
+    with patch.object(prefixes, "FEW", few):
+        condition = under_filter("partition", sync_filter)
+        ordering = partition_order("partition", sync_filter, order)
+        found = list(Store.objects.filter(condition).order_by(*ordering).values_list("partition", flat=True))
 
-    # Then together they find what the filter takes in, and nothing twice
-    expected = [p for p in PARTITIONS if any(matches(p, prefix) for prefix in sync_filter)]
-    assert sorted(found) == sorted(expected)
+    # Then they are all that Morango's own condition finds, in the order of the prefixes that take them
+    taken_by = outermost(sync_filter)[:: 1 if order == "asc" else -1]
+    by_partition = sorted(PARTITIONS, reverse=order == "desc")
+    places = [(first_prefix(partition, taken_by), partition) for partition in by_partition]
+    expected = [(place, partition) for place, partition in places if place is not None]
+    assert found == [partition for _, partition in sorted(expected, key=lambda taken: taken[0])]
 
 
-@pytest.mark.parametrize(("order", "expected"), [("asc", ["a", "b", "c"]), ("desc", ["c", "b", "a"])])
-def test_conditions_come_in_the_order_of_partitions(order: PartitionOrder, expected: list[str]) -> None:
-    conditions = prefix_conditions("partition", Filter("b c a"), order)
+@pytest.mark.parametrize("number", [2, prefixes.FEW, prefixes.FEW + 1, 1_000, 10_000])
+def test_a_filter_may_have_any_number_of_prefixes(rows: None, number: int) -> None:
+    many = [f"{n % 3 * 'x'}{n:05}:" for n in range(number - 1)]
+    sync_filter = Filter("\n".join([*many, "a%"]))
 
-    assert list(conditions) == [Q(partition__startswith=prefix) for prefix in expected]
+    found = Store.objects.filter(under_filter("partition", sync_filter))
+
+    assert list(found.values_list("partition", flat=True)) == ["a%b"]
+
+
+def test_prefixes_may_have_any_number_of_lengths(rows: None) -> None:
+    sync_filter = Filter("\n".join(["ab", *(f"{'x' * n}y" for n in range(2_000))]))
+
+    found = Store.objects.filter(under_filter("partition", sync_filter))
+
+    assert found.filter(partition="ab").count() == 1
+    assert found.count() == sum(matches(partition, "ab") for partition in PARTITIONS)

@@ -478,8 +478,8 @@ def test_no_records_make_no_rows() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "is_stored"),
-    [({}, True), ({"opens_at": ABSENT}, False), ({"id": "f" * 32}, False), ({"unknown": 1}, True)],
-    ids=["complete", "a key is absent", "another id", "an unknown key"],
+    [({}, True), ({"opens_at": ABSENT}, False), ({"unknown": 1}, True)],
+    ids=["complete", "a key is absent", "an unknown key"],
 )
 def test_a_row_can_be_read_from_the_store_if_it_is_all_there(changed: Any, is_stored: bool) -> None:
     sound = {"id": HEX, "school_id": HEX, "unit_id": HEX, "title": "x", "opens_at": None, **changed}
@@ -491,6 +491,16 @@ def test_a_row_can_be_read_from_the_store_if_it_is_all_there(changed: Any, is_st
     assert row.is_stored is is_stored
     assert other is not None
     assert other.is_stored
+
+
+@pytest.mark.parametrize("named", ["f" * 32, HEX.upper(), "", None, 5])
+@pytest.mark.parametrize("title", ["x", ""], ids=["valid", "invalid"])
+def test_what_does_not_say_its_own_id_takes_the_long_way(named: Any, title: str) -> None:
+    data = {"id": named, "school_id": HEX, "unit_id": HEX, "title": title, "opens_at": None}
+    refused: dict[int, ValidationError] = {}
+
+    assert plan_of(Lesson).rows([record(Lesson, data)], refused) == [None]
+    assert not refused
 
 
 def test_a_plan_names_each_reference_and_its_target() -> None:
@@ -517,7 +527,9 @@ def test_trees_and_models_with_code_of_their_own_have_no_shortcut(model: Any) ->
     assert row_plan(model) is None
 
 
-@pytest.mark.parametrize("method", ["save", "save_base", "clean_fields", "deferred_clean_fields", "__init__"])
+@pytest.mark.parametrize(
+    "method", ["save", "save_base", "clean_fields", "deferred_clean_fields", "__init__", "__setattr__"]
+)
 def test_a_model_that_overrides_a_step_has_no_shortcut(method: str) -> None:
     plain = throwaway("plain", models.TextField())
     assert row_plan(plain) is not None
@@ -545,6 +557,26 @@ def test_a_model_that_overrides_deserialize_has_no_shortcut() -> None:
     overriding = throwaway("overriding", models.TextField(), deserialize=classmethod(deserialize))
 
     assert row_plan(overriding) is None
+
+
+def test_a_model_with_a_property_in_a_fields_place_has_no_shortcut() -> None:
+    class Shouting(models.Model):
+        class Meta:
+            app_label = "throwaway"
+            abstract = True
+
+        @property
+        def loud(self) -> str:
+            return str(self.__dict__["loud"])
+
+        @loud.setter
+        def loud(self, value: str) -> None:
+            self.__dict__["loud"] = value.upper()
+
+    model = throwaway("loud", models.TextField(), Shouting, SyncableModel)
+
+    assert model(loud="a").loud == "A"
+    assert row_plan(model) is None
 
 
 def test_a_field_that_speaks_text_has_no_shortcut() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from morango_celery.stream import (
     Stage,
     Transform,
     Unbuffer,
+    WeighedBuffer,
 )
 from tests.processes import ROOT
 
@@ -291,3 +293,21 @@ def test_an_unknown_name_of_the_package_is_named_in_the_error() -> None:
 
     with pytest.raises(AttributeError, match="module 'morango_celery' has no attribute 'desserialize'"):
         _ = morango_celery.desserialize
+
+
+@given(weights=st.lists(st.integers(0, 20), max_size=30), size=st.integers(1, 5), most=st.integers(1, 30))
+def test_a_list_holds_no_more_than_its_items_may_weigh(weights: list[int], size: int, most: int) -> None:
+    lists = (Items(list(enumerate(weights))) | WeighedBuffer[int](size, most)).into(Collect())
+
+    assert [number for items in lists for number in items] == list(range(len(weights)))
+    for items in lists:
+        assert 1 <= len(items) <= size
+        assert len(items) == 1 or sum(weights[number] for number in items) <= most
+    for items, following in itertools.pairwise(lists):  # and none could have held one more
+        total = sum(weights[number] for number in [*items, following[0]])
+        assert len(items) == size or total > most
+
+
+def test_a_weighed_buffer_holds_at_least_one_item() -> None:
+    with pytest.raises(ValueError, match="at least 1 item, not 0"):
+        WeighedBuffer(0, 1)

@@ -11,12 +11,12 @@ import pytest
 from morango_celery.runs.tree import Node, next_wave
 
 
-def wave(nodes: list[Node], size: int = 10) -> list[str]:
-    return list(next_wave(nodes, size))
+def wave(nodes: list[Node], size: int = 10, size_bytes: int = 1_000) -> list[str]:
+    return [name for name, _ in next_wave(nodes, size, size_bytes)]
 
 
-def node(name: str, parent: str = "", *, is_last: bool = False) -> Node:
-    return name, parent, is_last
+def node(name: str, parent: str = "", *, is_last: bool = False, size_bytes: int = 1) -> Node:
+    return name, size_bytes, parent, is_last
 
 
 def test_what_waits_for_no_parent_comes_first_and_then_its_descendants() -> None:
@@ -34,7 +34,20 @@ def test_a_batch_is_filled_and_no_more() -> None:
 def test_more_than_a_batch_come_without_their_descendants() -> None:
     roots = [node(f"root {number}") for number in range(8)]
 
-    assert wave([*roots, node("child", "root 0")], size=7) == [name for name, _, _ in roots]
+    assert wave([*roots, node("child", "root 0")], size=7) == [name for name, *_ in roots]
+
+
+def test_descendants_come_as_long_as_a_batch_has_room_for_their_bytes() -> None:
+    tree = [
+        node("root", size_bytes=4),
+        node("child", "root", size_bytes=5),
+        node("grandchild", "child", size_bytes=2),
+    ]
+
+    assert wave(tree, size_bytes=11) == ["root", "child", "grandchild"]
+    assert wave(tree, size_bytes=10) == ["root", "child"]
+    assert wave(tree, size_bytes=8) == ["root"]
+    assert wave(tree, size_bytes=3) == ["root"]
 
 
 def test_what_is_in_a_cycle_or_below_one_never_comes() -> None:
@@ -58,17 +71,21 @@ def test_what_is_left_to_the_last_and_what_is_below_it_do_not_come() -> None:
 def test_wave_after_wave_every_record_comes_once_and_after_its_parent(seed: int) -> None:
     rng = random.Random(seed)
     waiting = {
-        str(n): node(str(n), str(rng.randrange(n)) if n and rng.random() < 0.95 else "") for n in range(300)
+        str(n): node(
+            str(n), str(rng.randrange(n)) if n and rng.random() < 0.95 else "", size_bytes=rng.randrange(100)
+        )
+        for n in range(300)
     }
-    size = rng.choice([1, 5, 40, 1000])
+    size, size_bytes = rng.choice([1, 5, 40, 1000]), rng.choice([50, 500, 10**6])
     done: set[str] = set()
     while waiting:
         nodes = rng.sample(list(waiting.values()), len(waiting))
-        found = wave(nodes, size)
-        batch = set(found) if len(found) <= size else set()
+        found = wave(nodes, size, size_bytes)
+        is_batch = len(found) <= size and sum(waiting[name][1] for name in found) <= size_bytes
+        batch = set(found) if is_batch else set()
         assert found
         for name in found:
-            _, parent, _ = waiting.pop(name)  # fails for one that comes twice
+            _, _, parent, _ = waiting.pop(name)  # fails for one that comes twice
             assert not parent or parent in done | batch
         done |= set(found)
 
@@ -78,7 +95,7 @@ def test_memory_does_not_grow_with_the_tree() -> None:
         nodes: Iterator[Node] = (node(f"{n:032x}", f"{n - 1:032x}") for n in range(number))
         tracemalloc.start()
         try:
-            assert len(list(next_wave(nodes, 100))) == 100
+            assert len(list(next_wave(nodes, 100, 10**9))) == 100
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

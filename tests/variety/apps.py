@@ -1,7 +1,13 @@
 from django.apps import AppConfig
+from django.db.models.signals import pre_migrate
+
+from tests.schemas import create_other_schema
 
 
 class VarietyConfig(AppConfig):
     name = "tests.variety"
     label = "variety"
     default_auto_field = "django.db.models.AutoField"
+
+    def ready(self) -> None:
+        pre_migrate.connect(create_other_schema, sender=self)

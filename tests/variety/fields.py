@@ -1,8 +1,13 @@
-"""A field that is text in JSON and in the database, and something else in between."""
+"""Fields with ideas of their own about what they are in JSON, in Python and in the database."""
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
+import json
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -30,3 +35,116 @@ class WordsField(models.TextField):  # type: ignore[type-arg]
 
     def value_to_string(self, obj: models.Model) -> str:
         return self.get_prep_value(self.value_from_object(obj)) or ""
+
+
+class NotesField(models.TextField):  # type: ignore[type-arg]
+    """An object that is kept as the text of its JSON, as Kolibri's fields of JSON are."""
+
+    morango_serialize_to_string = True
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        return None if value is None else json.loads(value)
+
+    def to_python(self, value: Any) -> Any:
+        """:raises ValidationError: a text that is no JSON"""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValidationError(f"{value!r} is no JSON.", code="invalid") from None
+
+    def get_prep_value(self, value: Any) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    def value_to_string(self, obj: models.Model) -> str | None:  # type: ignore[override]  # as Kolibri's
+        return self.get_prep_value(self.value_from_object(obj))
+
+
+class ZonedTimeField(models.Field):  # type: ignore[type-arg]
+    """A time and its zone in one text, as Kolibri's fields of times are."""
+
+    morango_serialize_to_string = True
+
+    def db_type(self, connection: Any) -> str:
+        return "varchar"
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> datetime.datetime | None:
+        return self.to_python(value)
+
+    def to_python(self, value: Any) -> datetime.datetime | None:
+        """:raises ValueError: a text that is no time; a plain one, as Kolibri's fields raise it"""
+        if value is None or isinstance(value, datetime.datetime):
+            return value
+        text, _, zone = value.partition("(")
+        time = datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
+        return time.astimezone(ZoneInfo(zone.rstrip(")")))
+
+    def get_prep_value(self, value: Any) -> str | None:
+        time = self.to_python(value)
+        if time is None:
+            return None
+        return f"{time.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(' ')}({time.tzinfo})"
+
+    def value_to_string(self, obj: models.Model) -> str | None:  # type: ignore[override]  # as Kolibri's
+        return self.get_prep_value(self.value_from_object(obj))
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+    GREEN = "green"
+
+
+_COLORS = [Color.RED, Color.GREEN]
+
+
+class ColorField(models.CharField):  # type: ignore[type-arg]
+    """An enumeration, kept by the numbers of its members."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "max_length": 5})
+
+    def db_type(self, connection: Any) -> str:
+        return "smallint"
+
+    def from_db_value(self, value: int | None, expression: Any, connection: Any) -> Color | None:
+        return None if value is None else _COLORS[value]
+
+    def to_python(self, value: Any) -> Color | None:
+        """:raises ValidationError: no member's value"""
+        try:
+            return None if value is None else Color(value)
+        except ValueError:
+            raise ValidationError(f"{value!r} is no color.", code="invalid") from None
+
+    def get_prep_value(self, value: Any) -> int | None:
+        color = self.to_python(value)
+        return None if color is None else _COLORS.index(color)
+
+
+class CentsField(models.Field):  # type: ignore[type-arg]
+    """An amount of money, kept in cents."""
+
+    def db_type(self, connection: Any) -> str:
+        return "bigint"
+
+    def from_db_value(self, value: int | None, expression: Any, connection: Any) -> decimal.Decimal | None:
+        return None if value is None else decimal.Decimal(value).scaleb(-2)
+
+    def to_python(self, value: Any) -> decimal.Decimal | None:
+        """:raises ValidationError: no amount"""
+        try:
+            return None if value is None else decimal.Decimal(value)
+        except (ArithmeticError, TypeError, ValueError):
+            raise ValidationError(f"{value!r} is no amount.", code="invalid") from None
+
+    def get_prep_value(self, value: Any) -> int | None:
+        amount = self.to_python(value)
+        return None if amount is None else int(amount.scaleb(2))
+
+
+class LoudField(models.CharField):  # type: ignore[type-arg]
+    """A text that the database puts into capitals as it takes it."""
+
+    def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
+        return "upper(%s)"

@@ -6,27 +6,14 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
-from morango.models import SyncableModel, UUIDField
+from morango.models import UUIDField
 from morango.models.manager import SyncableModelManager
 
+from tests.variety.base import PROFILE, VarietyModel
 from tests.variety.fields import WordsField
+from tests.variety.misnamed import Box, Cabinet, Crate, Drawer, Folder, Label, Sign, Tab
 
-PROFILE = "variety"
-
-
-class VarietyModel(SyncableModel):
-    """What the models of the profile share: random ids within one partition."""
-
-    morango_profile = PROFILE
-
-    class Meta:
-        abstract = True
-
-    def calculate_source_id(self) -> str | None:
-        return None
-
-    def calculate_partition(self) -> str:
-        return "variety"
+__all__ = ["PROFILE", "Box", "Cabinet", "Crate", "Drawer", "Folder", "Label", "Sign", "Tab", "VarietyModel"]
 
 
 class Site(VarietyModel):

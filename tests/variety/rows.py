@@ -9,6 +9,31 @@ from morango.models import Store
 from tests.factories import build_store_row
 from tests.variety.models import PROFILE
 
+_MISNAMED: dict[str, Any] = {
+    "heading": "Heading",
+    "title": "Title",
+    "count": 3,
+    "order": "first",
+    "user": 5,
+    "mixedCase": True,
+    "spaced": 0.25,
+    "bare": "2026-01-02",
+    "as_long_as_postgresql_lets_a_name_be_which_is_sixty_three_bytes": "2026-01-02T03:04:05Z",
+    "το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μακρύ": "long",
+    # Of columns, and so of nothing that is in a record
+    "Key": "fe" * 16,
+    "select": True,
+    "Group By": "1999-12-31",
+    "Number": 99,
+    "Price in cents": 99,
+    "Cabinet Id": "fe" * 16,
+    "end": "the end",
+    "Text": "nothing",
+    "folder": "fe" * 16,
+    "cabinet": "fe" * 16,
+}
+"""Values for the fields of misnamed models, and others for what they would be if columns were meant."""
+
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "region": {"kind": "region", "parent_id": None, "name": "Region"},
     "town": {"kind": "town", "parent_id": None, "name": "Town"},
@@ -29,17 +54,42 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "positive_big": 0,
         "checked": None,
     },
+    "cabinet": _MISNAMED,
+    "drawer": {**_MISNAMED, "parent_id": None},
+    "label": {**_MISNAMED, "drawer_id": None, "printed_for_id": None, "number": 1},
+    "tab": {
+        "front": "Front",
+        "back": "Back",
+        "width_mm": 12,
+        "width": 99,
+        "written_at": "2026-01-02T03:04:05Z",
+        "cabinet_id": None,
+        "cast1": "ca" * 16,
+        "replace1": "ab" * 16,
+    },
+    "folder": {
+        **_MISNAMED,
+        "color": "green",
+        "notes": '{"a": [1, null]}',
+        "price": "12.50",
+        "closed_at": "2026-01-02 03:04:05.000006(Africa/Nairobi)",
+    },
+    "sign": {**_MISNAMED, "text": "Mind the gap"},
+    "crate": {**_MISNAMED, "cabinet_id": None},
     "visit": {"began_at": "2026-01-02T03:04:05.000006Z", "changed_at": "2026-01-03T00:00:00Z"},
 }
+
+_ALSO_ITS_ID = {"lorry": "vehicle_ptr_id", "crate": "box_id", "cabinet": "code"}
+"""A key whose value is the record's id as well: the row in a parent's table goes by the same one, and what
+others refer to is where Morango looks for it."""
 
 
 def build_variety_row(model_name: str, **arguments: Any) -> Store:
     """An unsaved Store row; see `tests.factories.build_store_row`."""
     arguments = {"partition": "variety", "profile": PROFILE, **_DEFAULTS.get(model_name, {}), **arguments}
     row = build_store_row(model_name, **arguments)
-    if model_name == "lorry":
-        # The row in the parent's table goes by the same id.
+    if also := _ALSO_ITS_ID.get(model_name):
         row.serialized = row.serialized.replace(
-            f'"id": "{row.id}"', f'"id": "{row.id}", "vehicle_ptr_id": "{row.id}"'
+            f'"id": "{row.id}"', f'"id": "{row.id}", "{also}": "{row.id}"'
         )
     return row

@@ -36,7 +36,7 @@ def give_way(run: Run, **kwargs: Any) -> None:
     """Take picture passwords that records in error claim from the learners who have them.
 
     Receives `first_pass_failed`, whose transaction it is in: done once for a run, whoever dies.
-    Cost: one query for each prefix of the filter; some for each collision.
+    Cost: one query; some for each collision.
     """
     if run.profile != PROFILE_FACILITY_DATA:
         return

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from morango_celery import cancel
+from morango_celery.management.arguments import run_number
 from morango_celery.management.carried_out import errors_in_one_line
 
 
@@ -12,7 +13,7 @@ class Command(BaseCommand):
     help = "End a run. What it has not done stays dirty, for the next one or for retry_run."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("run", type=int, help="the run's number")
+        parser.add_argument("run", type=run_number, help="the run's number")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():

@@ -9,11 +9,20 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from morango_celery.errors import UnknownRunError
+from morango_celery.management.arguments import length_of_list, run_number, seconds
 from morango_celery.management.carried_out import errors_in_one_line, show_failures
-from morango_celery.management.telling import HEADING, for_programs, in_a_line, in_words
+from morango_celery.management.telling import HEADING, for_programs, in_a_line, in_quarantine, in_words
 from morango_celery.models import Run
 from morango_celery.oplog.follow import Bell, stopping_bell
-from morango_celery.runs.status import RECENT, Status, recent, stalled, status_of, unfinished
+from morango_celery.runs.status import (
+    RECENT,
+    Status,
+    count_quarantined,
+    recent,
+    stalled,
+    status_of,
+    unfinished,
+)
 
 FINE = 0
 STALLED = 3
@@ -46,30 +55,31 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "run", nargs="?", type=int, metavar="RUN", help="the run's number; all when left out"
+            "run", nargs="?", type=run_number, metavar="RUN", help="the run's number; all when left out"
         )
         parser.add_argument(
             "--watch", action="store_true", help="look again and again, until the run has ended or Ctrl-C"
         )
         parser.add_argument(
-            "--interval", type=float, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
+            "--interval", type=seconds, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
         )
         parser.add_argument("--json", action="store_true", help="a line of JSON for each look")
         parser.add_argument(
-            "--last", type=int, default=RECENT, metavar="N", help=f"how many runs to list (default: {RECENT})"
+            "--last",
+            type=length_of_list,
+            default=RECENT,
+            metavar="N",
+            help=f"how many runs to list (default: {RECENT})",
         )
         parser.add_argument(
             "--stalled-after",
-            type=float,
+            type=seconds,
             metavar="SECONDS",
             help="how long a run may show no sign of life (default: RESEND_AFTER_SECONDS of the settings; "
             "four times that for one in a process of its own)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for name in ("interval", "last", "stalled_after"):
-            if options[name] is not None and options[name] <= 0:
-                raise CommandError(f"--{name.replace('_', '-')} must be more than 0.")
         with errors_in_one_line():
             try:
                 status = self._watch(options) if options["watch"] else self._look(options)[0]
@@ -108,12 +118,20 @@ class Command(BaseCommand):
         listed = recent(options["last"], options["stalled_after"])
         undone = unfinished().count()
         silent = list(stalled(options["stalled_after"]).order_by("pk").values_list("pk", flat=True)[:NAMED])
+        quarantined = count_quarantined()
         if options["json"]:
-            found = {"runs": [for_programs(one) for one in listed], "unfinished": undone, "stalled": silent}
+            found = {
+                "runs": [for_programs(one) for one in listed],
+                "unfinished": undone,
+                "stalled": silent,
+                "quarantined": quarantined,
+            }
             self.stdout.write(json.dumps(found))
         else:
             lines = [HEADING, *map(in_a_line, listed)] if listed else ["There are no runs."]
             lines.append(f"{undone:,} not done.")
+            if quarantined:
+                lines.append(f"{in_quarantine(quarantined)}.")
             if silent:
                 lines.append(f"STALLED, the oldest first: {', '.join(map(str, silent))}")
             screen.show(lines)

@@ -13,6 +13,7 @@ from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.files import signature
 from morango_celery.oplog.follow import LOOK_SECONDS, Bell, stopping_bell, watching
 from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, Progress
+from morango_celery.oplog.lines import printable
 from morango_celery.oplog.retry import retry_letters
 
 LONGEST_BATCH = 50_000
@@ -49,7 +50,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         path = Path(options["file"]).absolute() if options["file"] else None
-        source = options["source"] or (str(path) if path else None)
+        source = options["source"] or (printable(str(path)) if path else None)
         if options["retry_dead_letters"]:
             with errors_in_one_line():
                 self._retry(source)

@@ -5,12 +5,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from morango_celery.payloads import payload_store
-from morango_celery.runs.control import forget_ids
 
 
 class Command(BaseCommand):
     help = (
-        "Remove stored arguments of tasks whose time is up, and the ids of batches whose run has ended. "
+        "Remove stored arguments of tasks whose time is up. "
         "Safe at any moment, any number of times; once a day will do."
     )
 
@@ -25,8 +24,4 @@ class Command(BaseCommand):
             self.stdout.write(f"{dropped} parts dropped.")
             return
         pruned = payload_store().prune()
-        forgotten = forget_ids()
-        self.stdout.write(
-            f"{pruned.blobs} payloads removed, {pruned.size_bytes:,} bytes; "
-            f"the ids of {forgotten} batches forgotten."
-        )
+        self.stdout.write(f"{pruned.blobs} payloads removed, {pruned.size_bytes:,} bytes.")

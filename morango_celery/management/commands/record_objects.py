@@ -10,11 +10,10 @@ from django.db.models import Model
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.management.carried_out import errors_in_one_line
-from morango_celery.oplog.lines import Operation
 from morango_celery.oplog.logfile import write_out
 from morango_celery.oplog.meta import rows
 from morango_celery.oplog.order import place
-from morango_celery.oplog.recorder import record, recorded_models
+from morango_celery.oplog.recorder import record_stored, recorded_models
 
 CHUNK_OBJECTS = 1000
 
@@ -51,10 +50,10 @@ def _record_all(model: type[Model]) -> Iterator[int]:
     while True:
         with transaction.atomic():
             take_write_lock()
-            found = rows(model).order_by("pk").select_for_update(of=("self",))
-            chunk = list((found if last is None else found.filter(pk__gt=last))[:CHUNK_OBJECTS])
-            record(Operation.SAVE, chunk)
-        if not chunk:
+            found = rows(model).order_by("pk").values_list("pk", flat=True)
+            keys = list((found if last is None else found.filter(pk__gt=last))[:CHUNK_OBJECTS])
+            record_stored(model, keys)
+        if not keys:
             return
-        last = chunk[-1].pk
-        yield len(chunk)
+        last = keys[-1]
+        yield len(keys)

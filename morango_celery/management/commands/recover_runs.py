@@ -8,6 +8,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery import recover_runs
 from morango_celery.deserialize.writing import is_outage
+from morango_celery.management.arguments import file_to_touch, seconds
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.follow import stopping_bell
 
@@ -22,10 +23,13 @@ class Command(BaseCommand):
             help="whatever is unfinished, however short ago it was sent (after Redis has lost its data)",
         )
         parser.add_argument(
-            "--every", type=float, metavar="SECONDS", help="do so again and again, until SIGTERM or Ctrl-C"
+            "--every", type=seconds, metavar="SECONDS", help="do so again and again, until SIGTERM or Ctrl-C"
         )
         parser.add_argument(
-            "--touch", type=Path, metavar="FILE", help="a file whose time says when it last succeeded"
+            "--touch",
+            type=file_to_touch,
+            metavar="FILE",
+            help="a file whose time says when it last succeeded",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -33,8 +37,6 @@ class Command(BaseCommand):
         if every is None:
             with errors_in_one_line():
                 self._recover(everything, touched)
-        elif every <= 0:
-            raise CommandError("--every must be more than 0 seconds.")
         elif everything:
             raise CommandError("--everything is for once: again and again, it sends what is being executed.")
         else:
@@ -44,7 +46,10 @@ class Command(BaseCommand):
         sent = recover_runs(everything=everything)
         self.stdout.write(f"{sent} messages sent.")
         if touched:
-            touched.touch()
+            try:
+                touched.touch()
+            except OSError as error:
+                raise CommandError(f"The file can't be touched: {error}") from error
 
     def _go_on(self, every: float, touched: Path | None) -> None:
         with errors_in_one_line(), stopping_bell() as bell:

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from morango_celery import retry
+from morango_celery.management.arguments import run_number
 from morango_celery.management.carried_out import RunCommand
 
 
@@ -12,7 +13,7 @@ class Command(RunCommand):
     help = "Do again what a run that has ended was to do, as a new run with its filter and options."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("run", type=int, help="the run's number")
+        parser.add_argument("run", type=run_number, help="the run's number")
         parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
 
     def handle(self, *args: Any, **options: Any) -> None:

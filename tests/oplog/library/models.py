@@ -7,6 +7,9 @@ from typing import Any
 
 from django.db import models
 
+from tests.schemas import elsewhere
+from tests.variety.fields import LoudField
+
 
 class Shelf(models.Model):
     """A tree; what stands on a shelf goes with it."""
@@ -102,6 +105,31 @@ class Annex(Branch):
     size = models.IntegerField(default=0)
 
 
+class Card(models.Model):
+    """Names that aren't those of its fields, and a table of another schema."""
+
+    number = models.AutoField(primary_key=True, db_column="Card No")
+    front = models.CharField(max_length=20, null=True, db_column="back")
+    back = models.CharField(max_length=20, null=True, db_column="front")
+    το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μακρύ = models.TextField(null=True)
+    order = models.IntegerField(default=0, db_column='it\'s ""the"" order: $1 {x}')
+    book = models.ForeignKey(Book, on_delete=models.CASCADE, null=True, db_column="id")
+    written_by = models.ForeignKey(
+        Author, on_delete=models.CASCADE, null=True, to_field="name", db_column="author"
+    )
+    tags = models.ManyToManyField(Tag)
+
+    class Meta:
+        db_table = elsewhere("Card index")
+
+
+class Stamp(models.Model):
+    """A column that the database itself computes from what it is given."""
+
+    card = models.OneToOneField(Card, on_delete=models.CASCADE, primary_key=True, db_column="Of")
+    text = LoudField(max_length=20, db_column="Text")
+
+
 class OldBook(Book):
     """A proxy."""
 
@@ -114,6 +142,13 @@ class Local(models.Model):
 
     shelf = models.ForeignKey(Shelf, on_delete=models.CASCADE)
     note = models.TextField(blank=True)
+
+
+class Basket(models.Model):
+    """No columns but its key: saving one writes nothing. One relation is to a model that isn't recorded."""
+
+    tags = models.ManyToManyField(Tag)
+    locals = models.ManyToManyField(Local)
 
 
 class Careless(models.Model):

@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
@@ -19,9 +20,11 @@ from morango.registry import syncable_models
 from morango_celery.upstream import uses_postgresql
 from tests.factories import SAVED_BY
 from tests.parity.serialization.harness import database_counter, record_counter
-from tests.variety.fields import WordsField
+from tests.variety.fields import CentsField, Color, ColorField, NotesField, WordsField, ZonedTimeField
 
 PARTITIONS = ("aa:1", "aa:2", "AA:1", "aab", "b_", "bb", "%", "é:1")
+MANY = [f"z{number}" for number in range(100)]
+"""Prefixes of nothing."""
 PREFIXES = ("aa", "AA", "aa:1", "aab", "b_", "b", "é", "zz", "")
 SOURCES = ("plain", "tab\tand \\N", "“ä”")
 UNKNOWN = "99" * 16
@@ -37,8 +40,20 @@ _JSON = st.recursive(
     max_leaves=4,
 )
 _STORED = _JSON | st.sampled_from(["\ud800", "\0", float("nan"), float("inf"), 10**30])
+
+
+def _is_within_calendar(time: datetime.datetime) -> bool:
+    """Whether it is in a year that has a number in every zone."""
+    return 1 < time.year < 9999
+
+
+_ZONES = [ZoneInfo("UTC"), ZoneInfo("Africa/Nairobi")]
 _TYPES: dict[type[models.Field[Any, Any]], Callable[[Any], st.SearchStrategy[Any]]] = {
     WordsField: lambda _: st.lists(st.text(string.ascii_letters, min_size=1, max_size=3), max_size=3),
+    NotesField: lambda _: _JSON,
+    ColorField: lambda _: st.sampled_from(Color),
+    CentsField: lambda _: st.decimals(-999999, 999999, places=2),
+    ZonedTimeField: lambda _: st.datetimes(timezones=st.sampled_from(_ZONES)).filter(_is_within_calendar),
     models.GenericIPAddressField: lambda _: st.ip_addresses().map(str),
     models.JSONField: lambda _: _JSON,
     models.UUIDField: lambda _: st.sampled_from(RELATED),
@@ -98,6 +113,7 @@ def databases(draw: st.DrawFn, profile: str) -> Database:
         for record_id in draw(st.lists(st.sampled_from(ids), max_size=2, unique=True)):
             others.append(note(id=record_id, profile=draw(st.sampled_from([profile, profile, "other"]))))
     prefixes = draw(st.lists(st.sampled_from(PREFIXES), max_size=3))
+    prefixes += draw(st.sampled_from([[], MANY])) if prefixes else []
     return Database(
         profile,
         app,
@@ -136,6 +152,8 @@ def _unique_values(model: type[SyncableModel], number: int) -> Mapping[str, Any]
         "lorry": {"plate": text},
         "member": {"number": number},
         "card": {"person_id": one},
+        "cabinet": {"code": one},
+        "label": {"number": number, "drawer_id": one},
     }
     return by_model.get(model.morango_model_name, {})
 

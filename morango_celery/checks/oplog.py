@@ -1,0 +1,86 @@
+"""The models whose changes are recorded, and whose objects are ingested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.sessions.base_session import AbstractBaseSession
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (as Django names it)
+from django.db.models import Model
+
+from morango_celery.conf import problems, settings
+from morango_celery.oplog.rows import ingested_models
+
+OF_THIS_PROJECT = "morango_celery"
+POWERFUL_APPS = {
+    "django.contrib.admin": "what the admin shows of who did what",
+    "django.contrib.auth": "who may do what here",
+    "django.contrib.contenttypes": "which model a permission is about",
+    "django.contrib.sessions": "who is logged in here",
+    "morango": "what Morango syncs, and whom it trusts",
+    OF_THIS_PROJECT: "what is deserialized, recorded and ingested here",
+}
+"""Whose rows decide about more than themselves, and about what."""
+
+
+@register("morango_celery")
+def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One error per label in ``OPLOG_MODELS`` or ``OPLOG_INGEST_MODELS`` that no installed model has."""
+    if problems():
+        return []
+    return [
+        Error(
+            f"MORANGO_CELERY[{setting!r}] names {label!r}, which is not installed.",
+            hint="Mend the label, or add its app to INSTALLED_APPS.",
+            id="morango_celery.E002",
+        )
+        for setting in ("OPLOG_MODELS", "OPLOG_INGEST_MODELS")
+        for label in getattr(settings, setting)
+        if not _is_installed(label)
+    ]
+
+
+@register("morango_celery")
+def check_powerful_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One warning per ingested model through which who writes a log would rule more than its objects."""
+    if problems():
+        return []
+    return [
+        Warning(
+            f"MORANGO_CELERY['OPLOG_INGEST_MODELS'] lets a log change {model._meta.label}: "
+            f"whoever can write the log decides {power}.",
+            hint="Leave the model out. If everybody who can write the log may do that, silence this check.",
+            id="morango_celery.W008",
+        )
+        for model in sorted(ingested_models(), key=lambda model: model._meta.label)
+        if (power := next(_powers(model), None))
+    ]
+
+
+def _powers(model: type[Model]) -> Iterator[str]:
+    """Yield the subjects that rows of a model decide about, tables of many-to-many values included."""
+    about = [model]
+    if model._meta.auto_created:
+        about = [field.remote_field.model for field in model._meta.local_fields if field.remote_field]
+    for one in about:
+        if issubclass(one, AbstractBaseUser) or one._meta.label == django_settings.AUTH_USER_MODEL:
+            yield POWERFUL_APPS["django.contrib.auth"]
+        if issubclass(one, AbstractBaseSession):
+            yield POWERFUL_APPS["django.contrib.sessions"]
+        app = apps.get_app_config(one._meta.app_label).name
+        if app.split(".")[0] == OF_THIS_PROJECT:
+            app = OF_THIS_PROJECT
+        if app in POWERFUL_APPS:
+            yield POWERFUL_APPS[app]
+
+
+def _is_installed(label: str) -> bool:
+    try:
+        apps.get_model(label)
+    except LookupError:
+        return False
+    return True

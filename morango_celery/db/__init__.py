@@ -1,0 +1,1 @@
+"""Differences between PostgreSQL and SQLite, apart from the SQL of one direction."""

@@ -1,0 +1,112 @@
+"""Kinds of database errors: who or what is to blame, and what to do about it."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+from morango_celery.upstream import uses_postgresql
+
+_TRANSIENT_CLASSES = ("08", "40", "53", "57")
+_TRANSIENT_CODES = ("55P03", "25006")
+"""Locked; read-only, as a server is that others have replaced, or are about to."""
+_QUERY_CANCELED = "57014"
+_OUT_OF_MEMORY = "53200"
+_NO_PERMISSION = "42501"
+_REFUSED_CLASSES = ("3F", "42")
+_BY_POLICY = "ExecWithCheckOptions"
+"""What PostgreSQL finds a row with that a policy forbids."""
+_REFUSED_ON_SQLITE = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_NOTADB,
+}
+_LACKING = ("no such table", "no such column", "no such function", "has no column named")
+_TRANSIENT_ON_SQLITE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+}
+"""Locked, or an end of what this machine has; the latter end the transaction too."""
+
+
+def is_transient(error: DatabaseError | InterfaceError) -> bool:
+    """Return True if the database, not the record, is the cause: the same statement may succeed later.
+
+    Tells by the SQLSTATE class (connection, rollback, resources, operator intervention) or SQLite's code.
+    """
+    if isinstance(error, InterfaceError):
+        return True
+    code: str | None = getattr(error.__cause__, "pgcode", None)
+    if code is not None:
+        return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
+    if not isinstance(error, OperationalError):
+        return False
+    return uses_postgresql() or _code_of_sqlite(error) in _TRANSIENT_ON_SQLITE
+
+
+def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
+    """Return True if what a transient error is about may well be asked for by one record, and so come again.
+
+    So it is for a statement that was cancelled (by a timeout, most likely), or took too much of the server's
+    memory.
+    """
+    return getattr(error.__cause__, "pgcode", None) in (_QUERY_CANCELED, _OUT_OF_MEMORY)
+
+
+def is_refusal(error: DatabaseError) -> bool:
+    """Return True if the database refuses a statement whatever its values.
+
+    That is for want of a permission, a table or a column. A policy or a trigger may refuse single rows with
+    the same codes, which counts as those rows' fault.
+    """
+    code: str | None = getattr(error.__cause__, "pgcode", None)
+    if code is not None:
+        return code.startswith(_REFUSED_CLASSES) and not _is_about_a_row(error.__cause__)
+    return _code_of_sqlite(error) in _REFUSED_ON_SQLITE or _lacks(error)
+
+
+def remedy(error: DatabaseError | InterfaceError) -> str:
+    """Return what an operator can do about an error of the database, in a sentence or two."""
+    code: str = getattr(error.__cause__, "pgcode", None) or ""
+    on_sqlite = _code_of_sqlite(error)
+    if code == _NO_PERMISSION:
+        return (
+            "The database's user may not do this: GRANT it SELECT, INSERT, UPDATE and DELETE on all tables "
+            "of the project."
+        )
+    if code.startswith(_REFUSED_CLASSES) or _lacks(error):
+        return "The database lacks tables or columns of this version: run `manage.py migrate`."
+    if on_sqlite in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+        return "Let this process write to the database's file, and to the folder that it is in."
+    if on_sqlite in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return "The database's file is damaged, or is none: restore it from a backup."
+    if on_sqlite == sqlite3.SQLITE_FULL:
+        return "Nothing is half done. Make room on the disk, then try again."
+    return (
+        "The database is not available. Nothing is half done. "
+        "See that it runs and that DATABASES in the settings points at it, then try again."
+    )
+
+
+def _is_about_a_row(error: Any) -> bool:
+    return error.diag.context is not None or error.diag.source_function == _BY_POLICY
+
+
+def _lacks(error: BaseException) -> bool:
+    """Return True if SQLite says that it doesn't know something; it has no code for that."""
+    return _code_of_sqlite(error) == sqlite3.SQLITE_ERROR and any(said in str(error) for said in _LACKING)
+
+
+def _code_of_sqlite(error: BaseException) -> int | None:
+    code: int | None = getattr(error.__cause__, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF  # the rest of it says more of the same

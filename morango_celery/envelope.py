@@ -1,0 +1,123 @@
+"""The shape of a task's message: of what Celery reads in its headers and properties, wherever it comes from.
+
+Celery's own messages have this shape. It finds out what another one has in the middle of taking it in, or
+when the task begins or ends. Then the error ends the worker, and the message goes to the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+
+LONGEST_CHARACTERS = 64 * 1024
+LARGEST_NUMBER = 10**6
+LONGEST_SECONDS = 10**8
+
+Rule = Callable[[object], bool]
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > LONGEST_CHARACTERS:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)  # which no broker can be sent
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
+
+
+def _is_limit(value: object) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= LONGEST_SECONDS and math.isfinite(value)
+
+
+def _are_limits(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_limit, value))
+
+
+def _is_moment(value: object) -> bool:
+    if not isinstance(value, str | datetime) or not value:
+        return False
+    try:
+        moment = maybe_make_aware(maybe_iso8601(value), UTC)
+        return math.isfinite(moment.timestamp()) and moment.astimezone(UTC) is not None
+    except (ValueError, OverflowError, TypeError, AttributeError):
+        return False
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _are_named(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+TEXT: tuple[Rule, str] = (_is_text, "a text")
+NUMBER: tuple[Rule, str] = (_is_number, "a whole number that is not negative")
+
+NEEDED = {"task": TEXT, "id": TEXT}
+HEADERS: dict[str, tuple[Rule, str]] = {
+    **dict.fromkeys(("lang", "shadow", "root_id", "parent_id", "group", "origin", "compression"), TEXT),
+    **dict.fromkeys(("argsrepr", "kwargsrepr"), TEXT),
+    **dict.fromkeys(("group_index", "retries", "replaced_task_nesting"), NUMBER),
+    "timelimit": (_are_limits, "two numbers of seconds"),
+    "eta": (_is_moment, "a time"),
+    "expires": (_is_moment, "a time"),
+    "ignore_result": (_is_flag, "true or false"),
+    "stamped_headers": (_are_texts, "a list of texts"),
+    "stamps": (_are_named, "named values"),
+}
+"""What each may be, besides nothing."""
+PROPERTIES = {"correlation_id": TEXT, "reply_to": TEXT, "priority": NUMBER}
+ADDRESS = {"exchange": TEXT, "routing_key": TEXT}
+
+
+def flaw(headers: object, properties: object, delivery_info: object) -> str | None:
+    """Return what is wrong with a message of Celery's second protocol; None if nothing is."""
+    for what, values in (("headers", headers), ("properties", properties), ("address", delivery_info)):
+        if not isinstance(values, Mapping):
+            return f"its {what} are not named"
+    assert isinstance(headers, Mapping)
+    assert isinstance(properties, Mapping)
+    assert isinstance(delivery_info, Mapping)
+    for name, (rule, wanted) in NEEDED.items():
+        if not rule(headers.get(name)):
+            return f"its {name} is not {wanted}"
+    return flaw_of(headers) or _first_flaw(properties, PROPERTIES) or _first_flaw(delivery_info, ADDRESS)
+
+
+def flaw_of(headers: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with headers, or with what stands for them in the first protocol."""
+    return _first_flaw(headers, HEADERS)
+
+
+def _first_flaw(values: Mapping[str, Any], rules: Mapping[str, tuple[Rule, str]]) -> str | None:
+    for name, (rule, wanted) in rules.items():
+        value = values.get(name)
+        if value is not None and not rule(value):
+            return f"its {name} is not {wanted}"
+    return None
+
+
+def flaw_of_body(body: object) -> str | None:
+    """Return what is wrong with a decoded body, in either protocol."""
+    if isinstance(body, dict) and "args" in body:
+        if not isinstance(body["args"], list | tuple) or not isinstance(body.get("kwargs", {}), dict):
+            return "its body has no list of arguments and no named arguments"
+        return flaw_of(body)
+    match body:
+        case [list(), dict(), dict() | None]:
+            return None
+    return "its body is not a list of arguments, named arguments and options"

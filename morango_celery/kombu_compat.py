@@ -1,0 +1,127 @@
+"""Private names of Celery's, kombu's and billiard's, and what stands in for their own code.
+
+Checked against celery 5.7.0, kombu 5.7.0 and billiard 4.3.2. Nothing else here uses such a name, but for
+`intake` and `urgency`, which read the queues of Redis.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from billiard.common import REMAP_SIGTERM
+from celery import bootsteps
+from celery.events.dispatcher import EventDispatcher
+from celery.platforms import signals
+from celery.worker import state
+from kombu.transport.redis import Channel
+from kombu.transport.virtual import QoS as VirtualQoS
+
+COLD_SIGNALS = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
+"""Signals that have Celery end a worker in bounded time. Any other SIGTERM lets all batches end first."""
+
+CELERYS_DISPATCHER = "celery.events.dispatcher:EventDispatcher"
+HEARTBEAT = "worker.heartbeat"
+SILENCE_SECONDS = 30.0
+"""How long a worker sends no events after one that the broker didn't take."""
+
+
+def is_celerys_handler(name: str) -> bool:
+    """Return False if a project has a handler of its own for the signal."""
+    return getattr(signals[name], "__module__", None) == "celery.apps.worker"
+
+
+def stop_warmly() -> None:
+    """Have the worker stop when it looks next: its loop does between two callbacks, never inside one."""
+    state.should_stop = os.EX_OK
+
+
+def all_have_begun() -> bool:
+    """Return True if Celery has heard from the pool that each job it was given has begun."""
+    return len(state.reserved_requests) <= len(state.active_requests)
+
+
+def pool_pids(worker: Any) -> list[int]:
+    """Return the ids of a worker's pool processes; none if it has no pool, or no longer."""
+    pool = getattr(worker.pool, "_pool", None)
+    return [process.pid for process in list(getattr(pool, "_pool", None) or ())]
+
+
+class BoundedDispatcher(EventDispatcher):
+    """A dispatcher of events that takes no more of a worker's time than a display is worth.
+
+    Celery sends a heartbeat for as long as the broker doesn't take it, in the event loop, which stands
+    still meanwhile: no result is read, no time limit enforced, and no lost connection noticed. Here, nothing
+    is tried without an end, and after a failure nothing at all for a while.
+    """
+
+    _silent_until = 0.0
+
+    def _publish(self, event: Any, producer: Any, routing_key: str, **options: Any) -> None:
+        if time.monotonic() < self._silent_until:
+            if routing_key != HEARTBEAT:  # there will be another
+                self._outbound_buffer.append((event, routing_key))
+            return
+        buffered = len(self._outbound_buffer)
+        if not options.get("retry_policy"):
+            options["retry"] = False  # which would be for ever
+        super()._publish(event, producer, routing_key, **options)
+        if len(self._outbound_buffer) > buffered:
+            self._silent_until = time.monotonic() + SILENCE_SECONDS
+
+
+def bound_events(app: Any) -> None:
+    """Have the app use `BoundedDispatcher`, unless its project has chosen another one."""
+    if app.events.dispatcher_cls == CELERYS_DISPATCHER:
+        app.events.dispatcher_cls = BoundedDispatcher
+
+
+class SurvivesOutages(bootsteps.StartStopStep):
+    """Corrections of what kombu's channels for Redis do when Redis doesn't answer.
+
+    - Closing one stops at the first command without an answer. Celery closes a lost connection twice in a
+      row, and the second time kombu goes on where the connection isn't known any more: ``AttributeError:
+      'NoneType' object has no attribute 'hostname'``, which ends the worker.
+    - A message that can't be acknowledged counts as being worked at, for as long as the connection lasts. A
+      connection outlasts the freezing of Redis; so the worker takes fewer messages from then on, or none.
+    """
+
+    requires = {"celery.worker.consumer.control:Control"}
+
+    def start(self, parent: Any) -> None:
+        errors = parent.connection_errors + parent.channel_errors
+        for channel in parent.connection.transport.channels:
+            if isinstance(channel, Channel):
+                _mend(channel, errors)
+
+
+Errors = tuple[type[Exception], ...]
+
+
+def _mend(channel: Any, errors: Errors) -> None:
+    qos = channel.qos
+    channel.close = partial(_close, errors, channel, channel.close)
+    qos.ack = partial(_settle, errors, qos, qos.ack)
+    qos.reject = partial(_settle, errors, qos, qos.reject)
+
+
+def _close(errors: Errors, channel: Any, close: Callable[[], None]) -> None:
+    try:
+        close()
+    except errors:
+        # What the first time came upon is over, but for queues that can't be deleted now: those of remote
+        # control, which this worker takes again when it reconnects
+        channel.auto_delete_queues.clear()
+        close()
+
+
+def _settle(errors: Errors, qos: Any, settle: Callable[..., None], tag: str, **options: Any) -> None:
+    free: Callable[..., None] = VirtualQoS.ack
+    try:
+        settle(tag, **options)
+    except errors:
+        free(qos, tag)  # Redis has it still, and delivers it again: the second finds the batch done
+        raise

@@ -1,0 +1,57 @@
+"""Objects as they are stored, with their rows locked until the transaction ends.
+
+A line carries a whole object. What it says and its place in the log have to come from under one lock: else
+what was read earlier could be written later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from django.db.models import Model, QuerySet
+
+from morango_celery.deserialize.identifiers import locking
+from morango_celery.oplog.meta import concrete, key_field, own_fields, rows
+from morango_celery.stream import Buffer, Items
+
+CHUNK_OBJECTS = 500
+
+
+def stored(model: type[Model], keys: Iterable[Any]) -> Iterator[Model]:
+    """Lock objects and read them, in the order of their keys; those that are gone are left out.
+
+    Others may still refer to the objects. What they wait for is a change of one.
+
+    Cost: a query per 500 objects, and one more for each table of a parent.
+    """
+    wanted = sorted(set(map(key_field(model).to_python, keys)))
+    for chunk in Items(wanted) | Buffer(CHUNK_OBJECTS):
+        for parent in reversed(concrete(model)._meta.get_parent_list()):  # first, as saving does
+            lock(parent, rows(model).filter(pk__in=chunk).values(key_field(parent).name))
+        yield from _locking(rows(model).filter(pk__in=chunk))
+
+
+def lock(model: type[Model], keys: QuerySet[Any]) -> None:
+    """Lock the rows that objects have in the model's own table, in the order of their keys."""
+    list(_locking(rows(model).filter(pk__in=keys)).values_list("pk"))
+
+
+def lock_for_deletion(instance: Model) -> None:
+    """Lock an object's row against new references, too: they can't be committed before this transaction."""
+    list(locking(rows(type(instance)).filter(pk=instance.pk)).values_list("pk"))
+
+
+@cache
+def is_locked_by_saving(model: type[Model]) -> bool:
+    """Return True if saving an object updates a row wherever its many-to-many values belong.
+
+    Django updates no row of a table that has no column but its key.
+    """
+    parts = (concrete(model), *concrete(model)._meta.get_parent_list())
+    return all(len(own_fields(part)) > 1 for part in parts if part._meta.local_many_to_many)
+
+
+def _locking(found: QuerySet[Any]) -> QuerySet[Any]:
+    return locking(found.order_by("pk"), no_key=True)

@@ -1,0 +1,125 @@
+"""Nonsense on the command line and in headers is refused in a line, never by a traceback."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, ManagementUtility, call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from morango_celery.runs.report import EXAMPLE_CHARACTERS, failures
+from tests.factories import store_row
+from tests.integration.ledger import new_run
+from tests.operators import LOOK, logged_in
+
+pytestmark = pytest.mark.django_db
+
+NO_SECONDS = ["nan", "inf", "-inf", "-1", "0", "1e300", "1e10", "", "x", "1 s"]
+NO_NUMBERS = ["nan", "inf", "-1", "0", "1" + "0" * 20, "1" * 5000, "", "x", "1.5"]
+NO_FILES = ["/nowhere/at/all", "/tmp", "", "x" * 5000, "/dev/null/x"]
+REFUSED = [
+    *((["recover_runs", f"--every={text}"]) for text in NO_SECONDS),
+    *((["recover_runs", f"--touch={text}"]) for text in NO_FILES),
+    *((["deserialize_status", f"--interval={text}"]) for text in NO_SECONDS),
+    *((["deserialize_status", f"--stalled-after={text}"]) for text in NO_SECONDS),
+    *((["deserialize_status", f"--last={text}"]) for text in NO_NUMBERS),
+    *(
+        ([command, "--", text])
+        for command in ("cancel_run", "retry_run", "deserialize_status")
+        for text in NO_NUMBERS
+    ),
+]
+
+
+@pytest.mark.parametrize("arguments", REFUSED, ids=lambda arguments: " ".join(arguments)[:40])
+def test_an_argument_that_is_nonsense_is_refused_with_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ManagementUtility(["manage.py", *arguments]).execute()
+
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "error: argument " in said
+    assert "Traceback" not in said
+
+
+def test_a_file_that_cannot_be_touched_any_more_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(CommandError, match=r"The file can't be touched: .*Permission denied"):
+        call_command("recover_runs", touch=tmp_path / "beat", stdout=StringIO())
+
+
+@pytest.mark.urls("tests.integration.metrics_urls")
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    accept=st.one_of(
+        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80),
+        st.lists(
+            st.sampled_from(
+                [
+                    "application/openmetrics-text",
+                    ";",
+                    "version=",
+                    "q=",
+                    "1.0.0",
+                    ",",
+                    "=",
+                    " ",
+                    "text/plain",
+                    "x",
+                    "escaping=",
+                ]
+            ),
+            max_size=12,
+        ).map("".join),
+    )
+)
+def test_whatever_a_scraper_accepts_it_is_answered(accept: str) -> None:
+    assert Client().get("/internal/metrics", HTTP_ACCEPT=accept).status_code == 200
+
+
+class TestLongErrors:
+    """Given a record whose error is as long as a device likes."""
+
+    @pytest.fixture(autouse=True)
+    def _record(self) -> None:
+        said = {"deserialization_error": "no " * 500_000, "deserialization_exception": "a.B"}
+        self.record: Any = store_row("unit", columns=said)
+
+    def test_a_list_reads_only_what_it_shows(self) -> None:
+        client = logged_in("onlooker", LOOK)
+        with CaptureQueriesContext(connection) as queries:
+            page = client.get("/admin/morango_celery/recordinerror/rows/").content.decode()
+        assert ("no " * 100)[:199] + "…" in page
+        assert len(page) < 50_000
+        selected = [query["sql"] for query in queries if self.record._meta.db_table in query["sql"]]
+        whole = '"morango_store"."deserialization_error",'
+        assert not [
+            sql
+            for sql in selected
+            if f" {whole}"
+            in sql.split(" FROM ")[0].replace("LEFT(" + whole, "").replace("SUBSTR(" + whole, "")
+        ]
+
+    def test_its_own_page_has_all_of_it(self) -> None:
+        page = logged_in("onlooker", LOOK).get(
+            f"/admin/morango_celery/recordinerror/{self.record.id}/change/"
+        )
+        assert "no " * 400_000 in page.content.decode()
+
+    def test_an_example_is_cut(self) -> None:
+        (group,) = failures(new_run())
+        assert group.example_error == ("no " * 500)[:EXAMPLE_CHARACTERS]

@@ -1,0 +1,95 @@
+"""Ids of batches that a run leaves undone: emptied when it ends, or by whoever comes upon them first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from morango_celery import tasks
+from morango_celery.models import Batch, Run
+from morango_celery.runs import control, handover
+from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.recovery import PATIENCE, recover
+from tests.integration.ledger import Recorded, ago, new_run, together, unit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def payloads(run: Run) -> list[str]:
+    return list(Batch.objects.filter(run=run).order_by("pk").values_list("payload", flat=True))
+
+
+@pytest.fixture
+def runs(batch_size: Callable[[int], None]) -> tuple[Run, Run]:
+    """Two runs of three batches each, of which nothing is done."""
+    batch_size(1)
+    for _ in range(3):
+        unit()
+    one, other = (start(new_run().pk).run for _ in range(2))
+    return one, other
+
+
+def cancel(run: Run) -> None:
+    control.cancel(run.pk)
+
+
+def fail(run: Run) -> None:
+    handover.fail(run.pk, ValueError("No."))
+
+
+def abandon(run: Run) -> None:
+    Run.objects.filter(pk=run.pk).update(in_process=True, active_at=ago(PATIENCE * 900 + 60))
+    recover(Recorded())
+
+
+@pytest.mark.parametrize("end", [cancel, fail, abandon])
+def test_a_run_that_ends_empties_the_ids_of_its_batches_and_no_others(
+    runs: tuple[Run, Run], end: Callable[[Run], None]
+) -> None:
+    ended, live = runs
+    before = payloads(live)
+
+    end(ended)
+
+    ended.refresh_from_db()
+    assert ended.is_finished
+    assert payloads(ended) == ["", "", ""]
+    assert payloads(live) == before
+    assert all(before)
+    for batch in Batch.objects.filter(run=ended):
+        assert tasks.deserialize_batch(batch.pk, batch.reference) == {}
+
+
+def test_it_takes_one_statement_for_all_batches(runs: tuple[Run, Run]) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        control.cancel(runs[0].pk)
+    assert sum('UPDATE "morango_celery_batch"' in query["sql"] for query in queries) == 1
+
+
+@pytest.mark.needs_postgresql
+class TestBatchInExecution:
+    """A batch whose row somebody holds while its run is cancelled."""
+
+    @pytest.fixture
+    def left(self, runs: tuple[Run, Run]) -> Batch:
+        """The batch whose executor didn't get to its end."""
+        batch = next(open_batches(runs[0]))
+        with transaction.atomic():
+            Batch.objects.select_for_update().get(pk=batch.pk)
+            together([lambda: control.cancel(runs[0].pk)])
+        ids = Batch.objects.filter(run=runs[0]).exclude(payload="")
+        assert [found.pk for found in ids] == [batch.pk]
+        return batch
+
+    def test_its_next_message_empties_it(self, left: Batch) -> None:
+        assert attempt_batch(left.pk, left.reference).result is None
+        assert payloads(left.run) == ["", "", ""]
+
+    def test_the_next_sweep_empties_it(self, left: Batch, runs: tuple[Run, Run]) -> None:
+        recover(Recorded())
+        assert payloads(left.run) == ["", "", ""]
+        assert all(payloads(runs[1]))

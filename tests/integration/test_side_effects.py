@@ -1,0 +1,146 @@
+"""Writes of models' code while a sync is applied, beside those of others, in threads and in workers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from morango.models import DeletedModels, Store
+from morango.sync.operations import _deserialize_from_store as morangos
+
+from morango_celery import deserialize_from_store
+from morango_celery.api import wait_for
+from morango_celery.models import Run
+from morango_celery.runs.producer import create_run
+from morango_celery.tasks import CeleryDispatch
+from tests.conftest import StartWorker
+from tests.parity.harness import Database, difference, existing, read, rolled_back, run, save_all
+from tests.side_effects.models import PROFILE, Echo, Item, Order, Slip
+from tests.side_effects.rows import all_that_is_written, build_row, one_for_each_deed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PATIENCE_SECONDS = 20
+
+
+def in_another_thread(call: Callable[[], Any]) -> None:
+    """Wait until another thread has made the call, on a connection of its own."""
+
+    def work() -> None:
+        try:
+            call()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+
+
+@pytest.mark.needs_postgresql
+def test_what_others_delete_and_save_while_records_are_deleted_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given two items of this server, and a deletion whose receiver takes its time
+    gone = build_row("slip", "gone", moment="pre_delete", deed="delete", target="taken along", deleted=True)
+    taken, deleted, saved = (
+        build_row("item", name, dirty=False) for name in ("taken along", "deleted here", "saved here")
+    )
+    save_all([gone, taken, deleted, saved], [existing(row) for row in (gone, taken, deleted, saved)])
+    reach = Slip.reach
+
+    def meanwhile(slip: Slip, moment: str) -> None:
+        in_another_thread(Item.objects.get(pk=deleted.id).delete)
+        in_another_thread(Item.objects.get(pk=saved.id).save)
+        reach(slip, moment)
+
+    monkeypatch.setattr(Slip, "reach", meanwhile)
+
+    # When another thread deletes one and saves one meanwhile
+    done = deserialize_from_store(PROFILE)
+
+    # Then that is recorded, and receivers heard of it; but not what the receiver took along
+    assert (done.deleted, done.failed) == (1, 0)
+    assert not Item.objects.filter(pk=taken.id).exists()
+    assert set(DeletedModels.objects.values_list("id", flat=True)) == {deleted.id}
+    assert Item.objects.get(pk=saved.id)._morango_dirty_bit
+    assert set(Echo.objects.values_list("name", flat=True)) == {
+        "post_delete deleted here",
+        "pre_save saved here",
+        "post_save saved here",
+    }
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.parametrize("each", [(), ("side_effects.Order",)], ids=["captured", "each"])
+def test_what_others_save_while_records_are_saved_is_heard(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, each: tuple[str, ...]
+) -> None:
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": each}
+    order = build_row("order", "order", moment="before save", deed="save", target="saved by the order")
+    by_order, here = (build_row("item", n, dirty=False) for n in ("saved by the order", "saved here"))
+    save_all([order, by_order, here], [existing(row) for row in (by_order, here)])
+    reach = Order.reach
+
+    def meanwhile(self: Order, moment: str) -> None:
+        if moment == "before save":
+            in_another_thread(Item.objects.get(pk=here.id).save)
+        reach(self, moment)
+
+    monkeypatch.setattr(Order, "reach", meanwhile)
+
+    done = deserialize_from_store(PROFILE)
+
+    assert (done.saved, done.failed) == (1, 0)
+    assert Item.objects.get(pk=by_order.id).number == 1
+    assert set(Echo.objects.values_list("name", flat=True)) == {"pre_save saved here", "post_save saved here"}
+
+
+def records() -> tuple[list[Store], list[Store]]:
+    """Return records whose code writes whatever it may, in each way; and those of them that are deleted."""
+    gone = one_for_each_deed("slip", to="slip ", moment="pre_delete", deleted=True)
+    orders = one_for_each_deed("order", to="order ", moment="after save")
+    written = all_that_is_written("slip ", dirty=False) + all_that_is_written("order ", dirty=False)
+    return [*gone, *orders, *written], gone
+
+
+def _assert_as_morango(carry_out: Callable[[], Run], settings: Any) -> None:
+    settings.MORANGO_TEST_POSTGRESQL = True
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": 3}
+    rows, gone = records()
+    app = [existing(row) for row in rows if row.model_name != "order" or not row.dirty_bit]
+    theirs, ours = run(morangos, rows, app=app), Database()
+    save_all(rows, app)
+
+    done = carry_out()
+
+    assert (done.saved, done.deleted, done.failed) == (len(gone), len(gone), 0)
+    with rolled_back():
+        read(ours, PROFILE)
+    for row in gone:  # deleted-records-stay-dirty
+        assert (theirs.dirty.pop(row.id), ours.dirty.pop(row.id)) == (True, False)
+        assert theirs.serialized[row.id].pop("dirty_bit") is not ours.serialized[row.id].pop("dirty_bit")
+    assert not difference(theirs, ours)
+
+
+def test_run_in_process_records_what_morango_records(settings: Any) -> None:
+    _assert_as_morango(lambda: deserialize_from_store(PROFILE), settings)
+
+
+def test_workers_record_what_morango_records(celery_worker_process: StartWorker, settings: Any) -> None:
+    def carry_out() -> Run:
+        run = create_run(PROFILE, None, serialize_first=False, handed_over=True)
+        assert CeleryDispatch().start(run)
+        return wait_for(run, 60)
+
+    for _ in range(2):
+        celery_worker_process(
+            concurrency=1,
+            DJANGO_SETTINGS_MODULE="tests.side_effects.settings",
+            MORANGO_CELERY_BATCH_SIZE_RECORDS="3",
+        )
+    _assert_as_morango(carry_out, settings)

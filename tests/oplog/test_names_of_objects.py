@@ -1,0 +1,96 @@
+"""An object is known by the value that its key has in the column, in whatever form a line has it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morango_celery.oplog.models import DeadLetter
+from morango_celery.oplog.retry import retry_letters
+from tests.oplog.library.models import Annex, Book, Shelf, Tag
+from tests.oplog.logs import append, ingest, ingested, letters, save
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ID = uuid.UUID(int=0xABCDEF)
+NUMBERS = [1, 1.0, "1", "01", " 1 ", True]
+UUIDS = [str(ID), ID.hex, str(ID).upper(), ID.hex.upper(), f"{{{ID}}}", ID.urn]
+
+
+def states() -> list[str]:
+    return list(DeadLetter.objects.order_by("pk").values_list("state", flat=True))
+
+
+@pytest.mark.parametrize("later", NUMBERS, ids=repr)
+@pytest.mark.parametrize("earlier", NUMBERS, ids=repr)
+def test_a_letter_is_superseded_whatever_form_the_number_has(log: Path, earlier: Any, later: Any) -> None:
+    # Given a line that waits for another object
+    ingested(log, [save("shelf", earlier, name="old", inside=99)])
+    assert states() == [DeadLetter.State.OPEN]
+
+    # When a later one about the same object is applied, and then what the first one waited for comes
+    ingested(log, [save("shelf", later, name="new")])
+    ingested(log, [save("shelf", 99, name="parent")])
+
+    # Then the first one brings nothing back
+    assert states() == [DeadLetter.State.SUPERSEDED]
+    assert retry_letters().applied == 0
+    assert Shelf.objects.get(pk=1).name == "new"
+
+
+@pytest.mark.parametrize("later", UUIDS)
+@pytest.mark.parametrize("model", ["book", "oldbook", "BOOK"])
+def test_a_letter_is_superseded_whatever_form_the_uuid_has(log: Path, model: str, later: str) -> None:
+    ingested(log, [save("book", ID.hex, title="old", tags=["none"])])
+    ingested(log, [save(model, later, title="new")])
+    ingested(log, [save("tag", "none")])
+    assert states() == [DeadLetter.State.SUPERSEDED]
+    assert Book.objects.get().title == "new"
+
+
+def test_an_object_of_several_tables_is_known_by_its_number(log: Path) -> None:
+    rows = [save("place", 1, town="A"), save("branch", 1)]
+    ingested(log, [save("annex", "1", size=1)])
+    ingested(log, [*rows, save("annex", 1.0, size=2)])
+    assert states() in ([DeadLetter.State.SUPERSEDED], [DeadLetter.State.APPLIED])
+    assert Annex.objects.get().size == 2
+
+
+def test_within_a_batch_an_earlier_line_is_outdated_whatever_its_form(log: Path) -> None:
+    ingested(log, [save("shelf", "01", name="old", no_such_field=1), save("shelf", 1, name="new")])
+    assert states() == [DeadLetter.State.SUPERSEDED]
+
+
+@pytest.mark.parametrize("arriving", NUMBERS, ids=repr)
+@pytest.mark.parametrize("wanted", NUMBERS, ids=repr)
+def test_a_letter_gets_what_it_waits_for_in_whatever_form(log: Path, wanted: Any, arriving: Any) -> None:
+    ingested(log, [save("shelf", 7, name="child", inside=wanted)])
+    assert len(letters()) == 1
+    ingested(log, [save("shelf", arriving, name="parent")])
+    assert not letters()
+    assert Shelf.objects.get(pk=7).inside_id == 1
+
+
+@pytest.mark.parametrize("arriving", UUIDS)
+def test_a_letter_gets_the_many_to_many_value_it_waits_for(log: Path, arriving: str) -> None:
+    ingested(log, [save("branch", 5, books=[ID.hex]), save("place", 5, town="A")])
+    ingested(log, [save("book", arriving, title="a")])
+    assert not letters()
+
+
+def test_a_key_that_no_column_holds_is_known_by_its_text(log: Path) -> None:
+    for key in ("one", {"a": 1}, [1]):
+        append(log, "1.5 SAVE " + json.dumps([{"model": "library.shelf", "pk": key, "fields": {}}]))
+    ingest(log)
+    keys = DeadLetter.objects.order_by("pk").values_list("objects_of_letter__key", flat=True)
+    assert list(keys) == ["library.shelf:one", "library.shelf:{'a': 1}", "library.shelf:[1]"]
+
+
+def test_texts_that_differ_are_different_objects(log: Path) -> None:
+    ingested(log, [save("tag", "01", no_such_field=1), save("tag", "1"), save("tag", 1)])
+    assert states() == [DeadLetter.State.OPEN]
+    assert list(Tag.objects.values_list("pk", flat=True)) == ["1"]

@@ -1,0 +1,170 @@
+"""Models whose own code writes other rows, each record saying what is to be done and to which row.
+
+``Slip`` has receivers only, and so is written in bulk; ``Order`` overrides whatever Morango calls.
+``Item`` is synced before them, and ``Late`` after them, for their foreign keys say so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import F
+from morango.models import SyncableModel
+from morango.models.manager import SyncableModelManager
+from morango.models.query import SyncableModelQuerySet
+
+from tests.side_effects.deeds import carry_out
+
+PROFILE = "side_effects"
+
+
+class SideEffectModel(SyncableModel):
+    """One partition, and ids that follow from names, so that code of a model makes the same ones anywhere."""
+
+    morango_profile = PROFILE
+
+    name = models.CharField(max_length=60)
+
+    class Meta:
+        abstract = True
+
+    def calculate_source_id(self) -> str:
+        return self.name
+
+    def calculate_partition(self) -> str:
+        return "side_effects"
+
+
+class Echo(SideEffectModel):
+    """How often a signal that Morango mutes was heard."""
+
+    morango_model_name = "echo"
+
+    times = models.IntegerField(default=0)
+
+
+class Item(SideEffectModel):
+    """Written by others; signals of it are heard, and whose deletion takes the next one along."""
+
+    morango_model_name = "item"
+
+    number = models.IntegerField(default=0)
+    next_name = models.CharField(max_length=60, blank=True)
+
+
+class Part(SideEffectModel):
+    """Goes with its item, and does something as it goes."""
+
+    morango_model_name = "part"
+
+    item = models.ForeignKey(Item, on_delete=models.CASCADE)
+    deed = models.CharField(max_length=30, blank=True)
+    target = models.CharField(max_length=60, blank=True)
+
+
+class Label(SideEffectModel):
+    """Stays when its item goes."""
+
+    morango_model_name = "label"
+
+    item = models.ForeignKey(Item, on_delete=models.SET_NULL, null=True, blank=True)
+
+
+class Script(SideEffectModel):
+    """Says what to do, when, and to the row of which name."""
+
+    moment = models.CharField(max_length=20, blank=True)
+    deed = models.CharField(max_length=30, blank=True)
+    target = models.CharField(max_length=60, blank=True)
+    number = models.IntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+    def reach(self, moment: str) -> None:
+        if moment == self.moment:
+            carry_out(self.deed, self.target)
+
+
+class Slip(Script):
+    """No code of its own but what receivers do."""
+
+    morango_model_name = "slip"
+
+    item = models.ForeignKey(Item, on_delete=models.SET_NULL, null=True, blank=True)
+
+
+class Order(Script):
+    """Code of its own in each place that Morango calls."""
+
+    morango_model_name = "order"
+
+    slip = models.ForeignKey(Slip, on_delete=models.SET_NULL, null=True, blank=True)
+
+    @classmethod
+    def deserialize(cls, dict_model: dict[str, Any], sync_filter: Any = None) -> Order:
+        order: Order = super().deserialize(dict_model, sync_filter=sync_filter)
+        order.reach("deserialize")
+        return order
+
+    def clean_fields(self, exclude: Any = None, sync_filter: Any = None) -> None:
+        self.reach("clean_fields")
+        super().clean_fields(exclude=exclude, sync_filter=sync_filter)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.reach("before save")
+        super().save(*args, **kwargs)
+        self.reach("after save")
+
+
+class Late(SideEffectModel):
+    """Its record comes after whatever the code of others did to its row."""
+
+    morango_model_name = "late"
+
+    order = models.ForeignKey(Order, on_delete=models.SET_NULL, null=True, blank=True)
+
+    number = models.IntegerField(default=0)
+
+
+class CountingQuerySet(SyncableModelQuerySet):
+    """Does more than delete, as Kolibri's of users does."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        keepers = list(self.values_list("keeper", flat=True))
+        deleted: tuple[int, dict[str, int]] = super().delete()
+        Item.objects.filter(name__in=keepers).update(number=F("number") + 1)
+        return deleted
+
+
+class CountingManager(SyncableModelManager.from_queryset(CountingQuerySet)):  # type: ignore[misc]
+    """A manager of querysets that count."""
+
+
+class Counted(SideEffectModel):
+    """Its queryset overrides ``delete()``: the item of the keeper's name counts what was deleted."""
+
+    morango_model_name = "counted"
+
+    keeper = models.CharField(max_length=60)
+
+    objects = CountingManager()
+    syncing_objects = CountingManager()
+
+
+class Seat(SideEffectModel):
+    """A membership of a course or, within it, of a team; who leaves the course leaves its teams, and with the
+    last one in a course its item goes. As Kolibri's memberships of classes and groups."""
+
+    morango_model_name = "seat"
+
+    item = models.ForeignKey(Item, on_delete=models.SET_NULL, null=True, blank=True)
+    course = models.CharField(max_length=20)
+    team = models.CharField(max_length=20, blank=True)
+    person = models.CharField(max_length=20)
+    place = models.CharField(max_length=32, default="side_effects")
+    """Its partition: in a sync over HTTP, the id of the root certificate."""
+
+    def calculate_partition(self) -> str:
+        return self.place

@@ -1,0 +1,22 @@
+"""The profile of the variety, and what its models share."""
+
+from __future__ import annotations
+
+from morango.models import SyncableModel
+
+PROFILE = "variety"
+
+
+class VarietyModel(SyncableModel):
+    """A syncable model with random ids within one partition."""
+
+    morango_profile = PROFILE
+
+    class Meta:
+        abstract = True
+
+    def calculate_source_id(self) -> str | None:
+        return None
+
+    def calculate_partition(self) -> str:
+        return "variety"

@@ -1,0 +1,131 @@
+"""Models whose tables and columns go by names of their own: one for each way in which records are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connection, models
+from morango.models import UUIDField
+
+from tests.schemas import elsewhere
+from tests.variety.base import VarietyModel
+from tests.variety.fields import CentsField, ColorField, LoudField, NotesField, ZonedTimeField
+
+
+class Misnamed(VarietyModel):
+    """Columns whose names are each other's, reserved, or as odd as a name may be."""
+
+    id = UUIDField(primary_key=True, editable=False, db_column="Key")
+    _morango_dirty_bit = models.BooleanField(default=True, editable=False, db_column="select")
+    _morango_source_id = models.CharField(max_length=96, editable=False, db_column="_morango_partition")
+    _morango_partition = models.CharField(max_length=128, editable=False, db_column="_morango_source_id")
+
+    heading = models.CharField(max_length=50, null=True, blank=True, db_column="title")  # noqa: DJ001
+    title = models.CharField(max_length=50, null=True, blank=True, db_column="heading")  # noqa: DJ001
+    count = models.IntegerField(null=True, blank=True, db_column="order")
+    order = models.CharField(max_length=20, blank=True, db_column="count")
+    user = models.SmallIntegerField(default=0)
+    mixedCase = models.BooleanField(null=True, blank=True)  # noqa: N815
+    spaced = models.FloatField(null=True, blank=True, db_column='it\'s a 5 \\ ""quoted"" {name}: $1')
+    bare = models.DateField(null=True, blank=True, db_column='"Group By"')
+    as_long_as_postgresql_lets_a_name_be_which_is_sixty_three_bytes = models.DateTimeField(
+        null=True, blank=True
+    )
+    το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μακρύ = models.TextField(blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class Cabinet(Misnamed):
+    """Its code is what others refer to."""
+
+    morango_model_name = "cabinet"
+
+    code = UUIDField(unique=True, db_column="id")
+
+
+class Drawer(Misnamed):
+    """A tree whose parents stand in a column that is called as each record's own key is in its JSON."""
+
+    morango_model_name = "drawer"
+
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, db_column="id")
+    cabinet = models.ForeignKey(Cabinet, on_delete=models.CASCADE, to_field="code", db_column="Cabinet Id")
+
+    class Meta:
+        db_table = elsewhere("drawer")
+
+
+class Label(Misnamed):
+    """Foreign keys of every kind, without code of its own; and names in constraints."""
+
+    morango_model_name = "label"
+
+    drawer = models.OneToOneField(Drawer, on_delete=models.CASCADE, null=True, blank=True, db_column="id")
+    cabinet = models.ForeignKey(Cabinet, on_delete=models.CASCADE, to_field="code", db_column="cabinet")
+    printed_for = models.ForeignKey(
+        Cabinet, on_delete=models.CASCADE, null=True, blank=True, db_column="cabinet_id", related_name="+"
+    )
+    number = models.IntegerField(db_column="Number")
+
+    class Meta:
+        db_table = elsewhere("Label")
+        unique_together = [("cabinet", "number")]
+
+
+class Tab(VarietyModel):
+    """Columns that would take what isn't theirs without a word, and none that would refuse it."""
+
+    morango_model_name = "tab"
+
+    front = models.CharField(max_length=20, blank=True, db_column="back")
+    back = models.CharField(max_length=20, blank=True, db_column="front")
+    width_mm = models.IntegerField(null=True, blank=True, db_column="width")
+    written_at = models.DateTimeField(null=True, blank=True, db_column="Written")
+    cabinet = models.ForeignKey(Cabinet, on_delete=models.CASCADE, null=True, blank=True, db_column="of")
+    # As Django calls what is computed of columns, if nobody says how
+    cast1 = UUIDField(null=True, blank=True)
+    replace1 = UUIDField(null=True, blank=True)
+
+
+class Folder(Misnamed):
+    """Fields of its own kinds, and a ``save()`` of its own."""
+
+    morango_model_name = "folder"
+
+    drawer = models.ForeignKey(Drawer, on_delete=models.CASCADE, db_column="folder")
+    color = ColorField(null=True, blank=True, db_column="notes")
+    notes = NotesField(null=True, blank=True, db_column="color")
+    price = CentsField(null=True, blank=True, db_column="Price in cents")
+    closed_at = ZonedTimeField(null=True, blank=True, db_column="end")
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.order = (self.heading or "")[:20]
+        super().save(*args, **kwargs)
+
+
+class Sign(Misnamed):
+    """A column that the database itself computes from what it is given."""
+
+    morango_model_name = "sign"
+
+    text = LoudField(max_length=50, db_column="Text")
+
+    class Meta:
+        db_table = elsewhere("Sign") if connection.vendor == "postgresql" else '"main"."Sign"'
+
+
+class Box(Misnamed):
+    """The parent table of multi-table inheritance."""
+
+    morango_model_name: str | None = None
+
+
+class Crate(Box):
+    """Each row spans two tables, whose link has a name of its own."""
+
+    morango_model_name = "crate"
+
+    box = models.OneToOneField(Box, on_delete=models.CASCADE, parent_link=True, db_column="id")
+    cabinet = models.ForeignKey(Cabinet, on_delete=models.CASCADE, null=True, blank=True, db_column="Key")
