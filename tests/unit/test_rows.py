@@ -404,7 +404,7 @@ def test_a_record_of_the_school_is_written_as_the_long_way_would_or_not_at_all(m
     assert row_plan(model) is not None
     names = {field.attname for field in model._meta.concrete_fields} | {"unknown"}
     sound = json.loads(factories.build_store_row(model.morango_model_name).serialized)
-    sound.update({name: HEX for name in names if name.endswith("_id")})
+    sound.update({"id": HEX} | {name: HEX for name in names if name.endswith("_id")})
 
     @settings(max_examples=100, deadline=None)
     @given(st.fixed_dictionaries({}, optional={name: KINDS[name] for name in names & KINDS.keys()}))
