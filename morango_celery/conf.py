@@ -42,6 +42,11 @@ class _Settings:
     SAVE_EACH: tuple[str, ...] = ()
     """Labels (``app.Model``) of models whose ``save()`` must see each row in the database."""
 
+    EXCLUSIVE_MODELS: tuple[str, ...] = ()
+    """Labels (``app.Model``) of models whose ``save()`` reads or writes other rows, as one that counts in
+    another: their records are saved one by one, and never by two processes at a time. Models of django-mptt
+    need not be named."""
+
     SYNCHRONOUS_COMMIT: bool = True
     """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
 
@@ -145,6 +150,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a whole number of connections from 1 to 100",
     ),
     "SAVE_EACH": (_labels, _LABELS_RULE),
+    "EXCLUSIVE_MODELS": (_labels, _LABELS_RULE),
     "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
     "RESEND_AFTER_SECONDS": (_positive, "must be a whole number of seconds above 0"),
     "MAX_ATTEMPTS": (

@@ -167,6 +167,9 @@ class Batch(models.Model):
         SPLIT = "split"
         """Its records were handed out again, in smaller batches."""
 
+    IN_TURN = 0
+    """What the batches of a stage are parts of that hold records of exclusive models, and their parts."""
+
     MOVES = {
         State.OPEN: {State.DONE, State.SPLIT},
         State.DONE: set[State](),
@@ -195,9 +198,9 @@ class Batch(models.Model):
     suspect = models.BooleanField(default=False)
     """Whether one more attempt that fails is enough to split it."""
     part_of = models.IntegerField(null=True)
-    """The number of the planned batch that was split and that it is a part of."""
+    """The number of the planned batch that was split and that it is a part of; or `IN_TURN`."""
     place = models.IntegerField(default=0)
-    """How many records of the planned batch come before its own."""
+    """How many records of the planned batch, or of those in turn, come before its own."""
     trouble = models.TextField(blank=True)
     """What ended the last attempt, if the worker lived to tell."""
 
@@ -244,16 +247,18 @@ class Batch(models.Model):
 
     @classmethod
     def has_to_wait(cls) -> Exists:
-        """Whether an earlier part of the same planned batch is open.
+        """Whether an earlier part of the same planned batch, or an earlier batch of those in turn, is open.
 
-        Parts are executed one after another: the records of a batch may depend on their order.
+        These are executed one after another: the records of a batch may depend on their order, and exclusive
+        models bear no two at a time.
         """
         same = {name: OuterRef(name) for name in ("run", "stage", "part_of")}
         earlier = cls.objects.filter(**same, place__lt=OuterRef("place"), state=cls.State.OPEN)
         return Exists(earlier)
 
     def open_parts(self) -> models.QuerySet[Batch]:
-        """What is open of the planned batch that was split, if this is it or a part of it; in order."""
+        """What is open of the planned batch that was split, or of those in turn, if this is one of them; in
+        order."""
         planned = self.number if self.part_of is None else self.part_of
         parts = Batch.objects.filter(run=self.run_id, stage=self.stage, part_of=planned)
         return parts.filter(state=self.State.OPEN).order_by("place")

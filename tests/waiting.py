@@ -32,6 +32,14 @@ def held(*store_ids: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def held_rows(table: str, condition: str) -> Iterator[int]:
+    """Keep rows of a table locked likewise. Yields the process id of the session that has them."""
+    with _another_connection() as other, other.cursor() as cursor:
+        cursor.execute(f"SELECT 1 FROM {table} WHERE {condition} FOR UPDATE")
+        yield other.info.backend_pid
+
+
+@contextlib.contextmanager
 def held_runs() -> Iterator[None]:
     """Keep all rows of runs locked, as whoever carries them out does now and then."""
     with _another_connection() as other, other.cursor() as cursor:

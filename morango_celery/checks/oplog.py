@@ -1,4 +1,4 @@
-"""The models whose changes are recorded, and whose objects are ingested."""
+"""The models whose objects are ingested."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.base_session import AbstractBaseSession
-from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (as Django names it)
+from django.core.checks import CheckMessage, Warning, register  # noqa: A004  (as Django names it)
 from django.db.models import Model
 
-from morango_celery.conf import problems, settings
+from morango_celery.conf import problems
 from morango_celery.oplog.rows import ingested_models
 
 OF_THIS_PROJECT = "morango_celery"
@@ -25,23 +25,6 @@ POWERFUL_APPS = {
     OF_THIS_PROJECT: "what is deserialized, recorded and ingested here",
 }
 """Whose rows decide about more than themselves, and about what."""
-
-
-@register("morango_celery")
-def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per label in ``OPLOG_MODELS`` or ``OPLOG_INGEST_MODELS`` that no installed model has."""
-    if problems():
-        return []
-    return [
-        Error(
-            f"MORANGO_CELERY[{setting!r}] names {label!r}, which is not installed.",
-            hint="Mend the label, or add its app to INSTALLED_APPS.",
-            id="morango_celery.E002",
-        )
-        for setting in ("OPLOG_MODELS", "OPLOG_INGEST_MODELS")
-        for label in getattr(settings, setting)
-        if not _is_installed(label)
-    ]
 
 
 @register("morango_celery")
@@ -76,11 +59,3 @@ def _powers(model: type[Model]) -> Iterator[str]:
             app = OF_THIS_PROJECT
         if app in POWERFUL_APPS:
             yield POWERFUL_APPS[app]
-
-
-def _is_installed(label: str) -> bool:
-    try:
-        apps.get_model(label)
-    except LookupError:
-        return False
-    return True

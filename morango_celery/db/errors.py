@@ -54,6 +54,13 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
     return uses_postgresql() or _code_of_sqlite(error) in _TRANSIENT_ON_SQLITE
 
 
+def is_outage(error: Exception) -> bool:
+    """Return True if it is the database or this machine that can't, whatever the record."""
+    if isinstance(error, DatabaseError | InterfaceError):
+        return is_transient(error)
+    return isinstance(error, MemoryError)
+
+
 def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
     """Return True if what a transient error is about may well be asked for by one record, and so come again.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from django.db import DatabaseError, connection, transaction
@@ -12,9 +12,11 @@ from morango.models.certificates import Filter
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.claim import ClaimedSource
+from morango_celery.deserialize.exclusive import recognize
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.issuer import is_systemic
-from morango_celery.deserialize.own_code import OwnCode
+from morango_celery.deserialize.order import exclusive_names
+from morango_celery.deserialize.own_code import OwnCode, UpdatesOtherRows
 from morango_celery.deserialize.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialize.partners import ClaimPartners
 from morango_celery.deserialize.sink import AppModelSink, BatchResult
@@ -41,7 +43,9 @@ def deserialize_batch(
     :raises DatabaseError: it refuses a statement of ours, see `is_systemic`; roll back
     :raises FatalError: there is no transaction
     Cost: a constant number of statements per model, plus some per record that fails. Everything twice, and
-    some per record, if the database refuses a query of a model's own ``deserialize()`` or ``clean_fields()``.
+    some per record, if the database refuses a query of a model's own ``deserialize()`` or ``clean_fields()``;
+    twice when a ``save()`` is first seen to update other rows. If the profile has exclusive models, one
+    statement more, and some per record of these.
     Twice: safe; records that are no longer dirty are skipped.
     """
     if not connection.in_atomic_block:
@@ -49,8 +53,11 @@ def deserialize_batch(
     sql.take_write_lock()
     share_partitions(sync_filter)
     check_constraints = sql.strict_check() if strict else sql.check_constraints
+    # Before anything that others may wait for
+    exclusively = sql.lock_exclusively(profile, store_ids, exclusive_names(profile))
 
-    def attempt(own_code: OwnCode) -> BatchResult:
+    def attempt(*, carefully: bool = False) -> BatchResult:
+        own_code = OwnCode(carefully=carefully, exclusively=exclusively)
         cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
         with _without_collections(), connection.execute_wrapper(own_code.execute):
             try:
@@ -58,13 +65,23 @@ def deserialize_batch(
             finally:
                 cache.carriers.clear()  # each knows the cache: a circle that only a collection would open
 
+    while True:
+        try:
+            return _attempted(attempt)
+        except UpdatesOtherRows as found:
+            recognize(found.model, found.statement)
+        exclusively = sql.lock_exclusively(profile, store_ids, exclusive_names(profile))
+
+
+def _attempted(attempt: Callable[..., BatchResult]) -> BatchResult:
     try:
         with transaction.atomic():
-            return attempt(OwnCode())
+            return attempt()
     except DatabaseError as error:
         if is_transient(error) or is_systemic(error):
             raise
-    return attempt(OwnCode(carefully=True))
+    with transaction.atomic():
+        return attempt(carefully=True)
 
 
 @contextmanager

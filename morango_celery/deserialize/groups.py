@@ -31,6 +31,11 @@ def to_save(group: Group) -> Group:
     return [carrier for carrier in group if not carrier.errors and not carrier.store.deleted]
 
 
+def writable(group: Group) -> Group:
+    """Return the carriers to save that nothing is known against."""
+    return [c for c in to_save(group) if c.spread is None and (c.is_parsed or c.looked_early)]
+
+
 def dirty_parent() -> Exception:
     """What Morango records of a tree's record whose parent was not deserialized."""
     error: Exception = MorangoDirtyParent("Parent is dirty; could not deserialize.")

@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import ForeignKey
 from morango.models.core import SyncableModel
 
+from morango_celery.deserialize.exclusive import is_exclusive
 from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.deserialize.traits import once_per_model, target_model, traits_of
 from morango_celery.upstream import registered_models, self_referential_fk
@@ -31,6 +32,11 @@ class Component:
     """Components of one level don't depend on each other; each depends on lower levels only."""
     is_tree: bool
     """Whether records point at parents within the component (Morango's ``_self_ref_fk``)."""
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether no two batches may hold records of these models at the same time."""
+        return any(map(is_exclusive, self.models))
 
     @property
     def model_names(self) -> list[str]:
@@ -62,6 +68,12 @@ def components(profile: str) -> tuple[Component, ...]:
     unique = dict.fromkeys(groups[model] for model in registered)
     found = [Component(group, level(group), any(map(self_referential_fk, group))) for group in unique]
     return tuple(sorted(found, key=lambda component: component.level))
+
+
+def exclusive_names(profile: str) -> list[str]:
+    """Return the names of the profile's models that are exclusive, or refer to such in a cycle."""
+    exclusive = (component for component in components(profile) if component.is_exclusive)
+    return [name for component in exclusive for name in component.model_names]
 
 
 @lru_cache(maxsize=32)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, transaction
+from django.db.models import Model
 
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize.issuer import MODELS_CODE, is_systemic
@@ -22,6 +23,18 @@ def mentions(statement: str, tables: Iterable[str]) -> bool:
     return any(table in statement for table in tables)
 
 
+class UpdatesOtherRows(BaseException):
+    """Code of a model is about to update other rows, which code for another batch may have read already.
+
+    Beside `Exception`, so that this code doesn't take it for its own.
+    """
+
+    def __init__(self, model: type[Model], statement: str) -> None:
+        super().__init__(model._meta.label)
+        self.model = model
+        self.statement = statement
+
+
 class OwnCode:
     """How models' own ``deserialize()`` and ``clean_fields()`` are called in one batch.
 
@@ -30,8 +43,12 @@ class OwnCode:
     first, and again, carefully, if such an error comes out of it.
     """
 
-    def __init__(self, *, carefully: bool = False) -> None:
+    def __init__(self, *, carefully: bool = False, exclusively: bool = True) -> None:
+        """
+        :param exclusively: whether no other transaction runs code of models that updates other rows
+        """
         self.carefully = carefully
+        self.exclusively = exclusively
         self._heard_by: Callable[[str], None] | None = None
 
     def called(self) -> AbstractContextManager[None]:
@@ -52,17 +69,30 @@ class OwnCode:
         finally:
             self._heard_by = None
 
+    def heed_update(self, model: type[Model], statement: str) -> None:
+        """Stop the ``save()`` of a model that is about to update other rows, unless no other one does.
+
+        :raises UpdatesOtherRows: roll back, recognize the model, and begin again
+        """
+        if not self.exclusively and verb(statement) == "UPDATE":
+            raise UpdatesOtherRows(model, statement)
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Tell nobody of statements inside, for they are none of the code's."""
+        listener, self._heard_by = self._heard_by, None
+        try:
+            yield
+        finally:
+            self._heard_by = listener
+
     def execute(
         self, execute: Callable[..., Any], statement: Any, parameters: Any, many: bool, context: Any
     ) -> Any:
         """Execute a statement, whoever's it is; for ``connection.execute_wrapper``. Cost: a function call."""
-        listener = self._heard_by
-        if listener is not None:
-            self._heard_by = None
-            try:
+        if (listener := self._heard_by) is not None:
+            with self.unheard():
                 listener(str(statement))
-            finally:
-                self._heard_by = listener
         return execute(statement, parameters, many, context)
 
     def is_records_fault(self, error: Exception) -> bool:

@@ -48,9 +48,11 @@ def write_together(
     expected = cache.expects_rows
 
     def heed(statement: str) -> None:
+        cache.own_code.heed_update(carrier.model, statement)
         rows.heed(statement)
         cache.heed(statement)
 
+    ways = {model: traits_of(model).way for model in {carrier.model for carrier in carriers}}
     try:
         with cache.own_code.heard_by(heed):
             for carrier in carriers:
@@ -60,7 +62,7 @@ def write_together(
                     is_stored = reads_stored_rows and carrier.row.is_stored
                     values = None if is_stored else carrier.row.values
                     rows.of(carrier.model)[carrier.store.id] = values
-                elif not _put(carrier, rows, judge):
+                elif not _put(carrier, ways[carrier.model], rows, judge):
                     refused[id(carrier)] = carrier
                 if expected:
                     cache.written(carrier)
@@ -72,7 +74,9 @@ def write_together(
     return rows.left_alone
 
 
-def _put(carrier: DeserializeTask, rows: WaitingRows, judge: Callable[[DeserializeTask], None]) -> bool:
+def _put(
+    carrier: DeserializeTask, way: Way, rows: WaitingRows, judge: Callable[[DeserializeTask], None]
+) -> bool:
     """Let the row of a carrier wait that is an instance.
 
     :returns: False if it can't be: that is raised again, and recorded, when the record is written alone
@@ -85,13 +89,12 @@ def _put(carrier: DeserializeTask, rows: WaitingRows, judge: Callable[[Deseriali
             return True
     model, app_model = carrier.model, carrier.app_model
     assert app_model is not None
-    traits = traits_of(model)
     try:
-        if traits.way is Way.CAPTURED:
+        if way is Way.CAPTURED:
             _capture(app_model, carrier.store, rows)
         else:
             require_own_id(app_model, carrier.store)
-            rows.of(model)[carrier.store.id] = database_values(app_model, traits.fields)
+            rows.of(model)[carrier.store.id] = database_values(app_model, traits_of(model).fields)
     except sql.NO_RECORDS_FAULT:
         raise
     except Exception:
@@ -114,9 +117,13 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
         return False
     refused: list[DatabaseError] = []
 
+    def heed(statement: str) -> None:
+        cache.own_code.heed_update(carrier.model, statement)
+        cache.heed(statement)
+
     def save_base(**options: Any) -> None:
         try:
-            with OUR_STATEMENT:
+            with cache.own_code.unheard(), OUR_STATEMENT:
                 require_own_id(app_model, carrier.store)
                 _save_base(app_model, **options)
         except DatabaseError as error:
@@ -125,7 +132,7 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
             raise
 
     try:
-        with cache.own_code.heard_by(cache.heed):
+        with cache.own_code.heard_by(heed):
             _save(app_model, save_base)
     except Exception:
         if not refused:

@@ -13,9 +13,10 @@ from morango_celery.deserialize.common_cause import CommonCause
 from morango_celery.deserialize.deleting import delete_rows
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import Group
+from morango_celery.deserialize.issuer import is_nobodys
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.wording import wording
-from morango_celery.deserialize.writing import GroupWriter, halves, is_nobodys
+from morango_celery.deserialize.writing import GroupWriter, halves
 from morango_celery.printable import printable
 from morango_celery.stream import Sink
 from morango_celery.upstream import deserialization_log, exception_path

@@ -56,6 +56,9 @@ another page than the one before it."""
 NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
 """What may be raised while a model's code runs and says more about this machine than about the record."""
 
+_EXCLUSIVE_KEYS = (0x6D64, 1)
+"""Of an advisory lock; Morango's have 1 and 2 for the first."""
+
 _JSON_TYPES = {"json", "jsonb"}
 _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
 
@@ -94,6 +97,28 @@ def take_write_lock() -> None:
     if not uses_postgresql():
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
+
+
+def lock_exclusively(profile: str, store_ids: Sequence[str], model_names: Sequence[str]) -> bool:
+    """Let no other transaction that asks for it write records of some models, if any of `store_ids` is of
+    one of them. It is an advisory lock.
+
+    On SQLite, whose one writer this is, there is nothing to do.
+
+    :param model_names: nothing is asked if there are none
+    :returns: whether no other writes them from now on, until the transaction ends
+    """
+    if not uses_postgresql():
+        return True
+    if not model_names:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT pg_advisory_xact_lock(%s, %s) WHERE EXISTS (SELECT 1 FROM {Store._meta.db_table}"
+            " WHERE id = ANY(%s::uuid[]) AND profile = %s AND model_name = ANY(%s))",
+            [*_EXCLUSIVE_KEYS, id_array(store_ids), profile, list(model_names)],
+        )
+        return bool(cursor.fetchall())
 
 
 def lock_table(model: type[Model]) -> None:

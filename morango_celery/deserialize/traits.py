@@ -12,6 +12,7 @@ from django.db.models import Field, ForeignKey, Model
 from morango.models.core import SyncableModel
 
 from morango_celery.conf import settings
+from morango_celery.deserialize.exclusive import is_exclusive
 from morango_celery.upstream import self_referential_fk
 
 Found = TypeVar("Found")
@@ -51,9 +52,15 @@ class Traits:
 
     @property
     def way(self) -> Way:
-        if self.spans_tables or self.own_sql or self.model._meta.label in settings.SAVE_EACH:
+        named = self.model._meta.label in settings.SAVE_EACH
+        if self.spans_tables or self.own_sql or named or self.exclusive:
             return Way.EACH
         return Way.CAPTURED if self.own_save else Way.BULK
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether its records are saved one by one, by no two batches at a time."""
+        return is_exclusive(self.model)
 
     @property
     def may_look_early(self) -> bool:
@@ -66,7 +73,7 @@ class Traits:
         return self.own_save or self.own_parsing or self.own_validation
 
 
-_SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
+SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
 _PLAIN_PLACEHOLDERS = ("django.db.models", "django.contrib.postgres")
 """Modules whose placeholders only name a value's type, which the columns of a row from JSON have anyway."""
 _VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
@@ -93,7 +100,7 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         model=model,
         fields=fields,
         foreign_keys=foreign_keys,
-        own_save=overrides(model, *_SAVING),
+        own_save=overrides(model, *SAVING),
         own_parsing=overrides(model, "deserialize", "__init__"),
         own_validation=overrides(model, *_VALIDATION),
         own_sql=any(map(has_own_sql, fields)),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Model
 
-from morango_celery.db.errors import may_be_the_records_fault
-from morango_celery.deserialize.writing import halves, is_outage
+from morango_celery.db.errors import is_outage, may_be_the_records_fault
+from morango_celery.deserialize.writing import halves
 from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
 from morango_celery.oplog.pending import Pending

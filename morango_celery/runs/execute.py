@@ -100,7 +100,8 @@ def take(batch_id: int, store_ids: Sequence[str] | Reference | None) -> Batch | 
 
 
 def next_part(batch: Batch) -> tuple[int, ...]:
-    """The part to send when a part of a split batch, or the whole of it, is closed; at most one."""
+    """What is to be sent when a part of a split batch, the whole of it, or a batch in turn is closed; at most
+    one."""
     if batch.part_of is None and batch.state != Batch.State.SPLIT:
         return ()
     return tuple(batch.open_parts().values_list("pk", flat=True)[:1])

@@ -73,7 +73,7 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
 
 
 def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> None:
-    batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).only("pk")
+    batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN).only("pk")
     ids = (batch.pk for batch in pages(batches, BATCHES_IN_MEMORY))
     with closing(executed(ids, min(_lanes(), max(run.open_batches, 1)))) as executions:
         for execution in executions:

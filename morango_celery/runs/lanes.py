@@ -5,7 +5,7 @@ Most of a batch's time is PostgreSQL's: while it works for one lane, Python work
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Barrier
 
@@ -18,7 +18,8 @@ ATTEMPTS = 5
 
 
 def executed(batch_ids: Iterable[int], lanes: int) -> Generator[Execution, None, None]:
-    """Execute batches, and yield what each came to as it ends.
+    """Execute batches, and with more than one lane also those that they let go on; yield what each came to as
+    it ends.
 
     Who stops asking, or gets an error, finds no batch in execution afterwards.
 
@@ -30,15 +31,29 @@ def executed(batch_ids: Iterable[int], lanes: int) -> Generator[Execution, None,
         return
     with ThreadPoolExecutor(lanes, thread_name_prefix="batches") as threads:
         begun: set[Future[Execution]] = set()
+        known: set[int] = set()
+
+        def begin(ids: Iterable[int]) -> None:
+            """Begin each once: one that another lets go on may turn up among `batch_ids` as well."""
+            for batch_id in ids:
+                if batch_id not in known:
+                    known.add(batch_id)
+                    begun.add(threads.submit(execute, batch_id))
+
+        def ended() -> Iterator[Execution]:
+            for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                begun.discard(future)
+                execution = future.result()
+                begin(execution.to_send)
+                yield execution
+
         try:
             for batch_id in batch_ids:
-                begun.add(threads.submit(execute, batch_id))
+                begin([batch_id])
                 if len(begun) > lanes:  # one more, so that no lane waits for us
-                    done, begun = wait(begun, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield from ended()
             while begun:
-                done, begun = wait(begun, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+                yield from ended()
         finally:
             for future in begun:
                 future.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -27,6 +27,13 @@ class Step:
     """Whether parents have to be done before their children are handed out."""
     unregistered: bool = False
     """The records that no installed app has a model for: each gets an error that says so."""
+    exclusive: tuple[Model, ...] = ()
+    """Those of the models whose batches are executed one after another, beside batches of the others."""
+
+    def split(self) -> tuple[Step, Step]:
+        """Return the step with its exclusive models alone, and with the others alone."""
+        others = tuple(model for model in self.models if model not in self.exclusive)
+        return replace(self, models=self.exclusive), replace(self, models=others, exclusive=())
 
 
 def steps(profile: str) -> list[Step]:
@@ -37,14 +44,17 @@ def steps(profile: str) -> list[Step]:
     found = []
     for _, level in groupby(components(profile), key=lambda component: component.level):
         plain: list[Model] = []
+        exclusive: list[Model] = []
         trees: list[Step] = []
         for component in level:
+            alone = component.models if component.is_exclusive else ()
             if component.is_tree:
-                trees.append(Step(component.models, is_tree=True))
+                trees.append(Step(component.models, is_tree=True, exclusive=alone))
             else:
                 plain.extend(component.models)
+                exclusive.extend(alone)
         if plain:
-            found.append(Step(tuple(plain)))
+            found.append(Step(tuple(plain), exclusive=tuple(exclusive)))
         found.extend(trees)
     return [*found, Step((), unregistered=True)]
 

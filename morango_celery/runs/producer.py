@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any
 
 from django.db import transaction
@@ -122,6 +122,11 @@ def _open_next_stage(run: Run) -> bool:
         source = WaitingSource(run, plan[run.step])
         ids = source.sized_ids()
         head, fits = _beginning(ids, ordered)
+        if head and plan[run.step].exclusive and _is_any_exclusive(run, plan[run.step]):
+            if ordered:
+                break  # others need not wait for what these wait for
+            _hand_out_exclusive(run, plan[run.step])
+            return True
         if fits:
             if head:
                 covered.append(plan[run.step])
@@ -157,6 +162,22 @@ def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[
     return head, True
 
 
+def _is_any_exclusive(run: Run, step: Step) -> bool:
+    return next(WaitingSource(run, step.split()[0]).ids(), None) is not None
+
+
+def _hand_out_exclusive(run: Run, step: Step) -> None:
+    """Hand out a step, or of a large tree a wave, whose exclusive records are executed batch by batch."""
+    exclusive, others = (WaitingSource(run, part) for part in step.split())
+    in_turn: Iterable[SizedId] | None = None
+    if step.is_tree and not _beginning(exclusive.sized_ids(), [])[1]:
+        in_turn = _next_wave(exclusive)
+    if in_turn is None:
+        run.step += 1
+        in_turn = exclusive.sized_ids()
+    _hand_out(run, others.sized_ids(), step, in_turn=in_turn)
+
+
 def _next_wave(source: WaitingSource) -> Iterable[SizedId] | None:
     """The deleted records of a tree; then those whose parents are done, and their descendants while one
     batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
@@ -167,17 +188,29 @@ def _next_wave(source: WaitingSource) -> Iterable[SizedId] | None:
     return None
 
 
-def _hand_out(run: Run, ids: Iterable[SizedId], *covered: Step) -> None:
+def _hand_out(run: Run, ids: Iterable[SizedId], *covered: Step, in_turn: Iterable[SizedId] = ()) -> None:
+    """Make batches of a new stage.
+
+    :param in_turn: those whose batches are executed one after another, beside those of `ids`
+    """
     run.stage += 1
     run.stage_models = description(covered)
     run.stage_batches = 0
-    cut = Items(ids) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES)
-    batches = (Batch.of(run, number, store_ids) for number, store_ids in enumerate(cut, start=1))
-    for chunk in Items(batches) | Buffer(BATCHES_IN_MEMORY):
+    for chunk in Items(_batches(run, ids, in_turn)) | Buffer(BATCHES_IN_MEMORY):
         Batch.objects.bulk_create(chunk)
         run.open_batches += len(chunk)
         run.stage_batches += len(chunk)
         run.records += sum(batch.size for batch in chunk)
+
+
+def _batches(run: Run, ids: Iterable[SizedId], in_turn: Iterable[SizedId]) -> Iterator[Batch]:
+    numbers = count(1)
+    place = 0
+    for store_ids in Items(in_turn) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
+        yield Batch.of(run, next(numbers), store_ids, part_of=Batch.IN_TURN, place=place)
+        place += len(store_ids)
+    for store_ids in Items(ids) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
+        yield Batch.of(run, next(numbers), store_ids)
 
 
 def _begin_next_pass(run: Run) -> bool:
@@ -207,9 +240,10 @@ def _begin_next_pass(run: Run) -> bool:
 
 
 def open_batches(run: Run) -> Iterator[Batch]:
-    """The batches of the open stage, a few in memory at a time, and without their ids."""
-    batches = Batch.objects.filter(run=run, state=Batch.State.OPEN).select_related("run").defer("payload")
-    return pages(batches, BATCHES_IN_MEMORY)
+    """The batches of the open stage that need not wait for others, a few in memory at a time, and without
+    their ids."""
+    batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN)
+    return pages(batches.select_related("run").defer("payload"), BATCHES_IN_MEMORY)
 
 
 def create_run(profile: str, sync_filter: Filter | None, **options: Any) -> Run:

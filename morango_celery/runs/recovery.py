@@ -60,7 +60,9 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
         Batch.forget_ids(Batch.objects.filter(run__in=ended))
     others = chosen.filter(state__in=UNFINISHED, in_process=False)
     waiting = others.filter(open_batches=0)
-    batches = Batch.objects.filter(run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN)
+    batches = Batch.objects.filter(
+        ~Batch.has_to_wait(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
+    )
     if everything:
         _forget_messages(waiting)
         _forget_messages(batches)

@@ -39,7 +39,7 @@ MUTATIONS = (
     ),
     Mutation(
         "one-bad-record",
-        "deserialize/writing.py",
+        "deserialize/one_by_one.py",
         "            for carrier in culprits:\n",
         "            if isinstance(error, TypeError | LookupError):\n"
         "                raise\n"
@@ -168,8 +168,8 @@ MUTATIONS = (
     Mutation(
         "own-queries",
         "deserialize/batch.py",
-        "OwnCode(carefully=True)",
-        "OwnCode()",
+        "attempt(carefully=True)",
+        "attempt()",
         ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
     ),
     Mutation(

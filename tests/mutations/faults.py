@@ -15,7 +15,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-the-database-refuses-us-charges-no-record",
-        "deserialize/writing.py",
+        "deserialize/issuer.py",
         "    return is_outage(error) or is_systemic(error)\n",
         "    return is_outage(error)\n",
         ("integration/test_systemic_errors.py::test_a_permission_that_is_missing_ends_the_run",),

@@ -139,8 +139,8 @@ MUTATIONS = (
     ),
     Mutation(
         "records-that-stand-alone-are-tried-again-while-one-succeeds",
-        "deserialize/writing.py",
-        "            if len(failed) == len(waiting):\n",
+        "deserialize/one_by_one.py",
+        "            if len(failed) == len(units):\n",
         "            if True:\n",
         ("parity/test_own_code.py::test_within_a_batch_siblings_are_found_in_the_first_pass",),
     ),
@@ -281,6 +281,46 @@ MUTATIONS = (
         "                if id(carrier.parent) in refused:\n",
         "                if False:\n",
         ("parity/test_neighbours.py::test_children_of_what_its_own_save_refuses_stay_as_they_are",),
+    ),
+    Mutation(
+        "no-two-batches-save-exclusive-models-at-a-time",
+        "deserialize/batch.py",
+        "    # Before anything that others may wait for\n    exclusively = sql.lock_exclusively(",
+        "    exclusively = bool or sql.lock_exclusively(",
+        ("integration/test_exclusive.py::TestAtTheSameTime::test_two_runs_wait_for_each_other",),
+        "postgresql",
+    ),
+    Mutation(
+        "who-is-seen-to-update-other-rows-is-exclusive",
+        "deserialize/own_code.py",
+        '        if not self.exclusively and verb(statement) == "UPDATE":\n',
+        "        if False:\n",
+        (
+            "integration/test_exclusive.py::TestAtTheSameTime"
+            "::test_who_is_seen_to_update_other_rows_begins_again_alone",
+        ),
+        "postgresql",
+    ),
+    Mutation(
+        "models-of-django-mptt-are-exclusive",
+        "deserialize/exclusive.py",
+        "    return model in _seen_writing or reason(model) is not None\n",
+        "    return model in _seen_writing\n",
+        ("parity/test_exclusive.py::test_a_model_is_exclusive_by_its_class_or_by_the_settings",),
+    ),
+    Mutation(
+        "exclusive-records-share-savepoints",
+        "deserialize/one_by_one.py",
+        "            if is_exclusive:\n",
+        "            if False:\n",
+        ("integration/test_exclusive.py::test_each_record_costs_as_much_and_its_savepoint_nothing",),
+    ),
+    Mutation(
+        "what-shared-a-savepoint-with-a-failure-is-saved-again",
+        "deserialize/one_by_one.py",
+        "            failed += self._try_in_turn(units[:place])\n",
+        "",
+        ("parity/test_exclusive.py::test_records_that_fail_among_exclusive_ones",),
     ),
     Mutation(
         "who-saves-each-record-sees-the-database",

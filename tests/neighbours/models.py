@@ -9,6 +9,10 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from morango.models import SyncableModel
 from morango.models.manager import SyncableModelManager
+from morango.models.query import SyncableModelQuerySet
+from mptt.managers import TreeManager
+from mptt.models import MPTTModel, TreeForeignKey
+from mptt.querysets import TreeQuerySet
 
 PROFILE = "neighbours"
 REFUSED = "refused by the table"
@@ -146,6 +150,56 @@ class Claim(NeighbourModel):
                 raise GivenUp
         if self.name == "goes on":
             super().save(*args, **kwargs)
+
+
+class Tally(models.Model):
+    """What is counted of a subject; isn't synced."""
+
+    subject = models.CharField(max_length=20, unique=True)
+    votes = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.subject
+
+
+class Vote(NeighbourModel):
+    """``save()`` counts in a row of another table, as code does that knows of no others."""
+
+    morango_model_name = "vote"
+
+    subject = models.CharField(max_length=20)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        tally, _ = Tally.objects.get_or_create(subject=self.subject)
+        super().save(*args, **kwargs)
+        tally.votes += 1
+        tally.save()
+
+
+class Memo(NeighbourModel):
+    """Has no code of its own, and is handed out together with votes and tickets."""
+
+    morango_model_name = "memo"
+
+
+class BranchQuerySet(TreeQuerySet, SyncableModelQuerySet):
+    """Django-mptt's and Morango's."""
+
+
+class BranchManager(TreeManager.from_queryset(BranchQuerySet), SyncableModelManager):  # type: ignore[misc]
+    """Django-mptt's and Morango's."""
+
+
+class Branch(MPTTModel, NeighbourModel):
+    """A tree of django-mptt, whose columns each database has its own values of."""
+
+    morango_model_name = "branch"
+    morango_fields_not_to_serialize = ("lft", "rght", "tree_id", "level")
+
+    parent = TreeForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="children")
+
+    objects = BranchManager()
+    syncing_objects = BranchManager()
 
 
 class GivenUp(Exception):  # noqa: N818  (not an error)

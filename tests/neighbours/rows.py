@@ -17,6 +17,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "entry": {"parent_id": None},
     "link": {"parent_id": None},
     "heap": {"parent_id": None},
+    "vote": {"subject": "lunch"},
+    "branch": {"parent_id": None},
     "country": {"parent_id": None, "country_id": None, "kind": "country"},
     "city": {"parent_id": None, "country_id": None, "kind": "city"},
     "guest": {"city_id": None},
@@ -25,8 +27,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 def build_row(model_name: str, **arguments: Any) -> Store:
     """Return an unsaved Store row; see `tests.factories.build_store_row`."""
-    fields = {"name": model_name, **_DEFAULTS.get(model_name, {}), **arguments}
-    return build_store_row(model_name, partition="neighbours", profile=PROFILE, **fields)
+    fields = {"name": model_name, "partition": "neighbours", **_DEFAULTS.get(model_name, {}), **arguments}
+    return build_store_row(model_name, profile=PROFILE, **fields)
 
 
 def renamed(row: Store, name: str) -> Store:
@@ -40,7 +42,7 @@ def renamed(row: Store, name: str) -> Store:
     )
 
 
-def build_tree(model_name: str, levels: Sequence[int]) -> list[Store]:
+def build_tree(model_name: str, levels: Sequence[int], **arguments: Any) -> list[Store]:
     """Return a tree's rows, parents first: so many on each level, each below one of the level above."""
     above: list[Store] = []
     rows: list[Store] = []
@@ -50,6 +52,7 @@ def build_tree(model_name: str, levels: Sequence[int]) -> list[Store]:
                 model_name,
                 name=f"{level}.{place}",
                 parent_id=above[place % len(above)].id if above else None,
+                **arguments,
             )
             for place in range(number)
         ]

@@ -67,12 +67,13 @@ def one_instance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(*, deploy: bool = False) -> dict[str, list[str]]:
-    """The text and hint of each message, by its id; but that SQLite has one writer."""
+    """The text and hint of each error and warning, by its id; but that SQLite has one writer."""
     by_id: dict[str, list[str]] = {}
     for message in checks.run_checks(tags=["morango_celery"], include_deployment_checks=deploy):
-        by_id.setdefault(str(message.id).removeprefix("morango_celery."), []).append(
-            f"{message.msg} {message.hint}"
-        )
+        if message.level > checks.INFO:
+            by_id.setdefault(str(message.id).removeprefix("morango_celery."), []).append(
+                f"{message.msg} {message.hint}"
+            )
     if connection.vendor == "sqlite":
         by_id.pop("E009", None)
     return by_id
@@ -147,6 +148,44 @@ class TestOperations:
         (text,) = found()["E003"]
         assert text.startswith(setting)
         assert problem in text
+
+
+class TestModels:
+    """What settings name, and what can't be saved side by side."""
+
+    @pytest.mark.parametrize("setting", ["SAVE_EACH", "EXCLUSIVE_MODELS"])
+    def test_labels_are_those_of_installed_models(self, settings: Settings, setting: str) -> None:
+        settings.MORANGO_CELERY = {setting: ["school.Learner", "school.Teacher"]}
+        (text,) = found()["E002"]
+        assert text.startswith(f"MORANGO_CELERY[{setting!r}] names 'school.Teacher', which is not installed.")
+
+    def test_a_model_that_is_exclusive_by_its_class_is_named_with_the_reason(self) -> None:
+        messages = [message for message in checks.run_checks() if message.id == "morango_celery.I001"]
+        assert [(message.level, message.msg) for message in messages] == [
+            (
+                checks.INFO,
+                "neighbours.Branch is exclusive, for it is a MPTTModel: its save() asks for the highest "
+                "tree_id, and makes room in other rows.",
+            )
+        ]
+
+    def test_a_model_that_may_have_to_be_is_named_with_its_queries(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def named() -> list[str]:
+            texts = [message.msg for message in checks.run_checks() if message.id == "morango_celery.I002"]
+            return sorted(text.partition(",")[0] for text in texts if text.startswith("neighbours."))
+
+        monkeypatch.setattr("morango_celery.checks.models.uses_postgresql", lambda: True)
+        settings.MORANGO_CELERY = {"EXCLUSIVE_MODELS": ["neighbours.Ticket", "neighbours.Vote"]}
+        assert named() == [
+            "neighbours.Claim.save() has queries of its own (save() uses objects)",
+            "neighbours.Entry.save() has queries of its own (_path() uses objects)",
+            "neighbours.Heap.save() has queries of its own (save() uses objects)",
+        ]
+        # One writer writes one record after another
+        monkeypatch.setattr("morango_celery.checks.models.uses_postgresql", lambda: False)
+        assert named() == []
 
 
 class TestWorkers:

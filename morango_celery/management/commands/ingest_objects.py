@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 from tqdm import tqdm
 
-from morango_celery.deserialize.writing import is_outage
+from morango_celery.db.errors import is_outage
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.files import signature
 from morango_celery.oplog.follow import LOOK_SECONDS, Bell, stopping_bell, watching

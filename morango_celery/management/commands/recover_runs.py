@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery import recover_runs
-from morango_celery.deserialize.writing import is_outage
+from morango_celery.db.errors import is_outage
 from morango_celery.management.arguments import file_to_touch, seconds
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.follow import stopping_bell

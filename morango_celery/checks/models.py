@@ -1,0 +1,120 @@
+"""The models that settings name; and those that can't be saved side by side, or perhaps shouldn't be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+from django.apps import apps
+from django.core.checks import CheckMessage, Error, Info, register
+from django.db.models import Model
+
+from morango_celery.conf import problems, settings
+from morango_celery.deserialize.exclusive import is_exclusive, reason
+from morango_celery.deserialize.traits import SAVING
+from morango_celery.upstream import profiles, registered_models, uses_postgresql
+
+LABELS = ("SAVE_EACH", "EXCLUSIVE_MODELS", "OPLOG_MODELS", "OPLOG_INGEST_MODELS")
+"""Settings that name models."""
+
+QUERYING = {"objects", "syncing_objects", "_default_manager", "_base_manager", "cursor", "raw"}
+"""Names in a function that hardly stand for anything but a query."""
+
+FRAMEWORKS = ("django", "morango", "mptt", "rest_framework")
+
+
+@register("morango_celery")
+def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One error per label that no installed model has."""
+    if problems():
+        return []
+    return [
+        Error(
+            f"MORANGO_CELERY[{setting!r}] names {label!r}, which is not installed.",
+            hint="Mend the label, or add its app to INSTALLED_APPS.",
+            id="morango_celery.E002",
+        )
+        for setting in LABELS
+        for label in getattr(settings, setting)
+        if not _is_installed(label)
+    ]
+
+
+@register("morango_celery")
+def check_recognized_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One information per model that is exclusive by its class."""
+    return [
+        Info(
+            f"{model._meta.label} is exclusive, for {why}.",
+            hint="Nothing has to be done. Its records are saved one by one, by one process at a time.",
+            id="morango_celery.I001",
+        )
+        for model in _models()
+        if (why := reason(model)) is not None
+    ]
+
+
+@register("morango_celery")
+def check_querying_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One information per model that isn't exclusive, and whose ``save()`` has queries of its own.
+
+    On SQLite none, for nobody else writes there at the same time.
+    """
+    if problems() or not uses_postgresql():
+        return []
+    return [
+        Info(
+            f"{model._meta.label}.save() has queries of its own ({', '.join(queries)}), which several "
+            "processes may execute at the same time.",
+            hint="If they count or number something, or write other rows, add it to "
+            "MORANGO_CELERY['EXCLUSIVE_MODELS']. If they only refuse records while others are missing, "
+            "nothing has to be done.",
+            id="morango_celery.I002",
+        )
+        for model in _models()
+        if not is_exclusive(model) and (queries := list(dict.fromkeys(_queries(model))))
+    ]
+
+
+def _is_installed(label: str) -> bool:
+    try:
+        apps.get_model(label)
+    except LookupError:
+        return False
+    return True
+
+
+def _models() -> Iterator[type[Model]]:
+    for profile in profiles():
+        yield from registered_models(profile)
+
+
+def _queries(model: type[Model]) -> Iterator[str]:
+    """Yield where functions of a model, which its ``save()`` calls or may call, name queries."""
+    seen: set[FunctionType] = set()
+    waiting = [function for base in model.__mro__ for name in SAVING if (function := _own(base, name))]
+    while waiting:
+        function = waiting.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        names = set(_names(function.__code__))
+        yield from (f"{function.__name__}() uses {name}" for name in sorted(names & QUERYING))
+        waiting += [called for base in model.__mro__ for name in names if (called := _own(base, name))]
+
+
+def _own(base: type, name: str) -> FunctionType | None:
+    """Return a function that a class defines itself, unless a framework does."""
+    function = vars(base).get(name)
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, FunctionType) or function.__module__.startswith(FRAMEWORKS):
+        return None
+    return function
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)

@@ -1,0 +1,322 @@
+"""Batches of exclusive models: one after another in a run, never two at a time, and beside all others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from morango.models import Store
+from morango.models.certificates import Filter
+
+from morango_celery.deserialize import deserialize_batch
+from morango_celery.models import Batch, Run
+from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.plan import steps
+from morango_celery.runs.producer import advance, create_run, open_batches, start
+from morango_celery.runs.recovery import recover
+from tests.integration.ledger import Recorded
+from tests.neighbours.models import PROFILE, Branch, Memo, Place, Tally, Vote
+from tests.neighbours.rows import build_row, build_tree
+from tests.waiting import held, held_rows, sessions_that_wait_for_a_lock, until
+
+pytestmark = pytest.mark.usefixtures("serializable_in_a_transaction")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_seen_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("morango_celery.deserialize.exclusive._seen_writing", set())
+
+
+@pytest.fixture
+def votes_are_exclusive(settings: Any) -> None:
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "EXCLUSIVE_MODELS": ["neighbours.Vote"]}
+
+
+def new_run(sync_filter: str | None = None, **options: Any) -> Run:
+    options = {"serialize_first": False, "handed_over": True, **options}
+    return create_run(PROFILE, None if sync_filter is None else Filter(sync_filter), **options)
+
+
+def store(*rows: Store) -> list[str]:
+    Store.objects.bulk_create(rows)
+    return [row.id for row in rows]
+
+
+def rows_of(model_name: str, number: int, **arguments: Any) -> list[Store]:
+    return [build_row(model_name, name=f"{model_name} {n}", **arguments) for n in range(number)]
+
+
+def votes() -> int:
+    return sum(Tally.objects.values_list("votes", flat=True))
+
+
+@pytest.mark.django_db
+class TestPlanning:
+    """What is handed out together, and what waits."""
+
+    def test_exclusive_models_have_batches_of_their_own(
+        self, votes_are_exclusive: None, batch_size: Callable[[int], None]
+    ) -> None:
+        batch_size(5)
+        store(*rows_of("memo", 7), *rows_of("vote", 12))
+
+        run = start(new_run().pk).run
+
+        batches = Batch.objects.filter(run=run).order_by("number")
+        assert [(batch.part_of, batch.place, batch.size) for batch in batches] == [
+            *((Batch.IN_TURN, place, size) for place, size in ((0, 5), (5, 5), (10, 2))),
+            *((None, 0, size) for size in (5, 2)),
+        ]
+        assert (run.stage, run.open_batches, run.stage_batches, run.records) == (1, 5, 5, 19)
+
+    def test_in_a_small_run_too(self, votes_are_exclusive: None, batch_size: Callable[[int], None]) -> None:
+        batch_size(100)
+        store(*rows_of("place", 1), *rows_of("memo", 2), *rows_of("vote", 3))
+
+        run = start(new_run().pk).run
+        stages = []
+        while not run.is_finished:
+            batches = list(open_batches(run))
+            stages.append([(batch.size, batch.part_of) for batch in batches])
+            for batch in batches:
+                execute_batch(batch.pk)
+            run = advance(run.pk).run
+
+        assert sorted(stages) == [[(1, None)], [(3, Batch.IN_TURN), (2, None)]]
+        assert votes() == 3
+
+    def test_without_them_consecutive_models_share_a_batch(self) -> None:
+        store(*rows_of("place", 1), *rows_of("memo", 2), *rows_of("vote", 3))
+        (batch,) = open_batches(start(new_run().pk).run)
+        assert batch.size == 6
+
+    def test_the_plan_has_the_same_steps_whatever_is_exclusive(self, settings: Any) -> None:
+        """A run's step is a number, and a worker may have found out more than another."""
+        before = [step.models for step in steps(PROFILE)]
+        settings.MORANGO_CELERY = {"EXCLUSIVE_MODELS": ["neighbours.Vote", "neighbours.Place"]}
+        after = steps(PROFILE)
+        assert [step.models for step in after] == before
+        assert {step.exclusive for step in after} == {(), (Vote,), (Place,), (Branch,)}
+
+    def test_only_the_first_of_them_is_sent(
+        self, votes_are_exclusive: None, batch_size: Callable[[int], None]
+    ) -> None:
+        batch_size(2)
+        store(*rows_of("vote", 5), *rows_of("memo", 2))
+        run = start(new_run().pk).run
+        first, second, third, memos = Batch.objects.filter(run=run).order_by("number")
+
+        assert [batch.pk for batch in open_batches(run)] == [first.pk, memos.pk]
+        assert recover(dispatch := Recorded(), everything=True) == 2
+        assert set(dispatch.sent) == {f"batch {first.pk}", f"batch {memos.pk}"}
+        # One that comes too early does nothing
+        assert attempt_batch(third.pk, third.reference).result is None
+        assert execute_batch(second.pk).result is None
+        assert not Vote.objects.exists()
+
+        assert execute_batch(first.pk).to_send == (second.pk,)
+        assert recover(dispatch := Recorded(), everything=True) == 2
+        assert set(dispatch.sent) == {f"batch {second.pk}", f"batch {memos.pk}"}
+        assert execute_batch(second.pk).to_send == (third.pk,)
+        assert execute_batch(third.pk).to_send == ()
+        assert votes() == 5
+
+    def test_a_large_tree_is_handed_out_in_waves_of_batches_in_turn(
+        self, batch_size: Callable[[int], None]
+    ) -> None:
+        batch_size(3)
+        rows = build_tree("branch", [4, 4])
+        store(*rows)
+        run = start(new_run().pk).run
+        waves = []
+        while not run.is_finished:
+            waves.append(list(Batch.objects.filter(run=run, stage=run.stage).order_by("number")))
+            for batch in waves[-1]:
+                assert execute_batch(batch.pk).result is not None
+            run = advance(run.pk).run
+
+        assert [[(batch.place, batch.size) for batch in wave] for wave in waves] == [[(0, 3), (3, 1)]] * 2
+        assert {batch.part_of for wave in waves for batch in wave} == {Batch.IN_TURN}
+        assert sorted(Branch.objects.values_list("tree_id", "lft", "rght", "level")) == sorted(
+            [*((tree, 1, 4, 0) for tree in range(1, 5)), *((tree, 2, 3, 1) for tree in range(1, 5))]
+        )
+
+    def test_a_batch_of_them_that_is_split_keeps_its_place(
+        self, votes_are_exclusive: None, batch_size: Callable[[int], None]
+    ) -> None:
+        batch_size(4)
+        store(*rows_of("vote", 8))
+        run = start(new_run().pk).run
+        first, second = Batch.objects.filter(run=run).order_by("number")
+        Batch.objects.filter(pk=first.pk).update(attempts=3)
+
+        to_send = attempt_batch(first.pk, first.reference).to_send
+
+        done = []
+        while to_send:
+            (batch_id,) = to_send
+            to_send = execute_batch(batch_id).to_send
+            done.append(Batch.objects.get(pk=batch_id).place)
+        assert done == [0, 1, 2, 3, second.place]
+        assert votes() == 8
+
+
+@pytest.mark.django_db
+def test_each_record_costs_as_much_and_its_savepoint_nothing(votes_are_exclusive: None) -> None:
+    def statements(number: int) -> list[str]:
+        ids = store(*rows_of("vote", number))
+        with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+            assert deserialize_batch(PROFILE, ids).saved == number
+        return [query["sql"] for query in queries]
+
+    statements(1)  # which makes the tally
+    few, many = statements(3), statements(30)
+    assert sum("SAVEPOINT" in sql for sql in many) == sum("SAVEPOINT" in sql for sql in few)
+    a_record = (len(many) - len(few)) / 27
+    # Whether it was edited here, the tally, two for the row, the tally's update
+    assert a_record == 5
+
+
+@pytest.fixture
+def in_a_thread() -> Iterator[Callable[[Callable[[], Any]], None]]:
+    """Call something in another thread; what it raises, or whether it ends at all, is known in the end."""
+    threads: list[threading.Thread] = []
+    errors: list[BaseException] = []
+
+    def call(function: Callable[[], Any]) -> None:
+        def body() -> None:
+            try:
+                function()
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                connection.close()
+
+        threads.append(threading.Thread(target=body))
+        threads[-1].start()
+
+    yield call
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not errors
+
+
+@contextmanager
+def held_tally(subject: str) -> Iterator[int]:
+    """Hold up whoever counts a vote on a subject, in the middle of saving it."""
+    Tally.objects.get_or_create(subject=subject)
+    with held_rows("neighbours_tally", f"subject = '{subject}'") as holder:
+        yield holder
+
+
+CallInThread = Callable[[Callable[[], Any]], None]
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+class TestAtTheSameTime:
+    """What goes on beside a batch that is held up in the middle of its records' saving."""
+
+    def test_batches_of_other_models_go_on_and_theirs_wait(
+        self, votes_are_exclusive: None, batch_size: Callable[[int], None], in_a_thread: CallInThread
+    ) -> None:
+        # Given a run in process, of as many connections as it likes
+        batch_size(5)
+        store(*rows_of("vote", 15), *rows_of("memo", 15))
+        run = new_run(in_process=True)
+
+        # When the first vote can't be counted
+        with held_tally("lunch") as holder:
+            in_a_thread(lambda: run_in_process(run))
+            until(lambda: sessions_that_wait_for_a_lock(holder), "held up")
+
+            # Then all that is no vote is done meanwhile, and no other batch of votes is begun
+            until(lambda: Memo.objects.count() == 15, "done")
+            assert len(sessions_that_wait_for_a_lock()) == 1
+            assert not Vote.objects.exists()
+        until(lambda: Run.objects.get(pk=run.pk).is_finished, "finished")
+        assert votes() == Vote.objects.count() == 15
+
+    def test_they_go_on_while_another_batch_is_held_up(
+        self, votes_are_exclusive: None, batch_size: Callable[[int], None], in_a_thread: CallInThread
+    ) -> None:
+        # Given a run in process, and a record of another model that somebody holds
+        batch_size(5)
+        memos = store(*rows_of("memo", 3))
+        store(*rows_of("vote", 15))
+        run = new_run(in_process=True)
+        with held(memos[0]) as holder:
+            in_a_thread(lambda: run_in_process(run))
+            until(lambda: sessions_that_wait_for_a_lock(holder), "held up")
+
+            # Then all batches of votes are done meanwhile, one after another
+            until(lambda: Tally.objects.exists() and votes() == 15, "counted")
+            assert not Memo.objects.exists()
+        until(lambda: Run.objects.get(pk=run.pk).is_finished, "finished")
+
+    def test_two_runs_wait_for_each_other(self, votes_are_exclusive: None, in_a_thread: CallInThread) -> None:
+        # Given a batch of each of two runs, which count in different rows
+        ones = store(*rows_of("vote", 3, partition="one", subject="lunch"))
+        others = store(*rows_of("vote", 3, partition="two", subject="tea"))
+        memos = store(*rows_of("memo", 3, partition="two"))
+
+        def deserialize(ids: list[str], partition: str) -> None:
+            with transaction.atomic():
+                deserialize_batch(PROFILE, ids, Filter(partition))
+
+        # When one is held up
+        with held_tally("lunch") as holder:
+            in_a_thread(lambda: deserialize(ones, "one"))
+            until(lambda: sessions_that_wait_for_a_lock(holder), "held up")
+            in_a_thread(lambda: deserialize(others, "two"))
+
+            # Then the other waits for it, though it has other rows to write, and its other models don't
+            until(lambda: len(sessions_that_wait_for_a_lock()) == 2, "waiting")
+            deserialize(memos, "two")
+            assert (Memo.objects.count(), Vote.objects.count()) == (3, 0)
+        until(lambda: votes() == 6, "counted")
+
+    def test_who_is_seen_to_update_other_rows_begins_again_alone(
+        self, in_a_thread: CallInThread, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # Given two batches of a model that nobody has named
+        ones, others = (store(*rows_of("vote", 3)) for _ in range(2))
+
+        def deserialize(ids: list[str]) -> None:
+            with transaction.atomic():
+                assert deserialize_batch(PROFILE, ids).saved == 3
+
+        # When one is held up as it is about to count, after the other was seen doing so
+        deserialize(store(*rows_of("vote", 3)))
+        (warning,) = [record.getMessage() for record in caplog.records if "updates other rows" in record.msg]
+        with held_tally("lunch") as holder:
+            in_a_thread(lambda: deserialize(ones))
+            until(lambda: sessions_that_wait_for_a_lock(holder), "held up")
+            in_a_thread(lambda: deserialize(others))
+
+            # Then they aren't two that have read the same count
+            until(lambda: len(sessions_that_wait_for_a_lock()) == 2, "waiting")
+            assert len(sessions_that_wait_for_a_lock(holder)) == 1
+        until(lambda: votes() == 9, "counted")
+        assert warning.startswith(
+            'neighbours.Vote.save() updates other rows (UPDATE "neighbours_tally" ...).'
+        )
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("votes_are_exclusive")
+def test_a_run_in_process_goes_on_by_itself(batch_size: Callable[[int], None]) -> None:
+    batch_size(2)
+    store(*rows_of("vote", 7), *rows_of("memo", 3))
+
+    run = run_in_process(new_run(in_process=True))
+
+    assert (run.state, run.saved, votes()) == (Run.State.COMPLETED, 10, 7)
