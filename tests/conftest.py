@@ -96,6 +96,12 @@ def every_fault(pytestconfig: pytest.Config) -> bool:
     return chosen
 
 
+@pytest.fixture(autouse=True)
+def _nothing_was_seen_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that one test saw update other rows are like others again in the next one."""
+    monkeypatch.setattr("morango_celery.deserialize.exclusive._seen_writing", set())
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory

@@ -40,17 +40,22 @@ def attempt(batch: Batch | int) -> Execution:
     return attempt_batch(found.pk, found.store_ids)
 
 
+def still_open(run: Run) -> list[Batch]:
+    """Return what a run has to do, parts that have to wait for others included."""
+    return list(run.batches.filter(state=Batch.State.OPEN).order_by("pk"))
+
+
 def work_off(run: Run, *, last_first: bool = False) -> Run:
     """Be the worker for all messages until the run has ended.
 
     :param last_first: whether the messages of a stage come in the opposite order
     """
     while True:
-        messages = [batch.pk for batch in open_batches(run)]
+        messages = [batch.pk for batch in still_open(run)]
         while messages:
             execution = attempt(messages.pop(-1 if last_first else 0))
             messages.extend(execution.to_send)
-            waiting = {batch.pk for batch in open_batches(run)}
+            waiting = {batch.pk for batch in still_open(run)}
             assert set(execution.to_send) <= waiting
             assert execution.stage_is_done is not bool(waiting)
         progress = advance(run.pk)
@@ -246,7 +251,7 @@ class TestSplitting:
         # When it is split, and the parts are executed in one order or the other
         batch = used_up(one_batch())
         assert not attempt(batch).stage_is_done
-        parts = list(open_batches(batch.run))
+        parts = still_open(batch.run)
         assert [part.size for part in parts] == [14] * 9 + [10]
         run = work_off(batch.run, last_first=last_first)
 
@@ -264,7 +269,7 @@ class TestSplitting:
         batch = used_up(one_batch())
         ids = batch.store_ids
         attempt(batch)
-        first, second, *_ = open_batches(batch.run)
+        first, second, *_ = still_open(batch.run)
 
         # When its message comes again, then that part is to be sent
         again = attempt_batch(batch.pk, ids)
@@ -281,7 +286,7 @@ class TestSplitting:
         factories.fill_store(20)
         batch = used_up(one_batch())
         attempt(batch)
-        first, *others = open_batches(batch.run)
+        first, *others = still_open(batch.run)
 
         # When others come before it is their turn, or while a part of an earlier one is open
         too_early = [attempt(part) for part in others]

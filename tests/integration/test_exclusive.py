@@ -29,11 +29,6 @@ from tests.waiting import held, held_rows, sessions_that_wait_for_a_lock, until
 pytestmark = pytest.mark.usefixtures("serializable_in_a_transaction")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_was_seen_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("morango_celery.deserialize.exclusive._seen_writing", set())
-
-
 @pytest.fixture
 def votes_are_exclusive(settings: Any) -> None:
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "EXCLUSIVE_MODELS": ["neighbours.Vote"]}

@@ -18,11 +18,6 @@ from tests.parity.test_neighbours import SIZES, renamed_all
 TREE_COLUMNS = ("lft", "rght", "tree_id", "level")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_was_seen_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("morango_celery.deserialize.exclusive._seen_writing", set())
-
-
 def exclusive(settings: Any, *models: Any) -> None:
     labels = [model._meta.label for model in models]
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "EXCLUSIVE_MODELS": labels}

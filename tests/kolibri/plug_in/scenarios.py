@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +36,8 @@ def workers(stage: Stage) -> str:
             KOLIBRI_CACHE_LOCATION=cache,
             KOLIBRI_CACHE_REDIS_DB="1",
         )
-        assert "no issues" in server.manage("check")
+        # Of models whose save() has queries it informs; Kolibri's only look
+        assert not re.search("ERRORS:|WARNINGS:", server.manage("check"))
         device = stage.device
         with server.server() as (url, process), server.worker() as worker:
             ended(device.sync_with(url, "--no-pull"))
