@@ -18,6 +18,7 @@ from pathlib import Path
 
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import IngestPosition
+from morango_celery.oplog.regular import open_regular
 
 BUFFER_BYTES = 256 * 1024
 MARK_BYTES = 1024
@@ -35,9 +36,12 @@ class OpenFile:
     """A file of a log, held open, so that it stays the same file when its name doesn't."""
 
     def __init__(self, path: Path) -> None:
-        """:raises OSError: it isn't there, or can't be read"""
+        """
+        :raises SpecialFileError: it is no regular file
+        :raises OSError: it isn't there, or can't be read
+        """
         self.path = path
-        self.file = path.open("rb", buffering=BUFFER_BYTES)
+        self.file = open(path, "rb", buffering=BUFFER_BYTES, opener=open_regular)  # noqa: SIM115  (see `close`)
         status = os.fstat(self.file.fileno())
         self.device, self.inode = str(status.st_dev), str(status.st_ino)
         self.modified_ns = status.st_mtime_ns

@@ -22,6 +22,7 @@ from django.db import transaction
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.oplog.models import RecordedChange, RecorderFile
+from morango_celery.oplog.regular import open_regular
 
 CHUNK_LINES = 1000
 ROTATED_FORMAT = "%Y%m%dT%H%M%S.%fZ"
@@ -32,7 +33,7 @@ def write_out() -> int:
     """Append all changes that are committed and not written yet.
 
     :returns: how many lines
-    :raises OSError: the file can't be written; the changes wait
+    :raises OSError: the file can't be written, or is no regular one; the changes wait
     Twice: safe, also at the same time.
     """
     path = Path(settings.OPLOG_FILE).absolute()
@@ -123,7 +124,7 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
     """The file, open for reading and appending, and locked against everyone who locks it."""
     while True:
         is_new = not path.exists()
-        with open(path, "a+b", opener=_for_owner_and_group) as file:
+        with open(path, "a+b", opener=open_regular) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(path, file):
                 continue  # renamed in the meantime
@@ -131,10 +132,6 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
                 _sync_folder(path.parent)
             yield file
             return
-
-
-def _for_owner_and_group(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o640)
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

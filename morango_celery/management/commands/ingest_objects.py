@@ -14,6 +14,7 @@ from morango_celery.oplog.files import signature
 from morango_celery.oplog.follow import LOOK_SECONDS, Bell, stopping_bell, watching
 from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, Progress
 from morango_celery.oplog.lines import printable
+from morango_celery.oplog.regular import SpecialFileError
 from morango_celery.oplog.retry import retry_letters
 
 LONGEST_BATCH = 50_000
@@ -94,6 +95,8 @@ class Command(BaseCommand):
                         ingestion.read_on()
                         seen = found
                     pause_seconds = LOOK_SECONDS
+                except SpecialFileError:
+                    raise  # it won't become a log by waiting
                 except (DatabaseError, InterfaceError, OSError) as error:
                     if not isinstance(error, OSError) and not is_outage(error):
                         raise
