@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, transaction
@@ -17,6 +17,8 @@ from morango_celery.oplog.relations import missing_targets, require_targets
 from morango_celery.oplog.rows import ObjectRow, Table, ingested_models, name_of, require_ingested, table_of
 
 LONGEST_REASON = 4000
+MOST_ALONE = 100
+"""How many objects of one change are written one by one; of more, only so many in which one is at fault."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Applying:
     blames_lines: bool = False
     """Whether what takes too long or too much memory is blamed on the line that asks for it."""
     applied: list[Change] = field(default_factory=list)
-    """Not in their order, if some failed."""
+    """By `apply`; not in their order, if some failed."""
     failures: list[Failure] = field(default_factory=list)
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -60,20 +62,22 @@ class Applying:
             failure.outdated_for = {name for name in names(change) if last.get(name, -1) > place[id(change)]}
 
     def try_alone(self, change: Change) -> Failure | None:
-        """Apply one change by Django's own code.
+        """Apply one change by Django's own code; a large one in bulk, down to the objects that are at fault.
 
         :returns: None on success
         """
         try:
-            self._write([change], alone=True)
+            with transaction.atomic():
+                pending = Pending(self.models)
+                self._write_part(pending, change)
+                self._finish(pending)
         except Exception as error:  # whatever a field, a model or the database has against it is its error
             if self._is_outage(error):
                 raise
             return Failure(change, reason_of(error), _what_it_waits_for(change))
-        self.applied.append(change)
         return None
 
-    def try_together(self, changes: Sequence[Change]) -> bool:
+    def try_together(self, changes: Iterable[Change]) -> bool:
         """Apply changes that can't do without each other; all or none.
 
         :returns: whether that worked
@@ -84,7 +88,6 @@ class Applying:
             if self._is_outage(error):
                 raise
             return False
-        self.applied.extend(changes)
         return True
 
     def _refuses(self, change: Change) -> bool:
@@ -102,7 +105,9 @@ class Applying:
             return
         if len(changes) == 1:
             failure = self.try_alone(changes[0])
-            if failure is not None:
+            if failure is None:
+                self.applied.append(changes[0])
+            else:
                 self.failures.append(failure)
             return
         try:
@@ -118,14 +123,38 @@ class Applying:
     def _is_outage(self, error: Exception) -> bool:
         return is_outage(error) and not (self.blames_lines and may_be_a_lines_fault(error))
 
-    def _write(self, changes: Sequence[Change], alone: bool = False) -> None:
+    def _write(self, changes: Iterable[Change]) -> None:
         with transaction.atomic():
-            pending = Pending(self.models, alone)
+            pending = Pending(self.models)
             for change in changes:
                 pending.add(change)
-            pending.finish()
-            require_targets(_by_table(pending))
-            self.check_strictly()
+            self._finish(pending)
+
+    def _write_part(self, pending: Pending, part: Change) -> None:
+        """Write objects of one change: in bulk, then by halves, and at last each by Django's own code.
+
+        :param pending: takes what is written; all of it was written before
+        :raises Exception: whatever Django's code has against an object; roll back
+        Cost: of `n` objects with one at fault, that of bulk twice, and `MOST_ALONE` saves.
+        """
+        is_small = len(part.objects) <= MOST_ALONE
+        try:
+            with transaction.atomic(savepoint=not is_small):
+                written = Pending(self.models, alone=is_small)
+                written.add(part)
+                written.flush()
+        except Exception as error:  # the object whose fault it is is found by halving
+            if is_small or self._is_outage(error):
+                raise
+            for half in halves(part.objects):
+                self._write_part(pending, part._replace(objects=half))
+        else:
+            pending.take(written)
+
+    def _finish(self, pending: Pending) -> None:
+        pending.finish()
+        require_targets(_by_table(pending))
+        self.check_strictly()
 
 
 def _by_table(pending: Pending) -> list[tuple[Table, list[ObjectRow]]]:
@@ -163,9 +192,7 @@ def missing_names(change: Change) -> list[str]:
         return []
     try:
         with transaction.atomic():
-            found = [
-                name for data in change.objects for name in missing_targets(table_of(data["model"]), data)
-            ]
+            found = list(missing_targets(change.objects))
     except Exception as error:  # its values are so wrong that nothing can be looked up
         if is_outage(error) and not may_be_a_lines_fault(error):
             raise

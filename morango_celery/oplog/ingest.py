@@ -197,7 +197,7 @@ class ObjectSink(Sink[Sequence[Change | BadLine], None]):
         if had_letters:
             letters.supersede(self.source, work.applied)
         kept = self._keep(work, item)
-        revived = letters.follow_up(self.source, work, kept) if had_letters or kept else set()
+        revived = letters.follow_up(self.source, work, work.applied, kept) if had_letters or kept else set()
         position = self.next = copy(self.position)
         self.file.mark(position, end)
         position.lines += len(item)

@@ -6,16 +6,18 @@ back, whenever it is tried again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from morango_celery.oplog.apply import Applying, Failure, missing_names, names
 from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse, printable
+from morango_celery.oplog.meta import MOST_KEYS
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
 from morango_celery.oplog.rows import name_of, name_of_any
+from morango_celery.stream import Buffer, Items
 
 
 def keep(
@@ -44,7 +46,7 @@ def keep(
         settled_at=timezone.now() if outdated else None,
     )
     DeadLetterObject.objects.bulk_create(
-        [DeadLetterObject(letter=letter, key=key) for key in sorted(current)]
+        [DeadLetterObject(letter=letter, key=key) for key in sorted(current)], batch_size=MOST_KEYS
     )
     return letter
 
@@ -53,69 +55,93 @@ def open_letters(source: IngestSource) -> QuerySet[DeadLetter]:
     return source.dead_letters.filter(state=DeadLetter.State.OPEN).order_by("pk")
 
 
-def follow_up(source: IngestSource, applying: Applying, new: Iterable[DeadLetter] = ()) -> set[int]:
+def follow_up(
+    source: IngestSource, applying: Applying, news: Iterable[Change], new: Iterable[DeadLetter] = ()
+) -> set[int]:
     """Try those again that waited for what was applied just now; and those that wait for each other.
 
+    :param news: what was applied
     :param new: letters that were kept just now
     :returns: the ids of those that were applied
+    Memory: the texts of letters are read one after another, however many wait.
     """
-    applied = _follow(source, applying, applying.applied)
+    applied = _follow(source, applying, set(chain.from_iterable(map(_waited_for, news))))
     for letter in new:
         if letter.waits_for and letter.pk not in applied:
-            group = _that_wait_for_each_other(source, letter)
-            changes = [change for change in map(_current, group) if change is not None]
-            if len(changes) > 1 and applying.try_together(changes):
-                for one, change in zip(group, changes, strict=True):
+            group = _that_wait_for_each_other(source, letter.pk)
+            if len(group) > 1 and applying.try_together(change for _, change in _changes(source, group)):
+                names_applied: set[str] = set()
+                for one, change in _changes(source, group):
                     _settle_applied(one, change)
-                applied |= {one.pk for one in group} | _follow(source, applying, changes)
+                    names_applied |= _waited_for(change)
+                applied |= {*group} | _follow(source, applying, names_applied)
     return applied
 
 
-def _follow(source: IngestSource, applying: Applying, news: Sequence[Change]) -> set[int]:
+def _follow(source: IngestSource, applying: Applying, news: Collection[str]) -> set[int]:
+    """:param news: names of objects that are there now"""
     applied = set()
-    news = list(news)
-    while news and (waiting := list(open_letters(source).filter(_waits_for(news)))):
-        news = []
-        for letter in waiting:
+    while news and (waiting := _ids(open_letters(source), "waits_for", news)):
+        names_applied: set[str] = set()
+        for letter in _one_by_one(source, waiting):
             change = try_again(letter, applying)
             if change is not None:
                 applied.add(letter.pk)
-                news.append(change)
+                names_applied |= _waited_for(change)
+        news = names_applied
     return applied
 
 
-def _that_wait_for_each_other(source: IngestSource, letter: DeadLetter) -> list[DeadLetter]:
+def _that_wait_for_each_other(source: IngestSource, letter_id: int) -> list[int]:
     """This letter, those about what it waits for, those about what these wait for, and so on, in order."""
-    found: dict[int, DeadLetter] = {}
-    entered = {letter.pk: letter}
+    found: set[int] = set()
+    entered = {letter_id}
     while entered:
-        found.update(entered)
-        wanted = {
-            name
-            for one in entered.values()
-            if (change := _current(one)) is not None
-            for name in missing_names(change)
-        }
-        about = open_letters(source).filter(objects_of_letter__key__in=wanted).exclude(pk__in=list(found))
-        entered = about.distinct().in_bulk()
-    return [found[pk] for pk in sorted(found)]
+        found |= entered
+        wanted: set[str] = set()
+        for _, change in _changes(source, entered):
+            wanted.update(missing_names(change))
+        entered = _ids(open_letters(source), "objects_of_letter__key", wanted) - found
+    return sorted(found)
 
 
-def supersede(source: IngestSource, changes: Sequence[Change], before: int | None = None) -> None:
+def _one_by_one(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[DeadLetter]:
+    """Read open letters in order, each when it is asked for."""
+    for letter_id in sorted(letter_ids):
+        yield from open_letters(source).filter(pk=letter_id)
+
+
+def _changes(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[tuple[DeadLetter, Change]]:
+    for letter in _one_by_one(source, letter_ids):
+        change = _current(letter)
+        if change is not None:
+            yield letter, change
+
+
+def _ids(letters: QuerySet[DeadLetter], name: str, values: Iterable[str]) -> set[int]:
+    """Return the ids of the letters that have one of these values."""
+    found: set[int] = set()
+    for chunk in Items(values) | Buffer(MOST_KEYS):
+        found.update(letters.filter(**{f"{name}__in": chunk}).values_list("pk", flat=True))
+    return found
+
+
+def supersede(source: IngestSource, changes: Iterable[Change], before: int | None = None) -> None:
     """Earlier letters are outdated for the objects of these changes."""
-    about = DeadLetterObject.objects.filter(
-        letter__source=source,
-        letter__state=DeadLetter.State.OPEN,
-        key__in=set(chain.from_iterable(map(names, changes))),
-    )
-    if before is not None:
-        about = about.filter(letter__lt=before)
-    letter_ids = set(about.values_list("letter", flat=True))
-    if not letter_ids:
-        return
-    DeadLetterObject.objects.filter(pk__in=list(about.values_list("pk", flat=True))).delete()
-    outdated = open_letters(source).filter(pk__in=letter_ids, objects_of_letter=None)
-    _settle(outdated, DeadLetter.State.SUPERSEDED)
+    letter_ids: set[int] = set()
+    for chunk in Items(set(chain.from_iterable(map(names, changes)))) | Buffer(MOST_KEYS):
+        about = DeadLetterObject.objects.filter(
+            letter__source=source, letter__state=DeadLetter.State.OPEN, key__in=chunk
+        )
+        if before is not None:
+            about = about.filter(letter__lt=before)
+        found = dict(about.values_list("pk", "letter"))
+        letter_ids.update(found.values())
+        for outdated in Items(found) | Buffer(MOST_KEYS):
+            DeadLetterObject.objects.filter(pk__in=outdated).delete()
+    for some in Items(sorted(letter_ids)) | Buffer(MOST_KEYS):
+        about_nothing = open_letters(source).filter(pk__in=some, objects_of_letter=None)
+        _settle(about_nothing, DeadLetter.State.SUPERSEDED)
 
 
 def try_again(letter: DeadLetter, applying: Applying) -> Change | None:
@@ -152,10 +178,12 @@ def _settle_applied(letter: DeadLetter, change: Change) -> None:
     supersede(letter.source, [change], before=letter.pk)
 
 
-def _waits_for(changes: Iterable[Change]) -> Q:
-    saved = [data for change in changes if change.operation is Operation.SAVE for data in change.objects]
-    any_of_model = {name_of_any(data["model"]) for data in saved}
-    return Q(waits_for__in=any_of_model | {name_of(data) for data in saved} - {""})
+def _waited_for(change: Change) -> set[str]:
+    """Return the names that letters may wait for, of the objects that a change saves."""
+    if change.operation is not Operation.SAVE:
+        return set()
+    of_any = {name_of_any(data["model"]) for data in change.objects}
+    return of_any | {name_of(data) for data in change.objects} - {""}
 
 
 def _settle(letters: QuerySet[DeadLetter], state: DeadLetter.State) -> None:

@@ -15,6 +15,9 @@ AnyRelation: TypeAlias = "ManyToManyField[Any, Any]"
 Key: TypeAlias = tuple[type[Model], Any]
 """An object: its concrete model, and its primary key as the driver takes it."""
 
+MOST_KEYS = 10_000
+"""How many keys one statement names."""
+
 
 def concrete(model: type[Model]) -> type[Model]:
     """The model itself, or the one that it is a proxy of."""

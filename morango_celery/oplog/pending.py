@@ -12,7 +12,7 @@ from morango_celery.deserialize.conversions import Unsure
 from morango_celery.oplog import relations, sql
 from morango_celery.oplog.deleting import EntangledError, delete_objects, spreads
 from morango_celery.oplog.lines import Change, Operation
-from morango_celery.oplog.meta import Key
+from morango_celery.oplog.meta import MOST_KEYS, Key
 from morango_celery.oplog.order import parents_first, place
 from morango_celery.oplog.rows import (
     ObjectRow,
@@ -22,6 +22,9 @@ from morango_celery.oplog.rows import (
     row_of,
     table_of,
 )
+
+MOST_BYTES = 8 * 1024 * 1024
+"""How much of a log its rows come from. A few times as much memory is taken meanwhile."""
 
 
 class Pending:
@@ -45,9 +48,14 @@ class Pending:
         self.each: dict[type[Model], bool] = {}
         self.written: dict[Key, ObjectRow] = {}
         """All that was written, for whoever checks its references."""
+        self.superseded: set[Key] = set()
+        """Objects that were saved or deleted, whatever is known of them from earlier on."""
+        self.size_bytes = 0
+        """Size of the lines that `saves` comes from."""
 
     def add(self, change: Change) -> None:
-        """
+        """Collect the objects of a change, and write what was collected when it becomes too much.
+
         :raises ModelNotIngestedError: nothing was written of the object
         :raises Exception: whatever the database or a field says against an object
         """
@@ -58,6 +66,20 @@ class Pending:
                 self._save(table, data)
             else:
                 self._delete(table, data)
+            if len(self.saves) + sum(map(len, self.deletes.values())) >= MOST_KEYS:
+                self.flush()
+        self.size_bytes += len(change.line.content)
+        if self.size_bytes >= MOST_BYTES:
+            self.flush()
+
+    def take(self, later: Pending) -> None:
+        """Go on from what another one has written since this one last wrote."""
+        for key in later.superseded:
+            self.deferred.pop(key, None)
+            self.written.pop(key, None)
+        self.deferred.update(later.deferred)
+        self.written.update(later.written)
+        self.saved_alone |= later.saved_alone
 
     def finish(self) -> None:
         """Write the rest. What is referred to by natural keys must be there now."""
@@ -82,6 +104,7 @@ class Pending:
                 self._save_alone(found, table)
                 return
             row = row_of(table, found, found.m2m_data or {})
+        self.superseded.add(row.key)
         model, pk = row.key
         if pk in self.deletes.get(model, ()):
             if spreads(model):
@@ -107,6 +130,7 @@ class Pending:
             key = table.key(found.object.pk)
         if key in self.saves and key[0]._meta.parents:
             self.flush()  # or there would be nothing to tell that the parents' rows go, too
+        self.superseded.add(key)
         self.saves.pop(key, None)
         self.deferred.pop(key, None)
         self.written.pop(key, None)
@@ -124,6 +148,7 @@ class Pending:
         related = dict(found.m2m_data or {})
         found.save()
         row = row_of(table, found, related)
+        self.superseded.add(row.key)
         self.deferred.pop(row.key, None)
         if found.deferred_fields:
             self.deferred[row.key] = found
@@ -158,3 +183,4 @@ class Pending:
         self.written.update({key: row for key, (_, row) in self.saves.items()})
         self.saves.clear()
         self.deletes.clear()
+        self.size_bytes = 0

@@ -9,8 +9,9 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection
 from django.db.models import ForeignKey, Model
 
 from morango_celery.oplog import sql
-from morango_celery.oplog.meta import AnyField, AnyRelation, concrete, key_field, key_value, rows
-from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any
+from morango_celery.oplog.meta import MOST_KEYS, AnyField, AnyRelation, concrete, key_field, key_value, rows
+from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any, table_of
+from morango_celery.stream import Buffer, Items
 from morango_celery.upstream import uses_postgresql
 
 
@@ -43,11 +44,12 @@ def _write_pairs(relation: AnyRelation, wanted: Mapping[Any, Collection[Any]]) -
         pair = ours.get_db_prep_save(key, connection), theirs.get_db_prep_save(value, connection)
         if pairs.pop(pair, None) is None:
             superfluous.append(pk)
-    if superfluous:
-        unwanted: Any = rows(through).filter(pk__in=superfluous)
+    for chunk in Items(superfluous) | Buffer(MOST_KEYS):
+        unwanted: Any = rows(through).filter(pk__in=chunk)
         unwanted._raw_delete(DEFAULT_DB_ALIAS)
     through._base_manager.bulk_create(
-        [through(**{ours.attname: key, theirs.attname: value}) for key, value in pairs.values()]
+        [through(**{ours.attname: key, theirs.attname: value}) for key, value in pairs.values()],
+        batch_size=MOST_KEYS,
     )
 
 
@@ -92,33 +94,67 @@ def require_targets(tables: Iterable[tuple[Table, Sequence[ObjectRow]]]) -> None
             raise IntegrityError(f"There is no {target.model._meta.label} with {target.column} {value}.")
 
 
-def missing_targets(table: Table, data: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the objects that this one refers to and that aren't there.
+def missing_targets(objects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the objects that these refer to and that aren't there, in their order.
 
     One that isn't called by its primary key is named ``app.model:*``.
+
+    :raises Exception: a field's own, for a value that can't refer to anything
+    Cost: a query for each field that is referred to and `MOST_KEYS` values, and one for each natural key.
     """
-    for field in (*table.fields, *table.relations.values()):
-        value = data["fields"].get(field.name)
-        if field is key_field(table.model):
-            value = data.get("pk")
-        if not field.remote_field or value is None:
-            continue
-        target = field.remote_field.model
-        for one in value if field.name in table.relations else [value]:
-            if not _is_there(field, target, one):
-                by_key = not isinstance(one, list) and (
-                    not isinstance(field, ForeignKey) or field.target_field.primary_key
-                )
-                label = target._meta.label
-                yield name_by_key(label, one) if by_key else name_of_any(label)
+    by_value: dict[AnyField, dict[Any, str]] = {}
+    by_natural_key: dict[tuple[type[Model], str], list[Any]] = {}
+    places: dict[tuple[object, Any], int] = {}
+    for data in objects:
+        for target, value in _references(data):
+            if isinstance(value, list):
+                model = target.model
+                by_natural_key[model, repr(value)] = value
+                places.setdefault((model, repr(value)), len(places))
+            else:
+                label = target.model._meta.label
+                name = name_by_key(label, value) if target.primary_key else name_of_any(label)
+                kept = target.get_db_prep_save(target.to_python(value), connection)
+                by_value.setdefault(target, {})[kept] = name
+                places.setdefault((target, kept), len(places))
+    missing = {
+        places[model, text]: name_of_any(model._meta.label)
+        for (model, text), value in by_natural_key.items()
+        if not _has_natural_key(model, value)
+    }
+    for target, names in by_value.items():
+        there = _values_there(target, names)
+        missing.update((places[target, kept], name) for kept, name in names.items() if kept not in there)
+    return [missing[place] for place in sorted(missing)]
 
 
-def _is_there(field: Any, target: Any, value: Any) -> bool:
-    if isinstance(value, list):
-        try:
-            target._default_manager.get_by_natural_key(*value)
-        except target.DoesNotExist:
-            return False
-        return True
-    name = field.target_field.attname if isinstance(field, ForeignKey) else "pk"
-    return rows(target).filter(**{name: value}).exists()
+def _references(data: Mapping[str, Any]) -> Iterator[tuple[AnyField, Any]]:
+    """Yield what an object refers to: the field that is looked at there, and its value or a natural key."""
+    table = table_of(data["model"])
+    for field in table.fields:
+        value = data.get("pk") if field is key_field(table.model) else data["fields"].get(field.name)
+        if isinstance(field, ForeignKey) and value is not None:
+            yield field.target_field, value
+    for name, relation in table.relations.items():
+        for value in data["fields"].get(name) or ():
+            yield key_field(relation.remote_field.model), value
+
+
+def _values_there(target: AnyField, values: Iterable[Any]) -> set[Any]:
+    """Return those of the values, as the driver takes them, that a row has in this field."""
+    there: set[Any] = set()
+    for chunk in Items(values) | Buffer(MOST_KEYS):
+        found = rows(target.model).filter(**{f"{target.name}__in": chunk})
+        there.update(
+            target.get_db_prep_save(value, connection)
+            for value in found.values_list(target.attname, flat=True)
+        )
+    return there
+
+
+def _has_natural_key(model: Any, value: Sequence[Any]) -> bool:
+    try:
+        model._default_manager.get_by_natural_key(*value)
+    except model.DoesNotExist:
+        return False
+    return True

@@ -50,8 +50,10 @@ def _retry(source: IngestSource, letter_id: int) -> int:
         letter = letters.open_letters(source).filter(pk=letter_id).first()
         if letter is None:
             return 0
-        applied = letters.try_again(letter, applying) is not None
-        return applied + len(letters.follow_up(source, applying, () if applied else [letter]))
+        change = letters.try_again(letter, applying)
+        if change is None:
+            return len(letters.follow_up(source, applying, (), [letter]))
+        return 1 + len(letters.follow_up(source, applying, [change]))
 
     while True:
         try:
