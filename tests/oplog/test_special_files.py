@@ -21,7 +21,11 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
 Make = Callable[[Path], None]
 
-KINDS = {"a FIFO": os.mkfifo, "a device": lambda path: path.symlink_to("/dev/null"), "a folder": os.mkdir}
+KINDS: dict[str, Make] = {
+    "a FIFO": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/null"),
+    "a folder": os.mkdir,
+}
 
 
 @pytest.fixture(params=[*KINDS, "a socket"])
@@ -86,7 +90,7 @@ def test_nothing_is_recorded_in_a_special_file(recorded: Path, kind: str, make: 
 def test_what_waited_is_written_once_the_special_file_is_gone(recorded: Path, kind: str, make: Make) -> None:
     make(recorded)
     Tag.objects.create(slug="a")
-    remove = recorded.rmdir if kind == "a folder" else recorded.unlink
+    remove: Callable[[], None] = recorded.rmdir if kind == "a folder" else recorded.unlink
     remove()
     assert write_out() == 1
     assert '"pk": "a"' in recorded.read_text()
