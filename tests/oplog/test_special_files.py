@@ -90,7 +90,9 @@ def test_nothing_is_recorded_in_a_special_file(recorded: Path, kind: str, make: 
 def test_what_waited_is_written_once_the_special_file_is_gone(recorded: Path, kind: str, make: Make) -> None:
     make(recorded)
     Tag.objects.create(slug="a")
-    remove: Callable[[], None] = recorded.rmdir if kind == "a folder" else recorded.unlink
-    remove()
+    if kind == "a folder":
+        recorded.rmdir()
+    else:
+        recorded.unlink()
     assert write_out() == 1
     assert '"pk": "a"' in recorded.read_text()
