@@ -9,11 +9,11 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Exists, F, OuterRef
-from django.utils import timezone
 from morango.models.certificates import Filter
 from morango.models.core import Store
 from morango.models.fields.uuids import UUIDField
 
+from morango_celery import clock
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
 from morango_celery.oplog import models as oplog_models  # noqa: F401  (Django finds them by this module)
 from morango_celery.payloads import Reference
@@ -89,13 +89,15 @@ class Run(models.Model):
     yielded = models.IntegerField(default=0)
     failed = models.IntegerField(default=0)
 
-    created_at = models.DateTimeField(default=timezone.now)
+    created_at = models.DateTimeField(default=clock.now)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     """When a message for the run was last sent; NULL when none was, or not to anybody."""
-    active_at = models.DateTimeField(auto_now=True)
+    active_at = models.DateTimeField(default=clock.now)
     """When a batch of it was last done, or a stage opened."""
+    overdue_at = models.DateTimeField(null=True)
+    """When recovery takes it up, as long as no batch of it is open and nobody is at it; NULL for at once."""
 
     class Meta:
         indexes = [
@@ -104,12 +106,24 @@ class Run(models.Model):
                 condition=models.Q(state__in=["pending", "running"]),
                 name="mcelery_run_unfinished",
             ),
+            models.Index(
+                fields=["state"],
+                condition=models.Q(handed_over=False) | models.Q(followed_up=False),
+                name="mcelery_run_unsettled",
+            ),
         ]
 
     COUNTS = ("saved", "deleted", "spread", "yielded", "failed")
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.profile} ({self.state})"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save as Django does. A time that the database has put in is read when somebody asks for it."""
+        super().save(*args, **kwargs)
+        for name, value in list(vars(self).items()):
+            if hasattr(value, "resolve_expression"):
+                delattr(self, name)
 
     @property
     def sync_filter(self) -> Filter | None:
@@ -140,22 +154,27 @@ class Run(models.Model):
             raise FatalError(f"Run {self.pk} is {self.state}; it can't become {state.value}.")
         self.state = state
         self.error = error
-        now = timezone.now()
         if state is self.State.RUNNING:
-            self.started_at = now
+            self.started_at = clock.now()
         elif self.is_finished:
-            self.finished_at = now
+            self.finished_at = clock.now()
+        self.save_active()
+
+    def save_active(self) -> None:
+        """Save the row, and that somebody is at work on it."""
+        self.active_at = clock.now()
         self.save()
         if self.is_finished and self.open_batches:
             Batch.forget_ids(Batch.objects.filter(run=self))
 
     @classmethod
-    def locked(cls, run_id: int) -> Run:
+    def locked(cls, run_id: int, **annotations: Any) -> Run:
         """The row, locked until the end of the transaction.
 
+        :param annotations: of the query
         :raises Run.DoesNotExist: it was deleted
         """
-        return cls.objects.select_for_update().get(pk=run_id)
+        return cls.objects.select_for_update().annotate(**annotations).get(pk=run_id)
 
 
 class Batch(models.Model):
@@ -195,6 +214,8 @@ class Batch(models.Model):
     """How many workers began to execute it and were not heard of again, or are at it."""
     attempted_at = models.DateTimeField(null=True)
     """When the last of them began."""
+    attempted_by = models.CharField(max_length=64, blank=True)
+    """The id of the message that it began with; empty once that attempt is known to be over."""
     suspect = models.BooleanField(default=False)
     """Whether one more attempt that fails is enough to split it."""
     part_of = models.IntegerField(null=True)
@@ -212,6 +233,8 @@ class Batch(models.Model):
 
     sent_at = models.DateTimeField(null=True)
     """When a message for the batch was last sent; NULL when none was, or not to anybody."""
+    overdue_at = models.DateTimeField(null=True)
+    """When recovery sends it again, unless somebody holds its row; NULL for at once."""
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -287,8 +310,8 @@ class Batch(models.Model):
         if state not in self.MOVES[self.State(self.state)]:
             raise FatalError(f"The {self} is {self.state}; it can't become {state.value}.")
         self.state = state
-        now = timezone.now()
-        Batch.objects.filter(pk=self.pk).update(state=state, finished_at=now, payload="", **columns)
+        closed = Batch.objects.filter(pk=self.pk)
+        closed.update(state=state, finished_at=clock.now(), payload="", attempted_by="", **columns)
 
     @property
     def store_ids(self) -> list[str]:

@@ -9,21 +9,22 @@ import inspect
 import logging
 import secrets
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
+from itertools import takewhile
 from typing import Any, NoReturn
 
+from billiard.common import TERM_SIGNAL, terminate_handler_fired
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
-from celery import bootsteps, current_app, shared_task
+from celery import bootsteps, current_app, current_task, shared_task
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import celeryd_after_setup, celeryd_init
-from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import QuerySet
-from django.utils import timezone
+from django.db import DatabaseError, InterfaceError, connection
 from kombu.exceptions import OperationalError as BrokerError
 
+from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.display import STARTING_TASK, Described, describe, id_of_start, show_progress
@@ -34,12 +35,17 @@ from morango_celery.models import Batch, Run
 from morango_celery.payload_task import PayloadTask
 from morango_celery.payloads import Reference
 from morango_celery.pools import require_processes
-from morango_celery.runs import handover
+from morango_celery.runs import attempts, handover, opening
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.handover import Handover
+from morango_celery.runs.limits import Limits, within
+from morango_celery.runs.message import ID_CHARACTERS, Message
 from morango_celery.runs.opening import attempt_opening
-from morango_celery.runs.producer import Progress, advance, open_batches, start
+from morango_celery.runs.overdue import note_sent, note_unsent, untouched
+from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches, start
 from morango_celery.runs.recovery import recover
 from morango_celery.stopping import SoftShutdown
+from morango_celery.stream import Buffer, Items
 from morango_celery.urgency import Turns, priority
 
 logger = logging.getLogger(__name__)
@@ -63,9 +69,17 @@ DELIVERED_AGAIN: dict[str, Any] = {
 CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.intake:refuse_malformed"}
 """How a worker takes a message of the task in."""
 
-HAND_OVER_RETRIES = 60
+TOO_EARLY_SECONDS = 0.25
+"""How long Morango has to write STARTED, until the outcome of a run that was so quick is tried again."""
+TOLD_SECONDS = 2.0
+"""How long a client has to come for the outcome, until somebody looks whether that is still there."""
+HAND_OVER_RETRIES = 10
+"""A minute; then it is looked at by `recover_runs`."""
 SWEEPS_PER_RESEND = 15
 """How often a worker asks for `recover_runs` within RESEND_AFTER_SECONDS: by default, once a minute."""
+
+WRONG_CLOCK_SECONDS = 24 * 60 * 60
+"""How wrong a machine's clock may be until others take what it sends for expired."""
 
 TASK_ID_BYTES = 12
 """Random ones: a message has its id in three places, and may have those of two others; all are in Redis."""
@@ -76,11 +90,26 @@ SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
 
 
-class LedgerTask(Described, DjangoTask):
+class Expected:
+    """A base class for tasks on which the ledger waits, also when they're retried."""
+
+    request: Any
+    expect_retry: Any = None
+    """Notes in how many seconds a message is to come; for what, its first argument says."""
+
+    def retry(self, *arguments: Any, countdown: float | None = None, **options: Any) -> Any:
+        """Retry as Celery does. Should the message that is to come be lost, recovery sends another one."""
+        pk = next(iter(self.request.args or ()), None)
+        if self.expect_retry is not None and isinstance(pk, int) and countdown is not None:
+            self.expect_retry(pk, _message(self.request), countdown)
+        return super().retry(*arguments, countdown=countdown, **options)  # type: ignore[misc]  # Celery's
+
+
+class LedgerTask(Expected, Described, DjangoTask):
     abstract = True
 
 
-class BatchTask(Described, PayloadTask):
+class BatchTask(Expected, Described, PayloadTask):
     abstract = True
 
 
@@ -99,13 +128,22 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-@shared_task(name=STARTING_TASK, base=LedgerTask, **CAREFULLY, **RETRIED, **DELIVERED_AGAIN)
+@shared_task(
+    name=STARTING_TASK,
+    base=LedgerTask,
+    bind=True,
+    expect_retry=staticmethod(opening.expect_retry),
+    **CAREFULLY,
+    **RETRIED,
+    **DELIVERED_AGAIN,
+)
 @fits
-def start_run(run_id: int) -> str:
+def start_run(self: Any, run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on."""
     try:
         with _ledger(_id(run_id, "run_id")):
-            progress = attempt_opening(run_id, start)
+            with _given_back_if_stopped(lambda: opening.take_back(run_id)):
+                progress = attempt_opening(run_id, start, _message(self.request))
             _follow_up(progress)
     except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
@@ -118,13 +156,15 @@ def start_run(run_id: int) -> str:
 @shared_task(
     name="morango_celery.deserialize_batch",
     base=BatchTask,
+    bind=True,
+    expect_retry=staticmethod(attempts.expect_retry),
     kept_arguments=("store_ids",),  # in the ledger, for as long as the batch is open
     **CAREFULLY,
     **RETRIED,
     **DELIVERED_AGAIN,
 )
 @fits
-def deserialize_batch(batch_id: int, store_ids: list[str] | Reference) -> dict[str, int]:
+def deserialize_batch(self: Any, batch_id: int, store_ids: list[str] | Reference) -> dict[str, int]:
     """Deserialize one batch; the last one of a stage opens the next.
 
     :param store_ids: 32-digit hex ids of Store rows, or a reference to them, as the ledger's batch has them:
@@ -139,8 +179,12 @@ def deserialize_batch(batch_id: int, store_ids: list[str] | Reference) -> dict[s
         return {}
     try:
         with _ledger(batch.run_id):
-            with _out_of_reach_of_models():
-                execution = attempt_batch(batch_id, store_ids)
+            message = _message(self.request)
+            with (
+                _given_back_if_stopped(lambda: attempts.take_back(batch_id, message)),
+                _out_of_reach_of_models(),
+            ):
+                execution = attempt_batch(batch_id, store_ids, message)
             if execution.to_send:
                 _send_batches(
                     Batch.objects.filter(pk__in=execution.to_send)
@@ -149,7 +193,9 @@ def deserialize_batch(batch_id: int, store_ids: list[str] | Reference) -> dict[s
                     .order_by("pk")
                 )
             if execution.stage_is_done:
-                _follow_up(attempt_opening(batch.run_id, advance))
+                with _given_back_if_stopped(lambda: opening.take_back(batch.run_id)):
+                    progress = attempt_opening(batch.run_id, advance, message)
+                _follow_up(progress)
             elif execution.run:
                 show_progress(execution.run)
     except Run.DoesNotExist:
@@ -167,17 +213,24 @@ def deserialize_batch(batch_id: int, store_ids: list[str] | Reference) -> dict[s
 )
 @fits
 def hand_over_run(self: Any, run_id: int) -> bool:
-    """Tell the transfer session what came of its run, as soon as Morango is ready to hear it."""
+    """Tell the transfer session what came of its run, as soon as Morango is ready to hear it; and see that it
+    was heard. Do whatever else is left to do after the run's end.
+    """
     _id(run_id, "run_id")
     with _outages_are_retried():
         run = Run.objects.filter(pk=run_id).first()
-        settled = run is not None and handover.hand_over(run)
-    if run is None:
-        _deleted(f"Run {run_id} is")
+        done = handover.finish(run) if run is not None and run.is_finished else None
+    if done is None:
+        if run is None:
+            _deleted(f"Run {run_id} is")
         return False
-    if not settled:
-        raise self.retry(countdown=min(0.25 * 2**self.request.retries, 10))
+    if not done.settled:
+        raise self.retry(countdown=_pause(done, self.request.retries))
     return True
+
+
+def _pause(done: Handover, retries: int = 0) -> float:
+    return max(TOLD_SECONDS if done.told else 0.0, min(TOO_EARLY_SECONDS * 2.0**retries, 10.0))
 
 
 @shared_task(name="morango_celery.recover_runs", base=LedgerTask, **RETRIED)
@@ -203,8 +256,9 @@ class Sweep(bootsteps.StartStopStep):
 
     @staticmethod
     def sweep(seconds: float) -> None:
-        # Expires, so that they don't pile up: while the queue is that long, it hasn't been lost
-        _send(recover_runs, [], "what waits", expires=seconds, retry=False)  # the event loop waits for this
+        # Expires, so that they don't pile up for ever where no process has time for them
+        expires = max(seconds, WRONG_CLOCK_SECONDS)
+        _send(recover_runs, [], "what waits", expires=expires, retry=False)  # the event loop waits for this
 
 
 @celeryd_init.connect
@@ -214,8 +268,14 @@ def _add_steps(instance: Any, **kwargs: Any) -> None:
     instance.app.steps["consumer"].update((Envelopes, SurvivesOutages, Sweep, Turns))
 
 
+_worker_limits: tuple[float | None, float | None] = (None, None)
+"""The hard and the soft time limit that this worker was started with, in seconds."""
+
+
 @celeryd_after_setup.connect
 def _require_processes(instance: Any, **kwargs: Any) -> None:
+    global _worker_limits
+    _worker_limits = instance.time_limit, instance.soft_time_limit
     require_processes(instance, (start_run.name, deserialize_batch.name))
 
 
@@ -224,50 +284,67 @@ class CeleryDispatch:
 
     def start(self, run: Run) -> bool:
         sent = _send(start_run, [run.pk], describe(run), priority=priority(run), task_id=id_of_start(run))
-        _note(run, sent)
+        if sent:  # and unless a worker has begun already
+            now = {name: getattr(run, name) for name in ("state", "stage", "attempts")}
+            note_sent(Run.objects.filter(pk=run.pk, **now))
+        run.sent_at = clock.now() if sent else None  # for whoever tells where it is, whatever could be noted
         return sent
 
     def batch(self, batch: Batch) -> bool:
+        return self.batches([batch]) == 1
+
+    def batches(self, batches: Sequence[Batch]) -> int:
+        """Send messages for several batches.
+
+        :returns: how many were sent; the first of the others is the one that the broker didn't take
+        Cost: one statement.
+        """
+        sent = list(takewhile(self._send_batch, batches))
+        if sent:  # and unless a worker has begun already
+            note_sent(untouched(sent))
+        return len(sent)
+
+    @staticmethod
+    def _send_batch(batch: Batch) -> bool:
         arguments = [batch.pk, batch.reference]
-        sent = _send(deserialize_batch, arguments, batch.description, priority=priority(batch.run))
-        _note(batch, sent)
-        return sent
-
-
-def _note(row: Run | Batch, sent: bool) -> None:
-    """When a message was sent; None for not yet.
-
-    Whoever carries the batch out already holds its row, and is not waited for: the other messages are
-    still to be sent. The note is missing then in the ledger, though not in `row`; should that worker die, it
-    is sent again a little sooner.
-    """
-    row.sent_at = timezone.now() if sent else None
-    rows: QuerySet[Any] = type(row).objects.filter(pk=row.pk)
-    with transaction.atomic():
-        free = rows.select_for_update(skip_locked=True).values("pk")
-        rows.filter(pk__in=free).update(sent_at=row.sent_at)
+        return _send(deserialize_batch, arguments, batch.description, priority=priority(batch.run))
 
 
 def _follow_up(progress: Progress) -> None:
     """What has to happen after the commit that opened a stage or ended the run."""
+    run = progress.run
     if progress.opened:
-        _send_batches(open_batches(progress.run))
+        unsent = Batch.objects.filter(run=run, state=Batch.State.OPEN, sent_at=None)
+        with _given_back_if_stopped(lambda: note_unsent(unsent)):
+            _send_batches(open_batches(run))
     elif progress.ended:
-        finish(progress.run)
+        with _given_back_if_stopped(lambda: handover.take_back(run)):
+            finish(run)
 
 
 def _send_batches(batches: Iterable[Batch]) -> None:
-    dispatch = CeleryDispatch()
-    for batch in batches:
-        if not dispatch.batch(batch):
+    for page in Items(batches) | Buffer(BATCHES_IN_MEMORY):
+        if CeleryDispatch().batches(page) < len(page):
             break
 
 
 def finish(run: Run) -> None:
-    """What is left to do when a run has ended; a worker goes on if Morango isn't ready to hear of it."""
+    """What is left to do when a run has ended; a worker goes on if Morango isn't ready to hear of it, or the
+    database has no time.
+    """
     show_progress(run)
-    if not handover.finish(run):
-        _send(hand_over_run, [run.pk], f"run {run.pk}", countdown=0.25)
+    try:
+        done = handover.finish(run)
+    except (DatabaseError, InterfaceError) as error:
+        if is_transient(error):
+            _send_hand_over(run, Handover())
+        raise
+    if not done.settled:
+        _send_hand_over(run, done)
+
+
+def _send_hand_over(run: Run, done: Handover) -> None:
+    _send(hand_over_run, [run.pk], f"run {run.pk}", countdown=_pause(done))
 
 
 def is_eager() -> bool:
@@ -331,13 +408,54 @@ def _ledger(run_id: int) -> Iterator[None]:
 @contextmanager
 def _outages_are_retried() -> Iterator[None]:
     try:
-        with connection.wrap_database_errors:  # Django doesn't, when it closes a server's cursor
+        # Django doesn't wrap them when it closes a server's cursor
+        with within(_limits()), connection.wrap_database_errors:
             yield
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
             if not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()  # or this process's next task would get it too
             raise TransientError(f"The database is not available: {error}") from error
+        raise
+
+
+def _message(request: Any) -> Message:
+    is_redelivered = bool((request.delivery_info or {}).get("redelivered"))
+    return Message(str(request.id or "")[:ID_CHARACTERS], request.retries, is_redelivered)
+
+
+def _limits() -> Limits | None:
+    """Return limits for transactions of the task that this process carries out; None for what isn't one."""
+    request = current_task.request if current_task else None
+    if request is None or request.called_directly or request.is_eager:
+        return None
+    hard, soft = request.timelimit or (None, None)
+    task, conf = current_task, current_task.app.conf
+    return Limits.of_task(
+        hard or task.time_limit or _worker_limits[0] or conf.task_time_limit,
+        soft or task.soft_time_limit or _worker_limits[1] or conf.task_soft_time_limit,
+    )
+
+
+@contextmanager
+def _given_back_if_stopped(give_back: Callable[[], None]) -> Iterator[None]:
+    """Let an attempt not count that Celery, a supervisor or an operator ends by a signal to its process, and
+    have another worker look for what is left of it.
+
+    Among them: a worker that has lost the broker and cancels what it can't acknowledge any more.
+
+    :param give_back: notes in the ledger that it isn't at work any more
+    """
+    try:
+        yield
+    except BaseException:  # whatever became, on its way, of the SystemExit that the signal's handler raised
+        if terminate_handler_fired():
+            signal.signal(TERM_SIGNAL, signal.SIG_IGN)  # a second one is to end it at once
+            with suppress(DatabaseError, InterfaceError):
+                if not connection.in_atomic_block:
+                    connection.close()  # it was interrupted in the middle of anything
+                give_back()
+            _send(recover_runs, [], "what was given back")
         raise
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from django.db import OperationalError, connection, transaction
@@ -62,12 +62,17 @@ def self_referential_fk(model: type[SyncableModel]) -> str | None:
 
 
 @contextmanager
-def isolated_transaction(sync_filter: Filter | None) -> Iterator[None]:
+def isolated_transaction(
+    sync_filter: Filter | None, on_begin: Callable[[], None] | None = None
+) -> Iterator[None]:
     """A transaction with one view of the data (REPEATABLE READ), alone on the filter's partitions.
 
+    :param on_begin: called first in it, before it waits to be alone
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     """
     with _backend._set_transaction_repeatable_read(), transaction.atomic(savepoint=False):
+        if on_begin is not None:
+            on_begin()
         _lock_partitions(sync_filter, shared=False)
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import psutil
 import psycopg2
 from django.db import connection
+from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
 
 from tests.processes import PATIENCE_SECONDS
 
@@ -36,6 +38,17 @@ def held_rows(table: str, condition: str) -> Iterator[int]:
     """Keep rows of a table locked likewise. Yields the process id of the session that has them."""
     with _another_connection() as other, other.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {table} WHERE {condition} FOR UPDATE")
+        assert cursor.rowcount
+        yield other.info.backend_pid
+
+
+@contextlib.contextmanager
+def held_partition(partition: str) -> Iterator[int]:
+    """Be alone on a partition, as Morango is while it dequeues; likewise."""
+    key = binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER
+    with _another_connection() as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOCK_ALL_PARTITIONS])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_PARTITION, key])
         yield other.info.backend_pid
 
 

@@ -10,10 +10,11 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from morango_celery.upstream import uses_postgresql
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
-_TRANSIENT_CODES = ("55P03", "25006")
-"""Locked; read-only, as a server is that others have replaced, or are about to."""
-_QUERY_CANCELED = "57014"
-_OUT_OF_MEMORY = "53200"
+_TRANSIENT_CODES = ("55P03", "25006", "25P03", "25P04")
+"""Locked; read-only, as a server is that others have replaced, or are about to; a transaction that idled, or
+took, too long."""
+_ASKED_TOO_MUCH = ("57014", "53200", "53400")
+"""Cancelled, by a timeout most likely; no memory left; more than anybody may have, as of temporary files."""
 _NO_PERMISSION = "42501"
 _REFUSED_CLASSES = ("3F", "42")
 _BY_POLICY = "ExecWithCheckOptions"
@@ -46,7 +47,7 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
     """
     if isinstance(error, InterfaceError):
         return True
-    code: str | None = getattr(error.__cause__, "pgcode", None)
+    code = sqlstate(error)
     if code is not None:
         return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
     if not isinstance(error, OperationalError):
@@ -62,12 +63,15 @@ def is_outage(error: Exception) -> bool:
 
 
 def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
-    """Return True if what a transient error is about may well be asked for by one record, and so come again.
+    """Return True if a statement of a transient error asked too much of the server: of time, memory or disk.
+    One record may do so, and do it again."""
+    return sqlstate(error) in _ASKED_TOO_MUCH
 
-    So it is for a statement that was cancelled (by a timeout, most likely), or took too much of the server's
-    memory.
-    """
-    return getattr(error.__cause__, "pgcode", None) in (_QUERY_CANCELED, _OUT_OF_MEMORY)
+
+def sqlstate(error: DatabaseError | InterfaceError) -> str | None:
+    """Return PostgreSQL's code for an error; None when libpq knows none, as of a connection that was lost."""
+    code: str | None = getattr(error.__cause__, "pgcode", None)
+    return code
 
 
 def is_refusal(error: DatabaseError) -> bool:
@@ -76,7 +80,7 @@ def is_refusal(error: DatabaseError) -> bool:
     That is for want of a permission, a table or a column. A policy or a trigger may refuse single rows with
     the same codes, which counts as those rows' fault.
     """
-    code: str | None = getattr(error.__cause__, "pgcode", None)
+    code = sqlstate(error)
     if code is not None:
         return code.startswith(_REFUSED_CLASSES) and not _is_about_a_row(error.__cause__)
     return _code_of_sqlite(error) in _REFUSED_ON_SQLITE or _lacks(error)
@@ -84,7 +88,7 @@ def is_refusal(error: DatabaseError) -> bool:
 
 def remedy(error: DatabaseError | InterfaceError) -> str:
     """Return what an operator can do about an error of the database, in a sentence or two."""
-    code: str = getattr(error.__cause__, "pgcode", None) or ""
+    code = sqlstate(error) or ""
     on_sqlite = _code_of_sqlite(error)
     if code == _NO_PERMISSION:
         return (

@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Min, Q, QuerySet, Sum
-from django.utils import timezone
 from morango.models.core import Store
 
+from morango_celery import clock
 from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.metrics import names
 from morango_celery.metrics.names import Metric
@@ -53,10 +53,11 @@ def _of_runs() -> Iterator[Figure]:
     rows = runs.values("profile", "state").annotate(
         runs=Count("pk"),
         oldest=Min("created_at"),
+        now=Max(clock.now()),
         **_histogram(names.RUN_SECONDS),
         **{f"sum_{name}": Sum(name) for name in counted},
     )
-    oldest = None
+    waited = 0.0
     for profile, states in groupby(rows.order_by("profile", "state"), key=lambda row: row["profile"]):
         totals = dict.fromkeys(counted, 0)
         for row in states:
@@ -68,10 +69,9 @@ def _of_runs() -> Iterator[Figure]:
             if row["state"] == Run.State.COMPLETED:
                 yield _read(names.RUN_SECONDS, row, profile)
             elif row["state"] == Run.State.PENDING:
-                oldest = min(oldest or row["oldest"], row["oldest"])
+                waited = max(waited, (row["now"] - row["oldest"]).total_seconds())
         yield from (Figure(names.RECORDS, (profile, name), total) for name, total in totals.items())
-    waited = (timezone.now() - oldest).total_seconds() if oldest else 0.0
-    yield Figure(names.OLDEST_PENDING, (), max(waited, 0.0))
+    yield Figure(names.OLDEST_PENDING, (), waited)
 
 
 def _of_batches() -> Iterator[Figure]:

@@ -4,6 +4,7 @@ from django.db import migrations, models
 import django.db.models.deletion
 import django.utils.timezone
 import morango.models.fields.uuids
+import morango_celery.clock
 
 
 class Migration(migrations.Migration):
@@ -46,11 +47,12 @@ class Migration(migrations.Migration):
                 ('spread', models.IntegerField(default=0)),
                 ('yielded', models.IntegerField(default=0)),
                 ('failed', models.IntegerField(default=0)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('created_at', models.DateTimeField(default=morango_celery.clock.now)),
                 ('started_at', models.DateTimeField(null=True)),
                 ('finished_at', models.DateTimeField(null=True)),
                 ('sent_at', models.DateTimeField(null=True)),
-                ('active_at', models.DateTimeField(auto_now=True)),
+                ('active_at', models.DateTimeField(default=morango_celery.clock.now)),
+                ('overdue_at', models.DateTimeField(null=True)),
                 ('retry_of', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retries', to='morango_celery.run')),
             ],
         ),
@@ -68,6 +70,7 @@ class Migration(migrations.Migration):
                 ('pass_number', models.IntegerField(default=1)),
                 ('attempts', models.IntegerField(default=0)),
                 ('attempted_at', models.DateTimeField(null=True)),
+                ('attempted_by', models.CharField(blank=True, max_length=64)),
                 ('suspect', models.BooleanField(default=False)),
                 ('part_of', models.IntegerField(null=True)),
                 ('place', models.IntegerField(default=0)),
@@ -78,6 +81,7 @@ class Migration(migrations.Migration):
                 ('yielded', models.IntegerField(default=0)),
                 ('failed', models.IntegerField(default=0)),
                 ('sent_at', models.DateTimeField(null=True)),
+                ('overdue_at', models.DateTimeField(null=True)),
                 ('finished_at', models.DateTimeField(null=True)),
                 ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='batches', to='morango_celery.run')),
             ],
@@ -88,6 +92,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='run',
             index=models.Index(condition=models.Q(('state__in', ['pending', 'running'])), fields=['state'], name='mcelery_run_unfinished'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(condition=models.Q(('handed_over', False), ('followed_up', False), _connector='OR'), fields=['state'], name='mcelery_run_unsettled'),
         ),
         migrations.AddIndex(
             model_name='batch',

@@ -9,38 +9,39 @@ that stands alone is given up.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from math import ceil
-from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import F, Max, Q, QuerySet
-from django.utils import timezone
+from django.db.models import Case, F, Max, Q, QuerySet, When
 from morango.models.core import Store
 
+from morango_celery import clock
 from morango_celery.conf import settings
-from morango_celery.db.errors import is_transient, may_be_the_records_fault
+from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import BatchResult
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
-from morango_celery.errors import PoisonRecordError, TimeIsUp
+from morango_celery.errors import PoisonRecordError, TimeIsUp, TransientError
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.payloads import Reference
 from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
+from morango_celery.runs.message import NOBODYS, Message
+from morango_celery.runs.outages import Attempt
+from morango_celery.runs.overdue import MOMENT_SECONDS, not_executed, note_retry, when_begun
 from morango_celery.upstream import deserialization_log, exception_path
 
 PARTS = 10
 """How many batches one is split into, if it has as many records."""
 
-TWIN_SECONDS = 1.0
-"""How long a worker needs at most from counting an attempt to locking the batch, or from losing that lock to
-taking the attempt back."""
+NOTHING = Execution(None, None, stage_is_done=False)
 
 OUT_OF_TIME = "it took longer than the worker's time limit"
 OUT_OF_MEMORY = "there was not enough memory"
 
 
-def attempt_batch(batch_id: int, store_ids: Sequence[str] | Reference) -> Execution:
+def attempt_batch(
+    batch_id: int, store_ids: Sequence[str] | Reference, message: Message = NOBODYS
+) -> Execution:
     """Execute a batch, unless that has ended too many workers: then split it, or give its record up.
 
     One record that ends every worker which deserializes it, in a batch of n records, costs at most
@@ -56,42 +57,64 @@ def attempt_batch(batch_id: int, store_ids: Sequence[str] | Reference) -> Execut
     database is there to hear it. One that it cancelled or had no memory for does.
 
     :raises RefusedMessageError: the ids are not this batch's; nothing was done
+    :raises TransientError: the worker that this message was delivered to before is lost, and the database
+        doesn't know that yet
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Cost: one short transaction more than `execute_batch`, which waits for no disk.
-    Twice, and at the same time: safe; the second one waits, and finds the batch done.
+    Twice, and at the same time: safe; the second one does nothing, and doesn't wait. Should the first one's
+    worker be lost, recovery finds a batch that nobody holds.
     """
-    if not _begin(batch_id, store_ids):
-        _let_twin_begin(batch_id)
-        _let_twin_end(batch_id)
-        return _settle(batch_id, store_ids)
+    if not _begin(batch_id, store_ids, message.id):
+        execution = _settle(batch_id, store_ids)
+        if execution is NOTHING and message.id and _attempt_of(batch_id, message.id).exists():
+            raise TransientError("A session of a worker that was lost still executes the batch.")
+        return execution
+    attempt = Attempt(message.retries)
     try:
-        return execute_batch(batch_id, store_ids)
+        with connection.execute_wrapper(attempt):
+            return execute_batch(batch_id, store_ids, message.id)
     except TimeIsUp:
         trouble = OUT_OF_TIME
     except MemoryError:
         trouble = OUT_OF_MEMORY
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _forgive(batch_id, error)
+            _account_for_outage(_attempt_of(batch_id, message.id), attempt, error)
         raise
     # Out here the traceback is gone, and with it what its frames held on to.
     if not connection.in_atomic_block:
         connection.close()  # the time may have been up in the middle of Django's bookkeeping
-    Batch.objects.filter(pk=batch_id).update(suspect=True, trouble=trouble)
+    _attempt_of(batch_id, message.id).update(suspect=True, trouble=trouble, attempted_by="")
     return Execution(None, None, stage_is_done=False, to_send=(batch_id,))
 
 
-def _begin(batch_id: int, store_ids: Sequence[str] | Reference) -> bool:
-    """Count an attempt, if the batch is open and has one left. Waits while another worker executes it."""
+def _begin(batch_id: int, store_ids: Sequence[str] | Reference, message_id: str) -> bool:
+    """Count an attempt, if the batch is open, has one left, and nobody executes it.
+
+    Where another message's attempt was begun a moment ago, its worker may be about to lock the batch. This
+    one takes its place then, and doesn't count as one more.
+    """
     hurried = Q(suspect=True, size__gt=1)
     left = Q(hurried, attempts=0) | Q(~hurried, attempts__lt=settings.MAX_ATTEMPTS)
-    batch = Batch.objects.filter(
-        left, ~Batch.has_to_wait(), pk=batch_id, state=Batch.State.OPEN, content_hash=hash_of_ids(store_ids)
+    just_begun = Q(attempted_at__gt=clock.now(-MOMENT_SECONDS)) & ~Q(attempted_by__in=("", message_id))
+    ready = Batch.objects.filter(
+        left | just_begun,
+        not_executed(batch_id),
+        ~Batch.has_to_wait(),
+        pk=batch_id,
+        state=Batch.State.OPEN,
+        content_hash=hash_of_ids(store_ids),
     )
     with transaction.atomic():
         take_write_lock()
         commit_lazily()
-        begun = batch.update(attempts=F("attempts") + 1, attempted_at=timezone.now(), trouble="")
+        begun = ready.update(
+            attempts=Case(When(just_begun, then=F("attempts")), default=F("attempts") + 1),
+            attempted_at=Case(When(just_begun, then=F("attempted_at")), default=clock.now()),
+            attempted_by=message_id,
+            trouble="",
+            **when_begun(),
+        )
     return begun == 1
 
 
@@ -99,30 +122,20 @@ def _has_attempts_left(batch: Batch) -> bool:
     return batch.attempts < (1 if batch.suspect and batch.size > 1 else settings.MAX_ATTEMPTS)
 
 
-def _let_twin_begin(batch_id: int) -> None:
-    """The last attempt may be another worker's, who has counted it and is about to lock the batch."""
-    batch = Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN).only("attempted_at").first()
-    if batch is not None and batch.attempted_at is not None:
-        age = (timezone.now() - batch.attempted_at).total_seconds()
-        time.sleep(min(max(TWIN_SECONDS - age, 0), TWIN_SECONDS))
+def _attempt_of(batch_id: int, message_id: str) -> QuerySet[Batch]:
+    """Return the batch, if it is open, and no other message's attempt has been begun since this one's."""
+    return Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN, attempted_by=message_id, attempts__gt=0)
 
 
-def _let_twin_end(batch_id: int) -> None:
-    """The last attempt may be another worker's who executes the batch, and then may take the attempt back."""
-    row = Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN).values_list("pk")
-    while row.exists() and not _locks(row.select_for_update(skip_locked=True)):
-        if _locks(row.select_for_update()):  # once the other has let go of it
-            time.sleep(TWIN_SECONDS)
-
-
-@transaction.atomic
-def _locks(row: QuerySet[Any]) -> bool:
-    """Whether it is there, for this transaction to lock; the lock isn't kept."""
-    return bool(row)
-
-
-@transaction.atomic
 def _settle(batch_id: int, store_ids: Sequence[str] | Reference) -> Execution:
+    """Do what is to be done about a batch that can't be attempted; nothing while somebody executes it."""
+    with transaction.atomic():
+        is_executed = not Batch.objects.filter(not_executed(batch_id), pk=batch_id).exists()
+    return NOTHING if is_executed else _settle_free(batch_id, store_ids)
+
+
+@transaction.atomic
+def _settle_free(batch_id: int, store_ids: Sequence[str] | Reference) -> Execution:
     batch = take(batch_id, store_ids)
     if isinstance(batch, Execution):
         return batch
@@ -144,6 +157,7 @@ def _split(batch: Batch) -> Execution:
             suspect=True,
             part_of=batch.number if batch.part_of is None else batch.part_of,
             place=batch.place + start,
+            **when_begun(),
         )
         for number, start in enumerate(range(0, len(ids), size), start=1)
     ]
@@ -175,13 +189,32 @@ def _give_up(batch: Batch) -> Execution:
     return account(batch, BatchResult(failed=failed))
 
 
-def _forgive(batch_id: int, error: DatabaseError | InterfaceError) -> None:
-    """Take back an attempt that the database ended. If it isn't there to hear it, the attempt counts."""
-    batch = Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN, attempts__gt=0)
+def take_back(batch_id: int, message: Message) -> None:
+    """Take back the attempt of a message whose process was told to end: that is nobody's fault.
+
+    Recovery sends the batch again, at its next look; so does the broker, some time.
+    """
+    attempt = _attempt_of(batch_id, message.id)
+    attempt.update(attempts=F("attempts") - 1, attempted_by="", overdue_at=None)
+
+
+def expect_retry(batch_id: int, message: Message, seconds: float) -> None:
+    """Note in how many seconds a message tries again what it has tried."""
+    open_batch = Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN)
+    note_retry(open_batch.filter(attempted_by__in=("", message.id)), seconds)
+
+
+def _account_for_outage(
+    batch: QuerySet[Batch], attempt: Attempt, error: DatabaseError | InterfaceError
+) -> None:
+    """Take back an attempt that the database ended, unless that was the attempt's own doing.
+
+    If the database isn't there to hear it, the attempt counts.
+    """
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-        if may_be_the_records_fault(error):
-            batch.update(trouble=f"the database said: {str(error).strip()}")
+        if trouble := attempt.reason_to_count(error):
+            batch.update(trouble=trouble, attempted_by="")
         else:
-            batch.update(attempts=F("attempts") - 1)
+            batch.update(attempts=F("attempts") - 1, attempted_by="")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
-from django.utils import timezone
 
+from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import BatchResult, deserialize_batch
@@ -17,6 +17,8 @@ from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.errors import SystemicError
 from morango_celery.models import Batch, Run, added
 from morango_celery.payloads import Reference
+from morango_celery.runs.limits import limited
+from morango_celery.runs.overdue import when_begun
 
 PROGRESS = ("profile", "state", "open_batches", "records", "previous_failures", *Run.COUNTS)
 """The columns of a run that tell how far it is."""
@@ -38,28 +40,33 @@ class Execution:
     """If there is something to tell of it: it has ended, or was counted now (and has `PROGRESS` only)."""
 
 
-def execute_batch(batch_id: int, store_ids: Sequence[str] | Reference | None = None) -> Execution:
+def execute_batch(
+    batch_id: int, store_ids: Sequence[str] | Reference | None = None, message: str | None = None
+) -> Execution:
     """Deserialize a batch and account for it.
 
     :param store_ids: the ids that the message carries, or its reference to them; what is deserialized is what
         the ledger has, and it has to be the same. None asks for no message's
+    :param message: whose attempt it is; if another one's was begun since, nothing is done. None for nobody's
     :raises RefusedMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Twice, and at the same time: safe; the second one finds the batch done.
     """
     if connection.in_atomic_block:  # SQLite then checks foreign keys at no commit of ours
-        return _execute(batch_id, store_ids, strict=True)
+        return _execute(batch_id, store_ids, message, strict=True)
     try:
-        return _execute(batch_id, store_ids, strict=False)
+        return _execute(batch_id, store_ids, message, strict=False)
     except IntegrityError:
         # Only COMMIT is left to raise it, on SQLite: find the record that is to blame
-        return _execute(batch_id, store_ids, strict=True)
+        return _execute(batch_id, store_ids, message, strict=True)
 
 
 @first_error_wins()
 @transaction.atomic
-def _execute(batch_id: int, store_ids: Sequence[str] | Reference | None, *, strict: bool) -> Execution:
-    batch = take(batch_id, store_ids)
+def _execute(
+    batch_id: int, store_ids: Sequence[str] | Reference | None, message: str | None, *, strict: bool
+) -> Execution:
+    batch = take(batch_id, store_ids, message)
     if isinstance(batch, Execution):
         return batch
     run = batch.run
@@ -75,13 +82,18 @@ def _execute(batch_id: int, store_ids: Sequence[str] | Reference | None, *, stri
     return account(batch, result)
 
 
-def take(batch_id: int, store_ids: Sequence[str] | Reference | None) -> Batch | Execution:
-    """The open batch, locked until the end of the transaction; or, if there is nothing to do, that.
+def take(
+    batch_id: int, store_ids: Sequence[str] | Reference | None, message: str | None = None
+) -> Batch | Execution:
+    """Return the open batch, locked until the end of the transaction; or, if there is nothing to do, that.
 
+    :param message: None, or whose attempt has to be the last that was begun
     :raises RefusedMessageError: the ids are not this batch's
     """
     take_write_lock()
-    batch = Batch.objects.select_for_update(of=("self",)).select_related("run").filter(pk=batch_id).first()
+    batches = Batch.objects.filter(pk=batch_id, **({} if message is None else {"attempted_by": message}))
+    locked = batches.select_for_update(of=("self",)).select_related("run").annotate(**limited())
+    batch = locked.first()
     if batch is None:
         return Execution(None, None, stage_is_done=False)
     run = batch.run
@@ -120,7 +132,8 @@ def account(batch: Batch, result: BatchResult) -> Execution:
     run = Run.objects.filter(pk=batch.run_id)
     run.update(
         open_batches=F("open_batches") - 1,
-        active_at=timezone.now(),
+        active_at=clock.now(),
+        **when_begun(),  # by the same worker, if it was the last batch
         **added(may_succeed_later=len(result.retry_ids), **counts),
     )
     counted = run.only(*PROGRESS).get()

@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
+from dataclasses import dataclass
 
-from django.db import DatabaseError, transaction
-from django.db.models import F
-from django.utils import timezone
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, Subquery, Value, When
 from morango.constants import transfer_stages, transfer_statuses
 from morango.models.core import TransferSession
 
+from morango_celery import clock
 from morango_celery.conf import settings
-from morango_celery.db.errors import is_refusal, remedy
+from morango_celery.db.errors import is_refusal, is_transient, remedy
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
+from morango_celery.runs.overdue import hold_opening
 from morango_celery.serialize import serialize_into_store
 from morango_celery.signals import run_finished
 
 logger = logging.getLogger(__name__)
 
+ENDED = [state for state, moves in Run.MOVES.items() if not moves]
 
-def finish(run: Run) -> bool:
+WATCHED_SECONDS = 60 * 60
+"""For how long after a run's end its session is looked at, should its client never come for the outcome. No
+request that may still write STARTED takes that long."""
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a call to `hand_over` brought about."""
+
+    told: int = 0
+    """Sessions that have the outcome now. Who was about to write STARTED may still do so."""
+    settled: int = 0
+    """Runs that have nobody any more to tell."""
+
+
+def finish(run: Run) -> Handover:
     """What is left to do when a run has ended, after its last commit.
 
     Local edits that records gave way to are merged into the Store by Morango's rules.
 
-    :returns: whether the transfer session is settled; if not, call `hand_over` again later
+    :returns: if the run isn't settled, call `hand_over` again later
     Twice: safe; what was done is not done again.
     """
-    settled = hand_over(run)
+    handover = Handover(settled=1) if run.handed_over else hand_over(Run.objects.filter(pk=run.pk))
     if not run.followed_up:
         if run.yielded and run.serialize_first:
             _merge(run)
         run_finished.send(Run, run=run)
         Run.objects.filter(pk=run.pk).update(followed_up=True)
         run.followed_up = True
-    return settled
+    return handover
 
 
 def _merge(run: Run) -> None:
     """Serialize, unless that has ended too many workers: recovery must get past this run."""
     left = Run.objects.filter(pk=run.pk, attempts__lt=settings.MAX_ATTEMPTS)
     if left.update(attempts=F("attempts") + 1):
-        serialize_into_store(run.profile, run.sync_filter)
+        try:
+            serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run.pk))
+        except (DatabaseError, InterfaceError) as error:
+            if is_transient(error):
+                with contextlib.suppress(DatabaseError, InterfaceError):  # then it counts
+                    if not connection.in_atomic_block:
+                        connection.close_if_unusable_or_obsolete()
+                    take_back(run)
+            raise
     else:
         logger.error(
             "Serializing the local edits that records of run %s gave way to was tried %s times and never "
@@ -53,30 +80,44 @@ def _merge(run: Run) -> None:
         )
 
 
-def hand_over(run: Run) -> bool:
-    """Write the run's outcome to the transfer session whose deserializing stage it is.
+def take_back(run: Run) -> None:
+    """Take back an attempt to follow up the end of a run, which was ended by nothing that it did itself."""
+    begun = Run.objects.filter(pk=run.pk, followed_up=False, attempts__gt=0)
+    begun.update(attempts=F("attempts") - 1)
 
-    Morango's middleware writes STARTED after the operation has returned, and so possibly after the
-    run has ended. The outcome is written over STARTED only; while the stage is still PENDING it
-    would be lost.
 
-    :returns: False when it is too early
-    Twice: safe.
+def hand_over(runs: QuerySet[Run]) -> Handover:
+    """Write the outcomes of ended runs to the transfer sessions whose deserializing stage they are.
+
+    Morango's middleware writes STARTED after the operation has returned, and so possibly after the run has
+    ended; and its view then saves all columns, as it has read them a moment before. So the outcome is written
+    over STARTED only, and again whenever that is back: until the session has moved on, or is closed or gone.
+
+    Cost: two statements, whatever the number of runs.
+    Twice, and at the same time: safe.
     """
-    if run.handed_over:
-        return True
-    outcome = transfer_statuses.COMPLETED if run.state == Run.State.COMPLETED else transfer_statuses.ERRORED
-    stage = TransferSession.objects.filter(
-        pk=run.transfer_session_id, transfer_stage=transfer_stages.DESERIALIZING
+    ended = runs.filter(handed_over=False, state__in=ENDED)
+    outcome = Case(
+        When(state=Run.State.COMPLETED, then=Value(transfer_statuses.COMPLETED)),
+        default=Value(transfer_statuses.ERRORED),
     )
-    written = stage.filter(transfer_stage_status=transfer_statuses.STARTED).update(
-        transfer_stage_status=outcome, last_activity_timestamp=timezone.now()
+    its_run = Run.objects.filter(transfer_session_id=OuterRef("pk"))
+    sessions = TransferSession.objects.filter(transfer_stage=transfer_stages.DESERIALIZING)
+    waiting = sessions.filter(
+        pk__in=ended.values("transfer_session_id"), transfer_stage_status=transfer_statuses.STARTED
     )
-    if not written and stage.filter(transfer_stage_status=transfer_statuses.PENDING, active=True).exists():
-        return False
-    Run.objects.filter(pk=run.pk).update(handed_over=True)
-    run.handed_over = True
-    return True
+    with transaction.atomic():
+        take_write_lock()
+        # A row that a request holds isn't waited for: it may be frozen, and there is a next time
+        free = waiting.select_for_update(skip_locked=True).values("pk")
+        told = TransferSession.objects.filter(pk__in=free).update(
+            transfer_stage_status=Subquery(its_run.annotate(outcome=outcome).values("outcome")),
+            last_activity_timestamp=clock.now(),
+        )
+        stays = Exists(sessions.filter(pk=OuterRef("transfer_session_id"), active=True))
+        long_ended = Q(finished_at__lt=clock.now(-WATCHED_SECONDS))
+        settled = ended.filter(~stays | long_ended).update(handed_over=True)
+    return Handover(told, settled)
 
 
 def fail(run_id: int, error: Exception) -> Run | None:

@@ -9,78 +9,108 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import F
-from django.utils import timezone
+from django.db.models import F, Q, QuerySet
 
+from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize.sql import take_write_lock
-from morango_celery.errors import RunFailedError
+from morango_celery.errors import RunFailedError, TransientError
 from morango_celery.models import Run
 from morango_celery.runs import handover
-from morango_celery.runs.attempts import TWIN_SECONDS
+from morango_celery.runs.message import NOBODYS, Message
+from morango_celery.runs.outages import Attempt
+from morango_celery.runs.overdue import MOMENT_SECONDS, nobody_opens, note_retry, when_begun
 from morango_celery.runs.producer import Progress
 from morango_celery.runs.recovery import UNFINISHED
-from morango_celery.upstream import share_partitions
 
 LOOK_SECONDS = 0.1
-"""Between two looks at whether another worker is at it; and who waited longer for its locks has seen that."""
+"""Between two looks at whether an attempt that was just begun is another worker's, who is at it."""
+LOOKS = 3 * round(MOMENT_SECONDS / LOOK_SECONDS)
 
 
-def attempt_opening(run_id: int, open_stage: Callable[[int], Progress]) -> Progress:
+class _Beginning(Enum):
+    BEGUN = auto()
+    USED_UP = auto()
+    HELD = auto()
+    """Another worker is at it, or the session of one that was lost."""
+    NOTHING_TO_DO = auto()
+
+
+def attempt_opening(
+    run_id: int, open_stage: Callable[[int], Progress], message: Message = NOBODYS
+) -> Progress:
     """Let `start` or `advance` open the next stage; when that has ended too many workers, fail the run.
 
     One stage that ends every worker costs `MAX_ATTEMPTS` of them. An attempt that ended because the
     database was away, or asked to try again, doesn't count.
 
+    :raises TransientError: the worker that this message was delivered to before is lost, and the database
+        doesn't know that yet
     :raises Run.DoesNotExist: it was deleted
     :raises OperationalError, InterfaceError: the database went away
-    Cost: one short transaction; for the second attempt on, a second or so to see that the one before is over.
-    Twice, and at the same time: safe; one waits for the other, and is no attempt then.
+    Cost: one statement; from the second attempt on, a second or so to see that the one before is over.
+    Twice, and at the same time: safe; the second one does nothing. Should the first one's worker be lost,
+    recovery finds a run that nobody opens.
     """
-    if not _begin(run_id):
+    beginning = _begin(run_id)
+    if beginning is _Beginning.USED_UP:
         return _give_up(run_id)
+    if beginning is _Beginning.HELD and message.was_lost:
+        raise TransientError("A session of a worker that was lost still opens the run's next stage.")
+    if beginning is not _Beginning.BEGUN:
+        return Progress(Run.objects.get(pk=run_id))
+    attempt = Attempt(message.retries)
     try:
-        return open_stage(run_id)
+        with connection.execute_wrapper(attempt):
+            return open_stage(run_id)
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _forgive(run_id)
+            _account_for_outage(run_id, attempt, error)
         raise
 
 
-def _begin(run_id: int) -> bool:
-    """Count an attempt, if there is a stage to open and one is left. Waits while another worker is at it."""
-    seen = None
-    while (run := Run.objects.get(pk=run_id)).state in UNFINISHED and not run.open_batches:
-        if run.attempts:
-            waited, before, seen = _had_to_wait(run), seen, (run.attempts, run.active_at)
-            if waited or seen != before:
-                quiet_since = time.monotonic()
-            if time.monotonic() - quiet_since < TWIN_SECONDS:
-                time.sleep(LOOK_SECONDS)
-                continue
-        if run.attempts >= settings.MAX_ATTEMPTS:
-            return False
-        mine = Run.objects.filter(pk=run_id, state__in=UNFINISHED, open_batches=0, attempts=run.attempts)
-        if mine.update(attempts=F("attempts") + 1, active_at=timezone.now()):
-            return True
-    return False
+def take_back(run_id: int) -> None:
+    """Take back the attempt of a message whose process was told to end: that is nobody's fault.
 
-
-def _had_to_wait(run: Run) -> bool:
-    """Whether another worker held what is held while a stage is opened; it doesn't any more.
-
-    Between its transactions it holds nothing, but not for long. No lock outlasts a transaction, for these
-    are all that a pooler between us and PostgreSQL keeps together.
+    Recovery sends the run again, at its next look.
     """
-    began = time.monotonic()
-    with transaction.atomic():
-        share_partitions(run.sync_filter)  # Morango's serialization has them to itself
-    with transaction.atomic():
-        Run.locked(run.pk)
-    return time.monotonic() - began > LOOK_SECONDS
+    _attempt_of(run_id).update(attempts=F("attempts") - 1, overdue_at=None)
+
+
+def expect_retry(run_id: int, message: Message, seconds: float) -> None:
+    """Note in how many seconds a message tries again what it has tried."""
+    note_retry(Run.objects.filter(pk=run_id, state__in=UNFINISHED, open_batches=0), seconds)
+
+
+def _begin(run_id: int) -> _Beginning:
+    """Count an attempt, if there is a stage to open, one is left, and nobody else is at it.
+
+    A worker is at it if it holds the run's advisory lock, or has counted its attempt a moment ago.
+    """
+    to_open = Run.objects.filter(pk=run_id, state__in=UNFINISHED, open_batches=0)
+    for _ in range(LOOKS):
+        just_begun = Q(attempts__gt=0, active_at__gt=clock.now(-MOMENT_SECONDS))
+        left = to_open.filter(~just_begun, nobody_opens(), attempts__lt=settings.MAX_ATTEMPTS)
+        with transaction.atomic():
+            take_write_lock()
+            free = left.select_for_update(skip_locked=True).values("pk")
+            if Run.objects.filter(pk__in=free).update(
+                attempts=F("attempts") + 1, active_at=clock.now(), **when_begun()
+            ):
+                return _Beginning.BEGUN
+        if not to_open.exists():
+            return _Beginning.NOTHING_TO_DO
+        with transaction.atomic():
+            if not to_open.filter(nobody_opens()).exists():
+                return _Beginning.HELD
+        if to_open.filter(~just_begun, attempts__gte=settings.MAX_ATTEMPTS).exists():
+            return _Beginning.USED_UP
+        time.sleep(LOOK_SECONDS)
+    return _Beginning.HELD  # or at least the run's row
 
 
 @transaction.atomic
@@ -93,16 +123,25 @@ def _give_up(run_id: int) -> Progress:
     error = RunFailedError(
         f"{'Starting it' if run.state == Run.State.PENDING else 'Opening its next stage'} was tried "
         f"{run.attempts} times and never came to an end: its worker was killed, crashed, ran out of memory "
-        "or exceeded the time limit. The worker's log says more. What was not done is still dirty; once the "
-        "cause is mended, or the worker has what it needs, `manage.py retry_run` does it."
+        "or exceeded the time limit, or the database ended it. The worker's log says more. What was not done "
+        "is still dirty; once the cause is mended, or the worker has what it needs, `manage.py retry_run` "
+        "does it."
     )
     failed = handover.fail(run_id, error)
     return Progress(run) if failed is None else Progress(failed, ended=True)
 
 
-def _forgive(run_id: int) -> None:
-    """Take back an attempt that the database ended. If it isn't there to hear it, the attempt counts."""
+def _account_for_outage(run_id: int, attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
+    """Take back an attempt that the database ended, unless that was the attempt's own doing.
+
+    If the database isn't there to hear it, the attempt counts.
+    """
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-        Run.objects.filter(pk=run_id, attempts__gt=0).update(attempts=F("attempts") - 1)
+        if not attempt.reason_to_count(error):
+            _attempt_of(run_id).update(attempts=F("attempts") - 1)
+
+
+def _attempt_of(run_id: int) -> QuerySet[Run]:
+    return Run.objects.filter(pk=run_id, attempts__gt=0)

@@ -19,6 +19,7 @@ from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
+from morango_celery.runs.overdue import hold_opening, opening, when_begun
 from morango_celery.runs.plan import MARKED, SizedId, Step, WaitingSource, description, steps
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
@@ -49,10 +50,10 @@ def start(run_id: int) -> Progress:
     run = Run.objects.get(pk=run_id)
     if run.state == Run.State.PENDING and run.serialize_first:
         identify_once()
-        serialize_into_store(run.profile, run.sync_filter)
+        serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run_id))
     with transaction.atomic():
         take_write_lock()
-        run = Run.locked(run_id)
+        run = Run.locked(run_id, **opening())
         if run.state == Run.State.PENDING:
             if not run.skip_erroring:
                 run.previous_failures = _forget_errors(run)
@@ -70,14 +71,14 @@ def advance(run_id: int) -> Progress:
     """
     with transaction.atomic():
         take_write_lock()
-        run = Run.locked(run_id)
+        run = Run.locked(run_id, **opening())
         if run.state != Run.State.RUNNING or run.open_batches:
             return Progress(run)
         run.attempts = 0
         while not _open_next_stage(run) and _begin_next_pass(run):
             pass
         if run.open_batches:
-            run.save()
+            run.save_active()
             return Progress(run, opened=True)
         run.move_to(Run.State.COMPLETED)
         return Progress(run, ended=True)
@@ -207,10 +208,10 @@ def _batches(run: Run, ids: Iterable[SizedId], in_turn: Iterable[SizedId]) -> It
     numbers = count(1)
     place = 0
     for store_ids in Items(in_turn) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
-        yield Batch.of(run, next(numbers), store_ids, part_of=Batch.IN_TURN, place=place)
+        yield Batch.of(run, next(numbers), store_ids, part_of=Batch.IN_TURN, place=place, **when_begun())
         place += len(store_ids)
     for store_ids in Items(ids) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
-        yield Batch.of(run, next(numbers), store_ids)
+        yield Batch.of(run, next(numbers), store_ids, **when_begun())
 
 
 def _begin_next_pass(run: Run) -> bool:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
 from django.db import OperationalError, transaction
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
+from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
-from morango_celery.reading.cursors import pages
 from morango_celery.runs.handover import finish, hand_over
 from morango_celery.runs.liveness import Life, life_of
+from morango_celery.runs.overdue import free, nobody_opens, note_unsent, overdue
 from morango_celery.runs.producer import BATCHES_IN_MEMORY
 
 UNFINISHED = (Run.State.PENDING, Run.State.RUNNING)
@@ -37,25 +36,20 @@ class Dispatch(Protocol):
 
 
 def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection[int] | None = None) -> int:
-    """Send again what was sent too long ago, or never; end runs whose own process is gone.
+    """Send again what is overdue and in nobody's hands; end runs whose own process is gone.
 
     Safe at any moment, any number of times, on any number of machines: what is sent twice is done
     once. When the broker can't be reached it stops, and what is left waits for the next call.
 
-    :param everything: whatever is unfinished, however short ago it was sent
+    :param everything: whatever is unfinished and in nobody's hands, however short ago it was sent
     :param run_ids: of these runs only; None for all
     :returns: the number of messages sent
+    Cost: a few statements, and one more for every `BATCHES_IN_MEMORY` batches that are sent.
     """
-    patience = datetime.timedelta(seconds=settings.RESEND_AFTER_SECONDS)
-    late = timezone.now() - patience
     end_abandoned()
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
     ended = chosen.exclude(state__in=UNFINISHED)
-    for run in ended.filter(handed_over=False):
-        hand_over(run)
-    long_ended = ended if everything else ended.filter(finished_at__lt=late)
-    for run in long_ended.filter(followed_up=False):
-        finish(run)
+    hand_over(ended)
     with transaction.atomic():
         Batch.forget_ids(Batch.objects.filter(run__in=ended))
     others = chosen.filter(state__in=UNFINISHED, in_process=False)
@@ -63,30 +57,35 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
     batches = Batch.objects.filter(
         ~Batch.has_to_wait(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
     )
-    if everything:
-        _forget_messages(waiting)
-        _forget_messages(batches)
-    stale = Q() if everything else Q(sent_at=None) | Q(sent_at__lt=late)
+    if everything:  # and let none be overlooked if the broker goes away before all are sent
+        note_unsent(waiting)
+        note_unsent(batches)
+    long_ended = Q() if everything else Q(finished_at__lt=clock.now(-settings.RESEND_AFTER_SECONDS))
+    for run in _free_pages(ended.filter(long_ended, nobody_opens(), followed_up=False)):
+        finish(run)
+    due = Q() if everything else overdue()
     sent = 0
-    for run in waiting.filter(stale):
+    for run in _free_pages(waiting.filter(due, nobody_opens())):
         if not dispatch.start(run):
             return sent
         sent += 1
-    for batch in pages(batches.filter(stale).select_related("run").defer("payload"), BATCHES_IN_MEMORY):
+    for batch in _free_pages(batches.filter(due).select_related("run").defer("payload")):
         if not dispatch.batch(batch):
             return sent
         sent += 1
     return sent
 
 
-def _forget_messages(rows: QuerySet[Any]) -> None:
-    """Note that none was sent, so that none is overlooked if the broker goes away before all are sent again.
-
-    Rows that somebody is at work with are locked, and not waited for.
-    """
-    with transaction.atomic():
-        free = rows.select_for_update(skip_locked=True).values("pk")
-        rows.model.objects.filter(pk__in=free).update(sent_at=None)
+def _free_pages(rows: QuerySet[Any]) -> Iterator[Any]:
+    """All of the rows by their primary key that nobody holds when their page is read."""
+    last = 0
+    while True:
+        with transaction.atomic():
+            page = list(free(rows.filter(pk__gt=last).order_by("pk"))[:BATCHES_IN_MEMORY])
+        if not page:
+            return
+        yield from page
+        last = page[-1].pk
 
 
 def end_abandoned() -> None:
@@ -96,23 +95,23 @@ def end_abandoned() -> None:
 
     Twice, and beside living ones: safe.
     """
-    before = timezone.now() - PATIENCE * datetime.timedelta(seconds=settings.RESEND_AFTER_SECONDS)
     for run_id in Run.objects.filter(state__in=UNFINISHED, in_process=True).values_list("pk", flat=True):
         life = life_of(run_id)
         if life is Life.GOES_ON:
             continue
         with contextlib.suppress(OperationalError):  # SQLite's only writer, at work: perhaps on this run
-            ended = _end_if_idle(run_id, None if life is Life.IS_OVER else before)
+            ended = _end_if_idle(run_id, is_gone=life is Life.IS_OVER)
             if ended is not None:
                 finish(ended)
 
 
 @transaction.atomic
-def _end_if_idle(run_id: int, before: datetime.datetime | None) -> Run | None:
-    """:param before: if it has shown no sign of life since then; None if its process is known to be gone"""
+def _end_if_idle(run_id: int, *, is_gone: bool) -> Run | None:
+    """:param is_gone: its process is known to be so; if not, only long silence tells"""
     take_write_lock()
-    runs = Run.objects.select_for_update(skip_locked=True).filter(pk=run_id, state__in=UNFINISHED)
-    run = (runs if before is None else runs.filter(active_at__lt=before)).first()
+    unfinished = Run.objects.filter(pk=run_id, state__in=UNFINISHED)
+    silent = unfinished.filter(active_at__lt=clock.now(-PATIENCE * settings.RESEND_AFTER_SECONDS))
+    run: Run | None = free((unfinished if is_gone else silent).filter(nobody_opens())).first()
     if run is None:
         return None
     batches = Batch.objects.filter(run=run, state=Batch.State.OPEN)
@@ -120,7 +119,7 @@ def _end_if_idle(run_id: int, before: datetime.datetime | None) -> Run | None:
     if len(idle) < batches.count():  # who executes a batch holds its row
         return None
     heard = f"{run.active_at:%Y-%m-%d %H:%M:%S} UTC"
-    gone = "is gone" if before is None else f"was not heard of since {heard} and is taken for dead"
+    gone = "is gone" if is_gone else f"was not heard of since {heard} and is taken for dead"
     run.move_to(
         Run.State.FAILED,
         error=f"Its process {gone}. What it had not done is still dirty; the next run takes it, or "

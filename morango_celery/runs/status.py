@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import BigIntegerField, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value
-from django.utils import timezone
 from morango.models.core import Store
 
+from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.quarantine import is_quarantined
@@ -125,10 +125,9 @@ def unfinished() -> QuerySet[Run]:
 
 def stalled(patience_seconds: float | None = None) -> QuerySet[Run]:
     """The unfinished runs that have shown no sign of life for too long."""
-    now = timezone.now()
     silent = Q(pk=None)
     for in_process in (False, True):
-        late = now - datetime.timedelta(seconds=_patience(in_process, patience_seconds))
+        late = clock.now(-_patience(in_process, patience_seconds))
         begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN, attempted_at__gte=late)
         silent |= Q(in_process=in_process, active_at__lt=late) & ~Q(Exists(begun))
     return unfinished().filter(silent)
@@ -168,12 +167,14 @@ def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:
 
 def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
     begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN).exclude(attempted_at=None)
-    return runs.annotate(attempted_at=Subquery(begun.order_by("-attempted_at").values("attempted_at")[:1]))
+    return runs.annotate(
+        attempted_at=Subquery(begun.order_by("-attempted_at").values("attempted_at")[:1]), now=clock.now()
+    )
 
 
 def _status(run: Any, patience_seconds: float | None, waiting: int | None = None) -> Status:
     heard_at = run.finished_at or max(run.active_at, run.attempted_at or run.active_at)
-    return Status(run, timezone.now(), heard_at, _patience(run.in_process, patience_seconds), waiting)
+    return Status(run, run.now, heard_at, _patience(run.in_process, patience_seconds), waiting)
 
 
 def _patience(in_process: bool, seconds: float | None) -> float:

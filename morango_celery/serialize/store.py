@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError, OperationalError, connection
@@ -22,7 +23,12 @@ from morango_celery.upstream import is_isolation_error, isolated_transaction
 ATTEMPTS = 5
 
 
-def serialize_into_store(profile: str, filter: Filter | None = None) -> None:  # noqa: A002  (Morango's name)
+def serialize_into_store(
+    profile: str,
+    filter: Filter | None = None,  # noqa: A002  (Morango's name)
+    *,
+    on_begin: Callable[[], None] | None = None,
+) -> None:
     """Bring local edits into the Store: new and changed app rows, deletions, counters.
 
     One transaction, REPEATABLE READ on PostgreSQL, under Morango's exclusive lock of the filter's
@@ -32,6 +38,7 @@ def serialize_into_store(profile: str, filter: Filter | None = None) -> None:  #
     that had to wait for another may come upon rows that it can't see; the next attempt does.
 
     :param filter: None for the whole profile
+    :param on_begin: called first in the transaction, before the lock is waited for
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     :raises OperationalError, InterfaceError: the database went away; or asks to try again, and keeps asking
     Cost: two statements per model; for those with edits three more, and three for every 500 edited rows.
@@ -39,7 +46,7 @@ def serialize_into_store(profile: str, filter: Filter | None = None) -> None:  #
     """
     for left in reversed(range(ATTEMPTS)):
         try:
-            _serialize(profile, filter)
+            _serialize(profile, filter, on_begin)
         except (IntegrityError, OperationalError) as error:
             came_across_another = isinstance(error, IntegrityError) or is_isolation_error(error)
             if not came_across_another or not left or connection.in_atomic_block:
@@ -49,10 +56,10 @@ def serialize_into_store(profile: str, filter: Filter | None = None) -> None:  #
 
 
 @first_error_wins()
-def _serialize(profile: str, sync_filter: Filter | None) -> None:
+def _serialize(profile: str, sync_filter: Filter | None, on_begin: Callable[[], None] | None) -> None:
     instance = InstanceIDModel.get_current_instance_and_increment_counter()
     saver = Saver(instance.id, instance.counter)
-    with isolated_transaction(sync_filter):
+    with isolated_transaction(sync_filter, on_begin):
         # On SQLite the first thing to do is to write: who has read before may not be let to write any more
         sql.raise_database_counters(sync_filter or [""], saver)
         for queryset in AppModelSource(profile, sync_filter, partition_order=None).querysets():

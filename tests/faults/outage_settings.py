@@ -4,7 +4,12 @@
 import os
 
 from worker.settings import *  # noqa: F403
-from worker.settings import CELERY_BROKER_TRANSPORT_OPTIONS, MORANGO_CELERY
+from worker.settings import (
+    CELERY_BROKER_TRANSPORT_OPTIONS,
+    CELERY_TASK_SOFT_TIME_LIMIT,
+    CELERY_TASK_TIME_LIMIT,
+    MORANGO_CELERY,
+)
 
 MORANGO_CELERY = {
     **MORANGO_CELERY,
@@ -16,3 +21,5 @@ if os.environ.get("WITHOUT_SOCKET_TIMEOUTS"):
         for name, value in CELERY_BROKER_TRANSPORT_OPTIONS.items()
         if not name.startswith("socket_")
     }
+CELERY_TASK_SOFT_TIME_LIMIT = int(os.environ.get("SOFT_TIME_LIMIT", CELERY_TASK_SOFT_TIME_LIMIT))
+CELERY_TASK_TIME_LIMIT = int(os.environ.get("TIME_LIMIT", CELERY_TASK_TIME_LIMIT))

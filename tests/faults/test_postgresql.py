@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +22,7 @@ from tests.conftest import StartWorker
 from tests.faults.databases import IDLE, IS_HELD_UP, WAITS_FOR_A_LOCK, Database
 from tests.faults.schools import School
 from tests.faults.servers import Server, own_postgres
+from tests.faults.sweeps import sent_again
 from tests.processes import LoggedProcess
 from tests.waiting import held, until
 
@@ -94,11 +94,6 @@ def an_attempt(school: School) -> str:
     """A record of the last stage."""
     attempts = Store.objects.filter(model_name="attempt", partition__startswith=school.id)
     return str(attempts.earliest("id").id)
-
-
-def sent_again(worker: LoggedProcess) -> int:
-    """How many messages its sweeps have sent."""
-    return sum(map(int, re.findall(r"recover_runs\[[^]]+\] succeeded in [\d.e-]+s: (\d+)", worker.log())))
 
 
 def assert_complete(

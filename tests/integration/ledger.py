@@ -138,6 +138,11 @@ def ago(seconds: float) -> datetime.datetime:
     return timezone.now() - datetime.timedelta(seconds=seconds)
 
 
+def sent(seconds_ago: float = 0) -> dict[str, datetime.datetime]:
+    """The columns of a row of which a message was sent then, and which is overdue after 900 s."""
+    return {"sent_at": ago(seconds_ago), "overdue_at": ago(seconds_ago - 900)}
+
+
 def waiting_session(status: str) -> TransferSession:
     now = timezone.now()
     sync_session = SyncSession.objects.create(

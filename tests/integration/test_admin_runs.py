@@ -23,7 +23,7 @@ from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.producer import open_batches, start
 from tests.conftest import StartServer
 from tests.factories import SCHOOL_ID, fill_store, store_row
-from tests.integration.ledger import ago, carry_out, unit, waiting_session
+from tests.integration.ledger import ago, carry_out, sent, unit, waiting_session
 from tests.operators import LOOK, OPERATE, PASSWORD, logged_in, make_account
 from tests.waiting import held_runs, held_store
 from worker.school.models import PROFILE, Unit
@@ -368,9 +368,9 @@ class TestSendAgain:
         batch_size(1)
         unit()
         unit()
-        running = start(new_run(sent_at=ago(1)).pk).run
-        Batch.objects.update(sent_at=ago(1))
-        pending, other = new_run(sent_at=ago(1)), new_run(sent_at=ago(1))
+        running = start(new_run(**sent(1)).pk).run
+        Batch.objects.update(**sent(1))
+        pending, other = new_run(**sent(1)), new_run(**sent(1))
 
         # When these two are sent again, then messages say so, and there are no others
         assert "3 messages sent." in act(operator, "send_again", running, pending)
@@ -413,10 +413,10 @@ class TestSendAgain:
         # Given a server that can't reach its broker, and an operator who has logged in
         make_account("operator", OPERATE)
         url = live_http_server(REDIS_URL="redis://127.0.0.1:1/0")
-        pending, failed = new_run(sent_at=ago(1)), new_run(state=Run.State.FAILED)
+        pending, failed = new_run(**sent(1)), new_run(state=Run.State.FAILED)
         unit()
-        running = start(new_run(sent_at=ago(1)).pk).run
-        Batch.objects.update(sent_at=ago(1))
+        running = start(new_run(**sent(1)).pk).run
+        Batch.objects.update(**sent(1))
         with requests.Session() as session:
             session.get(f"{url}/admin/login/")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,20 +17,15 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, handover
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.runs.message import Message
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
-from tests.integration.ledger import carry_out, dirty_ids, errors, new_run, together, unit
-from tests.waiting import until
+from tests.integration.ledger import ago, carry_out, dirty_ids, errors, new_run, together, unit
 from worker.school.models import Attempt, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
 
 POISON = "morango_celery.errors.PoisonRecordError"
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "TWIN_SECONDS", 0.0)
 
 
 def attempt(batch: Batch | int) -> Execution:
@@ -392,71 +386,111 @@ class TestTheDatabase:
         assert batch.attempts == 1
         assert batch.trouble == "the database said: canceling statement due to statement timeout"
 
-    def test_messages_that_come_at_the_same_time_do_not_give_a_record_up(
-        self, monkeypatch: pytest.MonkeyPatch, settings: Any
+    def test_message_for_a_batch_that_is_executed_is_dropped_without_waiting(
+        self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Given a record with one attempt, and workers that pause between counting and locking
-        settings.MORANGO_CELERY = {"MAX_ATTEMPTS": 1}
+        # Given a worker in the middle of a batch
         unit()
         batch = one_batch()
-
-        def pausing(*arguments: Any) -> Execution:
-            time.sleep(0.3)
-            return execute_batch(*arguments)
-
-        monkeypatch.setattr(attempts, "TWIN_SECONDS", 1.0)
-        monkeypatch.setattr(attempts, "execute_batch", pausing)
-
-        # When its message comes four times at once
-        executions = together([lambda: attempt_batch(batch.pk, batch.store_ids)] * 4)
-
-        # Then one worker saves it, and none of the others takes that one for dead
-        assert len([execution for execution in executions if execution.result is not None]) == 1
-        assert (Run.objects.get().saved, errors()) == (1, {})
-
-    def test_a_message_that_waits_for_an_attempt_does_not_take_the_outage_that_ends_it_for_a_death(
-        self, monkeypatch: pytest.MonkeyPatch, settings: Any
-    ) -> None:
-        # Given a record with one attempt, which the database ends when its message has come once more
-        settings.MORANGO_CELERY = {"MAX_ATTEMPTS": 1}
-        unit()
-        batch = one_batch()
-        at_it = threading.Event()
-
-        def waits(cursor: Any) -> bool:
-            cursor.execute("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)")
-            return bool(cursor.fetchone()[0])
+        at_it, dropped = threading.Event(), threading.Event()
 
         def clean_fields(*args: Any, **kwargs: Any) -> None:
             at_it.set()
-            with connection.cursor() as cursor:
-                until(lambda: waits(cursor), "waited for")
-                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+            assert dropped.wait(60)
 
-        def one() -> None:
-            with pytest.raises(OperationalError):
-                attempt_batch(batch.pk, batch.store_ids)
+        monkeypatch.setattr(Unit, "clean_fields", clean_fields)
 
         def other() -> Execution:
             assert at_it.wait(60)
-            return attempt_batch(batch.pk, batch.store_ids)
+            try:
+                return attempt_batch(batch.pk, batch.store_ids, Message("another"))
+            finally:
+                dropped.set()
 
-        def pausing(*arguments: Any) -> None:
-            time.sleep(0.3)
-            forgive(*arguments)
+        # When another message comes for it, then that ends first, and is no attempt
+        execution, nothing = together(
+            [lambda: attempt_batch(batch.pk, batch.store_ids, Message("one")), other]
+        )
 
-        forgive = attempts._forgive
-        monkeypatch.setattr(attempts, "TWIN_SECONDS", 1.0)
-        monkeypatch.setattr(attempts, "_forgive", pausing)
-        monkeypatch.setattr(Unit, "clean_fields", clean_fields)
-
-        # When the attempt is taken back a moment after the batch is free
-        _, execution = together([one, other])
-
-        # Then the record isn't given up, but tried again
-        assert (execution.result, execution.to_send) == (None, (batch.pk,))
+        assert execution.result.saved == 1
+        assert nothing == Execution(None, None, stage_is_done=False)
         batch.refresh_from_db()
-        assert (batch.state, batch.attempts, errors()) == (Batch.State.OPEN, 0, {})
+        assert (batch.state, batch.attempts, batch.attempted_by) == (Batch.State.DONE, 1, "")
+
+    @pytest.mark.parametrize("max_attempts", [1, 3])
+    def test_message_that_comes_before_another_ones_batch_is_locked_takes_its_place(
+        self, monkeypatch: pytest.MonkeyPatch, settings: Any, max_attempts: int
+    ) -> None:
+        # Given a worker that has counted its attempt, and is held up before it locks the batch
+        settings.MORANGO_CELERY = {"MAX_ATTEMPTS": max_attempts}
+        unit()
+        batch = one_batch()
+        executed = execute_batch
+
+        def held_up(*arguments: Any) -> Execution:
+            with monkeypatch.context() as patch:
+                patch.setattr(attempts, "execute_batch", executed)
+                executions.append(attempt_batch(batch.pk, batch.store_ids, Message("another")))
+            return executed(*arguments)
+
+        executions: list[Execution] = []
+        monkeypatch.setattr(attempts, "execute_batch", held_up)
+
+        # When another message comes for it, then that executes it, and both are one attempt
+        executions.append(attempt_batch(batch.pk, batch.store_ids, Message("one")))
+
+        assert [execution.result is not None for execution in executions] == [True, False]
+        batch.refresh_from_db()
+        assert (batch.state, batch.attempts, errors()) == (Batch.State.DONE, 1, {})
+
+    def test_message_that_is_delivered_again_is_another_attempt_at_once(self) -> None:
+        # Given a batch whose worker was lost a moment ago
+        factories.fill_store(20)
+        batch = one_batch()
+        Batch.objects.update(attempts=1, attempted_by="one", attempted_at=ago(0))
+
+        # When its message comes again
+        assert attempt_batch(batch.pk, batch.store_ids, Message("one")).result is not None
+
+        # Then that counts
+        batch.refresh_from_db()
+        assert batch.attempts == 2
+
+    def test_batch_that_another_message_has_just_begun_for_the_last_time_is_not_split(self) -> None:
+        factories.fill_store(20)
+        batch = one_batch()
+        Batch.objects.update(attempts=3, attempted_by="one", attempted_at=ago(0))
+
+        assert attempt_batch(batch.pk, batch.store_ids, Message("another")).result is not None
+
+        batch.refresh_from_db()
+        assert (batch.state, batch.attempts) == (Batch.State.DONE, 3)
+
+    def test_outage_is_not_taken_back_from_an_attempt_of_another_message(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a worker that finds out late that its connection is gone: another one has begun since
+        unit()
+        batch = one_batch()
+
+        def clean_fields(*args: Any, **kwargs: Any) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        account = attempts._account_for_outage
+
+        def late(*arguments: Any) -> None:
+            connection.close()
+            Batch.objects.update(attempts=2, attempted_by="another")
+            account(*arguments)
+
+        monkeypatch.setattr(Unit, "clean_fields", clean_fields)
+        monkeypatch.setattr(attempts, "_account_for_outage", late)
+        with pytest.raises(OperationalError):
+            attempt_batch(batch.pk, batch.store_ids, Message("one"))
+
+        batch.refresh_from_db()
+        assert (batch.attempts, batch.attempted_by) == (2, "another")
 
     def test_batches_of_a_stage_are_split_at_the_same_time(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 20}

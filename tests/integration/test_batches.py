@@ -208,12 +208,12 @@ class TestAtTheSameTime:
         monkeypatch.setattr(Unit, "clean_fields", save)
         advanced = threading.Event()
 
-        def advance_late(run_id: int, open_stage: Callable[[int], Any]) -> Any:
+        def advance_late(run_id: int, open_stage: Callable[[int], Any], *message: Any) -> Any:
             until_gone = time.monotonic() + 20
             while Run.objects.exists():
                 assert time.monotonic() < until_gone
             advanced.set()
-            return attempt_opening(run_id, open_stage)
+            return attempt_opening(run_id, open_stage, *message)
 
         monkeypatch.setattr(tasks, "attempt_opening", advance_late)
         result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.store_ids), delete])
@@ -242,7 +242,7 @@ class TestAtTheSameTime:
         (batch,) = open_batches(run)
         begin = opening._begin
 
-        def finds_it_open(run_id: int) -> bool:
+        def finds_it_open(run_id: int) -> Any:
             begun = begin(run_id)
             execute_batch(batch.pk)
             return begun

@@ -112,7 +112,7 @@ class TestCancel:
         run.refresh_from_db()
         assert session.transfer_stage == transfer_stages.DESERIALIZING
         assert session.transfer_stage_status == transfer_statuses.ERRORED
-        assert (run.handed_over, run.followed_up, heard) == (True, True, [run])
+        assert (run.followed_up, heard) == (True, [run])
         with pytest.raises(RunFailedError, match=f"Run {run.pk} was cancelled"):
             wait_for(run)
 

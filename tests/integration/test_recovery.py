@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from django.utils import timezone
 from morango.constants import transfer_statuses
 from morango.models import TransferSession
 from redis import Redis
@@ -18,10 +17,11 @@ from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.overdue import note_sent
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import recover
 from morango_celery.signals import run_finished
-from tests.integration.ledger import Recorded, ago, dirty_ids, new_run, together, unit, waiting_session
+from tests.integration.ledger import Recorded, ago, dirty_ids, new_run, sent, together, unit, waiting_session
 from worker.school.models import Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -39,7 +39,7 @@ class TestRecovery:
         batch_size(1)
         unit()
         unit()
-        run = new_run(sent_at=ago(5000))
+        run = new_run(**sent(5000))
         return list(open_batches(start(run.pk).run))
 
     def test_a_run_that_was_never_sent(self) -> None:
@@ -49,34 +49,45 @@ class TestRecovery:
 
     def test_a_run_is_sent_again_only_after_a_while(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
-        late = new_run(sent_at=ago(101))
-        fresh = new_run(sent_at=ago(50))
+        late, fresh = new_run(), new_run()
+        note_sent(Run.objects.all())
+        fresh.refresh_from_db()
+        assert fresh.sent_at is not None
+        assert fresh.overdue_at is not None
+        assert (fresh.overdue_at - fresh.sent_at).total_seconds() == pytest.approx(100, abs=1)
+        assert self.sent() == set()
 
+        Run.objects.filter(pk=late.pk).update(overdue_at=ago(1))
         assert self.sent() == {f"run {late.pk}"}
         assert self.sent(everything=True) == {f"run {late.pk}", f"run {fresh.pk}"}
 
     def test_a_run_that_nobody_led_from_one_stage_to_the_next(self, two_batches: list[Batch]) -> None:
         for batch in two_batches:
             execute_batch(batch.pk)
+        assert self.sent() == set()
 
+        Run.objects.update(overdue_at=ago(1))
         assert self.sent() == {f"run {two_batches[0].run_id}"}
 
     def test_only_open_batches_that_are_overdue(self, two_batches: list[Batch]) -> None:
         done, late = two_batches
         execute_batch(done.pk)
-        Batch.objects.update(sent_at=timezone.now())
+        Batch.objects.update(**sent())
         assert self.sent() == set()
 
-        Batch.objects.update(sent_at=ago(5000))
+        Batch.objects.update(**sent(5000))
         assert self.sent() == {f"batch {late.pk}"}
 
-        Batch.objects.update(sent_at=None)
+        Batch.objects.update(sent_at=None, overdue_at=None)
         assert self.sent() == {f"batch {late.pk}"}
 
-        Batch.objects.update(sent_at=timezone.now())
+        Batch.objects.update(**sent())
         assert self.sent(everything=True) == {f"batch {late.pk}"}
 
     def test_batches_whose_opener_died_before_it_sent_them(self, two_batches: list[Batch]) -> None:
+        assert self.sent() == set()
+
+        Batch.objects.update(overdue_at=ago(1))
         assert self.sent() == {f"batch {batch.pk}" for batch in two_batches}
 
     def test_nothing_of_a_run_in_process(self, two_batches: list[Batch]) -> None:
@@ -88,12 +99,10 @@ class TestRecovery:
     @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
     def test_nothing_of_a_run_that_has_ended(self, two_batches: list[Batch], state: Run.State) -> None:
         two_batches[0].run.move_to(state)
-        Batch.objects.update(sent_at=None)
 
         assert self.sent(everything=True) == set()
 
     def test_what_the_broker_did_not_take_is_not_counted(self, two_batches: list[Batch]) -> None:
-        Batch.objects.update(sent_at=None)
 
         assert recover(Recorded(broker_is_there=False)) == 0
 
@@ -101,8 +110,8 @@ class TestRecovery:
         self, two_batches: list[Batch]
     ) -> None:
         # Given what was sent a moment ago, to a broker that has lost it and doesn't answer
-        pending = new_run(sent_at=timezone.now())
-        Batch.objects.update(sent_at=timezone.now())
+        pending = new_run(**sent())
+        Batch.objects.update(**sent())
         dispatch = Recorded(broker_is_there=False)
 
         # When everything is to be sent again
@@ -116,6 +125,7 @@ class TestRecovery:
         named, other = new_run(sent_at=None), new_run(sent_at=None)
         ids = [named.pk, two_batches[0].run_id]
 
+        Batch.objects.update(overdue_at=ago(1))
         assert self.sent(run_ids=[]) == set()
         assert self.sent(run_ids=[other.pk]) == {f"run {other.pk}"}
         assert self.sent(run_ids=ids) == {f"run {named.pk}", *(f"batch {batch.pk}" for batch in two_batches)}
@@ -123,7 +133,7 @@ class TestRecovery:
     def test_nothing_is_sent_twice(self, redis_url: str, two_batches: list[Batch]) -> None:
         # Given a pending run and two open batches that were never sent, and a real broker
         pending = new_run(sent_at=None)
-        Batch.objects.update(sent_at=None)
+        Batch.objects.update(overdue_at=ago(1))
 
         # When recovery runs again and again
         counts = [recover(tasks.CeleryDispatch()) for _ in range(3)]
@@ -169,7 +179,7 @@ class TestRecovery:
 
         session.refresh_from_db()
         run.refresh_from_db()
-        assert (session.transfer_stage_status, run.handed_over) == (outcome, True)
+        assert (session.transfer_stage_status, run.handed_over) == (outcome, False)
 
     def test_a_session_that_is_not_ready_yet_is_told_later(self) -> None:
         # Given that Morango has not written STARTED yet
@@ -294,9 +304,9 @@ class TestRunsInProcess:
 def test_who_sends_waits_for_nobody_who_carries_a_batch_out(redis_url: str) -> None:
     # Given two batches, the first of which a worker is busy with
     unit()
-    (busy,) = open_batches(start(new_run(sent_at=ago(5000)).pk).run)
+    (busy,) = open_batches(start(new_run(**sent(5000)).pk).run)
     unit()
-    (free,) = open_batches(start(new_run(sent_at=ago(5000)).pk).run)
+    (free,) = open_batches(start(new_run(**sent(5000)).pk).run)
     other = connection.copy()
     other.set_autocommit(False)
     with other.cursor() as cursor, connection.cursor() as ours:
@@ -304,12 +314,12 @@ def test_who_sends_waits_for_nobody_who_carries_a_batch_out(redis_url: str) -> N
         ours.execute("SET lock_timeout = '2s'")
 
         # When both are sent
-        sent = [tasks.CeleryDispatch().batch(batch) for batch in (busy, free)]
+        were_sent = [tasks.CeleryDispatch().batch(batch) for batch in (busy, free)]
 
         ours.execute("RESET lock_timeout")
     other.rollback()
     other.close()
 
     # Then both messages are on their way, and the one that can be noted is
-    assert sent == [True, True]
+    assert were_sent == [True, True]
     assert [Batch.objects.get(pk=batch.pk).sent_at is None for batch in (busy, free)] == [True, False]

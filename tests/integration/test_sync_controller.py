@@ -81,7 +81,9 @@ def recover_all() -> None:
 
 
 @pytest.mark.needs_postgresql
-@pytest.mark.parametrize("told_by", [lambda: hand_over(the_run()), recover_all], ids=["task", "recovery"])
+@pytest.mark.parametrize(
+    "told_by", [lambda: hand_over(Run.objects.all()), recover_all], ids=["task", "recovery"]
+)
 def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
     records: int, monkeypatch: pytest.MonkeyPatch, told_by: Callable[[], object]
 ) -> None:
@@ -96,12 +98,19 @@ def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
     assert waits_for_its_run()
     assert not the_run().handed_over
 
-    # When it is told again, then the session is not stuck
+    # When it is told again, then the session is not stuck, however often STARTED comes back
+    for _ in range(2):
+        told_by()
+        assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
+        assert not the_run().handed_over
+        TransferSession.objects.update(transfer_stage_status=transfer_statuses.STARTED)
     told_by()
-    assert the_run().handed_over
-    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
+
+    # ... and that is over when the session has moved on
     assert proceed(transfer_session, transfer_stages.CLEANUP) == transfer_statuses.COMPLETED
     assert not session().active
+    told_by()
+    assert the_run().handed_over
 
 
 @pytest.mark.needs_postgresql

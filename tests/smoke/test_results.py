@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from django.db import transaction
-from django.utils import timezone
 from pytest_celery import CeleryTestSetup
 
 from morango_celery.models import Batch
+from morango_celery.runs.overdue import note_sent
 from morango_celery.runs.producer import create_run, open_batches, start
 from tests import factories
 from tests.processes import PATIENCE_SECONDS
@@ -22,7 +22,7 @@ def test_a_batch_s_result_comes_through_the_backend(celery_setup: CeleryTestSetu
     factories.store_row("unit", name=None)
     with transaction.atomic():  # never unsent: the worker, which looks for such batches, would be first
         run = start(create_run(PROFILE, None, serialize_first=False, handed_over=True).pk).run
-        Batch.objects.update(sent_at=timezone.now())
+        note_sent(Batch.objects.all())
     (batch,) = open_batches(run)
 
     # When its task is sent by somebody who wants to know what comes of it
