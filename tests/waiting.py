@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import psycopg2
 from django.db import connection
-from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
 
 from tests.processes import PATIENCE_SECONDS
 
@@ -45,6 +44,9 @@ def held_rows(table: str, condition: str) -> Iterator[int]:
 @contextlib.contextmanager
 def held_partition(partition: str) -> Iterator[int]:
     """Be alone on a partition, as Morango is while it dequeues; likewise."""
+    # Needs Django's settings, which tests' conftest files are read without
+    from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
+
     key = binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER
     with _another_connection() as other, other.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOCK_ALL_PARTITIONS])
