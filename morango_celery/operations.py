@@ -90,6 +90,9 @@ class DeserializeOperation(LocalOperation):
         )
         if is_new:
             transaction.on_commit(lambda: CeleryDispatch().start(run))
+        elif told_by_worker and run.handed_over and not run.is_finished:
+            # Who asked before looked for the outcome by itself; or the mode was another one
+            Run.objects.filter(pk=run.pk).update(handed_over=False)
         return run
 
 

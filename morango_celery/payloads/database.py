@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections, models, router, transaction
-from django.db.models import F, Value
+from django.db.models import F
 from django.db.models.functions import Greatest, Length
-from django.utils import timezone
 
+from morango_celery import clock
 from morango_celery.errors import PayloadStoreUnavailableError
 from morango_celery.payloads.backend import Pruned
 from morango_celery.payloads.models import Payload
@@ -33,22 +32,20 @@ class DatabaseBackend:
             return self._hold(keys, seconds)
 
     def _hold(self, keys: Collection[str], seconds: float) -> set[str]:
-        database = connections[router.db_for_write(Payload)]
-        until = database.ops.adapt_datetimefield_value(timezone.now() + timedelta(seconds=seconds))
-        found = dict(_select("kept_until < %s", keys, until))
+        until, parameter = clock.now_in_sql(seconds, _alias())
+        found = dict(_select(f"kept_until < {until}", keys, parameter))
         missing = set(keys) - found.keys()
         for key in sorted(key for key, is_short in found.items() if is_short):
-            longer = Greatest(F("kept_until"), Value(_generous(seconds), models.DateTimeField()))
+            longer = Greatest(F("kept_until"), clock.now(_generous(seconds), _alias()))
             if not Payload.objects.filter(key=key).update(kept_until=longer):
                 missing.add(key)  # pruned since it was found
         return missing
 
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
         """In the order of their keys, so that two who put the same don't wait for each other in a circle."""
-        kept_until = _generous(seconds)
         keys = sorted(blobs)
         with _outages():
-            while keys and _insert([(key, blobs[key]) for key in keys], kept_until) < len(keys):
+            while keys and _insert([(key, blobs[key]) for key in keys], seconds) < len(keys):
                 missing = self._hold(blobs, seconds)  # others' rows, which may be kept for less, or be gone
                 keys = [key for key in keys if key in missing]
 
@@ -62,8 +59,8 @@ class DatabaseBackend:
 
     def prune(self) -> Pruned:
         blobs = size_bytes = 0
-        now = timezone.now()
         with _outages():
+            now = clock.now(using=_alias())
             over = Payload.objects.filter(kept_until__lt=now).order_by("key")
             last = ""
             while page := dict(
@@ -82,25 +79,25 @@ class DatabaseBackend:
 
         Django's ``delete()`` would first read the rows, if anything listens to signals of deletion.
         """
-        deleted: int = payloads._raw_delete(router.db_for_write(Payload))  # type: ignore[attr-defined]  # Django's own
+        deleted: int = payloads._raw_delete(_alias())  # type: ignore[attr-defined]  # Django's own
         return deleted
 
 
-def _insert(rows: Sequence[tuple[str, bytes]], kept_until: datetime) -> int:
+def _insert(rows: Sequence[tuple[str, bytes]], seconds: float) -> int:
     """Insert those that aren't there; returns how many. All of them, or none.
 
     Without Django's ``bulk_create``, which can't tell how many, and takes as long as the insert.
     """
     inserted = 0
-    database = connections[router.db_for_write(Payload)]
-    now: Any = database.ops.adapt_datetimefield_value(timezone.now())
-    until: Any = database.ops.adapt_datetimefield_value(kept_until)
-    with transaction.atomic(using=database.alias), database.cursor() as cursor:
+    now, at_once = clock.now_in_sql(using=_alias())
+    until, later = clock.now_in_sql(_generous(seconds), _alias())
+    values = f"(%s, %s, {now}, {until})"
+    with transaction.atomic(using=_alias()), connections[_alias()].cursor() as cursor:
         for chunk in Items(rows) | Buffer(ROWS_PER_INSERT):
             cursor.execute(
                 f'INSERT INTO {Payload._meta.db_table} ("key", "data", "created_at", "kept_until")'  # noqa: S608  (ours)
-                f" VALUES {', '.join(['(%s, %s, %s, %s)'] * len(chunk))} ON CONFLICT DO NOTHING",
-                [value for key, data in chunk for value in (key, memoryview(data), now, until)],
+                f" VALUES {', '.join([values] * len(chunk))} ON CONFLICT DO NOTHING",
+                [value for key, data in chunk for value in (key, memoryview(data), at_once, later)],
             )
             inserted += cursor.rowcount
     return inserted
@@ -114,7 +111,7 @@ def _select(expression: str, keys: Collection[str], *parameters: Any) -> list[tu
     if not keys:
         return []
     marks = ", ".join(["%s"] * len(keys))
-    with connections[router.db_for_write(Payload)].cursor() as cursor:
+    with connections[_alias()].cursor() as cursor:
         cursor.execute(
             f'SELECT "key", {expression} FROM {Payload._meta.db_table} WHERE "key" IN ({marks})',  # noqa: S608  (ours)
             [*parameters, *keys],
@@ -123,8 +120,13 @@ def _select(expression: str, keys: Collection[str], *parameters: Any) -> list[tu
     return found
 
 
-def _generous(seconds: float) -> datetime:
-    return timezone.now() + timedelta(seconds=seconds * (1 + GENEROSITY))
+def _generous(seconds: float) -> float:
+    return seconds * (1 + GENEROSITY)
+
+
+def _alias() -> str:
+    alias: str = router.db_for_write(Payload)
+    return alias
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def _outages() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        connection = connections[router.db_for_write(Payload)]
+        connection = connections[_alias()]
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()  # or the next one here would get it too
         raise PayloadStoreUnavailableError(

@@ -1,11 +1,13 @@
-"""Payloads in a folder that all machines see; until when a file is kept is its time of modification."""
+"""Payloads in a folder that all machines see; until when a file is kept is its time of modification.
+
+What time it is, the file system says: the machines' own clocks may differ.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +35,8 @@ class FilesBackend:
         with _outages():
             for key in keys:
                 folder = self._folder_of(key)
-                with _locked(folder):
-                    if not _hold(folder / key, seconds):
+                with _locked(folder) as now:
+                    if not _hold(folder / key, now + seconds):
                         missing.add(key)
         return missing
 
@@ -42,8 +44,8 @@ class FilesBackend:
         with _outages():
             for key, blob in blobs.items():
                 folder = self._folder_of(key)
-                with _locked(folder):
-                    is_there = _hold(folder / key, seconds)
+                with _locked(folder) as now:
+                    is_there = _hold(folder / key, now + seconds)
                 if not is_there:
                     _write(folder / key, blob, seconds)
 
@@ -68,11 +70,11 @@ class FilesBackend:
         with _outages():
             self._root.stat()
             for folder in self._root.glob("[0-9a-f][0-9a-f]"):
-                with _locked(folder):
+                with _locked(folder) as now:
                     for entry in list(os.scandir(folder)):
                         found = entry.stat()
                         patience = FORGOTTEN_AFTER_SECONDS if entry.name.startswith(NEW) else 0
-                        if found.st_mtime + patience < time.time():
+                        if found.st_mtime + patience < now:
                             os.unlink(entry)
                             blobs += 1
                             size_bytes += found.st_size
@@ -85,18 +87,21 @@ class FilesBackend:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Be alone in looking until when a file is kept, and in changing or removing it for that."""
+def _locked(folder: Path) -> Iterator[float]:
+    """Be alone in looking until when a file is kept, and in changing or removing it for that.
+
+    Yields the file system's time, in seconds.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        os.utime(descriptor)
+        yield os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
 
 
-def _hold(path: Path, seconds: float) -> bool:
-    until = time.time() + seconds
+def _hold(path: Path, until: float) -> bool:
     try:
         if path.stat().st_mtime < until:
             os.utime(path, (until, until))
@@ -115,11 +120,11 @@ def _write(path: Path, blob: bytes, seconds: float) -> None:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-            with _locked(path.parent):
-                if _hold(path, seconds):
+            with _locked(path.parent) as now:
+                until = now + seconds
+                if _hold(path, until):
                     os.unlink(file.name)
                 else:
-                    until = time.time() + seconds
                     os.utime(file.name, (until, until))
                     os.replace(file.name, path)
         except BaseException:

@@ -28,7 +28,7 @@ class MemoryBackend:
             return self._hold(keys, seconds)
 
     def _hold(self, keys: Collection[str], seconds: float) -> set[str]:
-        until = time.time() + seconds
+        until = time.monotonic() + seconds
         missing = set()
         for key in keys:
             if key in self._blobs:
@@ -41,7 +41,7 @@ class MemoryBackend:
         with self._lock:
             for key in self._hold(blobs, seconds):
                 self._blobs[key] = blobs[key]
-                self._kept_until[key] = time.time() + seconds
+                self._kept_until[key] = time.monotonic() + seconds
 
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         with self._lock:
@@ -54,7 +54,7 @@ class MemoryBackend:
 
     def prune(self) -> Pruned:
         with self._lock:
-            now = time.time()
+            now = time.monotonic()
             over = [key for key, until in self._kept_until.items() if until < now]
             return Pruned(len(over), sum(len(self._remove(key) or b"") for key in over))
 

@@ -132,6 +132,27 @@ def test_a_stage_that_is_reached_twice_has_one_run(records: int, monkeypatch: py
     assert sent == [the_run()]
 
 
+@pytest.mark.needs_postgresql
+def test_session_of_a_run_that_nobody_was_to_tell_is_told_once_it_waits(
+    records: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a run begun for a client that looks for the outcome by itself
+    monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: True)
+    transfer_session = dequeued_session(records, push=True)
+    context = LocalSessionContext(request=object(), transfer_session=transfer_session, capabilities=set())
+    asked = SessionController.build(context=context).proceed_to(transfer_stages.DESERIALIZING)
+    assert asked == transfer_statuses.PENDING
+    assert the_run().handed_over
+
+    # When its session goes on with one that polls, and is answered that the run goes on
+    assert proceed(transfer_session) == transfer_statuses.STARTED
+    assert waits_for_its_run()
+
+    # Then it is told when the run has ended
+    run_in_process(the_run())
+    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
+
+
 def test_a_loop_in_this_process_asks_until_the_run_has_ended(
     records: int, celery_worker_process: StartWorker
 ) -> None:

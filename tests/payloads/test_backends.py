@@ -13,6 +13,7 @@ from morango_celery.payloads import Backend, Pruned
 from morango_celery.payloads.database import DatabaseBackend
 from morango_celery.payloads.models import Payload
 from morango_celery.payloads.redis import RedisBackend
+from tests.clocks import clock_ahead
 from tests.payloads.threads import at_once
 from tests.waiting import until
 
@@ -68,6 +69,26 @@ def test_pruning_counts_what_it_removes_and_redis_needs_none(backend: Backend) -
 
     counts = Pruned(sum(each.blobs for each in pruned), sum(each.size_bytes for each in pruned))
     assert counts == (Pruned(0, 0) if isinstance(backend, RedisBackend) else Pruned(2, len(BLOB) + 4))
+
+
+def test_machine_whose_clock_is_ahead_removes_nothing_that_others_hold(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(backend, DatabaseBackend) and connection.vendor == "sqlite":
+        pytest.skip("SQLite's clock is this machine's")
+
+    # Given a blob that is kept for a minute, and one by a machine an hour behind, for as long
+    backend.put({KEYS[0]: BLOB}, 60)
+    with clock_ahead(monkeypatch, -3600):
+        backend.put({KEYS[1]: BLOB}, 60)
+        assert backend.hold([KEYS[0]], 60) == set()
+
+    # When a machine removes what is over whose clock is an hour ahead
+    with clock_ahead(monkeypatch, 3600):
+        assert backend.prune() == Pruned(0, 0)
+
+    # Then both are there
+    assert set(backend.get(KEYS[:2])) == {KEYS[0], KEYS[1]}
 
 
 @pytest.mark.parametrize("again", ["put", "hold"])
