@@ -99,8 +99,8 @@ MUTATIONS = (
     Mutation(
         "batches-of-exclusive-models-are-executed-in-turn",
         "runs/producer.py",
-        "part_of=Batch.IN_TURN, place=place)",
-        "part_of=None, place=place)",
+        "part_of=Batch.IN_TURN, place=place,",
+        "part_of=None, place=place,",
         ("integration/test_exclusive.py::TestPlanning::test_only_the_first_of_them_is_sent",),
     ),
     Mutation(
