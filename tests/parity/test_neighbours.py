@@ -18,9 +18,6 @@ from tests.neighbours.models import PROFILE, REFUSED, UNSAVED
 from tests.neighbours.rows import build_row, build_tree, renamed
 from tests.parity.harness import assert_same, both, existing, run
 
-SIZES = (1000, 3, 1)
-"""Of batches, in records."""
-
 TREES = ("place", "shelf", "entry", "link")
 LEVELS = [1, 3, 4, 4]
 PATHS = {"place": ["path"], "shelf": ["path"], "entry": ["parsed", "cleaned", "saved"], "link": ["path"]}
@@ -55,7 +52,7 @@ def renamed_all(rows: Sequence[Store]) -> list[Store]:
 @pytest.mark.parametrize("model_name", TREES)
 def test_first_sync_of_a_tree(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
-    result = assert_same(rows, batch_sizes=SIZES)
+    result = assert_same(rows)
     assert not result.errors
 
 
@@ -63,7 +60,7 @@ def test_first_sync_of_a_tree(model_name: str) -> None:
 def test_second_sync_that_changes_all_of_a_tree(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
     app = left_by_first_sync(rows)
-    result = assert_same(renamed_all(rows), app=app, batch_sizes=SIZES)
+    result = assert_same(renamed_all(rows), app=app)
     assert not result.errors
     assert all("new 0.0" in row[column] for column in PATHS[model_name] for row in result.app[model_name])
 
@@ -72,7 +69,7 @@ def test_second_sync_that_changes_all_of_a_tree(model_name: str) -> None:
 def test_second_sync_that_brings_children_before_their_parents(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
     app = left_by_first_sync(rows)
-    assert not assert_same(renamed_all(rows)[::-1], app=app, batch_sizes=SIZES).errors
+    assert not assert_same(renamed_all(rows)[::-1], app=app).errors
 
 
 @pytest.mark.parametrize("model_name", TREES)
@@ -83,7 +80,7 @@ def test_second_sync_that_changes_some_levels(model_name: str) -> None:
     clean = [row for row in rows if "1." in row.serialized]
     for row in clean:
         row.dirty_bit = False
-    assert not assert_same([*changed, *clean], app=app, batch_sizes=SIZES).errors
+    assert not assert_same([*changed, *clean], app=app).errors
 
 
 def zones() -> list[Store]:
@@ -102,7 +99,7 @@ def zones() -> list[Store]:
 def test_one_row_seen_through_several_proxies(order: int) -> None:
     rows = zones()
     app = left_by_first_sync(rows)
-    result = assert_same(renamed_all(rows)[::order], app=app, batch_sizes=SIZES)
+    result = assert_same(renamed_all(rows)[::order], app=app)
     assert not result.errors
     assert all("new country" in row["path"] for row in result.app["zone"])
 
@@ -111,7 +108,7 @@ def test_what_an_earlier_group_of_the_batch_wrote() -> None:
     places = build_tree("place", [1, 2])
     guests = [build_row("guest", name=f"guest {n}", place=places[n % 3]) for n in range(5)]
     app = left_by_first_sync(places)
-    result = assert_same([*renamed_all(places), *guests], app=app, batch_sizes=SIZES)
+    result = assert_same([*renamed_all(places), *guests], app=app)
     assert not result.errors
     assert all(row["address"].startswith("new 0.0") for row in result.app["guest"])
 
@@ -122,7 +119,7 @@ def test_a_record_that_fails_leaves_the_others_as_they_are(model_name: str) -> N
     app = left_by_first_sync(rows)
     changed = renamed_all(rows)
     changed[2] = renamed(rows[2], "x" * 51)  # longer than its column
-    result = assert_same(changed, app=app, batch_sizes=SIZES)
+    result = assert_same(changed, app=app)
     assert rows[2].id in result.errors
 
 
@@ -132,7 +129,7 @@ def test_a_record_that_the_table_refuses_takes_its_descendants_along_and_no_othe
     app = left_by_first_sync(rows)
     changed = renamed_all(rows)
     changed[place] = renamed(rows[place], REFUSED)
-    result = assert_same(changed, app=app, batch_sizes=SIZES)
+    result = assert_same(changed, app=app)
     assert rows[place].id in result.errors
 
 
@@ -141,7 +138,7 @@ def test_children_of_what_its_own_save_refuses_stay_as_they_are() -> None:
     app = left_by_first_sync(rows)
     changed = renamed_all(rows)
     changed[0] = renamed(rows[0], UNSAVED)
-    result = assert_same(changed, app=app, batch_sizes=SIZES)
+    result = assert_same(changed, app=app)
     kept = {row["name"] for row in result.app["place"] if not row["name"].startswith("new")}
     assert kept == {"0.0", "1.0", "1.2", "2.0", "2.2"}
 
@@ -158,7 +155,7 @@ NAMES = ["plain", "goes on", "gives up", "plain", "plain", "gives up", "goes on"
 
 def test_savepoints_of_a_models_own_take_nothing_else_along() -> None:
     rows = [build_row("claim", name=name) for name in NAMES]
-    theirs, ours = both(rows, batch_sizes=SIZES[:1])
+    theirs, ours = both(rows, batch_sizes=[1000])
     for found in (theirs, ours):
         assert sorted(row["name"] for row in found.app["claim"]) == ["goes on"] * 2 + ["plain"] * 4
         assert sorted(row["before"] for row in found.app["claim"]) == [0, 1, 2, 3, 4, 5]
@@ -168,7 +165,7 @@ def test_savepoints_of_a_models_own_take_nothing_else_along() -> None:
 def test_what_code_of_a_model_writes_is_what_the_next_record_reads() -> None:
     rows = build_tree("heap", [2, 6, 6])
     app = left_by_first_sync(rows)
-    result = assert_same(renamed_all(rows), app=app, batch_sizes=SIZES)
+    result = assert_same(renamed_all(rows), app=app)
     counted = {row["id"]: row["saved_below"] for row in result.app["heap"]}
     assert [counted[row.id] for row in rows] == [3, 3, *[1] * 6, *[0] * 6]
 
@@ -176,12 +173,12 @@ def test_what_code_of_a_model_writes_is_what_the_next_record_reads() -> None:
 def test_a_parent_as_this_sync_has_it_decides_about_its_children() -> None:
     rows = build_tree("shelf", [2, 4])
     app = left_by_first_sync(rows)
-    result = assert_same([renamed(rows[0], "full"), *renamed_all(rows[1:])], app=app, batch_sizes=SIZES)
+    result = assert_same([renamed(rows[0], "full"), *renamed_all(rows[1:])], app=app)
     assert set(result.errors) == {rows[2].id, rows[4].id}
 
 
 def test_a_parent_that_was_full_takes_its_children_now() -> None:
     rows = build_tree("shelf", [2, 4])
     full = existing(rows[0], name="full", path="full")
-    result = assert_same(rows, app=[full], batch_sizes=SIZES)
+    result = assert_same(rows, app=[full])
     assert not result.errors
