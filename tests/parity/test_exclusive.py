@@ -13,7 +13,10 @@ from morango_celery.deserialize.traits import Way, traits_of
 from tests.neighbours.models import REFUSED, Branch, Memo, Ticket, Vote
 from tests.neighbours.rows import build_row, build_tree, renamed
 from tests.parity.harness import Database, assert_same, both, run
-from tests.parity.test_neighbours import SIZES, renamed_all
+from tests.parity.test_neighbours import renamed_all
+
+SIZES = (1000, 3)
+"""Of batches, in records: one that holds a whole tree, and one that cuts it."""
 
 TREE_COLUMNS = ("lft", "rght", "tree_id", "level")
 
@@ -101,7 +104,7 @@ def test_what_is_counted_in_another_row(way: str, settings: Any) -> None:
             engine(*args, **kwargs)
             counts[:] = Tally.objects.order_by("subject").values_list("subject", "votes")
 
-        run(counting, rows, batch_sizes=SIZES[:2])
+        run(counting, rows, batch_sizes=SIZES)
         return counts
 
     assert and_tallied(deserialize_from_store) == [("lunch", 5), ("tea", 5)]
