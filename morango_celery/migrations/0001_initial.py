@@ -146,6 +146,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('text', models.TextField()),
+                ('size_bytes', models.IntegerField()),
             ],
         ),
         migrations.CreateModel(

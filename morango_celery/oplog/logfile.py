@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,10 +20,15 @@ from django.db import transaction
 
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import RecordedChange, RecorderFile
 from morango_celery.oplog.regular import open_regular
+from morango_celery.oplog.sql import first_recorded
+from morango_celery.stream import Items, WeighedBuffer
 
 CHUNK_LINES = 1000
+CHUNK_BYTES = 8 * 1024 * 1024
+"""How much is written, or looked through, at a time. A line that is larger is taken by itself."""
 ROTATED_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 """What is added to the name of a file that is full: sorted by name, they are in the order of their lines."""
 
@@ -61,15 +65,17 @@ def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
     with _locked(path) as file:
         end = noted.size_bytes if _is_as_noted(file, noted) else 0
         file.seek(end)
-        while texts := [line.decode("utf-8", "backslashreplace") for line in islice(file, CHUNK_LINES)]:
-            last = texts[-1]
-            if not last.endswith("\n"):
-                texts.pop()
-                if RecordedChange.objects.filter(text__startswith=last).exists():
-                    file.truncate(file.tell() - len(last.encode()))  # half a line, which no reader has taken
+        sized = ((line, len(line)) for line in file)
+        for lines in Items(sized) | WeighedBuffer(CHUNK_LINES, CHUNK_BYTES):
+            last = lines[-1]
+            if not last.endswith(b"\n"):
+                lines.pop()
+                if RecordedChange.objects.filter(text__startswith=_text(last)).exists():
+                    file.truncate(file.tell() - len(last))  # half a line, which no reader has taken
                 else:
                     file.write(b"\n")
-            waiting = RecordedChange.objects.filter(text__in=[text.removesuffix("\n") for text in texts])
+            texts = [_text(line.removesuffix(b"\n")) for line in lines]
+            waiting = RecordedChange.objects.filter(text__in=texts)
             ids = {change.text: change.pk for change in waiting}
             written += RecordedChange.objects.filter(pk__in=list(ids.values())).delete()[0]
         file.flush()
@@ -77,9 +83,14 @@ def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
     return written
 
 
+def _text(line: bytes) -> str:
+    """Return a text that every database can compare, and that no change has if no recorder wrote the line."""
+    return printable(line.decode("utf-8", "backslashreplace"))
+
+
 def _write_chunk(path: Path, noted: RecorderFile) -> int:
-    changes = list(RecordedChange.objects.order_by("pk")[:CHUNK_LINES])
-    content = "".join(f"{change.text}\n" for change in changes).encode()
+    changes = first_recorded(CHUNK_LINES, CHUNK_BYTES)
+    content = "".join(f"{text}\n" for _, text in changes).encode()
     with _locked(path) as file:
         if not _is_as_noted(file, noted) or noted.size_bytes < os.fstat(file.fileno()).st_size:
             return 0  # another one has died in the meantime
@@ -90,7 +101,7 @@ def _write_chunk(path: Path, noted: RecorderFile) -> int:
         file.flush()
         os.fsync(file.fileno())
         _note(file, noted)
-    RecordedChange.objects.filter(pk__in=[change.pk for change in changes]).delete()
+    RecordedChange.objects.filter(pk__in=[pk for pk, _ in changes]).delete()
     return len(changes)
 
 

@@ -15,9 +15,16 @@ class RecordedChange(models.Model):
 
     text = models.TextField()
     """Without the newline at its end."""
+    size_bytes = models.IntegerField()
+    """Of the text, in UTF-8; so nobody has to read it to know."""
 
     def __str__(self) -> str:
         return f"recorded change {self.pk}"
+
+    @classmethod
+    def of(cls, text: str) -> RecordedChange:
+        """An unsaved one."""
+        return cls(text=text, size_bytes=len(text.encode()))
 
 
 class RecorderFile(models.Model):

@@ -22,6 +22,7 @@ from morango_celery.oplog.rows import (
     row_of,
     table_of,
 )
+from morango_celery.upstream import uses_postgresql
 
 MOST_BYTES = 8 * 1024 * 1024
 """How much of a log its rows come from. A few times as much memory is taken meanwhile."""
@@ -47,7 +48,7 @@ class Pending:
         self.saved_alone: set[type[Model]] = set()
         self.each: dict[type[Model], bool] = {}
         self.written: dict[Key, ObjectRow] = {}
-        """All that was written, for whoever checks its references."""
+        """What was written, as far as it refers to others, where the database doesn't check that itself."""
         self.superseded: set[Key] = set()
         """Objects that were saved or deleted, whatever is known of them from earlier on."""
         self.size_bytes = 0
@@ -152,8 +153,12 @@ class Pending:
         self.deferred.pop(row.key, None)
         if found.deferred_fields:
             self.deferred[row.key] = found
-        self.written[row.key] = row
+        self._note(table, row)
         self.saved_alone.add(row.key[0])
+
+    def _note(self, table: Table, row: ObjectRow) -> None:
+        if not uses_postgresql():
+            self.written[row.key] = row.references(table)
 
     def _settle(self, models: set[type[Model]]) -> None:
         """Write what may have a say in a look-up among objects of these models."""
@@ -180,7 +185,8 @@ class Pending:
             if self.deletes[model]:
                 delete_objects(model, list(self.deletes[model]), self.saves)
         sql.advance_sequences(list(groups))
-        self.written.update({key: row for key, (_, row) in self.saves.items()})
+        for table, row in self.saves.values():
+            self._note(table, row)
         self.saves.clear()
         self.deletes.clear()
         self.size_bytes = 0

@@ -22,7 +22,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 from morango_celery.conf import problems, settings
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.oplog.lines import Operation, format_line
-from morango_celery.oplog.logfile import write_out
+from morango_celery.oplog.logfile import CHUNK_BYTES, write_out
 from morango_celery.oplog.meta import AnyRelation, all_fields, concrete, named, rows
 from morango_celery.oplog.models import RecordedChange
 from morango_celery.oplog.quiet import is_applying
@@ -33,7 +33,7 @@ from morango_celery.oplog.stored import (
     lock_for_deletion,
     stored,
 )
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import Items, WeighedBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +108,9 @@ def record_stored(model: type[Model], keys: Iterable[Any]) -> None:
 
 
 def _insert(texts: Iterable[str]) -> None:
-    for chunk in Items(texts) | Buffer(CHUNK_OBJECTS):
-        lines = [RecordedChange(text=text) for text in chunk]
+    changes = map(RecordedChange.of, texts)
+    sized = ((change, change.size_bytes) for change in changes)
+    for lines in Items(sized) | WeighedBuffer(CHUNK_OBJECTS, CHUNK_BYTES):
         if len(lines) == 1:
             lines[0].save(force_insert=True)
         else:

@@ -58,6 +58,12 @@ class ObjectRow:
     deferred: DeserializedObject | None = None
     """To be saved once what it refers to by a natural key is there."""
 
+    def references(self, table: Table) -> ObjectRow:
+        """Return the row with no values but those that refer to others."""
+        pairs = zip(table.fields, self.values, strict=True)
+        values = [value if own.remote_field else None for own, value in pairs]
+        return ObjectRow(self.key, {}, values, self.relations)
+
 
 @dataclass(frozen=True)
 class Table:

@@ -18,6 +18,7 @@ from morango_celery.deserialize.identifiers import (
 )
 from morango_celery.deserialize.sql import insert
 from morango_celery.oplog.meta import key_field
+from morango_celery.oplog.models import RecordedChange
 from morango_celery.upstream import uses_postgresql
 
 
@@ -49,6 +50,21 @@ def missing(field: Field[Any, Any], values: Collection[Any]) -> set[Any]:
             [json.dumps(list(values))],
         )
         return set(values).difference(found for (found,) in cursor.fetchall())
+
+
+def first_recorded(most: int, most_bytes: int) -> list[tuple[int, str]]:
+    """Return the ids and texts of the changes that wait for longest: one, and more as long as these are fewer
+    than `most` and their texts begin within `most_bytes`."""
+    table = table_name(RecordedChange)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id, text FROM {table} WHERE id <= (SELECT max(id) FROM"
+            " (SELECT id, sum(size_bytes) OVER (ORDER BY id) - size_bytes AS before FROM"
+            f" (SELECT id, size_bytes FROM {table} ORDER BY id LIMIT %s) AS first) AS counted"
+            " WHERE before < %s) ORDER BY id",
+            [most, most_bytes],
+        )
+        return list(cursor.fetchall())
 
 
 def advance_sequences(models: Sequence[type[Model]]) -> None:

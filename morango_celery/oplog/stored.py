@@ -17,6 +17,8 @@ from morango_celery.oplog.meta import concrete, key_field, own_fields, rows
 from morango_celery.stream import Buffer, Items
 
 CHUNK_OBJECTS = 500
+FETCHED_OBJECTS = 20
+"""How many of them are in memory at a time."""
 
 
 def stored(model: type[Model], keys: Iterable[Any]) -> Iterator[Model]:
@@ -30,7 +32,8 @@ def stored(model: type[Model], keys: Iterable[Any]) -> Iterator[Model]:
     for chunk in Items(wanted) | Buffer(CHUNK_OBJECTS):
         for parent in reversed(concrete(model)._meta.get_parent_list()):  # first, as saving does
             lock(parent, rows(model).filter(pk__in=chunk).values(key_field(parent).name))
-        yield from _locking(rows(model).filter(pk__in=chunk))
+        found = _locking(rows(model).filter(pk__in=chunk))
+        yield from found.iterator(FETCHED_OBJECTS) if len(chunk) > FETCHED_OBJECTS else found
 
 
 def lock(model: type[Model], keys: QuerySet[Any]) -> None:

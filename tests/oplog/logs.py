@@ -43,10 +43,10 @@ def ingest(path: Path, batch_lines: int = 1000, source: str = SOURCE) -> Progres
     return ingestion.progress
 
 
-def ingested(path: Path, lines: Iterable[str], batch_lines: int = 1000) -> Progress:
+def ingested(path: Path, lines: Iterable[str], batch_lines: int = 1000, source: str = SOURCE) -> Progress:
     """Ingest these lines, added to the log."""
     append(path, *lines)
-    return ingest(path, batch_lines)
+    return ingest(path, batch_lines, source)
 
 
 def library() -> dict[str, list[dict[str, Any]]]:

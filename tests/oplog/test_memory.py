@@ -1,17 +1,20 @@
-"""A log of a million lines is read in the memory of a small one."""
+"""A log of a million lines, or of large ones, is read and written in the memory of a small one."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import uuid
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from morango_celery.oplog.models import IngestPosition
+from morango_celery.oplog.models import IngestPosition, RecordedChange
 from tests.oplog.library.models import Book
-from tests.oplog.logs import delete, letters, save
+from tests.oplog.logs import append, delete, ingested, letters, save
 from tests.processes import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -22,7 +25,7 @@ import django
 from bench.processes import peak_rss_mb
 django.setup()
 from django.core.management import call_command
-call_command("ingest_objects", sys.argv[1], "--source=memory")
+call_command(*sys.argv[1:])
 print(peak_rss_mb())
 """
 
@@ -42,10 +45,15 @@ def write(path: Path, first: int, lines: int) -> None:
 
 def peak_mb(path: Path, database_url: str) -> float:
     """Of a process that reads on."""
+    return peak_of_command_mb(database_url, "ingest_objects", str(path), "--source=memory")
+
+
+def peak_of_command_mb(database_url: str, *command: str, **environment: str) -> float:
+    settings = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.oplog.project"}
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(path)],
+        [sys.executable, "-c", MEASURED, *command],
         cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.oplog.project"},
+        env={**os.environ, **settings, **environment},
         capture_output=True,
         text=True,
     )
@@ -81,6 +89,82 @@ def test_memory_does_not_grow_with_the_size_of_lines(log: Path, database_url: st
     print(f"{small:.1f} MB for small lines, {large:.1f} MB for 100 of 1 MB each")
     assert large < small + 110
     assert Book.objects.filter(title="large").count() == 100
+
+
+LARGE = 1_000_000 * "x"
+LARGE_LINES = 60
+FOR_LARGE_MB = 110
+"""More than for small lines: a few batches of 8 MiB, in several forms."""
+
+
+def large_book(number: int, **fields: Any) -> str:
+    return save("book", f"{number:032x}", title="large", about={"text": LARGE}, **fields)
+
+
+def test_memory_does_not_grow_with_the_letters_that_wait_for_an_object(log: Path, database_url: str) -> None:
+    ingested(log, [large_book(number, shelf=1) for number in range(LARGE_LINES)], source="memory")
+    append(log, save("shelf", 1, name="a"))
+    large = peak_mb(log, database_url)
+    print(f"{large:.1f} MB")
+    assert large < idle_mb(database_url) + FOR_LARGE_MB
+    assert Book.objects.count() == LARGE_LINES
+    assert not letters()
+
+
+def test_memory_does_not_grow_with_the_letters_that_wait_for_each_other(log: Path, database_url: str) -> None:
+    ring = [
+        large_book(number, successor=f"{(number + 1) % LARGE_LINES:032x}") for number in range(LARGE_LINES)
+    ]
+    ingested(log, ring[:-1], batch_lines=1, source="memory")
+    append(log, ring[-1])
+    large = peak_mb(log, database_url)
+    print(f"{large:.1f} MB")
+    assert large < idle_mb(database_url) + FOR_LARGE_MB
+    assert Book.objects.count() == LARGE_LINES
+    assert not letters()
+
+
+def record_mb(log: Path, database_url: str, *arguments: str) -> float:
+    """Of a process that writes out what is recorded."""
+    environment = {"OPLOG_FILE": str(log), "OPLOG_ROTATE_BYTES": str(2**40)}
+    return peak_of_command_mb(database_url, "record_objects", *arguments, **environment)
+
+
+@cache
+def idle_mb(database_url: str) -> float:
+    """Of a process that has nothing to do."""
+    return peak_of_command_mb(database_url, "record_objects", OPLOG_FILE=os.devnull)
+
+
+def test_memory_does_not_grow_with_what_is_to_be_written(log: Path, database_url: str) -> None:
+    texts = [large_book(number) for number in range(LARGE_LINES)]
+    RecordedChange.objects.bulk_create(map(RecordedChange.of, texts))
+    large = record_mb(log, database_url)
+    print(f"{large:.1f} MB")
+    assert large < idle_mb(database_url) + FOR_LARGE_MB
+    assert log.read_text().splitlines() == texts
+    assert not RecordedChange.objects.exists()
+
+
+def test_memory_does_not_grow_with_what_a_writer_that_died_has_written(log: Path, database_url: str) -> None:
+    texts = [large_book(number) for number in range(LARGE_LINES)]
+    RecordedChange.objects.bulk_create(map(RecordedChange.of, texts))
+    append(log, *texts)
+    large = record_mb(log, database_url)
+    print(f"{large:.1f} MB")
+    assert large < idle_mb(database_url) + FOR_LARGE_MB
+    assert log.read_text().splitlines() == texts
+    assert not RecordedChange.objects.exists()
+
+
+def test_memory_does_not_grow_with_the_size_of_what_exists(log: Path, database_url: str) -> None:
+    Book.objects.bulk_create(
+        [Book(pk=uuid.UUID(int=n), title="large", about={"text": LARGE}) for n in range(LARGE_LINES)]
+    )
+    large = record_mb(log, database_url, "--existing")
+    print(f"{large:.1f} MB")
+    assert large < idle_mb(database_url) + FOR_LARGE_MB
+    assert log.read_bytes().count(b"\n") == LARGE_LINES
 
 
 @pytest.mark.at_length

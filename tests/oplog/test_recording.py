@@ -222,7 +222,8 @@ def test_a_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Pa
     for cut in range(begin, begin + 7):
         recorded.write_bytes(content[:cut])
         RecorderFile.objects.all().delete()
-        RecordedChange.objects.get_or_create(text=waiting.text)
+        if not RecordedChange.objects.exists():
+            RecordedChange.of(waiting.text).save()
         assert ingest(recorded, source=str(cut)).lines == 0
 
         # When the next one writes
@@ -235,6 +236,20 @@ def test_a_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Pa
         assert content in texts
         assert b'"name": "next"' in texts[-2]
         Shelf.objects.filter(pk=2)._raw_delete("default")  # type: ignore[attr-defined]  # Django's own
+
+
+@pytest.mark.parametrize("left", [b"\x00" * 5000, b"1.5 SAVE [\x00\x00", b"\x00\n\x00", b"\xff\x00\xc3\n"])
+def test_what_a_power_cut_leaves_at_the_end_spoils_no_line(recorded: Path, left: bytes) -> None:
+    Shelf.objects.create(pk=1, name="a")
+    with recorded.open("ab") as file:
+        file.write(left)
+    Shelf.objects.create(pk=2, name="b")
+    progress = ingest(recorded, source="after a power cut")
+    spoilt = left.removesuffix(b"\n").count(b"\n") + 1
+    assert (progress.lines, progress.dead_letters) == (2 + spoilt, spoilt)
+    before, text = recorded.read_bytes().removesuffix(b"\n").rsplit(b"\n", 1)
+    assert before.endswith(left.removesuffix(b"\n"))
+    assert b'"pk": 2' in text
 
 
 def test_a_new_log_is_not_for_everybody_to_read(recorded: Path) -> None:
