@@ -17,6 +17,7 @@ from morango_celery.conf import settings
 from morango_celery.db.errors import is_refusal, is_transient, remedy
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
+from morango_celery.runs.outages import FORGIVEN_IN_A_ROW, Attempt
 from morango_celery.runs.overdue import hold_opening
 from morango_celery.serialize import serialize_into_store
 from morango_celery.signals import run_finished
@@ -62,14 +63,18 @@ def _merge(run: Run) -> None:
     """Serialize, unless that has ended too many workers: recovery must get past this run."""
     left = Run.objects.filter(pk=run.pk, attempts__lt=settings.MAX_ATTEMPTS)
     if left.update(attempts=F("attempts") + 1):
+        # No message counts how often it was tried, so that a lost connection without a reason counts at once
+        attempt = Attempt(FORGIVEN_IN_A_ROW)
         try:
-            serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run.pk))
+            with connection.execute_wrapper(attempt):
+                serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run.pk))
         except (DatabaseError, InterfaceError) as error:
             if is_transient(error):
                 with contextlib.suppress(DatabaseError, InterfaceError):  # then it counts
                     if not connection.in_atomic_block:
                         connection.close_if_unusable_or_obsolete()
-                    take_back(run)
+                    if not attempt.reason_to_count(error):
+                        take_back(run)
             raise
     else:
         logger.error(

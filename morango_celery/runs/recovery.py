@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Q, QuerySet
 
 from morango_celery import clock
@@ -39,12 +39,14 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
     """Send again what is overdue and in nobody's hands; end runs whose own process is gone.
 
     Safe at any moment, any number of times, on any number of machines: what is sent twice is done
-    once. When the broker can't be reached it stops, and what is left waits for the next call.
+    once. When the broker can't be reached nothing more is sent, and what is left waits for the next call. So
+    does the end of a run that can't be followed up; nothing else waits for that.
 
     :param everything: whatever is unfinished and in nobody's hands, however short ago it was sent
     :param run_ids: of these runs only; None for all
     :returns: the number of messages sent
-    Cost: a few statements, and one more for every `BATCHES_IN_MEMORY` batches that are sent.
+    :raises Exception: by which what follows the end of a run failed, the first of several
+    Cost: a few statements, and one more for every message.
     """
     end_abandoned()
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
@@ -60,20 +62,43 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
     if everything:  # and let none be overlooked if the broker goes away before all are sent
         note_unsent(waiting)
         note_unsent(batches)
-    long_ended = Q() if everything else Q(finished_at__lt=clock.now(-settings.RESEND_AFTER_SECONDS))
-    for run in _free_pages(ended.filter(long_ended, nobody_opens(), followed_up=False)):
-        finish(run)
     due = Q() if everything else overdue()
+    sent = _send(
+        dispatch,
+        waiting.filter(due, nobody_opens()),
+        batches.filter(due).select_related("run").defer("payload"),
+    )
+    long_ended = Q() if everything else Q(finished_at__lt=clock.now(-settings.RESEND_AFTER_SECONDS))
+    _finish_all(ended.filter(long_ended, nobody_opens(), followed_up=False))
+    return sent
+
+
+def _send(dispatch: Dispatch, waiting: QuerySet[Any], batches: QuerySet[Any]) -> int:
+    """Send messages until the broker can't be reached. Returns how many."""
     sent = 0
-    for run in _free_pages(waiting.filter(due, nobody_opens())):
+    for run in _free_pages(waiting):
         if not dispatch.start(run):
             return sent
         sent += 1
-    for batch in _free_pages(batches.filter(due).select_related("run").defer("payload")):
+    for batch in _free_pages(batches):
         if not dispatch.batch(batch):
             return sent
         sent += 1
     return sent
+
+
+def _finish_all(ended: QuerySet[Any]) -> None:
+    """Follow up the ends of runs, whatever becomes of single ones. Raises the first error at the end."""
+    errors: list[Exception] = []
+    for run in _free_pages(ended):
+        try:
+            finish(run)
+        except Exception as error:  # of the database, or a receiver: no reason to let others wait
+            errors.append(error)
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
+    if errors:
+        raise errors[0]
 
 
 def _free_pages(rows: QuerySet[Any]) -> Iterator[Any]:

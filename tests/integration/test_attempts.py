@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections, transaction
 from django.db.models.signals import pre_delete
 from morango.models import DeletedModels, Store
 
@@ -18,9 +19,11 @@ from morango_celery.runs import attempts, handover
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import Execution, execute_batch
 from morango_celery.runs.message import Message
+from morango_celery.runs.outages import FORGIVEN_IN_A_ROW
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
 from tests.integration.ledger import ago, carry_out, dirty_ids, errors, new_run, together, unit
+from tests.waiting import until
 from worker.school.models import Attempt, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -67,6 +70,32 @@ def used_up(batch: Batch) -> Batch:
 def one_batch(**options: Any) -> Batch:
     (batch,) = open_batches(start(new_run(**options).pk).run)
     return batch
+
+
+def limit_sessions(monkeypatch: pytest.MonkeyPatch, limit: str, value: str) -> None:
+    """Have the server limit sessions that this process opens from now on."""
+    options = {**connection.settings_dict["OPTIONS"], "options": f"-c {limit}={value}"}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    connection.close()
+
+
+def session_of(database: Any) -> int:
+    """The process id of an open connection's session."""
+    found: int = database.connection.info.backend_pid
+    return found
+
+
+def wait_until_ended(session: int) -> None:
+    """Wait in the middle of a transaction until the server has ended its session."""
+    with closing(connections.create_connection(DEFAULT_DB_ALIAS)) as other:
+        other.settings_dict = {**other.settings_dict, "OPTIONS": {}}
+
+        def is_ended() -> bool:
+            with other.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [session])
+                return not cursor.fetchone()[0]
+
+        until(is_ended, "ended")
 
 
 def failing(error: type[BaseException]) -> Callable[..., None]:
@@ -385,6 +414,108 @@ class TestTheDatabase:
 
         assert batch.attempts == 1
         assert batch.trouble == "the database said: canceling statement due to statement timeout"
+
+    @pytest.mark.parametrize(
+        ("limit", "reason"),
+        [
+            (
+                "idle_in_transaction_session_timeout",
+                "the database ended the idle transaction (SQLSTATE 25P03)",
+            ),
+            (
+                "transaction_timeout",
+                "the database ended the transaction, which took too long (SQLSTATE 25P04)",
+            ),
+        ],
+    )
+    def test_record_whose_code_outlasts_the_servers_patience_is_counted_and_ends_as_poison(
+        self, monkeypatch: pytest.MonkeyPatch, settings: Any, limit: str, reason: str
+    ) -> None:
+        # Given a server that ends sessions whose transactions wait, or take, for too long
+        settings.MORANGO_CELERY = {"MAX_ATTEMPTS": 2}
+        home = unit()
+        slow = factories.store_row("learner", unit=home, username="slow")
+        limit_sessions(monkeypatch, limit, "1s")
+
+        # ... and a record whose code takes longer than that
+        harmless = Learner.save
+
+        def save(learner: Learner, *args: Any, **kwargs: Any) -> None:
+            if learner.username == "slow":
+                wait_until_ended(session_of(connection))
+            harmless(learner, *args, **kwargs)
+
+        monkeypatch.setattr(Learner, "save", save)
+
+        # When its batch is tried again after each time that this ended it
+        batch = one_batch()
+        lost = 0
+        while waiting := list(open_batches(batch.run)):
+            try:
+                attempt(waiting[0])
+            except OperationalError:
+                lost += 1
+                assert lost <= 4
+
+        # Then the record is given up after as many as are allowed, beside others and alone, and says why
+        assert lost == 4
+        slow.refresh_from_db()
+        assert errors() == {slow.id: POISON}
+        assert reason in (slow.deserialization_error or "")
+        assert Unit.objects.filter(pk=home.id).exists()
+
+    def test_connection_that_is_lost_each_time_counts_in_the_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a batch during which the connection is lost, for all that anybody knows
+        unit()
+        batch = one_batch()
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        monkeypatch.setattr(Unit, "clean_fields", save)
+
+        # When one message is told so again and again, then a few times are forgiven, and no more
+        counted = []
+        for retries in range(FORGIVEN_IN_A_ROW + 2):
+            with pytest.raises(OperationalError):
+                attempt_batch(batch.pk, batch.store_ids, Message("one", retries))
+            batch.refresh_from_db()
+            counted.append(batch.attempts)
+        assert counted == [0] * FORGIVEN_IN_A_ROW + [1, 2]
+        assert (
+            batch.trouble == f"the connection to the database was lost {FORGIVEN_IN_A_ROW + 2} times in a row"
+        )
+
+    def test_merge_at_a_runs_end_that_outlasts_the_servers_patience_is_given_up(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # Given a run that has ended, and a local edit whose serialization the server doesn't wait for
+        factories.store_row("learner", unit=unit())
+        run, _ = carry_out()
+        Learner.objects.update(update_dirty_bit_to=True, username="edited")
+        Run.objects.update(yielded=1, serialize_first=True, followed_up=False)
+        limit_sessions(monkeypatch, "idle_in_transaction_session_timeout", "1s")
+
+        def serialize(learner: Learner) -> dict[str, Any]:
+            wait_until_ended(session_of(connection))
+            return {}
+
+        monkeypatch.setattr(Learner, "serialize", serialize)
+
+        # When its end is followed up again and again
+        for attempts_so_far in (1, 2, 3):
+            with pytest.raises(OperationalError):
+                handover.finish(Run.objects.get(pk=run.pk))
+            connection.close()
+            assert Run.objects.get(pk=run.pk).attempts == attempts_so_far
+
+        # Then that is over after as many times as are allowed
+        handover.finish(Run.objects.get(pk=run.pk))
+        assert Run.objects.get(pk=run.pk).followed_up
+        assert "gave way to was tried 3 times and never came to an end" in caplog.text
 
     def test_message_for_a_batch_that_is_executed_is_dropped_without_waiting(
         self, monkeypatch: pytest.MonkeyPatch

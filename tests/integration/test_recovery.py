@@ -90,6 +90,28 @@ class TestRecovery:
         Batch.objects.update(overdue_at=ago(1))
         assert self.sent() == {f"batch {batch.pk}" for batch in two_batches}
 
+    def test_end_that_cannot_be_followed_up_lets_nobody_wait(self) -> None:
+        # Given runs that have ended long ago, one of whose ends can't be followed up, and one that waits
+        first, second = (new_run(state=Run.State.COMPLETED, finished_at=ago(5000)) for _ in range(2))
+        late = new_run(sent_at=None)
+
+        def refuse(run: Run, **kwargs: Any) -> None:
+            if run.pk == first.pk:
+                raise RuntimeError("not today")
+
+        # When recovery comes upon them
+        dispatch = Recorded()
+        run_finished.connect(refuse)
+        try:
+            with pytest.raises(RuntimeError, match="not today"):
+                recover(dispatch)
+        finally:
+            run_finished.disconnect(refuse)
+
+        # Then what waits was sent, and the other end was followed up
+        assert set(dispatch.sent) == {f"run {late.pk}"}
+        assert list(Run.objects.filter(followed_up=True)) == [second]
+
     def test_nothing_of_a_run_in_process(self, two_batches: list[Batch]) -> None:
         new_run(in_process=True)
         Run.objects.update(in_process=True)
