@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from django.utils import timezone
 
+from tests.processes import ROOT
+
 
 @contextlib.contextmanager
 def clock_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[None]:
@@ -22,3 +24,12 @@ def clock_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[Non
         patch.setattr(time, "time", lambda: right_time() + seconds)
         patch.setattr(timezone, "now", lambda: right_now() + datetime.timedelta(seconds=seconds))
         yield
+
+
+def wrong_clock(ahead_seconds: float) -> dict[str, str]:
+    """Return environment variables for a process on a machine with another clock.
+
+    :param ahead_seconds: negative for one that is behind
+    """
+    folder = str(ROOT / "tests" / "wrong_clock")
+    return {"PYTHONPATH": folder, "CLOCK_AHEAD_SECONDS": str(ahead_seconds)}

@@ -12,7 +12,9 @@ from morango.models import Store
 from redis import Redis
 
 from morango_celery.api import wait_for
-from morango_celery.models import Run
+from morango_celery.conf import settings
+from morango_celery.models import Batch, Run
+from tests import factories
 from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import (
     SWEEPING,
@@ -100,6 +102,40 @@ def test_worker_survives_a_loss_that_it_hears_of_while_it_waits_for_messages(
         # Then the worker connects again, and goes on
         assert_complete(school, run)
         assert worker.is_running
+
+
+def test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed(
+    redis: Server, start_worker: StartWorkerThere
+) -> None:
+    # Given a worker that cancels what it can't acknowledge any more, as Celery's log advises
+    school = School(rows=10)
+    slow = factories.store_row("learner", unit_id=first("unit"), school_id=school.id, username="sleeps")
+    school.expected = school.undisturbed()
+    options = {"CANCEL_ON_CONNECTION_LOSS": "1", "RESEND_AFTER_SECONDS": SWEEPING, "DANGEROUS": "1"}
+    worker = start_worker(2, **options)
+    run = sent(school)
+    batches = run.batches.filter(state=Batch.State.OPEN, attempts__gt=0).exclude(attempted_by="")
+    begun = until(batches.first, "in the middle of a batch").attempted_at
+
+    # When it is cancelled as often as a batch may end its worker
+    for number in range(1, settings.MAX_ATTEMPTS + 1):
+        redis.end()
+        worker.wait_for_log("Connection to broker lost", times=number)
+        redis.start()
+        batch = until(batches.filter(attempted_at__gt=begun).first, "begun again")
+        begun = batch.attempted_at
+
+        # Then that is no attempt
+        assert batch.attempts == 1
+
+    # ... and nothing is wrong with the record
+    worker.kill()
+    start_worker(1, RESEND_AFTER_SECONDS=SWEEPING)
+    wait_for(run, 60)
+    school.assert_intact(run)
+    slow.refresh_from_db()
+    assert (slow.dirty_bit, slow.deserialization_error) == (False, None)
+    assert not run.batches.filter(state=Batch.State.SPLIT).exists()
 
 
 @pytest.mark.at_length

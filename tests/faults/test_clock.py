@@ -1,0 +1,102 @@
+"""Machines whose clocks are wrong, beside others: nothing is missed for that, and nothing taken for lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from morango_celery.models import Batch, Run
+from morango_celery.runs.status import status_of
+from tests.clocks import wrong_clock
+from tests.faults.conftest import MakeSchool, StartWorkerThere
+from tests.faults.outages import SWEEPING, first, messages, sent, wait_for_a_batch
+from tests.faults.servers import Server
+from tests.processes import LoggedProcess
+from tests.waiting import held, until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
+
+HOUR = 60 * 60
+
+SMALL = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "10"}
+
+
+def wait_for(run: Run) -> None:
+    until(lambda: Run.objects.get(pk=run.pk).followed_up, "done")
+
+
+def test_what_a_worker_that_is_ahead_has_lost_is_missed_in_time(
+    make_school: MakeSchool, redis: Server, start_worker: StartWorkerThere
+) -> None:
+    # Given a worker whose clock is an hour ahead, which has sent batches and executes one of them
+    school = make_school(30)
+    worker = start_worker(1, **SMALL, **wrong_clock(HOUR))
+    with held(first("unit"), first("lesson")):
+        run = sent(school)
+        wait_for_a_batch(worker)
+
+        # When it is lost, and so is what it has sent
+        worker.kill()
+        redis.end()
+    redis.start()
+    assert messages(redis) == 0
+
+    # Then whoever asks is told of it, and another worker does all that is left
+    until(lambda: status_of(run.pk, 1).is_stalled, "stalled")
+    start_worker(1, RESEND_AFTER_SECONDS=SWEEPING, **SMALL)
+    wait_for(run)
+    school.assert_intact(run)
+
+
+@pytest.mark.parametrize("ahead_seconds", [HOUR, pytest.param(-HOUR, marks=pytest.mark.at_length)])
+def test_recovery_by_a_wrong_clock_takes_nothing_for_lost(
+    make_school: MakeSchool,
+    redis: Server,
+    start_worker: StartWorkerThere,
+    database_url: str,
+    tmp_path: Path,
+    ahead_seconds: int,
+) -> None:
+    # Given a run in a process of its own, and a worker in the middle of a batch, for which others wait
+    school = make_school(30)
+    wanted = first("unit")
+    living = make_school(10).new_run(in_process=True, state=Run.State.RUNNING)
+    worker = start_worker(1, **SMALL)
+    with held(wanted):
+        run = sent(school)
+        wait_for_a_batch(worker)
+        waiting = messages(redis)
+
+        # When recovery looks for what was lost, on a machine with another clock
+        recovery = LoggedProcess(
+            ["worker", "recover_runs"],
+            tmp_path / "recovery.log",
+            {"DATABASE_URL": database_url, "REDIS_URL": redis.url, **wrong_clock(ahead_seconds)},
+        )
+        assert recovery.wait_until_ended() == 0, recovery.log()
+
+        # Then it finds nothing, and nothing is stalled
+        assert "0 messages sent." in recovery.log()
+        assert messages(redis) == waiting
+        assert not status_of(run.pk).is_stalled
+        living.refresh_from_db()
+        assert (living.state, living.error) == (Run.State.RUNNING, "")
+    wait_for(run)
+    school.assert_intact(run)
+    assert set(run.batches.values_list("attempts", flat=True)) == {1}
+
+
+def test_workers_with_different_clocks_share_a_run(
+    make_school: MakeSchool, redis: Server, start_worker: StartWorkerThere
+) -> None:
+    # Given two workers, one of which is an hour ahead, and the other one as much behind
+    school = make_school(60)
+    for ahead_seconds in (HOUR, -HOUR):
+        start_worker(1, RESEND_AFTER_SECONDS=SWEEPING, **SMALL, **wrong_clock(ahead_seconds))
+
+    # When they carry out a run, then it completes, and nothing is blamed
+    run = sent(school)
+    wait_for(run)
+    school.assert_intact(run)
+    assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}

@@ -1,0 +1,42 @@
+"""A machine whose clock is wrong, for a process that finds this folder in PYTHONPATH: Python reads it first.
+
+What counts seconds, and no time of day, is left as it is.
+"""
+
+import datetime
+import os
+import time
+from typing import Any
+
+AHEAD_SECONDS = float(os.environ["CLOCK_AHEAD_SECONDS"])
+"""Negative for a clock that is behind."""
+
+_RightDatetime = datetime.datetime
+_right_time = time.time
+
+
+class _AnyDatetime(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, _RightDatetime)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, _RightDatetime)
+
+
+class _WrongDatetime(_RightDatetime, metaclass=_AnyDatetime):
+    """Instances are of the right class, which alone others know how to store, compare and encode."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return _RightDatetime(*args, **kwargs)
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return _RightDatetime.now(tz) + datetime.timedelta(seconds=AHEAD_SECONDS)
+
+    @classmethod
+    def utcnow(cls) -> Any:
+        return _RightDatetime.utcnow() + datetime.timedelta(seconds=AHEAD_SECONDS)
+
+
+datetime.datetime = _WrongDatetime  # type: ignore[misc]
+time.time = lambda: _right_time() + AHEAD_SECONDS
