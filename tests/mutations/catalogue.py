@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations import deviations, faults, names, runs, serialize, verdicts, writing
+from tests.mutations import deviations, faults, names, runs, serialize, verdicts, waiting, writing
 from tests.mutations.mutation import Mutation
 
 CATALOGUE: tuple[Mutation, ...] = (
@@ -12,5 +12,6 @@ CATALOGUE: tuple[Mutation, ...] = (
     *serialize.MUTATIONS,
     *runs.MUTATIONS,
     *faults.MUTATIONS,
+    *waiting.MUTATIONS,
     *names.MUTATIONS,
 )
