@@ -72,6 +72,10 @@ class TookTooLongError(TransientError):
     """The database was given a few seconds for this, and needs more."""
 
 
+class ExclusiveModelsTakenError(TransientError):
+    """Another batch is saving records of exclusive models; nothing was written."""
+
+
 class PayloadStoreUnavailableError(TransientError):
     """The store of payloads can't be reached at the moment."""
 

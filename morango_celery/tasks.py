@@ -186,12 +186,8 @@ def deserialize_batch(self: Any, batch_id: int, store_ids: list[str] | Reference
             ):
                 execution = attempt_batch(batch_id, store_ids, message)
             if execution.to_send:
-                _send_batches(
-                    Batch.objects.filter(pk__in=execution.to_send)
-                    .select_related("run")
-                    .defer("payload")
-                    .order_by("pk")
-                )
+                found = Batch.objects.select_related("run").defer("payload").in_bulk(execution.to_send)
+                _send_batches(found[pk] for pk in execution.to_send if pk in found)
             if execution.stage_is_done:
                 with _given_back_if_stopped(lambda: opening.take_back(batch.run_id)):
                     progress = attempt_opening(batch.run_id, advance, message)

@@ -22,7 +22,7 @@ from morango_celery.deserialize.partners import ClaimPartners
 from morango_celery.deserialize.sink import AppModelSink, BatchResult
 from morango_celery.deserialize.validate import Validate
 from morango_celery.errors import FatalError
-from morango_celery.upstream import share_partitions
+from morango_celery.upstream import share_partitions, uses_postgresql
 
 
 def deserialize_batch(
@@ -32,6 +32,7 @@ def deserialize_batch(
     *,
     skip_erroring: bool = False,
     strict: bool = False,
+    waits: bool = True,
 ) -> BatchResult:
     """Deserialize the still dirty records among `store_ids`, inside the caller's transaction.
 
@@ -39,6 +40,8 @@ def deserialize_batch(
     :param sync_filter: reaches the models' ``deserialize()`` and ``clean_fields()``
     :param skip_erroring: whether records in error before this run are left out of it
     :param strict: on SQLite, check all constraints after each write, however long it takes
+    :param waits: whether to wait while another batch saves records of exclusive models
+    :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; roll back
     :raises OperationalError, InterfaceError: the database went away; roll back and try again
     :raises DatabaseError: it refuses a statement of ours, see `is_systemic`; roll back
     :raises FatalError: there is no transaction
@@ -53,11 +56,14 @@ def deserialize_batch(
     sql.take_write_lock()
     share_partitions(sync_filter)
     check_constraints = sql.strict_check() if strict else sql.check_constraints
-    # Before anything that others may wait for
-    exclusively = sql.lock_exclusively(profile, store_ids, exclusive_names(profile))
+
+    def lock() -> bool:
+        return sql.lock_exclusively(profile, store_ids, exclusive_names(profile), waits=waits)
+
+    has_lock = lock()  # before anything that others may wait for
 
     def attempt(*, carefully: bool = False) -> BatchResult:
-        own_code = OwnCode(carefully=carefully, exclusively=exclusively)
+        own_code = OwnCode(carefully=carefully, exclusively=has_lock or not uses_postgresql())
         cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
         with _without_collections(), connection.execute_wrapper(own_code.execute):
             try:
@@ -67,10 +73,12 @@ def deserialize_batch(
 
     while True:
         try:
-            return _attempted(attempt)
+            result = _attempted(attempt)
+            result.had_exclusive_models = has_lock
+            return result
         except UpdatesOtherRows as found:
             recognize(found.model, found.statement)
-        exclusively = sql.lock_exclusively(profile, store_ids, exclusive_names(profile))
+        has_lock = lock()
 
 
 def _attempted(attempt: Callable[..., BatchResult]) -> BatchResult:

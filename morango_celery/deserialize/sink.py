@@ -37,6 +37,8 @@ class BatchResult:
     """Ids of the failed records that may succeed once others have been saved."""
     common_cause: str = ""
     """The error of every single record, if it is one and the same and not about what is in them."""
+    had_exclusive_models: bool = False
+    """Whether other batches with records of exclusive models could not be executed meanwhile."""
 
     @property
     def records(self) -> int:

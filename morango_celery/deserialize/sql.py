@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg2.extras
-from django.db import DatabaseError, IntegrityError, InterfaceError, connection
+from django.db import DatabaseError, IntegrityError, InterfaceError, connection, transaction
 from django.db.models import Field, Model
 from morango.models.core import Store, SyncableModel
 
@@ -28,6 +28,7 @@ from morango_celery.deserialize.identifiers import (
     table_name,
 )
 from morango_celery.deserialize.quarantine import QUARANTINED
+from morango_celery.errors import ExclusiveModelsTakenError
 from morango_celery.reading.ids import id_array
 from morango_celery.upstream import uses_postgresql
 
@@ -99,26 +100,41 @@ def take_write_lock() -> None:
             cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
 
 
-def lock_exclusively(profile: str, store_ids: Sequence[str], model_names: Sequence[str]) -> bool:
+def lock_exclusively(
+    profile: str, store_ids: Sequence[str], model_names: Sequence[str], *, waits: bool
+) -> bool:
     """Let no other transaction that asks for it write records of some models, if any of `store_ids` is of
-    one of them. It is an advisory lock.
+    one of them. It is an advisory lock, kept until the transaction ends.
 
     On SQLite, whose one writer this is, there is nothing to do.
 
     :param model_names: nothing is asked if there are none
-    :returns: whether no other writes them from now on, until the transaction ends
+    :param waits: whether to wait for another transaction that has the lock
+    :returns: whether this one has it now
+    :raises ExclusiveModelsTakenError: another one has it; only if this doesn't wait
     """
-    if not uses_postgresql():
-        return True
-    if not model_names:
+    if not model_names or not uses_postgresql():
         return False
+    lock = "pg_advisory_xact_lock(%s, %s) IS NOT NULL" if waits else "pg_try_advisory_xact_lock(%s, %s)"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT pg_advisory_xact_lock(%s, %s) WHERE EXISTS (SELECT 1 FROM {Store._meta.db_table}"
+            f"SELECT {lock} WHERE EXISTS (SELECT 1 FROM {Store._meta.db_table}"
             " WHERE id = ANY(%s::uuid[]) AND profile = %s AND model_name = ANY(%s))",
             [*_EXCLUSIVE_KEYS, id_array(store_ids), profile, list(model_names)],
         )
-        return bool(cursor.fetchall())
+        found = cursor.fetchall()
+    if found == [(False,)]:
+        raise ExclusiveModelsTakenError
+    return bool(found)
+
+
+def is_locked_exclusively() -> bool:
+    """Return True if another transaction has what `lock_exclusively` takes. Nobody waits for the question."""
+    if not uses_postgresql():
+        return False
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock_shared(%s, %s)", _EXCLUSIVE_KEYS)
+        return bool(cursor.fetchall() == [(False,)])
 
 
 def lock_table(model: type[Model]) -> None:

@@ -21,9 +21,10 @@ from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import BatchResult
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
-from morango_celery.errors import PoisonRecordError, TimeIsUp, TransientError
+from morango_celery.errors import ExclusiveModelsTakenError, PoisonRecordError, TimeIsUp, TransientError
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.payloads import Reference
+from morango_celery.runs import turns
 from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
@@ -53,6 +54,8 @@ def attempt_batch(
     Time and memory that run out in a living worker cost no worker, and a batch is split after the
     first time: less at once is what helps.
 
+    Nor does it wait while another batch saves records of exclusive models: it steps back (`turns`).
+
     An attempt that ended because the database was away, or asked to try again, doesn't count, if the
     database is there to hear it. One that it cancelled or had no memory for does.
 
@@ -72,7 +75,9 @@ def attempt_batch(
     attempt = Attempt(message.retries)
     try:
         with connection.execute_wrapper(attempt):
-            return execute_batch(batch_id, store_ids, message.id)
+            return turns.pass_on(execute_batch(batch_id, store_ids, message.id, waits=False))
+    except ExclusiveModelsTakenError:
+        return turns.step_back(_attempt_of(batch_id, message.id), batch_id)
     except TimeIsUp:
         trouble = OUT_OF_TIME
     except MemoryError:

@@ -41,30 +41,41 @@ class Execution:
 
 
 def execute_batch(
-    batch_id: int, store_ids: Sequence[str] | Reference | None = None, message: str | None = None
+    batch_id: int,
+    store_ids: Sequence[str] | Reference | None = None,
+    message: str | None = None,
+    *,
+    waits: bool = True,
 ) -> Execution:
     """Deserialize a batch and account for it.
 
     :param store_ids: the ids that the message carries, or its reference to them; what is deserialized is what
         the ledger has, and it has to be the same. None asks for no message's
     :param message: whose attempt it is; if another one's was begun since, nothing is done. None for nobody's
+    :param waits: whether to wait while another batch saves records of exclusive models
+    :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; nothing was done
     :raises RefusedMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Twice, and at the same time: safe; the second one finds the batch done.
     """
     if connection.in_atomic_block:  # SQLite then checks foreign keys at no commit of ours
-        return _execute(batch_id, store_ids, message, strict=True)
+        return _execute(batch_id, store_ids, message, strict=True, waits=waits)
     try:
-        return _execute(batch_id, store_ids, message, strict=False)
+        return _execute(batch_id, store_ids, message, strict=False, waits=waits)
     except IntegrityError:
         # Only COMMIT is left to raise it, on SQLite: find the record that is to blame
-        return _execute(batch_id, store_ids, message, strict=True)
+        return _execute(batch_id, store_ids, message, strict=True, waits=waits)
 
 
 @first_error_wins()
 @transaction.atomic
 def _execute(
-    batch_id: int, store_ids: Sequence[str] | Reference | None, message: str | None, *, strict: bool
+    batch_id: int,
+    store_ids: Sequence[str] | Reference | None,
+    message: str | None,
+    *,
+    strict: bool,
+    waits: bool,
 ) -> Execution:
     batch = take(batch_id, store_ids, message)
     if isinstance(batch, Execution):
@@ -78,6 +89,7 @@ def _execute(
         run.sync_filter,
         skip_erroring=run.skip_erroring,
         strict=strict,
+        waits=waits,
     )
     return account(batch, result)
 

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery.deserialize import deserialize_batch
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execute import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.plan import steps
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.runs.recovery import recover
+from morango_celery.runs.turns import step_back
 from tests.integration.ledger import Recorded
 from tests.neighbours.models import PROFILE, Branch, Memo, Place, Tally, Vote
 from tests.neighbours.rows import build_row, build_tree
@@ -278,6 +280,47 @@ class TestAtTheSameTime:
             deserialize(memos, "two")
             assert (Memo.objects.count(), Vote.objects.count()) == (3, 0)
         until(lambda: votes() == 6, "counted")
+
+    def test_a_worker_steps_back_and_is_sent_the_batch_afterwards(
+        self, votes_are_exclusive: None, batch_size: Callable[[int], None], in_a_thread: CallInThread
+    ) -> None:
+        # Given two runs of votes and a worker that is held up with the first batch of one
+        batch_size(3)
+        store(*rows_of("vote", 6, partition="one", subject="lunch"))
+        store(*rows_of("vote", 3, partition="two", subject="tea"), *rows_of("memo", 3, partition="two"))
+        first, second = (start(new_run(partition).pk).run for partition in ("one", "two"))
+        begun, next_one = Batch.objects.filter(run=first).order_by("number")
+        other, memos = Batch.objects.filter(run=second).order_by("number")
+        Batch.objects.update(sent_at=timezone.now())
+        ended: list[Execution] = []
+        with held_tally("lunch") as holder:
+            in_a_thread(lambda: ended.append(attempt_batch(begun.pk, begun.reference)))
+            until(lambda: sessions_that_wait_for_a_lock(holder), "held up")
+
+            # When another one gets the other run's batch, then it doesn't wait, and has lost nothing
+            for _ in range(5):
+                stepped_back = attempt_batch(other.pk, other.reference)
+                assert (stepped_back.result, stepped_back.to_send) == (None, ())
+                waiting = Batch.objects.get(pk=other.pk)
+                assert (waiting.state, waiting.attempts, waiting.sent_at) == (Batch.State.OPEN, 0, None)
+            result = attempt_batch(memos.pk, memos.reference).result
+            assert result is not None
+            assert result.saved == 3
+            # And should the first worker die, a sweep knows
+            assert recover(dispatch := Recorded()) == 1
+            assert list(dispatch.sent) == [f"batch {other.pk}"]
+
+        # Then who ends the first batch sends the one that waits, and its own next one
+        until(lambda: ended, "ended")
+        assert ended[0].to_send == (other.pk, next_one.pk)
+        assert attempt_batch(other.pk, other.reference).to_send == ()
+        assert attempt_batch(next_one.pk, next_one.reference).to_send == ()
+        assert votes() == 9
+
+    def test_one_that_steps_back_too_late_to_be_seen_is_sent_again(self, votes_are_exclusive: None) -> None:
+        store(*rows_of("vote", 3))
+        (batch,) = open_batches(start(new_run().pk).run)
+        assert step_back(batch.pk).to_send == (batch.pk,)
 
     def test_who_is_seen_to_update_other_rows_begins_again_alone(
         self, in_a_thread: CallInThread, caplog: pytest.LogCaptureFixture

@@ -285,8 +285,8 @@ MUTATIONS = (
     Mutation(
         "no-two-batches-save-exclusive-models-at-a-time",
         "deserialize/batch.py",
-        "    # Before anything that others may wait for\n    exclusively = sql.lock_exclusively(",
-        "    exclusively = bool or sql.lock_exclusively(",
+        "    has_lock = lock()  #",
+        "    has_lock = True  #",
         ("integration/test_exclusive.py::TestAtTheSameTime::test_two_runs_wait_for_each_other",),
         "postgresql",
     ),
