@@ -18,6 +18,12 @@ def verb(statement: str) -> str:
     return statement.split(maxsplit=1)[0].upper() if statement.strip() else ""
 
 
+def updates(statement: str) -> bool:
+    """Return True if an SQL statement may change rows that are there already."""
+    first = verb(statement)
+    return first in ("UPDATE", "MERGE") or (first == "INSERT" and "DO UPDATE" in statement.upper())
+
+
 def mentions(statement: str, tables: Iterable[str]) -> bool:
     """Return True if an SQL statement may be about one of these tables: their names are in its text."""
     return any(table in statement for table in tables)
@@ -74,7 +80,7 @@ class OwnCode:
 
         :raises UpdatesOtherRows: roll back, recognize the model, and begin again
         """
-        if not self.exclusively and verb(statement) == "UPDATE":
+        if not self.exclusively and updates(statement):
             raise UpdatesOtherRows(model, statement)
 
     @contextmanager

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery.deserialize import deserialize_batch
+from morango_celery.deserialize.own_code import OwnCode, UpdatesOtherRows, updates
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.overdue import note_sent
 from morango_celery.runs.plan import steps
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.runs.recovery import recover
@@ -217,6 +218,28 @@ def held_tally(subject: str) -> Iterator[int]:
 CallInThread = Callable[[Callable[[], Any]], None]
 
 
+@pytest.mark.parametrize(
+    ("statement", "recognized"),
+    [
+        ('UPDATE "tally" SET votes = 2', True),
+        ("  update tally set votes = 2", True),
+        ("INSERT INTO tally VALUES (1) ON CONFLICT (id) DO UPDATE SET votes = tally.votes + 1", True),
+        ("MERGE INTO tally USING votes ON true WHEN MATCHED THEN UPDATE SET votes = 2", True),
+        ("INSERT INTO tally VALUES (1) ON CONFLICT DO NOTHING", False),
+        ("SELECT votes FROM tally", False),
+        ("", False),
+    ],
+)
+def test_statements_that_change_rows_which_are_there_are_recognized(statement: str, recognized: bool) -> None:
+    assert updates(statement) is recognized
+
+
+def test_who_has_other_rows_to_itself_may_update_them() -> None:
+    with pytest.raises(UpdatesOtherRows):
+        OwnCode(exclusively=False).heed_update(Vote, "UPDATE tally SET votes = 2")
+    OwnCode(exclusively=True).heed_update(Vote, "UPDATE tally SET votes = 2")
+
+
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
 class TestAtTheSameTime:
@@ -291,7 +314,7 @@ class TestAtTheSameTime:
         first, second = (start(new_run(partition).pk).run for partition in ("one", "two"))
         begun, next_one = Batch.objects.filter(run=first).order_by("number")
         other, memos = Batch.objects.filter(run=second).order_by("number")
-        Batch.objects.update(sent_at=timezone.now())
+        note_sent(Batch.objects.all())
         ended: list[Execution] = []
         with held_tally("lunch") as holder:
             in_a_thread(lambda: ended.append(attempt_batch(begun.pk, begun.reference)))
@@ -302,7 +325,7 @@ class TestAtTheSameTime:
                 stepped_back = attempt_batch(other.pk, other.reference)
                 assert (stepped_back.result, stepped_back.to_send) == (None, ())
                 waiting = Batch.objects.get(pk=other.pk)
-                assert (waiting.state, waiting.attempts, waiting.sent_at) == (Batch.State.OPEN, 0, None)
+                assert (waiting.state, waiting.attempts, waiting.overdue_at) == (Batch.State.OPEN, 0, None)
             result = attempt_batch(memos.pk, memos.reference).result
             assert result is not None
             assert result.saved == 3
@@ -320,12 +343,14 @@ class TestAtTheSameTime:
     def test_one_that_steps_back_too_late_to_be_seen_is_sent_again(self, votes_are_exclusive: None) -> None:
         store(*rows_of("vote", 3))
         (batch,) = open_batches(start(new_run().pk).run)
-        assert step_back(batch.pk).to_send == (batch.pk,)
+        assert step_back(Batch.objects.filter(pk=batch.pk), batch.pk).to_send == (batch.pk,)
 
+    @pytest.mark.parametrize("save_each", [[], ["neighbours.Vote"]])
     def test_who_is_seen_to_update_other_rows_begins_again_alone(
-        self, in_a_thread: CallInThread, caplog: pytest.LogCaptureFixture
+        self, in_a_thread: CallInThread, caplog: pytest.LogCaptureFixture, settings: Any, save_each: list[str]
     ) -> None:
-        # Given two batches of a model that nobody has named
+        # Given two batches of a model that nobody has named as exclusive
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": save_each}
         ones, others = (store(*rows_of("vote", 3)) for _ in range(2))
 
         def deserialize(ids: list[str]) -> None:

@@ -133,6 +133,39 @@ MUTATIONS = (
         "postgresql",
     ),
     Mutation(
+        "a-worker-steps-back-from-what-another-one-has",
+        "runs/attempts.py",
+        "execute_batch(batch_id, store_ids, waits=False)",
+        "execute_batch(batch_id, store_ids)",
+        (
+            "integration/test_exclusive.py::TestAtTheSameTime"
+            "::test_a_worker_steps_back_and_is_sent_the_batch_afterwards",
+        ),
+        "postgresql",
+    ),
+    Mutation(
+        "who-steps-back-is-sent-by-who-is-done",
+        "runs/turns.py",
+        "(*longest, *execution.to_send)",
+        "execution.to_send",
+        (
+            "integration/test_exclusive.py::TestAtTheSameTime"
+            "::test_a_worker_steps_back_and_is_sent_the_batch_afterwards",
+        ),
+        "postgresql",
+    ),
+    Mutation(
+        "who-steps-back-too-late-is-sent-again",
+        "runs/turns.py",
+        "() if is_locked_exclusively() else (batch_id,)",
+        "()",
+        (
+            "integration/test_exclusive.py::TestAtTheSameTime"
+            "::test_one_that_steps_back_too_late_to_be_seen_is_sent_again",
+        ),
+        "postgresql",
+    ),
+    Mutation(
         "stages-follow-foreign-keys",
         "deserialize/order.py",
         "            levels[group] = 1 + max(map(level, outside), default=-1)\n",

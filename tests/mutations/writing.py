@@ -293,7 +293,7 @@ MUTATIONS = (
     Mutation(
         "who-is-seen-to-update-other-rows-is-exclusive",
         "deserialize/own_code.py",
-        '        if not self.exclusively and verb(statement) == "UPDATE":\n',
+        "        if not self.exclusively and updates(statement):\n",
         "        if False:\n",
         (
             "integration/test_exclusive.py::TestAtTheSameTime"

@@ -90,9 +90,12 @@ def assert_sound(found: Database, rows: Sequence[Store]) -> None:
             assert (above[0] < lft < rght < above[1], tree_id, level) == (True, above[2], above[3] + 1)
 
 
-@pytest.mark.parametrize("way", ["seen at work", "by the settings"])
-def test_what_is_counted_in_another_row(way: str, settings: Any) -> None:
-    exclusive(settings, *([Vote] if way == "by the settings" else []))
+@pytest.mark.parametrize("setting", ["", "SAVE_EACH", "EXCLUSIVE_MODELS"])
+def test_what_is_counted_in_another_row(setting: str, settings: Any) -> None:
+    settings.MORANGO_CELERY = {
+        **settings.MORANGO_CELERY,
+        **({setting: [Vote._meta.label]} if setting else {}),
+    }
     rows = [build_row("vote", subject=subject) for subject in ["lunch", "tea"] * 5]
 
     def and_tallied(engine: Any) -> list[tuple[str, int]]:
