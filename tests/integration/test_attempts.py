@@ -558,11 +558,11 @@ class TestTheDatabase:
         batch = one_batch()
         executed = execute_batch
 
-        def held_up(*arguments: Any) -> Execution:
+        def held_up(*arguments: Any, **options: Any) -> Execution:
             with monkeypatch.context() as patch:
                 patch.setattr(attempts, "execute_batch", executed)
                 executions.append(attempt_batch(batch.pk, batch.store_ids, Message("another")))
-            return executed(*arguments)
+            return executed(*arguments, **options)
 
         executions: list[Execution] = []
         monkeypatch.setattr(attempts, "execute_batch", held_up)
