@@ -17,7 +17,8 @@ from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.relations import Relations, Target, target_key, target_table
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask, Outcome
-from morango_celery.deserialize.traits import Way, target_model, traits_of
+from morango_celery.deserialize.traits import Way, traits_of
+from morango_celery.deserialize.valid_references import ValidReferences
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,7 @@ class ForeignKeyCache:
         self.skip_erroring = skip_erroring
         self.carriers: dict[str, DeserializeTask] = {}
         """All carriers of the batch, by id."""
-        self.validated: dict[str, int] = {}
-        """The cache that Morango's ``cached_clean_fields`` takes: ``id_table`` of rows that exist."""
+        self._references = ValidReferences()
         self._rows: dict[Target, dict[Any, bool]] = {}
         """Of each value that was looked up, whether there is such a row."""
         self._edited: set[str] = set()
@@ -190,7 +190,7 @@ class ForeignKeyCache:
             self._noted.update(dict.fromkeys(noted, Outcome.PROPAGATE_HARD_DELETE))
 
     def attach(self, carrier: DeserializeTask, *, at_its_turn: bool = False) -> None:
-        """Tell Morango's validation what was found, and let code of the carrier's model follow relations.
+        """Let code of the carrier's model follow relations.
 
         :param at_its_turn: it is about to be written. If that is by a ``save()`` of its own, its model is to
             see each row as the database has it then: it is left to Django
@@ -200,12 +200,13 @@ class ForeignKeyCache:
         traits = traits_of(carrier.model)
         if traits.follows_relations and not (at_its_turn and traits.way is Way.EACH):
             self._relations.bring(app_model)
-        if not traits.in_tree:
-            return
-        for field in traits.foreign_keys:
-            raw = getattr(app_model, field.attname)
-            if self.row_exists(field, raw) and not field.get_limit_choices_to():
-                self.validated[f"{raw}_{target_model(field)._meta.db_table}"] = 1
+
+    def clean_in_tree(self, app_model: SyncableModel) -> None:
+        """Validate an instance of a tree, whose references Morango looks up in the app tables alone.
+
+        :raises Exception: whatever the model raises
+        """
+        self._references.clean(app_model, self.row_exists, self.sync_filter)
 
     def written(self, carrier: DeserializeTask) -> None:
         """Take note that queries find a carrier's row from now on: code of models may follow it."""
@@ -311,7 +312,7 @@ class ForeignKeyCache:
         self._edited.clear()
         self._states.clear()
         self._noted.clear()
-        self.validated.clear()
+        self._references = ValidReferences()
 
 
 def _keys(field: ForeignKey[Any, Any], values: Sequence[Any]) -> set[Any]:

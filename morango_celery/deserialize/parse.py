@@ -87,7 +87,7 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     try:
         with cache.own_code.called():
             if traits_of(carrier.model).in_tree:
-                carrier.app_model.cached_clean_fields(cache.validated, sync_filter=cache.sync_filter)
+                cache.clean_in_tree(carrier.app_model)
             else:
                 carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
     except Exception as error:

@@ -94,9 +94,7 @@ class Validate(GroupTransform):
         assert carrier.app_model is not None
         try:
             with self.cache.own_code.called():
-                carrier.app_model.cached_clean_fields(
-                    self.cache.validated, sync_filter=self.cache.sync_filter
-                )
+                self.cache.clean_in_tree(carrier.app_model)
         except ObjectDoesNotExist as error:
             carrier.spread = self._deleted_reference(carrier)
             if carrier.spread is None:

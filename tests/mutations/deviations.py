@@ -182,6 +182,14 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "null-references",
+        "deserialize/valid_references.py",
+        "            app_model.cached_clean_fields(known, sync_filter=sync_filter)\n",
+        "            self.__dict__.setdefault('seen', {}).update(known)\n"
+        "            app_model.cached_clean_fields(self.__dict__['seen'], sync_filter=sync_filter)\n",
+        ("parity/test_names.py::test_null_in_a_tree_is_judged_by_each_foreign_key_to_a_table",),
+    ),
+    Mutation(
         "many-prefixes",
         "reading/prefixes.py",
         "FEW = 20\n",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
-from morango.models import DeletedModels, HardDeletedModels, Store
+from morango.models import DeletedModels, HardDeletedModels, Store, SyncableModel
 
 from tests.parity.case import Case, clocks_of, is_elsewhere, model_of, synced_targets
 from tests.parity.stand_ins import INVALID, Broken, Gone, LeftAlone, StandIn
@@ -16,6 +19,22 @@ MISSING_PARENT = "morango.errors.MorangoMissingParent"
 MISSING_PARENT_TEXT = "Parent does not exist in Store; could not deserialize."
 UNKNOWN_MODEL = "morango_celery.errors.UnknownModelError"
 OF_OUR_OWN = "(a text of our own)"
+
+
+@contextmanager
+def nulls_judged_apart() -> Iterator[None]:
+    """null-references: Morango keeps no null, valid as it may be, among the references that it has seen."""
+    original = SyncableModel.cached_clean_fields
+
+    def cached_clean_fields(self: SyncableModel, fk_lookup_cache: dict[str, int], **options: Any) -> None:
+        try:
+            original(self, fk_lookup_cache, **options)
+        finally:
+            for key in [key for key in fk_lookup_cache if key.startswith("None_")]:
+                del fk_lookup_cache[key]
+
+    with mock.patch.object(SyncableModel, "cached_clean_fields", cached_clean_fields):
+        yield
 
 
 def correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:

@@ -14,7 +14,11 @@ FILING = World(
         Kind(
             "drawer",
             4,
-            (Reference("parent_id", ("drawer",), nullable=True), Reference("cabinet_id", ("cabinet",))),
+            (
+                Reference("parent_id", ("drawer",), nullable=True),
+                Reference("cabinet_id", ("cabinet",)),
+                Reference("lent_to_id", ("cabinet",), nullable=True),
+            ),
             old=_OLD,
             invalid=_INVALID,
             is_tree=True,

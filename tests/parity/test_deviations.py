@@ -288,3 +288,17 @@ def test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions() -> None:
         assert morango.aborted == "django.db.utils.OperationalError"
     else:
         assert ours == morango
+
+
+def test_a_null_reference_is_judged_by_its_own_field() -> None:
+    # Given a null where it is allowed, and one where it isn't, to the same table
+    crate = build_variety_row("crate", cabinet_id=None)
+    drawer = build_variety_row("drawer", cabinet_id=None)
+
+    morango, ours = both([crate, drawer])
+
+    assert morango.ids("crate") == ours.ids("crate") == {crate.id}
+    assert morango.errors[drawer.id][1] == "django.db.utils.IntegrityError"
+    assert ours.errors == {
+        drawer.id: ("{'cabinet': ['This field cannot be null.']}", "django.core.exceptions.ValidationError")
+    }

@@ -12,7 +12,7 @@ from django.db import IntegrityError, connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize import sql, writing
+from morango_celery.deserialize import deserialize_batch, sql, writing
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.saving import write_alone
 from morango_celery.deserialize.task import DeserializeTask
@@ -295,3 +295,32 @@ def test_a_reference_that_points_nowhere_is_named() -> None:
         save_all([], [existing(build_variety_row("drawer", cabinet_id=CODE))])
         with pytest.raises(IntegrityError, match=said if connection.vendor == "sqlite" else "Cabinet Id"):
             check()
+
+
+FIRST, SECOND = "00" * 16, "ff" * 16
+
+
+def one_batch(rows: list[Store]) -> dict[str, str]:
+    """The errors that one batch leaves behind; no other pass finds out more."""
+    save_all(rows, [])
+    deserialize_batch(PROFILE, [row.id for row in rows])
+    return dict(Store.objects.exclude(deserialization_error=None).values_list("id", "deserialization_error"))
+
+
+def test_null_in_a_tree_is_judged_by_each_foreign_key_to_a_table() -> None:
+    """Morango's verdict depends on whether a record whose null is allowed comes first."""
+    cabinet = build_variety_row("cabinet")
+    allowed = build_variety_row("drawer", id=FIRST, cabinet=cabinet, lent_to_id=None)
+    refused = build_variety_row("drawer", id=SECOND, cabinet_id=None, lent_to=cabinet)
+    errors = one_batch([cabinet, allowed, refused])
+    assert errors == {refused.id: "{'cabinet': ['This field cannot be null.']}"}
+
+
+def test_a_reference_in_a_tree_is_looked_up_by_each_foreign_keys_own_column() -> None:
+    # Given one cabinet whose id is no cabinet's code
+    cabinet = coded(CODE)
+    drawer = build_variety_row("drawer", id=FIRST, cabinet_id=CODE, lent_to=cabinet)
+    lost = build_variety_row("drawer", id=SECOND, cabinet_id=cabinet.id)
+    errors = one_batch([cabinet, drawer, lost])
+    assert f"cabinet instance with code '{cabinet.id}' does not exist" in errors.pop(lost.id)
+    assert errors == {}

@@ -52,6 +52,7 @@ class Drawer(Misnamed):
 
     parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, db_column="id")
     cabinet = models.ForeignKey(Cabinet, on_delete=models.CASCADE, to_field="code", db_column="Cabinet Id")
+    lent_to = models.ForeignKey(Cabinet, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
 
     class Meta:
         db_table = elsewhere("drawer")

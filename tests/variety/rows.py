@@ -55,7 +55,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "checked": None,
     },
     "cabinet": _MISNAMED,
-    "drawer": {**_MISNAMED, "parent_id": None},
+    "drawer": {**_MISNAMED, "parent_id": None, "lent_to_id": None},
     "label": {**_MISNAMED, "drawer_id": None, "printed_for_id": None, "number": 1},
     "tab": {
         "front": "Front",
