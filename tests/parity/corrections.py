@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 from unittest import mock
 
 from morango.models import DeletedModels, HardDeletedModels, Store, SyncableModel
+from morango.sync.operations import DBBackend
 
 from tests.parity.case import Case, clocks_of, is_elsewhere, model_of, synced_targets
 from tests.parity.stand_ins import INVALID, Broken, Gone, LeftAlone, StandIn
@@ -22,18 +24,29 @@ OF_OUR_OWN = "(a text of our own)"
 
 
 @contextmanager
-def nulls_judged_apart() -> Iterator[None]:
-    """null-references: Morango keeps no null, valid as it may be, among the references that it has seen."""
-    original = SyncableModel.cached_clean_fields
+def mended() -> Iterator[None]:
+    """Let Morango judge each record without what it makes of others, or of one, by mistake."""
+    clean_fields, upsert = SyncableModel.cached_clean_fields, DBBackend._bulk_full_record_upsert
 
     def cached_clean_fields(self: SyncableModel, fk_lookup_cache: dict[str, int], **options: Any) -> None:
+        """null-references: keep no null, valid as it may be, among the references that were seen."""
         try:
-            original(self, fk_lookup_cache, **options)
+            clean_fields(self, fk_lookup_cache, **options)
         finally:
             for key in [key for key in fk_lookup_cache if key.startswith("None_")]:
                 del fk_lookup_cache[key]
 
-    with mock.patch.object(SyncableModel, "cached_clean_fields", cached_clean_fields):
+    def bulk_full_record_upsert(
+        cursor: Any, table_name: str, fields: Sequence[Any], values: list[Any]
+    ) -> None:
+        """several-deleted-targets: note each deletion once."""
+        rows = dict.fromkeys(zip(*[iter(values)] * len(fields), strict=True))
+        upsert(cursor, table_name, fields, list(chain.from_iterable(rows)))
+
+    with (
+        mock.patch.object(SyncableModel, "cached_clean_fields", cached_clean_fields),
+        mock.patch.object(DBBackend, "_bulk_full_record_upsert", bulk_full_record_upsert),
+    ):
         yield
 
 

@@ -14,7 +14,7 @@ from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
 from tests.parity.case import Case
-from tests.parity.corrections import DIRTY_PARENT, MISSING_PARENT, OF_OUR_OWN, correct, nulls_judged_apart
+from tests.parity.corrections import DIRTY_PARENT, MISSING_PARENT, OF_OUR_OWN, correct, mended
 from tests.parity.harness import Database, read, rolled_back
 from tests.parity.stand_ins import Broken, Finding, Gone, StandIn, first_causes, misjudged, prepared
 
@@ -52,7 +52,7 @@ def _run_until_settled(case: Case) -> None:
     """row-order: further runs save what found a bad order in the first."""
     before: object = None
     while True:
-        with nulls_judged_apart():
+        with mended():
             morangos(case.profile, skip_erroring=case.skip_erroring, filter=case.filter)
         after = list(Store.objects.order_by("id").values_list("dirty_bit", "deserialization_error"))
         if after == before:

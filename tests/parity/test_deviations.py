@@ -302,3 +302,16 @@ def test_a_null_reference_is_judged_by_its_own_field() -> None:
     assert ours.errors == {
         drawer.id: ("{'cabinet': ['This field cannot be null.']}", "django.core.exceptions.ValidationError")
     }
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_several_deleted_targets_note_one_deletion(hard: bool) -> None:
+    cabinets = [build_variety_row("cabinet", deleted=True, hard_deleted=hard) for _ in range(2)]
+    label = build_variety_row("label", cabinet=cabinets[0], printed_for=cabinets[1])
+
+    morango, ours = both([*cabinets, label])
+
+    on_postgresql = connection.vendor == "postgresql"
+    assert morango.aborted == ("django.db.utils.InternalError" if on_postgresql else None)
+    assert (ours.deleted, ours.hard_deleted) == ({label.id}, {label.id} if hard else set())
+    assert (ours.aborted, ours.errors, ours.app["label"]) == (None, {}, [])
