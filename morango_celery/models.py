@@ -209,6 +209,8 @@ class Batch(models.Model):
     batch or ends the run. Read with the row that has to be read and locked anyway."""
     retry_ids = models.TextField(blank=True)
     """Ids, as a JSON list, of failed records that another pass may mend."""
+    code_edits = models.TextField(blank=True)
+    """Digests, as a JSON list, of app rows that models' code has left dirty before their records came."""
     pass_number = models.IntegerField(default=1)
     attempts = models.IntegerField(default=0)
     """How many workers began to execute it and were not heard of again, or are at it."""
@@ -296,6 +298,15 @@ class Batch(models.Model):
         left = batches.filter(state=cls.State.OPEN).exclude(payload="")
         free = left.select_for_update(skip_locked=True).values("pk")
         cls.objects.filter(pk__in=free).update(payload="")
+
+    @classmethod
+    def known_code_edits(cls, run_id: int, digests: set[str]) -> set[str]:
+        """Return those of some digests of app rows that batches of a run have noted.
+
+        Cost: one query, whose rows aren't kept.
+        """
+        noted = cls.objects.filter(run=run_id).exclude(code_edits="").values_list("code_edits", flat=True)
+        return {digest for text in noted.iterator() for digest in json.loads(text) if digest in digests}
 
     @property
     def is_open(self) -> bool:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import binascii
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 from django.db import OperationalError, connection, transaction
+from django.db.models import QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
+from morango.models.query import SyncableModelQuerySet
 from morango.registry import syncable_models
 from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
 from morango.sync.backends.utils import load_backend
@@ -27,6 +31,7 @@ __all__ = [
     "isolated_transaction",
     "profiles",
     "registered_models",
+    "report_writes",
     "self_referential_fk",
     "share_partitions",
     "uses_postgresql",
@@ -112,3 +117,33 @@ def is_isolation_error(error: OperationalError) -> bool:
 def uses_postgresql() -> bool:
     """Morango knows one database, Django's default, and binds its backend to it at import."""
     return connection.vendor == "postgresql"
+
+
+def report_writes(
+    before_update: Callable[[QuerySet[Any]], None],
+    before_insert: Callable[[QuerySet[Any], Iterable[Any]], None],
+) -> None:
+    """Have querysets of syncable models say what they are about to write, where no signal does.
+
+    :param before_update: called with the rows that an update is about to leave dirty
+    :param before_insert: called with a queryset of the model, and the instances it is about to create
+    Twice: safe.
+    """
+    if hasattr(SyncableModelQuerySet.update, "__wrapped__"):
+        return
+    morangos_update, djangos_bulk_create = SyncableModelQuerySet.update, SyncableModelQuerySet.bulk_create
+
+    @wraps(morangos_update)
+    def update(self: Any, update_dirty_bit_to: bool | None = True, **kwargs: Any) -> Any:
+        if update_dirty_bit_to:
+            before_update(self)
+        return morangos_update(self, update_dirty_bit_to=update_dirty_bit_to, **kwargs)
+
+    @wraps(djangos_bulk_create)
+    def bulk_create(self: Any, objs: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
+        instances = list(objs)
+        before_insert(self, instances)
+        return djangos_bulk_create(self, instances, *args, **kwargs)
+
+    SyncableModelQuerySet.update = update
+    SyncableModelQuerySet.bulk_create = bulk_create

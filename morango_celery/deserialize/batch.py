@@ -12,6 +12,7 @@ from morango.models.certificates import Filter
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
 from morango_celery.deserialize.claim import ClaimedSource
+from morango_celery.deserialize.code_edits import CodeEdits, Digests, noting
 from morango_celery.deserialize.exclusive import recognize
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.issuer import is_systemic
@@ -33,6 +34,7 @@ def deserialize_batch(
     skip_erroring: bool = False,
     strict: bool = False,
     waits: bool = True,
+    left_by_others: Callable[[Digests], Digests] = lambda digests: set(),
 ) -> BatchResult:
     """Deserialize the still dirty records among `store_ids`, inside the caller's transaction.
 
@@ -41,6 +43,8 @@ def deserialize_batch(
     :param skip_erroring: whether records in error before this run are left out of it
     :param strict: on SQLite, check all constraints after each write, however long it takes
     :param waits: whether to wait while another batch saves records of exclusive models
+    :param left_by_others: tells which of some digests are in `BatchResult.code_edits` of earlier batches of
+        the run
     :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; roll back
     :raises OperationalError, InterfaceError: the database went away; roll back and try again
     :raises DatabaseError: it refuses a statement of ours, see `is_systemic`; roll back
@@ -65,9 +69,12 @@ def deserialize_batch(
     def attempt(*, carefully: bool = False) -> BatchResult:
         own_code = OwnCode(carefully=carefully, exclusively=has_lock or not uses_postgresql())
         cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
-        with _without_collections(), connection.execute_wrapper(own_code.execute):
+        edits = CodeEdits(left_by_others)
+        with _without_collections(), connection.execute_wrapper(own_code.execute), noting(edits):
             try:
-                return _carry_out(store_ids, cache, AppModelSink(cache, check_constraints))
+                result = _carry_out(store_ids, cache, AppModelSink(cache, check_constraints))
+                result.code_edits = edits.left_behind()
+                return result
             finally:
                 cache.carriers.clear()  # each knows the cache: a circle that only a collection would open
 

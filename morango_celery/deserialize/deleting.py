@@ -10,6 +10,7 @@ from django.db.models.deletion import Collector
 from django.db.models.signals import post_delete, pre_delete
 from morango.models.core import SyncableModel
 
+from morango_celery.deserialize.code_edits import current
 from morango_celery.deserialize.identifiers import locking
 from morango_celery.deserialize.issuer import MODELS_CODE, OUR_STATEMENT
 from morango_celery.deserialize.muting import muted
@@ -27,11 +28,13 @@ def delete_rows(model: type[SyncableModel], ids: Sequence[str]) -> set[str]:
     """
     objects = model.syncing_objects.using(router.db_for_write(model))
     rows = {row.pk: row for row in locking(objects.filter(pk__in=ids))}
-    unedited = [rows[key] for key in ids if key in rows and not rows[key]._morango_dirty_bit]
+    dirty = {key for key, row in rows.items() if row._morango_dirty_bit}
+    edited = dirty - current().among(model, dirty) if dirty else dirty
+    unedited = [rows[key] for key in ids if key in rows and key not in edited]
     if unedited:
         with muted(post_delete):
             _delete(objects, unedited)
-    return {key for key, row in rows.items() if row._morango_dirty_bit}
+    return edited
 
 
 def _delete(objects: QuerySet[SyncableModel], rows: Sequence[SyncableModel]) -> None:

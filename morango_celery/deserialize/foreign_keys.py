@@ -12,6 +12,7 @@ from morango.models.certificates import Filter
 from morango.models.core import DeletedModels, HardDeletedModels, Store, SyncableModel
 
 from morango_celery.deserialize import sql
+from morango_celery.deserialize.code_edits import current
 from morango_celery.deserialize.conversions import is_uuid
 from morango_celery.deserialize.own_code import OwnCode
 from morango_celery.deserialize.relations import Relations, Target, target_key, target_table
@@ -160,10 +161,13 @@ class ForeignKeyCache:
         else:
             rows = model._base_manager.filter(**{f"{attname}__in": list(unknown)})
             found = rows.values_list(attname, *columns)
+        dirty = set()
         for value, *edited in found:
             known[value] = True
             if any(edited):
-                self._edited.add(value)
+                dirty.add(value)
+        if dirty:
+            self._edited |= dirty - current().among(model, dirty) if attname == "id" else dirty
 
     def _load_states(self, references: set[str]) -> None:
         unknown = [r for r in references if r not in self._states and is_uuid(r)]
@@ -201,6 +205,11 @@ class ForeignKeyCache:
         if traits.follows_relations and not (at_its_turn and traits.way is Way.EACH):
             self._relations.bring(app_model)
 
+    def let_go(self, carrier: DeserializeTask) -> None:
+        """Leave it to Django, from now on, what code of the carrier's model finds as it follows relations."""
+        assert carrier.app_model is not None
+        self._relations.let_go(carrier.app_model)
+
     def clean_in_tree(self, app_model: SyncableModel) -> None:
         """Validate an instance of a tree, whose references Morango looks up in the app tables alone.
 
@@ -226,7 +235,8 @@ class ForeignKeyCache:
     def undone_on_error(self, carriers: list[DeserializeTask]) -> Iterator[None]:
         """Let code of models see, after an error inside, that what was written of `carriers` isn't there."""
         try:
-            yield
+            with current().undone_on_error():
+                yield
         except Exception:
             self._relations.forget_found()
             self._expect(carriers)

@@ -14,6 +14,8 @@ from typing import Any
 
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_save
 
+from morango_celery.deserialize.code_edits import before_save
+
 _muted: ContextVar[frozenset[ModelSignal]] = ContextVar("muted", default=frozenset())
 
 
@@ -21,6 +23,8 @@ class MutableSignal(ModelSignal):
     """A signal that reaches no receiver in a context that mutes it."""
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
+        if self is pre_save and not named.get("raw"):
+            before_save(sender, named["instance"])
         return [] if self in _muted.get() else super().send(sender, **named)
 
     def send_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:

@@ -25,14 +25,20 @@ class OneByOne:
     """Writes units in their order; each that can't be written ends with its error."""
 
     def __init__(
-        self, cache: ForeignKeyCache, check_constraints: Callable[[], None], rivals: set[DeserializeTask]
+        self,
+        cache: ForeignKeyCache,
+        check_constraints: Callable[[], None],
+        rivals: set[DeserializeTask],
+        untried: set[DeserializeTask],
     ) -> None:
         """
         :param rivals: those that claim a unique value of another row; the rest by their own ``save()``
+        :param untried: those whose instances no ``save()`` has had yet: they are as they were validated
         """
         self.cache = cache
         self.check_constraints = check_constraints
         self.rivals = rivals
+        self.untried = untried
         self.judge = Validate(cache).again
 
     def write(self, units: Units) -> None:
@@ -132,7 +138,7 @@ class OneByOne:
         return True
 
     def _are_sound(self, unit: Group) -> bool:
-        """Parse and judge what is inseparable again: what was written meanwhile may matter."""
+        """Parse and judge what is inseparable again, if it was tried or what was written meanwhile may matter."""
         return _blame([carrier for carrier in unit if not self._is_sound(carrier)], unit)
 
     def _is_sound(self, carrier: DeserializeTask) -> bool:
@@ -140,6 +146,9 @@ class OneByOne:
             return False
         if carrier.looked_early:
             self.judge(carrier)
+        elif carrier in self.untried:
+            self.untried.remove(carrier)
+            self.cache.let_go(carrier)
         else:
             rebuild(carrier, self.cache)
         return not carrier.has_errors

@@ -10,6 +10,7 @@ from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Model
 
 from morango_celery.db.errors import is_transient
+from morango_celery.deserialize.code_edits import current
 from morango_celery.deserialize.issuer import MODELS_CODE, is_systemic
 
 
@@ -110,5 +111,5 @@ class OwnCode:
 
 @contextmanager
 def _with_savepoint() -> Iterator[None]:
-    with transaction.atomic(), MODELS_CODE:
+    with current().undone_on_error(), transaction.atomic(), MODELS_CODE:
         yield

@@ -95,6 +95,13 @@ class Relations:
         self._peers.setdefault(type(instance), []).append(peer)
         instance._state.fields_cache = _Followed(self, peer)
 
+    @staticmethod
+    def let_go(instance: Model) -> None:
+        """Let `instance` find each row that it refers to as the database has it from now on."""
+        cached = instance._state.fields_cache
+        if isinstance(cached, _Followed):
+            cached.let_go()
+
     def expect(self, model: type[SyncableModel], store_id: str) -> None:
         """Take note that a record is yet to be written."""
         self._unwritten.add(store_id)
@@ -196,7 +203,7 @@ _READING = {"SELECT", "SAVEPOINT", "RELEASE"}
 class _Followed(dict[str, Any]):
     """An instance's cache of related instances, which has `Relations` find those that it lacks."""
 
-    __slots__ = ("_instance", "_relations")
+    __slots__ = ("_followed", "_instance", "_relations")
 
     def __init__(self, relations: Relations, instance: weakref.ref[Model]) -> None:
         """
@@ -204,6 +211,7 @@ class _Followed(dict[str, Any]):
         """
         self._relations: Relations | None = relations
         self._instance = instance
+        self._followed: set[str] = set()
 
     def __missing__(self, name: str) -> Model:
         instance = self._instance()
@@ -212,7 +220,14 @@ class _Followed(dict[str, Any]):
         related, lasting = self._relations.follow(instance, name)
         if lasting:
             self[name] = related
+            self._followed.add(name)
         return related
+
+    def let_go(self) -> None:
+        """Leave it to Django to find what the instance refers to, once more for what was found here."""
+        for name in self._followed:
+            self.pop(name, None)
+        self._relations = None
 
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)

@@ -11,6 +11,7 @@ from django.db.models.signals import post_save, pre_save
 from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialize import sql
+from morango_celery.deserialize.code_edits import current
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.identity import require_own_id
 from morango_celery.deserialize.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
@@ -114,7 +115,9 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
-        return False
+        is_by_code = bool(current().among(carrier.model, [there.pk]))
+        if not is_by_code:
+            return False
     refused: list[DatabaseError] = []
 
     def heed(statement: str) -> None:

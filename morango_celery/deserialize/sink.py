@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from django.db import transaction
 from morango.models.core import DeletedModels, HardDeletedModels
 
-from morango_celery.deserialize import sql
+from morango_celery.deserialize import code_edits, sql
 from morango_celery.deserialize.common_cause import CommonCause
 from morango_celery.deserialize.deleting import delete_rows
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
@@ -35,6 +35,8 @@ class BatchResult:
     failed: int = 0
     retry_ids: list[str] = field(default_factory=list)
     """Ids of the failed records that may succeed once others have been saved."""
+    code_edits: list[str] = field(default_factory=list)
+    """Digests of the rows that models' code has left dirty, and whose own records are to come."""
     common_cause: str = ""
     """The error of every single record, if it is one and the same and not about what is in them."""
     had_exclusive_models: bool = False
@@ -79,7 +81,7 @@ class AppModelSink(Sink[Group, BatchResult]):
         model = carriers[0].model
         same = [carrier for carrier in carriers if carrier.model is model]
         try:
-            with transaction.atomic():
+            with code_edits.current().undone_on_error(), transaction.atomic():
                 left_alone = delete_rows(model, [carrier.store.id for carrier in same])
                 self.check_constraints()
         except Exception as error:

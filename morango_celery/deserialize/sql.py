@@ -287,6 +287,23 @@ def _edited(model: type[Model], ids: Iterable[str]) -> set[str]:
     return {found for found, is_edited in looked_up if is_edited}
 
 
+def mark_clean(model: type[Model], ids: Iterable[str]) -> None:
+    """Take the dirty bit from app rows, which are about to be overwritten."""
+    table, key, bit = (
+        table_name(model),
+        column_of(model, _key(model).attname),
+        column_of(model, "_morango_dirty_bit"),
+    )
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            cursor.execute(f"UPDATE {table} SET {bit} = false WHERE {key} = ANY(%s::uuid[])", [id_array(ids)])
+        else:
+            cursor.execute(
+                f"UPDATE {table} SET {bit} = 0 WHERE {key} IN (SELECT value FROM json_each(%s))",
+                [json.dumps(list(ids))],
+            )
+
+
 def _on_conflict(model: type[Model], fields: Sequence[Field[Any, Any]]) -> str:
     """Return the rule about rows that exist, for a table that is called there."""
     key = _key(model)

@@ -8,6 +8,7 @@ from typing import Any
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialize import sql
+from morango_celery.deserialize.code_edits import current
 from morango_celery.deserialize.own_code import mentions, verb
 from morango_celery.deserialize.rows import STORED_AS
 from morango_celery.deserialize.traits import tables_of, traits_of
@@ -52,11 +53,12 @@ class WaitingRows:
         """
         waiting, self._rows = self._rows, {}
         for model, rows in waiting.items():
-            fields = traits_of(model).fields
-            if stored := [key for key, values in rows.items() if values is None]:
-                self.left_alone |= sql.upsert_stored(model, fields, STORED_AS, stored)
-            if others := [values for values in rows.values() if values is not None]:
-                self.left_alone |= sql.upsert(model, fields, others)
+            left_alone = _upsert(model, rows)
+            if left_alone and (by_code := current().among(model, left_alone)):
+                sql.mark_clean(model, by_code)
+                _upsert(model, {key: rows[key] for key in by_code})
+                left_alone -= by_code
+            self.left_alone |= left_alone
 
     def heed(self, statement: str) -> None:
         """Write what waits, if a statement of a model's own code may see it, or undo it with its own.
@@ -73,3 +75,14 @@ class WaitingRows:
                 self.write()
             except Exception as error:
                 raise NotWrittenError(error) from error
+
+
+def _upsert(model: type[SyncableModel], rows: Rows) -> set[str]:
+    """:returns: the ids that were left alone because of an edit of the app row"""
+    left_alone: set[str] = set()
+    fields = traits_of(model).fields
+    if stored := [key for key, values in rows.items() if values is None]:
+        left_alone |= sql.upsert_stored(model, fields, STORED_AS, stored)
+    if others := [values for values in rows.values() if values is not None]:
+        left_alone |= sql.upsert(model, fields, others)
+    return left_alone

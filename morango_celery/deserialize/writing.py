@@ -38,12 +38,15 @@ class GroupWriter:
         """Records that are written one by one, after all others."""
         self.rivals: set[DeserializeTask] = set()
         """Those among them that claim a unique value of another row; the rest by their own ``save()``."""
+        self.untried: set[DeserializeTask] = set()
+        """Those among them whose instances no ``save()`` has had yet: they are as they were validated."""
 
     def write(self) -> None:
         carriers = writable(self.group)
         one_by_one = {model for model in {c.model for c in carriers} if traits_of(model).way is Way.EACH}
         together = [c for c in carriers if c.model not in one_by_one]
         self.alone = [c for c in carriers if c.model in one_by_one]
+        self.untried = {c for c in self.alone if not c.looked_early and not traits_of(c.model).in_tree}
         self._write_together(self._without_rivals(together))
         self._write_alone()
 
@@ -131,7 +134,7 @@ class GroupWriter:
         alone = {id(carrier) for carrier in self.alone}
         if alone:
             units = self._units([carrier for carrier in self.group if id(carrier) in alone])
-            OneByOne(self.cache, self.check_constraints, self.rivals).write(units)
+            OneByOne(self.cache, self.check_constraints, self.rivals, self.untried).write(units)
         self._fail_descendants()
 
     def _fail_descendants(self) -> None:

@@ -67,6 +67,7 @@ class Migration(migrations.Migration):
                 ('content_hash', models.CharField(max_length=64)),
                 ('payload', models.TextField(blank=True)),
                 ('retry_ids', models.TextField(blank=True)),
+                ('code_edits', models.TextField(blank=True)),
                 ('pass_number', models.IntegerField(default=1)),
                 ('attempts', models.IntegerField(default=0)),
                 ('attempted_at', models.DateTimeField(null=True)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
@@ -90,6 +91,7 @@ def _execute(
         skip_erroring=run.skip_erroring,
         strict=strict,
         waits=waits,
+        left_by_others=partial(Batch.known_code_edits, run.pk),
     )
     return account(batch, result)
 
@@ -140,7 +142,8 @@ def account(batch: Batch, result: BatchResult) -> Execution:
     """
     counts = {name: getattr(result, name) for name in Run.COUNTS}
     retry_ids = json.dumps(result.retry_ids) if result.retry_ids else ""
-    batch.close(Batch.State.DONE, retry_ids=retry_ids, **counts)
+    code_edits = json.dumps(result.code_edits) if result.code_edits else ""
+    batch.close(Batch.State.DONE, retry_ids=retry_ids, code_edits=code_edits, **counts)
     run = Run.objects.filter(pk=batch.run_id)
     run.update(
         open_batches=F("open_batches") - 1,

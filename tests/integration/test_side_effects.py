@@ -14,11 +14,12 @@ from morango.sync.operations import _deserialize_from_store as morangos
 from morango_celery import deserialize_from_store
 from morango_celery.api import wait_for
 from morango_celery.models import Run
-from morango_celery.runs.producer import create_run
+from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.parity.harness import Database, difference, existing, read, rolled_back, run, save_all
-from tests.side_effects.models import PROFILE, Echo, Item, Order, Slip
+from tests.side_effects.models import PROFILE, Echo, Item, Late, Order, Slip
 from tests.side_effects.rows import all_that_is_written, build_row, one_for_each_deed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -101,10 +102,16 @@ def test_what_others_save_while_records_are_saved_is_heard(
 
 
 def records() -> tuple[list[Store], list[Store]]:
-    """Return records whose code writes whatever it may, in each way; and those of them that are deleted."""
+    """Return records whose code writes whatever it may, in each way; and those of them that are deleted.
+
+    Some of the rows that it writes have a record of their own, which comes later.
+    """
     gone = one_for_each_deed("slip", to="slip ", moment="pre_delete", deleted=True)
     orders = one_for_each_deed("order", to="order ", moment="after save")
     written = all_that_is_written("slip ", dirty=False) + all_that_is_written("order ", dirty=False)
+    late = [row for row in written if row.model_name == "late"]
+    for row in late:
+        row.dirty_bit = True
     return [*gone, *orders, *written], gone
 
 
@@ -118,7 +125,7 @@ def _assert_as_morango(carry_out: Callable[[], Run], settings: Any) -> None:
 
     done = carry_out()
 
-    assert (done.saved, done.deleted, done.failed) == (len(gone), len(gone), 0)
+    assert (done.saved, done.deleted, done.yielded, done.failed) == (3 * len(gone), len(gone), 0, 0)
     with rolled_back():
         read(ours, PROFILE)
     for row in gone:  # deleted-records-stay-dirty
@@ -144,3 +151,35 @@ def test_workers_record_what_morango_records(celery_worker_process: StartWorker,
             MORANGO_CELERY_BATCH_SIZE_RECORDS="3",
         )
     _assert_as_morango(carry_out, settings)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("deed", ["save", "update"])
+def test_only_an_edit_made_here_between_two_batches_wins(deed: str, edited: bool, settings: Any) -> None:
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": 1}
+    # Given three batches: code of the first two writes the row whose own record is in the last
+    late = build_row("late", "late", number=50)
+    orders = [
+        build_row("order", name, moment="after save", deed=deed, target="late")
+        for name in ("first", "second")
+    ]
+    save_all([*orders, late], [existing(late, number=0)])
+    begun = start(create_run(PROFILE, None, serialize_first=False, handed_over=True).pk).run
+    for batch in open_batches(begun):
+        execute_batch(batch.pk, batch.store_ids)
+    assert Late.objects.values_list("number", "_morango_dirty_bit").get() == (2, True)
+
+    # When somebody edits that row here before its own record comes, or nobody
+    if edited:
+        row = Late.objects.get()
+        row.number = 7
+        row.save()
+    (last,) = open_batches(advance(begun.pk).run)
+    execute_batch(last.pk, last.store_ids)
+
+    # Then the edit wins, and what code has left doesn't
+    assert list(Late.objects.values_list("number", "_morango_dirty_bit")) == [
+        (7, True) if edited else (50, False)
+    ]
+    last.refresh_from_db()
+    assert (last.saved, last.yielded) == ((0, 1) if edited else (1, 0))

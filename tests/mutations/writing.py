@@ -75,8 +75,8 @@ MUTATIONS = (
     Mutation(
         "a-local-edit-wins-over-a-deletion",
         "deserialize/deleting.py",
-        " and not rows[key]._morango_dirty_bit]",
-        "]",
+        "if key in rows and key not in edited]",
+        "if key in rows]",
         ("parity/test_deviations.py::test_a_local_edit_wins_over_a_deletion",),
     ),
     Mutation(
@@ -85,6 +85,34 @@ MUTATIONS = (
         "    if there is not None and _synced_values(there) != _synced_values(app_model):\n",
         "    if False:\n",
         ("parity/test_merges.py::test_an_edit_of_a_row_that_spans_tables",),
+    ),
+    Mutation(
+        "what-code-of-models-leaves-is-no-local-edit",
+        "deserialize/code_edits.py",
+        "        found = noted.intersection(ids)\n",
+        "        found = set()\n",
+        ("parity/test_side_effects.py::TestRowsWhoseRecordComesLater",),
+    ),
+    Mutation(
+        "later-batches-know-what-code-of-models-left",
+        "runs/execute.py",
+        "        left_by_others=partial(Batch.known_code_edits, run.pk),\n",
+        "",
+        ("integration/test_side_effects.py::test_only_an_edit_made_here_between_two_batches_wins",),
+    ),
+    Mutation(
+        "a-local-edit-that-code-writes-over-is-one",
+        "deserialize/code_edits.py",
+        "- (edited - self.among(model, edited))",
+        "",
+        ("parity/test_side_effects.py::TestRowsWhoseRecordComesLater",),
+    ),
+    Mutation(
+        "a-record-that-is-saved-alone-is-parsed-once",
+        "deserialize/writing.py",
+        "        elif carrier in self.untried:\n",
+        "        elif False:\n",
+        ("parity/test_side_effects.py::TestOwnCode",),
     ),
     Mutation(
         "a-dirty-row-that-equals-the-record-is-no-edit",

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_save
+from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
 from morango_celery import deserialize_from_store
 from tests.parity.harness import assert_same, assert_same_but_clean, existing, run
 from tests.side_effects.deeds import DEEDS
-from tests.side_effects.models import Script
+from tests.side_effects.models import Late, Order, Script
 from tests.side_effects.rows import KINDS, all_that_is_written, build_row, one_for_each_deed
 from worker.school.models import Account
 
@@ -25,6 +26,11 @@ hard_or_not = pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"
 def way(request: pytest.FixtureRequest, settings: Any) -> None:
     """How orders are written."""
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": request.param}
+
+
+@pytest.fixture
+def each_late(settings: Any) -> None:
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["side_effects.Late"]}
 
 
 class TestReceiversOfADeletion:
@@ -125,6 +131,7 @@ class TestOwnCode:
     def test_what_saving_writes_is_recorded_as_by_morango(self, moment: str) -> None:
         assert_written_as_by_morango(moment)
 
+    @pytest.mark.usefixtures("way")
     @pytest.mark.parametrize("moment", ["deserialize", "clean_fields"])
     def test_what_parsing_and_validation_write_is_recorded_as_by_morango(self, moment: str) -> None:
         assert_written_as_by_morango(moment)
@@ -136,3 +143,83 @@ def assert_written_as_by_morango(moment: str) -> None:
     result = assert_same([*orders, *written], app=[existing(row) for row in written])
     assert len(result.deleted) == 3 * (len(KINDS) + 1)
     assert len(result.hard_deleted) == len(KINDS) + 1
+
+
+def bring(kind: str, written: list[Store]) -> list[Store]:
+    """Let the records of a kind arrive in the same sync as what writes their rows."""
+    arrive = [row for row in written if row.model_name == kind]
+    for row in arrive:
+        row.dirty_bit = True
+        row.serialized = row.serialized.replace('"number": 0', '"number": 50')
+    return arrive
+
+
+class TestRowsWhoseRecordComesLater:
+    """What code leaves dirty because of the sync is no local edit of the row whose own record comes later."""
+
+    @pytest.mark.usefixtures("way")
+    @pytest.mark.parametrize("moment", ["deserialize", "clean_fields", "before save", "after save"])
+    def test_it_is_overwritten_as_by_morango(self, moment: str) -> None:
+        written = all_that_is_written(dirty=False)
+        app = [existing(row) for row in written]
+        arrive = bring("late", written)
+        orders = one_for_each_deed("order", moment=moment)
+        result = assert_same([*orders, *written], app=app)
+        assert {row["number"] for row in result.app["late"]} == {50}
+        assert not any(row["_morango_dirty_bit"] for row in result.app["late"])
+        assert result.ids("late") == {row.id for row in arrive}
+
+    @pytest.mark.usefixtures("each_late")
+    def test_it_is_overwritten_by_a_record_that_is_saved_alone(self) -> None:
+        written = all_that_is_written(dirty=False)
+        app = [existing(row) for row in written]
+        bring("late", written)
+        result = assert_same([*one_for_each_deed("order", moment="after save"), *written], app=app)
+        assert {row["number"] for row in result.app["late"]} == {50}
+
+    @pytest.mark.parametrize("moment", ["clean_fields", "after save"])
+    def test_it_is_deleted_as_by_morango(self, moment: str) -> None:
+        deeds = ("save", "save one field", "update", "update in bulk")
+        gone = [build_row("late", deed, deleted=True) for deed in deeds]
+        orders = [build_row("order", f"does {d}", moment=moment, deed=d, target=d) for d in deeds]
+        result = assert_same_but_clean([*orders, *gone], deleted=gone, app=[existing(row) for row in gone])
+        assert result.app["late"] == []
+
+    def test_what_a_deletions_receivers_leave_is_overwritten_as_by_morango(self) -> None:
+        written = all_that_is_written(dirty=False)
+        gone = one_for_each_deed("slip", moment="pre_delete", deleted=True)
+        app = [existing(row) for row in (*gone, *written)]
+        bring("late", written)
+        result = assert_same_but_clean([*gone, *written], deleted=gone, app=app)
+        assert {row["number"] for row in result.app["late"]} == {50}
+
+    def test_what_several_records_have_counted_is_overwritten(self) -> None:
+        late = build_row("late", "counter", number=50)
+        orders = [
+            build_row("order", f"{n}", moment="after save", deed=deed, target="counter")
+            for n, deed in enumerate(["save", "update", "update in bulk", "save", "save one field"])
+        ]
+        result = assert_same([*orders, late], app=[existing(late, number=0)])
+        assert [(row["number"], row["_morango_dirty_bit"]) for row in result.app["late"]] == [(50, False)]
+
+    def test_a_row_that_code_creates_is_overwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        late = build_row("late", "made by code", number=50)
+
+        def create(order: Order, moment: str) -> None:
+            if moment == "after save":
+                Late.objects.get_or_create(name="made by code", defaults={"number": 7})
+
+        monkeypatch.setattr(Order, "reach", create)
+        result = assert_same([build_row("order", "order"), late])
+        assert [(row["id"], row["number"]) for row in result.app["late"]] == [(late.id, 50)]
+
+    @pytest.mark.usefixtures("way")
+    @pytest.mark.parametrize("deed", ["save", "update", "update in bulk"])
+    def test_a_local_edit_that_code_writes_over_is_kept(self, deed: str) -> None:
+        """local-edits: the row has both."""
+        late = build_row("late", "edited", number=50)
+        order = build_row("order", "order", moment="after save", deed=deed, target="edited")
+        edited = existing(late, number=7, _morango_dirty_bit=True)
+        ours = run(deserialize_from_store, [order, late], app=[edited])
+        assert [(row["number"], row["_morango_dirty_bit"]) for row in ours.app["late"]] == [(8, True)]
+        assert ours.dirty == {order.id: False, late.id: True}
