@@ -23,6 +23,8 @@ UNIQUE_REFERENCES = {"card"}
 """Kinds that only one record of may refer to a target."""
 WITHOUT: dict[str, dict[str, Any]] = {"sample": {"length": None}}
 """Fields whose JSON form is not what SQLite's driver takes."""
+_LINKS = {"vehicle_ptr_id": "lorry", "box_id": "crate"}
+"""Keys that say which row of a parent's table a record has, and whose."""
 LARGE_BYTES = 10_000_000
 ABSENT = "0a" * 16
 
@@ -131,7 +133,7 @@ class _Maker:
             return
         if not isinstance(data, dict) or not data:
             return
-        key = self.chance.choice([*data, "id"])
+        key = self.chance.choice([*data, "id", *_LINKS.keys() & data.keys()])
         roll, raw = self.chance.random(), ""
         if roll < 0.1:
             data.pop(key, None)
@@ -150,11 +152,9 @@ class _Maker:
         return self.chance.choice(DEEP) if roll < 0.05 else self.chance.choice(VALUES)
 
     def _any_id(self, key: str) -> str:
-        """Another broken record's; or, but for the key of the row itself, a sound one's."""
-        rows = [*self.made[-20:]] or [None]
-        if key != "id":
-            rows += list(self.world.targets)
-        row = self.chance.choice(rows)
+        """Another broken record's, or a sound one's; for the key of the row itself, that of any sound one."""
+        sound = self.world.healthy if key == "id" or key in _LINKS else self.world.targets
+        row = self.chance.choice([*self.made[-20:], *sound] or [None])
         return ABSENT if row is None else str(row.id)
 
     def _column(self, mutant: Mutant) -> None:

@@ -25,8 +25,9 @@ class Case:
     app: Sequence[SyncableModel]
     noted: Sequence[str] = ()
     """Ids in DeletedModels: deleted with their target by an earlier run, not serialized since."""
-    aborting: Mapping[str, str] = field(default_factory=dict)
-    """Records on which Morango gives up, and the exception path that we record instead."""
+    differing: Mapping[str, str] = field(default_factory=dict)
+    """Records on which Morango gives up, or which it writes to others' rows, and the exception path that we
+    record instead."""
     filter: Filter | None = None
     skip_erroring: bool = False
 

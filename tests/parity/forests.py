@@ -26,6 +26,7 @@ ABSENT = "ab" * 16
 """An id that no record has."""
 ELSEWHERE = "e1" * 16
 """The beginning of partitions outside of the filter."""
+MISMATCH = "morango_celery.errors.MismatchedIdError"
 OLD_ERROR = {"deserialization_error": "old", "deserialization_exception": "old.Error"}
 
 
@@ -105,6 +106,8 @@ class Kind:
     one_each: str | None = None
     """A foreign key whose values no two rows may share."""
     is_numbered: bool = False
+    link: str | None = None
+    """The key by which a row of a parent's table is named, which is forged instead of ``id``."""
     is_tree: bool = False
     may_be_deleted: bool = True
 
@@ -199,6 +202,7 @@ VARIETY = World(
             (Reference("owner_id", ("person",), nullable=True),),
             old={"load_kg": 1},
             unique="plate",
+            link="vehicle_ptr_id",
         ),
         Kind("step", 3, may_be_deleted=False, is_numbered=True),
         Kind("letter", 1, old={"text": "old", "closed": True}),
@@ -222,6 +226,8 @@ class Record:
     defect: str | Mapping[str, Any] | None
     targets: dict[str, str | None] = field(default_factory=dict)
     """Ids by foreign key."""
+    says_id: str | None = None
+    """Another id than its own that its JSON names."""
     values: dict[str, Any] = field(default_factory=dict)
     old_values: dict[str, Any] = field(default_factory=dict)
 
@@ -247,6 +253,7 @@ def cases(draw: st.DrawFn, world: World) -> Case:
         for reference in record.kind.references:
             record.targets[reference.key] = draw(_targets(reference, records))
         _number(record, draw)
+        record.says_id = draw(_other_ids(record, records))
     for kind in world.kinds:
         _share_out(kind, [record for record in records if record.kind is kind], draw)
     _settle(records, skip_erroring=skip_erroring)
@@ -257,14 +264,27 @@ def cases(draw: st.DrawFn, world: World) -> Case:
         or [world.build("timetable", id="99" * 16)],
         app=[_app_row(record, rows[record.id]) for record in records if record.state.wants_app_row],
         noted=[record.id for record in records if record.state is State.NOTED],
-        aborting={
-            record.id: "builtins.TypeError"
+        differing={
+            record.id: path
             for record in records
-            if record.defect == "null" and record.state.is_dirty and not record.state.is_deleted
+            if (path := _path_of_ours(record)) and record.state.is_dirty and not record.state.is_deleted
         },
         filter=draw(_filters(world, rows.values())) if filtered else None,
         skip_erroring=skip_erroring,
     )
+
+
+def _path_of_ours(record: Record) -> str | None:
+    """Of an error that Morango has nothing like."""
+    if record.defect == "null":
+        return "builtins.TypeError"
+    return MISMATCH if record.says_id and record.defect != "{" else None
+
+
+def _other_ids(record: Record, records: Sequence[Record]) -> st.SearchStrategy[str | None]:
+    """Mostly none; else that of any other record, or one that none has."""
+    others = [other.id for other in records if other is not record]
+    return st.sampled_from([None] * 30 + [ABSENT]) | st.sampled_from([None] * 4 * (len(others) + 1) + others)
 
 
 def _filters(world: World, rows: Iterable[Store]) -> st.SearchStrategy[Filter]:
@@ -371,6 +391,9 @@ def _store_row(record: Record, world: World) -> Store:
         **partition,
         **values,
     )
+    if record.says_id:
+        key = record.kind.link or "id"
+        row.serialized = row.serialized.replace(f'"{key}": "{record.id}"', f'"{key}": "{record.says_id}"')
     if isinstance(record.defect, str) and not (state.is_deleted and record.hard):
         row.serialized = record.defect
     return row
@@ -380,7 +403,14 @@ def _app_row(record: Record, row: Store) -> SyncableModel:
     model: type[SyncableModel] = syncable_models.get_model(row.profile, row.model_name)
     sound = _store_row(
         Record(
-            record.kind, record.number, State.NEW, False, record.outside, None, record.targets, record.values
+            record.kind,
+            record.number,
+            State.NEW,
+            False,
+            record.outside,
+            None,
+            record.targets,
+            values=record.values,
         ),
         World((), VARIETY.build if row.profile == "variety" else SCHOOL.build, ""),
     )

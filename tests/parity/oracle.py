@@ -24,7 +24,7 @@ MOST_ROUNDS = 30
 def expected(case: Case) -> Database:
     """The database that our engine has to leave behind, whatever the batches."""
     stand_ins: dict[str, StandIn] = {
-        store_id: Broken(OF_OUR_OWN, path) for store_id, path in case.aborting.items()
+        store_id: Broken(OF_OUR_OWN, path) for store_id, path in case.differing.items()
     }
     result = Database()
     for _ in range(MOST_ROUNDS):
