@@ -46,7 +46,7 @@ class GroupWriter:
         one_by_one = {model for model in {c.model for c in carriers} if traits_of(model).way is Way.EACH}
         together = [c for c in carriers if c.model not in one_by_one]
         self.alone = [c for c in carriers if c.model in one_by_one]
-        self.untried = {c for c in self.alone if not c.looked_early and not traits_of(c.model).in_tree}
+        self.untried = {c for c in self.alone if c.app_model is not None and not traits_of(c.model).in_tree}
         self._write_together(self._without_rivals(together))
         self._write_alone()
 
