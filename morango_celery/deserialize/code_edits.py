@@ -114,7 +114,7 @@ def current() -> CodeEdits:
 def before_save(sender: type[Model], instance: Any) -> None:
     """Take note of a row that is about to be saved, if code of a model does that, and leaves it dirty."""
     edits = _current.get()
-    if edits is not None and issubclass(sender, SyncableModel) and instance._morango_dirty_bit:
+    if edits is not None and isinstance(instance, SyncableModel) and instance._morango_dirty_bit:
         edits.take_note(sender, sender._base_manager.filter(pk=instance.pk), [instance.pk])
 
 

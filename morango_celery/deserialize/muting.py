@@ -24,7 +24,7 @@ class MutableSignal(ModelSignal):
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
         if self is pre_save and not named.get("raw"):
-            before_save(sender, named["instance"])
+            before_save(sender, named.get("instance"))
         return [] if self in _muted.get() else super().send(sender, **named)
 
     def send_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:

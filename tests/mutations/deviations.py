@@ -182,6 +182,15 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "several-deleted-targets",
+        "deserialize/validate.py",
+        "        if hard or carrier.spread is None:\n",
+        "        if carrier.spread is not None:\n"
+        "            raise IntegrityError('duplicate key')\n"
+        "        if hard or carrier.spread is None:\n",
+        (f"{_DEVIATIONS}::test_several_deleted_targets_note_one_deletion",),
+    ),
+    Mutation(
         "null-references",
         "deserialize/valid_references.py",
         "            app_model.cached_clean_fields(known, sync_filter=sync_filter)\n",

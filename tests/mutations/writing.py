@@ -91,7 +91,9 @@ MUTATIONS = (
         "deserialize/code_edits.py",
         "        found = noted.intersection(ids)\n",
         "        found = set()\n",
-        ("parity/test_side_effects.py::TestRowsWhoseRecordComesLater",),
+        (
+            "parity/test_side_effects.py::TestRowsWhoseRecordComesLater::test_what_several_records_have_counted_is_overwritten",
+        ),
     ),
     Mutation(
         "later-batches-know-what-code-of-models-left",
@@ -105,14 +107,18 @@ MUTATIONS = (
         "deserialize/code_edits.py",
         "- (edited - self.among(model, edited))",
         "",
-        ("parity/test_side_effects.py::TestRowsWhoseRecordComesLater",),
+        (
+            "parity/test_side_effects.py::TestRowsWhoseRecordComesLater::test_a_local_edit_that_code_writes_over_is_kept",
+        ),
     ),
     Mutation(
         "a-record-that-is-saved-alone-is-parsed-once",
         "deserialize/writing.py",
         "        elif carrier in self.untried:\n",
         "        elif False:\n",
-        ("parity/test_side_effects.py::TestOwnCode",),
+        (
+            "parity/test_side_effects.py::TestOwnCode::test_what_parsing_and_validation_write_is_recorded_as_by_morango",
+        ),
     ),
     Mutation(
         "a-dirty-row-that-equals-the-record-is-no-edit",
