@@ -138,7 +138,7 @@ class OneByOne:
         return True
 
     def _are_sound(self, unit: Group) -> bool:
-        """Parse and judge what is inseparable again, if it was tried or what was written meanwhile may matter."""
+        """Parse and judge what is inseparable again, unless it is as it was when that was done first."""
         return _blame([carrier for carrier in unit if not self._is_sound(carrier)], unit)
 
     def _is_sound(self, carrier: DeserializeTask) -> bool:

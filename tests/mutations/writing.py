@@ -113,7 +113,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-record-that-is-saved-alone-is-parsed-once",
-        "deserialize/writing.py",
+        "deserialize/one_by_one.py",
         "        elif carrier in self.untried:\n",
         "        elif False:\n",
         (
