@@ -93,6 +93,26 @@ def test_killed_in_the_middle_of_a_batch(
     assert worker.is_running
 
 
+def test_worker_has_no_message_in_hand_but_of_what_it_executes(
+    school: School, redis: Server, start_worker: StartWorkerThere
+) -> None:
+    # Given a worker whose only process is in the middle of a batch, and others that wait
+    worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
+    with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
+        run = sent(school)
+        wait_for_a_batch(worker)
+        waiting = messages(redis)
+        assert waiting > 2
+
+        # When it has had time to take more of them: long enough to ask for recovery again and again
+        worker.wait_until(lambda: messages(redis) > waiting + 5, "sweeping")
+
+        # Then it hasn't: what it would have in hand when it is killed comes back late
+        with Redis.from_url(redis.url) as client:
+            assert client.hlen("unacked") == 1
+    assert_complete(school, run)
+
+
 def test_worker_survives_a_loss_that_it_hears_of_while_it_waits_for_messages(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
