@@ -51,8 +51,9 @@ class _Settings:
     """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
 
     RESEND_AFTER_SECONDS: int = 900
-    """Recovery sends a batch again when nothing was heard of it for this long. A run in process is given
-    up after four times as long."""
+    """Recovery sends a message again that no worker has taken for this long. Each worker looks fifteen times
+    as often. What was begun, and is in nobody's hands, counts as lost after 15 seconds, or a third of this. A
+    run in process is given up after four times as long."""
 
     MAX_ATTEMPTS: int = 3
     """How many workers a batch may cost before it is split, and a record before it is in error."""

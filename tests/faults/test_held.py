@@ -255,7 +255,7 @@ def test_frozen_worker_that_has_more_to_read_than_fits_gives_its_batch_up(
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE morango_store SET serialized = (serialized::jsonb || jsonb_build_object('more',"
-            " repeat('x', 40000)))::text WHERE model_name = 'attempt'"
+            " repeat('x', 380000)))::text WHERE model_name = 'lesson'"
         )
     school.expected = school.undisturbed()
     worker = start_worker(1, **SHORT)
