@@ -10,6 +10,7 @@ LONGEST_SECONDS = 1e9
 """Some thirty years; what the system and dates can reckon with."""
 LARGEST_ID = 2**63 - 1
 LONGEST_LIST = 100_000
+MOST_DAYS = 36_500
 
 
 def seconds(text: str) -> float:
@@ -31,6 +32,11 @@ def run_number(text: str) -> int:
 def length_of_list(text: str) -> int:
     """Return how many rows a list may have."""
     return _whole(text, LONGEST_LIST)
+
+
+def days(text: str) -> int:
+    """Return a number of days."""
+    return _whole(text, MOST_DAYS)
 
 
 def file_to_touch(text: str) -> Path:

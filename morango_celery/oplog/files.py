@@ -12,13 +12,13 @@ import heapq
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import IngestPosition
-from morango_celery.oplog.regular import open_regular
+from morango_celery.oplog.regular import SpecialFileError, open_regular
 
 BUFFER_BYTES = 256 * 1024
 MARK_BYTES = 1024
@@ -26,7 +26,7 @@ MARK_BYTES = 1024
 
 _ROTATED = re.compile(r"[.-]\d[\dTZ.:_-]*")
 """What is added to a log's name when it is rotated: a number or a time, as by logrotate or the recorder."""
-
+_ROTATED_END = re.compile(rf"({_ROTATED.pattern})$")
 
 LONGEST_NUMBER = 5
 """How many digits of a rotated file's number there are at most; more of them are a date or a time."""
@@ -151,6 +151,21 @@ def _open_all(path: Path, stack: ExitStack) -> list[OpenFile]:
     opened = [*_oldest_first(path, [file for file in opened if file.path != path]), *_only(path, opened)]
     inodes = {(file.device, file.inode): file for file in reversed(opened)}
     return [file for file in opened if inodes[file.device, file.inode] is file]
+
+
+def may_be_there(position: IngestPosition) -> bool:
+    """Return True if the file that was read may still be in its folder, whatever its name is now.
+
+    :raises OSError: the folder, or one of the log's files in it, can't be read
+    """
+    path = Path(position.path)
+    log = _ROTATED_END.sub("", path.name)
+    for entry in path.parent.iterdir():
+        if printable(entry.name).startswith(log):
+            with suppress(FileNotFoundError, SpecialFileError), closing(OpenFile(entry)) as file:
+                if file.is_at(position) or file.continues(position):
+                    return True
+    return False
 
 
 def _only(path: Path, files: Iterable[OpenFile]) -> list[OpenFile]:

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from morango_celery.management.arguments import days
+from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.oplog.pruning import prune
+
+
+class Command(BaseCommand):
+    help = (
+        "Remove dead letters that were applied or superseded, and positions in logs that are gone, after "
+        "some days. Safe at any moment, any number of times; once a day will do."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--days", type=days, required=True, metavar="N", help="how long these are kept, in days"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with errors_in_one_line():
+            try:
+                pruned = prune(options["days"])
+            except OSError as error:
+                raise CommandError(f"The folder of a log can't be read: {error}") from error
+        self.stdout.write(f"{pruned.letters} dead letters and {pruned.positions} positions removed.")

@@ -1,0 +1,76 @@
+"""Removal of what nobody needs any more: settled dead letters, and positions in files that are gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from morango_celery.oplog.apply import Applying
+from morango_celery.oplog.files import may_be_there
+from morango_celery.oplog.ingest import OvertakenError, in_one_transaction
+from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestPosition, IngestSource
+from morango_celery.stream import Buffer, Items
+
+CHUNK_LETTERS = 1000
+"""How many letters are removed in one transaction."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    letters: int
+    positions: int
+
+
+def prune(older_than_days: int) -> Pruned:
+    """Remove dead letters that were settled so long ago, and positions as old in files that are gone.
+
+    :raises OSError: a folder of a log can't be read
+    Twice: safe, also at the same time and beside an ingestion, which may have to read a batch again.
+    """
+    until = timezone.now() - timedelta(days=older_than_days)
+    settled = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN).filter(settled_at__lt=until)
+    letters = sum(map(_remove, Items(list(settled.values_list("pk", flat=True))) | Buffer(CHUNK_LETTERS)))
+    old = IngestPosition.objects.filter(updated_at__lt=until)
+    sources = IngestSource.objects.filter(pk__in=old.values("source")).order_by("pk")
+    return Pruned(letters, sum(_forget(source, old) for source in sources))
+
+
+def _remove(letter_ids: list[int]) -> int:
+    """Remove letters without reading their texts."""
+    with transaction.atomic():
+        about: QuerySet[DeadLetterObject] = DeadLetterObject.objects.filter(letter__in=letter_ids)
+        about.delete()
+        letters = DeadLetter.objects.filter(pk__in=letter_ids)
+        removed: int = letters._raw_delete(letters.db)  # type: ignore[attr-defined]  # the stubs lack it
+    return removed
+
+
+def _forget(source: IngestSource, old: QuerySet[IngestPosition]) -> int:
+    """Remove positions in files that are gone; whoever is reading the log notices that, and looks again."""
+
+    def work(_: Applying) -> int:
+        gone = [position for position in old.filter(source=source) if _is_gone(position)]
+        for position in gone:
+            position.delete()
+        return len(gone)
+
+    if not any(map(_is_gone, old.filter(source=source))):
+        return 0
+    while True:
+        try:
+            return in_one_transaction(source, work)
+        except OvertakenError:
+            source.refresh_from_db()
+
+
+def _is_gone(position: IngestPosition) -> bool:
+    """Return True if the folder is there, and nothing in it may be the file, whatever its name is now.
+
+    A folder that isn't there may be a disk that isn't mounted.
+    """
+    return Path(position.path).parent.is_dir() and not may_be_there(position)
