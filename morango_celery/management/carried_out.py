@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+from django.core.management.base import CommandError, OutputWrapper
 from django.db import DatabaseError, InterfaceError
 from tqdm import tqdm
 
 from morango_celery.db.errors import remedy
 from morango_celery.errors import MorangoCeleryError
+from morango_celery.management.base import OwnCommand
 from morango_celery.management.telling import in_quarantine
 from morango_celery.models import Run
 from morango_celery.printable import printable
@@ -31,7 +32,7 @@ def errors_in_one_line() -> Iterator[None]:
         raise CommandError(f"{_lines(error)}\n{remedy(error)}") from error
 
 
-class RunCommand(BaseCommand):
+class RunCommand(OwnCommand):
     """Exits with 1 when records failed."""
 
     def carry_out(self, start: Callable[[Callable[[Run], None]], Run]) -> None:

@@ -30,6 +30,7 @@ REFUSED = [
     *((["deserialize_status", f"--interval={text}"]) for text in NO_SECONDS),
     *((["deserialize_status", f"--stalled-after={text}"]) for text in NO_SECONDS),
     *((["deserialize_status", f"--last={text}"]) for text in NO_NUMBERS),
+    *((["prune_oplog", f"--days={text}"]) for text in (*NO_NUMBERS, "36501")),
     *(
         ([command, "--", text])
         for command in ("cancel_run", "retry_run", "deserialize_status")

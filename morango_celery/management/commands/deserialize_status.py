@@ -6,10 +6,11 @@ import shutil
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.arguments import length_of_list, run_number, seconds
+from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line, show_failures
 from morango_celery.management.telling import HEADING, for_programs, in_a_line, in_quarantine, in_words
 from morango_celery.models import Run
@@ -44,7 +45,7 @@ exit status:
 """
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Show how far a run is, or the newest runs, and exit with a status for monitors."
 
     def create_parser(self, *arguments: Any, **options: Any) -> CommandParser:

@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 from tqdm import tqdm
 
 from morango_celery.db.errors import is_outage
+from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.files import signature
 from morango_celery.oplog.follow import LOOK_SECONDS, Bell, stopping_bell, watching
@@ -22,7 +23,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 """Between two attempts to reach a database that is not available."""
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Apply the objects that a log brings, from where it was last read to; see docs/oplog.md."
 
     def add_arguments(self, parser: CommandParser) -> None:

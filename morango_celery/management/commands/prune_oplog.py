@@ -2,14 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from morango_celery.management.arguments import days
+from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.pruning import prune
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = (
         "Remove dead letters that were applied or superseded, and positions in logs that are gone, after "
         "some days. Safe at any moment, any number of times; once a day will do."

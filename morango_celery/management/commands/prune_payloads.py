@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
+from morango_celery.management.base import OwnCommand
 from morango_celery.payloads import payload_store
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = (
         "Remove stored arguments of tasks whose time is up. "
         "Safe at any moment, any number of times; once a day will do."

@@ -3,12 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.db.models import Model
 
 from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.logfile import write_out
 from morango_celery.oplog.meta import rows
@@ -18,7 +19,7 @@ from morango_celery.oplog.recorder import record_stored, recorded_models
 CHUNK_OBJECTS = 1000
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Write recorded changes to the log that wait for it; with --existing, all objects there are."
 
     def add_arguments(self, parser: CommandParser) -> None:

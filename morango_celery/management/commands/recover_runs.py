@@ -3,17 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery import recover_runs
 from morango_celery.db.errors import is_outage
 from morango_celery.management.arguments import file_to_touch, seconds
+from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.follow import stopping_bell
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Send again what no worker finished in time. Safe at any moment, on any number of machines."
 
     def add_arguments(self, parser: CommandParser) -> None:

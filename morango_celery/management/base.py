@@ -1,0 +1,54 @@
+"""The base of this project's commands: each ends quietly when nobody reads its output any more."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from io import TextIOWrapper, UnsupportedOperation
+
+from django.core.management.base import BaseCommand
+
+BROKEN_PIPE = 141
+"""The exit status that a shell gives to what SIGPIPE has ended, as in ``git log | head``."""
+
+
+class OwnCommand(BaseCommand):
+    """A command whose lines are written at once, and which ends with `BROKEN_PIPE` if its reader has gone."""
+
+    def run_from_argv(self, argv: Sequence[str]) -> None:
+        for stream in _standard_streams():
+            stream.reconfigure(line_buffering=True)  # or the reader of a command that goes on waits for lines
+        ended: SystemExit | None = None
+        try:
+            try:
+                super().run_from_argv(list(argv))
+            except SystemExit as error:
+                ended = error
+            for stream in _standard_streams():
+                stream.flush()  # or Python does it at exit, and complains
+        except BrokenPipeError:
+            left = [stream for stream in _standard_streams() if _nobody_reads(stream)]
+            if not left:
+                raise  # that of some other connection
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in left:
+                os.dup2(nowhere, stream.fileno())
+            sys.exit(BROKEN_PIPE)
+        if ended is not None:
+            raise ended
+
+
+def _standard_streams() -> Iterator[TextIOWrapper]:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(UnsupportedOperation):  # in memory, where a test or another program has put it there
+            if isinstance(stream, TextIOWrapper) and stream.fileno() >= 0:
+                yield stream
+
+
+def _nobody_reads(stream: TextIOWrapper) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # errors are always told
+    return bool(poll.poll(0))
