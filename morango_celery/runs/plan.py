@@ -82,6 +82,50 @@ was cancelled, is taken by any later run.
 """
 
 
+@dataclass(frozen=True)
+class Remainder:
+    """All that a run has left to hand out, where one batch holds it."""
+
+    sized_ids: list[SizedId]
+    """In foreign key order, and by partition within a model."""
+    covered: list[Step]
+    """The steps of which records wait."""
+
+
+def remainder(run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int) -> Remainder | None:
+    """Return what waits of the steps from `run.step` on, or None: it is too much, or has to be in turn.
+
+    :param rows: that a batch holds
+    :param size_bytes: of JSON, that a batch holds
+    Cost: one statement, however many models there are; none of a model's rows are asked for where
+    nothing waits, as in most of the models of a small sync.
+    """
+    places = {
+        model.morango_model_name: (step_number, place)
+        for step_number, step in enumerate(plan)
+        for place, model in enumerate(step.models)
+    }
+    done = [name for name, (step_number, _) in places.items() if step_number < run.step]
+    source = WaitingSource(run, Step(()))
+    waiting: Any = source.records().filter(source.condition)
+    if done:
+        waiting = waiting.exclude(model_name__in=done)
+    sized = waiting.char_ids_list().values_list(
+        "fixed_id", StoredBytes("serialized"), "model_name", "partition"
+    )
+    found = list(sized[: rows + 1])
+    if len(found) > rows or sum(record_bytes for _, record_bytes, _, _ in found) > size_bytes:
+        return None
+    without_model = (len(plan) - 1, 0)
+    found.sort(key=lambda row: (places.get(row[2], without_model), row[3]))
+    numbers = sorted({places.get(row[2], without_model)[0] for row in found})
+    covered = [plan[number] for number in numbers]
+    exclusive = {model.morango_model_name for step in covered for model in step.exclusive}
+    if any(model_name in exclusive for _, _, model_name, _ in found):
+        return None
+    return Remainder([(store_id, record_bytes) for store_id, record_bytes, _, _ in found], covered)
+
+
 class WaitingSource(StoreModelSource):
     """The records of one step that a run has not tried yet.
 

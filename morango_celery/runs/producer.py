@@ -20,7 +20,7 @@ from morango_celery.deserialize.sql import lock_table, take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
 from morango_celery.runs.overdue import hold_opening, opening, when_begun
-from morango_celery.runs.plan import MARKED, SizedId, Step, WaitingSource, description, steps
+from morango_celery.runs.plan import MARKED, SizedId, Step, WaitingSource, description, remainder, steps
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
 from morango_celery.signals import first_pass_failed
@@ -66,8 +66,8 @@ def advance(run_id: int) -> Progress:
     """Open the next stage if the last one is done, or complete the run if there is none.
 
     Twice, and at the same time: safe; the first one opens the stage and the others find it open.
-    Cost: one query per model of the stage and one insert per `BATCHES_IN_MEMORY` batches; memory
-    doesn't grow with the number of records.
+    Cost: one query where one batch holds all that is left, else one per model of the stage too; one
+    insert per `BATCHES_IN_MEMORY` batches. Memory doesn't grow with the number of records.
     """
     with transaction.atomic():
         take_write_lock()
@@ -114,9 +114,16 @@ def _make_wait(run: Run, records: QuerySet[Any]) -> int:
 def _open_next_stage(run: Run) -> bool:
     """Hand out the next records in foreign key order; False when the plan is at its end.
 
-    Consecutive steps that together fit in one batch become one ordered batch.
+    All that is left, or else consecutive steps, become one ordered batch if they fit in it.
     """
     plan = steps(run.profile)
+    if run.step < len(plan):
+        rest = remainder(run, plan, rows=batch_size_records(), size_bytes=settings.BATCH_SIZE_BYTES)
+        if rest is not None:
+            run.step = len(plan)
+            if rest.sized_ids:
+                _hand_out(run, rest.sized_ids, *rest.covered)
+            return bool(rest.sized_ids)
     ordered: list[SizedId] = []
     covered: list[Step] = []
     while run.step < len(plan):

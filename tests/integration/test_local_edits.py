@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,7 @@ from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, open_batches, start
 from morango_celery.serialize import serialize_into_store
+from tests.factories import store_row
 from tests.integration.ledger import (
     carry_out,
     dirty_ids,
@@ -21,7 +23,7 @@ from tests.integration.ledger import (
     rename,
     unit,
 )
-from worker.school.models import PROFILE, Unit
+from worker.school.models import PROFILE, Attempt, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
 
@@ -48,6 +50,22 @@ class TestLocalEdits:
         assert json.loads(row.serialized)["name"] == "made here"
         assert "from afar" in row.conflicting_serialized_data
         assert (row.dirty_bit, local._morango_dirty_bit) == (False, False)
+
+    def test_what_a_stage_left_to_a_local_edit_is_not_handed_out_with_the_rest(
+        self, batch_size: Callable[[int], None]
+    ) -> None:
+        # Given a stage of two batches, in which one gives way to an edit; and another stage
+        batch_size(2)
+        (first, edited), *_ = learners_in_order(3)
+        edited.username = "made here"
+        edited.save(update_dirty_bit_to=True)
+        attempt = store_row("attempt", learner=first, lesson=store_row("lesson", unit_id=edited.unit_id))
+
+        run, _ = carry_out()
+
+        # Then the last stage has what is left of the later models alone
+        assert (run.stage_models, run.records, run.saved, run.yielded) == ("attempt", 5, 4, 1)
+        assert list(Attempt.objects.values_list("id", flat=True)) == [attempt.id]
 
     def test_a_local_edit_is_not_overwritten_where_another_row_has_the_value(self) -> None:
         # Given a record that claims another row's value, and whose app row was edited here
