@@ -44,6 +44,8 @@ CELERY_TASK_SEND_SENT_EVENT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
+# With late acknowledgement, a worker then takes no message for which it has no process: what a lost worker
+# had only reserved would wait for the visibility timeout. CELERY_WORKER_DISABLE_PREFETCH adds nothing to it.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = True
 # A task still running this long after SIGTERM goes back to the queue; under `celery worker` only with

@@ -1,6 +1,7 @@
 """Celery shells around `runs`.
 
-Also of Celery: `display`, `intake`, `kombu_compat`, `payload_task`, `pools`, `stopping`, `urgency`.
+Also of Celery: `display`, `intake`, `kombu_compat`, `payload_task`, `pools`, `stopping`, `task_context` and
+`urgency`.
 """
 
 from __future__ import annotations
@@ -8,16 +9,13 @@ from __future__ import annotations
 import inspect
 import logging
 import secrets
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from itertools import takewhile
-from typing import Any, NoReturn
+from typing import Any
 
-from billiard.common import TERM_SIGNAL, terminate_handler_fired
-from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
-from celery import bootsteps, current_app, current_task, shared_task
+from celery import bootsteps, current_app, shared_task
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import celeryd_after_setup, celeryd_init
@@ -38,14 +36,21 @@ from morango_celery.pools import require_processes
 from morango_celery.runs import attempts, handover, opening
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.handover import Handover
-from morango_celery.runs.limits import Limits, within
-from morango_celery.runs.message import ID_CHARACTERS, Message
+from morango_celery.runs.limits import within
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.overdue import note_sent, note_unsent, untouched
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches, start
 from morango_celery.runs.recovery import recover
 from morango_celery.stopping import SoftShutdown
 from morango_celery.stream import Buffer, Items
+from morango_celery.task_context import (
+    Expected,
+    current_limits,
+    given_back_if_stopped,
+    message_of,
+    note_limits,
+    out_of_reach_of_models,
+)
 from morango_celery.urgency import Turns, priority
 
 logger = logging.getLogger(__name__)
@@ -90,21 +95,6 @@ SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
 
 
-class Expected:
-    """A base class for tasks on which the ledger waits, also when they're retried."""
-
-    request: Any
-    expect_retry: Any = None
-    """Notes in how many seconds a message is to come; for what, its first argument says."""
-
-    def retry(self, *arguments: Any, countdown: float | None = None, **options: Any) -> Any:
-        """Retry as Celery does. Should the message that is to come be lost, recovery sends another one."""
-        pk = next(iter(self.request.args or ()), None)
-        if self.expect_retry is not None and isinstance(pk, int) and countdown is not None:
-            self.expect_retry(pk, _message(self.request), countdown)
-        return super().retry(*arguments, countdown=countdown, **options)  # type: ignore[misc]  # Celery's
-
-
 class LedgerTask(Expected, Described, DjangoTask):
     abstract = True
 
@@ -142,8 +132,8 @@ def start_run(self: Any, run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on."""
     try:
         with _ledger(_id(run_id, "run_id")):
-            with _given_back_if_stopped(lambda: opening.take_back(run_id)):
-                progress = attempt_opening(run_id, start, _message(self.request))
+            with given_back_if_stopped(lambda: opening.take_back(run_id), _look_again):
+                progress = attempt_opening(run_id, start, message_of(self.request))
             _follow_up(progress)
     except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
@@ -179,17 +169,17 @@ def deserialize_batch(self: Any, batch_id: int, store_ids: list[str] | Reference
         return {}
     try:
         with _ledger(batch.run_id):
-            message = _message(self.request)
+            message = message_of(self.request)
             with (
-                _given_back_if_stopped(lambda: attempts.take_back(batch_id, message)),
-                _out_of_reach_of_models(),
+                given_back_if_stopped(lambda: attempts.take_back(batch_id, message), _look_again),
+                out_of_reach_of_models(),
             ):
                 execution = attempt_batch(batch_id, store_ids, message)
             if execution.to_send:
                 found = Batch.objects.select_related("run").defer("payload").in_bulk(execution.to_send)
                 _send_batches(found[pk] for pk in execution.to_send if pk in found)
             if execution.stage_is_done:
-                with _given_back_if_stopped(lambda: opening.take_back(batch.run_id)):
+                with given_back_if_stopped(lambda: opening.take_back(batch.run_id), _look_again):
                     progress = attempt_opening(batch.run_id, advance, message)
                 _follow_up(progress)
             elif execution.run:
@@ -264,14 +254,9 @@ def _add_steps(instance: Any, **kwargs: Any) -> None:
     instance.app.steps["consumer"].update((Envelopes, SurvivesOutages, Sweep, Turns))
 
 
-_worker_limits: tuple[float | None, float | None] = (None, None)
-"""The hard and the soft time limit that this worker was started with, in seconds."""
-
-
 @celeryd_after_setup.connect
 def _require_processes(instance: Any, **kwargs: Any) -> None:
-    global _worker_limits
-    _worker_limits = instance.time_limit, instance.soft_time_limit
+    note_limits(instance)
     require_processes(instance, (start_run.name, deserialize_batch.name))
 
 
@@ -311,10 +296,10 @@ def _follow_up(progress: Progress) -> None:
     run = progress.run
     if progress.opened:
         unsent = Batch.objects.filter(run=run, state=Batch.State.OPEN, sent_at=None)
-        with _given_back_if_stopped(lambda: note_unsent(unsent)):
+        with given_back_if_stopped(lambda: note_unsent(unsent), _look_again):
             _send_batches(open_batches(run))
     elif progress.ended:
-        with _given_back_if_stopped(lambda: handover.take_back(run)):
+        with given_back_if_stopped(lambda: handover.take_back(run), _look_again):
             finish(run)
 
 
@@ -322,6 +307,10 @@ def _send_batches(batches: Iterable[Batch]) -> None:
     for page in Items(batches) | Buffer(BATCHES_IN_MEMORY):
         if CeleryDispatch().batches(page) < len(page):
             break
+
+
+def _look_again() -> None:
+    _send(recover_runs, [], "what was given back")
 
 
 def finish(run: Run) -> None:
@@ -405,7 +394,7 @@ def _ledger(run_id: int) -> Iterator[None]:
 def _outages_are_retried() -> Iterator[None]:
     try:
         # Django doesn't wrap them when it closes a server's cursor
-        with within(_limits()), connection.wrap_database_errors:
+        with within(current_limits()), connection.wrap_database_errors:
             yield
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
@@ -413,66 +402,6 @@ def _outages_are_retried() -> Iterator[None]:
                 connection.close_if_unusable_or_obsolete()  # or this process's next task would get it too
             raise TransientError(f"The database is not available: {error}") from error
         raise
-
-
-def _message(request: Any) -> Message:
-    is_redelivered = bool((request.delivery_info or {}).get("redelivered"))
-    return Message(str(request.id or "")[:ID_CHARACTERS], request.retries, is_redelivered)
-
-
-def _limits() -> Limits | None:
-    """Return limits for transactions of the task that this process carries out; None for what isn't one."""
-    request = current_task.request if current_task else None
-    if request is None or request.called_directly or request.is_eager:
-        return None
-    hard, soft = request.timelimit or (None, None)
-    task, conf = current_task, current_task.app.conf
-    return Limits.of_task(
-        hard or task.time_limit or _worker_limits[0] or conf.task_time_limit,
-        soft or task.soft_time_limit or _worker_limits[1] or conf.task_soft_time_limit,
-    )
-
-
-@contextmanager
-def _given_back_if_stopped(give_back: Callable[[], None]) -> Iterator[None]:
-    """Let an attempt not count that Celery, a supervisor or an operator ends by a signal to its process, and
-    have another worker look for what is left of it.
-
-    Among them: a worker that has lost the broker and cancels what it can't acknowledge any more.
-
-    :param give_back: notes in the ledger that it isn't at work any more
-    """
-    try:
-        yield
-    except BaseException:  # whatever became, on its way, of the SystemExit that the signal's handler raised
-        if terminate_handler_fired():
-            signal.signal(TERM_SIGNAL, signal.SIG_IGN)  # a second one is to end it at once
-            with suppress(DatabaseError, InterfaceError):
-                if not connection.in_atomic_block:
-                    connection.close()  # it was interrupted in the middle of anything
-                give_back()
-            _send(recover_runs, [], "what was given back")
-        raise
-
-
-@contextmanager
-def _out_of_reach_of_models() -> Iterator[None]:
-    """Let the soft time limit raise what no ``except Exception`` of a model's code takes for its own.
-
-    Only a process of the prefork pool has that limit, and there its signal's handler is billiard's.
-    """
-    if SIG_SOFT_TIMEOUT is None or signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
-        yield
-        return
-    signal.signal(SIG_SOFT_TIMEOUT, _raise_time_is_up)
-    try:
-        yield
-    finally:
-        signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
-
-
-def _raise_time_is_up(*_: Any) -> NoReturn:
-    raise TimeIsUp
 
 
 def _deleted(what: str) -> str:

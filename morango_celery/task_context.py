@@ -1,0 +1,103 @@
+"""Circumstances of the task at hand: its message, its limits, and the signals that end it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+from billiard.common import TERM_SIGNAL, terminate_handler_fired
+from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
+from celery import current_task
+from django.db import DatabaseError, InterfaceError, connection
+
+from morango_celery.errors import TimeIsUp
+from morango_celery.runs.limits import Limits
+from morango_celery.runs.message import ID_CHARACTERS, Message
+
+_worker_limits: tuple[float | None, float | None] = (None, None)
+"""The hard and the soft time limit that this worker was started with, in seconds."""
+
+
+def note_limits(worker: Any) -> None:
+    """Note with what time limits a worker was started, before it starts its processes."""
+    global _worker_limits
+    _worker_limits = worker.time_limit, worker.soft_time_limit
+
+
+class Expected:
+    """A base class for tasks on which the ledger waits, also when they're retried."""
+
+    request: Any
+    expect_retry: Any = None
+    """Notes in how many seconds a message is to come; for what, its first argument says."""
+
+    def retry(self, *arguments: Any, countdown: float | None = None, **options: Any) -> Any:
+        """Retry as Celery does. Should the message that is to come be lost, recovery sends another one."""
+        pk = next(iter(self.request.args or ()), None)
+        if self.expect_retry is not None and isinstance(pk, int) and countdown is not None:
+            self.expect_retry(pk, message_of(self.request), countdown)
+        return super().retry(*arguments, countdown=countdown, **options)  # type: ignore[misc]  # Celery's
+
+
+def message_of(request: Any) -> Message:
+    """Return what matters of a task's message."""
+    is_redelivered = bool((request.delivery_info or {}).get("redelivered"))
+    return Message(str(request.id or "")[:ID_CHARACTERS], request.retries, is_redelivered)
+
+
+def current_limits() -> Limits | None:
+    """Return limits for transactions of the task that this process carries out; None for what isn't one."""
+    request = current_task.request if current_task else None
+    if request is None or request.called_directly or request.is_eager:
+        return None
+    hard, soft = request.timelimit or (None, None)
+    task, conf = current_task, current_task.app.conf
+    return Limits.of_task(
+        hard or task.time_limit or _worker_limits[0] or conf.task_time_limit,
+        soft or task.soft_time_limit or _worker_limits[1] or conf.task_soft_time_limit,
+    )
+
+
+@contextmanager
+def given_back_if_stopped(give_back: Callable[[], None], look_again: Callable[[], object]) -> Iterator[None]:
+    """Let an attempt not count that Celery, a supervisor or an operator ends by a signal to its process, and
+    have another worker look for what is left of it.
+
+    Among them: a worker that has lost the broker and cancels what it can't acknowledge any more.
+
+    :param give_back: notes in the ledger that it isn't at work any more
+    :param look_again: asks another worker for recovery
+    """
+    try:
+        yield
+    except BaseException:  # whatever became, on its way, of the SystemExit that the signal's handler raised
+        if terminate_handler_fired():
+            signal.signal(TERM_SIGNAL, signal.SIG_IGN)  # a second one is to end it at once
+            with suppress(DatabaseError, InterfaceError):
+                if not connection.in_atomic_block:
+                    connection.close()  # it was interrupted in the middle of anything
+                give_back()
+            look_again()
+        raise
+
+
+@contextmanager
+def out_of_reach_of_models() -> Iterator[None]:
+    """Let the soft time limit raise what no ``except Exception`` of a model's code takes for its own.
+
+    Only a process of the prefork pool has that limit, and there its signal's handler is billiard's.
+    """
+    if SIG_SOFT_TIMEOUT is None or signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
+        yield
+        return
+    signal.signal(SIG_SOFT_TIMEOUT, _raise_time_is_up)
+    try:
+        yield
+    finally:
+        signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+
+
+def _raise_time_is_up(*_: Any) -> NoReturn:
+    raise TimeIsUp
