@@ -384,7 +384,8 @@ def _ledger(run_id: int) -> Iterator[None]:
     except MemoryError as error:  # which Celery would end the whole worker for
         raise TransientError("The worker has not enough memory.") from error
     except Exception as error:
-        failed = handover.fail(run_id, error)
+        with _outages_are_retried():
+            failed = handover.fail(run_id, error)
         if failed is not None:
             finish(failed)
         raise

@@ -28,7 +28,7 @@ from morango_celery.runs import turns
 from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
-from morango_celery.runs.overdue import MOMENT_SECONDS, not_executed, note_retry, when_begun
+from morango_celery.runs.overdue import MOMENT_SECONDS, hold, not_executed, note_retry, when_begun
 from morango_celery.upstream import deserialization_log, exception_path
 
 PARTS = 10
@@ -214,12 +214,18 @@ def _account_for_outage(
 ) -> None:
     """Take back an attempt that the database ended, unless that was the attempt's own doing.
 
-    If the database isn't there to hear it, the attempt counts.
+    If the database isn't there to hear it, or doesn't know for long that our session is gone, the attempt
+    counts.
     """
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-        if trouble := attempt.reason_to_count(error):
-            batch.update(trouble=trouble, attempted_by="")
-        else:
-            batch.update(attempts=F("attempts") - 1, attempted_by="")
+        trouble = attempt.reason_to_count(error)
+        with transaction.atomic():
+            take_write_lock()
+            if not hold(batch):
+                return
+            if trouble:
+                batch.update(trouble=trouble, attempted_by="")
+            else:
+                batch.update(attempts=F("attempts") - 1, attempted_by="")

@@ -17,6 +17,7 @@ from morango_celery.conf import settings
 from morango_celery.db.errors import is_refusal, is_transient, remedy
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
+from morango_celery.runs.limits import limited
 from morango_celery.runs.outages import FORGIVEN_IN_A_ROW, Attempt
 from morango_celery.runs.overdue import hold_opening
 from morango_celery.serialize import serialize_into_store
@@ -129,13 +130,14 @@ def fail(run_id: int, error: Exception) -> Run | None:
     """End a run that can't go on, with its reason.
 
     :returns: the run, or None when it had ended before or is not in the ledger
+    :raises OperationalError: somebody holds its row for too long; the next attempt fails it
     """
     reason = "".join(traceback.format_exception_only(type(error), error)).strip()
     if isinstance(error, DatabaseError) and is_refusal(error):
         reason += f"\n{remedy(error)} What was not done is still dirty; `manage.py retry_run` does it then."
     with transaction.atomic():
         take_write_lock()
-        run = Run.objects.select_for_update().filter(pk=run_id).first()
+        run = Run.objects.select_for_update().annotate(**limited()).filter(pk=run_id).first()
         if run is None or run.is_finished:
             return None
         run.move_to(Run.State.FAILED, error=reason)

@@ -23,7 +23,7 @@ from morango_celery.models import Run
 from morango_celery.runs import handover
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
-from morango_celery.runs.overdue import MOMENT_SECONDS, nobody_opens, note_retry, when_begun
+from morango_celery.runs.overdue import MOMENT_SECONDS, hold, nobody_opens, note_retry, when_begun
 from morango_celery.runs.producer import Progress
 from morango_celery.runs.recovery import UNFINISHED
 
@@ -134,13 +134,18 @@ def _give_up(run_id: int) -> Progress:
 def _account_for_outage(run_id: int, attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
     """Take back an attempt that the database ended, unless that was the attempt's own doing.
 
-    If the database isn't there to hear it, the attempt counts.
+    If the database isn't there to hear it, or doesn't know for long that our session is gone, the attempt
+    counts.
     """
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-        if not attempt.reason_to_count(error):
-            _attempt_of(run_id).update(attempts=F("attempts") - 1)
+        if attempt.reason_to_count(error):
+            return
+        with transaction.atomic():
+            take_write_lock()
+            if hold(_attempt_of(run_id)):
+                _attempt_of(run_id).update(attempts=F("attempts") - 1)
 
 
 def _attempt_of(run_id: int) -> QuerySet[Run]:

@@ -113,6 +113,16 @@ def free(rows: QuerySet[Any]) -> QuerySet[Any]:
     return rows.select_for_update(of=("self",), skip_locked=True)
 
 
+def hold(rows: QuerySet[Any]) -> bool:
+    """Lock rows until the end of the transaction, and limit that, as its first query. Returns False if there
+    are none.
+
+    :raises OperationalError: somebody holds them for too long; it may be a session of our own that was lost
+    """
+    locked = rows.order_by().select_for_update(of=("self",)).values_list("pk").annotate(**limited())
+    return bool(list(locked))
+
+
 def hold_opening(run_id: int) -> None:
     """Hold a run's advisory lock until the end of the transaction, and limit that, as its first query."""
     if uses_postgresql():

@@ -18,12 +18,13 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, handover
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.runs.limits import Limits, within
 from morango_celery.runs.message import Message
 from morango_celery.runs.outages import FORGIVEN_IN_A_ROW
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
 from tests.integration.ledger import ago, carry_out, dirty_ids, errors, new_run, together, unit
-from tests.waiting import until
+from tests.waiting import held_rows, until
 from worker.school.models import Attempt, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -83,6 +84,15 @@ def session_of(database: Any) -> int:
     """The process id of an open connection's session."""
     found: int = database.connection.info.backend_pid
     return found
+
+
+def is_waited_for(session: int) -> bool:
+    """Return True if another session waits for what this one holds."""
+    with closing(connections.create_connection(DEFAULT_DB_ALIAS)) as other, other.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", [session]
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def wait_until_ended(session: int) -> None:
@@ -622,6 +632,49 @@ class TestTheDatabase:
 
         batch.refresh_from_db()
         assert (batch.attempts, batch.attempted_by) == (2, "another")
+
+    def test_row_that_a_lost_session_still_holds_is_waited_for_within_limits(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a batch whose connection is lost, and whose row is held when that is to be noted
+        unit()
+        batch = one_batch()
+        is_held, is_over = threading.Event(), threading.Event()
+
+        def hold_next() -> None:
+            with held_rows("morango_celery_batch", "true"):
+                is_held.set()
+                assert is_over.wait(60)
+
+        holder = threading.Thread(target=hold_next)
+
+        def clean_fields(*args: Any, **kwargs: Any) -> None:
+            holder.start()
+            with connection.cursor() as cursor:
+                until(lambda: is_waited_for(session_of(connection)), "waited for")
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        account = attempts._account_for_outage
+
+        def account_then(*arguments: Any) -> None:
+            assert is_held.wait(60)
+            account(*arguments)
+            is_over.set()
+
+        monkeypatch.setattr(Unit, "clean_fields", clean_fields)
+        monkeypatch.setattr(attempts, "_account_for_outage", account_then)
+
+        # When the database is asked to wait no longer than a moment
+        timer = threading.Timer(30, is_over.set)
+        timer.start()
+        with within(Limits(lock_seconds=0.2)), pytest.raises(OperationalError):
+            attempt_batch(batch.pk, batch.store_ids, Message("one"))
+        timer.cancel()
+        holder.join()
+
+        # Then the process goes on, and the attempt counts
+        batch.refresh_from_db()
+        assert batch.attempts == 1
 
     def test_batches_of_a_stage_are_split_at_the_same_time(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 20}

@@ -247,7 +247,7 @@ def test_a_run_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
 @pytest.mark.parametrize("number", [1, 100])
 def test_what_waits_is_found_in_one_statement_where_a_batch_holds_it(number: int) -> None:
     Store.objects.bulk_create([*chain(3), build_store_row("spaceship", partition=f"{SCHOOL_ID}:l")])
-    run = create_run(PROFILE, under(number), handed_over=True)
+    run = create_run(PROFILE, under(number), handed_over=True, serialize_first=False)
     with CaptureQueriesContext(connection) as queries:
         opened = start(run.pk).run
     searches = [query for query in queries if 'FROM "morango_store"' in query["sql"]]

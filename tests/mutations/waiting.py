@@ -105,9 +105,17 @@ MUTATIONS = (
     Mutation(
         "what-outlasts-the-servers-patience-counts",
         "runs/attempts.py",
-        "        if trouble := attempt.reason_to_count(error):\n",
-        '        if trouble := "":\n',
+        "        trouble = attempt.reason_to_count(error)\n",
+        '        trouble = ""\n',
         (f"{_DATABASE}::test_record_whose_code_outlasts_the_servers_patience_is_counted_and_ends_as_poison",),
+        "postgresql",
+    ),
+    Mutation(
+        "a-row-that-a-lost-session-holds-is-waited-for-within-limits",
+        "runs/attempts.py",
+        "            if not hold(batch):\n                return\n",
+        "",
+        (f"{_DATABASE}::test_row_that_a_lost_session_still_holds_is_waited_for_within_limits",),
         "postgresql",
     ),
     Mutation(
