@@ -30,7 +30,8 @@ class _Settings:
 
     BATCH_SIZE_BYTES: int = 8 * 1024 * 1024
     """How many bytes of JSON these records have together at most: of large ones, a task takes fewer. A record
-    that is larger than this is a task of its own."""
+    that is larger than this is a task of its own. What can only be saved along with them, where foreign keys
+    form a cycle, may have as many again."""
 
     IN_PROCESS: bool | None = None
     """Run syncs in the process that received them. None: only on SQLite, which has one writer."""

@@ -7,13 +7,18 @@ of the child of a locally edited tree record depends on whether that one is soun
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from morango.models.core import Store
+
+from morango_celery.conf import settings
 from morango_celery.deserialize.claim import claim
 from morango_celery.deserialize.groups import Group, GroupTransform
 from morango_celery.deserialize.order import mutual_keys
 from morango_celery.deserialize.parse import RefuseUnknownModels, parse
 from morango_celery.deserialize.rows import row_plan
 from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.reading.sizes import StoredBytes
 
 MOST_PARTNERS = 5_000
 """Further records that a group may claim. Others wait for the next pass, in which fewer are missing."""
@@ -22,13 +27,15 @@ MOST_PARTNERS = 5_000
 class ClaimPartners(GroupTransform):
     """Add the waiting records that a group can't do without, whatever batch they were handed out with.
 
-    Cost: nothing but for models in a cycle and children of edited records; else one claim and one
-    lookup per reference followed.
+    Cost: nothing but for models in a cycle and children of edited records; else one look at sizes, one claim
+    and one lookup per reference followed.
     """
 
     def update(self, group: Group) -> None:
-        room, newest = MOST_PARTNERS, list(group)
-        while room > 0 and (waiting := self._waiting(newest)[:room]):
+        room, room_bytes, newest = MOST_PARTNERS, settings.BATCH_SIZE_BYTES, list(group)
+        while room > 0 and room_bytes > 0 and (waiting := self._waiting(newest)[:room]):
+            waiting, claimed_bytes = _at_most(room_bytes, waiting)
+            room_bytes -= claimed_bytes
             newest = RefuseUnknownModels().transform(claim(waiting, self.cache))
             for carrier in newest:
                 carrier.is_guest = True
@@ -48,6 +55,21 @@ class ClaimPartners(GroupTransform):
             if not carrier.store.deleted and self.cache.edited_locally(carrier.store._self_ref_fk):
                 wanted.add(carrier.store._self_ref_fk)
         return sorted(filter(self.cache.is_waiting, wanted))
+
+
+def _at_most(most_bytes: int, store_ids: Sequence[str]) -> tuple[list[str], int]:
+    """Return the first of some records, as many as fit, and their bytes. One is taken, however large."""
+    records: Any = Store.objects.filter(pk__in=store_ids)
+    sizes = dict(records.char_ids_list().values_list("fixed_id", StoredBytes("serialized")))
+    taken: list[str] = []
+    total = 0
+    for store_id in store_ids:
+        size = sizes.get(store_id, 0)
+        if taken and total + size > most_bytes:
+            break
+        taken.append(store_id)
+        total += size
+    return taken, total
 
 
 def partner_ids(carrier: DeserializeTask) -> set[str]:

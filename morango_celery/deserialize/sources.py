@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.db.models import Func, IntegerField, Q, QuerySet
+from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import Store, SyncableModel
 
@@ -13,17 +13,8 @@ from morango_celery.deserialize.task import DeserializeTask
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.filters import PartitionOrder
 from morango_celery.reading.partitions import CHUNK_ROWS, PartitionedSource
-
-
-class StoredBytes(Func):
-    """The length of a text in bytes. PostgreSQL knows it without reading a text that is stored apart."""
-
-    function = "octet_length"
-    output_field = IntegerField()
-
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        # octet_length() is of SQLite 3.43
-        return self.as_sql(compiler, connection, template="length(CAST(%(expressions)s AS BLOB))", **context)
+from morango_celery.reading.sizes import CHUNK_BYTES, StoredBytes
+from morango_celery.stream import Items, WeighedBuffer
 
 
 class StoreModelSource(PartitionedSource[DeserializeTask]):
@@ -61,8 +52,14 @@ class StoreModelSource(PartitionedSource[DeserializeTask]):
         return self.records().filter(model_name=model.morango_model_name)
 
     def stream(self) -> Iterator[DeserializeTask]:
+        """Yield the carriers. A chunk of rows is in memory at a time; of large ones, fewer."""
+        size = StoredBytes("serialized") + StoredBytes("conflicting_serialized_data")
+        queryset: Any
         for queryset in self.querysets():
-            yield from map(DeserializeTask, stream(queryset, CHUNK_ROWS))
+            sized = stream(queryset.char_ids_list().values_list("fixed_id", size), CHUNK_ROWS)
+            for ids in Items(sized) | WeighedBuffer(CHUNK_ROWS, CHUNK_BYTES):
+                rows = Store.objects.in_bulk(ids)
+                yield from (DeserializeTask(rows[store_id]) for store_id in ids if store_id in rows)
 
     def ids(self) -> Iterator[str]:
         """The records' ids alone, in the same order; ``serialized`` isn't fetched."""

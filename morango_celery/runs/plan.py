@@ -11,10 +11,10 @@ from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, 
 
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.order import Model, components
-from morango_celery.deserialize.sources import StoredBytes
 from morango_celery.models import Run
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import CHUNK_ROWS
+from morango_celery.reading.sizes import StoredBytes
 from morango_celery.runs.tree import Node
 
 

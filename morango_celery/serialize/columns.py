@@ -7,28 +7,79 @@ longer than everything else about a row.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any, cast
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import DateTimeField, Field, ForeignKey, OneToOneField, TextField, Value
+from django.db.models import (
+    BooleanField,
+    DateTimeField,
+    Field,
+    ForeignKey,
+    Func,
+    OneToOneField,
+    TextField,
+    Value,
+)
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast, Replace
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from morango.models.fields.uuids import UUIDField
 
+from morango_celery.reading.sizes import THIN_BYTES, bytes_of, is_unbounded
 from morango_celery.upstream import uses_postgresql
 
 
-def selected(field: Field[Any, Any]) -> str | Combinable:
-    """A column, as what gives the field's value soonest."""
+def selected(field: Field[Any, Any], *, however_large: bool = False) -> str | Combinable:
+    """Return a column, as what gives the field's value soonest.
+
+    :param however_large: if not, PostgreSQL reads NULL in place of a large value
+    """
     target = field.target_field if isinstance(field, ForeignKey) else field
     if type(target) is UUIDField and type(field) in (UUIDField, ForeignKey, OneToOneField):
         return _aside(_id_as_text(field.attname))
     if type(field) is DateTimeField and not uses_postgresql() and settings.USE_TZ:
         return _aside(Cast(field.attname, _StoredTime()))
+    if not however_large and uses_postgresql() and is_unbounded(field):
+        return _aside(_Thin(field.attname, measured=field, output_field=field))
     return field.attname
+
+
+def has_large(fields: Sequence[Field[Any, Any]]) -> Combinable | None:
+    """Return the condition that a row holds a value which `selected` leaves out for its size, if any may."""
+    unbounded = [field for field in fields if is_unbounded(field)]
+    if not unbounded or not uses_postgresql():
+        return None
+    return _aside(_AnyLarge(*(field.attname for field in unbounded), measured=unbounded))
+
+
+class _Thin(Func):
+    """A value, or NULL if it is large."""
+
+    def __init__(self, name: str, *, measured: Field[Any, Any], **options: Any) -> None:
+        super().__init__(name, **options)
+        self.measured = measured
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        (column,), _ = zip(*(compiler.compile(each) for each in self.source_expressions), strict=True)
+        return f"CASE WHEN {bytes_of(column, self.measured)} <= {THIN_BYTES} THEN {column} END", []
+
+
+class _AnyLarge(Func):
+    """Whether any of some values is large."""
+
+    output_field = BooleanField()
+
+    def __init__(self, *names: str, measured: Sequence[Field[Any, Any]], **options: Any) -> None:
+        super().__init__(*names, **options)
+        self.measured = measured
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        columns = [compiler.compile(each)[0] for each in self.source_expressions]
+        sizes = [bytes_of(*each) for each in zip(columns, self.measured, strict=True)]
+        return f"GREATEST({', '.join(sizes)}) > {THIN_BYTES}", []
 
 
 def _aside(expression: Any) -> Combinable:

@@ -18,9 +18,10 @@ from morango.models.core import SyncableModel
 from morango_celery.reading.attributes import has_plain_access, is_plain_attribute
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import PartitionedSource
-from morango_celery.serialize.columns import selected
-from morango_celery.serialize.task import SerializeTask
-from morango_celery.stream import Buffer, Items, Source
+from morango_celery.reading.sizes import CHUNK_BYTES, is_unbounded, rows_at_a_time
+from morango_celery.serialize.columns import has_large, selected
+from morango_celery.serialize.task import SerializeTask, size_of
+from morango_celery.stream import Items, Source, WeighedBuffer
 from morango_celery.upstream import self_referential_fk
 
 CHUNK_ROWS = 500
@@ -30,7 +31,8 @@ CHUNK_ROWS = 500
 class AppModelSource(PartitionedSource[SerializeTask]):
     """Streams a carrier per app row.
 
-    Where a model serializes as Morango does, no instances are made.
+    Where a model serializes as Morango does, no instances are made. With a partition order, SQLite sorts
+    whole rows, in the memory of this process.
     """
 
     partition_field = "_morango_partition"
@@ -62,8 +64,14 @@ def _rows(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
     needed = ["id", "_morango_partition", "_morango_source_id", *([parent] if parent else [])]
     columns = [*names, *(name for name in needed if name in left_out)]
     id_at, partition_at, source_at, *parent_at = map(columns.index, needed)
-    values = (selected(model._meta.get_field(name)) for name in columns)
-    for row in stream(queryset.values_list(*values), CHUNK_ROWS):
+    fields: list[Field[Any, Any]] = [model._meta.get_field(name) for name in columns]
+    unbounded = [place for place, field in enumerate(fields) if is_unbounded(field)]
+    large, whole = has_large(fields), [selected(field, however_large=True) for field in fields]
+    values = [*map(selected, fields), *([] if large is None else [large])]
+    chunk_rows = rows_at_a_time(CHUNK_ROWS, any_may_be_large=False)
+    for row in stream(queryset.values_list(*values), chunk_rows):
+        if large is not None and row[-1]:
+            row = model._base_manager.filter(pk=row[id_at]).values_list(*whole).get()
         yield SerializeTask(
             model,
             row[id_at],
@@ -72,6 +80,7 @@ def _rows(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
             row[parent_at[0]] or "" if parent_at else "",
             names,
             row[: len(names)],
+            sum(map(size_of, [row[place] for place in unbounded])),
         )
 
 
@@ -92,18 +101,26 @@ def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
             "" if parent is None else getattr(instance, parent) or "",
             tuple(data),
             tuple(data.values()),
+            sum(map(size_of, data.values())),
         )
 
 
 def _prefetched(queryset: QuerySet[Any]) -> Iterator[Any]:
     """The instances of a query, with what its manager wants fetched along with them."""
     lookups = queryset._prefetch_related_lookups  # type: ignore[attr-defined]  # a stream leaves them out
+    may_be_large = any(map(is_unbounded, queryset.model._meta.concrete_fields))
+    rows = stream(queryset, rows_at_a_time(CHUNK_ROWS, any_may_be_large=may_be_large))
     if not lookups:
-        yield from stream(queryset, CHUNK_ROWS)
+        yield from rows
         return
-    for chunk in Items(stream(queryset, CHUNK_ROWS)) | Buffer(CHUNK_ROWS):
+    sized = ((row, _size_of_instance(row)) for row in rows)
+    for chunk in Items(sized) | WeighedBuffer(CHUNK_ROWS, CHUNK_BYTES):
         prefetch_related_objects(chunk, *lookups)
         yield from chunk
+
+
+def _size_of_instance(instance: Any) -> int:
+    return sum(map(size_of, vars(instance).values()))
 
 
 def _is_plain(model: type[SyncableModel]) -> bool:

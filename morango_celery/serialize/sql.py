@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from morango.models.core import DatabaseMaxCounter, RecordMaxCounter, Store, SyncableModel
 
 from morango_celery.reading.ids import id_array
+from morango_celery.reading.sizes import THIN_BYTES
 from morango_celery.serialize.task import SerializeTask
 from morango_celery.upstream import uses_postgresql
 
@@ -29,18 +30,29 @@ class Saver:
     counter: int
 
 
-def stored(ids: Sequence[str]) -> dict[str, str]:
-    """What the Store rows among `ids` hold."""
+def stored(ids: Sequence[str]) -> dict[str, tuple[str | None, int]]:
+    """Return what the Store rows among `ids` hold, and its bytes; None in place of a large text."""
+    size = "octet_length(serialized)" if uses_postgresql() else "length(CAST(serialized AS BLOB))"
+    thin = f"CASE WHEN {size} <= {THIN_BYTES} THEN serialized END"
+    return {found: (text, bytes_) for found, text, bytes_ in _looked_up(f"{thin}, {size}", ids)}
+
+
+def stored_whole(ids: Sequence[str]) -> dict[str, str]:
+    """Return what the Store rows among `ids` hold, however large."""
+    return dict(_looked_up("serialized", ids))
+
+
+def _looked_up(columns: str, ids: Sequence[str]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         if uses_postgresql():
             cursor.execute(
-                f"SELECT replace(id::text, '-', ''), serialized FROM {_STORE} WHERE id = ANY(%s::uuid[])",
+                f"SELECT replace(id::text, '-', ''), {columns} FROM {_STORE} WHERE id = ANY(%s::uuid[])",
                 [id_array(ids)],
             )
         else:
             marks = ", ".join(["%s"] * len(ids))
-            cursor.execute(f"SELECT id, serialized FROM {_STORE} WHERE id IN ({marks})", ids)
-        return dict(cursor.fetchall())
+            cursor.execute(f"SELECT id, {columns} FROM {_STORE} WHERE id IN ({marks})", ids)
+        return list(cursor.fetchall())
 
 
 def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: Saver) -> None:

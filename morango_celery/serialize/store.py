@@ -11,13 +11,14 @@ from morango.models.certificates import Filter
 from morango.models.core import DeletedModels, HardDeletedModels, InstanceIDModel, Store
 
 from morango_celery.db.transactions import first_error_wins
+from morango_celery.reading.sizes import CHUNK_BYTES
 from morango_celery.serialize import sql
 from morango_celery.serialize.dirty_bits import mark_as_clean
 from morango_celery.serialize.sink import StoreSink
 from morango_celery.serialize.source import CHUNK_ROWS, AppModelSource, RowSource
 from morango_celery.serialize.sql import Saver
-from morango_celery.serialize.update import StoreLookup, StoreUpdate
-from morango_celery.stream import Buffer
+from morango_celery.serialize.update import Sized, StoreLookup, StoreUpdate
+from morango_celery.stream import WeighedBuffer
 from morango_celery.upstream import is_isolation_error, isolated_transaction
 
 ATTEMPTS = 5
@@ -41,7 +42,8 @@ def serialize_into_store(
     :param on_begin: called first in the transaction, before the lock is waited for
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     :raises OperationalError, InterfaceError: the database went away; or asks to try again, and keeps asking
-    Cost: two statements per model; for those with edits three more, and three for every 500 edited rows.
+    Cost: two statements per model; for those with edits three more, and three for every 500 edited rows, or
+    fewer of large ones. One for each row that holds a large value.
     Twice: safe; there is nothing left to do then, but a counter is raised.
     """
     for left in reversed(range(ATTEMPTS)):
@@ -69,7 +71,8 @@ def _serialize(profile: str, sync_filter: Filter | None, on_begin: Callable[[], 
 
 
 def _store_rows(queryset: QuerySet[Any], saver: Saver) -> None:
-    rows = RowSource(queryset) | Buffer(CHUNK_ROWS) | StoreLookup() | StoreUpdate()
+    sized = RowSource(queryset) | Sized()
+    rows = sized | WeighedBuffer(CHUNK_ROWS, CHUNK_BYTES) | StoreLookup() | StoreUpdate()
     if rows.into(StoreSink(saver)):
         sql.count(queryset.order_by().values("id"), saver)
         mark_as_clean(queryset)

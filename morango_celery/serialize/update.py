@@ -8,20 +8,37 @@ from operator import attrgetter
 from typing import Any
 
 from morango_celery.reading.jsontext import read_json
+from morango_celery.reading.sizes import CHUNK_BYTES
 from morango_celery.serialize import sql
 from morango_celery.serialize.encoding import encode, encode_rows
 from morango_celery.serialize.task import SerializeTask
-from morango_celery.stream import Transform
+from morango_celery.stream import FlatMap, Items, Transform, WeighedBuffer
 
 
-class StoreLookup(Transform[list[SerializeTask], list[SerializeTask]]):
-    """Enters what the Store holds of each row. One query a list."""
+class Sized(Transform[SerializeTask, tuple[SerializeTask, int]]):
+    """Says of each row how large it is."""
 
-    def transform(self, item: list[SerializeTask]) -> list[SerializeTask]:
+    def transform(self, item: SerializeTask) -> tuple[SerializeTask, int]:
+        return item, item.size
+
+
+class StoreLookup(FlatMap[list[SerializeTask], list[SerializeTask]]):
+    """Enters what the Store holds of each row. One query a list, if that isn't large.
+
+    Else a part of the list follows the other, each as much as may be in memory, with a query of its own.
+    """
+
+    def flat_map(self, item: list[SerializeTask]) -> Iterator[list[SerializeTask]]:
         stored = sql.stored([task.id for task in item])
-        for task in item:
-            task.stored = stored.get(task.id)
-        return item
+        sized = ((task, task.size + stored.get(task.id, ("", 0))[1]) for task in item)
+        for part in Items(sized) | WeighedBuffer(len(item), CHUNK_BYTES):
+            large = [task.id for task in part if stored.get(task.id, ("", 0))[0] is None]
+            texts = sql.stored_whole(large) if large else {}
+            for task in part:
+                if task.id in stored:
+                    text = stored[task.id][0]
+                    task.stored = texts[task.id] if text is None else text
+            yield part
 
 
 class StoreUpdate(Transform[list[SerializeTask], list[SerializeTask]]):
