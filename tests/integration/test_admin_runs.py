@@ -130,7 +130,7 @@ class TestShown:
         silent = new_run()
         Run.objects.filter(pk=silent.pk).update(active_at=ago(110))
         assert listed(operator, "stalled=yes") == {silent.pk}
-        assert "stalled ; last sign of life 1 min 50 s ago" in shown(operator, page_of(silent))
+        assert re.search(r"stalled ; last sign of life [12] min \d+ s ago", shown(operator, page_of(silent)))
 
     def test_filters_and_search(self, operator: Client) -> None:
         failed = new_run(state=Run.State.FAILED, error="There is no paper.")
