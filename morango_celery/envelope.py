@@ -42,11 +42,20 @@ def _are_limits(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_limit, value))
 
 
+def moment_of(value: str | datetime) -> datetime:
+    """Return the time of a header as Celery reads it.
+
+    :raises Exception: it is none
+    """
+    moment: datetime = maybe_make_aware(maybe_iso8601(value), UTC)
+    return moment
+
+
 def _is_moment(value: object) -> bool:
     if not isinstance(value, str | datetime) or not value:
         return False
     try:
-        moment = maybe_make_aware(maybe_iso8601(value), UTC)
+        moment = moment_of(value)
         return math.isfinite(moment.timestamp()) and moment.astimezone(UTC) is not None
     except (ValueError, OverflowError, TypeError, AttributeError):
         return False
@@ -62,6 +71,23 @@ def _are_named(value: object) -> bool:
 
 def _is_flag(value: object) -> bool:
     return isinstance(value, bool)
+
+
+def _is_signature(value: object) -> bool:
+    """Return True if Celery can send what is to follow a task."""
+    if not isinstance(value, Mapping) or not _is_text(value.get("task")):
+        return False
+    arguments, named, options = (value.get(name) for name in ("args", "kwargs", "options"))
+    return (
+        isinstance(arguments, list | tuple | None)
+        and isinstance(named, Mapping | None)
+        and isinstance(options, Mapping | None)
+        and isinstance(value.get("subtask_type"), str | None)
+    )
+
+
+def _are_signatures(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_signature, value))
 
 
 TEXT: tuple[Rule, str] = (_is_text, "a text")
@@ -80,6 +106,10 @@ HEADERS: dict[str, tuple[Rule, str]] = {
     "stamps": (_are_named, "named values"),
 }
 """What each may be, besides nothing."""
+EMBEDDED = {
+    **dict.fromkeys(("callbacks", "errbacks", "chain"), (_are_signatures, "a list of tasks")),
+    "chord": (_is_signature, "a task"),
+}
 PROPERTIES = {"correlation_id": TEXT, "reply_to": TEXT, "priority": NUMBER}
 ADDRESS = {"exchange": TEXT, "routing_key": TEXT}
 
@@ -118,6 +148,8 @@ def flaw_of_body(body: object) -> str | None:
             return "its body has no list of arguments and no named arguments"
         return flaw_of(body)
     match body:
-        case [list(), dict(), dict() | None]:
+        case [list(), dict(), None]:
             return None
+        case [list(), dict(), dict() as options]:
+            return _first_flaw(options, EMBEDDED)
     return "its body is not a list of arguments, named arguments and options"

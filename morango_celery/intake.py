@@ -7,17 +7,18 @@ next worker to be ended by.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from queue import Empty
 from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import InvalidTaskError
 from celery.worker.strategy import default as celerys_strategy
-from redis import RedisError
 
 from morango_celery import envelope
+from morango_celery.kombu_compat import each_channel, errors_of_broker, is_at_hand
+from morango_celery.raw_messages import REFUSED, flaw_of_first_protocol, guard
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +26,10 @@ SHORTEST_LIMIT_SECONDS = 1
 """Of time limits that a message of ours brings along."""
 MOST_RETRIES = 1000
 
-REFUSED = "Refused what is no message of Celery's, but was in its queue: %s: %.200s. It is dropped."
-READER = "BRPOP"
-"""What kombu's Redis channel knows its reader of queues by; no other transport has one of that name."""
+UNFORESEEN = "A message for %.200r could not be taken in."
+
+FARTHEST_SECONDS = 24 * 60 * 60
+"""How far ahead the time of a message of ours may be: a minute, and clocks may be wrong."""
 
 
 class Envelopes(bootsteps.StartStopStep):
@@ -36,25 +38,34 @@ class Envelopes(bootsteps.StartStopStep):
     Redis takes any text from anybody. Other brokers take any headers, properties and body.
     """
 
-    requires = {"celery.worker.consumer.tasks:Tasks"}
+    requires = {"celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.control:Control"}
 
     def start(self, parent: Any) -> None:
         if "create_task_handler" not in vars(parent):  # from the second connection on, it is there
             parent.create_task_handler = partial(_create_careful_handler, parent, parent.create_task_handler)
-        channel = parent.task_consumer.channel
-        handlers = getattr(channel, "handlers", {})
-        if READER in handlers:
-            handlers[READER] = _careful(channel, handlers[READER])
+        errors, of_tasks = errors_of_broker(parent), parent.task_consumer.channel
+        each_channel(
+            parent.connection, lambda channel: guard(channel, errors, carries_tasks=channel is of_tasks)
+        )
 
 
 def _create_careful_handler(parent: Any, create: Callable[[], Callable[[Any], object]]) -> Any:
     """Return Celery's handler of messages, but one that refuses what isn't built like one."""
     take_in = create()
+    errors: tuple[type[Exception], ...] = (*errors_of_broker(parent), MemoryError)
 
     def take_in_if_sound(message: Any) -> object:
         flaw = _flaw_of_message(message)
         if flaw is None:
-            return take_in(message)
+            try:
+                return take_in(message)
+            except errors:
+                raise
+            except Exception as error:  # what nobody has foreseen, and Celery lets end the worker
+                logger.exception(UNFORESEEN, message.headers.get("task"))
+                if is_at_hand(message):
+                    return None
+                flaw = f"{type(error).__name__}: {error}"
         logger.error(REFUSED, "Message", flaw)
         message.reject_log_error(logger, parent.connection_errors)
         return None
@@ -65,7 +76,7 @@ def _create_careful_handler(parent: Any, create: Callable[[], Callable[[Any], ob
 def _flaw_of_message(message: Any) -> str | None:
     headers = message.headers
     if isinstance(headers, Mapping) and "task" not in headers:
-        return _flaw_of_first_protocol(message)
+        return flaw_of_first_protocol(message)
     found = envelope.flaw(headers, message.properties, message.delivery_info)
     if found:
         return found
@@ -74,68 +85,6 @@ def _flaw_of_message(message: Any) -> str | None:
     except Exception:  # whatever a decoder raises: Celery will come to it, and refuses the message then
         return None
     return envelope.flaw_of_body(body)
-
-
-def _careful(channel: Any, read: Callable[..., object]) -> Callable[..., object]:
-    is_open = False
-
-    class Envelope(channel.Message):
-        def __init__(self, raw: Any, *arguments: Any, **options: Any) -> None:
-            nonlocal is_open
-            super().__init__(raw, *arguments, **options)
-            flaw = _flaw_of_envelope(raw) or _flaw_of_first_protocol(self)
-            if flaw:
-                raise ValueError(flaw)
-            is_open = True
-
-    def read_carefully(**options: Any) -> object:
-        nonlocal is_open
-        is_open = False
-        try:
-            return read(**options)
-        except (RedisError, OSError, Empty):
-            raise
-        except Exception as error:  # whatever kombu comes upon in a text that it didn't write
-            if is_open:
-                raise
-            logger.error(REFUSED, type(error).__name__, error)
-            return True
-
-    channel.Message = Envelope
-    return read_carefully
-
-
-def _flaw_of_envelope(raw: dict[str, Any]) -> str | None:
-    """What would end the worker later, when the message counts as delivered."""
-    match raw["properties"]:
-        case {"delivery_tag": str() | int(), "delivery_info": {"exchange": _, "routing_key": _}}:
-            pass
-        case _:
-            return "its properties don't say where it was sent"
-    if not isinstance(raw.get("body"), str):
-        return "its body is not a text"
-    if not all(isinstance(raw.get(name), str | None) for name in ("content-type", "content-encoding")):
-        return "its content type or encoding is not a text"
-    headers = raw.get("headers") or {}
-    if not isinstance(headers, dict):
-        return "its headers are not named"
-    if "task" in headers:
-        properties = raw["properties"]
-        return envelope.flaw(headers, properties, properties["delivery_info"])
-    return envelope.flaw_of(headers)
-
-
-def _flaw_of_first_protocol(message: Any) -> str | None:
-    """Of a message that has in its body what others have in their headers."""
-    if "task" in (message.headers or {}):
-        return None
-    try:
-        payload = message.decode()
-    except Exception:  # whatever a decoder raises: Celery will come to it, and refuses the message then
-        return None
-    if not isinstance(payload, dict) or "task" not in payload:
-        return None
-    return envelope.flaw(payload, message.properties, message.delivery_info)
 
 
 def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[..., None]:
@@ -158,4 +107,7 @@ def _flaw_for_ours(headers: Mapping[str, Any]) -> str | None:
         return "its time limits end it before it can begin"
     if (headers.get("retries") or 0) > MOST_RETRIES:
         return "it was tried too often"
+    eta = headers.get("eta")
+    if eta and envelope.moment_of(eta).timestamp() > time.time() + FARTHEST_SECONDS:
+        return "its time is too far ahead"
     return None

@@ -1,7 +1,7 @@
 """Private names of Celery's, kombu's and billiard's, and what stands in for their own code.
 
 Checked against celery 5.7.0, kombu 5.7.0 and billiard 4.3.2. Nothing else here uses such a name, but for
-`intake` and `urgency`, which read the queues of Redis.
+`raw_messages` and `urgency`, which read queues.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from billiard.common import REMAP_SIGTERM
 from celery import bootsteps
 from celery.events.dispatcher import EventDispatcher
 from celery.platforms import signals
 from celery.worker import state
-from kombu.transport.redis import Channel
 from kombu.transport.virtual import QoS as VirtualQoS
 
 COLD_SIGNALS = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
@@ -93,15 +93,45 @@ class SurvivesOutages(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         errors = parent.connection_errors + parent.channel_errors
-        for channel in parent.connection.transport.channels:
-            if isinstance(channel, Channel):
-                _mend(channel, errors)
+        each_channel(parent.connection, partial(_mend, errors))
 
 
 Errors = tuple[type[Exception], ...]
 
 
-def _mend(channel: Any, errors: Errors) -> None:
+def errors_of_broker(consumer: Any) -> Errors:
+    """Return what a worker's connection may raise. With Redis, kombu has `KeyError` there as well, which what
+    is no message raises, too."""
+    errors: Errors = consumer.connection_errors + consumer.channel_errors
+    return tuple(error for error in errors if not issubclass(error, LookupError))
+
+
+def each_channel(connection: Any, do: Callable[[Any], None]) -> None:
+    """Do something with each channel of a connection once, those included that are opened later on."""
+    transport = connection.transport
+    create = transport.create_channel
+    known: WeakSet[Any] = WeakSet()
+
+    def do_once(channel: Any) -> Any:
+        if channel not in known:
+            known.add(channel)
+            do(channel)
+        return channel
+
+    for channel in getattr(transport, "channels", None) or ():  # of virtual transports
+        do_once(channel)
+    transport.create_channel = lambda *arguments: do_once(create(*arguments))
+
+
+def is_at_hand(message: Any) -> bool:
+    """Return True if a message is settled, or its task is in the hands of the worker."""
+    task_id = message.headers.get("id")
+    return message.acknowledged or any(request.id == task_id for request in state.reserved_requests)
+
+
+def _mend(errors: Errors, channel: Any) -> None:
+    if "BRPOP" not in getattr(channel, "handlers", {}):  # it is none of Redis
+        return
     qos = channel.qos
     channel.close = partial(_close, errors, channel, channel.close)
     qos.ack = partial(_settle, errors, qos, qos.ack)

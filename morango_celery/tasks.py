@@ -33,6 +33,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.payload_task import PayloadTask
 from morango_celery.payloads import Reference
 from morango_celery.pools import require_processes
+from morango_celery.raw_messages import guard_unacknowledged
 from morango_celery.runs import attempts, handover, opening
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.handover import Handover
@@ -250,6 +251,7 @@ class Sweep(bootsteps.StartStopStep):
 @celeryd_init.connect
 def _add_steps(instance: Any, **kwargs: Any) -> None:
     bound_events(instance.app)
+    guard_unacknowledged()
     instance.app.steps["worker"].add(SoftShutdown)
     instance.app.steps["consumer"].update((Envelopes, SurvivesOutages, Sweep, Turns))
 

@@ -49,7 +49,7 @@ def messages(redis: Server) -> int:
 
 
 def assert_complete(school: School, run: Run) -> None:
-    wait_for(run, 60)
+    wait_for(run, 120)
     school.assert_intact(run)
     assert set(Batch.objects.filter(run=run).values_list("attempts", "state")) == {(1, Batch.State.DONE)}
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, group
 from celery.utils.time import maybe_iso8601
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.transport import pyamqp
 from kombu.transport.memory import Channel
 from kombu.transport.virtual import Message
+from kombu.utils.json import dumps
 
 from morango_celery import envelope
 from morango_celery.intake import _create_careful_handler
@@ -31,13 +36,60 @@ GARBAGE: st.SearchStrategy[Any] = st.recursive(
 class Consumer:
     """What Celery's consumer is to the handler: who has taken what, and which errors are the broker's."""
 
-    connection_errors: tuple[type[Exception], ...] = ()
+    connection_errors: tuple[type[Exception], ...] = (ConnectionError, KeyError)
+    channel_errors: tuple[type[Exception], ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, raising: Exception | None = None) -> None:
         self.taken: list[Any] = []
+        self.raising = raising
 
     def create_task_handler(self) -> Any:
-        return self.taken.append
+        return self.take
+
+    def take(self, message: Any) -> None:
+        if self.raising is not None:
+            raise self.raising
+        self.taken.append(message)
+
+
+class Broker(Channel):
+    """A channel that says what was rejected, and whether it is to come again."""
+
+    def __init__(self) -> None:
+        self.no_ack_consumers = None
+        self.rejected: list[tuple[Any, bool]] = []
+
+    def basic_reject(self, delivery_tag: Any, requeue: bool = False) -> None:
+        self.rejected.append((delivery_tag, requeue))
+
+    def message(self, headers: dict[str, Any]) -> Any:
+        payload = {
+            "body": "[[], {}, null]",
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {**of_celery(), **headers},
+            "properties": {
+                "delivery_tag": "a-tag",
+                "delivery_info": {"exchange": "", "routing_key": "celery"},
+            },
+        }
+        build: Any = Message
+        return build(payload, channel=self)
+
+    def message_of_amqp(self, headers: dict[str, Any]) -> Any:
+        """Return a message as that transport has it, whose headers have types of the protocol's own."""
+        properties = {"content_type": "application/json", "content_encoding": "utf-8"}
+        protocol: Any = pyamqp
+        sent = protocol.amqp.Message(
+            "[[], {}, null]", application_headers={**of_celery(), **headers}, **properties
+        )
+        sent.delivery_info = {
+            "delivery_tag": 7,
+            "redelivered": False,
+            "exchange": "",
+            "routing_key": "celery",
+        }
+        return protocol.Message(sent, channel=self)
 
 
 def of_celery(**options: Any) -> dict[str, Any]:
@@ -94,29 +146,98 @@ def test_any_transports_garbage_is_refused_and_not_delivered_again(
     caplog: pytest.LogCaptureFixture, name: str, value: Any, text: str
 ) -> None:
     # Given a worker's handler of messages, and a message as a transport that keeps Python's values has it
-    consumer = Consumer()
+    consumer, broker = Consumer(), Broker()
     handle = _create_careful_handler(consumer, consumer.create_task_handler)
-    rejected: list[tuple[Any, bool]] = []
-
-    class Broker(Channel):
-        def __init__(self) -> None:
-            self.no_ack_consumers = None
-
-        def basic_reject(self, delivery_tag: Any, requeue: bool = False) -> None:
-            rejected.append((delivery_tag, requeue))
-
-    payload = {
-        "body": "[[], {}, null]",
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-        "headers": {**of_celery(), name: value},
-        "properties": {"delivery_tag": "a-tag", "delivery_info": {"exchange": "", "routing_key": "celery"}},
-    }
 
     # When it comes
-    message: Any = Message
-    handle(message(payload, channel=Broker()))
+    handle(broker.message({name: value}))
 
     # Then it is refused with its reason, and taken from the queue
-    assert (consumer.taken, rejected) == ([], [("a-tag", False)])
+    assert (consumer.taken, broker.rejected) == ([], [("a-tag", False)])
     assert text in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ({"task": datetime(2026, 1, 1, tzinfo=UTC)}, "its task is not a text"),
+        ({"id": Decimal(1)}, "its id is not a text"),
+        ({"eta": Decimal(1)}, "its eta is not a time"),
+        ({"expires": b"2026-01-01"}, "its expires is not a time"),
+        ({"timelimit": [Decimal("NaN"), None]}, "its timelimit is not two numbers of seconds"),
+        ({"stamped_headers": {"by": "me"}}, "its stamped_headers is not a list of texts"),
+    ],
+)
+def test_values_that_only_amqp_has_are_refused(
+    caplog: pytest.LogCaptureFixture, headers: dict[str, Any], text: str
+) -> None:
+    consumer, broker = Consumer(), Broker()
+    handle = _create_careful_handler(consumer, consumer.create_task_handler)
+
+    handle(broker.message_of_amqp(headers))
+    handle(sound := broker.message_of_amqp({}))
+
+    assert (consumer.taken, broker.rejected) == ([sound], [(7, False)])
+    assert text in caplog.text
+
+
+def test_what_nobody_has_foreseen_ends_as_a_refused_message(caplog: pytest.LogCaptureFixture) -> None:
+    consumer, broker = Consumer(raising=KeyError("unforeseen")), Broker()
+
+    _create_careful_handler(consumer, consumer.create_task_handler)(broker.message({}))
+
+    assert broker.rejected == [("a-tag", False)]
+    assert "KeyError: 'unforeseen'. It is dropped." in caplog.text
+
+
+@pytest.mark.parametrize("error", [ConnectionError("lost"), MemoryError()])
+def test_errors_of_the_broker_are_no_messages_fault(error: Exception) -> None:
+    consumer, broker = Consumer(raising=error), Broker()
+    handle = _create_careful_handler(consumer, consumer.create_task_handler)
+
+    with pytest.raises(type(error)):
+        handle(broker.message({}))
+    assert broker.rejected == []
+
+
+def test_a_message_that_is_settled_is_not_refused_as_well() -> None:
+    consumer, broker = Consumer(raising=ValueError("too late")), Broker()
+    message = broker.message({})
+    message.reject()
+
+    _create_careful_handler(consumer, consumer.create_task_handler)(message)
+
+    assert broker.rejected == [("a-tag", False)]
+
+
+SIGNATURE = {"task": "a.task", "args": [], "kwargs": {}, "options": {}, "subtask_type": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_sound"),
+    [
+        ("callbacks", [SIGNATURE], True),
+        ("chain", [SIGNATURE], True),
+        ("chord", SIGNATURE, True),
+        ("chord", {**SIGNATURE, "options": None}, True),
+        ("callbacks", SIGNATURE, False),
+        ("errbacks", ["a.task"], False),
+        ("chain", [{**SIGNATURE, "task": 5}], False),
+        ("chain", [{**SIGNATURE, "args": 5}], False),
+        ("chord", {**SIGNATURE, "options": [1]}, False),
+        ("chord", {**SIGNATURE, "subtask_type": []}, False),
+        ("chord", [SIGNATURE], False),
+    ],
+)
+def test_what_is_to_follow_a_task_is_tasks(name: str, value: Any, is_sound: bool) -> None:
+    body = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None, name: value}]
+    assert (envelope.flaw_of_body(body) is None) is is_sound
+
+
+def test_celerys_own_links_chains_and_chords_are_sound() -> None:
+    app = Celery(set_as_current=False)
+    link = app.signature("a.task", args=(1,), kwargs={"a": 2}, countdown=5)
+    follows = {"callbacks": [link], "errbacks": [link], "chain": [link], "chord": group(link) | link}
+    sent = app.amqp.as_task_v2("an-id", "a.task", **follows)
+    json_of: Any = dumps
+    assert envelope.flaw_of_body(json.loads(json_of(sent.body))) is None

@@ -1,0 +1,134 @@
+"""Raw messages, as transports read them: what kombu can't make a message of is dropped.
+
+kombu raises whatever it comes upon instead, which ends the worker. Private names of kombu's here, checked
+against kombu 5.7.0: those of channels of its virtual transports, Redis and those that are polled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+from kombu.transport.redis import Channel as RedisChannel
+from kombu.transport.redis import QoS as RedisQoS
+from redis import RedisError
+
+from morango_celery import envelope
+
+logger = logging.getLogger(__name__)
+
+REFUSED = "Refused what is no message of Celery's, but was in its queue: %s: %.200s. It is dropped."
+
+READERS = ("BRPOP", "LISTEN")
+"""By which names a channel of Redis knows its reader of queues, and that of what is sent to all workers."""
+
+Errors = tuple[type[Exception], ...]
+Read = Callable[..., object]
+
+
+def guard(channel: Any, errors: Errors, *, carries_tasks: bool) -> None:
+    """Have a channel drop what is no message. Only channels of virtual transports read raw ones.
+
+    :param errors: those of the broker and its connection, which are no message's fault
+    :param carries_tasks: whether what comes after a message was made of it has a guard of its own; if not,
+        that is remote control or workers' events, where no error is worth the worker
+    """
+    errors = (*errors, RedisError, OSError, Empty)
+    handlers = getattr(channel, "handlers", None)
+    if isinstance(handlers, dict):
+        for name in READERS:
+            if name in handlers:
+                passes_on = carries_tasks and name != "LISTEN"
+                handlers[name] = _guarded(channel, handlers[name], errors, passes_on=passes_on)
+    elif hasattr(channel, "_get_and_deliver"):
+        channel._get_and_deliver = _guarded(
+            channel, channel._get_and_deliver, errors, passes_on=carries_tasks
+        )
+        channel._reset_cycle()  # which knows the reader
+
+
+def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Read:
+    is_made = False
+
+    class Envelope(channel.Message):
+        def __init__(self, raw: Any, *arguments: Any, **options: Any) -> None:
+            nonlocal is_made
+            super().__init__(raw, *arguments, **options)
+            flaw = _flaw_of_envelope(raw) or (_flaw_of_task(self) if passes_on else None)
+            if flaw:
+                raise ValueError(flaw)
+            is_made = True
+
+    def read_carefully(*arguments: Any, **options: Any) -> object:
+        nonlocal is_made
+        is_made = False
+        # Two readers of one channel take turns at making its messages
+        channel.Message = Envelope
+        try:
+            return read(*arguments, **options)
+        except errors:
+            raise
+        except Exception as error:  # whatever kombu comes upon in a text that it didn't write
+            if is_made and passes_on:
+                raise
+            logger.error(REFUSED, type(error).__name__, error)
+            return True
+
+    return read_carefully
+
+
+class CarefulQoS(RedisQoS):
+    """A keeper of unacknowledged messages that forgets what can't be one, instead of putting it back.
+
+    kombu comes upon it each time it looks, and then not as far as the messages after it.
+    """
+
+    def restore_by_tag(self, tag: Any, *arguments: Any, **options: Any) -> None:
+        """Put a message back that its worker has not acknowledged."""
+        try:
+            super().restore_by_tag(tag, *arguments, **options)  # type: ignore[no-untyped-call]  # kombu's
+        except (RedisError, OSError):
+            raise
+        except Exception as error:  # as above
+            logger.error(REFUSED, type(error).__name__, error)
+            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]  # kombu's
+
+
+def guard_unacknowledged() -> None:
+    """Have channels of Redis use `CarefulQoS`: they look while they connect, which is before any bootstep."""
+    RedisChannel.QoS = CarefulQoS
+
+
+def _flaw_of_envelope(raw: dict[str, Any]) -> str | None:
+    """Return what would end the worker later, when the message counts as delivered."""
+    match raw["properties"]:
+        case {"delivery_tag": str() | int(), "delivery_info": {"exchange": _, "routing_key": _}}:
+            pass
+        case _:
+            return "its properties don't say where it was sent"
+    if not isinstance(raw.get("body"), str):
+        return "its body is not a text"
+    if not all(isinstance(raw.get(name), str | None) for name in ("content-type", "content-encoding")):
+        return "its content type or encoding is not a text"
+    return None if isinstance(raw.get("headers") or {}, dict) else "its headers are not named"
+
+
+def _flaw_of_task(message: Any) -> str | None:
+    if "task" in message.headers:
+        return envelope.flaw(message.headers, message.properties, message.delivery_info)
+    return envelope.flaw_of(message.headers) or flaw_of_first_protocol(message)
+
+
+def flaw_of_first_protocol(message: Any) -> str | None:
+    """Return what is wrong with a message that has in its body what others have in their headers."""
+    if "task" in (message.headers or {}):
+        return None
+    try:
+        payload = message.decode()
+    except Exception:  # whatever a decoder raises: Celery will come to it, and refuses the message then
+        return None
+    if not isinstance(payload, dict) or "task" not in payload:
+        return None
+    return envelope.flaw(payload, message.properties, message.delivery_info)
