@@ -208,7 +208,7 @@ def test_worker_survives_any_number_of_losses(
 def test_killed_together_with_the_worker(
     school: School, redis: Server, start_worker: StartWorkerThere, by: str
 ) -> None:
-    worker = start_worker(concurrency=1)
+    worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
     with held(first("attempt")):
         run = sent(school)
         wait_for_a_batch(worker)
