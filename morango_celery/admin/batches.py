@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from morango_celery.admin.links import link_to_run
 from morango_celery.admin.read_only import ReadOnlyAdmin
+from morango_celery.admin.shortened import beginning, first_line
 from morango_celery.management.telling import outcome
 from morango_celery.models import Batch
 
@@ -41,7 +42,9 @@ class BatchAdmin(ReadOnlyAdmin):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("payload", "retry_ids")  # up to 2,000 ids each
+        batches: QuerySet[Any] = super().get_queryset(request)
+        batches = batches.annotate(trouble_begins=beginning("trouble"))
+        return batches.defer("payload", "retry_ids", "code_edits", "trouble")  # up to 2,000 ids each
 
     @admin.display(description="stage / batch", ordering="stage")
     def number_in_stage(self, batch: Any) -> str:
@@ -61,5 +64,4 @@ class BatchAdmin(ReadOnlyAdmin):
 
     @admin.display(description="trouble", empty_value="")
     def trouble_in_short(self, batch: Any) -> str:
-        first_line: str = batch.trouble.partition("\n")[0]
-        return first_line[:120]
+        return first_line(batch.trouble_begins)

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.http import HttpRequest
 
+from morango_celery.admin.shortened import beginning, first_line
 from morango_celery.oplog.models import DeadLetter
 from morango_celery.oplog.retry import retry_letters
 
@@ -34,11 +35,12 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
     actions = ["retry"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).defer("text")  # of megabytes, where a line is long
+        letters = super().get_queryset(request).annotate(reason_begins=beginning("reason"))
+        return letters.defer("text", "reason")  # of megabytes, where a line is long
 
     @admin.display(description="reason")
-    def reason_in_short(self, letter: DeadLetter) -> str:
-        return letter.reason.partition("\n")[0][:120]
+    def reason_in_short(self, letter: Any) -> str:
+        return first_line(letter.reason_begins)
 
     @admin.action(description="Try to apply the selected lines again", permissions=["retry"])
     def retry(self, request: HttpRequest, letters: Any) -> None:

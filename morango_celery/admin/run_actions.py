@@ -94,7 +94,7 @@ OFFERED = {
 
 def _chosen(request: HttpRequest, selected: Any) -> list[Run]:
     """None, with a message that says why, if there are too many, or if they have left the list meanwhile."""
-    runs = list(selected[: MOST_AT_ONCE + 1])
+    runs = list(selected.defer("error")[: MOST_AT_ONCE + 1])
     if not runs:
         messages.warning(request, "Nothing was done: the selected runs don't fit the list's filter any more.")
     if len(runs) > MOST_AT_ONCE:

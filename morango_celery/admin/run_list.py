@@ -10,6 +10,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from morango_celery.admin.shortened import beginning
 from morango_celery.admin.sql import time_limit
 from morango_celery.errors import TookTooLongError
 from morango_celery.models import Run
@@ -19,13 +20,20 @@ COUNTING_SECONDS = 2.0
 """How long the database may count what waits, before a page does without."""
 
 
-def with_status(run_ids: Sequence[int]) -> list[Any]:
-    """The runs in this order, each with its `Status` as `status`."""
+def with_status(run_ids: Sequence[int], *, in_short: bool = False) -> list[Any]:
+    """Return the runs in this order, each with its `Status` as `status`.
+
+    :param in_short: whether the beginnings of their errors will do, as `error_begins`
+    """
+
+    def prepared(runs: QuerySet[Run]) -> QuerySet[Run]:
+        return runs.defer("error").annotate(error_begins=beginning("error")) if in_short else runs
+
     try:
         with time_limit(COUNTING_SECONDS):
-            found = statuses(run_ids)
+            found = statuses(run_ids, prepared=prepared)
     except TookTooLongError:
-        found = statuses(run_ids, counted=False)
+        found = statuses(run_ids, counted=False, prepared=prepared)
     runs: dict[int, Any] = {}
     for status in found:
         runs[status.run.pk] = status.run
@@ -36,7 +44,9 @@ def with_status(run_ids: Sequence[int]) -> list[Any]:
 class RunList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.result_list: Any = with_status(list(self.result_list.values_list("pk", flat=True)))
+        self.result_list: Any = with_status(
+            list(self.result_list.values_list("pk", flat=True)), in_short=True
+        )
 
 
 class SignsOfLife(admin.SimpleListFilter):

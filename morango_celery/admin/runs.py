@@ -13,6 +13,7 @@ from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.run_actions import OFFERED, cancel, do_again, retry_errors, send_again
 from morango_celery.admin.run_list import COUNTING_SECONDS, RunList, SignsOfLife, with_status
+from morango_celery.admin.shortened import first_line
 from morango_celery.admin.sql import time_limit
 from morango_celery.errors import TookTooLongError
 from morango_celery.management.telling import duration, outcome
@@ -158,8 +159,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="error", empty_value="")
     def error_in_short(self, run: Any) -> str:
-        first_line: str = run.error.partition("\n")[0]
-        return first_line[:120]
+        return first_line(run.error_begins)
 
     @admin.display(description="records")
     def in_error_now(self, run: Any) -> str:

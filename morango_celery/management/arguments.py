@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from argparse import ArgumentTypeError
 from pathlib import Path
+
+from morango_celery.api import require_profile
+from morango_celery.errors import UsageError
+from morango_celery.printable import printable
+from morango_celery.reading.filters import parse_filter
 
 LONGEST_SECONDS = 1e9
 """Some thirty years; what the system and dates can reckon with."""
 LARGEST_ID = 2**63 - 1
 LONGEST_LIST = 100_000
 MOST_DAYS = 36_500
+LONGEST_BATCH = 50_000
+LONGEST_NAME_BYTES = 2000
+"""What an index of PostgreSQL's holds."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def seconds(text: str) -> float:
@@ -39,6 +49,59 @@ def days(text: str) -> int:
     return _whole(text, MOST_DAYS)
 
 
+def lines_at_a_time(text: str) -> int:
+    """Return how many lines of a log are applied in one transaction."""
+    return _whole(text, LONGEST_BATCH)
+
+
+def profile(text: str) -> str:
+    """Return the name of a profile that any installed app has models of."""
+    try:
+        require_profile(text)
+    except UsageError as error:
+        raise ArgumentTypeError(printable(error)) from error
+    return text
+
+
+def prefix(text: str) -> str:
+    """Return what partitions may begin with."""
+    try:
+        parse_filter([text])
+    except UsageError as error:
+        raise ArgumentTypeError(printable(error)) from error
+    return text
+
+
+def source_name(text: str) -> str:
+    """Return what a log's position may go by."""
+    if not text.strip() or not text.isprintable():
+        raise ArgumentTypeError("must be a text of printable characters")
+    if len(text.encode()) > LONGEST_NAME_BYTES:
+        raise ArgumentTypeError(f"must have no more than {LONGEST_NAME_BYTES} bytes")
+    return text
+
+
+def sha256(text: str) -> str:
+    """Return the hash that a payload is stored by."""
+    if not _SHA256.fullmatch(text):
+        raise ArgumentTypeError("must be a SHA-256, as 64 hex digits in lower case")
+    return text
+
+
+def file_to_read(text: str) -> Path:
+    """Return a path at which a file may be, now or later."""
+    path = Path(text)
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long, say
+        raise ArgumentTypeError(f"can't be a file: {printable(error)}") from error
+    if not text or path.is_dir():
+        raise ArgumentTypeError("must be a file")
+    return path
+
+
 def file_to_touch(text: str) -> Path:
     """Return a path at which a file is, or can be made."""
     path = Path(text)
@@ -46,7 +109,7 @@ def file_to_touch(text: str) -> Path:
         if not text or path.is_dir() or not path.absolute().parent.is_dir():
             raise ArgumentTypeError("must be a file, in a folder that exists")
     except (OSError, ValueError) as error:  # too long, say
-        raise ArgumentTypeError(f"can't be a file: {error}") from error
+        raise ArgumentTypeError(f"can't be a file: {printable(error)}") from error
     return path
 
 

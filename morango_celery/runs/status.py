@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,14 +101,19 @@ def count_quarantined(run: Run | None = None) -> int:
 
 
 def statuses(
-    run_ids: Collection[int], patience_seconds: float | None = None, *, counted: bool = True
+    run_ids: Collection[int],
+    patience_seconds: float | None = None,
+    *,
+    counted: bool = True,
+    prepared: Callable[[QuerySet[Run]], QuerySet[Run]] = lambda runs: runs,
 ) -> list[Status]:
     """Those of these runs that the ledger has, the newest first.
 
     :param counted: with what still waits for each that is unfinished
+    :param prepared: says what else to read of the runs, or to leave out
     Cost: one query; counted, one more, which counts the dirty records under the filter of each.
     """
-    runs = list(_with_attempts(Run.objects.filter(pk__in=run_ids).order_by("-pk")))
+    runs = list(_with_attempts(prepared(Run.objects.filter(pk__in=run_ids).order_by("-pk"))))
     waiting = _count_waiting([run for run in runs if not run.is_finished]) if counted else {}
     return [_status(run, patience_seconds, waiting.get(run.pk)) for run in runs]
 

@@ -14,9 +14,11 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from morango_celery.models import Batch, Run
+from morango_celery.oplog.models import DeadLetter, IngestSource
 from morango_celery.runs.report import EXAMPLE_CHARACTERS, failures
 from tests.factories import store_row
-from tests.integration.ledger import new_run
+from tests.integration.ledger import ago, new_run
 from tests.operators import LOOK, logged_in
 
 pytestmark = pytest.mark.django_db
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.django_db
 NO_SECONDS = ["nan", "inf", "-inf", "-1", "0", "1e300", "1e10", "", "x", "1 s"]
 NO_NUMBERS = ["nan", "inf", "-1", "0", "1" + "0" * 20, "1" * 5000, "", "x", "1.5"]
 NO_FILES = ["/nowhere/at/all", "/tmp", "", "x" * 5000, "/dev/null/x"]
+NO_NAMES = ["", " ", "a\nb", "a\0b", "\ud800", "x" * 5000]
+NO_PREFIXES = ["", " ", "a b", "a\nb", "${user}", "\ud800", "\x1b[2J"]
 REFUSED = [
     *((["recover_runs", f"--every={text}"]) for text in NO_SECONDS),
     *((["recover_runs", f"--touch={text}"]) for text in NO_FILES),
@@ -31,6 +35,12 @@ REFUSED = [
     *((["deserialize_status", f"--stalled-after={text}"]) for text in NO_SECONDS),
     *((["deserialize_status", f"--last={text}"]) for text in NO_NUMBERS),
     *((["prune_oplog", f"--days={text}"]) for text in (*NO_NUMBERS, "36501")),
+    *((["ingest_objects", f"--batch-size={text}", "log"]) for text in [*NO_NUMBERS, "50001"]),
+    *((["ingest_objects", f"--source={text}", "log"]) for text in NO_NAMES),
+    *((["ingest_objects", "--", text]) for text in ["", "/tmp", "x" * 5000, "a\0b", "/dev/null/x"]),
+    *((["prune_payloads", f"--drop={text}"]) for text in ["", "x", "ab" * 31, "AB" * 32, "ab" * 32 + "\n"]),
+    *((["deserialize", f"--profile={text}"]) for text in ["", "skool", "\x1b[2J", "x" * 100_000, "\ud800"]),
+    *((["deserialize", "--profile=school", f"--filter={text}"]) for text in NO_PREFIXES),
     *(
         ([command, "--", text])
         for command in ("cancel_run", "retry_run", "deserialize_status")
@@ -50,6 +60,25 @@ def test_an_argument_that_is_nonsense_is_refused_with_status_2(
     said = capsys.readouterr().err
     assert "error: argument " in said
     assert "Traceback" not in said
+    assert "\x1b" not in said
+    assert len(said) < 10_000
+
+
+@pytest.mark.parametrize("command", ["record_objects", "prune_payloads", "recover_runs"])
+def test_an_argument_that_a_command_does_not_have_is_refused_with_status_2(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ManagementUtility(["manage.py", command, "--", "nonsense"]).execute()
+    assert ended.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_log_that_is_not_named_is_asked_for_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ManagementUtility(["manage.py", "ingest_objects"]).execute()
+    assert ended.value.code == 2
+    assert "Name the file to read." in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_touched_any_more_is_named(
@@ -124,3 +153,52 @@ class TestLongErrors:
     def test_an_example_is_cut(self) -> None:
         (group,) = failures(new_run())
         assert group.example_error == ("no " * 500)[:EXAMPLE_CHARACTERS]
+
+
+class TestLongTextsOfTheLedger:
+    """Given a run, a batch and a dead letter with texts as long as may be."""
+
+    LONG = "no " * 500_000
+    SHOWN = '<td class="field-{}">' + ("no " * 40)[:120].rstrip()
+
+    @pytest.fixture(autouse=True)
+    def _rows(self) -> None:
+        self.run = new_run(state=Run.State.FAILED, error=self.LONG, finished_at=ago(1))
+        self.batch = Batch.of(self.run, 1, [])
+        self.batch.trouble = self.LONG
+        self.batch.save()
+        source = IngestSource.objects.create(name="a log")
+        self.letter = DeadLetter.objects.create(
+            source=source, path="a log", offset=0, text=self.LONG, reason=self.LONG
+        )
+
+    @pytest.mark.parametrize(
+        ("model", "column", "unread"),
+        [
+            ("run", "error_in_short", ["error"]),
+            ("batch", "trouble_in_short", ["trouble"]),
+            ("deadletter", "reason_in_short", ["reason", "text"]),
+        ],
+    )
+    def test_a_list_reads_only_what_it_shows(self, model: str, column: str, unread: list[str]) -> None:
+        client = logged_in("onlooker", LOOK)
+        with CaptureQueriesContext(connection) as queries:
+            page = client.get(f"/admin/morango_celery/{model}/").content.decode()
+        assert self.SHOWN.format(column) in page
+        assert len(page) < 60_000
+        selected = [query["sql"].partition(" FROM ")[0] for query in queries]
+        for field in unread:
+            whole = f'"morango_celery_{model}"."{field}"'
+            cut = (f"LEFT({whole}, 120)", f"SUBSTR({whole}, 1, 120)")
+            left = [sql.replace(cut[0], "").replace(cut[1], "") for sql in selected]
+            assert not [sql for sql in left if whole in sql]
+
+    @pytest.mark.parametrize("name", ["run", "batch", "letter"])
+    def test_its_own_page_has_all_of_it(self, name: str) -> None:
+        row: Any = getattr(self, name)
+        page = logged_in("onlooker", LOOK).get(
+            f"/admin/{row._meta.label_lower.replace('.', '/')}/{row.pk}/change/"
+        )
+        assert page.content.decode().count("no " * 400_000) >= 1
+        if name == "letter":
+            assert page.content.decode().count("no " * 400_000) == 2

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from morango_celery.api import deserialize, runs_in_process
+from morango_celery.management.arguments import prefix, profile
 from morango_celery.management.carried_out import RunCommand
 
 
@@ -12,9 +13,12 @@ class Command(RunCommand):
     help = "Deserialize the dirty Store records of a profile, by Celery workers or in this process."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--profile", required=True, help="the Morango profile, such as facilitydata")
+        parser.add_argument(
+            "--profile", type=profile, required=True, help="the Morango profile, such as facilitydata"
+        )
         parser.add_argument(
             "--filter",
+            type=prefix,
             nargs="+",
             action="extend",
             metavar="PREFIX",

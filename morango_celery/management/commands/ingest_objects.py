@@ -9,6 +9,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from tqdm import tqdm
 
 from morango_celery.db.errors import is_outage
+from morango_celery.management.arguments import file_to_read, lines_at_a_time, source_name
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.files import signature
@@ -18,7 +19,6 @@ from morango_celery.oplog.lines import printable
 from morango_celery.oplog.regular import SpecialFileError
 from morango_celery.oplog.retry import retry_letters
 
-LONGEST_BATCH = 50_000
 LONGEST_PAUSE_SECONDS = 30.0
 """Between two attempts to reach a database that is not available."""
 
@@ -30,6 +30,7 @@ class Command(OwnCommand):
         parser.add_argument(
             "file",
             nargs="?",
+            type=file_to_read,
             metavar="FILE",
             help="the log; what was rotated away from it is found beside it",
         )
@@ -41,13 +42,16 @@ class Command(OwnCommand):
         )
         parser.add_argument(
             "--batch-size",
-            type=int,
+            type=lines_at_a_time,
             default=BATCH_LINES,
             metavar="N",
             help="lines that are applied in one transaction (default: %(default)s)",
         )
         parser.add_argument(
-            "--source", metavar="NAME", help="what the log's position goes by (default: the file's full path)"
+            "--source",
+            type=source_name,
+            metavar="NAME",
+            help="what the log's position goes by (default: the file's full path)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -58,9 +62,7 @@ class Command(OwnCommand):
                 self._retry(source)
             return
         if path is None or source is None:
-            raise CommandError("Name the file to read.")
-        if not 1 <= options["batch_size"] <= LONGEST_BATCH:
-            raise CommandError(f"--batch-size must be from 1 to {LONGEST_BATCH}.")
+            raise CommandError("Name the file to read.", returncode=2)
         with (
             errors_in_one_line(),
             stopping_bell() as bell,

@@ -4,7 +4,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from morango_celery.management.arguments import sha256
 from morango_celery.management.base import OwnCommand
+from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.payloads import payload_store
 
 
@@ -16,13 +18,17 @@ class Command(OwnCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--drop", metavar="SHA256", help="remove this payload instead, though messages may need it"
+            "--drop",
+            type=sha256,
+            metavar="SHA256",
+            help="remove this payload instead, though messages may need it",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["drop"]:
-            dropped = payload_store().drop(options["drop"])
-            self.stdout.write(f"{dropped} parts dropped.")
-            return
-        pruned = payload_store().prune()
+        with errors_in_one_line():
+            if options["drop"]:
+                dropped = payload_store().drop(options["drop"])
+                self.stdout.write(f"{dropped} parts dropped.")
+                return
+            pruned = payload_store().prune()
         self.stdout.write(f"{pruned.blobs} payloads removed, {pruned.size_bytes:,} bytes.")
