@@ -248,7 +248,7 @@ def test_the_command_reads_once_and_sums_up(log: Path, capsys: pytest.CaptureFix
 def test_the_command_says_what_is_wrong_with_its_arguments(log: Path) -> None:
     with pytest.raises(CommandError, match="There is no file"):
         call_command("ingest_objects", str(log))
-    with pytest.raises(CommandError, match="batch-size must be"):
+    with pytest.raises(CommandError, match="batch-size: must be"):
         call_command("ingest_objects", str(log), "--batch-size=0")
     with pytest.raises(CommandError, match="Name the file"):
         call_command("ingest_objects")
