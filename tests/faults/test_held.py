@@ -37,7 +37,7 @@ SWEEPING = "4"
 SHORT = {"SOFT_TIME_LIMIT": "4", "TIME_LIMIT": "6"}
 """Time limits by which a worker waits for a lock for a second, and the server for a worker for 6.6."""
 
-OTHERS = 3
+OTHERS = 2
 """How many runs complete beside the one that waits."""
 
 BY_DEFAULT_SECONDS = 90
@@ -153,6 +153,7 @@ def test_who_waits_too_long_for_a_lock_lets_others_have_the_process(
     assert attempts(run) == {1}
 
 
+@pytest.mark.at_length
 def test_start_that_waits_for_a_partition_lets_others_have_the_process(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:
@@ -194,6 +195,7 @@ def test_frozen_process_keeps_nobody_elses_run(
     assert attempts(run) == {1}
 
 
+@pytest.mark.at_length
 def test_batch_of_a_frozen_process_is_completed_by_another(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:

@@ -17,7 +17,7 @@ from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.runs.overdue import note_sent
+from morango_celery.runs.overdue import OPENING, note_sent
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import recover
 from morango_celery.signals import run_finished
@@ -89,6 +89,24 @@ class TestRecovery:
 
         Batch.objects.update(overdue_at=ago(1))
         assert self.sent() == {f"batch {batch.pk}" for batch in two_batches}
+
+    @pytest.mark.needs_postgresql
+    def test_sweep_is_in_nobodys_way_who_begins_what_is_not_overdue(self) -> None:
+        # Given runs that were sent a moment ago, and one that is overdue
+        for _ in range(3):
+            new_run()
+        note_sent(Run.objects.all())
+        late = new_run(sent_at=None)
+
+        # When recovery has looked for what was lost, in a transaction that isn't over
+        assert self.sent() == {f"run {late.pk}"}
+
+        # Then it holds no other run: a worker that begins with one now would take it for another one's
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s", [OPENING]
+            )
+            assert cursor.fetchall() == [(late.pk,)]
 
     def test_end_that_cannot_be_followed_up_lets_nobody_wait(self) -> None:
         # Given runs that have ended long ago, one of whose ends can't be followed up, and one that waits
