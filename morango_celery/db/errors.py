@@ -10,7 +10,8 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from morango_celery.upstream import uses_postgresql
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
-_TRANSIENT_CODES = ("55P03", "25006", "25P03", "25P04")
+_LOCK_NOT_AVAILABLE = "55P03"
+_TRANSIENT_CODES = (_LOCK_NOT_AVAILABLE, "25006", "25P03", "25P04")
 """Locked; read-only, as a server is that others have replaced, or are about to; a transaction that idled, or
 took, too long."""
 _ASKED_TOO_MUCH = ("57014", "53200", "53400")
@@ -53,6 +54,11 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
     if not isinstance(error, OperationalError):
         return False
     return uses_postgresql() or _code_of_sqlite(error) in _TRANSIENT_ON_SQLITE
+
+
+def is_lock_timeout(error: DatabaseError) -> bool:
+    """Return True if PostgreSQL has waited for a lock as long as it is set to; on SQLite never."""
+    return uses_postgresql() and sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
 def is_outage(error: Exception) -> bool:

@@ -11,6 +11,7 @@ from threading import Barrier
 
 from django.db import OperationalError, connection, connections
 
+from morango_celery.db.errors import is_lock_timeout
 from morango_celery.runs.execute import Execution, execute_batch
 from morango_celery.upstream import is_isolation_error
 
@@ -61,12 +62,14 @@ def executed(batch_ids: Iterable[int], lanes: int) -> Generator[Execution, None,
 
 
 def execute(batch_id: int) -> Execution:
-    """Execute a batch; once more, if the database asks to try again."""
+    """Execute a batch; once more, if the database asks to try again, or has waited for a lock long enough."""
     for left in reversed(range(ATTEMPTS)):
         try:
             return execute_batch(batch_id)
         except OperationalError as error:
-            if not left or connection.in_atomic_block or not is_isolation_error(error):
+            if not left or connection.in_atomic_block:
+                raise
+            if not is_isolation_error(error) and not is_lock_timeout(error):
                 raise
     raise AssertionError("the last attempt returns or raises")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from django.core import checks
+from django.db import OperationalError, connection
 from morango.models import Store
 from pytest_django import Settings
 
@@ -17,6 +19,7 @@ from morango_celery.models import Run
 from morango_celery.runs.producer import create_run
 from morango_celery.tasks import CeleryDispatch
 from tests import factories
+from tests.waiting import held
 from worker.celery import app
 from worker.school.models import PROFILE, Unit
 
@@ -48,6 +51,56 @@ def test_eager_celery_carries_any_number_of_stages_out_here(eager: None, setting
     assert (run.state, run.in_process, run.saved) == (Run.State.COMPLETED, True, GENERATIONS)
     assert Unit.objects.count() == GENERATIONS
     assert not Store.objects.filter(dirty_bit=True).exists()
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """This connection waits for no lock longer than a moment."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '100ms'")
+        yield
+        cursor.execute("RESET lock_timeout")
+
+
+@pytest.mark.needs_postgresql
+def test_lock_timeout_in_a_run_of_eager_celery_is_tried_again(eager: None, impatient: None) -> None:
+    # Given a record that somebody holds until the first one who waits for it has given up
+    row = factories.store_row("unit")
+    ended: list[str] = []
+    with ExitStack() as hold:
+        hold.enter_context(held(row.id))
+
+        def let_go(execute: Any, *arguments: Any) -> Any:
+            try:
+                return execute(*arguments)
+            except OperationalError as error:
+                ended.append(str(error).strip())
+                hold.close()
+                raise
+
+        # When a run comes upon it
+        with connection.execute_wrapper(let_go):
+            run = morango_celery.deserialize(PROFILE)
+
+    # Then it is completed all the same
+    assert [text.partition("\n")[0] for text in ended] == ["canceling statement due to lock timeout"]
+    assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, 1, 0)
+
+
+@pytest.mark.needs_postgresql
+def test_lock_that_is_never_let_go_fails_a_run_of_eager_celery_with_that_reason(
+    eager: None, impatient: None
+) -> None:
+    row = factories.store_row("unit")
+
+    with held(row.id), pytest.raises(OperationalError, match="lock timeout"):
+        morango_celery.deserialize(PROFILE)
+
+    run = Run.objects.get()
+    assert (run.state, run.saved) == (Run.State.FAILED, 0)
+    assert "canceling statement due to lock timeout" in run.error
+    assert "Retry in" not in run.error
+    assert morango_celery.retry(run.pk).saved == 1
 
 
 def test_eager_celery_sends_nothing_and_says_so(eager: None, caplog: pytest.LogCaptureFixture) -> None:
