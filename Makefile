@@ -126,7 +126,7 @@ format: venv ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: venv ## Write docs/settings.md anew from morango_celery/conf.py
+docs: venv ## Write docs/settings.md anew from the apps' conf.py
 	$(BIN)/python -m tests.documentation.settings_page
 
 services: venv ## Start Redis and PostgreSQL until Ctrl-C, and print what to export

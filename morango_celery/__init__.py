@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from morango_celery.api import cancel, deserialize, deserialize_from_store, recover_runs, retry
     from morango_celery.deserialize import DeserializeTask, StoreModelSource
-    from morango_celery.payload_task import PayloadTask
     from morango_celery.serialize import serialize_into_store
 
 __version__ = "0.1.0"
@@ -22,14 +21,12 @@ _HOMES = {
     "recover_runs": "morango_celery.api",
     "retry": "morango_celery.api",
     "DeserializeTask": "morango_celery.deserialize",
-    "PayloadTask": "morango_celery.payload_task",
     "StoreModelSource": "morango_celery.deserialize",
     "serialize_into_store": "morango_celery.serialize",
 }
 
 __all__ = [
     "DeserializeTask",
-    "PayloadTask",
     "StoreModelSource",
     "cancel",
     "deserialize",

@@ -53,7 +53,7 @@ class UnknownModelError(RecordError):
 
 
 class ModelNotIngestedError(RecordError):
-    """OPLOG_INGEST_MODELS doesn't name this model."""
+    """MORANGO_CELERY_OPLOG['INGEST_MODELS'] doesn't name this model."""
 
 
 class MismatchedIdError(RecordError):

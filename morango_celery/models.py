@@ -15,9 +15,6 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery import clock
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
-from morango_celery.oplog import models as oplog_models  # noqa: F401  (Django finds them by this module)
-from morango_celery.payloads import Reference
-from morango_celery.payloads import models as payload_models  # noqa: F401  (the same)
 
 
 class Run(models.Model):
@@ -203,7 +200,7 @@ class Batch(models.Model):
     size = models.IntegerField()
     """Number of records handed out."""
     content_hash = models.CharField(max_length=64)
-    """SHA-256 of `payload`: what a message refers to it by. One that refers to another isn't this batch's."""
+    """SHA-256 of `payload`: a message carries it in place of the ids. One with another isn't this batch's."""
     payload = models.TextField(blank=True)
     """The ids as a JSON list, for as long as somebody needs them: emptied in the transaction that closes the
     batch or ends the run. Read with the row that has to be read and locked anyway."""
@@ -341,11 +338,6 @@ class Batch(models.Model):
         return ids
 
     @property
-    def reference(self) -> Reference:
-        """What a message carries in place of the ids."""
-        return Reference(self.content_hash)
-
-    @property
     def description(self) -> str:
         """Of an open batch that was read with its run: "facilityuser x 500, run 12, batch 3/40"."""
         run = self.run
@@ -357,12 +349,11 @@ class Batch(models.Model):
         ids: list[str] = json.loads(self.retry_ids or "[]")
         return ids
 
-    def require(self, store_ids: Sequence[Any] | Reference) -> None:
-        """:raises RefusedMessageError: these are not the ids that were handed out"""
-        if self.content_hash != hash_of_ids(store_ids):
-            ids = "ids" if isinstance(store_ids, Reference) else f"{len(store_ids)} ids"
+    def require(self, ids_sha256: str) -> None:
+        """:raises RefusedMessageError: the ids that were handed out have another hash"""
+        if self.content_hash != ids_sha256:
             raise RefusedMessageError(
-                f"The message's {ids} are not those of {self}. It was not carried out; "
+                f"The message's ids are not those of {self}. It was not carried out; "
                 "recover_runs sends the batch again as the ledger has it."
             )
 
@@ -387,10 +378,8 @@ class RecordInError(Store):
         return f"{self.model_name} {self.pk}"
 
 
-def hash_of_ids(store_ids: Sequence[Any] | Reference) -> str:
-    """What a batch knows its ids by, as 64 hex digits."""
-    if isinstance(store_ids, Reference):
-        return store_ids.sha256
+def hash_of_ids(store_ids: Sequence[Any]) -> str:
+    """Return the SHA-256 by which a batch's message names its ids, as 64 hex digits."""
     return _sha256(json.dumps(list(store_ids)))
 
 

@@ -1,6 +1,6 @@
 """Celery shells around `runs`.
 
-Also of Celery: `display`, `intake`, `kombu_compat`, `payload_task`, `pools`, `stopping`, `task_context` and
+Also of Celery: `display`, `intake`, `kombu_compat`, `pools`, `stopping`, `task_context` and
 `urgency`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +31,6 @@ from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.intake import Envelopes
 from morango_celery.kombu_compat import SurvivesOutages, bound_events
 from morango_celery.models import Batch, Run
-from morango_celery.payload_task import PayloadTask
-from morango_celery.payloads import Reference
 from morango_celery.pools import require_processes
 from morango_celery.raw_messages import guard_unacknowledged
 from morango_celery.runs import attempts, handover, opening
@@ -94,13 +93,14 @@ NOBODY = "-"
 
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class LedgerTask(Expected, Described, DjangoTask):
     abstract = True
 
 
-class BatchTask(Expected, Described, PayloadTask):
+class BatchTask(Expected, Described, DjangoTask):
     abstract = True
 
 
@@ -149,20 +149,19 @@ def start_run(self: Any, run_id: int) -> str:
     base=BatchTask,
     bind=True,
     expect_retry=staticmethod(attempts.expect_retry),
-    kept_arguments=("store_ids",),  # in the ledger, for as long as the batch is open
     **CAREFULLY,
     **RETRIED,
     **DELIVERED_AGAIN,
 )
 @fits
-def deserialize_batch(self: Any, batch_id: int, store_ids: list[str] | Reference) -> dict[str, int]:
+def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, int]:
     """Deserialize one batch; the last one of a stage opens the next.
 
-    :param store_ids: 32-digit hex ids of Store rows, or a reference to them, as the ledger's batch has them:
-        it is read with its ids in the transaction that deserializes them
+    :param ids_sha256: the hash of the ids of Store rows that the ledger's batch has: it is read with these in
+        the transaction that deserializes them
     """
     _id(batch_id, "batch_id")
-    _require_ids(store_ids)
+    _require_hash(ids_sha256)
     with _outages_are_retried():
         batch = Batch.objects.filter(pk=batch_id).only("run_id").first()
     if batch is None:
@@ -175,7 +174,7 @@ def deserialize_batch(self: Any, batch_id: int, store_ids: list[str] | Reference
                 given_back_if_stopped(lambda: attempts.take_back(batch_id, message), _look_again),
                 out_of_reach_of_models(),
             ):
-                execution = attempt_batch(batch_id, store_ids, message)
+                execution = attempt_batch(batch_id, ids_sha256, message)
             if execution.to_send:
                 found = Batch.objects.select_related("run").defer("payload").in_bulk(execution.to_send)
                 _send_batches(found[pk] for pk in execution.to_send if pk in found)
@@ -289,7 +288,7 @@ class CeleryDispatch:
 
     @staticmethod
     def _send_batch(batch: Batch) -> bool:
-        arguments = [batch.pk, batch.reference]
+        arguments = [batch.pk, batch.content_hash]
         return _send(deserialize_batch, arguments, batch.description, priority=priority(batch.run))
 
 
@@ -421,11 +420,6 @@ def _id(value: object, name: str) -> int:
     return value
 
 
-def _require_ids(store_ids: object) -> None:
-    if isinstance(store_ids, Reference):
-        return
-    if not isinstance(store_ids, list):
-        raise RefusedMessageError(f"store_ids is a list of ids, not {type(store_ids).__name__}.")
-    for store_id in store_ids:
-        if not isinstance(store_id, str):
-            raise RefusedMessageError(f"store_ids is a list of texts; one is {type(store_id).__name__}.")
+def _require_hash(value: object) -> None:
+    if not isinstance(value, str) or _SHA256.fullmatch(value) is None:
+        raise RefusedMessageError("ids_sha256 is a text of 64 hex digits.")

@@ -7,14 +7,16 @@ os.environ.setdefault("SECRET_KEY", "for-tools-only")
 
 from tests.oplog.labels import LIBRARY
 from worker.settings import *  # noqa: F403
-from worker.settings import INSTALLED_APPS, MORANGO_CELERY
+from worker.settings import INSTALLED_APPS
 
 INSTALLED_APPS = [
     *INSTALLED_APPS,
+    "morango_celery.oplog",
+    "morango_celery.payloads",
     "tests.emptying",
     "tests.variety",
     "tests.neighbours",
     "tests.side_effects",
     "tests.oplog.library",
 ]
-MORANGO_CELERY = {**MORANGO_CELERY, "OPLOG_INGEST_MODELS": LIBRARY}
+MORANGO_CELERY_OPLOG = {"INGEST_MODELS": LIBRARY}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from morango_celery.checks import broker, deployment, models, operations, oplog, settings, workers
+from morango_celery.checks import broker, deployment, models, operations, settings, workers
 
-__all__ = ["broker", "deployment", "models", "operations", "oplog", "settings", "workers"]
+__all__ = ["broker", "deployment", "models", "operations", "settings", "workers"]

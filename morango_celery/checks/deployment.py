@@ -11,25 +11,9 @@ from django.db import connection
 from kombu.utils.url import parse_url
 
 from morango_celery.checks.broker import broker_urls
+from morango_celery.checks.credentials import is_guessed, unprotected, unprotected_server
 from morango_celery.checks.workers import are_used
-from morango_celery.conf import problems, settings
-
-GUESSED = {
-    "",
-    "admin",
-    "changeme",
-    "guest",
-    "morango",
-    "password",
-    "postgres",
-    "redis",
-    "root",
-    "secret",
-    "test",
-}
-"""What is tried first by whoever finds a server."""
-
-OVER_TCP = ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp")
+from morango_celery.conf import problems
 
 IDENTITY = ("MORANGO_SYSTEM_ID", "MORANGO_NODE_ID")
 SHORTEST_IDENTITY = 3
@@ -38,7 +22,7 @@ SHORTEST_IDENTITY = 3
 
 @register("morango_celery", deploy=True)
 def check_credentials(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That the broker, and what else this app keeps data in, asks for a password that nobody guesses.
+    """That the broker, and the database, ask for a password that nobody guesses.
 
     Django's own checks look at SECRET_KEY.
     """
@@ -53,29 +37,12 @@ def check_credentials(app_configs: Any = None, **kwargs: Any) -> list[CheckMessa
         backend = current_app.conf.result_backend
         if isinstance(backend, str) and "://" in backend:
             servers.append(("Celery's result_backend", "CELERY_RESULT_BACKEND", parse_url(backend)))
-    if settings.PAYLOAD_BACKEND == "redis":
-        where = "MORANGO_CELERY['PAYLOAD_LOCATION']"
-        servers.append((where, where, parse_url(settings.PAYLOAD_LOCATION)))
     for what, setting, parts in servers:
-        if parts["transport"] in OVER_TCP and _is_guessed(parts["password"], parts["userid"]):
-            found.append(_unprotected(f"{what} ({parts['transport']}://{parts['hostname']})", setting))
+        found += unprotected_server(what, setting, parts)
     database = connection.settings_dict
-    if database.get("PASSWORD") and _is_guessed(database["PASSWORD"], database.get("USER")):
-        found.append(_unprotected("DATABASES['default']", "DATABASES"))
+    if database.get("PASSWORD") and is_guessed(database["PASSWORD"], database.get("USER")):
+        found.append(unprotected("DATABASES['default']", "DATABASES"))
     return found
-
-
-def _is_guessed(password: str | None, user: str | None) -> bool:
-    return (password or "").lower() in GUESSED or password == user
-
-
-def _unprotected(what: str, setting: str) -> Warning:
-    return Warning(
-        f"{what} has no password, or one that is tried first: whoever reaches that server can read and "
-        "change what is in it.",
-        hint=f"Give the server a long random password (Redis: requirepass), and {setting} the same.",
-        id="morango_celery.W006",
-    )
 
 
 @register("morango_celery", deploy=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -10,12 +10,12 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Info, register
 from django.db.models import Model
 
-from morango_celery.conf import problems, settings
+from morango_celery.conf import Section, problems, settings
 from morango_celery.deserialize.exclusive import is_exclusive, reason
 from morango_celery.deserialize.traits import SAVING
 from morango_celery.upstream import profiles, registered_models, uses_postgresql
 
-LABELS = ("SAVE_EACH", "EXCLUSIVE_MODELS", "OPLOG_MODELS", "OPLOG_INGEST_MODELS")
+LABELS = ("SAVE_EACH", "EXCLUSIVE_MODELS")
 """Settings that name models."""
 
 QUERYING = {"objects", "syncing_objects", "_default_manager", "_base_manager", "cursor", "raw"}
@@ -27,16 +27,19 @@ FRAMEWORKS = ("django", "morango", "mptt", "rest_framework")
 @register("morango_celery")
 def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """One error per label that no installed model has."""
-    if problems():
-        return []
+    return [] if problems() else unknown_models("MORANGO_CELERY", settings, LABELS)
+
+
+def unknown_models(name: str, section: Section, keys: Iterable[str]) -> list[CheckMessage]:
+    """Return one error per label under these keys of a section that no installed model has."""
     return [
         Error(
-            f"MORANGO_CELERY[{setting!r}] names {label!r}, which is not installed.",
+            f"{name}[{key!r}] names {label!r}, which is not installed.",
             hint="Mend the label, or add its app to INSTALLED_APPS.",
             id="morango_celery.E002",
         )
-        for setting in LABELS
-        for label in getattr(settings, setting)
+        for key in keys
+        for label in getattr(section, key)
         if not _is_installed(label)
     ]
 

@@ -109,7 +109,7 @@ def require_models() -> None:
     """:raises InvalidSettingError: there would be nothing but dead letters"""
     if not ingested_models():
         raise InvalidSettingError(
-            "MORANGO_CELERY['OPLOG_INGEST_MODELS'] names no installed model, so nothing of a log may be "
+            "MORANGO_CELERY_OPLOG['INGEST_MODELS'] names no installed model, so nothing of a log may be "
             "applied. Name the models whose objects it may bring."
         )
 

@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 from django.db import transaction
 
-from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.oplog.conf import settings
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import RecordedChange, RecorderFile
 from morango_celery.oplog.regular import open_regular
@@ -40,7 +40,7 @@ def write_out() -> int:
     :raises OSError: the file can't be written, or is no regular one; the changes wait
     Twice: safe, also at the same time.
     """
-    path = Path(settings.OPLOG_FILE).absolute()
+    path = Path(settings.FILE).absolute()
     lines = 0
     while RecordedChange.objects.exists():
         with transaction.atomic():
@@ -94,7 +94,7 @@ def _write_chunk(path: Path, noted: RecorderFile) -> int:
     with _locked(path) as file:
         if not _is_as_noted(file, noted) or noted.size_bytes < os.fstat(file.fileno()).st_size:
             return 0  # another one has died in the meantime
-        if noted.size_bytes and noted.size_bytes + len(content) > settings.OPLOG_ROTATE_BYTES:
+        if noted.size_bytes and noted.size_bytes + len(content) > settings.ROTATE_BYTES:
             path.rename(_rotated(path))  # readers find the rest of it there
     with _locked(path) as file:
         file.write(content)

@@ -19,8 +19,8 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connectio
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
-from morango_celery.conf import problems, settings
 from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.oplog.conf import problems, settings
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.logfile import CHUNK_BYTES, write_out
 from morango_celery.oplog.meta import AnyRelation, all_fields, concrete, named, rows
@@ -54,7 +54,7 @@ class Encoder(DjangoJSONEncoder):
 
 
 def connect() -> None:
-    """Listen to the changes of the models that ``OPLOG_MODELS`` names. Safe to call again."""
+    """Listen to the changes of the models that ``MODELS`` names. Safe to call again."""
     if problems():
         return  # a system check says what is wrong
     recorded = recorded_models()
@@ -75,8 +75,8 @@ def connect() -> None:
 
 
 def recorded_models() -> set[type[Model]]:
-    """The models that ``OPLOG_MODELS`` names, and those whose tables hold a part of their objects."""
-    return named(settings.OPLOG_MODELS)
+    """The models that ``MODELS`` names, and those whose tables hold a part of their objects."""
+    return named(settings.MODELS)
 
 
 def recorded_relations(model: type[Model]) -> list[AnyRelation]:
@@ -246,7 +246,7 @@ def _line(operation: Operation, instance: Model) -> str:
 
 
 def _serialized(parts: Sequence[Model], operation: Operation) -> str:
-    natural = settings.OPLOG_NATURAL_KEYS
+    natural = settings.NATURAL_KEYS
     options: dict[str, Any] = {"use_natural_foreign_keys": natural, "use_natural_primary_keys": natural}
     if operation is Operation.DELETE:  # the many-to-many values are gone
         options["fields"] = [field.name for field in parts[0]._meta.local_fields]

@@ -22,10 +22,11 @@ from django.core.serializers.python import Deserializer
 from django.db import DEFAULT_DB_ALIAS, connection, models, router
 from django.db.models.signals import post_init, pre_init
 
-from morango_celery.conf import settings
+from morango_celery.conf import settings as core_settings
 from morango_celery.deserialize.conversions import Convert, Unsure, conversion
 from morango_celery.deserialize.traits import has_own_sql
 from morango_celery.errors import ModelNotIngestedError, UnknownModelError
+from morango_celery.oplog.conf import settings
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, named, own_fields
 from morango_celery.reading.attributes import has_plain_access, is_overshadowed
@@ -95,7 +96,7 @@ class Table:
         meta = self.model._meta
         ordered = bool(meta.order_with_respect_to)  # whose place saving finds out
         own_sql = any(map(has_own_sql, self.fields))
-        return ordered or own_sql or not self.reads_json or meta.label in settings.SAVE_EACH
+        return ordered or own_sql or not self.reads_json or meta.label in core_settings.SAVE_EACH
 
     def key(self, value: Any) -> Key:
         """:raises Exception: the field's own, for a value that can't be one"""
@@ -165,14 +166,16 @@ def table_of(label: str) -> Table:
 
 
 def ingested_models() -> frozenset[type[models.Model]]:
-    """The concrete models that ``OPLOG_INGEST_MODELS`` names, and those whose tables hold a part of them."""
-    return frozenset(named(settings.OPLOG_INGEST_MODELS))
+    """The concrete models that ``INGEST_MODELS`` names, and those whose tables hold a part of them."""
+    return frozenset(named(settings.INGEST_MODELS))
 
 
 def require_ingested(table: Table, ingested: Set[type[models.Model]]) -> None:
     """:raises ModelNotIngestedError: who writes the log isn't trusted with objects of this model"""
     if table.concrete not in ingested:
-        raise ModelNotIngestedError(f"OPLOG_INGEST_MODELS doesn't name {table.model._meta.label}.")
+        raise ModelNotIngestedError(
+            f"MORANGO_CELERY_OPLOG['INGEST_MODELS'] doesn't name {table.model._meta.label}."
+        )
 
 
 def _table(model: type[models.Model]) -> Table:

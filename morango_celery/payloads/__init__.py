@@ -1,11 +1,33 @@
 """A store of values under the hash of their content: what is too large for a message travels as a reference.
 
-Knows no Celery: `morango_celery.payload_task` puts the arguments of tasks in here.
+Knows no Celery, but for `task`, which puts the arguments of tasks in here; that is loaded on first use.
 """
 
-from morango_celery.payloads.backend import Backend, Pruned
-from morango_celery.payloads.chosen import payload_store
-from morango_celery.payloads.reference import Reference
-from morango_celery.payloads.store import PayloadStore
+from __future__ import annotations
 
-__all__ = ["Backend", "PayloadStore", "Pruned", "Reference", "payload_store"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from morango_celery.payloads.backend import Backend, Pruned
+    from morango_celery.payloads.chosen import payload_store
+    from morango_celery.payloads.reference import Reference
+    from morango_celery.payloads.store import PayloadStore
+    from morango_celery.payloads.task import PayloadTask
+
+_HOMES = {
+    "Backend": "backend",
+    "PayloadStore": "store",
+    "PayloadTask": "task",
+    "Pruned": "backend",
+    "Reference": "reference",
+    "payload_store": "chosen",
+}
+
+__all__ = ["Backend", "PayloadStore", "PayloadTask", "Pruned", "Reference", "payload_store"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import import_module
 
-from morango_celery.conf import settings
+from morango_celery.payloads.conf import settings
 from morango_celery.payloads.store import PayloadStore
 
 BACKENDS = {
@@ -18,7 +18,7 @@ BACKENDS = {
 
 def payload_store() -> PayloadStore:
     """One for each choice of backend and location in this process, with one cache."""
-    return _store(settings.PAYLOAD_BACKEND, settings.PAYLOAD_LOCATION)
+    return _store(settings.BACKEND, settings.LOCATION)
 
 
 @lru_cache(maxsize=8)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from morango_celery.conf import settings
 from morango_celery.errors import MessageTooLargeError, PayloadStoreUnavailableError
 from morango_celery.payloads.chosen import payload_store
+from morango_celery.payloads.conf import settings
 from morango_celery.payloads.reference import Reference
 from morango_celery.payloads.values import canonical
 
@@ -150,7 +150,7 @@ class Parcel:
         :raises PayloadStoreUnavailableError: there is something to store, and the store can't be reached
         """
         chosen = self._chosen()
-        seconds = settings.PAYLOAD_LIFETIME_SECONDS + max(due_in_seconds, 0)
+        seconds = settings.LIFETIME_SECONDS + max(due_in_seconds, 0)
         if chosen:
             references = payload_store().put_all([value.data for value in chosen], seconds)
             for value, reference in zip(chosen, references, strict=True):
@@ -169,7 +169,7 @@ class Parcel:
             logger.warning("What a message refers to is kept no longer than it was to be so far: %s", error)
 
     def _chosen(self) -> list[_Value]:
-        most_bytes, min_bytes = settings.PAYLOAD_MESSAGE_BYTES, settings.PAYLOAD_MIN_BYTES
+        most_bytes, min_bytes = settings.MESSAGE_BYTES, settings.MIN_BYTES
         left = sum(len(value.data) for value in self._values)
         chosen = []
         for value in sorted(self._values, key=lambda value: len(value.data), reverse=True):
@@ -179,8 +179,8 @@ class Parcel:
         if left > most_bytes:
             raise MessageTooLargeError(
                 f"The arguments that have to travel in the message are {left:,} bytes, and "
-                f"PAYLOAD_MESSAGE_BYTES is {most_bytes:,}. Let more of them be stored (the task's "
-                "inline_arguments say which may not), or raise it."
+                f"MORANGO_CELERY_PAYLOADS['MESSAGE_BYTES'] is {most_bytes:,}. Let more of them be stored "
+                "(the task's inline_arguments say which may not), or raise it."
             )
         return chosen
 

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from morango_celery.conf import settings
 from morango_celery.errors import CorruptPayloadError, MissingPayloadError
 from morango_celery.payloads.backend import Backend, Pruned
 from morango_celery.payloads.blobs import packed, unpacked
 from morango_celery.payloads.cache import Cache
+from morango_celery.payloads.conf import settings
 from morango_celery.payloads.reference import Reference
 from morango_celery.payloads.values import canonical, fresh, sha256
 
@@ -30,7 +30,7 @@ class PayloadStore:
     def put(self, value: Any, seconds: float | None = None) -> Reference:
         """Store a value, or keep it longer if it is there.
 
-        :param seconds: to keep it from now on; None for PAYLOAD_LIFETIME_SECONDS
+        :param seconds: to keep it from now on; None for `LIFETIME_SECONDS`
         :raises TypeError, ValueError: JSON has nothing for it
         :raises PayloadStoreUnavailableError: nothing was stored
         Twice: safe; it is stored once.
@@ -39,12 +39,12 @@ class PayloadStore:
 
     def put_all(self, contents: Sequence[bytes], seconds: float | None = None) -> list[Reference]:
         """`put` for values whose canonical bytes are known, in as few requests as for one."""
-        seconds = settings.PAYLOAD_LIFETIME_SECONDS if seconds is None else seconds
-        chunk_bytes: int = settings.PAYLOAD_CHUNK_BYTES
+        seconds = settings.LIFETIME_SECONDS if seconds is None else seconds
+        chunk_bytes: int = settings.CHUNK_BYTES
         references, parts = [], {}
         for data in contents:
             size = len(data)
-            if size >= settings.PAYLOAD_WARN_BYTES:
+            if size >= settings.WARN_BYTES:
                 logger.warning(
                     "A value of %s bytes is stored as a payload. Each worker that resolves it holds all of "
                     "it in memory; perhaps the ids of what is in the database do as well.",
@@ -63,14 +63,14 @@ class PayloadStore:
         return references
 
     def _packed(self, part: bytes) -> bytes:
-        compress = not self.backend.is_near and len(part) >= settings.PAYLOAD_COMPRESS_BYTES
+        compress = not self.backend.is_near and len(part) >= settings.COMPRESS_BYTES
         return packed(part, compress=compress)
 
     def hold(self, references: Iterable[Reference], seconds: float | None = None) -> None:
         """Keep what these stand for as long as if it was stored now. What isn't there any more stays so."""
         keys = {key for reference in references for key in reference.parts()}
         if keys:
-            self.backend.hold(keys, settings.PAYLOAD_LIFETIME_SECONDS if seconds is None else seconds)
+            self.backend.hold(keys, settings.LIFETIME_SECONDS if seconds is None else seconds)
 
     def get(self, reference: Reference) -> Any:
         """The value, made anew for each caller.
@@ -84,7 +84,7 @@ class PayloadStore:
         data = self.cache.get(reference.sha256)
         if data is None:
             data = self._read(reference)
-            self.cache.add(reference.sha256, data, settings.PAYLOAD_CACHE_BYTES)
+            self.cache.add(reference.sha256, data, settings.CACHE_BYTES)
         return fresh(data)
 
     def _read(self, reference: Reference) -> bytes:
@@ -93,12 +93,12 @@ class PayloadStore:
         if len(found) < len(keys):
             raise MissingPayloadError(
                 f"Payload {reference.sha256} is not in the store; {len(found)} of its {len(keys)} parts are. "
-                "Its message waited for longer than PAYLOAD_LIFETIME_SECONDS "
-                f"({settings.PAYLOAD_LIFETIME_SECONDS}); or was sent inside a transaction that isn't "
+                "Its message waited for longer than LIFETIME_SECONDS "
+                f"({settings.LIFETIME_SECONDS}); or was sent inside a transaction that isn't "
                 "committed, or was rolled back (delay_on_commit sends after it); or this process has "
-                "another store than its sender (PAYLOAD_BACKEND, PAYLOAD_LOCATION)."
+                "another store than its sender (BACKEND, LOCATION)."
             )
-        most_bytes = reference.chunk_bytes or reference.size_bytes or settings.PAYLOAD_CHUNK_BYTES
+        most_bytes = reference.chunk_bytes or reference.size_bytes or settings.CHUNK_BYTES
         try:
             pieces = [unpacked(found[key], most_bytes) for key in keys]
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -9,7 +9,6 @@ that stands alone is given up.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from math import ceil
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
@@ -22,8 +21,7 @@ from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import BatchResult
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.errors import ExclusiveModelsTakenError, PoisonRecordError, TimeIsUp, TransientError
-from morango_celery.models import Batch, Run, hash_of_ids
-from morango_celery.payloads import Reference
+from morango_celery.models import Batch, Run
 from morango_celery.runs import turns
 from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
 from morango_celery.runs.message import NOBODYS, Message
@@ -40,9 +38,7 @@ OUT_OF_TIME = "it took longer than the worker's time limit"
 OUT_OF_MEMORY = "there was not enough memory"
 
 
-def attempt_batch(
-    batch_id: int, store_ids: Sequence[str] | Reference, message: Message = NOBODYS
-) -> Execution:
+def attempt_batch(batch_id: int, ids_sha256: str, message: Message = NOBODYS) -> Execution:
     """Execute a batch, unless that has ended too many workers: then split it, or give its record up.
 
     One record that ends every worker which deserializes it, in a batch of n records, costs at most
@@ -67,15 +63,15 @@ def attempt_batch(
     Twice, and at the same time: safe; the second one does nothing, and doesn't wait. Should the first one's
     worker be lost, recovery finds a batch that nobody holds.
     """
-    if not _begin(batch_id, store_ids, message.id):
-        execution = _settle(batch_id, store_ids)
+    if not _begin(batch_id, ids_sha256, message.id):
+        execution = _settle(batch_id, ids_sha256)
         if execution is NOTHING and message.id and _attempt_of(batch_id, message.id).exists():
             raise TransientError("A session of a worker that was lost still executes the batch.")
         return execution
     attempt = Attempt(message.retries)
     try:
         with connection.execute_wrapper(attempt):
-            return turns.pass_on(execute_batch(batch_id, store_ids, message.id, waits=False))
+            return turns.pass_on(execute_batch(batch_id, ids_sha256, message.id, waits=False))
     except ExclusiveModelsTakenError:
         return turns.step_back(_attempt_of(batch_id, message.id), batch_id)
     except TimeIsUp:
@@ -93,7 +89,7 @@ def attempt_batch(
     return Execution(None, None, stage_is_done=False, to_send=(batch_id,))
 
 
-def _begin(batch_id: int, store_ids: Sequence[str] | Reference, message_id: str) -> bool:
+def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
     """Count an attempt, if the batch is open, has one left, and nobody executes it.
 
     Where another message's attempt was begun a moment ago, its worker may be about to lock the batch. This
@@ -108,7 +104,7 @@ def _begin(batch_id: int, store_ids: Sequence[str] | Reference, message_id: str)
         ~Batch.has_to_wait(),
         pk=batch_id,
         state=Batch.State.OPEN,
-        content_hash=hash_of_ids(store_ids),
+        content_hash=ids_sha256,
     )
     with transaction.atomic():
         take_write_lock()
@@ -132,16 +128,16 @@ def _attempt_of(batch_id: int, message_id: str) -> QuerySet[Batch]:
     return Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN, attempted_by=message_id, attempts__gt=0)
 
 
-def _settle(batch_id: int, store_ids: Sequence[str] | Reference) -> Execution:
+def _settle(batch_id: int, ids_sha256: str) -> Execution:
     """Do what is to be done about a batch that can't be attempted; nothing while somebody executes it."""
     with transaction.atomic():
         is_executed = not Batch.objects.filter(not_executed(batch_id), pk=batch_id).exists()
-    return NOTHING if is_executed else _settle_free(batch_id, store_ids)
+    return NOTHING if is_executed else _settle_free(batch_id, ids_sha256)
 
 
 @transaction.atomic
-def _settle_free(batch_id: int, store_ids: Sequence[str] | Reference) -> Execution:
-    batch = take(batch_id, store_ids)
+def _settle_free(batch_id: int, ids_sha256: str) -> Execution:
+    batch = take(batch_id, ids_sha256)
     if isinstance(batch, Execution):
         return batch
     if _has_attempts_left(batch):  # another worker has forgiven one meanwhile

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,7 +16,6 @@ from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.errors import SystemicError
 from morango_celery.models import Batch, Run, added
-from morango_celery.payloads import Reference
 from morango_celery.runs.limits import limited
 from morango_celery.runs.overdue import when_begun
 
@@ -43,15 +41,15 @@ class Execution:
 
 def execute_batch(
     batch_id: int,
-    store_ids: Sequence[str] | Reference | None = None,
+    ids_sha256: str | None = None,
     message: str | None = None,
     *,
     waits: bool = True,
 ) -> Execution:
     """Deserialize a batch and account for it.
 
-    :param store_ids: the ids that the message carries, or its reference to them; what is deserialized is what
-        the ledger has, and it has to be the same. None asks for no message's
+    :param ids_sha256: the hash of ids that the message carries; what is deserialized is what the ledger has,
+        and it has to be the same. None asks for no message's
     :param message: whose attempt it is; if another one's was begun since, nothing is done. None for nobody's
     :param waits: whether to wait while another batch saves records of exclusive models
     :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; nothing was done
@@ -60,25 +58,25 @@ def execute_batch(
     Twice, and at the same time: safe; the second one finds the batch done.
     """
     if connection.in_atomic_block:  # SQLite then checks foreign keys at no commit of ours
-        return _execute(batch_id, store_ids, message, strict=True, waits=waits)
+        return _execute(batch_id, ids_sha256, message, strict=True, waits=waits)
     try:
-        return _execute(batch_id, store_ids, message, strict=False, waits=waits)
+        return _execute(batch_id, ids_sha256, message, strict=False, waits=waits)
     except IntegrityError:
         # Only COMMIT is left to raise it, on SQLite: find the record that is to blame
-        return _execute(batch_id, store_ids, message, strict=True, waits=waits)
+        return _execute(batch_id, ids_sha256, message, strict=True, waits=waits)
 
 
 @first_error_wins()
 @transaction.atomic
 def _execute(
     batch_id: int,
-    store_ids: Sequence[str] | Reference | None,
+    ids_sha256: str | None,
     message: str | None,
     *,
     strict: bool,
     waits: bool,
 ) -> Execution:
-    batch = take(batch_id, store_ids, message)
+    batch = take(batch_id, ids_sha256, message)
     if isinstance(batch, Execution):
         return batch
     run = batch.run
@@ -96,9 +94,7 @@ def _execute(
     return account(batch, result)
 
 
-def take(
-    batch_id: int, store_ids: Sequence[str] | Reference | None, message: str | None = None
-) -> Batch | Execution:
+def take(batch_id: int, ids_sha256: str | None, message: str | None = None) -> Batch | Execution:
     """Return the open batch, locked until the end of the transaction; or, if there is nothing to do, that.
 
     :param message: None, or whose attempt has to be the last that was begun
@@ -118,8 +114,8 @@ def take(
     if not batch.is_open:
         # Who closed it may have died before that was followed by anything
         return Execution(run.pk, None, stage_is_done=run.open_batches == 0, to_send=next_part(batch))
-    if store_ids is not None:
-        batch.require(store_ids)
+    if ids_sha256 is not None:
+        batch.require(ids_sha256)
     if batch.part_of is not None and Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
         return Execution(run.pk, None, stage_is_done=False)
     return batch

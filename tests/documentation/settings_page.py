@@ -1,4 +1,4 @@
-"""docs/settings.md, from what ``morango_celery/conf.py`` says of each setting.
+"""docs/settings.md, from what the modules ``conf`` say of each setting.
 
 A docstring of an attribute is nothing that Python keeps, so the module's text is read.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from morango_celery import conf
+from morango_celery import conf as core
+from morango_celery.oplog import conf as oplog
+from morango_celery.payloads import conf as payloads
 from tests.processes import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -18,9 +20,10 @@ PAGE = ROOT / "docs" / "settings.md"
 INTRODUCTION = """\
 # Settings
 
-<!-- `make docs` writes this page from morango_celery/conf.py. -->
+<!-- `make docs` writes this page from morango_celery/conf.py, and conf.py of oplog and payloads. -->
 
-One dict in Django's settings. All keys are optional, and those of Morango and Celery go beside it:
+A dict in Django's settings for each of the apps. All keys are optional, and those of Morango and Celery go
+beside them:
 
 ```python
 MORANGO_CELERY = {
@@ -29,17 +32,24 @@ MORANGO_CELERY = {
 }
 ```
 
-They are read whenever they are needed. An unknown key or an unusable value is refused by `manage.py check`
-(`E001` in [operations.md](operations.md#system-checks)), and whenever a run is asked for. Web processes and
-workers should have the same.
+The others are `MORANGO_CELERY_OPLOG` and `MORANGO_CELERY_PAYLOADS`. They are read whenever they are needed.
+An unknown key or an unusable value is refused by `manage.py check` (`E001` in
+[operations.md](operations.md#system-checks)), and, in `MORANGO_CELERY`, whenever a run is asked for. Web
+processes and workers should have the same.
 """
 
 CHAPTERS = {
-    "": ("Runs", ""),
-    "OPLOG_": ("The log of another project", "[oplog.md](oplog.md) says what these are for."),
-    "PAYLOAD_": ("Large arguments", "[payloads.md](payloads.md) says what these are for."),
+    core: ("Runs: MORANGO_CELERY", ""),
+    oplog: (
+        "The log of another project: MORANGO_CELERY_OPLOG",
+        "Of the app `morango_celery.oplog`; [oplog.md](oplog.md) says what these are for.",
+    ),
+    payloads: (
+        "Large arguments: MORANGO_CELERY_PAYLOADS",
+        "Of the app `morango_celery.payloads`; [payloads.md](payloads.md) says what these are for.",
+    ),
 }
-"""What names begin with, and the title and the first words of their chapter."""
+"""The modules with sections, and the title and the first words of their chapter."""
 
 
 class Setting(NamedTuple):
@@ -49,21 +59,18 @@ class Setting(NamedTuple):
     meaning: str
 
     @property
-    def prefix(self) -> str:
-        return next((prefix for prefix in CHAPTERS if prefix and self.name.startswith(prefix)), "")
-
-    @property
     def row(self) -> str:
         rule = self.rule.removeprefix("must be ")
         return f'| <a id="{self.name}"></a>`{self.name}` | `{self.default}` | {rule} | {self.meaning} |'
 
 
-def documented_settings() -> Iterator[Setting]:
-    """Each key that there is, in the module's order.
+def documented_settings(module: Any) -> Iterator[Setting]:
+    """Each key that there is in a module's section, in the module's order.
 
     :raises LookupError: one has no docstring, or no rule
     """
-    (tree,) = ast.parse(inspect.getsource(type(conf.settings))).body
+    section = type(module.settings)
+    (tree,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(tree, ast.ClassDef)
     for node, next_node in zip(tree.body, tree.body[1:], strict=False):
         if not isinstance(node, ast.AnnAssign):
@@ -75,19 +82,18 @@ def documented_settings() -> Iterator[Setting]:
             case ast.Expr(value=ast.Constant(value=str(docstring))):
                 meaning = " ".join(docstring.split()).replace("``", "`")
             case _:
-                raise LookupError(f"{name} has no docstring in conf.py")
+                raise LookupError(f"{name} has no docstring")
         # A product says more than its value: 64 * 1024 * 1024
         is_product = isinstance(node.value, ast.BinOp)
-        default = ast.unparse(node.value) if is_product else repr(vars(type(conf.settings))[name])
-        yield Setting(name, default, conf._RULES[name][1], meaning)
+        default = ast.unparse(node.value) if is_product else repr(vars(section)[name])
+        yield Setting(name, default, section._RULES[name][1], meaning)
 
 
 def written() -> str:
     """The whole page."""
-    settings = list(documented_settings())
     parts = [INTRODUCTION]
-    for prefix, (title, opening) in CHAPTERS.items():
-        rows = [setting.row for setting in settings if setting.prefix == prefix]
+    for module, (title, opening) in CHAPTERS.items():
+        rows = [setting.row for setting in documented_settings(module)]
         table = ["| key | default | has to be | |", "|---|---|---|---|", *rows]
         parts.append("\n\n".join(filter(None, [f"## {title}", opening, "\n".join(table)])) + "\n")
     return "\n".join(parts)

@@ -108,7 +108,7 @@ MESSAGES: dict[str, tuple[bytes, str]] = {
         message(["1; DROP TABLE morango_store", []]),
         "batch_id is a whole number, not '1; DROP",
     ),
-    "no list of ids": (message([0, {"a": 1}]), "store_ids is a list of ids, not dict"),
+    "no hash of ids": (message([0, {"a": 1}]), "ids_sha256 is a text of 64 hex digits"),
 }
 """By name: what is put into Redis, and what the worker's log says."""
 

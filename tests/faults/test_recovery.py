@@ -86,7 +86,7 @@ def with_a_split_batch(school: School) -> Run:
     run = start(school.new_run().pk).run
     batch = run.batches.earliest("pk")
     Batch.objects.filter(pk=batch.pk).update(attempts=100)
-    tasks.deserialize_batch(batch.pk, batch.store_ids)
+    tasks.deserialize_batch(batch.pk, batch.content_hash)
     assert run.batches.filter(part_of=batch.number).count() > 1
     return run
 

@@ -39,7 +39,7 @@ def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
     while not progress.ended:
         batches = list(open_batches(progress.run))
         stages.append([batch.store_ids for batch in batches])
-        done = [execute_batch(batch.pk, batch.store_ids).stage_is_done for batch in batches]
+        done = [execute_batch(batch.pk, batch.content_hash).stage_is_done for batch in batches]
         assert done == [False] * (len(done) - 1) + [True]  # the last one opens the next stage
         progress = advance(progress.run.pk)
         assert progress.opened is not progress.ended

@@ -26,7 +26,7 @@ RUNS = "/admin/morango_celery/run/"
 BATCHES = "/admin/morango_celery/batch/"
 GROUPS = "/admin/morango_celery/recordinerror/"
 ROWS = f"{GROUPS}rows/"
-LETTERS = "/admin/morango_celery/deadletter/"
+LETTERS = "/admin/morango_celery_oplog/deadletter/"
 LISTS = (RUNS, BATCHES, GROUPS, ROWS, LETTERS)
 SECRET = "Ada Lovelace"
 

@@ -35,7 +35,7 @@ POISON = "morango_celery.errors.PoisonRecordError"
 def attempt(batch: Batch | int) -> Execution:
     """Execute a batch as a worker that gets a message for it."""
     found = Batch.objects.get(pk=batch if isinstance(batch, int) else batch.pk)
-    return attempt_batch(found.pk, found.store_ids)
+    return attempt_batch(found.pk, found.content_hash)
 
 
 def still_open(run: Run) -> list[Batch]:
@@ -133,7 +133,7 @@ class TestCounting:
             Batch.objects.update(attempts=times_before)
 
             with pytest.raises(RefusedMessageError):
-                attempt_batch(batch.pk, batch.store_ids[1:])
+                attempt_batch(batch.pk, batch.content_hash[1:])
 
             batch.refresh_from_db()
             assert (batch.state, batch.attempts) == (Batch.State.OPEN, times_before)
@@ -300,19 +300,20 @@ class TestSplitting:
         # Given a worker that died after it had split a batch, before it sent the first part
         factories.fill_store(20)
         batch = used_up(one_batch())
-        ids = batch.store_ids
         attempt(batch)
         first, second, *_ = still_open(batch.run)
 
         # When its message comes again, then that part is to be sent
-        again = attempt_batch(batch.pk, ids)
+        again = attempt_batch(batch.pk, batch.content_hash)
         assert again == Execution(batch.run_id, None, stage_is_done=False, to_send=(first.pk,))
 
         # ... and so is the next, when the first part's comes again, until all are done
         assert attempt(first).to_send == (second.pk,)
-        assert attempt_batch(first.pk, first.store_ids).to_send == (second.pk,)
+        assert attempt_batch(first.pk, first.content_hash).to_send == (second.pk,)
         work_off(batch.run)
-        assert attempt_batch(batch.pk, ids) == Execution(batch.run_id, None, stage_is_done=False)
+        assert attempt_batch(batch.pk, batch.content_hash) == Execution(
+            batch.run_id, None, stage_is_done=False
+        )
 
     def test_parts_are_executed_one_after_another(self) -> None:
         # Given that all parts of a batch are sent at once, as recovery does
@@ -491,7 +492,7 @@ class TestTheDatabase:
         counted = []
         for retries in range(FORGIVEN_IN_A_ROW + 2):
             with pytest.raises(OperationalError):
-                attempt_batch(batch.pk, batch.store_ids, Message("one", retries))
+                attempt_batch(batch.pk, batch.content_hash, Message("one", retries))
             batch.refresh_from_db()
             counted.append(batch.attempts)
         assert counted == [0] * FORGIVEN_IN_A_ROW + [1, 2]
@@ -544,13 +545,13 @@ class TestTheDatabase:
         def other() -> Execution:
             assert at_it.wait(60)
             try:
-                return attempt_batch(batch.pk, batch.store_ids, Message("another"))
+                return attempt_batch(batch.pk, batch.content_hash, Message("another"))
             finally:
                 dropped.set()
 
         # When another message comes for it, then that ends first, and is no attempt
         execution, nothing = together(
-            [lambda: attempt_batch(batch.pk, batch.store_ids, Message("one")), other]
+            [lambda: attempt_batch(batch.pk, batch.content_hash, Message("one")), other]
         )
 
         assert execution.result.saved == 1
@@ -571,14 +572,14 @@ class TestTheDatabase:
         def held_up(*arguments: Any, **options: Any) -> Execution:
             with monkeypatch.context() as patch:
                 patch.setattr(attempts, "execute_batch", executed)
-                executions.append(attempt_batch(batch.pk, batch.store_ids, Message("another")))
+                executions.append(attempt_batch(batch.pk, batch.content_hash, Message("another")))
             return executed(*arguments, **options)
 
         executions: list[Execution] = []
         monkeypatch.setattr(attempts, "execute_batch", held_up)
 
         # When another message comes for it, then that executes it, and both are one attempt
-        executions.append(attempt_batch(batch.pk, batch.store_ids, Message("one")))
+        executions.append(attempt_batch(batch.pk, batch.content_hash, Message("one")))
 
         assert [execution.result is not None for execution in executions] == [True, False]
         batch.refresh_from_db()
@@ -591,7 +592,7 @@ class TestTheDatabase:
         Batch.objects.update(attempts=1, attempted_by="one", attempted_at=ago(0))
 
         # When its message comes again
-        assert attempt_batch(batch.pk, batch.store_ids, Message("one")).result is not None
+        assert attempt_batch(batch.pk, batch.content_hash, Message("one")).result is not None
 
         # Then that counts
         batch.refresh_from_db()
@@ -602,7 +603,7 @@ class TestTheDatabase:
         batch = one_batch()
         Batch.objects.update(attempts=3, attempted_by="one", attempted_at=ago(0))
 
-        assert attempt_batch(batch.pk, batch.store_ids, Message("another")).result is not None
+        assert attempt_batch(batch.pk, batch.content_hash, Message("another")).result is not None
 
         batch.refresh_from_db()
         assert (batch.state, batch.attempts) == (Batch.State.DONE, 3)
@@ -628,7 +629,7 @@ class TestTheDatabase:
         monkeypatch.setattr(Unit, "clean_fields", clean_fields)
         monkeypatch.setattr(attempts, "_account_for_outage", late)
         with pytest.raises(OperationalError):
-            attempt_batch(batch.pk, batch.store_ids, Message("one"))
+            attempt_batch(batch.pk, batch.content_hash, Message("one"))
 
         batch.refresh_from_db()
         assert (batch.attempts, batch.attempted_by) == (2, "another")

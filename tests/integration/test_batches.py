@@ -12,7 +12,7 @@ import pytest
 
 from morango_celery import tasks
 from morango_celery.errors import FatalError, RefusedMessageError
-from morango_celery.models import Batch, Run
+from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs import opening
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import execute_batch
@@ -33,12 +33,12 @@ class TestBatches:
         factories.store_row("unit", name=None, partition="0")
         run = start(new_run().pk).run
         batch, *_ = open_batches(run)
-        first = execute_batch(batch.pk, batch.store_ids)
+        first = execute_batch(batch.pk, batch.content_hash)
         assert first.result is not None
         before = everything()
 
         # When its message comes again, or the ledger is asked again
-        again = [execute_batch(batch.pk, batch.store_ids), execute_batch(batch.pk)]
+        again = [execute_batch(batch.pk, batch.content_hash), execute_batch(batch.pk)]
 
         # Then nothing happens
         assert [execution.result for execution in again] == [None, None]
@@ -49,15 +49,15 @@ class TestBatches:
         factories.fill_store(10)
         run = start(new_run().pk).run
         (batch,) = open_batches(run)
-        assert execute_batch(batch.pk, batch.store_ids).stage_is_done
+        assert execute_batch(batch.pk, batch.content_hash).stage_is_done
 
         # When the message comes again
-        again = execute_batch(batch.pk, batch.store_ids)
+        again = execute_batch(batch.pk, batch.content_hash)
 
         # Then it is this one's turn, until the run has ended
         assert again.stage_is_done
         assert advance(run.pk).ended
-        assert not execute_batch(batch.pk, batch.store_ids).stage_is_done
+        assert not execute_batch(batch.pk, batch.content_hash).stage_is_done
 
     @pytest.mark.parametrize(
         "change",
@@ -77,7 +77,7 @@ class TestBatches:
         before = everything()
 
         with pytest.raises(RefusedMessageError, match=r"ids are not those of batch 1/1 .*recover_runs"):
-            execute_batch(batch.pk, change(batch.store_ids))
+            execute_batch(batch.pk, hash_of_ids(change(batch.store_ids)))
 
         assert everything() == before
 
@@ -90,7 +90,7 @@ class TestBatches:
 
         for call in (execute_batch, attempt_batch, tasks.deserialize_batch):
             with pytest.raises(RefusedMessageError):
-                call(one.pk, other.store_ids)
+                call(one.pk, other.content_hash)
 
         assert everything() == before
 
@@ -98,13 +98,12 @@ class TestBatches:
         factories.fill_store(10)
         run = start(new_run().pk).run
         (batch,) = open_batches(run)
-        store_ids = batch.store_ids
         Run.objects.all().delete()
 
-        execution = execute_batch(batch.pk, store_ids)
+        execution = execute_batch(batch.pk, batch.content_hash)
 
         assert (execution.run_id, execution.result, execution.stage_is_done) == (None, None, False)
-        assert tasks.deserialize_batch(batch.pk, store_ids) == {}
+        assert tasks.deserialize_batch(batch.pk, batch.content_hash) == {}
         assert tasks.start_run(run.pk) == f"Run {run.pk} is not in the ledger: it was deleted."
         assert tasks.hand_over_run(run.pk) is False
         assert len(dirty_ids()) == 10
@@ -119,7 +118,7 @@ class TestBatches:
         run.move_to(state, error="by hand")
         before = everything()
 
-        execution = execute_batch(batch.pk, batch.store_ids)
+        execution = execute_batch(batch.pk, batch.content_hash)
         progress = [start(run.pk), advance(run.pk)]
 
         assert (execution.result, execution.stage_is_done) == (None, False)
@@ -174,7 +173,7 @@ class TestAtTheSameTime:
         progress = start(new_run().pk)
 
         def work(batch: Batch) -> bool:
-            execution = execute_batch(batch.pk, batch.store_ids)
+            execution = execute_batch(batch.pk, batch.content_hash)
             return execution.stage_is_done and advance(batch.run_id).opened
 
         # When each stage's batches are worked off at the same time, by whoever opens the next one
@@ -216,7 +215,7 @@ class TestAtTheSameTime:
             return attempt_opening(run_id, open_stage, *message)
 
         monkeypatch.setattr(tasks, "attempt_opening", advance_late)
-        result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.store_ids), delete])
+        result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.content_hash), delete])
 
         # Then the batch is completed, and the run isn't missed
         assert (result, advanced.is_set(), dirty_ids()) == ({}, True, set())
@@ -259,7 +258,7 @@ class TestAtTheSameTime:
         factories.fill_store(60)
         (batch,) = open_batches(start(new_run().pk).run)
 
-        done = together([lambda: execute_batch(batch.pk, batch.store_ids)] * self.THREADS)
+        done = together([lambda: execute_batch(batch.pk, batch.content_hash)] * self.THREADS)
 
         assert len([execution for execution in done if execution.result is not None]) == 1
         run = Run.objects.get()

@@ -104,7 +104,7 @@ def test_an_error_is_told_to_whom_does_read_it(database_url: str) -> None:
 
 
 def test_another_broken_connection_is_no_closed_pipe(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from morango_celery.management.commands import prune_payloads
+    from morango_celery.payloads.management.commands import prune_payloads
 
     def refuse() -> None:
         raise BrokenPipeError(32, "Broken pipe")

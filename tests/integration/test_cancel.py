@@ -59,8 +59,8 @@ class TestCancel:
 
         # Then messages for it have no effect, and what was not done waits
         before = everything()
-        assert attempt_batch(open_.pk, open_.store_ids).result is None
-        assert tasks.deserialize_batch(open_.pk, open_.store_ids) == {}
+        assert attempt_batch(open_.pk, open_.content_hash).result is None
+        assert tasks.deserialize_batch(open_.pk, open_.content_hash) == {}
         assert tasks.start_run(run.pk)
         assert not advance(run.pk).opened
         assert everything() == before
@@ -143,7 +143,7 @@ class TestAtTheSameTime:
         run = start(new_run().pk).run
 
         def work(batch: Batch) -> None:
-            if attempt_batch(batch.pk, batch.store_ids).stage_is_done:
+            if attempt_batch(batch.pk, batch.content_hash).stage_is_done:
                 advance(run.pk)
 
         def cancel() -> None:

@@ -115,7 +115,7 @@ class TestPlanning:
         assert recover(dispatch := Recorded(), everything=True) == 2
         assert set(dispatch.sent) == {f"batch {first.pk}", f"batch {memos.pk}"}
         # One that comes too early does nothing
-        assert attempt_batch(third.pk, third.reference).result is None
+        assert attempt_batch(third.pk, third.content_hash).result is None
         assert execute_batch(second.pk).result is None
         assert not Vote.objects.exists()
 
@@ -155,7 +155,7 @@ class TestPlanning:
         first, second = Batch.objects.filter(run=run).order_by("number")
         Batch.objects.filter(pk=first.pk).update(attempts=3)
 
-        to_send = attempt_batch(first.pk, first.reference).to_send
+        to_send = attempt_batch(first.pk, first.content_hash).to_send
 
         done = []
         while to_send:
@@ -317,16 +317,16 @@ class TestAtTheSameTime:
         note_sent(Batch.objects.all())
         ended: list[Execution] = []
         with held_tally("lunch") as holder:
-            in_a_thread(lambda: ended.append(attempt_batch(begun.pk, begun.reference)))
+            in_a_thread(lambda: ended.append(attempt_batch(begun.pk, begun.content_hash)))
             until(lambda: sessions_that_wait_for_a_lock(holder), "held up")
 
             # When another one gets the other run's batch, then it doesn't wait, and has lost nothing
             for _ in range(5):
-                stepped_back = attempt_batch(other.pk, other.reference)
+                stepped_back = attempt_batch(other.pk, other.content_hash)
                 assert (stepped_back.result, stepped_back.to_send) == (None, ())
                 waiting = Batch.objects.get(pk=other.pk)
                 assert (waiting.state, waiting.attempts, waiting.overdue_at) == (Batch.State.OPEN, 0, None)
-            result = attempt_batch(memos.pk, memos.reference).result
+            result = attempt_batch(memos.pk, memos.content_hash).result
             assert result is not None
             assert result.saved == 3
             # And should the first worker die, a sweep knows
@@ -336,8 +336,8 @@ class TestAtTheSameTime:
         # Then who ends the first batch sends the one that waits, and its own next one
         until(lambda: ended, "ended")
         assert ended[0].to_send == (other.pk, next_one.pk)
-        assert attempt_batch(other.pk, other.reference).to_send == ()
-        assert attempt_batch(next_one.pk, next_one.reference).to_send == ()
+        assert attempt_batch(other.pk, other.content_hash).to_send == ()
+        assert attempt_batch(next_one.pk, next_one.content_hash).to_send == ()
         assert votes() == 9
 
     def test_one_that_steps_back_too_late_to_be_seen_is_sent_again(self, votes_are_exclusive: None) -> None:

@@ -9,11 +9,13 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from morango_celery import tasks
+from morango_celery.errors import FatalError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import control, handover
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import PATIENCE, recover
+from tests import factories
 from tests.integration.ledger import Recorded, ago, new_run, together, unit
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -61,7 +63,7 @@ def test_a_run_that_ends_empties_the_ids_of_its_batches_and_no_others(
     assert payloads(live) == before
     assert all(before)
     for batch in Batch.objects.filter(run=ended):
-        assert tasks.deserialize_batch(batch.pk, batch.reference) == {}
+        assert tasks.deserialize_batch(batch.pk, batch.content_hash) == {}
 
 
 def test_it_takes_one_statement_for_all_batches(runs: tuple[Run, Run]) -> None:
@@ -86,10 +88,35 @@ class TestBatchInExecution:
         return batch
 
     def test_its_next_message_empties_it(self, left: Batch) -> None:
-        assert attempt_batch(left.pk, left.reference).result is None
+        assert attempt_batch(left.pk, left.content_hash).result is None
         assert payloads(left.run) == ["", "", ""]
 
     def test_the_next_sweep_empties_it(self, left: Batch, runs: tuple[Run, Run]) -> None:
         recover(Recorded())
         assert payloads(left.run) == ["", "", ""]
         assert all(payloads(runs[1]))
+
+
+def test_ids_go_with_their_batch_and_with_their_run() -> None:
+    factories.fill_store(10)
+    run = start(new_run().pk).run
+    batches = list(open_batches(run))
+    tasks.deserialize_batch(batches[0].pk, batches[0].content_hash)
+    assert Batch.objects.get(pk=batches[0].pk).store_ids == []
+
+    Run.objects.all().delete()
+    assert not Batch.objects.exists()
+
+
+def test_ids_that_were_changed_in_the_ledger_fail_the_run_and_deserialize_nothing() -> None:
+    factories.fill_store(10)
+    run = start(new_run().pk).run
+    batch = next(open_batches(run))
+    Batch.objects.filter(pk=batch.pk).update(payload=batch.payload.replace('", "', '","'))
+
+    with pytest.raises(FatalError, match="not those that were handed out"):
+        tasks.deserialize_batch(batch.pk, batch.content_hash)
+
+    run.refresh_from_db()
+    assert run.state == Run.State.FAILED
+    assert Batch.objects.get(pk=batch.pk).saved == 0

@@ -86,7 +86,7 @@ class TestLocalEdits:
 
         # When its app row is edited before the batch is executed
         edited_unit(row, "made here")
-        execute_batch(batch.pk, batch.store_ids)
+        execute_batch(batch.pk, batch.content_hash)
         progress = advance(run.pk)
         assert progress.ended
         handover.finish(progress.run)

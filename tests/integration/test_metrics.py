@@ -142,10 +142,10 @@ def test_batches_and_stages_are_timed_once_they_are_done(
     fill_store(40)
     run = start(new_run().pk).run
     for batch in list(open_batches(run)):
-        attempt_batch(batch.pk, batch.store_ids)
+        attempt_batch(batch.pk, batch.content_hash)
     run = advance(run.pk).run
     second = list(open_batches(run))
-    attempt_batch(second[0].pk, second[0].store_ids)
+    attempt_batch(second[0].pk, second[0].content_hash)
     now = timezone.now()
     times = dict(zip(Batch.objects.filter(state="done").values_list("pk", flat=True), (0.2, 4), strict=True))
     for pk, seconds in times.items():

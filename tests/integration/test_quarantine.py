@@ -56,7 +56,7 @@ def test_what_is_given_up_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> Non
     (batch,) = open_batches(start(new_run().pk).run)
     Batch.objects.update(attempts=3)
 
-    attempt_batch(batch.pk, batch.store_ids)
+    attempt_batch(batch.pk, batch.content_hash)
 
     assert errors() == {record.id: QUARANTINED}
     record.refresh_from_db()
@@ -190,7 +190,7 @@ def test_a_batch_that_was_handed_out_before_leaves_it_alone(poison: Store) -> No
         deserialization_error="It never ended.", deserialization_exception=QUARANTINED
     )
 
-    result = execute_batch(batch.pk, batch.store_ids).result
+    result = execute_batch(batch.pk, batch.content_hash).result
 
     assert result is not None
     assert (result.saved, result.failed) == (1, 0)

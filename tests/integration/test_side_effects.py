@@ -166,7 +166,7 @@ def test_only_an_edit_made_here_between_two_batches_wins(deed: str, edited: bool
     save_all([*orders, late], [existing(late, number=0)])
     begun = start(create_run(PROFILE, None, serialize_first=False, handed_over=True).pk).run
     for batch in open_batches(begun):
-        execute_batch(batch.pk, batch.store_ids)
+        execute_batch(batch.pk, batch.content_hash)
     assert Late.objects.values_list("number", "_morango_dirty_bit").get() == (2, True)
 
     # When somebody edits that row here before its own record comes, or nobody
@@ -175,7 +175,7 @@ def test_only_an_edit_made_here_between_two_batches_wins(deed: str, edited: bool
         row.number = 7
         row.save()
     (last,) = open_batches(advance(begun.pk).run)
-    execute_batch(last.pk, last.store_ids)
+    execute_batch(last.pk, last.content_hash)
 
     # Then the edit wins, and what code has left doesn't
     assert list(Late.objects.values_list("number", "_morango_dirty_bit")) == [

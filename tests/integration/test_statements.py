@@ -215,7 +215,7 @@ def statements_of_a_worker(rows: list[Store]) -> int:
     run = start(new_run().pk).run
     (batch,) = open_batches(run)
     with CaptureQueriesContext(connection) as queries:
-        counts = tasks.deserialize_batch(batch.pk, batch.store_ids)
+        counts = tasks.deserialize_batch(batch.pk, batch.content_hash)
     assert counts["saved"] == len(rows)
     assert Run.objects.get(pk=run.pk).state == Run.State.COMPLETED
     return len(queries)

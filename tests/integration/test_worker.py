@@ -107,7 +107,7 @@ MALFORMED: list[tuple[str, list[Any], str]] = [
     ("deserialize_batch", [1.5, []], "batch_id is a whole number, not 1.5."),
     ("deserialize_batch", [None, None], "batch_id is a whole number, not None."),
     ("deserialize_batch", [0, []], "Batch 0 is not in the ledger"),
-    ("deserialize_batch", [1], "doesn't fit deserialize_batch: missing a required argument: 'store_ids'."),
+    ("deserialize_batch", [1], "doesn't fit deserialize_batch: missing a required argument: 'ids_sha256'."),
     ("hand_over_run", ["one"], "run_id is a whole number, not 'one'."),
     ("hand_over_run", [10**18], f"Run {10**18} is not in the ledger"),
     ("recover_runs", ["everything"], "doesn't fit recover_runs: too many positional arguments."),
@@ -115,7 +115,8 @@ MALFORMED: list[tuple[str, list[Any], str]] = [
 ]
 """Task, arguments, and what the worker logs."""
 
-FOR_A_BATCH: list[Any] = ["a text", None, 7, {"ids": []}, [], [None], [["nested"]], ["f" * 32], [{"id": 1}]]
+NO_HASHES: list[Any] = ["a text", None, 7, {"ids": []}, [], [None], ["f" * 32], "f" * 63, "F" * 64]
+FOR_A_BATCH: list[Any] = [*NO_HASHES, "f" * 64]
 
 
 def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: StartWorker) -> None:
@@ -125,9 +126,9 @@ def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: St
     (batch,) = open_batches(run)
     for name, arguments, _ in MALFORMED:
         app.send_task(f"morango_celery.{name}", arguments)
-    for store_ids in FOR_A_BATCH:
-        app.send_task("morango_celery.deserialize_batch", [batch.pk, store_ids])
-    app.send_task("morango_celery.deserialize_batch", [batch.pk, batch.store_ids], {"more": 1})
+    for ids_sha256 in FOR_A_BATCH:
+        app.send_task("morango_celery.deserialize_batch", [batch.pk, ids_sha256])
+    app.send_task("morango_celery.deserialize_batch", [batch.pk, batch.content_hash], {"more": 1})
     app.send_task("morango_celery.start_run", [], {"run_id": run.pk, "urgent": True})
 
     # When a worker gets them all, and then a good one
@@ -139,13 +140,8 @@ def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: St
     assert worker.is_running
     log = worker.log()
     assert [text for _, _, text in MALFORMED if text not in log] == []
-    for store_ids in FOR_A_BATCH:
-        if not isinstance(store_ids, list):
-            assert f"store_ids is a list of ids, not {type(store_ids).__name__}." in log
-        elif store_ids and not isinstance(store_ids[0], str):
-            assert f"store_ids is a list of texts; one is {type(store_ids[0]).__name__}." in log
-        else:
-            assert f"{len(store_ids)} ids are not those of {batch}" in log
+    assert log.count("ids_sha256 is a text of 64 hex digits.") >= len(NO_HASHES)
+    assert f"The message's ids are not those of {batch}" in log
     for field in ("more", "urgent"):
         assert f"got an unexpected keyword argument '{field}'" in log
     assert (run.state, run.error, run.records, run.saved) == (Run.State.COMPLETED, "", 20, 20)
@@ -178,11 +174,8 @@ def test_messages_carry_ids_and_never_contents(redis_url: str) -> None:
         first, second = [json.loads(raw) for raw in reversed(client.lrange("celery", 0, -1))]
     assert body(first)[0] == [run.pk]
     (batch,) = Batch.objects.all()
-    batch_id, store_ids = body(second)[0]
-    assert batch_id == batch.pk
+    assert body(second)[0] == [batch.pk, hash_of_ids([unit.id, learner.id, attempt.id])]
     assert batch.store_ids == [unit.id, learner.id, attempt.id]
-    assert store_ids == batch.reference.as_json()
-    assert batch.content_hash == hash_of_ids([unit.id, learner.id, attempt.id])
 
     # ... and neither these nor their headers say more
     assert body(first)[1] == body(second)[1] == {}
@@ -229,7 +222,7 @@ def test_nothing_that_passes_through_redis_tells_a_record(
 
     # Then all that went through Redis names the records by the hash of their ids at most
     assert (run.saved, run.failed) == (2, 6)
-    ids = str(Batch.objects.earliest("pk").reference.as_json()["payload"])
+    ids = Batch.objects.earliest("pk").content_hash
     assert [command for command in heard if ids in command], "the batch's message was not heard"
     assert [command for command in heard if "task-succeeded" in command], "no event was heard"
     for piece in (SECRET, SECRET.split()[0], SECRET.split()[1]):
@@ -242,7 +235,7 @@ def test_results_are_counts(redis_url: str) -> None:
     run = start(new_run().pk).run
     (batch,) = open_batches(run)
 
-    assert tasks.deserialize_batch(batch.pk, batch.store_ids) == {
+    assert tasks.deserialize_batch(batch.pk, batch.content_hash) == {
         "saved": 10,
         "deleted": 0,
         "spread": 0,

@@ -109,7 +109,7 @@ MUTATIONS = (
     Mutation(
         "another-batchs-ids-are-refused",
         "runs/execute.py",
-        "        batch.require(store_ids)\n",
+        "        batch.require(ids_sha256)\n",
         "        pass\n",
         ("integration/test_batches.py",),
     ),

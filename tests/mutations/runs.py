@@ -158,8 +158,8 @@ MUTATIONS = (
     Mutation(
         "a-worker-steps-back-from-what-another-one-has",
         "runs/attempts.py",
-        "execute_batch(batch_id, store_ids, message.id, waits=False)",
-        "execute_batch(batch_id, store_ids, message.id)",
+        "execute_batch(batch_id, ids_sha256, message.id, waits=False)",
+        "execute_batch(batch_id, ids_sha256, message.id)",
         (
             "integration/test_exclusive.py::TestAtTheSameTime"
             "::test_a_worker_steps_back_and_is_sent_the_batch_afterwards",

@@ -29,10 +29,10 @@ def recorded(log: Path, settings: Any) -> Iterator[Path]:
     before = [list(signal.receivers) for signal in signals]
     labels = [model._meta.label for model in apps.get_app_config("library").get_models()]
     chosen = [label for label in labels if label not in ("library.Local", "library.OldBook")]
-    settings.MORANGO_CELERY = {
-        **settings.MORANGO_CELERY,
-        "OPLOG_FILE": str(log),
-        "OPLOG_MODELS": chosen,
+    settings.MORANGO_CELERY_OPLOG = {
+        **settings.MORANGO_CELERY_OPLOG,
+        "FILE": str(log),
+        "MODELS": chosen,
     }
     recorder.connect()
     yield log

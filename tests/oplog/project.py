@@ -4,18 +4,24 @@ import os
 
 from tests.oplog.labels import LIBRARY
 from worker.settings import *  # noqa: F403
-from worker.settings import INSTALLED_APPS, MORANGO_CELERY
+from worker.settings import INSTALLED_APPS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.variety", "tests.oplog.library"]
-MORANGO_CELERY = {**MORANGO_CELERY, "OPLOG_INGEST_MODELS": LIBRARY}
+INSTALLED_APPS = [
+    *INSTALLED_APPS,
+    "morango_celery.oplog",
+    "morango_celery.payloads",
+    "tests.variety",
+    "tests.oplog.library",
+]
+MORANGO_CELERY_OPLOG: dict[str, object] = {"INGEST_MODELS": LIBRARY}
 SILENCED_SYSTEM_CHECKS = ["morango_celery.I001", "morango_celery.I002"]  # about `variety`, at each command
 if os.environ.get("OPLOG_FILE"):
-    MORANGO_CELERY = {
-        **MORANGO_CELERY,
-        "OPLOG_FILE": os.environ["OPLOG_FILE"],
-        "OPLOG_MODELS": [
+    MORANGO_CELERY_OPLOG = {
+        **MORANGO_CELERY_OPLOG,
+        "FILE": os.environ["OPLOG_FILE"],
+        "MODELS": [
             *("library.Shelf", "library.Author", "library.Tag", "library.Book", "library.Review"),
             *("library.Hen", "library.Egg", "library.Annex", "library.Card", "library.Stamp"),
         ],
-        "OPLOG_ROTATE_BYTES": int(os.environ.get("OPLOG_ROTATE_BYTES", "20000")),
+        "ROTATE_BYTES": int(os.environ.get("OPLOG_ROTATE_BYTES", "20000")),
     }

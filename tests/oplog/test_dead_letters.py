@@ -178,7 +178,7 @@ def test_the_admin_shows_letters_and_tries_them_again(log: Path, operator: Clien
     Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
     ingested(log, [save("book", BOOK, title="waiting title", isbn="1")])
     letter = DeadLetter.objects.get()
-    pages = "/admin/morango_celery/deadletter/"
+    pages = "/admin/morango_celery_oplog/deadletter/"
 
     # Then it is in the list, and its page shows all of it and no field to change
     shown = operator.get(f"{pages}?state=open&q=waiting").content.decode()
@@ -206,7 +206,7 @@ def test_who_may_only_look_is_not_offered_to_try_again(log: Path) -> None:
     client = Client()
     client.force_login(user)
     ingested(log, ["rubbish"])
-    shown = client.get("/admin/morango_celery/deadletter/").content.decode()
+    shown = client.get("/admin/morango_celery_oplog/deadletter/").content.decode()
     assert "rubbish" not in shown
     assert "Try to apply" not in shown
 

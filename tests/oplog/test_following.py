@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from morango_celery.management.bell import Bell
 from morango_celery.oplog import follow
-from morango_celery.oplog.follow import Bell, watching
+from morango_celery.oplog.follow import watching
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def name(settings: Any) -> Any:
     """A function that names the models whose objects are ingested."""
 
     def chosen(*labels: str) -> None:
-        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "OPLOG_INGEST_MODELS": labels}
+        settings.MORANGO_CELERY_OPLOG = {"INGEST_MODELS": labels}
 
     return chosen
 
@@ -80,7 +80,7 @@ def test_a_line_of_a_model_that_is_not_named_is_a_dead_letter(
 
     # Then it has what it had, and the letters say why
     label = model._meta.label
-    reason = f"ModelNotIngestedError: OPLOG_INGEST_MODELS doesn't name {label}."
+    reason = f"ModelNotIngestedError: MORANGO_CELERY_OPLOG['INGEST_MODELS'] doesn't name {label}."
     assert [letter for _, letter in letters()] == [reason, reason]
     assert set(Shelf.objects.values_list("pk", flat=True)) == {1, 2}
     if model is not IngestPosition:
@@ -138,7 +138,7 @@ def test_with_no_model_named_nothing_is_read_and_the_setting_is(
     append(log, save("shelf", 2, name="a"))
     name(*labels)
     for arguments in ([str(log)], [str(log), "--follow"], ["--retry-dead-letters"]):
-        with pytest.raises(CommandError, match=r"MORANGO_CELERY\['OPLOG_INGEST_MODELS'\] names no installed"):
+        with pytest.raises(CommandError, match=r"MORANGO_CELERY_OPLOG\['INGEST_MODELS'\] names no installed"):
             call_command("ingest_objects", *arguments)
     assert Shelf.objects.count() == 1
     assert not DeadLetter.objects.exists()
@@ -169,7 +169,7 @@ def found(kind: str) -> list[str]:
 def test_a_check_names_labels_that_are_not_installed(name: Any) -> None:
     name("library.Shelf", "library.Spaceship", "no.App")
     assert found("E002") == [
-        f"MORANGO_CELERY['OPLOG_INGEST_MODELS'] names {label!r}, which is not installed."
+        f"MORANGO_CELERY_OPLOG['INGEST_MODELS'] names {label!r}, which is not installed."
         for label in ("library.Spaceship", "no.App")
     ]
     assert found("W008") == []
@@ -196,7 +196,7 @@ def test_a_check_warns_of_models_that_decide_about_more_than_themselves(
 ) -> None:
     name("library.Shelf", label)
     assert found("W008") == [
-        f"MORANGO_CELERY['OPLOG_INGEST_MODELS'] lets a log change {label}: whoever can write the log "
+        f"MORANGO_CELERY_OPLOG['INGEST_MODELS'] lets a log change {label}: whoever can write the log "
         f"decides {power}."
     ]
 

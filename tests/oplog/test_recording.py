@@ -131,7 +131,7 @@ def test_objects_of_several_tables_and_proxies_are_recorded_whole(recorded: Path
 
 
 def test_natural_keys_are_recorded_on_request(recorded: Path, settings: Any) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "OPLOG_NATURAL_KEYS": True}
+    settings.MORANGO_CELERY_OPLOG = {**settings.MORANGO_CELERY_OPLOG, "NATURAL_KEYS": True}
     author = Author.objects.create(name="Ada")
     Book.objects.create(title="x", author=author)
     assert last_fields(recorded)["author"] == ["Ada"]
@@ -146,7 +146,7 @@ def test_what_sends_no_signal_can_be_recorded_by_hand(recorded: Path) -> None:
 
 
 def test_a_full_file_gets_another_name_and_readers_miss_nothing(recorded: Path, settings: Any) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "OPLOG_ROTATE_BYTES": 400}
+    settings.MORANGO_CELERY_OPLOG = {**settings.MORANGO_CELERY_OPLOG, "ROTATE_BYTES": 400}
     for number in range(1, 21):
         Shelf.objects.create(pk=number, name=f"{number:020}")
         if number % 5 == 0:
@@ -168,7 +168,7 @@ def test_a_clock_that_is_set_back_changes_no_order(
             return next(moments)
 
     monkeypatch.setattr(logfile, "datetime", Clock)
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "OPLOG_ROTATE_BYTES": 1}
+    settings.MORANGO_CELERY_OPLOG = {**settings.MORANGO_CELERY_OPLOG, "ROTATE_BYTES": 1}
     for number in range(5):
         Shelf(pk=1, name=str(number)).save()
     rotated = sorted(file for file in recorded.parent.iterdir() if file != recorded)
@@ -304,7 +304,7 @@ def test_changes_of_one_object_are_in_the_order_of_their_commits(recorded: Path,
 
 
 def test_several_writers_lose_and_double_nothing(recorded: Path, settings: Any) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "OPLOG_ROTATE_BYTES": 2000}
+    settings.MORANGO_CELERY_OPLOG = {**settings.MORANGO_CELERY_OPLOG, "ROTATE_BYTES": 2000}
 
     def work(first: int) -> None:
         for number in range(first, first + 20):
@@ -334,20 +334,20 @@ def test_objects_that_were_there_before_can_be_recorded(recorded: Path, capsys: 
 
 
 def test_recording_nowhere_is_refused(settings: Any) -> None:
-    settings.MORANGO_CELERY = {}
-    with pytest.raises(CommandError, match="OPLOG_FILE"):
+    settings.MORANGO_CELERY_OPLOG = {}
+    with pytest.raises(CommandError, match=r"MORANGO_CELERY_OPLOG\['FILE'\]"):
         call_command("record_objects")
 
 
 def test_a_check_names_models_that_are_not_installed(settings: Any) -> None:
-    settings.MORANGO_CELERY = {
-        "OPLOG_FILE": "x",
-        "OPLOG_MODELS": ["library.Shelf", "library.Spaceship", "no.App"],
+    settings.MORANGO_CELERY_OPLOG = {
+        "FILE": "x",
+        "MODELS": ["library.Shelf", "library.Spaceship", "no.App"],
     }
     checked = run_checks(tags=["morango_celery"])
     found = [error.msg for error in checked if error.id == "morango_celery.E002"]
     assert found == [
-        f"MORANGO_CELERY['OPLOG_MODELS'] names {label!r}, which is not installed."
+        f"MORANGO_CELERY_OPLOG['MODELS'] names {label!r}, which is not installed."
         for label in ("library.Spaceship", "no.App")
     ]
     recorder.connect()  # goes by those that are

@@ -22,7 +22,7 @@ SHARED = (pytest.param("database", marks=IN_TRANSACTIONS), "redis", "files")
 
 @pytest.fixture(params=(*SHARED, "memory"))
 def backend_settings(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> dict[str, Any]:
-    """What MORANGO_CELERY says of the backend."""
+    """What MORANGO_CELERY_PAYLOADS says of the backend."""
     return _configure(request.param, request, tmp_path, settings)
 
 
@@ -41,8 +41,8 @@ def _configure(
     elif name == "files":
         location = str(tmp_path / "payloads")
         Path(location).mkdir()
-    configured = {"PAYLOAD_BACKEND": name, "PAYLOAD_LOCATION": location}
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, **configured}
+    configured = {"BACKEND": name, "LOCATION": location}
+    settings.MORANGO_CELERY_PAYLOADS = configured
     return configured
 
 
@@ -81,9 +81,9 @@ def in_memory(tmp_path: Path, settings: Settings, request: pytest.FixtureRequest
 
 @pytest.fixture
 def configure(settings: Settings) -> Any:
-    """A function that changes single keys of MORANGO_CELERY."""
+    """A function that changes single keys of MORANGO_CELERY_PAYLOADS."""
 
     def change(**keys: Any) -> None:
-        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, **keys}
+        settings.MORANGO_CELERY_PAYLOADS = {**getattr(settings, "MORANGO_CELERY_PAYLOADS", {}), **keys}
 
     return change

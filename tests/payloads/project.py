@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from django.conf import settings
 
-from morango_celery import PayloadTask
+from morango_celery.payloads import PayloadTask
 
 app = Celery("tests.payloads.project", set_as_current=False)
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -4,6 +4,7 @@ import json
 import os
 
 from worker.settings import *  # noqa: F403  (settings are modules of names)
-from worker.settings import MORANGO_CELERY as DEPLOYED
+from worker.settings import INSTALLED_APPS
 
-MORANGO_CELERY = {**DEPLOYED, **json.loads(os.environ.get("PAYLOAD_SETTINGS") or "{}")}
+INSTALLED_APPS = [*INSTALLED_APPS, "morango_celery.payloads"]
+MORANGO_CELERY_PAYLOADS = json.loads(os.environ.get("PAYLOAD_SETTINGS") or "{}")

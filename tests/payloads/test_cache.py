@@ -45,7 +45,7 @@ class Far(MemoryBackend):
 
 
 def test_a_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
-    configure(PAYLOAD_CACHE_BYTES=10_000)
+    configure(CACHE_BYTES=10_000)
     store = PayloadStore(Far())
     references = [store.put(f"{number}" * 1000) for number in range(30)]
 
@@ -56,7 +56,7 @@ def test_a_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
 
 
 def test_with_no_bytes_for_it_nothing_is_held(configure: Any) -> None:
-    configure(PAYLOAD_CACHE_BYTES=0)
+    configure(CACHE_BYTES=0)
     store = PayloadStore(Far())
 
     store.get(store.put("value"))

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from io import StringIO
-from typing import Any
 
 import pytest
 from django.core.management import call_command
 
-from morango_celery import tasks
-from morango_celery.errors import FatalError
-from morango_celery.models import Batch, Run
 from morango_celery.payloads import payload_store
 from morango_celery.payloads.models import Payload
-from morango_celery.runs.producer import open_batches, start
-from tests import factories
-from tests.integration.ledger import new_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _small_batches(configure: Any) -> None:
-    configure(BATCH_SIZE_RECORDS=10)
 
 
 def prune(*arguments: str) -> str:
@@ -55,28 +43,3 @@ def test_one_value_can_be_dropped() -> None:
     assert prune("--drop", dropped.sha256) == "1 parts dropped."
     assert [payload.key for payload in Payload.objects.all()] == [other.sha256]
     assert str(Payload.objects.get()) == f"payload {other.sha256}"
-
-
-def test_ids_go_with_their_batch_and_with_their_run() -> None:
-    factories.fill_store(10)
-    run = start(new_run().pk).run
-    batches = list(open_batches(run))
-    tasks.deserialize_batch(batches[0].pk, batches[0].reference)
-    assert Batch.objects.get(pk=batches[0].pk).store_ids == []
-
-    Run.objects.all().delete()
-    assert (Batch.objects.count(), Payload.objects.count()) == (0, 0)
-
-
-def test_ids_that_were_changed_in_the_ledger_fail_the_run_and_deserialize_nothing() -> None:
-    factories.fill_store(10)
-    run = start(new_run().pk).run
-    batch = next(open_batches(run))
-    Batch.objects.filter(pk=batch.pk).update(payload=batch.payload.replace('", "', '","'))
-
-    with pytest.raises(FatalError, match="not those that were handed out"):
-        tasks.deserialize_batch(batch.pk, batch.reference)
-
-    run.refresh_from_db()
-    assert run.state == Run.State.FAILED
-    assert Batch.objects.get(pk=batch.pk).saved == 0

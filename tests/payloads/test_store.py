@@ -99,7 +99,7 @@ def test_each_caller_gets_a_value_of_its_own(store: PayloadStore) -> None:
 
 @pytest.mark.parametrize("size", [1, 1021, 1022, 1023, 2046, 2047, 3 * 1024 - 2, 10_000])
 def test_values_are_split_at_the_size_of_a_chunk(store: PayloadStore, configure: Any, size: int) -> None:
-    configure(PAYLOAD_CHUNK_BYTES=1024, PAYLOAD_COMPRESS_BYTES=1)
+    configure(CHUNK_BYTES=1024, COMPRESS_BYTES=1)
     value = "".join(chr(97 + (number * number) % 23) for number in range(size))
 
     reference = store.put(value)
@@ -113,11 +113,11 @@ def test_values_are_split_at_the_size_of_a_chunk(store: PayloadStore, configure:
 
 def test_a_value_that_was_split_otherwise_is_still_read(store: PayloadStore, configure: Any) -> None:
     value = "long" * 2000
-    configure(PAYLOAD_CHUNK_BYTES=1024)
+    configure(CHUNK_BYTES=1024)
     finely = store.put(value)
-    configure(PAYLOAD_CHUNK_BYTES=4096)
+    configure(CHUNK_BYTES=4096)
     roughly = store.put(value)
-    configure(PAYLOAD_CHUNK_BYTES=1024 * 1024)
+    configure(CHUNK_BYTES=1024 * 1024)
     store.put(value)
 
     for reference in (finely, roughly):
@@ -126,7 +126,7 @@ def test_a_value_that_was_split_otherwise_is_still_read(store: PayloadStore, con
 
 
 def test_what_can_be_compressed_is_and_nothing_else(redis_url: str, configure: Any) -> None:
-    configure(PAYLOAD_COMPRESS_BYTES=200)
+    configure(COMPRESS_BYTES=200)
     store = PayloadStore(RedisBackend(redis_url))
 
     def blob(value: Any) -> bytes:
@@ -152,7 +152,7 @@ def test_what_compression_does_not_help_is_kept_plain(in_memory: PayloadStore) -
 def test_a_large_value_is_stored_with_a_warning(
     in_memory: PayloadStore, configure: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    configure(PAYLOAD_WARN_BYTES=1000)
+    configure(WARN_BYTES=1000)
     with caplog.at_level(logging.WARNING):
         in_memory.put("x" * 997)
         assert caplog.text == ""
@@ -169,7 +169,7 @@ def test_a_missing_value_is_named_with_likely_causes(store: PayloadStore) -> Non
 
 
 def test_a_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, configure: Any) -> None:
-    configure(PAYLOAD_CHUNK_BYTES=1024)
+    configure(CHUNK_BYTES=1024)
     reference = store.put("long" * 1000)
     store.backend.drop(reference.parts()[2])
 
@@ -194,7 +194,7 @@ def test_what_was_damaged_is_an_error_that_says_what_to_do_and_no_value(
     store: PayloadStore, configure: Any, damage: Any, compress_bytes: int
 ) -> None:
     # Given a value whose bytes have changed since
-    configure(PAYLOAD_COMPRESS_BYTES=compress_bytes)
+    configure(COMPRESS_BYTES=compress_bytes)
     value = [f"{number:032x}" for number in range(100)]
     reference = store.put(value)
     (key,) = reference.parts()
@@ -216,7 +216,7 @@ def test_a_value_is_kept_for_the_lifetime_or_for_as_long_as_asked(
 ) -> None:
     backend = in_memory.backend
     assert isinstance(backend, MemoryBackend)
-    configure(PAYLOAD_LIFETIME_SECONDS=100)
+    configure(LIFETIME_SECONDS=100)
 
     short, long = in_memory.put("short"), in_memory.put("long", 1000)
     kept = [backend._kept_until[reference.sha256] for reference in (short, long)]

@@ -127,7 +127,7 @@ def test_whatever_is_sent_arrives_as_it_is(
     client: Redis, in_memory: PayloadStore, configure: Any, args: list[Any], kwargs: Any, data: Any
 ) -> None:
     """Values that look just like references to what is in the store included."""
-    configure(PAYLOAD_MIN_BYTES=data.draw(st.sampled_from([1, 20, 4096])))
+    configure(MIN_BYTES=data.draw(st.sampled_from([1, 20, 4096])))
     secret = in_memory.put("somebody else's").as_json()
     places = st.sampled_from(range(len(args) + 1))
     args.insert(data.draw(places), data.draw(st.sampled_from([secret, [secret], {"payload": secret}, "x"])))
@@ -204,7 +204,7 @@ class TestTheWholeMessage:
     def test_many_small_arguments_are_stored_the_largest_first_until_the_rest_fits(
         self, client: Redis, configure: Any
     ) -> None:
-        configure(PAYLOAD_MESSAGE_BYTES=6000)
+        configure(MESSAGE_BYTES=6000)
         arguments = ["a" * 1000, "b" * 3000, "c" * 2000, "d" * 2500]
         echo.delay(*arguments)
 
@@ -215,14 +215,14 @@ class TestTheWholeMessage:
     def test_what_has_to_stay_in_it_and_is_too_large_is_refused(
         self, client: Redis, configure: Any, backend: MemoryBackend
     ) -> None:
-        configure(PAYLOAD_MESSAGE_BYTES=6000)
+        configure(MESSAGE_BYTES=6000)
 
         with pytest.raises(MessageTooLargeError, match=r"are 17,501 bytes, .* is 6,000"):
             wholly_inline.delay(LARGE)
         assert (waiting(client), backend._blobs) == ([], {})
 
     def test_arguments_of_linked_tasks_count_too(self, client: Redis, configure: Any) -> None:
-        configure(PAYLOAD_MESSAGE_BYTES=3000)
+        configure(MESSAGE_BYTES=3000)
         (echo.s("a" * 1000) | echo.si("b" * 1500) | echo.si("c" * 1800)).apply_async()
 
         message = sent(client)
@@ -339,7 +339,7 @@ class TestRetries:
     ) -> None:
         succeed_later.delay(LARGE)
         before = dict(backend._kept_until)
-        configure(PAYLOAD_LIFETIME_SECONDS=30 * 24 * 60 * 60)
+        configure(LIFETIME_SECONDS=30 * 24 * 60 * 60)
 
         sent(client).deliver()
 
@@ -395,7 +395,7 @@ def test_a_value_that_is_gone_fails_the_task_with_its_key(client: Redis, in_memo
 
 
 def test_nothing_is_sent_when_the_store_cannot_be_reached(redis_url: str, configure: Any) -> None:
-    configure(PAYLOAD_BACKEND="redis", PAYLOAD_LOCATION=f"redis://127.0.0.1:{free_port()}/0")
+    configure(BACKEND="redis", LOCATION=f"redis://127.0.0.1:{free_port()}/0")
 
     with pytest.raises(PayloadStoreUnavailableError, match="can't be reached"):
         echo.delay(LARGE)
@@ -421,7 +421,7 @@ def test_eager_tasks_are_given_values_of_their_own(
 class TestInATransaction:
     @pytest.fixture(autouse=True)
     def _in_the_database(self, client: Redis, configure: Any) -> None:
-        configure(PAYLOAD_BACKEND="database", PAYLOAD_LOCATION="")
+        configure(BACKEND="database", LOCATION="")
 
     def test_delay_on_commit_stores_and_sends_when_that_is_committed(self, client: Redis) -> None:
         with transaction.atomic():

@@ -103,7 +103,7 @@ def test_a_task_waits_for_a_store_that_cannot_be_reached(
 ) -> None:
     # Given a message whose payload is in a folder that is not mounted just now
     result = echo.delay(LARGE)
-    folder = Path(shared_settings["PAYLOAD_LOCATION"])
+    folder = Path(shared_settings["LOCATION"])
     away = folder.rename(folder.with_name("away"))
 
     # When a worker tries it, and the folder comes back

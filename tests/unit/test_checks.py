@@ -348,13 +348,9 @@ class TestDeployment:
     def test_stored_payloads_do_too(
         self, celery: Configure, settings: Settings, one_instance: None, sound_database: None
     ) -> None:
-        settings.MORANGO_CELERY = {
-            **settings.MORANGO_CELERY,
-            "PAYLOAD_BACKEND": "redis",
-            "PAYLOAD_LOCATION": "redis://payloads/1",
-        }
+        settings.MORANGO_CELERY_PAYLOADS = {"BACKEND": "redis", "LOCATION": "redis://payloads/1"}
         (text,) = found(deploy=True)["W006"]
-        assert text.startswith("MORANGO_CELERY['PAYLOAD_LOCATION'] (redis://payloads)")
+        assert text.startswith("MORANGO_CELERY_PAYLOADS['LOCATION'] (redis://payloads)")
 
     def test_the_database_does_too(
         self, celery: Configure, one_instance: None, monkeypatch: pytest.MonkeyPatch
@@ -429,7 +425,9 @@ def test_a_host_without_celery_is_checked_all_the_same() -> None:
 
 
 def test_the_documented_checks_are_those_that_there_are() -> None:
-    code = "".join(path.read_text() for path in (ROOT / "morango_celery" / "checks").glob("*.py"))
+    package = ROOT / "morango_celery"
+    modules = [*(package / "checks").glob("*.py"), *package.glob("*/checks.py")]
+    code = "".join(path.read_text() for path in modules)
     documented = re.findall(r"^\| `([EW]\d+)`", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
 
     assert documented == sorted(set(re.findall(r'id="morango_celery\.([EW]\d+)"', code)))

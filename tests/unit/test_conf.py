@@ -29,20 +29,6 @@ DEFAULTS = {
     "SYNCHRONOUS_COMMIT": True,
     "RESEND_AFTER_SECONDS": 900,
     "MAX_ATTEMPTS": 3,
-    "OPLOG_MODELS": (),
-    "OPLOG_FILE": "",
-    "OPLOG_ROTATE_BYTES": 64 * 1024 * 1024,
-    "OPLOG_NATURAL_KEYS": False,
-    "OPLOG_INGEST_MODELS": (),
-    "PAYLOAD_BACKEND": "database",
-    "PAYLOAD_LOCATION": "",
-    "PAYLOAD_MIN_BYTES": 4 * 1024,
-    "PAYLOAD_MESSAGE_BYTES": 128 * 1024,
-    "PAYLOAD_CHUNK_BYTES": 1024 * 1024,
-    "PAYLOAD_WARN_BYTES": 10 * 1024 * 1024,
-    "PAYLOAD_COMPRESS_BYTES": 8 * 1024,
-    "PAYLOAD_CACHE_BYTES": 32 * 1024 * 1024,
-    "PAYLOAD_LIFETIME_SECONDS": 7 * 24 * 60 * 60,
 }
 
 
@@ -99,11 +85,6 @@ def test_a_name_that_is_no_setting_has_no_value() -> None:
         ("RESEND_AFTER_SECONDS", 1),
         ("MAX_ATTEMPTS", 1),
         ("MAX_ATTEMPTS", 100),
-        ("OPLOG_MODELS", []),
-        ("OPLOG_FILE", "changes.log"),
-        ("OPLOG_ROTATE_BYTES", 1),
-        ("OPLOG_NATURAL_KEYS", True),
-        ("OPLOG_INGEST_MODELS", ["school.Learner"]),
     ],
 )
 def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> None:
@@ -150,39 +131,6 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         ({"MAX_ATTEMPTS": 101}, ATTEMPTS + "101."),
         ({"MAX_ATTEMPTS": True}, ATTEMPTS + "True."),
         (
-            {"OPLOG_MODELS": ["Learner"], "OPLOG_FILE": "x"},
-            LABELS.replace("SAVE_EACH", "OPLOG_MODELS") + "['Learner'].",
-        ),
-        ({"OPLOG_FILE": None}, "MORANGO_CELERY['OPLOG_FILE'] must be a path, as a text, not None."),
-        (
-            {"OPLOG_ROTATE_BYTES": 0},
-            "MORANGO_CELERY['OPLOG_ROTATE_BYTES'] must be a whole number of bytes above 0",
-        ),
-        (
-            {"OPLOG_INGEST_MODELS": "school.Learner"},
-            LABELS.replace("SAVE_EACH", "OPLOG_INGEST_MODELS") + "'school.Learner'.",
-        ),
-        ({"OPLOG_NATURAL_KEYS": 1}, "MORANGO_CELERY['OPLOG_NATURAL_KEYS'] must be True or False, not 1."),
-        (
-            {"OPLOG_MODELS": ["school.Learner"]},
-            "MORANGO_CELERY has OPLOG_MODELS, but no OPLOG_FILE to record their changes in.",
-        ),
-        ({"PAYLOAD_BACKEND": "disk"}, 'MORANGO_CELERY[\'PAYLOAD_BACKEND\'] must be "database", "redis"'),
-        ({"PAYLOAD_BACKEND": "redis"}, "MORANGO_CELERY has PAYLOAD_BACKEND 'redis', but no PAYLOAD_LOCATION"),
-        ({"PAYLOAD_BACKEND": "files"}, "MORANGO_CELERY has PAYLOAD_BACKEND 'files', but no PAYLOAD_LOCATION"),
-        ({"PAYLOAD_LOCATION": None}, "MORANGO_CELERY['PAYLOAD_LOCATION'] must be a URL or a path, as a text"),
-        *(
-            ({f"PAYLOAD_{name}_BYTES": 0}, f"MORANGO_CELERY['PAYLOAD_{name}_BYTES'] must be a whole number")
-            for name in ("MIN", "MESSAGE", "CHUNK", "WARN", "COMPRESS")
-        ),
-        ({"PAYLOAD_CHUNK_BYTES": 1023}, "MORANGO_CELERY['PAYLOAD_CHUNK_BYTES'] must be a whole number"),
-        ({"PAYLOAD_CACHE_BYTES": -1}, "MORANGO_CELERY['PAYLOAD_CACHE_BYTES'] must be a whole number"),
-        ({"PAYLOAD_CACHE_BYTES": False}, "MORANGO_CELERY['PAYLOAD_CACHE_BYTES'] must be a whole number"),
-        (
-            {"PAYLOAD_LIFETIME_SECONDS": 0},
-            "MORANGO_CELERY['PAYLOAD_LIFETIME_SECONDS'] must be a whole number of seconds above 0, not 0.",
-        ),
-        (
             {"BATCH_SIZE_RECORD": 10},
             "MORANGO_CELERY has an unknown key 'BATCH_SIZE_RECORD'. Did you mean 'BATCH_SIZE_RECORDS'?",
         ),
@@ -191,11 +139,7 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
             "MORANGO_CELERY has an unknown key 'mode'. "
             "Known keys: MODE, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, IN_PROCESS, IN_PROCESS_CONNECTIONS, "
             "SAVE_EACH, EXCLUSIVE_MODELS, SYNCHRONOUS_COMMIT, RESEND_AFTER_SECONDS, MAX_ATTEMPTS, "
-            "SAME_ERROR_LIMIT_RECORDS, "
-            "OPLOG_MODELS, OPLOG_FILE, OPLOG_ROTATE_BYTES, "
-            "OPLOG_INGEST_MODELS, OPLOG_NATURAL_KEYS, PAYLOAD_BACKEND, PAYLOAD_LOCATION, PAYLOAD_MIN_BYTES, "
-            "PAYLOAD_MESSAGE_BYTES, PAYLOAD_CHUNK_BYTES, PAYLOAD_WARN_BYTES, PAYLOAD_COMPRESS_BYTES, "
-            "PAYLOAD_CACHE_BYTES, PAYLOAD_LIFETIME_SECONDS.",
+            "SAME_ERROR_LIMIT_RECORDS.",
         ),
         ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),
         (["MODE"], "MORANGO_CELERY must be a dict of settings, not list."),

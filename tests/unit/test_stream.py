@@ -240,7 +240,6 @@ def test_the_examples_in_the_documentation_hold() -> None:
 
 PUBLIC_NAMES = [
     "DeserializeTask",
-    "PayloadTask",
     "StoreModelSource",
     "cancel",
     "deserialize",

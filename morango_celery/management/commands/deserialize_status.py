@@ -11,10 +11,10 @@ from django.core.management.base import CommandError, CommandParser
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.arguments import length_of_list, run_number, seconds
 from morango_celery.management.base import OwnCommand
+from morango_celery.management.bell import Bell, stopping_bell
 from morango_celery.management.carried_out import errors_in_one_line, show_failures
 from morango_celery.management.telling import HEADING, for_programs, in_a_line, in_quarantine, in_words
 from morango_celery.models import Run
-from morango_celery.oplog.follow import Bell, stopping_bell
 from morango_celery.runs.status import (
     RECENT,
     Status,

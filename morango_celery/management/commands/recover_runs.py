@@ -10,8 +10,8 @@ from morango_celery import recover_runs
 from morango_celery.db.errors import is_outage
 from morango_celery.management.arguments import file_to_touch, seconds
 from morango_celery.management.base import OwnCommand
+from morango_celery.management.bell import stopping_bell
 from morango_celery.management.carried_out import errors_in_one_line
-from morango_celery.oplog.follow import stopping_bell
 
 
 class Command(OwnCommand):

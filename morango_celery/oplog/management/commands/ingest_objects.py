@@ -11,9 +11,10 @@ from tqdm import tqdm
 from morango_celery.db.errors import is_outage
 from morango_celery.management.arguments import file_to_read, lines_at_a_time, source_name
 from morango_celery.management.base import OwnCommand
+from morango_celery.management.bell import Bell, stopping_bell
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.files import signature
-from morango_celery.oplog.follow import LOOK_SECONDS, Bell, stopping_bell, watching
+from morango_celery.oplog.follow import LOOK_SECONDS, watching
 from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, Progress
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.regular import SpecialFileError

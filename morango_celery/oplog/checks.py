@@ -9,10 +9,11 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.base_session import AbstractBaseSession
-from django.core.checks import CheckMessage, Warning, register  # noqa: A004  (as Django names it)
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (as Django names it)
 from django.db.models import Model
 
-from morango_celery.conf import problems
+from morango_celery.checks.models import unknown_models
+from morango_celery.oplog.conf import problems, settings
 from morango_celery.oplog.rows import ingested_models
 
 OF_THIS_PROJECT = "morango_celery"
@@ -28,13 +29,27 @@ POWERFUL_APPS = {
 
 
 @register("morango_celery")
+def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One error per unknown name or unusable value in ``settings.MORANGO_CELERY_OPLOG``."""
+    return [Error(text, id="morango_celery.E001") for text in problems()]
+
+
+@register("morango_celery")
+def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One error per label in ``MODELS`` or ``INGEST_MODELS`` that no installed model has."""
+    if problems():
+        return []
+    return unknown_models("MORANGO_CELERY_OPLOG", settings, ("MODELS", "INGEST_MODELS"))
+
+
+@register("morango_celery")
 def check_powerful_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """One warning per ingested model through which who writes a log would rule more than its objects."""
     if problems():
         return []
     return [
         Warning(
-            f"MORANGO_CELERY['OPLOG_INGEST_MODELS'] lets a log change {model._meta.label}: "
+            f"MORANGO_CELERY_OPLOG['INGEST_MODELS'] lets a log change {model._meta.label}: "
             f"whoever can write the log decides {power}.",
             hint="Leave the model out. If everybody who can write the log may do that, silence this check.",
             id="morango_celery.W008",

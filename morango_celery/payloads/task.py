@@ -1,4 +1,4 @@
-"""`PayloadTask`: a task whose large arguments travel as references. Celery's side of `payloads`.
+"""`PayloadTask`: a task whose large arguments travel as references. Celery's side of the store.
 
 A message says in a header which of its arguments are references. Positions count from the end, for Celery
 adds the result of the task before at the beginning.
@@ -14,8 +14,9 @@ from typing import Any
 from celery.contrib.django.task import DjangoTask
 
 from morango_celery.errors import PayloadStoreUnavailableError, RefusedMessageError
-from morango_celery.payloads import Reference, payload_store
+from morango_celery.payloads.chosen import payload_store
 from morango_celery.payloads.parcel import LINKED, MARK, Parcel, Place, due_in_seconds
+from morango_celery.payloads.reference import Reference
 
 LONGEST_PAUSE_SECONDS = 60
 
@@ -59,7 +60,7 @@ class PayloadTask(DjangoTask):
     ) -> Any:
         """As Celery's, but large arguments are stored first.
 
-        :raises MessageTooLargeError: what may not be stored is more than PAYLOAD_MESSAGE_BYTES
+        :raises MessageTooLargeError: what may not be stored is more than MESSAGE_BYTES
         :raises PayloadStoreUnavailableError: nothing was sent
         Cost: one or two requests to the store, whatever the number of large arguments; none if there is none.
         """

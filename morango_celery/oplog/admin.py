@@ -49,7 +49,7 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
         self.message_user(request, f"{retried.applied} applied, {retried.left} still can't be.", level)
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("morango_celery.change_deadletter")
+        return request.user.has_perm("morango_celery_oplog.change_deadletter")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

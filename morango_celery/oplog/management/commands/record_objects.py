@@ -7,10 +7,10 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.db.models import Model
 
-from morango_celery.conf import settings
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.oplog.conf import settings
 from morango_celery.oplog.logfile import write_out
 from morango_celery.oplog.meta import rows
 from morango_celery.oplog.order import place
@@ -30,8 +30,8 @@ class Command(OwnCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not settings.OPLOG_FILE:
-            raise CommandError("MORANGO_CELERY['OPLOG_FILE'] doesn't say where the log is.")
+        if not settings.FILE:
+            raise CommandError("MORANGO_CELERY_OPLOG['FILE'] doesn't say where the log is.")
         lines = 0
         with errors_in_one_line():
             try:
@@ -41,7 +41,7 @@ class Command(OwnCommand):
                 lines += write_out()
             except OSError as error:
                 raise CommandError(f"The log can't be written: {error}") from error
-        self.stdout.write(f"{lines} lines written to {settings.OPLOG_FILE}.")
+        self.stdout.write(f"{lines} lines written to {settings.FILE}.")
 
 
 def _record_all(model: type[Model]) -> Iterator[int]:

@@ -1,0 +1,48 @@
+"""The settings ``MORANGO_CELERY_OPLOG``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from morango_celery.conf import BYTES_RULE, LABELS_RULE, Section, labels, positive, problems_of
+
+
+class _Settings(Section):
+    """The section of the log of another project."""
+
+    MODELS: tuple[str, ...] = ()
+    """Labels (``app.Model``) of models whose changes are recorded in FILE."""
+
+    FILE: str = ""
+    """Path of the log that changes are recorded in."""
+
+    ROTATE_BYTES: int = 64 * 1024 * 1024
+    """How large that file may become before it is given another name, and a new one is begun."""
+
+    NATURAL_KEYS: bool = False
+    """Record natural keys in place of primary keys, where models have them."""
+
+    INGEST_MODELS: tuple[str, ...] = ()
+    """Labels (``app.Model``) of models whose objects may be ingested from a log. With none, nothing is."""
+
+    _NAME = "MORANGO_CELERY_OPLOG"
+    _RULES = {
+        "MODELS": (labels, LABELS_RULE),
+        "FILE": (lambda value: isinstance(value, str), "must be a path, as a text"),
+        "ROTATE_BYTES": (positive, BYTES_RULE),
+        "INGEST_MODELS": (labels, LABELS_RULE),
+        "NATURAL_KEYS": (lambda value: isinstance(value, bool), "must be True or False"),
+    }
+
+    def _contradictions(self, configured: Mapping[str, Any]) -> Iterator[str]:
+        if configured.get("MODELS") and not configured.get("FILE"):
+            yield "MORANGO_CELERY_OPLOG has MODELS, but no FILE to record their changes in."
+
+
+settings = _Settings()
+
+
+def problems() -> list[str]:
+    """Return what is wrong with ``settings.MORANGO_CELERY_OPLOG``, a sentence each."""
+    return problems_of(settings)

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class PayloadsConfig(AppConfig):
+    name = "morango_celery.payloads"
+    label = "morango_celery_payloads"
+    verbose_name = "Morango Celery: large arguments of tasks"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from morango_celery.payloads import checks  # noqa: F401  (registers itself)

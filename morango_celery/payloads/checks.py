@@ -1,0 +1,26 @@
+"""The settings of payloads, and what protects them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, register
+from kombu.utils.url import parse_url
+
+from morango_celery.checks.credentials import unprotected_server
+from morango_celery.payloads.conf import problems, settings
+
+
+@register("morango_celery")
+def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """One error per unknown name or unusable value in ``settings.MORANGO_CELERY_PAYLOADS``."""
+    return [Error(text, id="morango_celery.E001") for text in problems()]
+
+
+@register("morango_celery", deploy=True)
+def check_credentials(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """That a Redis with payloads asks for a password that nobody guesses."""
+    if problems() or settings.BACKEND != "redis":
+        return []
+    where = "MORANGO_CELERY_PAYLOADS['LOCATION']"
+    return list(unprotected_server(where, where, parse_url(settings.LOCATION)))

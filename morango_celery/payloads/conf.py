@@ -1,0 +1,77 @@
+"""The settings ``MORANGO_CELERY_PAYLOADS``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from morango_celery.conf import BYTES_RULE, Section, not_negative, positive, problems_of
+
+BACKENDS = ("database", "redis", "files", "memory")
+
+
+class _Settings(Section):
+    """The section of large arguments of tasks."""
+
+    BACKEND: str = "database"
+    """Where large arguments of a `PayloadTask` are kept: ``database``, ``redis``, ``files`` or ``memory``."""
+
+    LOCATION: str = ""
+    """Of ``redis`` its URL, of ``files`` a folder that all machines see; the others need none."""
+
+    MIN_BYTES: int = 4 * 1024
+    """An argument of so many bytes, as JSON, or more travels as a reference."""
+
+    MESSAGE_BYTES: int = 128 * 1024
+    """What all arguments of a message may have together, those of linked tasks included. Above it smaller
+    ones are stored too, the largest first; a message that is still too large is refused when it is sent."""
+
+    CHUNK_BYTES: int = 1024 * 1024
+    """A value that is larger is stored in parts of this size."""
+
+    WARN_BYTES: int = 10 * 1024 * 1024
+    """A value of so many bytes or more is stored with a warning in the log."""
+
+    COMPRESS_BYTES: int = 8 * 1024
+    """A part of a value of so many bytes or more is compressed, if that makes it smaller."""
+
+    CACHE_BYTES: int = 32 * 1024 * 1024
+    """How much of what it has read a process keeps in memory; 0 for nothing."""
+
+    LIFETIME_SECONDS: int = 7 * 24 * 60 * 60
+    """How long a value is kept after the time at which the last message that refers to it is due. It has to
+    be longer than any message waits in a queue."""
+
+    _NAME = "MORANGO_CELERY_PAYLOADS"
+    _RULES = {
+        "BACKEND": (
+            lambda value: value in BACKENDS,
+            'must be "database", "redis", "files" or "memory"',
+        ),
+        "LOCATION": (lambda value: isinstance(value, str), "must be a URL or a path, as a text"),
+        "MIN_BYTES": (positive, BYTES_RULE),
+        "MESSAGE_BYTES": (positive, BYTES_RULE),
+        "CHUNK_BYTES": (
+            lambda value: positive(value) and 1024 <= value <= 256 * 1024 * 1024,
+            "must be a whole number of bytes from 1024 (1 KiB) to 268435456 (256 MiB)",
+        ),
+        "WARN_BYTES": (positive, BYTES_RULE),
+        "COMPRESS_BYTES": (positive, BYTES_RULE),
+        "CACHE_BYTES": (not_negative, "must be a whole number of bytes, 0 or more"),
+        "LIFETIME_SECONDS": (positive, "must be a whole number of seconds above 0"),
+    }
+
+    def _contradictions(self, configured: Mapping[str, Any]) -> Iterator[str]:
+        if configured.get("BACKEND") in ("redis", "files") and not configured.get("LOCATION"):
+            yield (
+                f"MORANGO_CELERY_PAYLOADS has BACKEND {configured['BACKEND']!r}, but no LOCATION that says "
+                "where that is."
+            )
+
+
+settings = _Settings()
+
+
+def problems() -> list[str]:
+    """Return what is wrong with ``settings.MORANGO_CELERY_PAYLOADS``, a sentence each."""
+    return problems_of(settings)
