@@ -15,7 +15,9 @@ OPERATE = (*LOOK, "change_run")
 
 def make_account(name: str, codenames: tuple[str, ...]) -> Any:
     account = get_user_model().objects.create_user(name, password=PASSWORD, is_staff=True)
-    permissions = Permission.objects.filter(content_type__app_label="morango_celery", codename__in=codenames)
+    permissions = Permission.objects.filter(
+        codename__in=codenames, content_type__app_label__in=("morango_celery", "morango_celery_oplog")
+    )
     assert permissions.count() == len(codenames)
     account.user_permissions.set(permissions)
     return account

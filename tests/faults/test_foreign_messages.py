@@ -222,7 +222,7 @@ def test_what_is_no_message_at_all_is_dropped_and_the_worker_lives(
             # When its queue holds things that Celery would not have put there, and messages between them
             for raw, _ in NO_MESSAGES.values():
                 client.lpush("celery", raw)
-                client.lpush("celery", message([0, []]))
+                client.lpush("celery", message([0, "0" * 64]))
         worker.wait_until(lambda: has_followed_up(run), "done", 60)
         worker.wait_until(lambda: not client.exists("celery", "unacked"), "taken", 60)
 

@@ -106,7 +106,7 @@ MALFORMED: list[tuple[str, list[Any], str]] = [
     ("deserialize_batch", ["1", []], "batch_id is a whole number, not '1'."),
     ("deserialize_batch", [1.5, []], "batch_id is a whole number, not 1.5."),
     ("deserialize_batch", [None, None], "batch_id is a whole number, not None."),
-    ("deserialize_batch", [0, []], "Batch 0 is not in the ledger"),
+    ("deserialize_batch", [0, "0" * 64], "Batch 0 is not in the ledger"),
     ("deserialize_batch", [1], "doesn't fit deserialize_batch: missing a required argument: 'ids_sha256'."),
     ("hand_over_run", ["one"], "run_id is a whole number, not 'one'."),
     ("hand_over_run", [10**18], f"Run {10**18} is not in the ledger"),

@@ -55,7 +55,7 @@ def about(label: str, pk: Any, operation: str = "SAVE", **fields: Any) -> str:
         "morango.store",
         "morango.certificate",
         "morango_celery.run",
-        "morango_celery.ingestposition",
+        "morango_celery_oplog.ingestposition",
         "library.book_tags",
     ],
 )
@@ -187,8 +187,8 @@ def test_a_check_names_labels_that_are_not_installed(name: Any) -> None:
         ("admin.LogEntry", "what the admin shows of who did what"),
         ("morango.Store", "what Morango syncs, and whom it trusts"),
         ("morango_celery.Run", "what is deserialized, recorded and ingested here"),
-        ("morango_celery.DeadLetter", "what is deserialized, recorded and ingested here"),
-        ("morango_celery.Payload", "what is deserialized, recorded and ingested here"),
+        ("morango_celery_oplog.DeadLetter", "what is deserialized, recorded and ingested here"),
+        ("morango_celery_payloads.Payload", "what is deserialized, recorded and ingested here"),
     ],
 )
 def test_a_check_warns_of_models_that_decide_about_more_than_themselves(
