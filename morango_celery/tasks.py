@@ -1,7 +1,6 @@
 """Celery shells around `runs`.
 
-Also of Celery: `display`, `intake`, `kombu_compat`, `pools`, `stopping`, `task_context` and
-`urgency`.
+Also of Celery: `display`, `intake`, `kombu_compat`, `pools`, `stopping`, `task_context` and `urgency`.
 """
 
 from __future__ import annotations

@@ -669,7 +669,7 @@ class TestTheDatabase:
         timer = threading.Timer(30, is_over.set)
         timer.start()
         with within(Limits(lock_seconds=0.2)), pytest.raises(OperationalError):
-            attempt_batch(batch.pk, batch.store_ids, Message("one"))
+            attempt_batch(batch.pk, batch.content_hash, Message("one"))
         timer.cancel()
         holder.join()
 
