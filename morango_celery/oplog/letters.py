@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from django.db.models import QuerySet
-from django.utils import timezone
 
+from morango_celery import clock
 from morango_celery.oplog.apply import Applying, Failure, missing_names, names
 from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse, printable
 from morango_celery.oplog.meta import MOST_KEYS
@@ -43,7 +43,7 @@ def keep(
         reason=reason,
         waits_for=waits_for,
         state=DeadLetter.State.SUPERSEDED if outdated else DeadLetter.State.OPEN,
-        settled_at=timezone.now() if outdated else None,
+        settled_at=clock.now() if outdated else None,
     )
     DeadLetterObject.objects.bulk_create(
         [DeadLetterObject(letter=letter, key=key) for key in sorted(current)], batch_size=MOST_KEYS
@@ -187,4 +187,4 @@ def _waited_for(change: Change) -> set[str]:
 
 
 def _settle(letters: QuerySet[DeadLetter], state: DeadLetter.State) -> None:
-    letters.update(state=state, settled_at=timezone.now())
+    letters.update(state=state, settled_at=clock.now())

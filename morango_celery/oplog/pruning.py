@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
+from morango_celery import clock
 from morango_celery.oplog.apply import Applying
 from morango_celery.oplog.files import may_be_there
 from morango_celery.oplog.ingest import OvertakenError, in_one_transaction
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestPosition, IngestSource
 from morango_celery.stream import Buffer, Items
+
+DAY_SECONDS = 24 * 60 * 60
 
 CHUNK_LETTERS = 1000
 """How many letters are removed in one transaction."""
@@ -32,7 +33,7 @@ def prune(older_than_days: int) -> Pruned:
     :raises OSError: a folder of a log can't be read
     Twice: safe, also at the same time and beside an ingestion, which may have to read a batch again.
     """
-    until = timezone.now() - timedelta(days=older_than_days)
+    until = clock.now(-older_than_days * DAY_SECONDS)
     settled = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN).filter(settled_at__lt=until)
     letters = sum(map(_remove, Items(list(settled.values_list("pk", flat=True))) | Buffer(CHUNK_LETTERS)))
     old = IngestPosition.objects.filter(updated_at__lt=until)

@@ -14,10 +14,13 @@ from django.utils import timezone
 from morango_celery.oplog.ingest import Ingestion
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestPosition
 from morango_celery.oplog.pruning import prune
+from tests.clocks import clock_ahead
 from tests.oplog.library.models import Shelf
 from tests.oplog.logs import append, ingest, ingested, letters, positions, save
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+YEAR = 365 * 24 * 60 * 60
 
 
 def settle(days_ago: float) -> None:
@@ -50,6 +53,21 @@ def test_letters_go_that_were_settled_long_ago_and_no_others(log: Path, capsys: 
     assert capsys.readouterr().out == "2 dead letters and 0 positions removed.\n"
     call_command("prune_oplog", "--days=30")
     assert capsys.readouterr().out == "0 dead letters and 0 positions removed.\n"
+
+
+@pytest.mark.needs_postgresql
+def test_machine_whose_clock_is_ahead_removes_no_letters_before_their_time(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given letters that were settled just now, one of them by a machine that is far behind
+    for ahead_seconds in (0, -YEAR):
+        ingested(log, [save("shelf", 3, name="a", inside=98)])
+        with clock_ahead(monkeypatch, ahead_seconds):
+            ingested(log, [save("shelf", 98, name="parent")])
+
+    # When one that is as far ahead removes what is old, then they are left
+    with clock_ahead(monkeypatch, YEAR):
+        assert prune(30).letters == 0
 
 
 def test_what_open_letters_are_about_is_left(log: Path) -> None:
