@@ -8,6 +8,7 @@ from typing import Any
 from celery import current_task
 
 from morango_celery.models import Run
+from morango_celery.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def id_of_start(run: Run) -> str:
 
 
 def describe(run: Run) -> str:
-    return f"run {run.pk} of {run.profile}"
+    return f"run {run.pk} of {printable(run.profile)}"
 
 
 def show_progress(run: Run) -> None:
@@ -58,7 +59,7 @@ def show_progress(run: Run) -> None:
                 result=progress_text(run),
             )
     except Exception as error:  # whatever a transport raises: the batch is done, and no display is worth it
-        logger.debug("The progress of run %s could not be shown: %s", run.pk, error)
+        logger.debug("The progress of run %s could not be shown: %s", run.pk, printable(error))
 
 
 def progress_text(run: Run) -> str:

@@ -18,7 +18,8 @@ from celery.worker.strategy import default as celerys_strategy
 
 from morango_celery import envelope
 from morango_celery.kombu_compat import each_channel, errors_of_broker, is_at_hand
-from morango_celery.raw_messages import REFUSED, flaw_of_first_protocol, guard
+from morango_celery.printable import printable
+from morango_celery.raw_messages import MOST_OF_FLAW, REFUSED, flaw_of_first_protocol, guard
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def _create_careful_handler(parent: Any, create: Callable[[], Callable[[Any], ob
                 if is_at_hand(message):
                     return None
                 flaw = f"{type(error).__name__}: {error}"
-        logger.error(REFUSED, "Message", flaw)
+        logger.error(REFUSED, "Message", printable(flaw, MOST_OF_FLAW))
         message.reject_log_error(logger, parent.connection_errors)
         return None
 
@@ -94,7 +95,7 @@ def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[...
     def take_in_if_sound(message: Any, *further: Any, **more: Any) -> None:
         problem = envelope.flaw_of_body(message.payload) or _flaw_for_ours(message.headers)
         if problem:
-            raise InvalidTaskError(f"It is not built like a message for {task.name}: {problem}.")
+            raise InvalidTaskError(f"It is not built like a message for {task.name}: {printable(problem)}.")
         take_in(message, *further, **more)
 
     return take_in_if_sound

@@ -15,6 +15,7 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery import clock
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
+from morango_celery.printable import printable
 
 
 class Run(models.Model):
@@ -113,7 +114,7 @@ class Run(models.Model):
     COUNTS = ("saved", "deleted", "spread", "yielded", "failed")
 
     def __str__(self) -> str:
-        return f"run {self.pk} of {self.profile} ({self.state})"
+        return f"run {self.pk} of {printable(self.profile)} ({self.state})"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save as Django does. A time that the database has put in is read when somebody asks for it."""

@@ -16,10 +16,13 @@ from kombu.transport.redis import QoS as RedisQoS
 from redis import RedisError
 
 from morango_celery import envelope
+from morango_celery.printable import printable
 
 logger = logging.getLogger(__name__)
 
-REFUSED = "Refused what is no message of Celery's, but was in its queue: %s: %.200s. It is dropped."
+REFUSED = "Refused what is no message of Celery's, but was in its queue: %s: %s. It is dropped."
+MOST_OF_FLAW = 200
+"""What is shown, in characters, of why a message was refused; it may quote the message."""
 
 READERS = ("BRPOP", "LISTEN")
 """By which names a channel of Redis knows its reader of queues, and that of what is sent to all workers."""
@@ -73,7 +76,7 @@ def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Re
         except Exception as error:  # whatever kombu comes upon in a text that it didn't write
             if is_made and passes_on:
                 raise
-            logger.error(REFUSED, type(error).__name__, error)
+            logger.error(REFUSED, type(error).__name__, printable(error, MOST_OF_FLAW))
             return True
 
     return read_carefully
@@ -92,7 +95,7 @@ class CarefulQoS(RedisQoS):
         except (RedisError, OSError):
             raise
         except Exception as error:  # as above
-            logger.error(REFUSED, type(error).__name__, error)
+            logger.error(REFUSED, type(error).__name__, printable(error, MOST_OF_FLAW))
             self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]  # kombu's
 
 

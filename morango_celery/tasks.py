@@ -31,6 +31,7 @@ from morango_celery.intake import Envelopes
 from morango_celery.kombu_compat import SurvivesOutages, bound_events
 from morango_celery.models import Batch, Run
 from morango_celery.pools import require_processes
+from morango_celery.printable import make_printable, printable
 from morango_celery.raw_messages import guard_unacknowledged
 from morango_celery.runs import attempts, handover, opening
 from morango_celery.runs.attempts import attempt_batch
@@ -112,7 +113,9 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise RefusedMessageError(f"The message doesn't fit {function.__name__}: {error}.") from None
+            raise RefusedMessageError(
+                f"The message doesn't fit {function.__name__}: {printable(error)}."
+            ) from None
         return function(*args, **kwargs)
 
     return checked
@@ -364,7 +367,7 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
         logger.error(
             "The broker can't be reached (%s). Nothing is lost: %s is in the ledger, and "
             "recover_runs (task or command) sends it once the broker is back.",
-            error,
+            printable(error),
             description,
         )
         return False
@@ -388,6 +391,7 @@ def _ledger(run_id: int) -> Iterator[None]:
             failed = handover.fail(run_id, error)
         if failed is not None:
             finish(failed)
+        make_printable(error)  # Celery logs it, as it is
         raise
 
 
@@ -401,6 +405,7 @@ def _outages_are_retried() -> Iterator[None]:
         if is_transient(error):
             if not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()  # or this process's next task would get it too
+            make_printable(error)
             raise TransientError(f"The database is not available: {error}") from error
         raise
 
@@ -413,7 +418,7 @@ def _deleted(what: str) -> str:
 
 def _id(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RefusedMessageError(f"{name} is a whole number, not {value!r}.")
+        raise RefusedMessageError(f"{name} is a whole number, not {printable(repr(value))}.")
     if abs(value) > LARGEST_ID:
         raise RefusedMessageError(f"{name} is larger than any in the ledger.")
     return value

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from morango_celery.admin.links import link_to_run
 from morango_celery.errors import MorangoCeleryError
 from morango_celery.models import Run
+from morango_celery.printable import printable
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def errors_as_messages(request: HttpRequest) -> Iterator[None]:
     try:
         yield
     except (MorangoCeleryError, OperationalError, InterfaceError) as error:
-        messages.error(request, str(error).strip())
+        messages.error(request, printable(str(error).strip()))
 
 
 def tell_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
@@ -30,6 +31,7 @@ def tell_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
 
     :param what: it does, like "does run 5 again"
     """
+    what = printable(what)
     admin.log_addition(request, run, f"{what[:1].upper()}{what[1:]}.")
     level = messages.SUCCESS
     if run.is_finished:

@@ -16,7 +16,7 @@ from morango_celery.errors import MorangoCeleryError
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.telling import in_quarantine
 from morango_celery.models import Run
-from morango_celery.printable import printable
+from morango_celery.printable import printable, printable_lines
 from morango_celery.runs.report import failures
 from morango_celery.runs.status import count_quarantined
 
@@ -27,9 +27,9 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except MorangoCeleryError as error:
-        raise CommandError(_lines(error)) from error
+        raise CommandError(printable_lines(error)) from error
     except (DatabaseError, InterfaceError) as error:
-        raise CommandError(f"{_lines(error)}\n{remedy(error)}") from error
+        raise CommandError(f"{printable_lines(error)}\n{remedy(error)}") from error
 
 
 class RunCommand(OwnCommand):
@@ -71,10 +71,6 @@ def show_failures(stream: OutputWrapper, run: Run) -> None:
     for group in failures(run):
         stream.write(f"  {group.count} x {printable(group.model_name)}: {printable(group.title)}")
         stream.write(f"      e.g. {group.example_id}: {printable(group.example_error)}")
-
-
-def _lines(error: Exception) -> str:
-    return "\n".join(map(printable, str(error).strip().split("\n")))
 
 
 def _show(bar: tqdm[Any], run: Run) -> None:

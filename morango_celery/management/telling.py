@@ -21,7 +21,10 @@ COUNTED = {
 def in_words(status: Status) -> list[str]:
     """Three lines or more; the first says what state it is in."""
     run = status.run
-    lines = [f"Run {run.pk} of {run.profile}: {run.state}{_progress(run)}", f"  {_records(status)}"]
+    lines = [
+        f"Run {run.pk} of {printable(run.profile)}: {run.state}{_progress(run)}",
+        f"  {_records(status)}",
+    ]
     if run.is_finished:
         lines.append(f"  ended {_ago(status)} ago")
     elif status.is_stalled:
@@ -48,7 +51,7 @@ def in_a_line(status: Status) -> str:
     state = "stalled" if status.is_stalled else run.state
     return (
         f"{run.pk:>8}  {state:<9}  {run.created_at:%Y-%m-%d %H:%M:%S}  {_ago(status):>10}  {run.done:>11,}  "
-        f"{run.failed:>8,}  {run.profile}"
+        f"{run.failed:>8,}  {printable(run.profile)}"
     )
 
 

@@ -25,6 +25,7 @@ except ImportError as error:
 
 from morango_celery.metrics.figures import Figure, figures
 from morango_celery.metrics.names import METRICS, Metric
+from morango_celery.printable import printable
 
 
 class LedgerCollector(Collector):
@@ -72,8 +73,10 @@ def _family(metric: Metric) -> Families:
 
 
 def _add(family: Families, figure: Figure) -> None:
+    # No two texts become one: that would be a sample twice, which no scraper takes
+    labels = [printable(label.replace("\\", "\\\\")) for label in figure.labels]
     if isinstance(family, HistogramMetricFamily):
         ends = [*map(str, map(float, figure.metric.buckets_seconds)), "+Inf"]
-        family.add_metric(figure.labels, list(zip(ends, figure.buckets, strict=True)), figure.value)
+        family.add_metric(labels, list(zip(ends, figure.buckets, strict=True)), figure.value)
     else:
-        family.add_metric(figure.labels, figure.value)
+        family.add_metric(labels, figure.value)

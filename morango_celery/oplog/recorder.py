@@ -33,6 +33,7 @@ from morango_celery.oplog.stored import (
     lock_for_deletion,
     stored,
 )
+from morango_celery.printable import make_printable
 from morango_celery.stream import Items, WeighedBuffer
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,8 @@ def _write_out() -> None:
     """The change is committed: whatever is wrong with the file is not its author's fault."""
     try:
         write_out()
-    except (OSError, DatabaseError, InterfaceError):
+    except (OSError, DatabaseError, InterfaceError) as error:
+        make_printable(error)
         logger.exception(
             "The log can't be written at the moment. Nothing is lost: the changes are in the database, and "
             "are written with the next one, or by `manage.py record_objects`."

@@ -13,6 +13,7 @@ from morango_celery.payloads.chosen import payload_store
 from morango_celery.payloads.conf import settings
 from morango_celery.payloads.reference import Reference
 from morango_celery.payloads.values import canonical
+from morango_celery.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,9 @@ class Parcel:
         try:
             payload_store().hold(self._held, seconds)
         except PayloadStoreUnavailableError as error:
-            logger.warning("What a message refers to is kept no longer than it was to be so far: %s", error)
+            logger.warning(
+                "What a message refers to is kept no longer than it was to be so far: %s", printable(error)
+            )
 
     def _chosen(self) -> list[_Value]:
         most_bytes, min_bytes = settings.MESSAGE_BYTES, settings.MIN_BYTES

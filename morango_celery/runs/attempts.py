@@ -22,6 +22,7 @@ from morango_celery.deserialize import BatchResult
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.errors import ExclusiveModelsTakenError, PoisonRecordError, TimeIsUp, TransientError
 from morango_celery.models import Batch, Run
+from morango_celery.printable import printable
 from morango_celery.runs import turns
 from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
 from morango_celery.runs.message import NOBODYS, Message
@@ -185,7 +186,7 @@ def _give_up(batch: Batch) -> Execution:
     failed = record.update(deserialization_error=str(error), deserialization_exception=exception_path(error))
     if failed:
         deserialization_log.warning(
-            "Failed to deserialize Store record %s: %s", ", ".join(batch.store_ids), error
+            "Failed to deserialize Store record %s: %s", ", ".join(batch.store_ids), printable(error)
         )
     return account(batch, BatchResult(failed=failed))
 

@@ -16,6 +16,7 @@ from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.errors import SystemicError
 from morango_celery.models import Batch, Run, added
+from morango_celery.printable import printable
 from morango_celery.runs.limits import limited
 from morango_celery.runs.overdue import when_begun
 
@@ -166,7 +167,7 @@ def _require_no_common_cause(batch: Batch, result: BatchResult, run: Run) -> Non
     if batch.pass_number == 1 and run.failed > run.previous_failures:
         raise SystemicError(
             f"All {result.failed:,} records of {batch} failed with one and the same error, which is not "
-            f"about what is in them: {result.common_cause}\nNone of them was changed. Once the cause is "
-            "mended, `manage.py retry_run` tries again. A run that is to go on all the same needs the "
-            "setting SAME_ERROR_LIMIT_RECORDS: 0."
+            f"about what is in them: {printable(result.common_cause)}\nNone of them was changed. Once the "
+            "cause is mended, `manage.py retry_run` tries again. A run that is to go on all the same needs "
+            "the setting SAME_ERROR_LIMIT_RECORDS: 0."
         )

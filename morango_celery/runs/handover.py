@@ -17,6 +17,7 @@ from morango_celery.conf import settings
 from morango_celery.db.errors import is_refusal, is_transient, remedy
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Run
+from morango_celery.printable import printable_lines
 from morango_celery.runs.limits import limited
 from morango_celery.runs.outages import FORGIVEN_IN_A_ROW, Attempt
 from morango_celery.runs.overdue import hold_opening
@@ -132,7 +133,7 @@ def fail(run_id: int, error: Exception) -> Run | None:
     :returns: the run, or None when it had ended before or is not in the ledger
     :raises OperationalError: somebody holds its row for too long; the next attempt fails it
     """
-    reason = "".join(traceback.format_exception_only(type(error), error)).strip()
+    reason = printable_lines("".join(traceback.format_exception_only(type(error), error)))
     if isinstance(error, DatabaseError) and is_refusal(error):
         reason += f"\n{remedy(error)} What was not done is still dirty; `manage.py retry_run` does it then."
     with transaction.atomic():

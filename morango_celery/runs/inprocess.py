@@ -11,6 +11,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from morango_celery.conf import settings
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
+from morango_celery.printable import make_printable
 from morango_celery.reading.cursors import pages
 from morango_celery.runs import handover
 from morango_celery.runs.lanes import executed
@@ -47,7 +48,8 @@ def _end_others() -> None:
         return
     try:
         end_abandoned()
-    except Exception:  # of another run's end, a receiver's too: it is noted there, and no reason not to begin
+    except Exception as error:  # of another run's end, a receiver's too: noted there, no reason not to begin
+        make_printable(error)
         logger.exception("What follows the end of another run failed; recover_runs tries it again.")
 
 

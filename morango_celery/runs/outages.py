@@ -14,6 +14,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery.db.errors import may_be_the_records_fault, sqlstate
+from morango_celery.printable import printable
 from morango_celery.runs.limits import current_limits
 from morango_celery.upstream import uses_postgresql
 
@@ -63,7 +64,7 @@ class Attempt:
         """
         code = sqlstate(error)
         if may_be_the_records_fault(error):
-            return f"the database said: {str(error).strip()}"
+            return f"the database said: {printable(str(error).strip())}"
         for setting, its_code in _SQLSTATES.items():
             if code == its_code:
                 return _text(setting)

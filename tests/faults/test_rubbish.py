@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from tests.faults.mutants import Mutant, mutants
 from tests.parity.harness import existing, rolled_back, save_all
 
 WORLDS = {"school": healthy.school, "variety": healthy.variety}
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")
+LONGEST_LINE = 10_000
 AT_ONCE = 50
 """Broken records of each world in one run."""
 MUTANTS = int(os.environ.get("FUZZ_MUTANTS", "500"))
@@ -176,3 +179,8 @@ def test_a_worker_outlives_broken_records(celery_worker_process: StartWorker, wo
     require_same(world, alone)
     require_verdicts(world, broken)
     assert worker.is_running
+
+    # And nothing that they hold reaches the log raw, or whole
+    assert "Failed to deserialize Store record" in worker.log()
+    assert not UNPRINTABLE.search(worker.log())
+    assert all(len(line) < LONGEST_LINE for line in worker.log().splitlines())

@@ -12,6 +12,7 @@ from morango_celery.management.arguments import file_to_touch, seconds
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.bell import stopping_bell
 from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.printable import printable_lines
 
 
 class Command(OwnCommand):
@@ -60,6 +61,6 @@ class Command(OwnCommand):
                 except (DatabaseError, InterfaceError) as error:
                     if not is_outage(error):
                         raise
-                    self.stderr.write(f"{str(error).strip()}\nNothing is lost; trying again.")
+                    self.stderr.write(f"{printable_lines(error)}\nNothing is lost; trying again.")
                     connection.close_if_unusable_or_obsolete()
                 bell.wait(every)

@@ -19,6 +19,7 @@ from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, Progress
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.regular import SpecialFileError
 from morango_celery.oplog.retry import retry_letters
+from morango_celery.printable import printable_lines
 
 LONGEST_PAUSE_SECONDS = 30.0
 """Between two attempts to reach a database that is not available."""
@@ -104,7 +105,7 @@ class Command(OwnCommand):
                 except (DatabaseError, InterfaceError, OSError) as error:
                     if not isinstance(error, OSError) and not is_outage(error):
                         raise
-                    self.stderr.write(f"{str(error).strip()}\nNothing is lost; trying again.")
+                    self.stderr.write(f"{printable_lines(error)}\nNothing is lost; trying again.")
                     connection.close_if_unusable_or_obsolete()
                     pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
                 bell.wait(pause_seconds)
