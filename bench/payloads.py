@@ -24,7 +24,7 @@ BATCHES_PER_INSERT = 20
 
 @contextmanager
 def messages(order: Order) -> Iterator[Work]:
-    """The batches of a stage are sent as they are, with a reference each; nobody takes them."""
+    """The batches of a stage are sent as they are, with the hash of their ids; nobody takes them."""
     from morango_celery.runs.producer import open_batches
     from morango_celery.tasks import CeleryDispatch
 

@@ -88,7 +88,7 @@ def one_by_one(order: Order) -> AbstractContextManager[Work]:
 
 
 def messages(order: Order) -> AbstractContextManager[Work]:
-    """Batches sent with references; see ``bench.payloads``."""
+    """Batches sent with the hash of their ids; see ``bench.payloads``."""
     side: AbstractContextManager[Work] = import_module("bench.payloads").messages(order)
     return side
 

@@ -36,9 +36,6 @@ class Recipient(Protocol):
     def name_of(self, place: Place, count: int) -> str | None:
         """What the body calls an argument; `count` is the number of positional ones."""
 
-    def is_kept(self, name: str | None) -> bool:
-        """Whether the task itself knows where the argument's value is."""
-
     def may_store(self, name: str | None) -> bool:
         """Whether the argument may travel as a reference."""
 
@@ -104,8 +101,7 @@ class Parcel:
                 value = Reference.from_json(value)
             if isinstance(value, Reference):
                 own.refer(place, value)
-                if not task.is_kept(name):
-                    self._held.append(value)
+                self._held.append(value)
             elif self._stores and (data := _as_json(value)):
                 self._values.append(_Value(own, place, data, task.may_store(name)))
         return own

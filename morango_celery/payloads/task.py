@@ -43,10 +43,6 @@ class PayloadTask(DjangoTask):
     inline_arguments: bool | Collection[str] = ()
     """Names of arguments that always travel in the message; True for all of them."""
 
-    kept_arguments: Collection[str] = ()
-    """Names of arguments whose references are given to the body as they are: the task itself knows where
-    their values are, and keeps them."""
-
     def apply_async(
         self,
         args: Sequence[Any] | None = None,
@@ -115,12 +111,11 @@ class PayloadTask(DjangoTask):
             container: Any = positional if isinstance(place, int) else named
             try:
                 reference = Reference.from_json(container[place])
-                name = self.name_of(place, len(args))
             except (LookupError, TypeError):
                 raise RefusedMessageError(
                     f"The message has no argument {place!r} to be a reference."
                 ) from None
-            container[place] = reference if self.is_kept(name) else store.get(reference)
+            container[place] = store.get(reference)
         return tuple(positional), named
 
     def name_of(self, place: Place, count: int) -> str | None:
@@ -139,14 +134,10 @@ class PayloadTask(DjangoTask):
         parameters = inspect.signature(self.run).parameters.values()
         return [parameter.name for parameter in parameters if parameter.kind in positional]
 
-    def is_kept(self, name: str | None) -> bool:
-        """Whether the body is given the argument's reference as it is."""
-        return name in self.kept_arguments
-
     def may_store(self, name: str | None) -> bool:
         """Whether an argument may travel as a reference."""
-        if self.is_kept(name) or isinstance(self.inline_arguments, bool):
-            return not (self.is_kept(name) or self.inline_arguments)
+        if isinstance(self.inline_arguments, bool):
+            return not self.inline_arguments
         return name not in self.inline_arguments
 
 

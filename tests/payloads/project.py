@@ -65,12 +65,6 @@ def wholly_inline(first: Any, second: Any = None) -> list[Any]:
     return [first, second]
 
 
-@app.task(base=PayloadTask, kept_arguments=("reference",))
-def keeps(reference: Any) -> str:
-    """The hash of what it refers to."""
-    return str(reference.sha256)
-
-
 @app.task
 def plain(value: Any) -> Any:
     """A task of another class."""

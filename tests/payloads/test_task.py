@@ -29,7 +29,6 @@ from tests.payloads.project import (
     echo,
     itself,
     join,
-    keeps,
     partly_inline,
     plain,
     succeed_later,
@@ -374,15 +373,6 @@ def test_a_reference_may_be_given_in_place_of_a_value(client: Redis, in_memory: 
     assert first.deliver() == [[LARGE], {"name": LARGE}]
     second.deliver()
     assert sent(client).deliver() == [[LARGE], {}]
-
-
-def test_a_kept_argument_arrives_as_the_reference_and_is_in_no_store(
-    client: Redis, backend: MemoryBackend
-) -> None:
-    keeps.delay(Reference("ab" * 32))
-
-    assert sent(client).deliver() == "ab" * 32
-    assert backend._blobs == {}
 
 
 def test_a_value_that_is_gone_fails_the_task_with_its_key(client: Redis, in_memory: PayloadStore) -> None:
