@@ -217,7 +217,7 @@ def held_tally(subject: str) -> Iterator[int]:
 
 @pytest.fixture
 def waits_for_no_lock() -> Iterator[None]:
-    """Whoever waits for a lock on this connection fails, instead of waiting for what this test holds itself."""
+    """Let this connection fail where it would wait for what the test holds itself."""
     with connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '20s'")
         yield
