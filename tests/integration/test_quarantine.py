@@ -16,7 +16,6 @@ from morango.models import Store
 import morango_celery
 from morango_celery.deserialize.quarantine import QUARANTINED
 from morango_celery.models import Batch, Run
-from morango_celery.runs import attempts
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.producer import open_batches, start
@@ -49,9 +48,8 @@ def newer(record: Store) -> None:
     sync([record], record.last_saved_counter + 1, factories.SCHOOL_ID)
 
 
-def test_what_is_given_up_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_given_up_is_quarantined() -> None:
     # Given a record that stands alone and has used up its attempts
-    monkeypatch.setattr(attempts, "TWIN_SECONDS", 0.0)
     record = factories.store_row("unit")
     (batch,) = open_batches(start(new_run().pk).run)
     Batch.objects.update(attempts=3)
