@@ -97,7 +97,7 @@ def file_to_read(text: str) -> Path:
         pass
     except (OSError, ValueError) as error:  # too long, say
         raise ArgumentTypeError(f"can't be a file: {printable(error)}") from error
-    if not text or path.is_dir():
+    if not text:
         raise ArgumentTypeError("must be a file")
     return path
 

@@ -173,22 +173,23 @@ class TestLongTextsOfTheLedger:
         )
 
     @pytest.mark.parametrize(
-        ("model", "column", "unread"),
+        ("name", "column", "unread"),
         [
             ("run", "error_in_short", ["error"]),
             ("batch", "trouble_in_short", ["trouble"]),
-            ("deadletter", "reason_in_short", ["reason", "text"]),
+            ("letter", "reason_in_short", ["reason", "text"]),
         ],
     )
-    def test_a_list_reads_only_what_it_shows(self, model: str, column: str, unread: list[str]) -> None:
+    def test_a_list_reads_only_what_it_shows(self, name: str, column: str, unread: list[str]) -> None:
+        meta = getattr(self, name)._meta
         client = logged_in("onlooker", LOOK)
         with CaptureQueriesContext(connection) as queries:
-            page = client.get(f"/admin/morango_celery/{model}/").content.decode()
+            page = client.get(f"/admin/{meta.label_lower.replace('.', '/')}/").content.decode()
         assert self.SHOWN.format(column) in page
         assert len(page) < 60_000
         selected = [query["sql"].partition(" FROM ")[0] for query in queries]
         for field in unread:
-            whole = f'"morango_celery_{model}"."{field}"'
+            whole = f'"{meta.db_table}"."{field}"'
             cut = (f"LEFT({whole}, 120)", f"SUBSTR({whole}, 1, 120)")
             left = [sql.replace(cut[0], "").replace(cut[1], "") for sql in selected]
             assert not [sql for sql in left if whole in sql]

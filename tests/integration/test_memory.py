@@ -65,7 +65,7 @@ def serialize_new_rows():
 
 def follow_a_cycle():
     with transaction.atomic():
-        deserialize_batch(VARIETY, ["c" + "0" * 31])
+        deserialize_batch(VARIETY, ["c" + "0" * 31], strict=True)
 
 for name in sys.argv[2:]:
     globals()[name]()

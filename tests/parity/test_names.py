@@ -12,7 +12,7 @@ from django.db import IntegrityError, connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize import deserialize_batch, sql, writing
+from morango_celery.deserialize import deserialize_batch, one_by_one, sql
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.saving import write_alone
 from morango_celery.deserialize.task import DeserializeTask
@@ -123,7 +123,7 @@ def test_misnamed_rows_are_written_together(monkeypatch: pytest.MonkeyPatch) -> 
         alone.add(carrier.store.model_name)
         return write_alone(carrier, cache)
 
-    monkeypatch.setattr(writing, "write_alone", noting)
+    monkeypatch.setattr(one_by_one, "write_alone", noting)
     rows = [*one_of_each().values(), build_variety_row("tab")]
     assert not run(deserialize_from_store, rows).errors
     assert alone == {"sign", "crate"}  # whose ways are no others
