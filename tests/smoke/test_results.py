@@ -27,7 +27,7 @@ def test_a_batch_s_result_comes_through_the_backend(celery_setup: CeleryTestSetu
 
     # When its task is sent by somebody who wants to know what comes of it
     result = celery_setup.app.send_task(
-        "morango_celery.deserialize_batch", [batch.pk, batch.store_ids], ignore_result=False
+        "morango_celery.deserialize_batch", [batch.pk, batch.content_hash], ignore_result=False
     )
 
     # Then the worker says so
