@@ -13,9 +13,10 @@ PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/oplog tests/smoke
-# Know no database; `make test` runs them once.
-WITHOUT_DATABASE := tests/kolibri tests/supply_chain tests/integration/test_services.py \
-	$(patsubst %,tests/unit/test_%.py,bench conf environment mutations simulation worker_command)
+# Know no database, or bring one of their own; `make test` runs them once.
+WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_containers.py tests/supply_chain \
+	$(patsubst %,tests/integration/test_%.py,compose demo flower services) \
+	$(patsubst %,tests/unit/test_%.py,bench bench_smoke conf environment mutations simulation worker_command)
 
 # Tests start hundreds of processes, which would compile all of this project each time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -51,9 +52,9 @@ $(STAMP):
 demo: venv ## Sync N=20000 records between two instances and deserialize them with workers
 	$(BIN)/python -m worker.demo --records $(N)
 
-# Those with processes of their own wait most of the time: the others run meanwhile.
+# Those with processes of their own take longest, and wait most of the time: the others run meanwhile.
 test: venv ## Run all tests, on PostgreSQL and SQLite at the same time (ARGS=... goes to pytest)
-	@$(MAKE) --no-print-directory --jobs=4 $(if $(ARGS),test-postgresql test-sqlite,test-integration test-processes test-records test-on-sqlite)
+	@$(MAKE) --no-print-directory --jobs=3 $(if $(ARGS),test-postgresql test-sqlite,test-processes test-integration test-records test-on-sqlite)
 
 test-integration:
 	$(PYTEST) --database=postgresql tests/integration
