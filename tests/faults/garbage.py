@@ -37,7 +37,7 @@ def sound(task_id: str = "") -> dict[str, Any]:
     """Return a message for a batch that isn't in the ledger, before its body is a text."""
     task_id = task_id or str(uuid.uuid4())
     return {
-        "body": [[0, []], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}],
+        "body": [[0, "0" * 64], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}],
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {"lang": "py", "task": BATCH, "id": task_id, "argsrepr": "()", "retries": 0},

@@ -92,15 +92,15 @@ MESSAGES: dict[str, tuple[bytes, str]] = {
     "no arguments": (message(None), NO_BODY),
     "text as arguments": (message("arguments"), NO_BODY),
     "time limits that end it at once": (
-        message([0, []], headers={"timelimit": [0.001, None]}),
+        message([0, "0" * 64], headers={"timelimit": [0.001, None]}),
         "its time limits end it before it can begin",
     ),
     "a time far ahead": (
-        message([0, []], headers={"eta": "2999-01-01T00:00:00+00:00"}),
+        message([0, "0" * 64], headers={"eta": "2999-01-01T00:00:00+00:00"}),
         "its time is too far ahead",
     ),
     "what is to follow, and is no task": (
-        message(body=json.dumps([[0, []], {}, {"callbacks": [{"task": 5}]}]).encode()),
+        message(body=json.dumps([[0, "0" * 64], {}, {"callbacks": [{"task": 5}]}]).encode()),
         "its callbacks is not a list of tasks",
     ),
     "unknown fields": (message([1, [], 3]), "doesn't fit deserialize_batch: too many positional arguments"),
