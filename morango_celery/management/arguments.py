@@ -88,8 +88,8 @@ def sha256(text: str) -> str:
     return text
 
 
-def file_to_read(text: str) -> Path:
-    """Return a path at which a file may be, now or later."""
+def log_to_read(text: str) -> Path:
+    """Return a path at which a log may be, now or later."""
     path = Path(text)
     try:
         path.lstat()
@@ -99,6 +99,8 @@ def file_to_read(text: str) -> Path:
         raise ArgumentTypeError(f"can't be a file: {printable(error)}") from error
     if not text:
         raise ArgumentTypeError("must be a file")
+    if path.is_dir():
+        raise ArgumentTypeError(f"{printable(str(path))} is a folder; a log consists of regular files")
     return path
 
 

@@ -9,7 +9,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from tqdm import tqdm
 
 from morango_celery.db.errors import is_outage
-from morango_celery.management.arguments import file_to_read, lines_at_a_time, source_name
+from morango_celery.management.arguments import lines_at_a_time, log_to_read, source_name
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.bell import Bell, stopping_bell
 from morango_celery.management.carried_out import errors_in_one_line
@@ -32,7 +32,7 @@ class Command(OwnCommand):
         parser.add_argument(
             "file",
             nargs="?",
-            type=file_to_read,
+            type=log_to_read,
             metavar="FILE",
             help="the log; what was rotated away from it is found beside it",
         )
