@@ -52,9 +52,9 @@ $(STAMP):
 demo: venv ## Sync N=20000 records between two instances and deserialize them with workers
 	$(BIN)/python -m worker.demo --records $(N)
 
-# Those with processes of their own take longest, and wait most of the time: the others run meanwhile.
+# Those with processes of their own wait most of the time: the others run meanwhile, and let them go first.
 test: venv ## Run all tests, on PostgreSQL and SQLite at the same time (ARGS=... goes to pytest)
-	@$(MAKE) --no-print-directory --jobs=3 $(if $(ARGS),test-postgresql test-sqlite,test-processes test-integration test-records test-on-sqlite)
+	@$(MAKE) --no-print-directory --jobs=4 $(if $(ARGS),test-postgresql test-sqlite,test-processes test-integration test-records test-on-sqlite)
 
 test-integration:
 	$(PYTEST) --database=postgresql tests/integration
@@ -63,10 +63,10 @@ test-processes:
 	$(PYTEST) --database=postgresql $(WITH_PROCESSES)
 
 test-records:
-	PARITY_EXAMPLES=10 PARITY_BATCH_SIZES=1000 $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
+	PARITY_EXAMPLES=10 PARITY_BATCH_SIZES=1000 nice $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
 
 test-on-sqlite:
-	PARITY_EXAMPLES=10 PARITY_BATCH_SIZES=3 $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
+	PARITY_EXAMPLES=10 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
