@@ -13,9 +13,10 @@ PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/oplog tests/smoke
-# Know no database, or bring one of their own; `make test` runs them once.
+# Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_containers.py tests/supply_chain \
-	$(patsubst %,tests/integration/test_%.py,compose demo flower services) \
+	$(patsubst %,tests/integration/test_%.py,admin_errors admin_runs broken_pipes command compose core_alone demo flower \
+		recover_command services status two_instances) tests/payloads/test_task.py tests/payloads/test_worker.py \
 	$(patsubst %,tests/unit/test_%.py,bench bench_smoke conf environment mutations simulation worker_command)
 
 # Tests start hundreds of processes, which would compile all of this project each time.
@@ -66,7 +67,7 @@ test-records:
 	PARITY_EXAMPLES=10 PARITY_BATCH_SIZES=1000 nice $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
 
 test-on-sqlite:
-	PARITY_EXAMPLES=10 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
+	PARITY_EXAMPLES=5 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
