@@ -31,7 +31,7 @@ def first_error_wins() -> Iterator[None]:
     def execute(call: Callable[..., Any], sql: Any, parameters: Any, many: bool, context: Any) -> Any:
         try:
             return call(sql, parameters, many, context)
-        except Exception as error:
+        except Exception as error:  # noted, and raised again
             if not first and connection.in_atomic_block and not _is_open():
                 first.append(error)
                 connection.needs_rollback = True

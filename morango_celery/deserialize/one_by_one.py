@@ -98,7 +98,7 @@ class OneByOne:
                         unsound.append(unit)
                 place = len(units) // 2
                 self.check_constraints()
-        except Exception as error:
+        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
             if is_nobodys(error):
                 raise
             for carrier in carriers:
@@ -131,7 +131,7 @@ class OneByOne:
         except IntegrityError as error:
             carrier.fail(error, may_succeed_later=True)
             return False
-        except Exception as error:
+        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
             if is_nobodys(error):
                 raise
             return None
@@ -172,7 +172,7 @@ class OneByOne:
                     self._save(carrier)
                 culprits = unit
                 self.check_constraints()
-        except Exception as error:
+        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
             if is_nobodys(error):
                 raise
             for carrier in culprits:

@@ -73,7 +73,7 @@ class WaitingRows:
         elif kind == "SAVEPOINT" or any(mentions(statement, tables_of(model)) for model in self._rows):
             try:
                 self.write()
-            except Exception as error:
+            except Exception as error:  # raised again, and told from errors of the query to come
                 raise NotWrittenError(error) from error
 
 

@@ -63,7 +63,7 @@ class GroupWriter:
             others = [carrier for carrier in carriers if id(carrier) not in refused]
             self._again(others)
             self._write_refused(list(error.refused), after=others)
-        except Exception as error:
+        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
             if is_nobodys(error):
                 raise
             units = self._units(carriers)
