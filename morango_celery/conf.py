@@ -87,6 +87,11 @@ class _Settings(Section):
     MODE: str = AWAIT
     """``await``: a sync's deserializing stage completes with its run. ``detach``: at once."""
 
+    REQUEST_WAIT_SECONDS: float = 0.8
+    """How long a request waits for its sync's run before it answers that the run goes on, for a client pauses
+    before it asks again. It doesn't wait in mode ``detach``, nor in an open transaction
+    (``ATOMIC_REQUESTS``), nor while workers have other runs to do. 0: never."""
+
     BATCH_SIZE_RECORDS: int | None = None
     """How many records one Celery task deserializes at most. None: 2,000; on SQLite, where each batch waits
     for the disk, 5,000."""
@@ -129,6 +134,10 @@ class _Settings(Section):
     _NAME = "MORANGO_CELERY"
     _RULES = {
         "MODE": (lambda value: value in (AWAIT, DETACH), 'must be "await" or "detach"'),
+        "REQUEST_WAIT_SECONDS": (
+            lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 30,
+            "must be a number of seconds from 0 to 30",
+        ),
         "BATCH_SIZE_RECORDS": (
             lambda value: value is None or (positive(value) and value <= 50_000),
             "must be a whole number of records from 1 to 50000, or None",

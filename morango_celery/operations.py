@@ -7,9 +7,10 @@ Prepend ``"morango_celery.operations:DeserializeOperation"`` to ``MORANGO_DESERI
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from morango.constants import transfer_statuses
 from morango.constants.capabilities import ASYNC_OPERATIONS, FSIC_V2_FORMAT
 from morango.models import DatabaseMaxCounter
@@ -20,6 +21,7 @@ from morango_celery.conf import DETACH, require_valid, settings
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
+from morango_celery.runs.recovery import UNFINISHED
 from morango_celery.serialize import serialize_into_store
 from morango_celery.tasks import CeleryDispatch
 from morango_celery.upstream import SETTINGS, is_isolation_error
@@ -27,6 +29,9 @@ from morango_celery.upstream import SETTINGS, is_isolation_error
 COMPLETED: str = transfer_statuses.COMPLETED
 PENDING: str = transfer_statuses.PENDING
 STARTED: str = transfer_statuses.STARTED
+
+LOOK_EVERY_SECONDS = 0.025
+"""While a request waits for its run. A look is one statement, by primary key."""
 
 
 class DeserializeOperation(LocalOperation):
@@ -40,6 +45,9 @@ class DeserializeOperation(LocalOperation):
     - a loop in this process never sees what another process writes: PENDING, until it asks again
       and finds that the run has ended.
     - without Celery (SQLite, or ``IN_PROCESS``): the run is carried out here, then COMPLETED.
+
+    A client pauses before it asks again. So whoever waits for the run is answered a moment later, and
+    COMPLETED, if it ends within REQUEST_WAIT_SECONDS.
     """
 
     def handle(self, context: Any) -> str:
@@ -77,23 +85,51 @@ class DeserializeOperation(LocalOperation):
             raise
         return COMPLETED
 
-    @staticmethod
-    def _run_of(context: Any, *, told_by_worker: bool) -> Run:
-        """The transfer session's run; a new one is sent to the workers once it is committed."""
+    @classmethod
+    def _run_of(cls, context: Any, *, told_by_worker: bool) -> Run:
+        """Return the transfer session's run; a new one is sent to the workers once it is committed.
+
+        No worker tells the session while this request may still do so itself.
+        """
+        waits = cls._may_end_soon()
         run, is_new = Run.objects.get_or_create(
             transfer_session_id=context.transfer_session.id,
             defaults={
                 "profile": context.sync_session.profile,
                 "filter": str(context.filter),
-                "handed_over": not told_by_worker,
+                "handed_over": waits or not told_by_worker,
             },
         )
-        if is_new:
+        if is_new and waits:
+            if CeleryDispatch().start(run):
+                cls._wait_for(run)
+        elif is_new:
             transaction.on_commit(lambda: CeleryDispatch().start(run))
-        elif told_by_worker and run.handed_over and not run.is_finished:
-            # Who asked before looked for the outcome by itself; or the mode was another one
-            Run.objects.filter(pk=run.pk).update(handed_over=False)
+        if told_by_worker and run.handed_over and not run.is_finished:
+            # This request has waited in vain, another one looked for the outcome by itself, or the mode was
+            # another one. A run that has ended meanwhile left its session to us
+            left = Run.objects.filter(pk=run.pk, state__in=UNFINISHED)
+            if not left.update(handed_over=False):
+                run.refresh_from_db()
         return run
+
+    @staticmethod
+    def _may_end_soon() -> bool:
+        """Return True if a run that is sent now may end while its request waits: workers have no other.
+
+        Cost: one statement.
+        """
+        if settings.MODE == DETACH or not settings.REQUEST_WAIT_SECONDS or connection.in_atomic_block:
+            return False
+        return not Run.objects.filter(state__in=UNFINISHED, in_process=False).exists()
+
+    @staticmethod
+    def _wait_for(run: Run) -> None:
+        """Look for the end of a run, for REQUEST_WAIT_SECONDS at most."""
+        deadline = time.monotonic() + settings.REQUEST_WAIT_SECONDS
+        while not run.is_finished and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(LOOK_EVERY_SECONDS, left))
+            run.refresh_from_db(fields=["state", "error"])
 
 
 class StreamingSerializeOperation(LocalOperation):

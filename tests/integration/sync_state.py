@@ -1,11 +1,67 @@
-"""What the tests of syncs ask the server's database."""
+"""Transfer sessions of a server: how they come to the stage, and what its database says of them."""
 
 from __future__ import annotations
 
+import uuid
+
+from django.core.management import call_command
+from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
-from morango.models import TransferSession
+from morango.constants.capabilities import ASYNC_OPERATIONS
+from morango.models import SyncSession, TransferSession
+from morango.sync.context import LocalSessionContext
+from morango.sync.controller import SessionController
 
 from morango_celery.models import Run
+from tests import factories
+from worker.school.models import PROFILE
+
+RECORDS = 120
+
+
+def received_records() -> int:
+    """Fill the Store as a sync leaves it, with so many dirty records that nothing is wrong with."""
+    call_command("loaddata", "scopedefinitions", verbosity=0)
+    return sum(factories.fill_store(RECORDS).values())
+
+
+def dequeued_session(records: int, *, push: bool) -> TransferSession:
+    """Make a session of `factories.SCHOOL_ID` that has everything behind it but deserializing."""
+    now = timezone.now()
+    sync_session = SyncSession.objects.create(
+        id=uuid.uuid4().hex,
+        profile=PROFILE,
+        connection_kind="network",
+        connection_path="http://127.0.0.1",
+        last_activity_timestamp=now,
+    )
+    return TransferSession.objects.create(
+        id=uuid.uuid4().hex,
+        filter=factories.SCHOOL_ID,
+        push=push,
+        sync_session=sync_session,
+        records_transferred=records,
+        records_total=records,
+        last_activity_timestamp=now,
+        transfer_stage=transfer_stages.DEQUEUING,
+        transfer_stage_status=transfer_statuses.COMPLETED,
+    )
+
+
+def controller_of(transfer_session: TransferSession, *, is_server: bool) -> SessionController:
+    context = LocalSessionContext(
+        request=object() if is_server else None,
+        transfer_session=transfer_session,
+        capabilities={ASYNC_OPERATIONS},
+    )
+    return SessionController.build(context=context)
+
+
+def proceed(transfer_session: TransferSession, stage: str = transfer_stages.DESERIALIZING) -> str:
+    """Return what the controller of a server, asked by a client that polls, makes of the session."""
+    fresh = TransferSession.objects.get(pk=transfer_session.pk)
+    status: str = controller_of(fresh, is_server=True).proceed_to(stage)
+    return status
 
 
 def the_run() -> Run:

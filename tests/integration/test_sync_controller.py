@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 from django.db import connections
-from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
-from morango.constants.capabilities import ASYNC_OPERATIONS
-from morango.models import Filter, Store, SyncSession, TransferSession
+from morango.models import Filter, Store, TransferSession
 from morango.sync.context import LocalSessionContext
 from morango.sync.controller import SessionController
 
@@ -22,56 +18,23 @@ from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
 from tests import factories
 from tests.conftest import StartWorker
-from tests.integration.sync_state import is_at, session, the_run, waits_for_its_run
-from worker.school.models import PROFILE
-
-RECORDS = 120
+from tests.integration.sync_state import (
+    controller_of,
+    dequeued_session,
+    is_at,
+    proceed,
+    received_records,
+    session,
+    the_run,
+    waits_for_its_run,
+)
 
 
 @pytest.fixture
-def records(transactional_db: None) -> int:
-    """A Store as a sync leaves it: so many dirty records that nothing is wrong with."""
-    call_command("loaddata", "scopedefinitions", verbosity=0)
-    return sum(factories.fill_store(RECORDS).values())
-
-
-def dequeued_session(records: int, *, push: bool) -> TransferSession:
-    """A session of `factories.SCHOOL_ID` that has everything behind it but deserializing."""
-    now = timezone.now()
-    sync_session = SyncSession.objects.create(
-        id=uuid.uuid4().hex,
-        profile=PROFILE,
-        connection_kind="network",
-        connection_path="http://127.0.0.1",
-        last_activity_timestamp=now,
-    )
-    return TransferSession.objects.create(
-        id=uuid.uuid4().hex,
-        filter=factories.SCHOOL_ID,
-        push=push,
-        sync_session=sync_session,
-        records_transferred=records,
-        records_total=records,
-        last_activity_timestamp=now,
-        transfer_stage=transfer_stages.DEQUEUING,
-        transfer_stage_status=transfer_statuses.COMPLETED,
-    )
-
-
-def controller_of(transfer_session: TransferSession, *, is_server: bool) -> SessionController:
-    context = LocalSessionContext(
-        request=object() if is_server else None,
-        transfer_session=transfer_session,
-        capabilities={ASYNC_OPERATIONS},
-    )
-    return SessionController.build(context=context)
-
-
-def proceed(transfer_session: TransferSession, stage: str = transfer_stages.DESERIALIZING) -> str:
-    """What the controller of a server, asked by a client that polls, makes of the session."""
-    fresh = TransferSession.objects.get(pk=transfer_session.pk)
-    status: str = controller_of(fresh, is_server=True).proceed_to(stage)
-    return status
+def records(transactional_db: None, settings: Any) -> int:
+    """A Store as a sync leaves it: so many dirty records that nothing is wrong with. No request waits."""
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "REQUEST_WAIT_SECONDS": 0}
+    return received_records()
 
 
 def recover_all() -> None:

@@ -30,7 +30,10 @@ from worker.school.models import Attempt
 RECORDS = 120
 
 
-LATE = 'MORANGO_DESERIALIZE_OPERATIONS = ("late:Late", *MORANGO_DESERIALIZE_OPERATIONS)'
+NO_WAIT = 'MORANGO_CELERY = {**MORANGO_CELERY, "REQUEST_WAIT_SECONDS": 0}\n'
+LATE = f"""
+MORANGO_DESERIALIZE_OPERATIONS = ("late:Late", *MORANGO_DESERIALIZE_OPERATIONS)
+{NO_WAIT}"""
 LATE_OPERATION = """
 import logging
 import os
@@ -197,7 +200,8 @@ def test_request_that_saves_the_session_as_it_was_before_the_run_ended(
     slow = settings_module(
         tmp_path,
         "slow",
-        """
+        f"""
+        {NO_WAIT}
         import logging
         import time
 

@@ -86,12 +86,20 @@ MUTATIONS = (
     Mutation(
         "a-session-that-waits-after-all-is-told",
         "operations.py",
-        "        elif told_by_worker and run.handed_over and not run.is_finished:\n",
-        "        elif False:\n",
+        "        if told_by_worker and run.handed_over and not run.is_finished:\n",
+        "        if False:\n",
         (
             "integration/test_sync_controller.py"
             "::test_session_of_a_run_that_nobody_was_to_tell_is_told_once_it_waits",
         ),
+        "postgresql",
+    ),
+    Mutation(
+        "a-run-that-ends-after-the-last-look-is-not-waited-for",
+        "operations.py",
+        "            if not left.update(handed_over=False):\n",
+        "            if left.update(handed_over=False):\n",
+        ("integration/test_request_wait.py::test_run_that_ends_after_the_last_look_is_answered_completed",),
         "postgresql",
     ),
     Mutation(

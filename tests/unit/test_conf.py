@@ -21,6 +21,7 @@ from tests.processes import ROOT
 
 DEFAULTS = {
     "MODE": "await",
+    "REQUEST_WAIT_SECONDS": 0.8,
     "BATCH_SIZE_RECORDS": None,
     "IN_PROCESS": None,
     "IN_PROCESS_CONNECTIONS": 2,
@@ -73,6 +74,9 @@ def test_a_name_that_is_no_setting_has_no_value() -> None:
     [
         ("MODE", "await"),
         ("MODE", "detach"),
+        ("REQUEST_WAIT_SECONDS", 0),
+        ("REQUEST_WAIT_SECONDS", 1.5),
+        ("REQUEST_WAIT_SECONDS", 30),
         ("BATCH_SIZE_RECORDS", None),
         ("BATCH_SIZE_RECORDS", 1),
         ("BATCH_SIZE_RECORDS", 50_000),
@@ -95,6 +99,7 @@ def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> 
 
 
 MODE = 'MORANGO_CELERY[\'MODE\'] must be "await" or "detach", not '
+WAIT = "MORANGO_CELERY['REQUEST_WAIT_SECONDS'] must be a number of seconds from 0 to 30, not "
 SIZE = "MORANGO_CELERY['BATCH_SIZE_RECORDS'] must be a whole number of records from 1 to 50000, or None, not "
 IN_PROCESS = "MORANGO_CELERY['IN_PROCESS'] must be True, False or None, not "
 LABELS = "MORANGO_CELERY['SAVE_EACH'] must be a list of model labels such as \"school.Learner\", not "
@@ -109,6 +114,11 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         ({"MODE": "sideways"}, MODE + "'sideways'."),
         ({"MODE": None}, MODE + "None."),
         ({"MODE": ["await"]}, MODE + "['await']."),
+        ({"REQUEST_WAIT_SECONDS": -0.1}, WAIT + "-0.1."),
+        ({"REQUEST_WAIT_SECONDS": 31}, WAIT + "31."),
+        ({"REQUEST_WAIT_SECONDS": float("nan")}, WAIT + "nan."),
+        ({"REQUEST_WAIT_SECONDS": True}, WAIT + "True."),
+        ({"REQUEST_WAIT_SECONDS": None}, WAIT + "None."),
         ({"BATCH_SIZE_RECORDS": 0}, SIZE + "0."),
         ({"BATCH_SIZE_RECORDS": -5}, SIZE + "-5."),
         ({"BATCH_SIZE_RECORDS": 50_001}, SIZE + "50001."),
@@ -137,9 +147,9 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         (
             {"mode": "await"},
             "MORANGO_CELERY has an unknown key 'mode'. "
-            "Known keys: MODE, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, IN_PROCESS, IN_PROCESS_CONNECTIONS, "
-            "SAVE_EACH, EXCLUSIVE_MODELS, SYNCHRONOUS_COMMIT, RESEND_AFTER_SECONDS, MAX_ATTEMPTS, "
-            "SAME_ERROR_LIMIT_RECORDS.",
+            "Known keys: MODE, REQUEST_WAIT_SECONDS, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, IN_PROCESS, "
+            "IN_PROCESS_CONNECTIONS, SAVE_EACH, EXCLUSIVE_MODELS, SYNCHRONOUS_COMMIT, RESEND_AFTER_SECONDS, "
+            "MAX_ATTEMPTS, SAME_ERROR_LIMIT_RECORDS.",
         ),
         ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),
         (["MODE"], "MORANGO_CELERY must be a dict of settings, not list."),
