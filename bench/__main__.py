@@ -18,7 +18,8 @@ from bench.processes import stop_in_order
 from bench.report import table
 from bench.results import Result
 from bench.rounds import Rounds
-from bench.rows import ROWS, Row
+from bench.row import Row
+from bench.rows import ROWS
 from worker import services
 from worker.demo.databases import empty_redis
 from worker.demo.processes import StepError

@@ -21,6 +21,9 @@ SAVED_BY = "1d" * 16
 SYNCS = 8
 """How many schools of the given size the case "schools" has: each is a sync of its own."""
 
+WARM_UP_SYNCS = 2
+"""So many of them are not counted: who serves them was just started."""
+
 TREE_CHILDREN = 10
 
 

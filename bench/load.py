@@ -24,12 +24,16 @@ def main(case: str, records: str) -> None:
 
         kolibri.write(int(records))
         return
-    from bench import data, edits, prefixes
+    from morango.models.core import InstanceIDModel
+
+    from bench import data, edits, prefixes, syncs
 
     if case in edits.CASES:
         edits.CASES[case](int(records))
     else:
-        write({**data.CASES, **prefixes.CASES}[case](int(records)))
+        write({**data.CASES, **prefixes.CASES, **syncs.CASES}[case](int(records)))
+        # Before two processes make one
+        InstanceIDModel.get_or_create_current_instance()
 
 
 @transaction.atomic

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -17,19 +15,9 @@ from typing import Any
 
 import django
 
+from bench.counting import counted
 from bench.measurement import Measurement, Order
 from bench.processes import peak_rss_mb, stop_in_order
-
-
-class Counter:
-    """Counts the statements of a connection that it wraps."""
-
-    def __init__(self) -> None:
-        self.statements = 0
-
-    def __call__(self, execute: Callable[..., Any], *arguments: Any) -> Any:
-        self.statements += 1
-        return execute(*arguments)
 
 
 def measure(order: Order) -> Measurement:
@@ -38,48 +26,38 @@ def measure(order: Order) -> Measurement:
     from bench.sides import SIDES, exact_records, syncs
     from morango_celery.models import Batch
 
-    filters, warm_up = syncs(order.case)
+    filters, warm_up = syncs(order)
     earlier_batches = Batch.objects.count()
-    counter = Counter()
+    seconds, statements, commits = [], [], []
     with SIDES[order.side](order) as work:
         connection.ensure_connection()
         if order.pinned:
             _pin()
-        with connection.execute_wrapper(counter), _further_connections(counter):
-            seconds = [work.carry_out(sync_filter) for sync_filter in filters]
+        with counted() as counter:
+            for sync_filter in filters:
+                before = counter.statements, counter.commits
+                seconds.append(work.carry_out(sync_filter))
+                statements.append(counter.statements - before[0])
+                commits.append(counter.commits - before[1])
         peak_mb, others_mb = peak_rss_mb(), work.peaks_mb()
         figures = work.figures()
-    return Measurement(
-        seconds=median(seconds[warm_up:]),
-        records=exact_records(order),
-        peak_rss_mb=max(others_mb or [peak_mb]),
-        left_dirty=_left_dirty(order.models),
-        statements=counter.statements / len(filters),
-        batches=(Batch.objects.count() - earlier_batches) / len(filters),
-        **figures,
-    )
-
-
-@contextmanager
-def _further_connections(counter: Counter) -> Iterator[None]:
-    """Count the statements of connections that are opened in the block, too: a run in process has several."""
-    from django.db.backends.signals import connection_created
-
-    def count(connection: Any, **_: Any) -> None:
-        connection.execute_wrappers.append(counter)
-
-    connection_created.connect(count)
-    try:
-        yield
-    finally:
-        connection_created.disconnect(count)
+    found: dict[str, Any] = {
+        "seconds": median(seconds[warm_up:]),
+        "records": exact_records(order),
+        "peak_rss_mb": max(others_mb or [peak_mb]),
+        "left_dirty": _left_dirty(order.models),
+        "statements": median(statements[warm_up:]),
+        "commits": median(commits[warm_up:]),
+        "batches": (Batch.objects.count() - earlier_batches) / len(filters),
+    }
+    return Measurement(**{**found, **figures})
 
 
 def _left_dirty(models: str) -> int:
     """Store rows that were not deserialized, and app rows that were not serialized."""
     from morango.models.core import Store
 
-    from bench.sides import PROFILES
+    from bench.profiles import PROFILES
     from morango_celery.upstream import registered_models
 
     querysets = [

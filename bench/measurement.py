@@ -32,13 +32,19 @@ class Measurement:
     left_dirty: int
     """Records that were not deserialized, or not serialized."""
     statements: float
-    """What this process sent to the database; of several syncs, for one."""
+    """What this process sent to the database; of several syncs, the median of one."""
     batches: float
     """In the ledger; 0 for what has none."""
     message_bytes: float = 0
     """Of the largest message in Redis, where messages are what is measured."""
     redis_mb: float = 0
     """What Redis held at most, there."""
+    commits: float = 0
+    """This process's; of several syncs, the median of one."""
+    median_share: float = 0
+    """Of syncs asked for at once: when half were completed, as a share of the time until all were."""
+    ids_per_record: float = 0
+    """How many ids the runs handed out together for each record, where they share records."""
 
     @property
     def records_per_second(self) -> float:

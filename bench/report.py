@@ -35,9 +35,10 @@ def table(results: Sequence[Result]) -> str:
 
 
 def _statements(result: Result) -> str:
-    """Ours a batch, the baseline's a record: what each doesn't depend on otherwise."""
+    """Return ours a batch and the baseline's a record, where this process sends them."""
     ours = "-" if result.statements_per_batch is None else f"{result.statements_per_batch:g} a batch"
-    return f"{ours} / {result.baseline_statements_per_record:g} a record"
+    baseline = result.baseline_statements_per_record
+    return f"{ours} / {f'{baseline:g} a record' if baseline else '-'}"
 
 
 def _cells(result: Result) -> tuple[str, ...]:

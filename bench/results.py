@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.measurement import Measurement
-from bench.rows import Bar, Quantity, Row
+from bench.row import Bar, Quantity, Row
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Series:
     @property
     def seconds(self) -> float:
         return median(measurement.seconds for measurement in self.measured)
+
+    @property
+    def median_share(self) -> float:
+        return median(measurement.median_share for measurement in self.measured)
 
     @property
     def peak_rss_mb(self) -> float:
@@ -71,6 +75,14 @@ class Result:
     statements_per_batch: float | None
     """Of a run in process, all that it sends to the database over the number of its batches."""
     baseline_statements_per_record: float
+    statements: float
+    """Of one sync, in the process that is measured; so are commits."""
+    baseline_statements: float
+    commits: float
+    baseline_commits: float
+    median_share: float
+    """Of syncs asked for at once: when half were completed, as a share of the time until all were."""
+    baseline_median_share: float
     left_dirty: int
     baseline_left_dirty: int
     case: str
@@ -93,6 +105,11 @@ def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
         "extra_ms": 1000 * (ours.seconds - baseline.seconds),
         "message_bytes": ours.measured[-1].message_bytes,
         "redis_ratio": last.redis_mb / (ours.measured[-1].redis_mb or 1),
+        "times": median(_times(ours.measured, baseline.measured)),
+        "median_share": ours.median_share,
+        "statements": ours.measured[-1].statements,
+        "commits": ours.measured[-1].commits,
+        "ids_per_record": max(measurement.ids_per_record for measurement in ours.measured),
     }
     return Result(
         name=row.name,
@@ -114,6 +131,12 @@ def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
         baseline_variants=baseline.rates_of_variants,
         statements_per_batch=_statements_per_batch(row, ours.measured[-1]),
         baseline_statements_per_record=round(last.statements / last.records, 2),
+        statements=ours.measured[-1].statements,
+        baseline_statements=last.statements,
+        commits=ours.measured[-1].commits,
+        baseline_commits=last.commits,
+        median_share=round(ours.median_share, 3),
+        baseline_median_share=round(baseline.median_share, 3),
         left_dirty=ours.measured[-1].left_dirty,
         baseline_left_dirty=baseline.measured[-1].left_dirty,
         case=row.case,
@@ -132,11 +155,24 @@ def _statements_per_batch(row: Row, found: Measurement) -> float | None:
 
 
 def _ratios(ours: Sequence[Measurement], baseline: Sequence[Measurement]) -> Iterator[float]:
-    """How many times the baseline's rate ours is: for each of its measurements, by what was measured right
-    before it and right after it."""
+    """Yield how many times the baseline's rate ours is: for each of its measurements, by what was measured
+    right before it and right after it."""
+    for theirs, neighbour in _neighbours(ours, baseline):
+        yield neighbour.records_per_second / theirs.records_per_second
+
+
+def _times(ours: Sequence[Measurement], baseline: Sequence[Measurement]) -> Iterator[float]:
+    """Yield how many times as long as the baseline ours took; likewise."""
+    for theirs, neighbour in _neighbours(ours, baseline):
+        yield neighbour.seconds / theirs.seconds
+
+
+def _neighbours(
+    ours: Sequence[Measurement], baseline: Sequence[Measurement]
+) -> Iterator[tuple[Measurement, Measurement]]:
     for number, theirs in enumerate(baseline):
         for neighbour in ours[number : number + 2]:
-            yield neighbour.records_per_second / theirs.records_per_second
+            yield theirs, neighbour
 
 
 def write(results: Sequence[Result], path: Path) -> None:

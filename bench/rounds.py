@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from bench.databases import HOSTS, BenchError, Databases, Dataset, run
 from bench.measurement import Measurement, Order
 from bench.results import Result, Series, result
-from bench.rows import Row
+from bench.row import Row
 
 WARM_UP_RECORDS = 5_000
 QUICK_WARM_UP_RECORDS = 1_000
@@ -30,18 +30,19 @@ class Contender:
 
     @staticmethod
     def baseline(row: Row, quick: bool) -> Contender:
-        workers = row.workers if row.baseline_size else 0
-        return Contender(row.baseline_dataset(quick), row.baseline, workers)
+        return Contender(row.baseline_dataset(quick), row.baseline, row.baseline_workers)
 
     @property
     def has_variants(self) -> bool:
         """Whether it may do better on one core together with its PostgreSQL backend."""
-        return self.side.startswith("morango") and self.dataset.database == "postgresql"
+        alone = self.side.startswith("morango") and not self.workers
+        return alone and self.dataset.database == "postgresql"
 
     def __str__(self) -> str:
         parts = [self.side.replace("morango", "Morango").replace("-", " ")]
         if self.workers:
-            parts.append(f"{self.workers} workers")
+            who = "processes" if self.side.startswith("morango") else "workers"
+            parts.append(f"{self.workers} {who}")
         if self.pinned:
             parts.append("pinned")
         return ", ".join(parts)
@@ -104,19 +105,22 @@ class Rounds:
         In a hurry, only where there is a choice, and once for all kinds of records of a host.
         """
         dataset = contender.dataset
+        small = contender
         if self.quick:
             if not contender.has_variants:
                 return contender
-            if dataset.models == "school" and contender.side == "morango":
-                dataset = replace(dataset, case="school", records=QUICK_WARM_UP_RECORDS)
+            if dataset.models == "school" and contender.side in ("morango", "morango-stage"):
+                school = replace(dataset, case="school", records=QUICK_WARM_UP_RECORDS)
+                small = replace(contender, dataset=school, side="morango")
         elif dataset.case != "schools":
-            dataset = replace(dataset, records=min(dataset.records, WARM_UP_RECORDS))
-        small = replace(contender, dataset=dataset)
-        variants = [small, replace(small, pinned=True)] if contender.has_variants else [small]
+            small = replace(
+                contender, dataset=replace(dataset, records=min(dataset.records, WARM_UP_RECORDS))
+            )
         if small not in self._rates:
+            variants = [small, replace(small, pinned=True)] if contender.has_variants else [small]
             self._rates[small] = dict(self._try(variants))
-            if dataset != contender.dataset:
-                self.databases.forget(dataset)
+            if small.dataset != dataset:
+                self.databases.forget(small.dataset)
         rates = self._rates[contender] = self._rates[small]
         return replace(contender, pinned=rates.get("pinned", 0) > rates["free"])
 

@@ -1,103 +1,18 @@
 """Everything that is measured, and the bar that it has to meet. To measure more, add a row.
 
-A row compares two sides (``sides.py``) on the same data; rows on the same dataset share measurements.
+A row compares two sides (``sides.py``) on the same data; rows on the same dataset share measurements. Where
+ours merges local edits first, as a sync's stage does, so does Morango's side.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Literal, NamedTuple
 
-from bench.databases import Dataset, Engine
+from bench.databases import Engine
+from bench.row import MEMORY, Bar, Row, Size, ratio
+from bench.small_syncs import SMALL_SYNCS
 from bench.values import KINDS, OPERATIONS, SIZES, side
-
-Quantity = Literal[
-    "ratio",
-    "peak_rss_mb",
-    "extra_peak_rss_mb",
-    "extra_ms",
-    "records_per_second",
-    "message_bytes",
-    "redis_ratio",
-]
-"""What a bar is about; ``extra``: more than the baseline's. ``redis_ratio``: how many times as much memory as
-ours the baseline takes in Redis."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What a quantity of the result has to be: at least so much, or at most."""
-
-    quantity: Quantity
-    at_least: float | None = None
-    at_most: float | None = None
-
-    def is_met(self, value: float) -> bool:
-        if self.at_least is not None:
-            return value >= self.at_least
-        assert self.at_most is not None, "a bar has a limit"
-        return value <= self.at_most
-
-    def __str__(self) -> str:
-        if self.at_least is not None:
-            return f">= {self.at_least:,g}"
-        return f"<= {self.at_most:,g}"
-
-
-def ratio(at_least: float) -> tuple[Bar, ...]:
-    return (Bar("ratio", at_least=at_least),)
-
-
-MEMORY = (Bar("peak_rss_mb", at_most=80), Bar("extra_peak_rss_mb", at_most=10))
-
-
-class Size(NamedTuple):
-    """A number of records."""
-
-    full: int
-    quick: int
-    """With QUICK=1."""
-
-    def of(self, quick: bool) -> int:
-        return self.quick if quick else self.full
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    name: str
-    database: Engine
-    size: Size
-    """Of several syncs, the size of one."""
-    bars: tuple[Bar, ...] = ()
-    models: str = "school"
-    """The host: a key of ``bench.databases.HOSTS``."""
-    case: str = "school"
-    """The kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
-    ours: str = "ours"
-    """The side that is measured: a key of ``bench.sides.SIDES``."""
-    workers: int = 0
-    baseline: str = "morango"
-    """The side that it is compared with."""
-    baseline_size: Size | None = None
-    """If it is another one, to see what grows with it; the baseline then has as many workers."""
-    repetitions: int = 3
-    """How often the baseline is measured; ours once more."""
-    in_quick: bool = True
-
-    def with_records(self, number: int) -> Row:
-        """The same on another number of records."""
-        return replace(self, size=Size(number, number))
-
-    def dataset(self, quick: bool) -> Dataset:
-        return Dataset(self.models, self.database, self.case, self.size.of(quick))
-
-    def baseline_dataset(self, quick: bool) -> Dataset:
-        size = self.baseline_size or self.size
-        return Dataset(self.models, self.database, self.case, size.of(quick))
-
 
 LARGE = Size(200_000, 2_000)
 MIDDLE = Size(50_000, 2_000)
@@ -107,8 +22,20 @@ KOLIBRI = Size(20_000, 1_600)
 WORKERS = 2
 
 
+STAGE = Row(
+    "deserialize",
+    "postgresql",
+    LARGE,
+    ratio(20),
+    ours="ours-stage",
+    baseline="morango-stage",
+    repetitions=2,
+)
+"""A sync's whole stage: local edits are merged first, by both sides."""
+
+
 def _kolibri() -> list[Row]:
-    row = Row("deserialize", "sqlite", KOLIBRI, ratio(6), "kolibri", "kolibri", repetitions=2)
+    row = replace(STAGE, database="sqlite", size=KOLIBRI, bars=ratio(6), models="kolibri", case="kolibri")
     # Migrating a second database would take a good part of the three minutes
     on_postgresql = replace(row, database="postgresql", bars=ratio(8), in_quick=False)
     return [on_postgresql, replace(on_postgresql, ours="celery", workers=WORKERS), row]
@@ -116,10 +43,10 @@ def _kolibri() -> list[Row]:
 
 ROWS = [
     # Two repetitions of the largest: Morango takes minutes for each
-    Row("deserialize", "postgresql", LARGE, ratio(20), repetitions=2),
-    Row("deserialize", "postgresql", LARGE, ratio(30), ours="celery", workers=WORKERS, repetitions=2),
+    STAGE,
+    replace(STAGE, bars=ratio(30), ours="celery", workers=WORKERS),
     Row("share-of-sql", "postgresql", LARGE, ratio(0.5), baseline="sql", repetitions=2),
-    Row("deserialize", "sqlite", MIDDLE, ratio(12)),
+    replace(STAGE, database="sqlite", size=MIDDLE, bars=ratio(12), repetitions=3),
     *_kolibri(),
     Row(
         "memory-of-worker",
@@ -150,7 +77,7 @@ ROWS = [
         case="schools",
         ours="celery",
         workers=WORKERS,
-        baseline="ours",
+        baseline="ours-stage",
     ),
     Row(
         "small-sync",
@@ -160,6 +87,7 @@ ROWS = [
         case="schools",
         ours="celery",
         workers=WORKERS,
+        baseline="morango-stage",
     ),
     Row("all-failing", "postgresql", FAILING, ratio(5), case="invalid", repetitions=2),
     Row("all-failing", "sqlite", FAILING, ratio(5), case="invalid", repetitions=2),
@@ -305,3 +233,6 @@ def _curve() -> list[Row]:
 
 
 ROWS += _curve()
+
+
+ROWS += SMALL_SYNCS

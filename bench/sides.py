@@ -14,15 +14,12 @@ from typing import Any
 
 from morango.models.certificates import Filter
 
+from bench.cases import WARM_UP_SYNCS, is_of_syncs, size_of
 from bench.measurement import Order
+from bench.profiles import PROFILES
 from bench.values import KINDS, OPERATIONS, SIZES
 from bench.values import side as value_side
 from bench.work import Work, timed
-
-PROFILES = {"school": "school", "kolibri": "facilitydata"}
-
-WARM_UP_SYNCS = 2
-"""Of several syncs in one process, so many are not counted: who serves them was not just started."""
 
 
 @contextmanager
@@ -30,8 +27,7 @@ def morango(order: Order) -> Iterator[Work]:
     """Morango's own function, unmodified, with the isolation that it gives itself; and where the host has a
     cache for the time of a sync, as Kolibri has, with that."""
     function = import_module("morango.sync.operations")._deserialize_from_store
-    if order.models == "kolibri":
-        import_module("kolibri.core.auth.models").dataset_cache.activate()
+    import_module("bench.stage").use_hosts_cache(order.models)
     yield timed(lambda sync_filter: function(PROFILES[order.models], filter=sync_filter))
 
 
@@ -61,6 +57,30 @@ def sql(order: Order) -> Iterator[Work]:
     """The server alone; see ``bench.sql``."""
     function: Callable[..., Any] = import_module("bench.sql").deserialize
     yield timed(lambda _: function(PROFILES[order.models]))
+
+
+def morango_stage(order: Order) -> AbstractContextManager[Work]:
+    """Morango's whole stage, for what merges local edits first; see ``bench.stage``."""
+    side: AbstractContextManager[Work] = import_module("bench.stage").morango(order)
+    return side
+
+
+def ours_stage(order: Order) -> AbstractContextManager[Work]:
+    """The same in this process; see ``bench.stage``."""
+    side: AbstractContextManager[Work] = import_module("bench.stage").in_process(order)
+    return side
+
+
+def fleet(order: Order) -> AbstractContextManager[Work]:
+    """Many syncs at once, by workers; see ``bench.fleet``."""
+    side: AbstractContextManager[Work] = import_module("bench.fleet").fleet(order)
+    return side
+
+
+def morango_fleet(order: Order) -> AbstractContextManager[Work]:
+    """The same by Morango's stage in several processes; see ``bench.fleet``."""
+    side: AbstractContextManager[Work] = import_module("bench.fleet").morango_fleet(order)
+    return side
 
 
 def celery(order: Order) -> AbstractContextManager[Work]:
@@ -111,6 +131,10 @@ SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "morango-serializing": morango_serializing,
     "serializing": serializing,
     "sql": sql,
+    "morango-stage": morango_stage,
+    "ours-stage": ours_stage,
+    "fleet": fleet,
+    "morango-fleet": morango_fleet,
     "celery": celery,
     "producer": producer,
     "oplog": oplog,
@@ -124,18 +148,34 @@ SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
 }
 
 
-def syncs(case: str) -> tuple[list[Filter | None], int]:
-    """The filters of the syncs that a case consists of, and how many of them are for warming up."""
-    if case in (filters := import_module("bench.prefixes").FILTERS):
-        return [filters[case]()], 0
-    if case != "schools":
+AT_ONCE = ("fleet", "morango-fleet")
+"""The sides that serve all syncs of a case together."""
+
+
+def syncs(order: Order) -> tuple[list[Filter | None], int]:
+    """Return the filters of the syncs that are measured one by one, and how many of them only warm up."""
+    if order.side in AT_ONCE:
         return [None], 0
-    data = import_module("bench.data")
-    return [Filter(data.school_id(number)) for number in range(data.SYNCS)], WARM_UP_SYNCS
+    if order.case in (filters := import_module("bench.prefixes").FILTERS):
+        return [filters[order.case]()], 0
+    if order.case == "schools":
+        data = import_module("bench.data")
+        return [Filter(data.school_id(number)) for number in range(data.SYNCS)], data.WARM_UP_SYNCS
+    if is_of_syncs(order.case):
+        return [*all_syncs(order)], WARM_UP_SYNCS
+    return [None], 0
+
+
+def all_syncs(order: Order) -> list[Filter]:
+    """Return the filters of a case of many small syncs, those that only warm up first."""
+    filters: list[Filter] = import_module("bench.syncs").filters(order.case, order.records)
+    return filters
 
 
 def exact_records(order: Order) -> int:
-    """Of what a case has about so many records of."""
+    """Return how many records a sync of the case has, of which the order says about how many."""
+    if is_of_syncs(order.case):
+        return size_of(order.case)
     if order.case == "few_edits":
         few: int = import_module("bench.edits").FEW
         return few

@@ -16,7 +16,7 @@ from redis import Redis
 import worker
 from bench.measurement import Order
 from bench.processes import peak_rss_mb
-from bench.sides import PROFILES
+from bench.profiles import PROFILES
 from bench.work import Work
 from morango_celery.api import deserialize
 from tests.processes import LoggedProcess
@@ -32,7 +32,7 @@ def celery(order: Order) -> Iterator[Work]:
     """A worker with prefork, as deployed: from ``deserialize()`` until the run has ended."""
     connect_to_empty_redis()
     with running_worker(order.workers) as pid:
-        yield Work(partial(enqueue_and_wait, PROFILES[order.models]), lambda: _peaks_mb(pid))
+        yield Work(partial(enqueue_and_wait, PROFILES[order.models]), lambda: peaks_mb(pid))
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def enqueue_and_wait(profile: str, sync_filter: Filter | None) -> float:
     return seconds
 
 
-def _peaks_mb(pid: int) -> list[float]:
+def peaks_mb(pid: int) -> list[float]:
     """Of the worker's first process, and of the largest of those that execute batches."""
     largest_bytes = peak_memory_bytes(pid)
     assert largest_bytes is not None, "the worker has no child"

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from bench import data, edits, plot, prefixes, results
+from bench import cases, data, edits, plot, prefixes, results, syncs
 from bench.databases import ENGINES, HOSTS
 from bench.machine import BUSY_LOAD, warning
 from bench.measurement import Measurement
+from bench.profiles import PROFILES
 from bench.report import table
 from bench.results import Result, Series, result
-from bench.rows import PREFIXES, ROWS, Bar, Row, Size, under_prefixes
-from bench.sides import PROFILES, SIDES
+from bench.row import Bar, Row, Size
+from bench.rows import PREFIXES, ROWS, under_prefixes
+from bench.sides import SIDES
 
 KEYS = (
     "name",
@@ -32,6 +34,7 @@ KEYS = (
     "baseline_peak_rss_mb",
     "repetitions",
 )
+CASES = {"kolibri", *data.CASES, *edits.CASES, *prefixes.CASES, *syncs.CASES}
 ROW = Row("deserialize", "postgresql", Size(1000, 100), (Bar("ratio", at_least=20),))
 
 
@@ -71,10 +74,30 @@ def test_bars_are_about_the_median_ratio_the_highest_peak_and_what_is_more_than_
         Bar("peak_rss_mb", at_most=1),
         Bar("extra_peak_rss_mb", at_most=1),
         Bar("extra_ms", at_most=1),
+        Bar("times", at_most=1),
     )
     found = compared(series(2.0, 3.0, peak_rss_mb=60.0), series(1.0), replace(ROW, bars=bars))
     assert [verdict.bar for verdict in found.bars] == list(bars)
-    assert [verdict.value for verdict in found.bars] == [0.417, 416.667, 61.0, 11.0, 1500.0]
+    assert [verdict.value for verdict in found.bars] == [0.417, 416.667, 61.0, 11.0, 1500.0, 2.5]
+
+
+def test_bars_of_small_syncs_are_about_what_their_processes_told() -> None:
+    told = Measurement(2.0, 100, 50.0, 0, 36, 1, commits=6, median_share=0.5, ids_per_record=1.2)
+    others = replace(told, commits=5, median_share=0.7, ids_per_record=1.1)
+    bars = (
+        Bar("statements", at_most=35),
+        Bar("commits", at_most=5),
+        Bar("median_share", at_most=0.55),
+        Bar("ids_per_record", at_most=1.1),
+    )
+    found = compared(Series("ours", [told, others]), series(1.0), replace(ROW, bars=bars))
+    assert [(verdict.value, verdict.is_met) for verdict in found.bars] == [
+        (36, False),
+        (5, True),
+        (0.6, False),
+        (1.2, False),
+    ]
+    assert (found.statements, found.baseline_statements) == (36, 5000)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +168,7 @@ def test_a_busy_machine_is_warned_of() -> None:
 def test_what_a_row_names_exists(row: Row) -> None:
     assert row.database in ENGINES
     assert row.models in HOSTS.keys() & PROFILES.keys()
-    assert row.case == "kolibri" or row.case in {**data.CASES, **edits.CASES, **prefixes.CASES}
+    assert row.case in CASES
     assert {row.ours, row.baseline} <= SIDES.keys()
     assert row.size.quick <= row.size.full
 
@@ -199,6 +222,19 @@ def test_one_record_in_a_hundred_has_a_username_that_another_has_and_nothing_ref
     assert sum(number - 1 for number in names.values()) == 10
     clashing = {key for key, fields in rows if names[fields.get("username")] > 1}
     assert not clashing & {fields.get("learner_id") for _, fields in rows}
+
+
+@pytest.mark.parametrize("case", syncs.CASES)
+def test_small_syncs_of_a_case_have_as_many_records_each_as_it_says(
+    case: str,
+) -> None:
+    size = cases.size_of(case)
+    rows = list(syncs.CASES[case](5 * size))
+    filters = syncs.filters(case, 5 * size)
+    assert len(filters) == 5 + cases.WARM_UP_SYNCS
+    under = Counter(row.partition.partition(":")[0] for row in rows)
+    assert under == {str(sync_filter): size for sync_filter in filters}
+    assert len({row.id for row in rows}) == len(rows)
 
 
 def test_each_sync_of_several_has_a_school_of_its_own() -> None:

@@ -43,6 +43,29 @@ def test_a_row_is_measured_on_fresh_databases_in_fresh_processes(
     assert "deserialize" in done.stdout
 
 
+@pytest.mark.needs_postgresql
+def test_syncs_that_are_asked_for_at_once_are_served_by_workers_and_by_processes_of_morangos(
+    database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    output = tmp_path / "results.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--row=fleet-of-10", "--records=30", "--quick", f"--output={output}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = json.loads(output.read_text())
+    assert (result["records"], result["workers"]) == (30, 2)
+    assert (result["left_dirty"], result["baseline_left_dirty"]) == (0, 0)
+    assert result["baseline"] == "Morango fleet, 2 processes"
+    for share in (result["median_share"], result["baseline_median_share"]):
+        assert 0 < share < 1  # not all were completed at the same moment
+    assert 20 < result["baseline_peak_rss_mb"] < 500
+
+
 def test_a_run_is_timed_step_by_step(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     options = [f"--database={connection.vendor}", "--records=200"]

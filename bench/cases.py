@@ -1,0 +1,31 @@
+"""Names of the cases of many small syncs, which say how many records a sync has. No Django in here.
+
+All syncs of a case together have as many records as a row says. Those that warm up processes come on top.
+"""
+
+from __future__ import annotations
+
+WARM_UP_SYNCS = 4
+"""The first syncs aren't counted: who serves them was just started."""
+
+
+def syncs_of(records: int, kind: str = "") -> str:
+    """Return the name of a case.
+
+    :param kind: more about its syncs, such as "deletions"
+    """
+    return "_".join(("syncs_of", str(records), *([kind] if kind else [])))
+
+
+def is_of_syncs(case: str) -> bool:
+    return case.startswith("syncs_of_")
+
+
+def size_of(case: str) -> int:
+    """Return how many records each sync of a case has."""
+    return int(case.removeprefix("syncs_of_").partition("_")[0])
+
+
+def number_of_syncs(case: str, records: int) -> int:
+    """Return how many syncs of a case have so many records, those for warming up included."""
+    return WARM_UP_SYNCS + max(1, records // size_of(case))

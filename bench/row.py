@@ -1,0 +1,109 @@
+"""A row of the table: the two sides that it compares, on what, and the bars that it has to meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from bench.databases import Dataset, Engine
+
+Quantity = Literal[
+    "ratio",
+    "peak_rss_mb",
+    "extra_peak_rss_mb",
+    "extra_ms",
+    "records_per_second",
+    "message_bytes",
+    "redis_ratio",
+    "times",
+    "median_share",
+    "statements",
+    "commits",
+    "ids_per_record",
+]
+"""What a bar is about; ``extra``: more than the baseline's. ``redis_ratio``: how many times as much memory as
+ours the baseline takes in Redis. ``times``: how many times as long as the baseline ours takes.
+``median_share``: of several syncs at once, when half are done, as a share of the time until all are.
+``statements``, ``commits``: of one sync. ``ids_per_record``: handed out by all runs together."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a quantity of the result has to be: at least so much, or at most."""
+
+    quantity: Quantity
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def is_met(self, value: float) -> bool:
+        if self.at_least is not None:
+            return value >= self.at_least
+        assert self.at_most is not None, "a bar has a limit"
+        return value <= self.at_most
+
+    def __str__(self) -> str:
+        if self.at_least is not None:
+            return f">= {self.at_least:,g}"
+        return f"<= {self.at_most:,g}"
+
+
+WITH_WORKERS = frozenset(("celery", "fleet", "morango-fleet"))
+"""The sides that are several processes at work, as many as the row says."""
+
+
+def ratio(at_least: float) -> tuple[Bar, ...]:
+    return (Bar("ratio", at_least=at_least),)
+
+
+MEMORY = (Bar("peak_rss_mb", at_most=80), Bar("extra_peak_rss_mb", at_most=10))
+
+
+class Size(NamedTuple):
+    """A number of records."""
+
+    full: int
+    quick: int
+    """With QUICK=1."""
+
+    def of(self, quick: bool) -> int:
+        return self.quick if quick else self.full
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    database: Engine
+    size: Size
+    """Of several syncs, the size of one."""
+    bars: tuple[Bar, ...] = ()
+    models: str = "school"
+    """The host: a key of ``bench.databases.HOSTS``."""
+    case: str = "school"
+    """The kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
+    ours: str = "ours"
+    """The side that is measured: a key of ``bench.sides.SIDES``."""
+    workers: int = 0
+    baseline: str = "morango"
+    """The side that it is compared with."""
+    baseline_size: Size | None = None
+    """If it is another one, to see what grows with it."""
+    repetitions: int = 3
+    """How often the baseline is measured; ours once more."""
+    in_quick: bool = True
+
+    def with_records(self, number: int) -> Row:
+        """The same on another number of records."""
+        return replace(self, size=Size(number, number))
+
+    @property
+    def baseline_workers(self) -> int:
+        return self.workers if self.baseline in WITH_WORKERS else 0
+
+    def dataset(self, quick: bool) -> Dataset:
+        return Dataset(self.models, self.database, self.case, self.size.of(quick))
+
+    def baseline_dataset(self, quick: bool) -> Dataset:
+        size = self.baseline_size or self.size
+        return Dataset(self.models, self.database, self.case, size.of(quick))
