@@ -76,8 +76,8 @@ test-sqlite: venv ## Run the tests on SQLite, but for those that need PostgreSQL
 	$(PYTEST) --database=sqlite $(ARGS)
 
 parity: venv ## Compare with Morango on EXAMPLES=1000 databases of each kind, PostgreSQL and SQLite (PARITY_SEED=1: others)
-	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 3 1" $(PYTEST) --database=postgresql tests/parity $(ARGS)
-	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 3 1" $(PYTEST) --database=sqlite tests/parity $(ARGS)
+	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 1000 3 1" $(PYTEST) --database=postgresql tests/parity $(ARGS)
+	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 1000 3 1" $(PYTEST) --database=sqlite tests/parity $(ARGS)
 
 faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
 	@$(MAKE) --no-print-directory --jobs=2 faults-on-postgresql faults-on-sqlite

@@ -11,6 +11,7 @@ from morango.models.certificates import Filter
 
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize import sql
+from morango_celery.deserialize.at_once import MOST_RECORDS, AtOnceSink, NotAtOnceError
 from morango_celery.deserialize.claim import ClaimedSource
 from morango_celery.deserialize.code_edits import CodeEdits, Digests, noting
 from morango_celery.deserialize.exclusive import recognize
@@ -21,6 +22,7 @@ from morango_celery.deserialize.own_code import OwnCode, UpdatesOtherRows
 from morango_celery.deserialize.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialize.partners import ClaimPartners
 from morango_celery.deserialize.sink import AppModelSink, BatchResult
+from morango_celery.deserialize.task import let_go_of_frames
 from morango_celery.deserialize.validate import Validate
 from morango_celery.errors import FatalError
 from morango_celery.upstream import share_partitions, uses_postgresql
@@ -49,9 +51,10 @@ def deserialize_batch(
     :raises OperationalError, InterfaceError: the database went away; roll back and try again
     :raises DatabaseError: it refuses a statement of ours, see `is_systemic`; roll back
     :raises FatalError: there is no transaction
-    Cost: a constant number of statements per model, plus some per record that fails. Everything twice, and
-    some per record, if the database refuses a query of a model's own ``deserialize()`` or ``clean_fields()``;
-    twice when a ``save()`` is first seen to update other rows. If the profile has exclusive models, one
+    Cost: a constant number of statements per model, plus some per record that fails. Everything twice, where
+    a small batch can't be written at once; and again, with some per record, if the database refuses a query
+    of a model's own ``deserialize()`` or ``clean_fields()``; twice when a ``save()`` is first seen to update
+    other rows. If the profile has exclusive models, one
     statement more, and some per record of these.
     Twice: safe; records that are no longer dirty are skipped.
     """
@@ -66,13 +69,14 @@ def deserialize_batch(
 
     has_lock = lock()  # before anything that others may wait for
 
-    def attempt(*, carefully: bool = False) -> BatchResult:
+    def attempt(*, at_once: bool = False, carefully: bool = False) -> BatchResult:
         own_code = OwnCode(carefully=carefully, exclusively=has_lock or not uses_postgresql())
         cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
         edits = CodeEdits(left_by_others)
+        sink = (AtOnceSink if at_once else AppModelSink)(cache, check_constraints)
         with _without_collections(), connection.execute_wrapper(own_code.execute), noting(edits):
             try:
-                result = _carry_out(store_ids, cache, AppModelSink(cache, check_constraints))
+                result = _carry_out(store_ids, cache, sink)
                 result.code_edits = edits.left_behind()
                 return result
             finally:
@@ -80,7 +84,7 @@ def deserialize_batch(
 
     while True:
         try:
-            result = _attempted(attempt)
+            result = _attempted(attempt, at_once=len(store_ids) <= MOST_RECORDS)
             result.had_exclusive_models = has_lock
             return result
         except UpdatesOtherRows as found:
@@ -88,13 +92,21 @@ def deserialize_batch(
         has_lock = lock()
 
 
-def _attempted(attempt: Callable[..., BatchResult]) -> BatchResult:
-    try:
-        with transaction.atomic():
-            return attempt()
-    except DatabaseError as error:
-        if is_transient(error) or is_systemic(error):
-            raise
+def _attempted(attempt: Callable[..., BatchResult], *, at_once: bool) -> BatchResult:
+    """Return the result of the first attempt that isn't undone, each of which takes more care.
+
+    :param at_once: whether to try first what most batches allow
+    """
+    for first in (True, False) if at_once else (False,):
+        try:
+            with transaction.atomic():
+                return attempt(at_once=first)
+        except NotAtOnceError as error:
+            let_go_of_frames(error)
+        except DatabaseError as error:
+            if is_transient(error) or is_systemic(error):
+                raise
+            let_go_of_frames(error)
     with transaction.atomic():
         return attempt(carefully=True)
 

@@ -36,6 +36,15 @@ def writable(group: Group) -> Group:
     return [c for c in to_save(group) if c.spread is None and (c.is_parsed or c.looked_early)]
 
 
+def give_way(carriers: Group, left_alone: set[str]) -> None:
+    """Take note of carriers whose rows were left alone because of a local edit.
+
+    :param left_alone: the ids of such rows
+    """
+    for carrier in carriers:
+        carrier.yielded = carrier.store.id in left_alone
+
+
 def dirty_parent() -> Exception:
     """What Morango records of a tree's record whose parent was not deserialized."""
     error: Exception = MorangoDirtyParent("Parent is dirty; could not deserialize.")

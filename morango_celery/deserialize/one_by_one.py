@@ -51,6 +51,19 @@ class OneByOne:
                 carrier.errors.clear()
             units = failed
 
+    def save_all(self, units: Units) -> bool:
+        """Save units in their order, in the caller's savepoint.
+
+        :returns: False if there is one that isn't valid, or not yet; roll back
+        :raises Exception: whatever a model or the database raises; roll back
+        """
+        for unit in units:
+            if not self._are_sound(unit):
+                return False
+            for carrier in writable(unit):
+                self._save(carrier)
+        return True
+
     def _try_all(self, units: Units) -> Units:
         """Write units in their order, if they can be.
 

@@ -12,7 +12,7 @@ from morango_celery.deserialize import code_edits, sql
 from morango_celery.deserialize.common_cause import CommonCause
 from morango_celery.deserialize.deleting import delete_rows
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.groups import Group
+from morango_celery.deserialize.groups import Group, give_way
 from morango_celery.deserialize.issuer import is_nobodys
 from morango_celery.deserialize.task import DeserializeTask, Outcome
 from morango_celery.deserialize.wording import wording
@@ -71,9 +71,12 @@ class AppModelSink(Sink[Group, BatchResult]):
 
     def consume(self, item: Group) -> None:
         self._delete([carrier for carrier in item if carrier.store.deleted and not carrier.errors])
-        GroupWriter(self.cache, item, self.check_constraints).write()
+        self._write(item)
         self._count(item)
         self.cache.forget()
+
+    def _write(self, group: Group) -> None:
+        GroupWriter(self.cache, group, self.check_constraints).write()
 
     def _delete(self, carriers: Group) -> None:
         if not carriers:
@@ -93,8 +96,7 @@ class AppModelSink(Sink[Group, BatchResult]):
                 for half in halves(same):
                     self._delete(half)
         else:
-            for carrier in same:
-                carrier.yielded = carrier.store.id in left_alone
+            give_way(same, left_alone)
         self._delete([carrier for carrier in carriers if carrier.model is not model])
 
     def _count(self, group: Group) -> None:

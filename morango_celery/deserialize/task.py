@@ -126,7 +126,7 @@ class DeserializeTask:
 
         :param may_succeed_later: when other records might be all that is missing
         """
-        _let_go_of_frames(error)
+        let_go_of_frames(error)
         self.errors.append(error)
         self.may_succeed_later = may_succeed_later
 
@@ -140,7 +140,7 @@ class DeserializeTask:
         return f"<DeserializeTask {self.store.model_name} {self.store.id} {self.outcome.name}>"
 
 
-def _let_go_of_frames(error: Exception) -> None:
+def let_go_of_frames(error: Exception) -> None:
     """Forget where an error came through: those frames hold all that the batch does, in circles that only a
     collection would open."""
     parts: Iterable[Exception] = ()

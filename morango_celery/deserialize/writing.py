@@ -9,7 +9,7 @@ from typing import TypeVar
 from django.db import transaction
 
 from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.groups import Group, dirty_parent, writable
+from morango_celery.deserialize.groups import Group, dirty_parent, give_way, writable
 from morango_celery.deserialize.issuer import is_nobodys
 from morango_celery.deserialize.one_by_one import OneByOne, renew
 from morango_celery.deserialize.order import mutual_keys
@@ -74,8 +74,7 @@ class GroupWriter:
                     self._again(list(chain.from_iterable(half)))
         else:
             if left_alone:
-                for carrier in writable(carriers):
-                    carrier.yielded = carrier.store.id in left_alone
+                give_way(writable(carriers), left_alone)
 
     def _write_refused(self, carriers: Group, after: Group) -> None:
         """Write what its own code refused before other rows were there: together while enough of it succeeds

@@ -86,7 +86,11 @@ def test_values_that_others_have_cost_the_same_in_any_company(size: int) -> None
     assert in_company == alone
 
 
-def test_a_group_and_each_of_its_rivals_are_written_once() -> None:
+@pytest.mark.parametrize(("most_at_once", "in_vain"), [(0, 0), (1_000, 1)])
+def test_a_group_and_each_of_its_rivals_are_written_once(
+    most_at_once: int, in_vain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morango_celery.deserialize.batch.MOST_RECORDS", most_at_once)
     there = list(learners(1))
     statements(there)
     rows = clashing(10, there[1])
@@ -97,7 +101,7 @@ def test_a_group_and_each_of_its_rivals_are_written_once() -> None:
 
     assert result.failed == 2
     inserts = [query["sql"] for query in queries if 'INTO "school_learner"' in query["sql"]]
-    assert ["ON CONFLICT" in insert for insert in inserts] == [True] * (1 + result.failed)
+    assert ["ON CONFLICT" in insert for insert in inserts] == [True] * (in_vain + 1 + result.failed)
 
 
 def chain(length: int) -> list[Store]:

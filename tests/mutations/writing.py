@@ -189,8 +189,8 @@ MUTATIONS = (
     Mutation(
         "references-are-checked-before-the-commit",
         "deserialize/sql.py",
-        "    if uses_postgresql():\n        connection.check_constraints()\n",
-        "",
+        "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED",
+        "SELECT 1",
         ("parity/test_cycles_of_models.py::test_the_first_half_is_not_valid",),
         "postgresql",
     ),

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import Any
+from unittest.mock import patch
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -28,13 +29,15 @@ from morango.sync.operations import _serialize_into_store
 from morango.utils import exception_path
 
 from morango_celery import deserialize_from_store
+from morango_celery.deserialize.at_once import MOST_RECORDS
 from tests.factories import SCHOOL_ID, app_rows
 from worker.school.models import Unit
 
 Engine = Callable[..., Any]
 
 BATCH_SIZES = tuple(int(size) for size in os.environ.get("PARITY_BATCH_SIZES", "1000 1").split())
-"""In records. The worlds that are drawn at random have sizes between these, too."""
+"""In records. The worlds that are drawn at random have sizes between these, too. Large batches of the first size
+are written at once, if they can be; small ones, and those of all other sizes, group by group."""
 
 _COUNTERS = {"last_saved_instance", "last_saved_counter"}
 
@@ -98,9 +101,14 @@ def run(
     rows = list(rows)
     profile = rows[0].profile
 
-    def left_behind(batch_size: int, *, and_next: bool = True) -> Database:
+    def left_behind(batch_size: int, *, is_first: bool = True) -> Database:
         result = Database()
-        with rolled_back(), override_settings(MORANGO_CELERY=in_batches_of(batch_size)):
+        most = MOST_RECORDS if is_first and batch_size >= MOST_RECORDS else 0
+        with (
+            rolled_back(),
+            override_settings(MORANGO_CELERY=in_batches_of(batch_size)),
+            patch("morango_celery.deserialize.batch.MOST_RECORDS", most),
+        ):
             save_all(rows, app)
             try:
                 with transaction.atomic():
@@ -109,12 +117,12 @@ def run(
                     connection.check_constraints()
             except Exception as error:  # that Morango gives up, and why, is a result
                 result.aborted = exception_path(error)
-            read(result, profile, and_next=and_next, known=known)
+            read(result, profile, and_next=is_first, known=known)
         return result
 
     result = left_behind(batch_sizes[0])
     for size in () if engine is morangos else batch_sizes[1:]:
-        other = left_behind(size, and_next=False)
+        other = left_behind(size, is_first=False)
         found = difference(result, other, left_behind=True)
         assert not found, f"not Morango, but batches of {batch_sizes[0]}; and ours, of {size}:\n{found}"
     return result

@@ -1,0 +1,208 @@
+"""Batches that are written at once, and what is undone and written group by group when that fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+from morango.models import Store
+
+from morango_celery.deserialize import BatchResult, deserialize_batch
+from morango_celery.deserialize.own_code import verb
+from tests.factories import app_rows, build_store_row
+from tests.variety.models import PROFILE as VARIETY
+from tests.variety.rows import build_variety_row
+from worker.school.models import PROFILE
+
+pytestmark = pytest.mark.django_db
+
+MOST = "morango_celery.deserialize.batch.MOST_RECORDS"
+
+
+def batch(rows: list[Store], profile: str = PROFILE) -> BatchResult:
+    with transaction.atomic():
+        return deserialize_batch(profile, [row.id for row in rows])
+
+
+def school() -> list[Store]:
+    """A record of each model, each referring to the one before it."""
+    unit = build_store_row("unit")
+    learner = build_store_row("learner", unit=unit)
+    lesson = build_store_row("lesson", unit=unit)
+    attempt = build_store_row("attempt", learner=learner, lesson=lesson)
+    return [unit, learner, lesson, attempt, build_store_row("feedback", attempt=attempt)]
+
+
+def test_all_models_share_a_savepoint_and_a_check_of_constraints() -> None:
+    rows = school()
+    Store.objects.bulk_create(rows)
+
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        assert deserialize_batch(PROFILE, [row.id for row in rows]).saved == 5
+
+    made = Counter(verb(query["sql"]) for query in queries)
+    checks = 1 if connection.vendor == "postgresql" else 0
+    assert (made["SAVEPOINT"], made["RELEASE"], made["SET"]) == (1, 1, checks)
+
+
+def test_a_batch_of_which_nothing_is_valid_is_judged_once() -> None:
+    rows = [build_store_row("lesson", unit_id="ab" * 16, title=None) for _ in range(3)]
+    Store.objects.bulk_create(rows)
+
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        assert deserialize_batch(PROFILE, [row.id for row in rows]).failed == 3
+
+    made = Counter(verb(query["sql"]) for query in queries)
+    assert (made["SAVEPOINT"], made["RELEASE"], made["SET"], made["ROLLBACK"]) == (1, 1, 0, 0)
+
+
+def test_larger_batches_are_written_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MOST, 4)
+    rows = school()
+    Store.objects.bulk_create(rows)
+
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        assert deserialize_batch(PROFILE, [row.id for row in rows]).saved == 5
+
+    made = Counter(verb(query["sql"]) for query in queries)
+    assert made["SAVEPOINT"] == made["RELEASE"] > 5
+
+
+def mixed() -> list[Store]:
+    """Records of five models, of which the database, their code or a reference refuses some of each kind."""
+    unit, broken = build_store_row("unit"), build_store_row("unit", name=None)
+    learners = [build_store_row("learner", unit=unit, username=name) for name in ("ada", "bob", "ada", "eve")]
+    stranger = build_store_row("learner", unit=unit, username="zoe", school_id="11" * 16)
+    lesson = build_store_row("lesson", unit=unit)
+    attempts = [build_store_row("attempt", learner=learner, lesson=lesson) for learner in learners]
+    attempts.append(build_store_row("attempt", learner=stranger))
+    attempts.append(build_store_row("attempt", learner=learners[0], score=2.0))
+    return [
+        broken,
+        unit,
+        build_store_row("unit", parent=broken),
+        *learners,
+        stranger,
+        build_store_row("learner", unit=broken, username="sue"),
+        lesson,
+        build_store_row("lesson", unit_id="ab" * 16),
+        *attempts,
+        *(build_store_row("feedback", attempt=attempt) for attempt in attempts),
+    ]
+
+
+def left_behind(rows: list[Store], profile: str) -> tuple[Any, ...]:
+    """What a batch makes of some rows; all of it is undone."""
+    with transaction.atomic():
+        Store.objects.bulk_create(rows)
+        result = batch(rows, profile)
+        stored = list(
+            Store.objects.order_by("id").values_list(
+                "id", "dirty_bit", "deserialization_error", "deserialization_exception"
+            )
+        )
+        found = app_rows(profile)
+        transaction.set_rollback(True)
+    return result, stored, found
+
+
+def deleted(row: Store) -> Store:
+    """Return the same record once more, deleted elsewhere."""
+    return build_variety_row(row.model_name, id=row.id, source_id=row.source_id, deleted=True)
+
+
+def deletions() -> list[Store]:
+    """Deletions in two models, of which one is forbidden; and records that code of two others refuses."""
+    clubs = [build_variety_row("club") for _ in range(2)]
+    members = [build_variety_row("member", club=clubs[0], number=number) for number in range(3)]
+    there = [*clubs, *members, build_variety_row("letter", sender=members[0])]
+    Store.objects.bulk_create(there)
+    assert batch(there, VARIETY).saved == len(there)
+    gone = [clubs[1], *members[:2]]
+    Store.objects.filter(pk__in=[row.id for row in gone]).delete()
+    return [
+        *map(deleted, gone),
+        build_variety_row("person", home_id="ab" * 16, name="Nobody"),
+        *(build_variety_row("step", trail="south", number=number) for number in (1, 2, 4)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "profile", "counts"), [(mixed, PROFILE, (11, 0, 12)), (deletions, VARIETY, (2, 2, 3))]
+)
+def test_culprits_and_all_others_end_as_if_each_group_had_been_written_alone(
+    make: Callable[[], list[Store]],
+    profile: str,
+    counts: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = make()
+    at_once = left_behind(rows, profile)
+    monkeypatch.setattr(MOST, 0)
+
+    assert at_once == left_behind(rows, profile)
+    result = at_once[0]
+    assert (result.saved, result.deleted, result.failed) == counts
+
+
+def execute_with(number: int, instead: str, rows: list[Store]) -> tuple[BatchResult, int]:
+    """Execute a batch, and another statement instead of the one with this number.
+
+    :returns: its result, and how many statements there were
+    """
+    executed = 0
+
+    def execute_one(execute: Callable[..., Any], sql: Any, parameters: Any, *others: Any) -> Any:
+        nonlocal executed
+        executed += 1
+        return execute(instead, None, *others) if executed == number else execute(sql, parameters, *others)
+
+    with transaction.atomic(), connection.execute_wrapper(execute_one):
+        return deserialize_batch(PROFILE, [row.id for row in rows]), executed
+
+
+def statement_numbers(rows: list[Store]) -> range:
+    """Return the numbers of all statements of a batch from its savepoint on."""
+    with transaction.atomic():
+        _, executed = execute_with(0, "", rows)
+        transaction.set_rollback(True)
+    assert executed > 10
+    return range(1 + BEFORE_THE_SAVEPOINT, executed + 1)
+
+
+BEFORE_THE_SAVEPOINT = 2
+"""The statement that takes a lock, and the savepoint itself."""
+
+
+def test_whatever_statement_is_refused_all_records_are_saved_group_by_group() -> None:
+    rows = school()
+    Store.objects.bulk_create(rows)
+    refused = "SELECT 1/0" if connection.vendor == "postgresql" else "SELECT json('{')"
+    for number in statement_numbers(rows):
+        with transaction.atomic():
+            result, executed = execute_with(number, refused, rows)
+            found = sum(map(len, app_rows(PROFILE).values()))
+            assert (result.saved, result.failed, found) == (5, 0, 5), number
+            assert executed > number + 10  # of the other attempt
+            assert not Store.objects.filter(dirty_bit=True).exists()
+            transaction.set_rollback(True)
+
+
+DEADLOCK = "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$"
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="is about PostgreSQL")
+def test_what_is_no_records_fault_is_tried_no_second_time_whatever_the_statement() -> None:
+    rows = school()
+    Store.objects.bulk_create(rows)
+    for number in statement_numbers(rows):
+        with pytest.raises(OperationalError, match="deadlock"), CaptureQueriesContext(connection) as queries:
+            execute_with(number, DEADLOCK, rows)
+        assert sum("DO $$" in query["sql"] for query in queries) == 1
+        assert sum('"morango_store" SET dirty_bit' in query["sql"] for query in queries) <= 1
+        assert Store.objects.filter(dirty_bit=True).count() == 5
+        assert not any(app_rows(PROFILE).values())
