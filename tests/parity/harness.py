@@ -36,8 +36,8 @@ from worker.school.models import Unit
 Engine = Callable[..., Any]
 
 BATCH_SIZES = tuple(int(size) for size in os.environ.get("PARITY_BATCH_SIZES", "1000 1").split())
-"""In records. The worlds that are drawn at random have sizes between these, too. Large batches of the first size
-are written at once, if they can be; small ones, and those of all other sizes, group by group."""
+"""In records. The worlds that are drawn at random have sizes between these, too. Large batches of the first
+size are written at once, if they can be; small ones, and those of all other sizes, group by group."""
 
 _COUNTERS = {"last_saved_instance", "last_saved_counter"}
 
