@@ -14,7 +14,7 @@ from morango_celery.tasks import CeleryDispatch
 from tests.factories import SCHOOL_ID
 from tests.faults.schools import School
 from tests.faults.servers import Server
-from tests.integration.test_sync_controller import dequeued_session, proceed
+from tests.integration.sync_state import dequeued_session, proceed
 from tests.processes import LoggedProcess
 from tests.queues import lengths
 from tests.waiting import child_that_waits_for_a_lock
