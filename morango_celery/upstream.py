@@ -14,8 +14,9 @@ from typing import Any
 
 from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
+from morango.errors import MorangoDatabaseError
 from morango.models.certificates import Filter
-from morango.models.core import SyncableModel
+from morango.models.core import InstanceIDModel, SyncableModel
 from morango.models.query import SyncableModelQuerySet
 from morango.registry import syncable_models
 from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
@@ -29,7 +30,10 @@ __all__ = [
     "exception_path",
     "is_isolation_error",
     "isolated_transaction",
+    "known_instance_id",
+    "partition_locks",
     "profiles",
+    "refuse_open_transaction",
     "registered_models",
     "report_writes",
     "self_referential_fk",
@@ -82,6 +86,24 @@ def isolated_transaction(
         yield
 
 
+def refuse_open_transaction() -> None:
+    """Refuse what Morango refuses: serializing inside an open transaction, but for that of a test.
+
+    :raises MorangoDatabaseError: there is one
+    """
+    if connection.in_atomic_block and not SETTINGS.MORANGO_TEST_POSTGRESQL:
+        raise MorangoDatabaseError("Unable to serialize during a transaction")
+
+
+def known_instance_id() -> str | None:
+    """Return this instance's id as Morango has it in this process; None before anything asked for it.
+
+    The database may have another current one by now.
+    """
+    instance = InstanceIDModel._cached_instance
+    return None if instance is None else instance.id
+
+
 def share_partitions(sync_filter: Filter | None) -> None:
     """Keep Morango's exclusive dequeue and serialize off the filter's partitions, not each other.
 
@@ -91,17 +113,25 @@ def share_partitions(sync_filter: Filter | None) -> None:
 
 
 def _lock_partitions(sync_filter: Filter | None, *, shared: bool) -> None:
-    """Take the locks that Morango takes, in one statement, where it sends two for each partition."""
-    if sync_filter is None:
-        _backend._lock_all_partitions(shared=shared)
-    elif uses_postgresql():
-        # In order, so that no two wait for each other
-        partitions = sorted({prefix[:PRIMARY_PARTITION_LENGTH] for prefix in sync_filter})
-        keys = [binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER for partition in partitions]
+    if uses_postgresql():
         with connection.cursor() as cursor:
-            cursor.execute(_SHARE if shared else _LOCK, [LOCK_ALL_PARTITIONS, LOCK_PARTITION, keys])
+            cursor.execute(*partition_locks(sync_filter, shared=shared))
 
 
+def partition_locks(sync_filter: Filter | None, *, shared: bool) -> tuple[str, list[Any]]:
+    """Return PostgreSQL's statement for the locks that Morango takes, where it sends two for each partition.
+
+    :returns: the SQL and its parameters
+    """
+    if sync_filter is None:
+        return _SHARE_ALL if shared else _LOCK_ALL, [LOCK_ALL_PARTITIONS]
+    # In order, so that no two wait for each other
+    partitions = sorted({prefix[:PRIMARY_PARTITION_LENGTH] for prefix in sync_filter})
+    keys = [binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER for partition in partitions]
+    return _SHARE if shared else _LOCK, [LOCK_ALL_PARTITIONS, LOCK_PARTITION, keys]
+
+
+_LOCK_ALL, _SHARE_ALL = (f"SELECT pg_advisory_xact_lock{shared}(%s)" for shared in ("", "_shared"))
 _LOCK = """
     SELECT pg_advisory_xact_lock_shared(%s)
     UNION ALL SELECT pg_advisory_xact_lock(%s, key) FROM unnest(%s::int[]) AS key

@@ -137,14 +137,6 @@ def is_locked_exclusively() -> bool:
         return bool(cursor.fetchall() == [(False,)])
 
 
-def lock_table(model: type[Model]) -> None:
-    """Let nobody else write rows of `model` until this transaction ends; reading goes on."""
-    take_write_lock()
-    if uses_postgresql():
-        with connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {table_name(model)} IN SHARE ROW EXCLUSIVE MODE")
-
-
 def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str | None]]) -> None:
     """Leave claimed records clean, but for those that are returned: dirty, with what was wrong with them.
 

@@ -72,9 +72,11 @@ class PartitionedSource(Source[Item]):
 
     def querysets(self) -> Iterator[QuerySet[Any]]:
         """The queries behind the stream, in its order."""
-        order = self.ordering()
-        for model in self.models():
-            yield self.model_queryset(model).filter(self.condition).order_by(*order)
+        return map(self.queryset, self.models())
+
+    def queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:
+        """Return the query behind one model's part of the stream."""
+        return self.model_queryset(model).filter(self.condition).order_by(*self.ordering())
 
     @abstractmethod
     def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:

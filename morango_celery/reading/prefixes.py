@@ -30,11 +30,23 @@ def starts_with_any(field: str, prefixes: Sequence[str]) -> Q:
     if len(prefixes) <= FEW:
         return _compared(field, prefixes)
     found = Q(_IsFound(field, prefixes))
+    around = few_around(prefixes)
+    return _compared(field, around) & found if uses_postgresql() and around != [""] else found
+
+
+def few_around(prefixes: Sequence[str]) -> list[str]:
+    """Return no more than `FEW` prefixes, with whose partitions all partitions of `prefixes` are found.
+
+    :param prefixes: from `outermost`
+    :returns: these themselves if they are few, else what those of one facility begin with; `[""]` for all
+    """
+    if len(prefixes) <= FEW:
+        return list(prefixes)
     groups = [
         commonprefix(list(same))  # noqa: RUF071  (texts, no paths)
         for _, same in groupby(prefixes, lambda prefix: prefix[:PRIMARY_PARTITION_LENGTH])
     ]
-    return _compared(field, groups) & found if uses_postgresql() and len(groups) <= FEW else found
+    return groups if len(groups) <= FEW else [""]
 
 
 def by_prefix(field: str, prefixes: Sequence[str], *, descending: bool = False) -> OrderBy:

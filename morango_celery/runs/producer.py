@@ -10,13 +10,13 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
-from morango.models.core import DatabaseIDModel, Store
+from morango.models.core import Store
 
 from morango_celery.conf import batch_size_records, settings
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.quarantine import is_quarantined
-from morango_celery.deserialize.sql import lock_table, take_write_lock
+from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
 from morango_celery.runs.overdue import hold_opening, opening, when_begun
@@ -49,7 +49,6 @@ def start(run_id: int) -> Progress:
     """
     run = Run.objects.get(pk=run_id)
     if run.state == Run.State.PENDING and run.serialize_first:
-        identify_once()
         serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run_id))
     with transaction.atomic():
         take_write_lock()
@@ -82,14 +81,6 @@ def advance(run_id: int) -> Progress:
             return Progress(run, opened=True)
         run.move_to(Run.State.COMPLETED)
         return Progress(run, ended=True)
-
-
-def identify_once() -> None:
-    """Give a new database its identity before two serializations do so: Morango can't go on with two."""
-    if not DatabaseIDModel.objects.filter(current=True).exists():
-        with transaction.atomic():
-            lock_table(DatabaseIDModel)
-            DatabaseIDModel.get_or_create_current_database_id()
 
 
 def _forget_errors(run: Run) -> int:

@@ -53,7 +53,7 @@ class RowSource(Source[SerializeTask]):
         self.queryset = queryset
 
     def stream(self) -> Iterator[SerializeTask]:
-        return (_rows if _is_plain(self.queryset.model) else _instances)(self.queryset)
+        return (_rows if is_plain(self.queryset.model) else _instances)(self.queryset)
 
 
 def _rows(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
@@ -123,8 +123,8 @@ def _size_of_instance(instance: Any) -> int:
     return sum(map(size_of, vars(instance).values()))
 
 
-def _is_plain(model: type[SyncableModel]) -> bool:
-    """Whether ``serialize()`` gives the very values that are read from the database."""
+def is_plain(model: type[SyncableModel]) -> bool:
+    """Return True if ``serialize()`` gives the very values that are read from the database."""
     is_observed = signals.pre_init.has_listeners(model) or signals.post_init.has_listeners(model)
     return (
         not is_observed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from morango.models.core import DatabaseMaxCounter, RecordMaxCounter, Store, SyncableModel
 
 from morango_celery.reading.ids import id_array
@@ -149,6 +149,16 @@ def raise_database_counters(prefixes: Iterable[str], saver: Saver) -> None:
             " ON CONFLICT (instance_id, partition) DO UPDATE SET counter = excluded.counter",
             [saver.instance_id, saver.counter, json.dumps(list(dict.fromkeys(prefixes)), ensure_ascii=False)],
         )
+
+
+def lock_table(model: type[Model]) -> None:
+    """Let nobody else write rows of `model` until this transaction ends; reading goes on."""
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+        else:  # a reader can't become the writer once another has written
+            cursor.execute(f"UPDATE {table} SET id = id WHERE 0")
 
 
 def _copied(text: str) -> str:
