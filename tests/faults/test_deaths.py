@@ -51,10 +51,11 @@ def events(make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]) 
     if not _events:
         worker = start_worker(1)
         for number in range(2):
+            if number:
+                serialize_into_store(PROFILE)  # what a run left that only the next one comes upon
             school = make_school()
             run = school.new_run()
             if number:
-                serialize_into_store(PROFILE)  # what a run left that only the next one comes upon
                 plan.record(run.pk)
             CeleryDispatch().start(run)
             until(partial(all_have_ended, [run]), "done")

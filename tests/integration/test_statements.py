@@ -258,6 +258,20 @@ def test_what_waits_is_found_in_one_statement_where_a_batch_holds_it(number: int
     assert (opened.records, opened.open_batches, len(searches)) == (4, 1, 1)
 
 
+@pytest.mark.parametrize("number", [1, 2, 20])
+@pytest.mark.usefixtures("serializable_in_a_transaction")
+def test_local_edits_are_looked_for_in_one_statement(number: int) -> None:
+    serialize_into_store(PROFILE)  # which gives the instance its identity
+    Unit.objects.create(name="edited", school_id="ab" * 16)
+    run = create_run(PROFILE, under(number), handed_over=True, serialize_first=True)
+    with CaptureQueriesContext(connection) as queries:
+        assert start(run.pk).run.state == Run.State.COMPLETED
+    about_edits = [query["sql"] for query in queries if "_morango_dirty_bit" in query["sql"]]
+    about_counters = [query["sql"] for query in queries if "maxcounter" in query["sql"]]
+    assert len(about_edits) == 1
+    assert len(about_counters) == 1
+
+
 def test_a_chain_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
     batch_size(10)
     small = statements_of_a_run(chain(39))

@@ -41,7 +41,7 @@ def other_session() -> Iterator[Other]:
 @contextmanager
 def sessions() -> Iterator[Callable[[Engine], Future[None]]]:
     """A function that starts a serialization beside the test; all have ended after the block."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(max_workers=32) as pool:
         yield lambda engine: pool.submit(_in_a_session, engine)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from morango.errors import MorangoDatabaseError
 from morango.models import Store
-from morango.models.core import InstanceIDModel
+from morango.models.core import DatabaseMaxCounter, InstanceIDModel, RecordMaxCounter
 from morango.sync.backends.utils import load_backend
 from morango.sync.operations import _serialize_into_store as morangos
 
 from morango_celery.serialize import dirty_bits, serialize_into_store, store
 from tests.parity.harness import save_all
-from tests.parity.serialization.harness import edited, unit
+from tests.parity.serialization.harness import device, edited, unit
 from tests.parity.serialization.sessions import (
     dirty_names,
     interrupted,
@@ -202,6 +203,163 @@ def test_what_is_dequeued_at_the_same_time_is_merged(rows: list[Any], is_stored:
     assert (merged.conflicting_serialized_data, merged.dirty_bit) == (synced.serialized + "\n", False)
     assert stored_name(rows[2]) == "unit 2"
     assert not dirty_names()
+
+
+LOCK = "SELECT pg_advisory_xact_lock(1)"
+"""Morango's, of all partitions."""
+
+
+@pytest.fixture
+def clean_rows(rows: list[Any]) -> list[Any]:
+    """Units that are stored already, by the first serialization."""
+    serialize_into_store(PROFILE)
+    return rows
+
+
+def counters() -> tuple[int, list[int]]:
+    """The instance's counter, and those that are noted for prefixes."""
+    noted = DatabaseMaxCounter.objects.values_list("counter", flat=True)
+    return InstanceIDModel.objects.get().counter, list(noted)
+
+
+@contextmanager
+def after_the_look(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Do something else between the look for edits, which finds none, and the commit."""
+    left = [interrupt]
+
+    def execute(call: Callable[..., Any], sql: str, *args: Any) -> Any:
+        result = call(sql, *args)
+        if "WITH edited" in sql and left:
+            left.pop()()
+        return result
+
+    with connection.execute_wrapper(execute):
+        yield
+    assert not left
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_an_edit_after_the_look_is_left_to_the_next_serialization(clean_rows: list[Any], end: str) -> None:
+    row = clean_rows[2]
+    with other_session() as execute:
+
+        def edit() -> None:
+            execute("BEGIN")
+            execute(EDIT, [row.id])
+            execute(end)
+
+        with after_the_look(edit):
+            serialize_into_store(PROFILE)
+    is_edited = end == "COMMIT"
+    assert (dirty_names(), stored_name(row)) == (["newer"] if is_edited else [], "unit 2")
+    assert counters() == (2, [2])
+    serialize_into_store(PROFILE)
+    assert (dirty_names(), stored_name(row)) == ([], "newer" if is_edited else "unit 2")
+    assert counters() == (3, [3])
+    assert RecordMaxCounter.objects.get(store_model_id=row.id).counter == (3 if is_edited else 1)
+
+
+def test_a_deletion_after_the_look_is_left_to_the_next_serialization(clean_rows: list[Any]) -> None:
+    row = clean_rows[2]
+    with other_session() as execute, after_the_look(lambda: execute(NOTE, [row.id])):
+        serialize_into_store(PROFILE)
+    assert (is_noted(row), Store.objects.get(id=row.id).deleted) == (True, False)
+    serialize_into_store(PROFILE)
+    assert (is_noted(row), Store.objects.get(id=row.id).deleted) == (False, True)
+
+
+def test_an_edit_while_the_lock_is_waited_for_is_serialized(clean_rows: list[Any]) -> None:
+    """The look has a view of the data that is younger than the lock."""
+    with other_session() as holder, other_session() as execute, sessions() as start:
+        holder("BEGIN")
+        holder(LOCK)
+        ours = start(serialize_into_store)
+        until_waiting()
+        execute(EDIT, [clean_rows[2].id])
+        holder("COMMIT")
+        ours.result()
+    assert (dirty_names(), stored_name(clean_rows[2])) == ([], "newer")
+    assert counters() == (2, [2])
+
+
+def test_an_edit_that_is_not_committed_yet_is_no_edit(clean_rows: list[Any]) -> None:
+    """Nor is it waited for: no row is touched."""
+    with other_session() as execute:
+        execute("BEGIN")
+        execute(EDIT, [clean_rows[2].id])
+        serialize_into_store(PROFILE)
+        execute("COMMIT")
+    assert (dirty_names(), stored_name(clean_rows[2])) == (["newer"], "unit 2")
+    assert counters() == (2, [2])
+
+
+def test_a_counter_that_another_raises_at_the_same_time_is_raised_again(clean_rows: list[Any]) -> None:
+    with other_session() as execute, sessions() as start:
+        execute("BEGIN")
+        execute("UPDATE morango_instanceidmodel SET counter = counter + 1")
+        ours = start(serialize_into_store)
+        until_waiting()
+        execute("COMMIT")
+        ours.result()
+    assert counters() == (3, [3])
+
+
+def test_serializations_of_nothing_at_the_same_time_have_a_counter_each(clean_rows: list[Any]) -> None:
+    """None has to try again, though each waits for the others: so there is no limit to their number."""
+    number = 2 * store.ATTEMPTS
+    with other_session() as holder, sessions() as start:
+        holder("BEGIN")
+        holder(LOCK)
+        ours = [start(serialize_into_store) for _ in range(number)]
+        until_waiting(number)
+        holder("COMMIT")
+        for each in ours:
+            each.result()
+    assert counters() == (1 + number, [1 + number])
+
+
+def test_an_open_transaction_is_refused_though_nothing_was_edited(clean_rows: list[Any]) -> None:
+    with pytest.raises(MorangoDatabaseError), transaction.atomic():
+        serialize_into_store(PROFILE)
+    assert counters() == (1, [1])
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_a_connection_that_is_lost_at_any_statement_leaves_all_or_nothing(
+    rows: list[Any], is_edited: bool
+) -> None:
+    device() if is_edited else serialize_into_store(PROFILE)
+    number, done = 0, False
+    while not done:
+        before = (Store.objects.count(), dirty_names(), counters()[1])
+        done = not is_lost_at(number)
+        number += 1
+        if not done:
+            assert (Store.objects.count(), dirty_names(), counters()[1]) == before
+    assert number > 8 if is_edited else number == 2
+    assert (Store.objects.count(), dirty_names()) == (len(rows), [])
+    raised = counters()[0]
+    assert counters() == (raised, [raised])
+
+
+def is_lost_at(number: int) -> bool:
+    """Serialize, and lose the session right before its n-th statement; return False if it has fewer."""
+    left = iter(range(number))
+
+    def execute(call: Callable[..., Any], sql: str, *args: Any) -> Any:
+        if next(left, None) is None:
+            pid = connection.connection.info.backend_pid
+            with other_session() as kill:
+                kill("SELECT pg_terminate_backend(%s, 60000)", [pid])
+        return call(sql, *args)
+
+    try:
+        with connection.execute_wrapper(execute):
+            serialize_into_store(PROFILE)
+    except (OperationalError, InterfaceError):
+        connection.close()
+        return True
+    return False
 
 
 def test_an_open_transaction_is_refused(rows: list[Any]) -> None:
