@@ -24,7 +24,7 @@ from tests.factories import SCHOOL_ID, fill_store
 from tests.faults.beside import again_and_again, serialize, sync
 from tests.faults.conftest import MakeSchool
 from tests.waiting import sessions_that_wait_for_a_lock, until
-from worker.school.models import PROFILE, Attempt, Lesson
+from worker.school.models import PROFILE, Attempt, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -192,12 +192,14 @@ def app_row_held(pk: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     "step",
     [
+        "morango_celery.serialize.store.note_unless_edited",
         "morango_celery.upstream._lock_partitions",
-        "morango.models.core.InstanceIDModel.get_current_instance_and_increment_counter",
+        "morango_celery.serialize.store.find_edits",
     ],
 )
 def test_a_session_that_is_cut_while_edits_are_serialized(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a session that the server ends at some step
+    # Given a local edit, and a session that the server ends at some step
+    Unit.objects.create(name="edited", school_id="ab" * 16)
     InstanceIDModel.get_or_create_current_instance()
     original: Any = resolve_name(step)
 
