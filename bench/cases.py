@@ -8,11 +8,19 @@ from __future__ import annotations
 WARM_UP_SYNCS = 4
 """The first syncs aren't counted: who serves them was just started."""
 
+TWO_PREFIXES = "two_prefixes"
+DELETIONS = "deletions"
+ONE_FACILITY = "one_facility"
+"""All syncs are of one facility's devices, under one filter."""
+ON_A_SERVER = "on_a_server"
+"""A row says instead how many app rows the server has."""
+SYNCS_ON_A_SERVER = 40
+
 
 def syncs_of(records: int, kind: str = "") -> str:
     """Return the name of a case.
 
-    :param kind: more about its syncs, such as "deletions"
+    :param kind: more about its syncs: one of the above
     """
     return "_".join(("syncs_of", str(records), *([kind] if kind else [])))
 
@@ -28,4 +36,6 @@ def size_of(case: str) -> int:
 
 def number_of_syncs(case: str, records: int) -> int:
     """Return how many syncs of a case have so many records, those for warming up included."""
+    if case.endswith(ON_A_SERVER):
+        return WARM_UP_SYNCS + SYNCS_ON_A_SERVER
     return WARM_UP_SYNCS + max(1, records // size_of(case))

@@ -146,7 +146,7 @@ class Databases:
         host, engine = HOSTS[dataset.models], dataset.database
         environ = self._derive(host, engine, f"{dataset.models}_{engine}", name)
         self._built.add(name)
-        run(host.python, ("bench.load", dataset.case, str(dataset.records)), environ)
+        run(host.python, ("bench.load", dataset.models, dataset.case, str(dataset.records)), environ)
         if engine == "postgresql":
             self._execute("VACUUM ANALYZE", name)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
@@ -24,8 +25,18 @@ from bench.work import Work
 
 LOOK_EVERY_SECONDS = 0.02
 
-Serve = Callable[[Sequence[Filter]], list[float]]
-"""Serves syncs that are asked for at once, and returns after how many seconds each was completed."""
+
+@dataclass(frozen=True)
+class Served:
+    """What came of syncs that were asked for at once."""
+
+    ended_after: list[float]
+    """Seconds, of each sync."""
+    ids: int = 0
+    """How many ids their runs handed out together."""
+
+
+Serve = Callable[[Sequence[Filter]], Served]
 
 
 @contextmanager
@@ -49,22 +60,22 @@ def morango_fleet(order: Order) -> Iterator[Work]:
 def _work(order: Order, serve: Serve, peaks_mb: Callable[[], list[float]]) -> Work:
     filters = all_syncs(order)
     serve(filters[:WARM_UP_SYNCS])
-    ended_after: list[float] = []
+    served: list[Served] = []
 
     def carry_out(_: Filter | None) -> float:
-        ended_after[:] = sorted(serve(filters[WARM_UP_SYNCS:]))
-        return ended_after[-1]
+        served.append(serve(filters[WARM_UP_SYNCS:]))
+        return max(served[-1].ended_after)
 
     def figures() -> Mapping[str, float]:
-        return {
-            "records": exact_records(order) * len(ended_after),
-            "median_share": median(ended_after) / ended_after[-1],
-        }
+        last = served[-1]
+        records = exact_records(order) * len(last.ended_after)
+        share = median(last.ended_after) / max(last.ended_after)
+        return {"records": records, "median_share": share, "ids_per_record": last.ids / records}
 
     return Work(carry_out, peaks_mb, figures)
 
 
-def _serve_by_workers(profile: str, filters: Sequence[Filter]) -> list[float]:
+def _serve_by_workers(profile: str, filters: Sequence[Filter]) -> Served:
     from django.db import connection
 
     from morango_celery import deserialize
@@ -82,10 +93,10 @@ def _serve_by_workers(profile: str, filters: Sequence[Filter]) -> list[float]:
         run.require_success()
         assert run.finished_at is not None, "it has ended"
         ended_after.append((run.finished_at - began).total_seconds())
-    return ended_after
+    return Served(ended_after, sum(run.records for run in runs))
 
 
-def _serve_by_processes(pool: ProcessPoolExecutor, profile: str, filters: Sequence[Filter]) -> list[float]:
+def _serve_by_processes(pool: ProcessPoolExecutor, profile: str, filters: Sequence[Filter]) -> Served:
     began = time.time()
     served = [pool.submit(serve_sync, profile, str(sync_filter)) for sync_filter in filters]
-    return [future.result() - began for future in served]
+    return Served([future.result() - began for future in served])

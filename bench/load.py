@@ -1,4 +1,4 @@
-"""Fill a migrated database with the records of a case: ``python -m bench.load CASE RECORDS``."""
+"""Fill a migrated database with the records of a case: ``python -m bench.load MODELS CASE RECORDS``."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from typing import TYPE_CHECKING
 import django
 from django.db import connection, transaction
 
+from bench.cases import is_of_syncs
+
 if TYPE_CHECKING:
     from bench.data import StoreRow
 
 CHUNK_ROWS = 10_000
 
 
-def main(case: str, records: str) -> None:
+def main(models: str, case: str, records: str) -> None:
     django.setup()
-    if case == "kolibri":
-        from bench import kolibri
+    if models == "kolibri":
+        from bench import kolibri, kolibri_syncs
 
-        kolibri.write(int(records))
+        if is_of_syncs(case):
+            kolibri_syncs.write(case, int(records))
+        else:
+            kolibri.write(int(records))
         return
     from morango.models.core import InstanceIDModel
 
     from bench import data, edits, prefixes, syncs
 
-    if case in edits.CASES:
-        edits.CASES[case](int(records))
+    if writes := {**edits.CASES, **syncs.CASES}.get(case):
+        writes(int(records))
     else:
-        write({**data.CASES, **prefixes.CASES, **syncs.CASES}[case](int(records)))
-        # Before two processes make one
-        InstanceIDModel.get_or_create_current_instance()
+        write({**data.CASES, **prefixes.CASES}[case](int(records)))
+    InstanceIDModel.get_or_create_current_instance()  # before two processes make one
 
 
 @transaction.atomic

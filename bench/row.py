@@ -47,7 +47,7 @@ class Bar:
         return f"<= {self.at_most:,g}"
 
 
-WITH_WORKERS = frozenset(("celery", "fleet", "morango-fleet"))
+WITH_WORKERS = frozenset(("celery", "fleet", "morango-fleet", "large-alone"))
 """The sides that are several processes at work, as many as the row says."""
 
 

@@ -83,6 +83,24 @@ def morango_fleet(order: Order) -> AbstractContextManager[Work]:
     return side
 
 
+def tasks(order: Order) -> AbstractContextManager[Work]:
+    """What workers do for a sync, in this process; see ``bench.workers``."""
+    side: AbstractContextManager[Work] = import_module("bench.workers").tasks(order)
+    return side
+
+
+def large_alone(order: Order) -> AbstractContextManager[Work]:
+    """A large run; see ``bench.facility``."""
+    side: AbstractContextManager[Work] = import_module("bench.facility").large_alone(order)
+    return side
+
+
+def large_and_small(order: Order) -> AbstractContextManager[Work]:
+    """The same, and small ones of its facility; see ``bench.facility``."""
+    side: AbstractContextManager[Work] = import_module("bench.facility").large_and_small(order)
+    return side
+
+
 def celery(order: Order) -> AbstractContextManager[Work]:
     """Workers; see ``bench.workers``."""
     side: AbstractContextManager[Work] = import_module("bench.workers").celery(order)
@@ -135,6 +153,9 @@ SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "ours-stage": ours_stage,
     "fleet": fleet,
     "morango-fleet": morango_fleet,
+    "tasks": tasks,
+    "large-alone": large_alone,
+    "large-and-small": large_and_small,
     "celery": celery,
     "producer": producer,
     "oplog": oplog,
@@ -156,19 +177,22 @@ def syncs(order: Order) -> tuple[list[Filter | None], int]:
     """Return the filters of the syncs that are measured one by one, and how many of them only warm up."""
     if order.side in AT_ONCE:
         return [None], 0
+    if is_of_syncs(order.case):
+        return [*all_syncs(order)], WARM_UP_SYNCS
+    if order.models == "kolibri":  # which the following modules can't be imported with
+        return [None], 0
     if order.case in (filters := import_module("bench.prefixes").FILTERS):
         return [filters[order.case]()], 0
     if order.case == "schools":
         data = import_module("bench.data")
         return [Filter(data.school_id(number)) for number in range(data.SYNCS)], data.WARM_UP_SYNCS
-    if is_of_syncs(order.case):
-        return [*all_syncs(order)], WARM_UP_SYNCS
     return [None], 0
 
 
 def all_syncs(order: Order) -> list[Filter]:
     """Return the filters of a case of many small syncs, those that only warm up first."""
-    filters: list[Filter] = import_module("bench.syncs").filters(order.case, order.records)
+    module = import_module("bench.kolibri_syncs" if order.models == "kolibri" else "bench.syncs")
+    filters: list[Filter] = module.filters(order.case, order.records)
     return filters
 
 

@@ -2,30 +2,81 @@
 
 from __future__ import annotations
 
-from bench.cases import syncs_of
+from dataclasses import replace
+
+from bench.cases import DELETIONS, ON_A_SERVER, ONE_FACILITY, TWO_PREFIXES, syncs_of
 from bench.row import Bar, Row, Size, ratio
 
 WORKERS = 2
 
+FLEET = Row(
+    "",
+    "postgresql",
+    Size(0, 0),
+    ours="fleet",
+    workers=WORKERS,
+    baseline="morango-fleet",
+    repetitions=2,
+    in_quick=False,
+)
+"""Syncs that are asked for at once. Morango serves them in as many processes as there are workers."""
 
-def _fleet(name: str, case: str, size: Size, at_least: float, models: str = "school") -> Row:
-    """All syncs are asked for at once; Morango serves them in as many processes as there are workers."""
-    return Row(
-        name,
-        "postgresql",
-        size,
-        (*ratio(at_least), Bar("median_share", at_most=0.55)),
-        models,
-        case,
-        ours="fleet",
-        workers=WORKERS,
-        baseline="morango-fleet",
-        repetitions=2,
-        in_quick=case == syncs_of(10),
-    )
+ALONE = replace(FLEET, ours="tasks", workers=0, baseline="morango-stage")
+"""Syncs one after another, in one process that takes its messages from Redis itself."""
+
+
+def _fleet(records: int, syncs: int, at_least: float) -> Row:
+    case = syncs_of(records)
+    size = Size(syncs * records, 40 * records)
+    bars = (*ratio(at_least), Bar("median_share", at_most=0.55))
+    return replace(FLEET, name=f"fleet-of-{records}", size=size, bars=bars, case=case)
+
+
+def _kolibri() -> list[Row]:
+    """Devices of learners that push 20 records of three models, under one prefix and under two."""
+    statements = (Bar("statements", at_most=35), Bar("commits", at_most=5))
+    rows = []
+    for end, kind in (("", ""), ("-under-two-prefixes", TWO_PREFIXES)):
+        case = syncs_of(20, kind)
+        fleet = replace(_fleet(20, 100, 3), name=f"fleet-of-20{end}", models="kolibri", case=case)
+        alone = replace(ALONE, name=f"sync-of-20{end}", size=fleet.size, bars=statements)
+        rows += [fleet, replace(alone, models="kolibri", case=case)]
+    return rows
+
+
+def _smallest() -> list[Row]:
+    """The price that a sync has whatever its size."""
+    three = replace(ALONE, name="sync-of-3", size=Size(120, 30), bars=ratio(3), case=syncs_of(3))
+    deletions = syncs_of(5, DELETIONS)
+    five = replace(ALONE, name="five-deletions", size=Size(200, 50), bars=ratio(2.5), case=deletions)
+    return [replace(row, models=models) for row in (three, five) for models in ("school", "kolibri")]
+
+
+def _facility() -> list[Row]:
+    """Syncs that find records of each other's under their filters."""
+    shared = Bar("ids_per_record", at_most=1.1)
+    devices = replace(FLEET, name="one-facility", size=Size(18_000, 3_000), bars=(shared,))
+    times = (Bar("times", at_most=1.3),)
+    large = replace(FLEET, name="large-and-small", size=Size(100_000, 2_000), bars=times)
+    return [
+        replace(devices, case=syncs_of(600, ONE_FACILITY)),
+        replace(large, ours="large-and-small", baseline="large-alone"),
+    ]
 
 
 SMALL_SYNCS = [
-    _fleet("fleet-of-10", syncs_of(10), Size(2_000, 400), 3),
-    _fleet("fleet-of-100", syncs_of(100), Size(20_000, 2_000), 7),
+    replace(_fleet(10, 200, 3), in_quick=True),
+    _fleet(100, 200, 7),
+    *_kolibri(),
+    *_smallest(),
+    *_facility(),
+    replace(
+        ALONE,
+        name="sync-on-a-large-server",
+        size=Size(1_000_000, 20_000),
+        bars=(Bar("times", at_most=1.2),),
+        case=syncs_of(10, ON_A_SERVER),
+        baseline="tasks",
+        baseline_size=Size(10_000, 4_000),
+    ),
 ]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from django.conf import settings
 from morango.models.certificates import Filter
@@ -22,6 +23,8 @@ from morango_celery.api import deserialize
 from tests.processes import LoggedProcess
 from worker.demo.memory import peak_memory_bytes
 
+QUEUE = "celery"
+
 SHORTEST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.05
 """Between two looks at the ledger: looking takes time from the workers, and pausing adds to the result."""
@@ -33,6 +36,23 @@ def celery(order: Order) -> Iterator[Work]:
     connect_to_empty_redis()
     with running_worker(order.workers) as pid:
         yield Work(partial(enqueue_and_wait, PROFILES[order.models]), lambda: peaks_mb(pid))
+
+
+@contextmanager
+def tasks(order: Order) -> Iterator[Work]:
+    """What workers' processes do for a sync, in this one: from ``deserialize()`` until no message is left."""
+    connect_to_empty_redis()
+    with worker.celery_app.connection_for_read() as connection:
+        yield Work(partial(_enqueue_and_execute, connection.default_channel, PROFILES[order.models]))
+
+
+def _enqueue_and_execute(channel: Any, profile: str, sync_filter: Filter | None) -> float:
+    began = time.perf_counter()
+    deserialize(profile, sync_filter, in_process=False)
+    while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
+        arguments, _, _ = message.payload
+        worker.celery_app.tasks[message.headers["task"]](*arguments)
+    return time.perf_counter() - began
 
 
 @contextmanager
