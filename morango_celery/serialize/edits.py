@@ -17,6 +17,7 @@ from morango.models.core import (
     SyncableModel,
 )
 
+from morango_celery.reading.indexes import dirty_bit_column, edits_table, partition_column
 from morango_celery.reading.prefixes import few_around, outermost
 from morango_celery.serialize.sql import Saver
 from morango_celery.upstream import partition_locks, registered_models, uses_postgresql
@@ -35,7 +36,7 @@ class Edits:
 
     def are_in(self, model: type[SyncableModel]) -> bool:
         """Return True if rows of a model, or of others in its table, were edited."""
-        return _table(model) in self.tables
+        return edits_table(model) in self.tables
 
     def are_noted_in(self, notes: type[DeletedModels | HardDeletedModels]) -> bool:
         """Return True if deletions of a kind are noted."""
@@ -98,7 +99,7 @@ def _search(profile: str, sync_filter: Filter | None) -> tuple[str, tuple[str, .
 @lru_cache(maxsize=256)
 def _statement(profile: str, prefixes: int) -> tuple[str, tuple[str, ...]]:
     """Return the query for tables that have edits under so many prefixes, and these tables in its order."""
-    models = {_table(model): model for model in registered_models(profile)}
+    models = {edits_table(model): model for model in registered_models(profile)}
     queries = [
         *(_is_any_edited(name, model, prefixes) for name, model in models.items()),
         *(f"EXISTS (SELECT 1 FROM {name} WHERE profile = %s)" for name in _NOTES),
@@ -110,7 +111,7 @@ def _statement(profile: str, prefixes: int) -> tuple[str, tuple[str, ...]]:
 def _is_any_edited(table: str, model: type[SyncableModel], prefixes: int) -> str:
     name, is_dirty, partition = map(
         connection.ops.quote_name,
-        (table, _field(model, "_morango_dirty_bit").column, _field(model, "_morango_partition").column),
+        (table, dirty_bit_column(model), partition_column(model)),
     )
     like = f"{partition} LIKE %s{'' if uses_postgresql() else _ESCAPE}"
     under = f" AND ({' OR '.join([like] * prefixes)})" if prefixes else ""
@@ -121,12 +122,3 @@ def _is_any_edited(table: str, model: type[SyncableModel], prefixes: int) -> str
 
 
 _ESCAPE = r" ESCAPE '\'"
-
-
-def _table(model: type[SyncableModel]) -> str:
-    """Return the table that says of a model's rows whether they were edited; a parent's, if that has it."""
-    return str(_field(model, "_morango_dirty_bit").model._meta.db_table)
-
-
-def _field(model: type[SyncableModel], name: str) -> Any:
-    return model._meta.get_field(name)

@@ -68,6 +68,7 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
     again.move_to(again.State.CANCELLED)
     arguments: dict[str, list[str]] = {
         "cancel_run": [str(run.pk)],
+        "create_sync_indexes": [],
         "deserialize": ["--profile", PROFILE, "--in-process"],
         "deserialize_status": [],
         "ingest_objects": [str(log)],

@@ -1,0 +1,47 @@
+"""Indexes by which a sync finds what waits, where tables are so large that it needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004  (as Django names it)
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
+
+from morango_celery.reading.indexes import states, sync_indexes
+from morango_celery.upstream import uses_postgresql
+
+LARGE_ROWS = 100_000
+"""From how many rows on reading a whole table, as each sync does without its index, takes some 10 ms."""
+
+NAMED = 3
+"""How many tables a message names at most."""
+
+
+@register("morango_celery", Tags.database)
+def check_sync_indexes(
+    app_configs: Any = None, databases: Collection[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """That large tables have valid indexes of what waits. Django calls it where a database may be asked.
+
+    Cost: one statement, which reads catalogs alone: how large a table is, the planner knows.
+    """
+    if DEFAULT_DB_ALIAS not in (databases or ()) or not uses_postgresql():
+        return []
+    try:
+        found = states(sync_indexes())
+    except (DatabaseError, InterfaceError):  # whoever uses the database next says what is wrong with it
+        return []
+    missing = [state for state in found if state.rows >= LARGE_ROWS and state.is_plain_table]
+    missing = sorted((s for s in missing if not s.is_valid), key=lambda state: -state.rows)
+    if not missing:
+        return []
+    names = [f"{state.index.table} (about {state.rows:,} rows)" for state in missing[:NAMED]]
+    names += [f"{len(missing) - NAMED} more"] if len(missing) > NAMED else []
+    return [
+        Warning(
+            f"Each sync reads large tables from end to end, for lack of an index: {', '.join(names)}.",
+            hint="Run `manage.py create_sync_indexes`. Others go on writing meanwhile.",
+            id="morango_celery.W010",
+        )
+    ]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError, InterfaceError, connection
+
+from morango_celery.db.errors import remedy, sqlstate
+from morango_celery.management.base import OwnCommand
+from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.printable import printable, printable_lines
+from morango_celery.reading.indexes import IndexState, building_session, states, sync_indexes
+from morango_celery.upstream import uses_postgresql
+
+REMEDIES = {
+    "42501": "Only the owner of a table may do this: use the database user that `manage.py migrate` runs as.",
+    "55P03": "Others' transactions used the table for longer than lock_timeout. Run the command again at a "
+    "quieter time, or with a longer one. What is unfinished is made again.",
+    "57014": "It was cancelled, or took longer than statement_timeout. Run the command again, with a longer "
+    "one. What is unfinished is made again.",
+    "40P01": "It met with others who lock tables. Run the command again. What is unfinished is made again.",
+    "42P07": "Somebody else creates it at this moment. Run the command again to see that it is done.",
+    "53100": "The server's disk is full. Make room, and run the command again; an index takes little.",
+    "25006": "The server is read-only. Run the command on the one that is written to.",
+}
+"""What to do about an error, by PostgreSQL's code."""
+
+
+class Command(OwnCommand):
+    help = (
+        "Create the partial indexes by which a sync finds local edits, and what waits, without reading "
+        "whole tables. Others go on writing meanwhile. Safe at any moment, and again: what is there is left "
+        "alone, and what was left unfinished is made again."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--remove", action="store_true", help="remove them instead")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if connection.in_atomic_block:
+            raise CommandError(
+                "Indexes can't be made within a transaction without locking tables for as long as it takes. "
+                "Call this command outside of one: not from a migration that is atomic."
+            )
+        with errors_in_one_line():
+            found = states(sync_indexes())
+        done = [self._remove(state) if options["remove"] else self._create(state) for state in found]
+        self.stdout.write(f"{sum(done)} {'removed' if options['remove'] else 'created'}, of {len(found)}.")
+
+    def _create(self, state: IndexState) -> bool:
+        """Return True if there was something to do."""
+        if not state.table_exists:
+            raise CommandError(
+                f"There is no table {_table(state)}. Run `manage.py migrate` first, then this command again."
+            )
+        if not state.is_plain_table:
+            self.stdout.write(
+                f"{_table(state)}: left out; it is no table of its own, but a view, or in parts."
+            )
+            return False
+        if state.is_valid:
+            self.stdout.write(f"{_table(state)}: {state.index.name} is there already.")
+            return False
+        if state.exists:
+            self._drop(state, "was left unfinished, and is removed")
+        self._carry_out(state, "is created", state.index.creation())
+        return True
+
+    def _remove(self, state: IndexState) -> bool:
+        if state.exists:
+            self._drop(state, "is removed")
+        return state.exists
+
+    def _drop(self, state: IndexState, what: str) -> None:
+        with _errors_of(state):
+            pid = building_session(state) if uses_postgresql() and not state.is_valid else None
+        if pid is not None:
+            raise CommandError(
+                f"{state.index.name} is being created at this moment, by the database session {pid}. Wait "
+                "until it has ended (the view pg_stat_progress_create_index says how far it is), or end it "
+                f"by `SELECT pg_terminate_backend({pid})`; then run this command again."
+            )
+        self._carry_out(state, what, state.removal())
+
+    def _carry_out(self, state: IndexState, what: str, statement: str) -> None:
+        self.stdout.write(f"{_table(state)}: {state.index.name} {what} ...", ending="")
+        self.stdout.flush()
+        begun = time.monotonic()
+        with _errors_of(state), connection.cursor() as cursor:
+            cursor.execute(statement)
+        self.stdout.write(f" {time.monotonic() - begun:.1f} s")
+
+
+def _table(state: IndexState) -> str:
+    return printable(state.index.table)
+
+
+@contextmanager
+def _errors_of(state: IndexState) -> Iterator[None]:
+    """:raises CommandError: in place of the database's error, with what to do about it"""
+    try:
+        yield
+    except (DatabaseError, InterfaceError) as error:
+        what_to_do = REMEDIES.get(sqlstate(error) or "") or remedy(error)
+        raise CommandError(f"{_table(state)}: {printable_lines(error)}\n{what_to_do}") from error
