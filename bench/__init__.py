@@ -9,7 +9,8 @@ process on a fresh copy of the same database.
   ``databases.py`` copies those
 - who works: ``sides.py``, with Celery and Redis in ``workers.py`` and without Python in ``sql.py``; a sync's
   whole stage in ``stage.py``, many at once in ``fleet.py``, by Morango's in ``pool.py``, and small ones
-  beside a large one in ``facility.py``; ``work.py`` is what they have in common
+  beside a large one in ``facility.py``; ``work.py`` is what they have in common. Real servers of Kolibri's
+  are in ``over_http.py``, timed by ``relay.py``
 - what is measured: ``measure.py`` is the process that does it, ``measurement.py`` what it is told and tells,
   ``counting.py`` its statements, ``processes.py`` its memory, ``machine.py`` where it runs
 - what comes of it: ``rounds.py`` takes the turns, ``results.py`` makes figures of them, ``report.py`` prints

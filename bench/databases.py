@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg2
 
+from bench.profiles import OVER_HTTP
+
 PROJECT = Path(__file__).parent.parent
 
 Engine = Literal["postgresql", "sqlite"]
@@ -43,6 +45,8 @@ class Host:
         if self.name == "school":
             address = url if engine == "postgresql" else f"sqlite:///{folder}/db.sqlite3"
             return {**common, "DATABASE_URL": address, "SECRET_KEY": "for-measurements-only"}
+        if self.name == OVER_HTTP:
+            return {"KOLIBRI_HOME": str(folder), "DATABASE_URL": url}
         common["KOLIBRI_HOME"] = str(folder)
         if engine == "sqlite":
             return {**common, "KOLIBRI_DATABASE_ENGINE": "sqlite"}
@@ -65,6 +69,8 @@ HOSTS = {
     "kolibri": Host(
         "kolibri", ".venv-kolibri/bin/python", "bench.kolibri_settings", ("tests.kolibri.migrate",)
     ),
+    # What starts Kolibri's processes, in an environment of their own
+    OVER_HTTP: Host(OVER_HTTP, sys.executable, "", ("bench.over_http",)),
 }
 
 

@@ -12,6 +12,7 @@ import django
 from django.db import connection, transaction
 
 from bench.cases import is_of_syncs
+from bench.profiles import OVER_HTTP
 
 if TYPE_CHECKING:
     from bench.data import StoreRow
@@ -20,6 +21,11 @@ CHUNK_ROWS = 10_000
 
 
 def main(models: str, case: str, records: str) -> None:
+    if models == OVER_HTTP:
+        from bench import over_http
+
+        over_http.join()
+        return
     django.setup()
     if models == "kolibri":
         from bench import kolibri, kolibri_syncs

@@ -18,6 +18,16 @@ import django
 from bench.counting import counted
 from bench.measurement import Measurement, Order
 from bench.processes import peak_rss_mb, stop_in_order
+from bench.profiles import OVER_HTTP
+
+
+def main(order: Order) -> Measurement:
+    if order.models == OVER_HTTP:
+        from bench import over_http
+
+        return over_http.measure(order)
+    django.setup()
+    return measure(order)
 
 
 def measure(order: Order) -> Measurement:
@@ -85,5 +95,4 @@ def _pin() -> None:
 
 if __name__ == "__main__":
     stop_in_order()
-    django.setup()
-    sys.stdout.write(json.dumps(asdict(measure(Order(**json.loads(sys.argv[1]))))))
+    sys.stdout.write(json.dumps(asdict(main(Order(**json.loads(sys.argv[1]))))))

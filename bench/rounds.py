@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from bench.databases import HOSTS, BenchError, Databases, Dataset, run
 from bench.measurement import Measurement, Order
+from bench.profiles import OVER_HTTP
 from bench.results import Result, Series, result
 from bench.row import Row
 
@@ -106,6 +107,8 @@ class Rounds:
         """
         dataset = contender.dataset
         small = contender
+        if dataset.models == OVER_HTTP:
+            return contender
         if self.quick:
             if not contender.has_variants:
                 return contender

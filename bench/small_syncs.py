@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.cases import DELETIONS, ON_A_SERVER, ONE_FACILITY, TWO_PREFIXES, syncs_of
+from bench.profiles import OVER_HTTP
 from bench.row import Bar, Row, Size, ratio
 
 WORKERS = 2
@@ -78,5 +79,18 @@ SMALL_SYNCS = [
         case=syncs_of(10, ON_A_SERVER),
         baseline="tasks",
         baseline_size=Size(10_000, 4_000),
+    ),
+    Row(
+        "sync-over-http",
+        "postgresql",
+        Size(20, 20),
+        (Bar("times", at_most=1),),
+        OVER_HTTP,
+        "over_http",
+        ours="plugged-in",
+        workers=WORKERS,
+        baseline="stock",
+        repetitions=2,
+        in_quick=False,
     ),
 ]

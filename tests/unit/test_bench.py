@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from morango.models.core import Store
 
-from bench import cases, data, edits, plot, prefixes, results, syncs
+from bench import cases, data, edits, over_http, plot, prefixes, results, syncs
 from bench.databases import ENGINES, HOSTS
 from bench.machine import BUSY_LOAD, warning
 from bench.measurement import Measurement
-from bench.profiles import PROFILES
+from bench.profiles import OVER_HTTP, PROFILES
 from bench.report import table
 from bench.results import Result, Series, result
 from bench.row import Bar, Row, Size
@@ -170,6 +170,9 @@ def test_a_busy_machine_is_warned_of() -> None:
 def test_what_a_row_names_exists(row: Row) -> None:
     assert row.database in ENGINES
     assert row.models in HOSTS.keys() & PROFILES.keys()
+    if row.models == OVER_HTTP:
+        assert (row.ours, row.baseline) == (over_http.PLUGGED_IN, over_http.STOCK)
+        return
     assert row.case in CASES or (row.models == "kolibri" and cases.is_of_syncs(row.case))
     assert {row.ours, row.baseline} <= SIDES.keys()
     assert row.size.quick <= row.size.full

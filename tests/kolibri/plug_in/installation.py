@@ -92,9 +92,9 @@ class Installation:
     def manage(self, *arguments: str) -> str:
         return self.command("kolibri", "manage", *arguments)
 
-    def act(self, name: str) -> None:
+    def act(self, name: str, *arguments: str) -> None:
         """Let people do what they do in that act of `tests.kolibri.plug_in.people`."""
-        self.command("python", "-m", "tests.kolibri.plug_in.people", name)
+        self.command("python", "-m", "tests.kolibri.plug_in.people", name, *arguments)
 
     def snapshot(self) -> dict[str, Any]:
         """See `tests.kolibri.plug_in.snapshot`."""

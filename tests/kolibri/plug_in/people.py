@@ -1,4 +1,4 @@
-"""What people do on a server and on a device: ``python -m tests.kolibri.plug_in.people ACT``.
+"""What people do on a server and on a device: ``python -m tests.kolibri.plug_in.people ACT ...``.
 
 All of it by Kolibri's own models. Imports Kolibri only when it is run, for that needs its environment.
 """
@@ -16,6 +16,9 @@ COVETED = "5.6.7"
 
 ATTEMPTS = 300
 """At the lesson's exercise, by the learner who is new on the device: records that wait for them."""
+
+BESIDE_ATTEMPTS = 5
+"""How many records there are of an exercise that was begun, besides attempts."""
 
 NOW = datetime.datetime(2026, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
 
@@ -73,6 +76,13 @@ def away() -> None:
     learners["learner4"].date_deleted = NOW
     learners["learner4"].save()
     classroom.remove_member(learners["learner5"])
+
+
+def practised(records: str) -> None:
+    """On the device: a learner begins an exercise; so many records."""
+    from kolibri.core.auth.models import FacilityUser
+
+    work(FacilityUser.objects.get(username="learner1"), resource(), int(records) - BESIDE_ATTEMPTS)
 
 
 def attended() -> None:
@@ -160,12 +170,11 @@ def swap(one: Any, other: Any) -> None:
         learner.save()
 
 
-ACTS: dict[str, Callable[[], None]] = {
-    act.__name__: act for act in (found, meanwhile, away, attended, settle)
-}
+ALL: tuple[Callable[..., None], ...] = (found, meanwhile, away, practised, attended, settle)
+ACTS = {act.__name__: act for act in ALL}
 
 if __name__ == "__main__":
     from kolibri.utils.main import initialize
 
     initialize(skip_update=True)
-    ACTS[sys.argv[1]]()
+    ACTS[sys.argv[1]](*sys.argv[2:])
