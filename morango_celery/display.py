@@ -44,10 +44,13 @@ def describe(run: Run) -> str:
 def show_progress(run: Run) -> None:
     """Let monitors know how far a run is; in a worker only, for they take whoever tells for one.
 
+    The task that starts the run tells it by its result.
     Cost: one message to the broker, which keeps it for nobody. When it can't be sent, nothing happens.
     """
     request = current_task.request if current_task else None
-    if request is None or request.called_directly or not current_task.app.conf.worker_send_task_events:
+    if request is None or request.called_directly or request.id == id_of_start(run):
+        return
+    if not current_task.app.conf.worker_send_task_events:
         return
     try:
         with current_task.app.events.default_dispatcher(hostname=request.hostname) as dispatcher:

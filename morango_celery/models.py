@@ -148,6 +148,14 @@ class Run(models.Model):
 
         :raises FatalError: the ledger knows no such move
         """
+        self.change_state(state, error)
+        self.save_active()
+
+    def change_state(self, state: State, error: str = "") -> None:
+        """Change the state of a row that is locked by this transaction, and is saved by who calls.
+
+        :raises FatalError: the ledger knows no such move
+        """
         if state not in self.MOVES[self.State(self.state)]:
             raise FatalError(f"Run {self.pk} is {self.state}; it can't become {state.value}.")
         self.state = state
@@ -156,7 +164,6 @@ class Run(models.Model):
             self.started_at = clock.now()
         elif self.is_finished:
             self.finished_at = clock.now()
-        self.save_active()
 
     def save_active(self) -> None:
         """Save the row, and that somebody is at work on it."""

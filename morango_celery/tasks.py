@@ -25,7 +25,14 @@ from kombu.exceptions import OperationalError as BrokerError
 from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
-from morango_celery.display import STARTING_TASK, Described, describe, id_of_start, show_progress
+from morango_celery.display import (
+    STARTING_TASK,
+    Described,
+    describe,
+    id_of_start,
+    progress_text,
+    show_progress,
+)
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.intake import Envelopes
 from morango_celery.kombu_compat import SurvivesOutages, bound_events
@@ -35,11 +42,13 @@ from morango_celery.printable import make_printable, printable
 from morango_celery.raw_messages import guard_unacknowledged
 from morango_celery.runs import attempts, handover, opening
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.execute import Execution
 from morango_celery.runs.handover import Handover
 from morango_celery.runs.limits import within
-from morango_celery.runs.opening import attempt_opening
+from morango_celery.runs.message import Message
+from morango_celery.runs.opening import attempt_opening, attempt_start
 from morango_celery.runs.overdue import note_sent, note_unsent, untouched
-from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches, start
+from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches
 from morango_celery.runs.recovery import recover
 from morango_celery.stopping import SoftShutdown
 from morango_celery.stream import Buffer, Items
@@ -132,14 +141,26 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @fits
 def start_run(self: Any, run_id: int) -> str:
-    """Start a run, or let one that stands between two stages go on."""
+    """Start a run, or let one that stands between two stages go on.
+
+    If all that waits fits one batch, carry it out to its end.
+    """
+    message = message_of(self.request)
     try:
         with _ledger(_id(run_id, "run_id")):
-            with given_back_if_stopped(lambda: opening.take_back(run_id), _look_again):
-                progress = attempt_opening(run_id, start, message_of(self.request))
-            _follow_up(progress)
+            with (
+                given_back_if_stopped(lambda: opening.take_back_start(run_id, message), _look_again),
+                out_of_reach_of_models(),
+            ):
+                progress, execution = attempt_start(run_id, message)
+            if execution is None:
+                _follow_up(progress)
+            else:
+                _follow_up_batch(run_id, execution, message)
     except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
+    if execution is not None and execution.run is not None:
+        return progress_text(execution.run)
     run = progress.run
     return (
         f"stage {run.stage} opened: {run.stage_batches} x {run.stage_models}" if progress.opened else str(run)
@@ -176,16 +197,8 @@ def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, in
                 given_back_if_stopped(lambda: attempts.take_back(batch_id, message), _look_again),
                 out_of_reach_of_models(),
             ):
-                execution = attempt_batch(batch_id, ids_sha256, message)
-            if execution.to_send:
-                found = Batch.objects.select_related("run").defer("payload").in_bulk(execution.to_send)
-                _send_batches(found[pk] for pk in execution.to_send if pk in found)
-            if execution.stage_is_done:
-                with given_back_if_stopped(lambda: opening.take_back(batch.run_id), _look_again):
-                    progress = attempt_opening(batch.run_id, advance, message)
-                _follow_up(progress)
-            elif execution.run:
-                show_progress(execution.run)
+                execution = attempt_batch(batch_id, ids_sha256, message, ends_run=True)
+            _follow_up_batch(batch.run_id, execution, message)
     except Run.DoesNotExist:
         _deleted(f"Run {batch.run_id} is")
         return {}
@@ -302,8 +315,27 @@ def _follow_up(progress: Progress) -> None:
         with given_back_if_stopped(lambda: note_unsent(unsent), _look_again):
             _send_batches(open_batches(run))
     elif progress.ended:
-        with given_back_if_stopped(lambda: handover.take_back(run), _look_again):
-            finish(run)
+        _follow_up_end(run)
+
+
+def _follow_up_batch(run_id: int, execution: Execution, message: Message) -> None:
+    """What has to happen after the commit that executed a batch, or did what else was to be done about it."""
+    if execution.to_send:
+        found = Batch.objects.select_related("run").defer("payload").in_bulk(execution.to_send)
+        _send_batches(found[pk] for pk in execution.to_send if pk in found)
+    if execution.ended and execution.run:
+        _follow_up_end(execution.run)
+    elif execution.stage_is_done:
+        with given_back_if_stopped(lambda: opening.take_back(run_id), _look_again):
+            progress = attempt_opening(run_id, advance, message)
+        _follow_up(progress)
+    elif execution.run:
+        show_progress(execution.run)
+
+
+def _follow_up_end(run: Run) -> None:
+    with given_back_if_stopped(lambda: handover.take_back(run), _look_again):
+        finish(run)
 
 
 def _send_batches(batches: Iterable[Batch]) -> None:

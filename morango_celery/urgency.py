@@ -1,4 +1,8 @@
-"""Whose turn it is: messages of small runs before those of large ones, and those of no run never.
+"""Fair message priorities: what is begun goes before what isn't, small runs before large ones, and none starves.
+
+A run that fits one batch is carried out by the message that starts it, so such runs end in the order in which
+they were asked for. One of a few batches ends soon after it has begun, however many wait to be started; and
+none waits to be started because a large one is being carried out.
 
 Celery's transport for Redis keeps a list for each of four priorities beside a queue, and reads all four with
 one command, the first that has something in it first. So any worker reads them, as it is started, and a
@@ -23,21 +27,30 @@ PRIORITIES = (0, 3, 6, 9)
 """The transport's own, the most urgent first. What was sent without one, and all that isn't ours, is among
 the first too."""
 
-LARGEST_BATCHES = (5, 50, 500)
-"""How many batches' records the runs of each priority have at most, but for the last one's."""
+STARTING = 3
+"""The priority of messages that start runs, of whatever size these turn out to be."""
+
+BEGUN = (0, 6, 9)
+"""The priorities of the messages of runs that have begun, by their size."""
+
+LARGEST_BATCHES = (5, 50)
+"""How many batches' records the runs of each of these have at most, but for the last one's."""
 
 READS_PER_TURN = 8
-"""Of so many messages that a worker takes, one may be of a larger run, though smaller ones wait."""
+"""Of so many messages that a worker takes, one may be of a less urgent kind, though more urgent ones wait."""
 
 
 def priority(run: Run) -> int:
-    """Of the run's messages: by how many records it has handed out so far, for it knows of no more."""
+    """Return that of the run's messages: by how many records it has handed out so far, for it knows of no
+    more."""
+    if run.state == run.State.PENDING:
+        return STARTING
     return priority_of(run.records / batch_size_records())
 
 
 def priority_of(batches: float) -> int:
-    """Of a run of that size."""
-    return PRIORITIES[bisect_left(LARGEST_BATCHES, batches)]
+    """Return that of a begun run of that size."""
+    return BEGUN[bisect_left(LARGEST_BATCHES, batches)]
 
 
 def orders(steps: Sequence[int]) -> Iterator[list[int]]:
@@ -51,7 +64,7 @@ def orders(steps: Sequence[int]) -> Iterator[list[int]]:
 
 class Turns(bootsteps.StartStopStep):
     """Lets a worker begin with another list now and then: else small runs, if only enough of them come, would
-    keep a large one waiting for ever.
+    keep a large one waiting for ever, and what other tasks a queue has would keep runs from being started.
 
     Only where the broker is Redis; other transports have no such lists.
     """

@@ -18,7 +18,7 @@ from simpy import Environment, Resource
 from bench.simulation.broker import Broker, Work
 from bench.simulation.demands import Demand, Demands
 from bench.simulation.mix import SMALL_RECORDS, Sync
-from morango_celery.urgency import priority_of
+from morango_celery.urgency import STARTING, priority_of
 
 SCHOOL = (0.01, 0.09, 0.75, 0.15)
 """The shares of a run's steps, each of which waits for the one before; as ``bench.data`` makes schools up."""
@@ -91,7 +91,7 @@ class _Model:
         for sync in syncs:
             if sync.at > self.environment.now:
                 yield self.environment.timeout(sync.at - self.environment.now)
-            self.broker.put(_Run(self, sync).start(), priority_of(0))
+            self.broker.put(_Run(self, sync).start(), STARTING)
 
     def worker(self) -> Work:
         while True:
@@ -129,7 +129,13 @@ class _Run:
 
     def start(self) -> Work:
         yield from self.model.carry_out(self.model.demands.run)
-        yield from self.open_next_stage()
+        if self.sync.records > self.model.demands.batch_records:
+            yield from self.open_next_stage()
+        else:  # all of it, by the message that starts it
+            yield from self.model.carry_out(self.model.demands.planned.times(self.sync.records))
+            next(self.stages, 0)
+            self.open_batches = 1
+            yield from self.batch(self.sync.records)
 
     def open_next_stage(self) -> Work:
         records = next(self.stages, 0)

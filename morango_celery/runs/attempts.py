@@ -39,7 +39,9 @@ OUT_OF_TIME = "it took longer than the worker's time limit"
 OUT_OF_MEMORY = "there was not enough memory"
 
 
-def attempt_batch(batch_id: int, ids_sha256: str, message: Message = NOBODYS) -> Execution:
+def attempt_batch(
+    batch_id: int, ids_sha256: str, message: Message = NOBODYS, *, ends_run: bool = False
+) -> Execution:
     """Execute a batch, unless that has ended too many workers: then split it, or give its record up.
 
     One record that ends every worker which deserializes it, in a batch of n records, costs at most
@@ -56,6 +58,7 @@ def attempt_batch(batch_id: int, ids_sha256: str, message: Message = NOBODYS) ->
     An attempt that ended because the database was away, or asked to try again, doesn't count, if the
     database is there to hear it. One that it cancelled or had no memory for does.
 
+    :param ends_run: as for `execute_batch`
     :raises RefusedMessageError: the ids are not this batch's; nothing was done
     :raises TransientError: the worker that this message was delivered to before is lost, and the database
         doesn't know that yet
@@ -69,10 +72,18 @@ def attempt_batch(batch_id: int, ids_sha256: str, message: Message = NOBODYS) ->
         if execution is NOTHING and message.id and _attempt_of(batch_id, message.id).exists():
             raise TransientError("A session of a worker that was lost still executes the batch.")
         return execution
+    return attempt_begun(batch_id, ids_sha256, message, ends_run=ends_run)
+
+
+def attempt_begun(
+    batch_id: int, ids_sha256: str, message: Message = NOBODYS, *, ends_run: bool = False
+) -> Execution:
+    """Execute a batch of which the message's attempt is counted already; else as `attempt_batch`."""
     attempt = Attempt(message.retries)
     try:
         with connection.execute_wrapper(attempt):
-            return turns.pass_on(execute_batch(batch_id, ids_sha256, message.id, waits=False))
+            execution = execute_batch(batch_id, ids_sha256, message.id, waits=False, ends_run=ends_run)
+            return turns.pass_on(execution)
     except ExclusiveModelsTakenError:
         return turns.step_back(_attempt_of(batch_id, message.id), batch_id)
     except TimeIsUp:

@@ -19,9 +19,10 @@ from morango_celery.models import Batch, Run, added
 from morango_celery.printable import printable
 from morango_celery.runs.limits import limited
 from morango_celery.runs.overdue import when_begun
+from morango_celery.runs.producer import complete, is_at_its_end
 
-PROGRESS = ("profile", "state", "open_batches", "records", "previous_failures", *Run.COUNTS)
-"""The columns of a run that tell how far it is."""
+UNCOUNTED = ("filter", "error")
+"""The columns of a run that may be long, and tell nothing of how far it is."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Execution:
     result: BatchResult | None
     """None when there was nothing to do, or it could not be done."""
     stage_is_done: bool
-    """Whether the next stage may be opened."""
+    """Whether the next stage may be opened, if the run goes on."""
     to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
     run: Run | None = field(default=None, compare=False)
-    """If there is something to tell of it: it has ended, or was counted now (and has `PROGRESS` only)."""
+    """If there is something to tell of it: it has ended, or was counted now (and then lacks `UNCOUNTED`)."""
+    ended: bool = False
+    """Whether the batch ended the run as well: `finish` it."""
 
 
 def execute_batch(
@@ -46,6 +49,7 @@ def execute_batch(
     message: str | None = None,
     *,
     waits: bool = True,
+    ends_run: bool = False,
 ) -> Execution:
     """Deserialize a batch and account for it.
 
@@ -53,18 +57,20 @@ def execute_batch(
         and it has to be the same. None asks for no message's
     :param message: whose attempt it is; if another one's was begun since, nothing is done. None for nobody's
     :param waits: whether to wait while another batch saves records of exclusive models
+    :param ends_run: whether the last batch of all completes the run in its own transaction, so that no
+        `advance` has to; who says so finishes the run
     :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; nothing was done
     :raises RefusedMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Twice, and at the same time: safe; the second one finds the batch done.
     """
     if connection.in_atomic_block:  # SQLite then checks foreign keys at no commit of ours
-        return _execute(batch_id, ids_sha256, message, strict=True, waits=waits)
+        return _execute(batch_id, ids_sha256, message, strict=True, waits=waits, ends_run=ends_run)
     try:
-        return _execute(batch_id, ids_sha256, message, strict=False, waits=waits)
+        return _execute(batch_id, ids_sha256, message, strict=False, waits=waits, ends_run=ends_run)
     except IntegrityError:
         # Only COMMIT is left to raise it, on SQLite: find the record that is to blame
-        return _execute(batch_id, ids_sha256, message, strict=True, waits=waits)
+        return _execute(batch_id, ids_sha256, message, strict=True, waits=waits, ends_run=ends_run)
 
 
 @first_error_wins()
@@ -76,6 +82,7 @@ def _execute(
     *,
     strict: bool,
     waits: bool,
+    ends_run: bool,
 ) -> Execution:
     batch = take(batch_id, ids_sha256, message)
     if isinstance(batch, Execution):
@@ -92,7 +99,7 @@ def _execute(
         waits=waits,
         left_by_others=partial(Batch.known_code_edits, run.pk),
     )
-    return account(batch, result)
+    return account(batch, result, ends_run=ends_run)
 
 
 def take(batch_id: int, ids_sha256: str | None, message: str | None = None) -> Batch | Execution:
@@ -130,11 +137,12 @@ def next_part(batch: Batch) -> tuple[int, ...]:
     return tuple(batch.open_parts().values_list("pk", flat=True)[:1])
 
 
-def account(batch: Batch, result: BatchResult) -> Execution:
+def account(batch: Batch, result: BatchResult, *, ends_run: bool = False) -> Execution:
     """Close the batch and count it; the stage is done for the one that completes it, and only for that.
 
     The run's row is locked from here to the commit, so no two batches both see the last one open.
 
+    :param ends_run: whether to complete the run, if nothing is left of it
     :raises SystemicError: all records failed alike, for what is not about them; roll back
     """
     counts = {name: getattr(result, name) for name in Run.COUNTS}
@@ -148,10 +156,15 @@ def account(batch: Batch, result: BatchResult) -> Execution:
         **when_begun(),  # by the same worker, if it was the last batch
         **added(may_succeed_later=len(result.retry_ids), **counts),
     )
-    counted = run.only(*PROGRESS).get()
+    counted = run.defer(*UNCOUNTED).get()
     _require_no_common_cause(batch, result, counted)
     is_last = counted.open_batches == 0
-    return Execution(batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch), run=counted)
+    ended = ends_run and counted.state == Run.State.RUNNING and is_at_its_end(counted)
+    if ended:
+        complete(counted)
+    return Execution(
+        batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch), run=counted, ended=ended
+    )
 
 
 def _require_no_common_cause(batch: Batch, result: BatchResult, run: Run) -> None:

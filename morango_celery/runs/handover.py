@@ -53,12 +53,21 @@ def finish(run: Run) -> Handover:
     """
     handover = Handover(settled=1) if run.handed_over else hand_over(Run.objects.filter(pk=run.pk))
     if not run.followed_up:
-        if run.yielded and run.serialize_first:
+        if _has_edits_to_merge(run):
             _merge(run)
         run_finished.send(Run, run=run)
         Run.objects.filter(pk=run.pk).update(followed_up=True)
         run.followed_up = True
     return handover
+
+
+def is_followed_by_nothing(run: Run) -> bool:
+    """Return True if nothing is left to do after the end of a run, but for telling its session."""
+    return not _has_edits_to_merge(run) and not run_finished.has_listeners(Run)
+
+
+def _has_edits_to_merge(run: Run) -> bool:
+    return bool(run.yielded) and run.serialize_first
 
 
 def _merge(run: Run) -> None:

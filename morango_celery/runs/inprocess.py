@@ -16,7 +16,7 @@ from morango_celery.reading.cursors import pages
 from morango_celery.runs import handover
 from morango_celery.runs.lanes import executed
 from morango_celery.runs.liveness import shown
-from morango_celery.runs.producer import BATCHES_IN_MEMORY, advance, start
+from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, start
 from morango_celery.runs.recovery import end_abandoned
 from morango_celery.upstream import uses_postgresql
 
@@ -57,8 +57,8 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
     try:
         progress = start(run.pk)
         while not progress.run.is_finished:
-            _carry_out_stage(progress.run, on_progress)
-            progress = advance(run.pk)
+            ended = _carry_out_stage(progress.run, on_progress)
+            progress = advance(run.pk) if ended is None else Progress(ended, ended=True)
         if progress.run.state != Run.State.COMPLETED:
             raise RunFailedError(
                 f"Run {run.pk} was ended from elsewhere while it was carried out here: {progress.run.error}"
@@ -74,15 +74,19 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
     return progress.run
 
 
-def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> None:
+def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> Run | None:
+    """Execute all batches of a stage. Returns the run, if the last of them has ended that too."""
     batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN).only("pk")
     ids = (batch.pk for batch in pages(batches, BATCHES_IN_MEMORY))
     with closing(executed(ids, min(_lanes(), max(run.open_batches, 1)))) as executions:
         for execution in executions:
             if execution.result is None:
-                return  # somebody else has ended the run
+                return None  # somebody else has ended the run
             if on_progress is not None:
                 on_progress(Run.objects.get(pk=run.pk))
+            if execution.ended:
+                return execution.run
+    return None
 
 
 def _lanes() -> int:

@@ -65,7 +65,7 @@ def execute(batch_id: int) -> Execution:
     """Execute a batch; once more, if the database asks to try again, or has waited for a lock long enough."""
     for left in reversed(range(ATTEMPTS)):
         try:
-            return execute_batch(batch_id)
+            return execute_batch(batch_id, ends_run=True)
         except OperationalError as error:
             if not left or connection.in_atomic_block:
                 raise

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import F, Q, QuerySet
@@ -19,12 +20,13 @@ from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.errors import RunFailedError, TransientError
-from morango_celery.models import Run
-from morango_celery.runs import handover
+from morango_celery.models import Batch, Run
+from morango_celery.runs import attempts, handover
+from morango_celery.runs.execute import Execution
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
 from morango_celery.runs.overdue import MOMENT_SECONDS, hold, nobody_opens, note_retry, when_begun
-from morango_celery.runs.producer import Progress
+from morango_celery.runs.producer import Progress, start
 from morango_celery.runs.recovery import UNFINISHED
 
 LOOK_SECONDS = 0.1
@@ -73,6 +75,28 @@ def attempt_opening(
         raise
 
 
+def attempt_start(run_id: int, message: Message = NOBODYS) -> tuple[Progress, Execution | None]:
+    """Start a run, and execute its batch as well if one holds all that waits: then it needs no other message.
+
+    The attempt at the batch is counted by the transaction that makes the batch. A message that comes once
+    more, since its worker was lost or the database away, goes on with what it has begun.
+
+    :returns: what became of the run's start, and of its batch
+    :raises: as `attempt_opening` and `attempt_batch`
+    Cost: two commits more than the batch alone.
+    Twice, and at the same time: safe; the second one does nothing.
+    """
+    progress = attempt_opening(run_id, partial(start, begun_by=message.id), message)
+    if progress.begun is not None:
+        batch = progress.begun
+        return progress, attempts.attempt_begun(batch.pk, batch.content_hash, message, ends_run=True)
+    if message.was_lost and not progress.opened and not progress.ended:
+        left = _begun_at_start(run_id).only("content_hash").first()
+        if left is not None:
+            return progress, attempts.attempt_batch(left.pk, left.content_hash, message, ends_run=True)
+    return progress, None
+
+
 def take_back(run_id: int) -> None:
     """Take back the attempt of a message whose process was told to end: that is nobody's fault.
 
@@ -81,9 +105,23 @@ def take_back(run_id: int) -> None:
     _attempt_of(run_id).update(attempts=F("attempts") - 1, overdue_at=None)
 
 
+def take_back_start(run_id: int, message: Message) -> None:
+    """Take back likewise what `attempt_start` was at: the run's start, or its batch."""
+    take_back(run_id)
+    for batch_id in _begun_at_start(run_id).values_list("pk", flat=True):
+        attempts.take_back(batch_id, message)
+
+
 def expect_retry(run_id: int, message: Message, seconds: float) -> None:
     """Note in how many seconds a message tries again what it has tried."""
     note_retry(Run.objects.filter(pk=run_id, state__in=UNFINISHED, open_batches=0), seconds)
+    note_retry(_begun_at_start(run_id), seconds)
+
+
+def _begun_at_start(run_id: int) -> QuerySet[Batch]:
+    """Return the open batch that the task which starts the run executes, unless it was sent to others."""
+    batches = Batch.objects.filter(run=run_id, state=Batch.State.OPEN, sent_at=None)
+    return batches.filter(run__state=Run.State.RUNNING, run__stage=1, run__stage_batches=1)
 
 
 def _begin(run_id: int) -> _Beginning:

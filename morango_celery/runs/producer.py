@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -12,6 +13,7 @@ from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import Store
 
+from morango_celery import clock
 from morango_celery.conf import batch_size_records, settings
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import StoreModelSource
@@ -19,14 +21,27 @@ from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
+from morango_celery.runs import handover
 from morango_celery.runs.overdue import hold_opening, opening, when_begun
-from morango_celery.runs.plan import MARKED, SizedId, Step, WaitingSource, description, remainder, steps
+from morango_celery.runs.plan import (
+    MARKED,
+    Remainder,
+    SizedId,
+    Step,
+    WaitingSource,
+    description,
+    remainder,
+    steps,
+)
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
 from morango_celery.signals import first_pass_failed
 from morango_celery.stream import Buffer, Items, WeighedBuffer
 
 BATCHES_IN_MEMORY = 20
+
+QUICK_SECONDS = 10.0
+"""How long a start may have taken whose task executes the batch as well: a time limit is there for both."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +54,27 @@ class Progress:
     """This call opened a stage; its batches have to be sent."""
     ended: bool = False
     """This call ended the run; `finish` it."""
+    begun: Batch | None = None
+    """The only batch of the stage, if the first attempt at it was counted with it: execute it."""
 
 
-def start(run_id: int) -> Progress:
+def start(run_id: int, begun_by: str | None = None) -> Progress:
     """Take a pending run: merge local edits into the Store, then open the first stage.
 
+    :param begun_by: the id of the message whose task executes the run's batch at once, if one holds all that
+        waits; None for nobody's
     :raises OperationalError: the database asks to try again
     Twice: safe; a run that has begun is left as it is.
+    Cost: two transactions, one of them for local edits; and as `advance`.
     """
+    began = time.monotonic()
     run = Run.objects.get(pk=run_id)
     if run.state == Run.State.PENDING and run.serialize_first:
         serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run_id))
-    with transaction.atomic():
-        take_write_lock()
-        run = Run.locked(run_id, **opening())
-        if run.state == Run.State.PENDING:
-            if not run.skip_erroring:
-                run.previous_failures = _forget_errors(run)
-            run.move_to(Run.State.RUNNING)
-    return advance(run_id)
+    is_quick = time.monotonic() - began < QUICK_SECONDS
+    return _open(run_id, begun_by if is_quick else None)
 
 
-@first_error_wins()
 def advance(run_id: int) -> Progress:
     """Open the next stage if the last one is done, or complete the run if there is none.
 
@@ -68,19 +82,49 @@ def advance(run_id: int) -> Progress:
     Cost: one query where one batch holds all that is left, else one per model of the stage too; one
     insert per `BATCHES_IN_MEMORY` batches. Memory doesn't grow with the number of records.
     """
-    with transaction.atomic():
-        take_write_lock()
-        run = Run.locked(run_id, **opening())
-        if run.state != Run.State.RUNNING or run.open_batches:
-            return Progress(run)
-        run.attempts = 0
-        while not _open_next_stage(run) and _begin_next_pass(run):
-            pass
-        if run.open_batches:
-            run.save_active()
-            return Progress(run, opened=True)
-        run.move_to(Run.State.COMPLETED)
-        return Progress(run, ended=True)
+    return _open(run_id, None)
+
+
+@first_error_wins()
+@transaction.atomic
+def _open(run_id: int, begun_by: str | None) -> Progress:
+    take_write_lock()
+    run = Run.locked(run_id, **opening())
+    if run.state == Run.State.PENDING:
+        _begin(run)
+    if run.state != Run.State.RUNNING or run.open_batches:
+        return Progress(run)
+    run.attempts = 0
+    begun = None
+    while not run.open_batches:
+        rest = _take_rest(run)
+        if rest is None:
+            _open_next_stage(run)
+        elif rest.sized_ids:
+            begun = _hand_out_rest(run, rest, begun_by)
+        elif not _begin_next_pass(run):
+            complete(run)
+            return Progress(run, ended=True)
+    run.save_active()
+    return Progress(run, opened=True, begun=begun)
+
+
+def _begin(run: Run) -> None:
+    """Let a pending run begin, whose row is locked by this transaction and saved at its end."""
+    if not run.skip_erroring:
+        run.previous_failures = _forget_errors(run)
+    run.change_state(Run.State.RUNNING)
+
+
+def complete(run: Run) -> None:
+    """Complete a run of which nothing is left to do, and whose row is locked by this transaction."""
+    run.followed_up = handover.is_followed_by_nothing(run)
+    run.move_to(Run.State.COMPLETED)
+
+
+def is_at_its_end(run: Run) -> bool:
+    """Return True if nothing is left to hand out, in this pass and in another."""
+    return not run.open_batches and run.step >= len(steps(run.profile)) and not _needs_another_pass(run)
 
 
 def _forget_errors(run: Run) -> int:
@@ -102,19 +146,23 @@ def _make_wait(run: Run, records: QuerySet[Any]) -> int:
     return records.update(deserialization_error=mark, deserialization_exception=None)
 
 
-def _open_next_stage(run: Run) -> bool:
-    """Hand out the next records in foreign key order; False when the plan is at its end.
+def _take_rest(run: Run) -> Remainder | None:
+    """Return all that is left, and let the plan be at its end; None if one batch doesn't hold it."""
+    plan = steps(run.profile)
+    if run.step >= len(plan):
+        return Remainder([], [])
+    rest = remainder(run, plan, rows=batch_size_records(), size_bytes=settings.BATCH_SIZE_BYTES)
+    if rest is not None:
+        run.step = len(plan)
+    return rest
 
-    All that is left, or else consecutive steps, become one ordered batch if they fit in it.
+
+def _open_next_stage(run: Run) -> None:
+    """Hand out the next records in foreign key order, if there are any.
+
+    Consecutive steps become one ordered batch if they fit in it.
     """
     plan = steps(run.profile)
-    if run.step < len(plan):
-        rest = remainder(run, plan, rows=batch_size_records(), size_bytes=settings.BATCH_SIZE_BYTES)
-        if rest is not None:
-            run.step = len(plan)
-            if rest.sized_ids:
-                _hand_out(run, rest.sized_ids, *rest.covered)
-            return bool(rest.sized_ids)
     ordered: list[SizedId] = []
     covered: list[Step] = []
     while run.step < len(plan):
@@ -125,7 +173,7 @@ def _open_next_stage(run: Run) -> bool:
             if ordered:
                 break  # others need not wait for what these wait for
             _hand_out_exclusive(run, plan[run.step])
-            return True
+            return
         if fits:
             if head:
                 covered.append(plan[run.step])
@@ -138,13 +186,12 @@ def _open_next_stage(run: Run) -> bool:
             wave = _next_wave(source)
             if wave is not None:
                 _hand_out(run, wave, plan[run.step])
-                return True
+                return
         run.step += 1
         _hand_out(run, chain(head, ids), plan[run.step - 1])
-        return True
+        return
     if ordered:
         _hand_out(run, ordered, *covered)
-    return bool(ordered)
 
 
 def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[SizedId], bool]:
@@ -192,14 +239,37 @@ def _hand_out(run: Run, ids: Iterable[SizedId], *covered: Step, in_turn: Iterabl
 
     :param in_turn: those whose batches are executed one after another, beside those of `ids`
     """
+    _number_stage(run, covered)
+    for chunk in Items(_batches(run, ids, in_turn)) | Buffer(BATCHES_IN_MEMORY):
+        Batch.objects.bulk_create(chunk)
+        _count(run, chunk)
+
+
+def _hand_out_rest(run: Run, rest: Remainder, begun_by: str | None) -> Batch | None:
+    """Make one batch of all that is left, and count the first attempt at it with it.
+
+    :param begun_by: the id of the message whose task makes that attempt; None for nobody's
+    :returns: the batch, if it is begun
+    """
+    _number_stage(run, rest.covered)
+    is_begun = begun_by is not None
+    attempt = {"attempts": 1, "attempted_at": clock.now(), "attempted_by": begun_by} if is_begun else {}
+    batch = Batch.of(run, 1, [store_id for store_id, _ in rest.sized_ids], **when_begun(), **attempt)
+    batch.save(force_insert=True)
+    _count(run, [batch])
+    return batch if is_begun else None
+
+
+def _number_stage(run: Run, covered: Sequence[Step]) -> None:
     run.stage += 1
     run.stage_models = description(covered)
     run.stage_batches = 0
-    for chunk in Items(_batches(run, ids, in_turn)) | Buffer(BATCHES_IN_MEMORY):
-        Batch.objects.bulk_create(chunk)
-        run.open_batches += len(chunk)
-        run.stage_batches += len(chunk)
-        run.records += sum(batch.size for batch in chunk)
+
+
+def _count(run: Run, batches: Sequence[Batch]) -> None:
+    run.open_batches += len(batches)
+    run.stage_batches += len(batches)
+    run.records += sum(batch.size for batch in batches)
 
 
 def _batches(run: Run, ids: Iterable[SizedId], in_turn: Iterable[SizedId]) -> Iterator[Batch]:
@@ -217,9 +287,9 @@ def _begin_next_pass(run: Run) -> bool:
 
     A model's ``save()`` may want a record of the same model that came later.
     """
-    failures, before = run.may_succeed_later, run.previous_may_succeed_later
-    if failures == 0 or (before is not None and failures >= before):
+    if not _needs_another_pass(run):
         return False
+    failures, before = run.may_succeed_later, run.previous_may_succeed_later
     if before is None:
         first_pass_failed.send(Run, run=run)
     batches = Batch.objects.filter(run=run, pass_number=run.pass_number).exclude(retry_ids="")
@@ -236,6 +306,11 @@ def _begin_next_pass(run: Run) -> bool:
         run.records -= run.yielded
         run.yielded = 0
     return True
+
+
+def _needs_another_pass(run: Run) -> bool:
+    failures, before = run.may_succeed_later, run.previous_may_succeed_later
+    return failures > 0 and (before is None or failures < before)
 
 
 def open_batches(run: Run) -> Iterator[Batch]:

@@ -84,10 +84,10 @@ def test_what_stops_a_batch_is_raised_when_the_others_are_done(
 ) -> None:
     real = execute_batch
 
-    def broken(batch_id: int) -> Execution:
+    def broken(batch_id: int, **options: Any) -> Execution:
         if batch_id == batches[1].pk:
             raise RuntimeError("broken")
-        return real(batch_id)
+        return real(batch_id, **options)
 
     monkeypatch.setattr(lanes, "execute_batch", broken)
 
@@ -105,11 +105,11 @@ def test_a_deadlock_is_tried_again(
     real = execute_batch
     tried: list[int] = []
 
-    def in_deadlock(batch_id: int) -> Execution:
+    def in_deadlock(batch_id: int, **options: Any) -> Execution:
         tried.append(batch_id)
         if tried.count(batch_id) < lanes.ATTEMPTS:
             raise OperationalError from psycopg2.errors.DeadlockDetected("deadlock detected")
-        return real(batch_id)
+        return real(batch_id, **options)
 
     monkeypatch.setattr(lanes, "execute_batch", in_deadlock)
 
@@ -119,7 +119,7 @@ def test_a_deadlock_is_tried_again(
 
 
 def test_one_that_keeps_coming_is_raised(batches: list[Batch], monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_deadlock(batch_id: int) -> Execution:
+    def in_deadlock(batch_id: int, **options: Any) -> Execution:
         raise OperationalError from psycopg2.errors.DeadlockDetected("deadlock detected")
 
     monkeypatch.setattr(lanes, "execute_batch", in_deadlock)
@@ -136,9 +136,9 @@ def test_a_run_uses_as_many_as_the_setting_says(settings: Any, batch_size: Calla
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "IN_PROCESS_CONNECTIONS": 3}
     real = execute_batch
 
-    def watched(batch_id: int) -> Execution:
+    def watched(batch_id: int, **options: Any) -> Execution:
         seen.add(threading.current_thread().name)
-        return real(batch_id)
+        return real(batch_id, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes, "execute_batch", watched)

@@ -163,8 +163,8 @@ MUTATIONS = (
     Mutation(
         "a-small-run-goes-first",
         "urgency.py",
-        "    return PRIORITIES[bisect_left(LARGEST_BATCHES, batches)]",
-        "    return PRIORITIES[0]",
+        "    return BEGUN[bisect_left(LARGEST_BATCHES, batches)]",
+        "    return BEGUN[0]",
         ("integration/test_urgency.py::test_a_small_run_overtakes_a_large_one",),
         "postgresql",
     ),
