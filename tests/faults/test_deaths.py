@@ -62,7 +62,7 @@ def events(make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]) 
             school.assert_intact(run)
         worker.stop()
         _events.extend(plan.recorded())
-    assert {event.task for event in _events} == {"start_run", "deserialize_batch 1", "deserialize_batch 2"}
+    assert {event.task for event in _events} == {"start_run", "deserialize_batch 2"}
     return _events
 
 
@@ -137,8 +137,8 @@ def test_the_process_dies_while_the_server_executes_a_statement(
     start_worker: Callable[..., LoggedProcess],
     every_fault: bool,
 ) -> None:
-    # Given a run for each statement of a batch, which the server goes on with when its client is gone
-    statements = [e for e in events if e.is_statement and e.task.startswith("deserialize_batch")]
+    # Given a run for each statement, which the server goes on with when its client is gone
+    statements = [e for e in events if e.is_statement]
     dying = runs_that_die(make_school, statements if every_fault else statements[5::15], inside=True)
 
     # When a worker carries them out

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test.utils import CaptureQueriesContext
 from morango.models import DeletedModels, Store
 from morango.models.certificates import Filter
@@ -335,3 +336,46 @@ def test_a_serialization_whatever_the_number_of_prefixes(number: int) -> None:
 
     statements_under(under(1))  # which gives the instance its identity
     assert statements_under(under(number)) == statements_under(under(1))
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What is committed from here on: by itself, or as a transaction; empty for one that wrote nothing."""
+    found: list[str] = []
+    pending: list[str] = []
+    real = BaseDatabaseWrapper._commit  # type: ignore[attr-defined]  # Django's
+
+    def execute(execute: Callable[..., Any], sql: str, *args: Any) -> Any:
+        result = execute(sql, *args)
+        words = sql.split()
+        if {"INSERT", "UPDATE", "DELETE"} & set(words):
+            (pending if connection.in_atomic_block else found).append(sql)
+        return result
+
+    def commit(database: Any) -> None:
+        real(database)
+        found.append("; ".join(pending))
+        pending.clear()
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "_commit", commit)
+    with connection.execute_wrapper(execute):
+        yield found
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("redis_url")
+def test_a_run_that_fits_one_batch_from_asking_to_its_end(commits: list[str]) -> None:
+    # Given records under a filter
+    Store.objects.bulk_create(build_school(20))
+    commits.clear()
+
+    # When a run of them is asked for, and a worker gets its message
+    with CaptureQueriesContext(connection) as queries:
+        run = create_run(PROFILE, Filter(SCHOOL_ID), serialize_first=False, handed_over=True)
+        assert tasks.CeleryDispatch().start(run)
+        tasks.start_run(run.pk)
+    # Then they are: the run, that it was sent, that it was begun, what it hands out, and what came of that
+    assert len(commits) == 5
+    assert sum("morango_celery_" in query["sql"] for query in queries) == 12
+    assert Run.objects.get(pk=run.pk).saved == 20

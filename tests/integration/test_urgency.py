@@ -14,6 +14,7 @@ from redis import Redis
 import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.conf import batch_size_records
+from morango_celery.display import id_of_start
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run, open_batches, start
 from morango_celery.tasks import CeleryDispatch
@@ -77,22 +78,57 @@ def test_a_small_run_overtakes_a_large_one(celery_worker_process: StartWorker) -
     assert (small.saved, large.saved) == (20, 600)
 
 
+def test_what_is_begun_goes_before_what_is_not_and_before_what_is_large(
+    celery_worker_process: StartWorker,
+) -> None:
+    # Given runs to be started, then a batch of a large run, and then one of a small run that has begun
+    pending = []
+    for number in range(2):
+        school = f"{number:032x}"
+        factories.store_row("unit", school_id=school)
+        pending.append(create_run(PROFILE, Filter(school), serialize_first=False, handed_over=True))
+    large, small = open_batch(200_000), open_batch(100)
+    for run in pending:
+        assert CeleryDispatch().start(run)
+    for batch in (large, small):
+        assert CeleryDispatch().batch(batch)
+
+    # When a worker process takes them one after another
+    celery_worker_process(concurrency=1)
+    until(lambda: not Run.objects.exclude(state=Run.State.COMPLETED).exists(), "done", 60)
+
+    # Then the small run has ended before the others begin, and the large one is the last
+    ends = Run.objects.order_by("finished_at").values_list("pk", flat=True)
+    assert list(ends) == [small.run_id, *(run.pk for run in pending), large.run_id]
+
+
 def test_urgent_messages_without_end_do_not_keep_larger_runs_waiting(
     celery_worker_process: StartWorker,
 ) -> None:
-    # Given batches of runs of each size, and in front of them more urgent messages than one turn has
-    batches = [open_batch(records) for records in (2_000_000, 200_000, 20_000)]
+    # Given a run to be started, batches of larger ones, and in front of them more urgent messages than one
+    # turn has
+    factories.store_row("unit", school_id=OTHER_SCHOOL)
+    pending = create_run(PROFILE, Filter(OTHER_SCHOOL), serialize_first=False, handed_over=True)
+    batches = [open_batch(records) for records in (2_000_000, 20_000)]
     for batch in batches:
         assert CeleryDispatch().batch(batch)
+    assert CeleryDispatch().start(pending)
     send_urgent(5 * READS_PER_TURN)
 
     # When one worker process takes them all
     worker = celery_worker_process(concurrency=1)
-    worker.wait_until(lambda: received(worker).count("start_run") == 5 * READS_PER_TURN, "through with them")
+    worker.wait_until(
+        lambda: received(worker).count("start_run") == 5 * READS_PER_TURN + 1, "through with them"
+    )
 
     # Then each of the runs has had its turn meanwhile, and not before
-    order = received(worker)
-    turns = [number for number, task in enumerate(order, start=1) if task == "deserialize_batch"]
+    taken = re.findall(r"Task morango_celery\.(\w+)\[(\S+)\] received", worker.log())
+    assert taken[READS_PER_TURN - 1] == ("start_run", id_of_start(pending))
+    turns = [
+        number
+        for number, (task, message) in enumerate(taken, start=1)
+        if task == "deserialize_batch" or message == id_of_start(pending)
+    ]
     assert turns == [READS_PER_TURN, 2 * READS_PER_TURN, 3 * READS_PER_TURN]
     until(lambda: not Batch.objects.filter(state=Batch.State.OPEN).exists(), "done")
 
@@ -107,11 +143,11 @@ def test_recovery_and_retries_send_by_the_same_rule(redis_url: str) -> None:
     for batch in batches:
         assert CeleryDispatch().batch(batch)
     with Redis.from_url(redis_url) as client:
-        assert lengths(client) == {0: 1, 3: 2, 6: 2, 9: 1}
+        assert lengths(client) == {0: 1, 6: 2, 9: 1}
         assert morango_celery.recover_runs(everything=True) == len(sizes)
 
         # Then those of larger runs wait behind those of smaller ones, each time
-        assert lengths(client) == {0: 2, 3: 4, 6: 4, 9: 2}
+        assert lengths(client) == {0: 2, 6: 4, 9: 2}
 
 
 def test_a_batch_that_is_delivered_again_keeps_its_place(celery_worker_process: StartWorker) -> None:
@@ -139,7 +175,7 @@ def test_messages_without_a_priority_are_taken(celery_worker_process: StartWorke
     batch = open_batch(200_000)
     assert CeleryDispatch().batch(batch)
     with Redis.from_url(redis_url) as client:
-        message = json.loads(client.rpop(list_of(6)))
+        message = json.loads(client.rpop(list_of(9)))
         del message["properties"]["priority"]
         client.lpush(list_of(0), json.dumps(message))
 

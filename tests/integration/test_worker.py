@@ -18,8 +18,10 @@ from morango_celery import tasks
 from morango_celery.api import wait_for
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs.producer import create_run, open_batches, start
+from morango_celery.urgency import STARTING
 from tests import factories
 from tests.conftest import StartWorker
+from tests.queues import list_of
 from tests.waiting import child_that_waits_for_a_lock, has_ended, held, until
 from worker.celery import app
 from worker.school.models import PROFILE, Attempt, Unit
@@ -165,15 +167,16 @@ def test_messages_carry_ids_and_never_contents(redis_url: str) -> None:
     attempt = factories.store_row("attempt", learner=learner, answer=SECRET)
     run = new_run()
 
-    # When their run is started, and its batches are sent
+    # When the run is sent, and its batch
     assert tasks.CeleryDispatch().start(run)
-    tasks.start_run(run.pk)
+    (batch,) = open_batches(start(run.pk).run)
+    assert tasks.CeleryDispatch().batch(batch)
 
     # Then the broker has two messages, with the run's id and with the batch's, and what its ids are known by
     with Redis.from_url(redis_url) as client:
-        first, second = [json.loads(raw) for raw in reversed(client.lrange("celery", 0, -1))]
+        first, second = (json.loads(client.lindex(list_of(priority), 0)) for priority in (STARTING, 0))
     assert body(first)[0] == [run.pk]
-    (batch,) = Batch.objects.all()
+    batch = Batch.objects.get()
     assert body(second)[0] == [batch.pk, hash_of_ids([unit.id, learner.id, attempt.id])]
     assert batch.store_ids == [unit.id, learner.id, attempt.id]
 
@@ -222,7 +225,7 @@ def test_nothing_that_passes_through_redis_tells_a_record(
 
     # Then all that went through Redis names the records by the hash of their ids at most
     assert (run.saved, run.failed) == (2, 6)
-    ids = Batch.objects.earliest("pk").content_hash
+    ids = Batch.objects.latest("pk").content_hash  # of the second pass
     assert [command for command in heard if ids in command], "the batch's message was not heard"
     assert [command for command in heard if "task-succeeded" in command], "no event was heard"
     for piece in (SECRET, SECRET.split()[0], SECRET.split()[1]):

@@ -43,15 +43,15 @@ MUTATIONS = (
     Mutation(
         "errors-of-earlier-runs-are-skipped-when-asked",
         "runs/producer.py",
-        "            if not run.skip_erroring:\n",
-        "            if True:\n",
+        "    if not run.skip_erroring:\n",
+        "    if True:\n",
         ("parity/test_filters.py::test_skip_erroring",),
     ),
     Mutation(
         "errors-of-earlier-runs-are-forgotten-at-the-start",
         "runs/producer.py",
-        "                run.previous_failures = _forget_errors(run)\n",
-        "                pass\n",
+        "        run.previous_failures = _forget_errors(run)\n",
+        "        pass\n",
         ("parity/test_filters.py::test_without_it_errors_are_tried_again",),
     ),
     Mutation(
@@ -85,8 +85,8 @@ MUTATIONS = (
     Mutation(
         "passes-go-on-while-they-get-any-further",
         "runs/producer.py",
-        "(before is not None and failures >= before)",
-        "before is not None",
+        "(before is None or failures < before)",
+        "before is None",
         ("parity/test_own_code.py::test_save_finds_a_sibling_that_comes_later_where_morango_does_not",),
     ),
     Mutation(
@@ -158,8 +158,8 @@ MUTATIONS = (
     Mutation(
         "a-worker-steps-back-from-what-another-one-has",
         "runs/attempts.py",
-        "execute_batch(batch_id, ids_sha256, message.id, waits=False)",
-        "execute_batch(batch_id, ids_sha256, message.id)",
+        "execute_batch(batch_id, ids_sha256, message.id, waits=False, ends_run=ends_run)",
+        "execute_batch(batch_id, ids_sha256, message.id, ends_run=ends_run)",
         (
             "integration/test_exclusive.py::TestAtTheSameTime"
             "::test_a_worker_steps_back_and_is_sent_the_batch_afterwards",
@@ -257,5 +257,47 @@ MUTATIONS = (
         "            self.result.failed += 1\n",
         "            self.result.failed += 0\n",
         ("integration/test_passes.py",),
+    ),
+    Mutation(
+        "an-attempt-is-counted-with-its-batch",
+        "runs/producer.py",
+        'attempt = {"attempts": 1, ',
+        'attempt = {"attempts": 0, ',
+        ("integration/test_one_message.py::TestLostWorkers::test_a_message_that_comes_again_goes_on",),
+    ),
+    Mutation(
+        "a-twin-leaves-what-is-begun-alone",
+        "runs/opening.py",
+        "    if message.was_lost and not progress.opened",
+        "    if not progress.opened",
+        (
+            "integration/test_one_message.py::TestLostWorkers"
+            "::test_a_message_that_comes_twice_leaves_what_is_begun_alone",
+        ),
+    ),
+    Mutation(
+        "a-batch-ends-its-run-only-if-nothing-is-left",
+        "runs/execute.py",
+        "counted.state == Run.State.RUNNING and is_at_its_end(counted)",
+        "counted.state == Run.State.RUNNING",
+        ("integration/test_one_message.py::TestOrdinaryWay::test_another_pass_is_sent",),
+    ),
+    Mutation(
+        "a-cancelled-run-is-not-completed",
+        "runs/execute.py",
+        "ends_run and counted.state == Run.State.RUNNING and ",
+        "ends_run and ",
+        (
+            "integration/test_one_message.py::TestMeanwhile"
+            "::test_a_run_that_is_cancelled_in_the_middle_of_its_batch_stays_cancelled",
+        ),
+    ),
+    Mutation(
+        "what-is-begun-goes-first",
+        "urgency.py",
+        "STARTING = 3\n",
+        "STARTING = 0\n",
+        ("integration/test_urgency.py::test_what_is_begun_goes_before_what_is_not_and_before_what_is_large",),
+        "postgresql",
     ),
 )

@@ -71,7 +71,7 @@ def fired() -> list[tuple[Death, str]]:
 
 
 def deliveries(run_id: int) -> int:
-    """How many messages of the run's batches have come to a worker; twins are among them."""
+    """How many messages of the run and its batches have come to a worker; twins are among them."""
     with client() as redis:
         return int(redis.hget(DELIVERED, str(run_id)) or 0)
 
@@ -95,15 +95,18 @@ class Watched:
 
         name = name.removeprefix("morango_celery.")
         if name == "start_run" and arguments and isinstance(arguments[0], int):
-            return cls(arguments[0], name)
+            return cls(arguments[0], name).delivered()
         if name == "deserialize_batch" and arguments and isinstance(arguments[0], int):
             batch = Batch.objects.filter(pk=arguments[0]).first()
             if batch is None:
                 return None
-            watched = cls(batch.run_id, f"{name} {batch.stage}")
-            watched.redis.hincrby(DELIVERED, str(batch.run_id), 1)
-            return watched
+            return cls(batch.run_id, f"{name} {batch.stage}").delivered()
         return None
+
+    def delivered(self) -> Watched:
+        """Count the message that the task has come with."""
+        self.redis.hincrby(DELIVERED, str(self.run_id), 1)
+        return self
 
     def before(self, what: str) -> bool:
         """Count an event, and die if that is the plan.
