@@ -17,9 +17,11 @@ from redis import Redis
 
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
+from morango_celery.urgency import STARTING
 from tests.conftest import StartServer, StartWorker
 from tests.integration.sync_state import is_at, session, the_run, waits_for_its_run
 from tests.processes import LoggedProcess
+from tests.queues import list_of
 from tests.waiting import until
 from worker import services
 from worker.demo import server
@@ -436,7 +438,7 @@ def test_a_sync_while_redis_is_down_waits_in_the_ledger(
         assert recovery.log() == "1 messages sent.\n"
         assert the_run().sent_at is not None
         with Redis.from_url(redis_url) as queue:
-            assert queue.llen("celery") == 1
+            assert queue.llen(list_of(STARTING)) == 1
 
         # and a worker carries it out
         celery_worker_process(concurrency=1, REDIS_URL=redis_url)
