@@ -1,4 +1,4 @@
-"""Fair message priorities: what is begun goes before what isn't, small runs before large ones, and none starves.
+"""Fair message priorities: begun runs go before others, small ones before large ones, and none starves.
 
 A run that fits one batch is carried out by the message that starts it, so such runs end in the order in which
 they were asked for. One of a few batches ends soon after it has begun, however many wait to be started; and
