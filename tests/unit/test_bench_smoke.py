@@ -1,4 +1,4 @@
-"""A row of the bench, measured on a few records, so that it does not rot between two measurements."""
+"""Rows of the bench, measured on a few records, so that they do not rot between two measurements."""
 
 from __future__ import annotations
 
@@ -16,54 +16,43 @@ RECORDS = 200
 
 
 @pytest.mark.needs_postgresql
-def test_a_row_is_measured_on_fresh_databases_in_fresh_processes(
+def test_rows_are_measured_on_fresh_databases_in_fresh_processes(
     database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # When a sync, and many at once, are measured in process, by workers and by processes of Morango's
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     output = tmp_path / "results.json"
     options = ["--database=postgresql", "--models=school", f"--records={RECORDS}", "--quick"]
+    rows = ["--row=deserialize", "--row=fleet-of-10"]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--row=deserialize", f"--output={output}", *options],
+        [sys.executable, "-m", "bench", *rows, f"--output={output}", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
+
+    # Then each row says what came of it
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(output.read_text())
-    assert [result["workers"] for result in results] == [0, 2]
+    in_process, by_workers, fleet = results
+    assert [result["workers"] for result in results] == [0, 2, 2]
     for result in results:
-        assert (result["name"], result["records"]) == ("deserialize", RECORDS)
+        assert result["records"] == RECORDS
         assert (result["left_dirty"], result["baseline_left_dirty"]) == (0, 0)
         assert result["ratio"] > 0
         assert 20 < result["peak_rss_mb"] < 500
+        assert 20 < result["baseline_peak_rss_mb"] < 500
+    for result in (in_process, by_workers):
+        assert result["name"] == "deserialize"
         assert result["baseline_statements_per_record"] > 4
-    assert results[0]["statements_per_batch"] < 100
+    assert in_process["statements_per_batch"] < 100
+    assert in_process["commits"] >= 3  # it begins, is planned, and executes a batch
+    assert (fleet["name"], fleet["baseline"]) == ("fleet-of-10", "Morango fleet, 2 processes")
+    for share in (fleet["median_share"], fleet["baseline_median_share"]):
+        assert 0 < share < 1  # not all were completed at the same moment
     assert (tmp_path / "results.png").exists()
     assert "deserialize" in done.stdout
-
-
-@pytest.mark.needs_postgresql
-def test_syncs_that_are_asked_for_at_once_are_served_by_workers_and_by_processes_of_morangos(
-    database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    output = tmp_path / "results.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "--row=fleet-of-10", "--records=30", "--quick", f"--output={output}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (result,) = json.loads(output.read_text())
-    assert (result["records"], result["workers"]) == (30, 2)
-    assert (result["left_dirty"], result["baseline_left_dirty"]) == (0, 0)
-    assert result["baseline"] == "Morango fleet, 2 processes"
-    for share in (result["median_share"], result["baseline_median_share"]):
-        assert 0 < share < 1  # not all were completed at the same moment
-    assert 20 < result["baseline_peak_rss_mb"] < 500
 
 
 def test_a_run_is_timed_step_by_step(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
