@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import django
+from django.core.management import call_command
 from django.db import connection, transaction
 
-from bench.cases import is_of_syncs
+from bench.cases import ON_A_SERVER, is_of_syncs
 from bench.profiles import OVER_HTTP
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def main(models: str, case: str, records: str) -> None:
     else:
         write({**data.CASES, **prefixes.CASES}[case](int(records)))
     InstanceIDModel.get_or_create_current_instance()  # before two processes make one
+    if case.endswith(ON_A_SERVER):
+        call_command("create_sync_indexes")
 
 
 @transaction.atomic

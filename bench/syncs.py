@@ -61,7 +61,7 @@ def _deletions(case: str, size: int, records: int) -> None:
 
 
 def _on_a_server(case: str, size: int, records: int) -> None:
-    """Let schools wait that are new to a server with so many app rows, and indexes of what is edited."""
+    """Let schools wait that are new to a server with so many app rows."""
     syncs = number_of_syncs(case, records)
     write(school(records, syncs))
     deserialize(PROFILE)
