@@ -71,7 +71,7 @@ def deserialize_batch(
 
     def attempt(*, at_once: bool = False, carefully: bool = False) -> BatchResult:
         own_code = OwnCode(carefully=carefully, exclusively=has_lock or not uses_postgresql())
-        cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code)
+        cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code, keeps_answers=at_once)
         edits = CodeEdits(left_by_others)
         sink = (AtOnceSink if at_once else AppModelSink)(cache, check_constraints)
         with _without_collections(), connection.execute_wrapper(own_code.execute), noting(edits):

@@ -38,6 +38,7 @@ class ClaimedSource(Source[Group]):
 
     def stream(self) -> Iterator[Group]:
         carriers = {carrier.store.id: carrier for carrier in claim(self.store_ids, self.cache)}
+        self.cache.foresee(list(carriers.values()))
         components = component_positions(self.cache.profile)
         groups: dict[tuple[int, bool], Group] = {}
         for store_id in dict.fromkeys(self.store_ids):

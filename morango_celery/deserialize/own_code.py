@@ -19,6 +19,10 @@ def verb(statement: str) -> str:
     return statement.split(maxsplit=1)[0].upper() if statement.strip() else ""
 
 
+READING = {"SELECT", "SAVEPOINT", "RELEASE"}
+"""Verbs of statements that change nothing."""
+
+
 def updates(statement: str) -> bool:
     """Return True if an SQL statement may change rows that are there already."""
     first = verb(statement)
@@ -56,6 +60,8 @@ class OwnCode:
         """
         self.carefully = carefully
         self.exclusively = exclusively
+        self.writes = 0
+        """How many statements were executed that may have changed something, whoever's they were."""
         self._heard_by: Callable[[str], None] | None = None
 
     def called(self) -> AbstractContextManager[None]:
@@ -100,6 +106,8 @@ class OwnCode:
         if (listener := self._heard_by) is not None:
             with self.unheard():
                 listener(str(statement))
+        if verb(str(statement)) not in READING:
+            self.writes += 1
         return execute(statement, parameters, many, context)
 
     def is_records_fault(self, error: Exception) -> bool:

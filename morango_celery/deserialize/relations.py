@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias, cast
@@ -16,7 +16,7 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize.conversions import is_uuid
 from morango_celery.deserialize.issuer import OUR_STATEMENT
-from morango_celery.deserialize.own_code import mentions, verb
+from morango_celery.deserialize.own_code import READING, mentions, verb
 from morango_celery.deserialize.traits import tables_of, target_model
 
 AnyKey: TypeAlias = "ForeignKey[Any, Any]"
@@ -179,7 +179,7 @@ class Relations:
     def heed(self, statement: str) -> None:
         """Look again later, if a statement of a model's own code writes what was found, or undoes it."""
         kind = verb(statement)
-        if kind == "ROLLBACK" or (kind not in _READING and mentions(statement, self._found_in)):
+        if kind == "ROLLBACK" or (kind not in READING and mentions(statement, self._found_in)):
             self.forget_found()
 
     def forget_found(self) -> None:
@@ -187,17 +187,23 @@ class Relations:
         self._found.clear()
         self._found_in.clear()
 
+    def forget_found_of(self, models: Iterable[type[SyncableModel]]) -> None:
+        """Let go of what was found, if a group is to write rows of such models."""
+        if any(not self._found_in.isdisjoint(tables_of(model)) for model in models):
+            self.forget_found()
+
     def forget(self) -> None:
         """Let go of all instances."""
         self.forget_found()
+        self.forget_group()
+
+    def forget_group(self) -> None:
+        """Let go of the instances that look; what was found stays found."""
         self._peers.clear()
         self._asked.clear()
         self._put_off.clear()
         self._unwritten.clear()
         self._written_to.clear()
-
-
-_READING = {"SELECT", "SAVEPOINT", "RELEASE"}
 
 
 class _Followed(dict[str, Any]):

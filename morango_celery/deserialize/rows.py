@@ -66,7 +66,7 @@ class RowPlan:
         :param refused: filled with what fields have against a record, by its place, where that is plain
         """
         found: list[Row | None] = [None] * len(stores)
-        documents = [_document(store.serialized) for store in stores]
+        documents = [read_document(store.serialized) for store in stores]
         places = [place for place, document in enumerate(documents) if document is not None]
         data = [document for document in documents if document is not None]
         if not data:
@@ -86,8 +86,8 @@ class RowPlan:
         return found
 
 
-def _document(text: str) -> dict[str, Any] | None:
-    """The JSON object of a record; None where it isn't plainly one."""
+def read_document(text: str) -> dict[str, Any] | None:
+    """Return the JSON object of a record; None where it isn't plainly one."""
     try:
         data = read_json(text)
     except (ValueError, RecursionError):

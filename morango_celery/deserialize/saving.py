@@ -43,7 +43,7 @@ def write_together(
     :raises OwnCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
-    rows = WaitingRows()
+    rows = WaitingRows(cache.upserted)
     refused: dict[int, DeserializeTask] = {}
     reads_stored_rows = sql.reads_stored_rows()
     expected = cache.expects_rows

@@ -73,7 +73,7 @@ class AppModelSink(Sink[Group, BatchResult]):
         self._delete([carrier for carrier in item if carrier.store.deleted and not carrier.errors])
         self._write(item)
         self._count(item)
-        self.cache.forget()
+        self.cache.end_group()
 
     def _write(self, group: Group) -> None:
         GroupWriter(self.cache, group, self.check_constraints).write()

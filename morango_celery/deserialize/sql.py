@@ -12,6 +12,7 @@ import decimal
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import psycopg2.extras
@@ -197,20 +198,53 @@ def look_up(model: type[Model], key: str, names: Sequence[str], ids: Iterable[st
         return list(cursor.fetchall())
 
 
+_NO_STATE = "NULL::boolean, NULL::boolean, NULL::boolean, NULL::text, NULL::text, NULL::text"
+_STATE = "deleted, hard_deleted, dirty_bit, partition, model_name, deserialization_error"
+
+
+def look_up_references(
+    models: tuple[type[Model], ...], ids: Sequence[Iterable[str]], store_ids: Iterable[str]
+) -> list[tuple[Any, ...]]:
+    """Return rows of syncable models and of the Store by their ids, of all in one statement.
+
+    :param models: each once
+    :param ids: those looked for, of each model
+    :returns: in no particular order, of an app row: the place of its model, its id, and whether it carries a
+        local edit; of a Store row: None, its id, None, and what makes a `StoreState`
+    """
+    each = [*ids, store_ids]
+    parameters = [id_array(wanted) if uses_postgresql() else json.dumps(list(wanted)) for wanted in each]
+    with connection.cursor() as cursor:
+        cursor.execute(_references_text(models), parameters)
+        return list(cursor.fetchall())
+
+
+@lru_cache(maxsize=1_000)
+def _references_text(models: tuple[type[Model], ...]) -> str:
+    if uses_postgresql():
+        sought, among, no_state = "replace({}::text, '-', '')", "= ANY(%s::uuid[])", _NO_STATE
+    else:
+        sought, among, no_state = "{}", "IN (SELECT value FROM json_each(%s))", ", ".join(["NULL"] * 6)
+    texts = []
+    for place, model in enumerate(models):
+        key, bit = column_of(model, "id"), column_of(model, "_morango_dirty_bit")
+        found = f"{place}, {sought.format(key)}, {bit}, {no_state}"
+        texts.append(f"SELECT {found} FROM {table_name(model)} WHERE {key} {among}")
+    store = f"SELECT NULL, {sought.format('id')}, NULL, {_STATE} FROM {table_name(Store)} WHERE id {among}"
+    return " UNION ALL ".join([*texts, store])
+
+
 def upsert(
     model: type[SyncableModel], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]
-) -> set[str]:
+) -> int:
     """Insert rows of one model, or overwrite those that exist and carry no local edit.
 
     :param fields: the concrete fields written, the primary key among them
     :param rows: their values as `Field.get_db_prep_save` makes them, at least one row
-    :returns: the ids that were left alone because of a local edit (the app row's dirty bit)
+    :returns: how many rows were written. The others are `edited`
     :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
     """
-    key_at = fields.index(_key(model))
-    ids = {str(row[key_at]) for row in rows}
-    written = insert(model, fields, rows, _on_conflict(model, fields))
-    return set() if written == len(ids) else _edited(model, ids)
+    return insert(model, fields, rows, _on_conflict(model, fields))
 
 
 def reads_stored_rows() -> bool:
@@ -223,7 +257,7 @@ def upsert_stored(
     fields: Sequence[Field[Any, Any]],
     stored_as: Mapping[str, str],
     store_ids: Sequence[str],
-) -> set[str]:
+) -> int:
     """`upsert` rows as the JSON of their Store rows has them: the server has read it already.
 
     :param fields: the concrete fields written
@@ -244,8 +278,8 @@ def upsert_stored(
             f" WHERE stored.id = ANY(%s::uuid[]) {_on_conflict(model, fields)}",
             [id_array(store_ids)],
         )
-        written = cursor.rowcount
-    return set() if written == len(store_ids) else _edited(model, store_ids)
+        written: int = cursor.rowcount
+    return written
 
 
 def _in_json(field: Field[Any, Any]) -> str:
@@ -273,8 +307,8 @@ def _key(model: type[Model]) -> Field[Any, Any]:
     return key
 
 
-def _edited(model: type[Model], ids: Iterable[str]) -> set[str]:
-    """Which rows carry a local edit: after an upsert, those that it left alone."""
+def edited(model: type[Model], ids: Iterable[str]) -> set[str]:
+    """Return the ids of rows that carry a local edit: after an upsert, of those that it left alone."""
     looked_up = look_up(model, _key(model).attname, ["_morango_dirty_bit"], ids)
     return {found for found, is_edited in looked_up if is_edited}
 

@@ -11,7 +11,7 @@ from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference, SyncableModel
 
 from morango_celery.deserialize.early_looks import until_they_look
-from morango_celery.deserialize.foreign_keys import ForeignKeyCache, StoreState
+from morango_celery.deserialize.foreign_keys import ForeignKeyCache
 from morango_celery.deserialize.groups import (
     Group,
     GroupTransform,
@@ -19,6 +19,7 @@ from morango_celery.deserialize.groups import (
     missing_parent,
     target_failed,
 )
+from morango_celery.deserialize.known import StoreState
 from morango_celery.deserialize.order import parent_names
 from morango_celery.deserialize.parse import instantiate
 from morango_celery.deserialize.rows import RowPlan, row_plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from morango.models.core import SyncableModel
@@ -36,7 +36,11 @@ class WaitingRows:
     costs nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, upserted: Callable[[type[SyncableModel], Collection[str]], None]) -> None:
+        """
+        :param upserted: told the model and the ids of each statement that has written all of its rows
+        """
+        self._upserted = upserted
         self._rows: dict[type[SyncableModel], Rows] = {}
         self.left_alone: set[str] = set()
         """The ids of rows that were left alone because of a local edit."""
@@ -53,10 +57,10 @@ class WaitingRows:
         """
         waiting, self._rows = self._rows, {}
         for model, rows in waiting.items():
-            left_alone = _upsert(model, rows)
+            left_alone = self._upsert(model, rows)
             if left_alone and (by_code := current().among(model, left_alone)):
                 sql.mark_clean(model, by_code)
-                _upsert(model, {key: rows[key] for key in by_code})
+                self._upsert(model, {key: rows[key] for key in by_code})
                 left_alone -= by_code
             self.left_alone |= left_alone
 
@@ -76,13 +80,20 @@ class WaitingRows:
             except Exception as error:  # raised again, and told from errors of the query to come
                 raise NotWrittenError(error) from error
 
+    def _upsert(self, model: type[SyncableModel], rows: Rows) -> set[str]:
+        """:returns: the ids that were left alone because of an edit of the app row"""
+        left_alone: set[str] = set()
+        fields = traits_of(model).fields
+        if stored := [key for key, values in rows.items() if values is None]:
+            written = sql.upsert_stored(model, fields, STORED_AS, stored)
+            left_alone |= self._left_alone(model, stored, written)
+        if others := {key: values for key, values in rows.items() if values is not None}:
+            written = sql.upsert(model, fields, list(others.values()))
+            left_alone |= self._left_alone(model, others, written)
+        return left_alone
 
-def _upsert(model: type[SyncableModel], rows: Rows) -> set[str]:
-    """:returns: the ids that were left alone because of an edit of the app row"""
-    left_alone: set[str] = set()
-    fields = traits_of(model).fields
-    if stored := [key for key, values in rows.items() if values is None]:
-        left_alone |= sql.upsert_stored(model, fields, STORED_AS, stored)
-    if others := [values for values in rows.values() if values is not None]:
-        left_alone |= sql.upsert(model, fields, others)
-    return left_alone
+    def _left_alone(self, model: type[SyncableModel], ids: Collection[str], written: int) -> set[str]:
+        if written == len(ids):
+            self._upserted(model, ids)
+            return set()
+        return sql.edited(model, ids)

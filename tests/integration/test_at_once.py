@@ -16,7 +16,7 @@ from morango_celery.deserialize.own_code import verb
 from tests.factories import app_rows, build_store_row
 from tests.variety.models import PROFILE as VARIETY
 from tests.variety.rows import build_variety_row
-from worker.school.models import PROFILE
+from worker.school.models import PROFILE, Learner, Lesson
 
 pytestmark = pytest.mark.django_db
 
@@ -206,3 +206,73 @@ def test_what_is_no_records_fault_is_tried_no_second_time_whatever_the_statement
         assert sum('"morango_store" SET dirty_bit' in query["sql"] for query in queries) <= 1
         assert Store.objects.filter(dirty_bit=True).count() == 5
         assert not any(app_rows(PROFILE).values())
+
+
+def executed(rows: list[Store]) -> tuple[BatchResult, list[str]]:
+    """Execute a batch.
+
+    :returns: its result, and its statements
+    """
+    Store.objects.bulk_create(rows)
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        result = deserialize_batch(PROFILE, [row.id for row in rows])
+    return result, [query["sql"] for query in queries]
+
+
+def looked_up(statements: list[str]) -> int:
+    """Return how often it was asked what app tables and the Store have of references."""
+    return sum("UNION ALL SELECT NULL" in statement for statement in statements)
+
+
+def test_references_of_all_models_are_looked_up_together() -> None:
+    unit, learner, lesson, attempt, _ = there = school()
+    executed(there)
+    new_learner = build_store_row("learner", unit=unit)
+    rows = [
+        new_learner,
+        build_store_row("lesson", unit=unit),
+        build_store_row("attempt", learner=learner, lesson=lesson),
+        build_store_row("attempt", learner=new_learner, lesson=lesson),
+        build_store_row("feedback", attempt=attempt),
+    ]
+
+    result, statements = executed(rows)
+
+    assert (result.saved, looked_up(statements)) == (5, 1)
+    # The others: a lock, two for a savepoint, a claim, the learner's unit, an upsert per model, and a check
+    # of the constraints; or, on SQLite, what marks Store rows as clean
+    assert len(statements) == 11
+
+
+def test_what_a_deletion_takes_along_is_looked_up_again() -> None:
+    unit, learner, _, attempt, _ = there = school()
+    executed(there)
+    Store.objects.filter(pk=learner.pk).delete()
+    gone = build_store_row("learner", id=learner.id, source_id=learner.source_id, unit=unit, deleted=True)
+    rows = [build_store_row("lesson", unit=unit), gone, build_store_row("feedback", attempt=attempt)]
+
+    result, statements = executed(rows)
+
+    assert (result.saved, result.deleted, result.failed) == (1, 1, 1)
+    assert looked_up(statements) == 2
+    assert Store.objects.get(pk=rows[2].pk).deserialization_error == (
+        f"['attempt with id {attempt.id} failed to deserialize']"
+    )
+
+
+def test_what_code_of_a_model_deletes_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit, _, lesson, *_ = there = school()
+    executed(there)
+    save = Learner.save
+
+    def delete_the_lesson_and_save(learner: Learner, *arguments: Any, **options: Any) -> None:
+        Lesson.objects.filter(pk=lesson.id).delete()
+        save(learner, *arguments, **options)
+
+    monkeypatch.setattr(Learner, "save", delete_the_lesson_and_save)
+    learner = build_store_row("learner", unit=unit)
+
+    result, statements = executed([learner, build_store_row("attempt", learner=learner, lesson=lesson)])
+
+    assert (result.saved, result.spread, result.failed) == (1, 1, 0)
+    assert looked_up(statements) == 2

@@ -212,9 +212,24 @@ MUTATIONS = (
     Mutation(
         "each-group-sees-what-was-written-before-it",
         "deserialize/sink.py",
-        "        self.cache.forget()\n",
+        "        self.cache.end_group()\n",
         "",
         ("parity/test_own_code.py::test_own_code_sees_the_synced_version_of_what_was_a_parent_before",),
+    ),
+    Mutation(
+        "answers-are-kept-only-while-it-is-known-what-was-written",
+        "deserialize/foreign_keys.py",
+        "self._known_writes == self.own_code.writes",
+        "True",
+        ("integration/test_at_once.py::test_what_a_deletion_takes_along_is_looked_up_again",),
+    ),
+    Mutation(
+        "constraints-are-checked-before-a-batch-is-through",
+        "deserialize/at_once.py",
+        "        if self._wrote:\n",
+        "        if not self._wrote:\n",
+        ("parity/test_cycles_of_models.py::test_the_first_half_is_not_valid",),
+        "postgresql",
     ),
     Mutation(
         "records-that-need-each-other-come-together",

@@ -288,7 +288,7 @@ MUTATIONS = (
     Mutation(
         "what-code-of-a-model-writes-is-looked-up-again",
         "deserialize/relations.py",
-        "kind not in _READING and mentions(statement, self._found_in)",
+        "kind not in READING and mentions(statement, self._found_in)",
         "False",
         ("parity/test_neighbours.py::test_what_code_of_a_model_writes_is_what_the_next_record_reads",),
     ),

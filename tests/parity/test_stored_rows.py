@@ -133,7 +133,7 @@ def test_plain_rows_never_travel_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[type] = []
     upsert = sql.upsert
 
-    def noting(model: Any, *arguments: Any) -> set[str]:
+    def noting(model: Any, *arguments: Any) -> int:
         sent.append(model)
         return upsert(model, *arguments)
 

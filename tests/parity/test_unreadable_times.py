@@ -7,7 +7,7 @@ from django.db import connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialize.known import KnownRows, References
 from morango_celery.deserialize.relations import Relations
 from tests.factories import build_store_row
 from tests.parity.harness import both, run, save_all
@@ -56,16 +56,17 @@ def test_a_row_that_can_not_be_read_is_there_all_the_same() -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE school_lesson SET opens_at = '10000-01-01' WHERE id = %s", [lessons[2].id])
     attempts = [Attempt(lesson_id=row.id) for row in [*lessons, Lesson(id="ab" * 16)]]
-    cache = ForeignKeyCache(PROFILE)
     relations = Relations()
     for attempt in attempts:
         relations.bring(attempt)
 
     # When they are looked up, and when a model's code follows the references
     key = Attempt._meta.get_field("lesson")
-    cache._load_rows((Lesson, "id"), {attempt.lesson_id for attempt in attempts})
+    known, references = KnownRows(), References()
+    references.add(key, [attempt.lesson_id for attempt in attempts])
+    known.look_up(references, {})
 
-    assert [cache.row_exists(key, attempt.lesson_id) for attempt in attempts] == [True] * 5 + [False]
+    assert [known.row_exists(key, attempt.lesson_id) for attempt in attempts] == [True] * 5 + [False]
     assert [attempts[place].lesson for place in (0, 1, 3, 4)] == [lessons[place] for place in (0, 1, 3, 4)]
     with pytest.raises(ValueError, match="year 10000 is out of range"):
         _ = attempts[2].lesson
