@@ -15,6 +15,7 @@ from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialize.conversions import is_uuid
+from morango_celery.deserialize.instances import read_instances
 from morango_celery.deserialize.issuer import OUR_STATEMENT
 from morango_celery.deserialize.own_code import READING, mentions, verb
 from morango_celery.deserialize.traits import tables_of, target_model
@@ -254,7 +255,7 @@ def _readable(model: type[Model], attname: str, values: Sequence[Any]) -> Iterat
     """The instances with these values, but for those with what Python can't hold, as a year beyond 9999."""
     try:
         with OUR_STATEMENT:
-            found = list(model._base_manager.filter(**{f"{attname}__in": values}))
+            found = read_instances(model, attname, values)
         yield from found
     except (ValueError, OverflowError):
         if len(values) > 1:

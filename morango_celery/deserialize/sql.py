@@ -18,10 +18,9 @@ from typing import Any
 import psycopg2.extras
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, transaction
 from django.db.models import Field, Model
-from morango.models.core import Store, SyncableModel
+from morango.models.core import Store
 
 from morango_celery.deserialize.identifiers import (
-    LONGEST_NAME_BYTES,
     column_name,
     column_of,
     kept_name,
@@ -29,6 +28,13 @@ from morango_celery.deserialize.identifiers import (
     table_name,
 )
 from morango_celery.deserialize.quarantine import QUARANTINED
+from morango_celery.deserialize.statements import (
+    MOST_TEXTS,
+    Insertion,
+    insertion,
+    upsert_of_stored,
+    upsertion,
+)
 from morango_celery.errors import ExclusiveModelsTakenError
 from morango_celery.reading.ids import id_array
 from morango_celery.upstream import uses_postgresql
@@ -60,9 +66,6 @@ NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
 
 _EXCLUSIVE_KEYS = (0x6D64, 1)
 """Of an advisory lock; Morango's have 1 and 2 for the first."""
-
-_JSON_TYPES = {"json", "jsonb"}
-_TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
 
 
 def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -219,7 +222,7 @@ def look_up_references(
         return list(cursor.fetchall())
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=MOST_TEXTS)
 def _references_text(models: tuple[type[Model], ...]) -> str:
     if uses_postgresql():
         sought, among, no_state = "replace({}::text, '-', '')", "= ANY(%s::uuid[])", _NO_STATE
@@ -234,9 +237,7 @@ def _references_text(models: tuple[type[Model], ...]) -> str:
     return " UNION ALL ".join([*texts, store])
 
 
-def upsert(
-    model: type[SyncableModel], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]
-) -> int:
+def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]) -> int:
     """Insert rows of one model, or overwrite those that exist and carry no local edit.
 
     :param fields: the concrete fields written, the primary key among them
@@ -244,7 +245,7 @@ def upsert(
     :returns: how many rows were written. The others are `edited`
     :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
     """
-    return insert(model, fields, rows, _on_conflict(model, fields))
+    return _insert(upsertion(model, tuple(fields)), rows)
 
 
 def reads_stored_rows() -> bool:
@@ -253,7 +254,7 @@ def reads_stored_rows() -> bool:
 
 
 def upsert_stored(
-    model: type[SyncableModel],
+    model: type[Model],
     fields: Sequence[Field[Any, Any]],
     stored_as: Mapping[str, str],
     store_ids: Sequence[str],
@@ -265,40 +266,12 @@ def upsert_stored(
     :param store_ids: records whose JSON has all other fields under their own names
     :raises DatabaseError: as `upsert`; or the server doesn't take the JSON
     """
-    source = {field.attname: _in_json(field) for field in fields} | {"_morango_dirty_bit": "false"}
-    source |= {name: f"stored.{column}" for name, column in stored_as.items()}
-    keys = [field for field in fields if source[field.attname] == _synced(field.attname)]
-    definitions = ", ".join(f"{quoted(field.attname)} {field.db_type(connection)}" for field in keys)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {table_name(model)} AS there ({', '.join(map(column_name, fields))})"
-            f" SELECT {', '.join(_without_minus_zero(source[field.attname], field) for field in fields)}"
-            f" FROM {table_name(Store)} AS stored,"
-            f" json_to_record(stored.serialized::json) AS synced ({definitions})"
-            f" WHERE stored.id = ANY(%s::uuid[]) {_on_conflict(model, fields)}",
-            [id_array(store_ids)],
+            upsert_of_stored(model, tuple(fields), tuple(stored_as.items())), [id_array(store_ids)]
         )
         written: int = cursor.rowcount
     return written
-
-
-def _in_json(field: Field[Any, Any]) -> str:
-    """Return where a field's value is once a Store row's JSON was read, whose keys are attnames.
-
-    PostgreSQL would cut off a longer one where it stands as a name: such a key is looked for in the text.
-    """
-    if len(field.attname.encode()) <= LONGEST_NAME_BYTES:
-        return _synced(field.attname)
-    return f"(stored.serialized::json ->> '{field.attname}')::{field.db_type(connection)}"
-
-
-def _synced(name: str) -> str:
-    return f"synced.{quoted(name)}"
-
-
-def _without_minus_zero(value: str, field: Field[Any, Any]) -> str:
-    # In SQL, and so for every other writer, there is no minus zero
-    return f"{value} + 0" if field.db_type(connection) == "double precision" else value
 
 
 def _key(model: type[Model]) -> Field[Any, Any]:
@@ -330,14 +303,6 @@ def mark_clean(model: type[Model], ids: Iterable[str]) -> None:
             )
 
 
-def _on_conflict(model: type[Model], fields: Sequence[Field[Any, Any]]) -> str:
-    """Return the rule about rows that exist, for a table that is called there."""
-    key = _key(model)
-    columns = [column_name(field) for field in fields if field != key]
-    updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
-    return f"ON CONFLICT ({column_name(key)}) DO UPDATE SET {updates} WHERE {_overwritable(fields)}"
-
-
 def insert(
     model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]], rule: str
 ) -> int:
@@ -348,24 +313,21 @@ def insert(
     :param rule: the end of the statement: what to do about rows that exist, in a table that is called there
     :returns: how many rows were written
     """
-    table, names = table_name(model), ", ".join(map(column_name, fields))
+    return _insert(insertion(model, tuple(fields), rule), rows)
+
+
+def _insert(statement: Insertion, rows: Sequence[Sequence[Any]]) -> int:
     with connection.cursor() as cursor:
         if uses_postgresql():
-            keys = list(map(kept_name, fields))
-            documents = [kept_name(field) for field in fields if field.db_type(connection) in _JSON_TYPES]
-            records = [dict(zip(keys, row, strict=True)) for row in rows]
-            for record in records if documents else ():
+            records = [dict(zip(statement.keys, row, strict=True)) for row in rows]
+            for record in records if statement.documents else ():
                 # Text in a JSON document is a JSON string, whatever it says
-                record.update({c: json.loads(record[c]) for c in documents if isinstance(record[c], str)})
-            values = (_without_minus_zero(f"synced.{column_name(field)}", field) for field in fields)
-            cursor.execute(
-                f"INSERT INTO {table} AS there ({names}) SELECT {', '.join(values)}"
-                f" FROM json_populate_recordset(NULL::{table}, %s) AS synced {rule}",
-                [json.dumps(records, default=_as_json)],
-            )
+                record.update(
+                    {c: json.loads(record[c]) for c in statement.documents if isinstance(record[c], str)}
+                )
+            cursor.execute(statement.text, [json.dumps(records, default=_as_json)])
         else:
-            marks = ", ".join(["%s"] * len(fields))
-            cursor.executemany(f"INSERT INTO {table} AS there ({names}) VALUES ({marks}) {rule}", rows)
+            cursor.executemany(statement.text, rows)
         written: int = cursor.rowcount
     return written
 
@@ -397,23 +359,6 @@ def taken(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[
             [json.dumps(document, default=_as_json)],
         )
         return {place for (place,) in cursor.fetchall()}
-
-
-def _overwritable(fields: Sequence[Field[Any, Any]]) -> str:
-    """The condition under which a row may be overwritten.
-
-    A dirty row that equals the synced one holds no edit that could be lost: models' own code creates
-    such rows while other records are saved.
-    """
-    (dirty_bit,) = (field for field in fields if field.attname == "_morango_dirty_bit")
-    clean = f"NOT there.{column_name(dirty_bit)}"
-    if any(field.db_type(connection) in _TYPES_WITHOUT_EQUALITY for field in fields):
-        return clean
-    columns = [column_name(field) for field in fields if field != dirty_bit]
-    ours = ", ".join(f"there.{column}" for column in columns)
-    synced = ", ".join(f"excluded.{column}" for column in columns)
-    equals = "IS NOT DISTINCT FROM" if uses_postgresql() else "IS"
-    return f"({clean} OR ({ours}) {equals} ({synced}))"
 
 
 def _as_json(value: Any) -> Any:

@@ -117,7 +117,7 @@ MUTATIONS = (
     ),
     Mutation(
         "local-edits",
-        "deserialize/sql.py",
+        "deserialize/statements.py",
         "DO UPDATE SET {updates} WHERE {_overwritable(fields)}",
         "DO UPDATE SET {updates}",
         (f"{_DEVIATIONS}::test_a_local_edit_wins",),

@@ -9,7 +9,7 @@ _NAMES = "parity/test_names.py"
 MUTATIONS = (
     Mutation(
         "json-is-read-by-the-names-of-fields",
-        "deserialize/sql.py",
+        "deserialize/statements.py",
         "        return _synced(field.attname)\n",
         '        return f"synced.{column_name(field)}"\n',
         (f"{_NAMES}::test_misnamed_rows_are_written_together",),
@@ -17,7 +17,7 @@ MUTATIONS = (
     ),
     Mutation(
         "keys-may-be-longer-than-names",
-        "deserialize/sql.py",
+        "deserialize/statements.py",
         "    if len(field.attname.encode()) <= LONGEST_NAME_BYTES:\n",
         "    if True:\n",
         (f"{_NAMES}::test_misnamed_rows_are_written_together",),

@@ -180,7 +180,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-the-server-reads-is-clean",
-        "deserialize/sql.py",
+        "deserialize/statements.py",
         '"_morango_dirty_bit": "false"',
         '"_morango_dirty_bit": "true"',
         ("parity/test_stored_rows.py",),
@@ -210,7 +210,7 @@ MUTATIONS = (
     ),
     Mutation(
         "there-is-no-minus-zero",
-        "deserialize/sql.py",
+        "deserialize/statements.py",
         'return f"{value} + 0" if',
         'return f"{value}" if',
         ("parity/test_stored_rows.py",),

@@ -122,7 +122,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-dirty-row-that-equals-the-record-is-no-edit",
-        "deserialize/sql.py",
+        "deserialize/statements.py",
         '    return f"({clean} OR ({ours}) {equals} ({synced}))"\n',
         "    return clean\n",
         ("parity/test_outcomes.py::test_a_dirty_row_that_equals_the_synced_one_becomes_clean",),
@@ -181,7 +181,7 @@ MUTATIONS = (
     Mutation(
         "json-columns-are-encoded-once",
         "deserialize/sql.py",
-        "            for record in records if documents else ():\n",
+        "            for record in records if statement.documents else ():\n",
         "            for record in ():\n",
         ("parity/test_columns.py::test_values_that_are_right",),
         "postgresql",
