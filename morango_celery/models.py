@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import models
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, Q, Subquery
 from morango.models.certificates import Filter
 from morango.models.core import Store
 from morango.models.fields.uuids import UUIDField
@@ -40,6 +40,8 @@ class Run(models.Model):
         State.CANCELLED: set[State](),
     }
 
+    UNFINISHED = (State.PENDING, State.RUNNING)
+
     profile = models.CharField(max_length=40)
     filter = models.TextField(null=True, blank=True)  # noqa: DJ001  (the empty filter is one)
     """Partition prefixes, one a line; NULL for the whole profile."""
@@ -53,6 +55,27 @@ class Run(models.Model):
     """The transfer session whose deserializing stage this run is."""
     retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="retries")
     """The run that this one does again."""
+    # Without constraints: their checks lock the other run's row, and so do runs that begin at the same time
+    blocked_by = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="blocked",
+        db_index=False,
+        db_constraint=False,
+    )
+    """The run that has to end before this one begins: its records lie under this one's filter."""
+    coalesced_into = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="coalesced",
+        db_index=False,
+        db_constraint=False,
+    )
+    """The run that took this one in before it had begun, and deserializes its records too."""
+    coalesced_runs = models.IntegerField(default=0)
+    """Number of runs that were coalesced into this one."""
     handed_over = models.BooleanField(default=False)
     """Whether the transfer session was told the outcome, or there is nobody to tell."""
     followed_up = models.BooleanField(default=False)
@@ -109,12 +132,26 @@ class Run(models.Model):
                 condition=models.Q(handed_over=False) | models.Q(followed_up=False),
                 name="mcelery_run_unsettled",
             ),
+            models.Index(
+                fields=["blocked_by"],
+                condition=models.Q(blocked_by__isnull=False),
+                name="mcelery_run_blocked",
+            ),
+            models.Index(
+                fields=["coalesced_into"],
+                condition=models.Q(coalesced_into__isnull=False),
+                name="mcelery_run_coalesced",
+            ),
         ]
 
     COUNTS = ("saved", "deleted", "spread", "yielded", "failed")
 
+    has_released = False
+    """Whether other runs may begin now that this instance has written the run's end."""
+
     def __str__(self) -> str:
-        return f"run {self.pk} of {printable(self.profile)} ({self.state})"
+        state = ", ".join(filter(None, (self.state, self.sharing)))
+        return f"run {self.pk} of {printable(self.profile)} ({state})"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save as Django does. A time that the database has put in is read when somebody asks for it."""
@@ -122,6 +159,14 @@ class Run(models.Model):
         for name, value in list(vars(self).items()):
             if hasattr(value, "resolve_expression"):
                 delattr(self, name)
+
+    @property
+    def sharing(self) -> str:
+        """Like "waits for the end of run 3" or "its records are deserialized by run 3"; empty if neither."""
+        if self.coalesced_into_id is not None:
+            verb = "were" if self.is_finished else "are"
+            return f"its records {verb} deserialized by run {self.coalesced_into_id}"
+        return "" if self.blocked_by_id is None else f"waits for the end of run {self.blocked_by_id}"
 
     @property
     def sync_filter(self) -> Filter | None:
@@ -150,6 +195,8 @@ class Run(models.Model):
         """
         self.change_state(state, error)
         self.save_active()
+        if self.is_finished:
+            self._let_others_go_on()
 
     def change_state(self, state: State, error: str = "") -> None:
         """Change the state of a row that is locked by this transaction, and is saved by who calls.
@@ -164,6 +211,24 @@ class Run(models.Model):
             self.started_at = clock.now()
         elif self.is_finished:
             self.finished_at = clock.now()
+            self.blocked_by = None
+
+    def _let_others_go_on(self) -> None:
+        """End the runs that were coalesced into this one as it was completed; else release them. Release
+        those that it blocked."""
+        blocked = Q(blocked_by=self)
+        if self.coalesced_runs:
+            blocked |= Q(blocked_by__coalesced_into=self)
+            taken_in = Run.objects.filter(coalesced_into=self, state=self.State.PENDING)
+            if self.state == self.State.COMPLETED:
+                own = Run.objects.filter(pk=self.pk)
+                started_at, now = Subquery(own.values("started_at")), clock.now()
+                taken_in.update(state=self.state, started_at=started_at, finished_at=now, active_at=now)
+            else:
+                released = taken_in.update(coalesced_into=None, sent_at=None, overdue_at=None)
+                self.has_released |= released > 0
+        released = Run.objects.filter(blocked).update(blocked_by=None, sent_at=None, overdue_at=None)
+        self.has_released |= released > 0
 
     def save_active(self) -> None:
         """Save the row, and that somebody is at work on it."""

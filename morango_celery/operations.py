@@ -21,7 +21,6 @@ from morango_celery.conf import DETACH, require_valid, settings
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
-from morango_celery.runs.recovery import UNFINISHED
 from morango_celery.serialize import serialize_into_store
 from morango_celery.tasks import CeleryDispatch
 from morango_celery.upstream import SETTINGS, is_isolation_error
@@ -108,7 +107,7 @@ class DeserializeOperation(LocalOperation):
         if told_by_worker and run.handed_over and not run.is_finished:
             # This request has waited in vain, another one looked for the outcome by itself, or the mode was
             # another one. A run that has ended meanwhile left its session to us
-            left = Run.objects.filter(pk=run.pk, state__in=UNFINISHED)
+            left = Run.objects.filter(pk=run.pk, state__in=Run.UNFINISHED)
             if not left.update(handed_over=False):
                 run.refresh_from_db()
         return run
@@ -121,7 +120,7 @@ class DeserializeOperation(LocalOperation):
         """
         if settings.MODE == DETACH or not settings.REQUEST_WAIT_SECONDS or connection.in_atomic_block:
             return False
-        return not Run.objects.filter(state__in=UNFINISHED, in_process=False).exists()
+        return not Run.objects.filter(state__in=Run.UNFINISHED, in_process=False).exists()
 
     @staticmethod
     def _wait_for(run: Run) -> None:

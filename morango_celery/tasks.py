@@ -40,7 +40,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.pools import require_processes
 from morango_celery.printable import make_printable, printable
 from morango_celery.raw_messages import guard_unacknowledged
-from morango_celery.runs import attempts, handover, opening
+from morango_celery.runs import attempts, handover, opening, sharing
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import Execution
 from morango_celery.runs.handover import Handover
@@ -349,9 +349,18 @@ def _look_again() -> None:
 
 
 def finish(run: Run) -> None:
-    """What is left to do when a run has ended; a worker goes on if Morango isn't ready to hear of it, or the
-    database has no time.
+    """Do what is left to do when a run has ended, and for those that ended with it or waited for its end; a
+    worker goes on if Morango isn't ready to hear of it, or the database has no time.
     """
+    for other in sharing.released(run):
+        CeleryDispatch().start(other)
+    _finish(run)
+    if run.coalesced_runs:
+        for other in sharing.completed_with(run):
+            _finish(other)
+
+
+def _finish(run: Run) -> None:
     show_progress(run)
     try:
         done = handover.finish(run)

@@ -13,7 +13,6 @@ from morango.models.certificates import Filter
 from morango_celery import api
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.models import Run
-from morango_celery.runs.recovery import UNFINISHED
 
 MOST_AT_ONCE = 100
 
@@ -52,7 +51,7 @@ def send_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
             for run in unfinished:
                 model_admin.log_change(request, run, "Sent again what was open.")
             messages.success(request, f"{sent:,} messages sent. What is sent twice is done once.")
-        elif Run.objects.filter(pk__in=ids, state__in=UNFINISHED).exists():
+        elif Run.objects.filter(pk__in=ids, state__in=Run.UNFINISHED).exists():
             messages.error(
                 request,
                 "Nothing was sent: the broker can't be reached. Nothing is lost; once it is back, workers "

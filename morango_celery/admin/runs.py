@@ -61,7 +61,10 @@ class RunAdmin(ReadOnlyAdmin):
             "What it was asked to do",
             {"fields": ["profile", "filter", "options", "transfer_session_id", "does_again"]},
         ),
-        ("Where it is", {"fields": ["stage", "stage_models", "batches", "pass_number", "attempts"]}),
+        (
+            "Where it is",
+            {"fields": ["shared_work", "stage", "stage_models", "batches", "pass_number", "attempts"]},
+        ),
         ("When", {"fields": ["created_at", "sent_at", "started_at", "active_at", "finished_at"]}),
         ("After its end", {"fields": ["handed_over", "followed_up"]}),
     ]
@@ -188,6 +191,16 @@ class RunAdmin(ReadOnlyAdmin):
     @admin.display(description="does again", empty_value="no other run")
     def does_again(self, run: Any) -> str | None:
         return run.retry_of_id and link_to_run(run.retry_of_id)
+
+    @admin.display(empty_value="with no other run")
+    def shared_work(self, run: Any) -> str | None:
+        other = run.coalesced_into_id or run.blocked_by_id
+        if other is not None:
+            return format_html("{}: see {}", run.sharing, link_to_run(other))
+        if run.coalesced_runs:
+            others = "1 other run" if run.coalesced_runs == 1 else f"{run.coalesced_runs:,} other runs"
+            return f"for {others} under its filter, too"
+        return None
 
     @admin.display
     def batches(self, run: Any) -> str:

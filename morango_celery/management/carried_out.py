@@ -50,6 +50,11 @@ class RunCommand(OwnCommand):
             )
 
     def _summarize(self, run: Run) -> None:
+        if run.coalesced_into_id is not None:
+            self.stdout.write(f"Run {run.pk}: {run.sharing}.")
+            if show_failures(self.stdout, run):
+                sys.exit(1)
+            return
         assert run.finished_at is not None
         seconds = max((run.finished_at - run.created_at).total_seconds(), 0.001)
         self.stdout.write(
@@ -66,11 +71,14 @@ class RunCommand(OwnCommand):
         sys.exit(1)
 
 
-def show_failures(stream: OutputWrapper, run: Run) -> None:
-    """What the records under the run's filter that are in error have against them, with an example each."""
-    for group in failures(run):
+def show_failures(stream: OutputWrapper, run: Run) -> bool:
+    """Show what the records in error under the run's filter have against them, with an example each. Return
+    whether there are any."""
+    groups = failures(run)
+    for group in groups:
         stream.write(f"  {group.count} x {printable(group.model_name)}: {printable(group.title)}")
         stream.write(f"      e.g. {group.example_id}: {printable(group.example_error)}")
+    return bool(groups)
 
 
 def _show(bar: tqdm[Any], run: Run) -> None:

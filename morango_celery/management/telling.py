@@ -34,6 +34,8 @@ def in_words(status: Status) -> list[str]:
         )
     else:
         lines.append(f"  last sign of life {_ago(status)} ago")
+    if run.sharing:
+        lines.append(f"  {run.sharing}")
     if status.quarantined:
         lines.append(f"  {in_quarantine(status.quarantined)}")
     lines += [f"  {printable(line)}" for line in run.error.split("\n") if line]
@@ -73,6 +75,9 @@ def for_programs(status: Status) -> dict[str, Any]:
         "error": run.error or None,
         "in_process": run.in_process,
         "retry_of": run.retry_of_id,
+        "blocked_by": run.blocked_by_id,
+        "coalesced_into": run.coalesced_into_id,
+        "coalesced_runs": run.coalesced_runs,
         "stage": run.stage,
         "models": run.stage_models or None,
         "pass": run.pass_number,

@@ -16,7 +16,6 @@ from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.metrics import names
 from morango_celery.metrics.names import Metric
 from morango_celery.models import Batch, Run
-from morango_celery.runs.recovery import UNFINISHED
 from morango_celery.runs.status import stalled
 
 FINAL_AT_THE_END = ("yielded", "failed")
@@ -61,7 +60,7 @@ def _of_runs() -> Iterator[Figure]:
     for profile, states in groupby(rows.order_by("profile", "state"), key=lambda row: row["profile"]):
         totals = dict.fromkeys(counted, 0)
         for row in states:
-            is_over = row["state"] not in UNFINISHED
+            is_over = row["state"] not in Run.UNFINISHED
             yield Figure(names.RUNS_ENDED if is_over else names.RUNS, (profile, row["state"]), row["runs"])
             for name in counted:
                 if is_over or name not in FINAL_AT_THE_END:
@@ -78,7 +77,9 @@ def _of_batches() -> Iterator[Figure]:
     batches = _timed(Batch.objects.all(), F("finished_at") - F("attempted_at"))
     rows = batches.values("state", profile=F("run__profile")).annotate(
         batches=Count("pk"),
-        unfinished=Count("pk", filter=Q(run__state__in=UNFINISHED)),  # a cancelled run's stay as they were
+        unfinished=Count(
+            "pk", filter=Q(run__state__in=Run.UNFINISHED)
+        ),  # a cancelled run's stay as they were
         **_histogram(names.BATCH_SECONDS),
     )
     for row in rows.order_by("profile", "state"):

@@ -27,6 +27,7 @@ class Migration(migrations.Migration):
                 ('serialize_first', models.BooleanField(default=True)),
                 ('in_process', models.BooleanField(default=False)),
                 ('transfer_session_id', morango.models.fields.uuids.UUIDField(blank=True, null=True, unique=True)),
+                ('coalesced_runs', models.IntegerField(default=0)),
                 ('handed_over', models.BooleanField(default=False)),
                 ('followed_up', models.BooleanField(default=False)),
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('running', 'Running'), ('completed', 'Completed'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='pending', max_length=10)),
@@ -54,6 +55,8 @@ class Migration(migrations.Migration):
                 ('active_at', models.DateTimeField(default=morango_celery.clock.now)),
                 ('overdue_at', models.DateTimeField(null=True)),
                 ('retry_of', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retries', to='morango_celery.run')),
+                ('blocked_by', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='blocked', to='morango_celery.run')),
+                ('coalesced_into', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='coalesced', to='morango_celery.run')),
             ],
         ),
         migrations.CreateModel(
@@ -97,6 +100,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='run',
             index=models.Index(condition=models.Q(('handed_over', False), ('followed_up', False), _connector='OR'), fields=['state'], name='mcelery_run_unsettled'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(condition=models.Q(('blocked_by__isnull', False)), fields=['blocked_by'], name='mcelery_run_blocked'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(condition=models.Q(('coalesced_into__isnull', False)), fields=['coalesced_into'], name='mcelery_run_coalesced'),
         ),
         migrations.AddIndex(
             model_name='batch',

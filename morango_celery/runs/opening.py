@@ -21,13 +21,12 @@ from morango_celery.db.errors import is_transient
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.errors import RunFailedError, TransientError
 from morango_celery.models import Batch, Run
-from morango_celery.runs import attempts, handover
+from morango_celery.runs import attempts, handover, sharing
 from morango_celery.runs.execute import Execution
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
 from morango_celery.runs.overdue import MOMENT_SECONDS, hold, nobody_opens, note_retry, when_begun
 from morango_celery.runs.producer import Progress, start
-from morango_celery.runs.recovery import UNFINISHED
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether an attempt that was just begun is another worker's, who is at it."""
@@ -114,7 +113,7 @@ def take_back_start(run_id: int, message: Message) -> None:
 
 def expect_retry(run_id: int, message: Message, seconds: float) -> None:
     """Note in how many seconds a message tries again what it has tried."""
-    note_retry(Run.objects.filter(pk=run_id, state__in=UNFINISHED, open_batches=0), seconds)
+    note_retry(Run.objects.filter(pk=run_id, state__in=Run.UNFINISHED, open_batches=0), seconds)
     note_retry(_begun_at_start(run_id), seconds)
 
 
@@ -129,7 +128,7 @@ def _begin(run_id: int) -> _Beginning:
 
     A worker is at it if it holds the run's advisory lock, or has counted its attempt a moment ago.
     """
-    to_open = Run.objects.filter(pk=run_id, state__in=UNFINISHED, open_batches=0)
+    to_open = Run.objects.filter(sharing.ready(), pk=run_id, state__in=Run.UNFINISHED, open_batches=0)
     for _ in range(LOOKS):
         just_begun = Q(attempts__gt=0, active_at__gt=clock.now(-MOMENT_SECONDS))
         left = to_open.filter(~just_begun, nobody_opens(), attempts__lt=settings.MAX_ATTEMPTS)
@@ -139,7 +138,10 @@ def _begin(run_id: int) -> _Beginning:
             if Run.objects.filter(pk__in=free).update(
                 attempts=F("attempts") + 1, active_at=clock.now(), **when_begun()
             ):
-                return _Beginning.BEGUN
+                run = Run.objects.get(pk=run_id)
+                if run.state != Run.State.PENDING or sharing.take_part(run):
+                    return _Beginning.BEGUN
+                continue  # blocked, unless the other one has ended at this moment
         if not to_open.exists():
             return _Beginning.NOTHING_TO_DO
         with transaction.atomic():

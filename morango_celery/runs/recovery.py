@@ -17,8 +17,7 @@ from morango_celery.runs.handover import finish, hand_over
 from morango_celery.runs.liveness import Life, life_of
 from morango_celery.runs.overdue import free, nobody_opens, note_unsent, overdue
 from morango_celery.runs.producer import BATCHES_IN_MEMORY
-
-UNFINISHED = (Run.State.PENDING, Run.State.RUNNING)
+from morango_celery.runs.sharing import ready
 
 PATIENCE = 4
 """A run in process is taken for abandoned after this many times RESEND_AFTER_SECONDS without a sign of life:
@@ -50,12 +49,12 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
     """
     end_abandoned()
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
-    ended = chosen.exclude(state__in=UNFINISHED)
+    ended = chosen.exclude(state__in=Run.UNFINISHED)
     hand_over(ended)
     with transaction.atomic():
         Batch.forget_ids(Batch.objects.filter(run__in=ended))
-    others = chosen.filter(state__in=UNFINISHED, in_process=False)
-    waiting = others.filter(open_batches=0)
+    others = chosen.filter(state__in=Run.UNFINISHED, in_process=False)
+    waiting = others.filter(ready(), open_batches=0)
     batches = Batch.objects.filter(
         ~Batch.has_to_wait(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
     )
@@ -120,7 +119,7 @@ def end_abandoned() -> None:
 
     Twice, and beside living ones: safe.
     """
-    for run_id in Run.objects.filter(state__in=UNFINISHED, in_process=True).values_list("pk", flat=True):
+    for run_id in Run.objects.filter(state__in=Run.UNFINISHED, in_process=True).values_list("pk", flat=True):
         life = life_of(run_id)
         if life is Life.GOES_ON:
             continue
@@ -134,7 +133,7 @@ def end_abandoned() -> None:
 def _end_if_idle(run_id: int, *, is_gone: bool) -> Run | None:
     """:param is_gone: its process is known to be so; if not, only long silence tells"""
     take_write_lock()
-    unfinished = Run.objects.filter(pk=run_id, state__in=UNFINISHED)
+    unfinished = Run.objects.filter(pk=run_id, state__in=Run.UNFINISHED)
     silent = unfinished.filter(active_at__lt=clock.now(-PATIENCE * settings.RESEND_AFTER_SECONDS))
     run: Run | None = free((unfinished if is_gone else silent).filter(nobody_opens())).first()
     if run is None:

@@ -17,7 +17,7 @@ from morango_celery.deserialize.quarantine import is_quarantined
 from morango_celery.errors import UnknownRunError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import MARKED
-from morango_celery.runs.recovery import PATIENCE, UNFINISHED
+from morango_celery.runs.recovery import PATIENCE
 
 RECENT = 20
 """How many runs a list has, unless asked for more."""
@@ -45,7 +45,9 @@ class Status:
 
     @property
     def is_stalled(self) -> bool:
-        return not self.run.is_finished and self.silent_seconds > self.patience_seconds
+        if self.run.is_finished or self.run.sharing:
+            return False
+        return self.silent_seconds > self.patience_seconds
 
     @property
     def total(self) -> int:
@@ -125,17 +127,18 @@ def recent(number: int = RECENT, patience_seconds: float | None = None) -> list[
 
 
 def unfinished() -> QuerySet[Run]:
-    return Run.objects.filter(state__in=UNFINISHED)
+    return Run.objects.filter(state__in=Run.UNFINISHED)
 
 
 def stalled(patience_seconds: float | None = None) -> QuerySet[Run]:
-    """The unfinished runs that have shown no sign of life for too long."""
+    """Return the unfinished runs that have shown no sign of life for too long, without those that wait for
+    another."""
     silent = Q(pk=None)
     for in_process in (False, True):
         late = clock.now(-_patience(in_process, patience_seconds))
         begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN, attempted_at__gte=late)
         silent |= Q(in_process=in_process, active_at__lt=late) & ~Q(Exists(begun))
-    return unfinished().filter(silent)
+    return unfinished().filter(silent, coalesced_into=None, blocked_by=None)
 
 
 def _waiting(run: Run) -> QuerySet[Any]:

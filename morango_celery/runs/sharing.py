@@ -1,0 +1,129 @@
+"""Sharing of work among runs under one filter: records that one has handed out, no other hands out again.
+
+The devices of a school all push under the same filter, and a run hands out whatever waits under it, whoever
+brought it. So before a run begins,
+- it takes in ("coalesces") the runs under its filter that have not begun: all that arrived for them is in the
+  Store already;
+- it waits ("is blocked") while an earlier run under its filter goes on, for that has handed out the same
+  records. When that ends, all that have come meanwhile become one run.
+
+A run under a narrower filter than one that goes on doesn't wait for it: one learner's device has few records.
+Runs that leave out errors, or take only errors, and runs in process have no part in this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from morango.models.certificates import Filter
+
+from morango_celery.models import Run
+from morango_celery.reading.prefixes import outermost, starts_with_any
+
+
+def ready() -> Q:
+    """Return the condition that a run waits for no other one that goes on."""
+    others = Run.objects.filter(state__in=Run.UNFINISHED)
+    holds_it = Q(pk=OuterRef("coalesced_into")) | Q(pk=OuterRef("blocked_by"))
+    return Q(coalesced_into=None, blocked_by=None) | ~Q(Exists(others.filter(holds_it)))
+
+
+def take_part(run: Run) -> bool:
+    """Coalesce others into a pending run whose attempt to begin was just counted; or note that it is blocked.
+
+    The transaction holds the run's row, and waits for no other one's.
+
+    :returns: False if the run is blocked; its attempt doesn't count then
+    Cost: one query; two statements more for runs that are coalesced, one if the run is blocked.
+    """
+    if run.in_process or run.skip_erroring or run.retry_errors:
+        return True
+    others = list(_others_within(run))
+    earlier = [other for other in others if _goes_before(other, run)]
+    idle = [] if earlier else [other.pk for other in others if _has_not_begun(other)]
+    free = _locked(idle)
+    # One whose row is held is about to begin; the first one of several that do so goes on
+    earlier += Run.objects.filter(pk__in=set(idle) - free, pk__lt=run.pk)[:1] if len(free) < len(idle) else []
+    if earlier:
+        Run.objects.filter(pk=run.pk).update(attempts=F("attempts") - 1, blocked_by=earlier[0])
+        return False
+    if free:
+        taken_in = Run.objects.filter(Q(pk__in=free) | Q(coalesced_into__in=free))
+        number = taken_in.update(coalesced_into=run, blocked_by=None, coalesced_runs=0)
+        Run.objects.filter(pk=run.pk).update(coalesced_runs=F("coalesced_runs") + number)
+    return True
+
+
+def _locked(idle: Collection[int]) -> set[int]:
+    """Lock runs that have not begun, but for those that others hold. Returns which."""
+    if not idle:
+        return set()
+    still_idle = Q(attempts=0) | Q(blocked_by__isnull=False)
+    pending = Run.objects.filter(still_idle, pk__in=idle, state=Run.State.PENDING, coalesced_into=None)
+    return set(pending.select_for_update(skip_locked=True).values_list("pk", flat=True))
+
+
+def _others_within(run: Run) -> Iterator[Run]:
+    """Yield the unfinished runs that have part in this and lie under the run's filter, the earliest first."""
+    others: QuerySet[Run] = Run.objects.filter(
+        profile=run.profile,
+        state__in=Run.UNFINISHED,
+        coalesced_into=None,
+        in_process=False,
+        skip_erroring=False,
+        retry_errors=False,
+        serialize_first=run.serialize_first,
+    ).exclude(pk=run.pk)
+    own = run.sync_filter
+    if own is not None:
+        others = others.filter(starts_with_any("filter", outermost(own)), filter__isnull=False)
+    columns = ("state", "filter", "attempts", "blocked_by")
+    for other in others.only(*columns).order_by("pk"):
+        if own is None or _is_within(other.sync_filter, own):
+            yield other
+
+
+def _is_within(narrow: Filter | None, wide: Filter) -> bool:
+    return narrow is not None and bool(narrow.is_subset_of(wide))
+
+
+def _has_not_begun(run: Run) -> bool:
+    return run.state == Run.State.PENDING and (run.attempts == 0 or run.blocked_by_id is not None)
+
+
+def _goes_before(other: Run, run: Run) -> bool:
+    """Return True if a run has to end before one whose filter its own lies within begins.
+
+    Of two that are about to begin, the earlier one goes first: so no two wait for each other.
+    """
+    if other.state == Run.State.RUNNING:
+        return other.pk < run.pk or other.filter == run.filter
+    return other.pk < run.pk and not _has_not_begun(other)
+
+
+def completed_with(run: Run) -> QuerySet[Run]:
+    """Return the runs that ended with this one, and whose ends are still to be followed up."""
+    return Run.objects.filter(coalesced_into=run, followed_up=False).exclude(state__in=Run.UNFINISHED)
+
+
+def released(run: Run) -> list[Run]:
+    """Return runs to send a message for, now that this one has ended: the first of each filter.
+
+    It takes in the others, or goes before them. Recovery sends any that are left.
+    Cost: nothing if no run waited for this one, else one query.
+    """
+    if not run.has_released:
+        return []
+    waiting = Run.objects.filter(
+        ready(),
+        profile=run.profile,
+        state=Run.State.PENDING,
+        in_process=False,
+        sent_at=None,
+        overdue_at=None,
+    )
+    first: dict[str | None, Run] = {}
+    for other in waiting.order_by("pk"):
+        first.setdefault(other.filter, other)
+    return list(first.values())
