@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import models
+from django.db import connection, models
 from django.db.models import Exists, F, OuterRef, Q, Subquery
 from morango.models.certificates import Filter
 from morango.models.core import Store
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery import clock
+from morango_celery.db.prepared import Statement, anything, concrete_fields, kept, number, updating
 from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
 from morango_celery.printable import printable
 
@@ -233,9 +234,24 @@ class Run(models.Model):
     def save_active(self) -> None:
         """Save the row, and that somebody is at work on it."""
         self.active_at = clock.now()
-        self.save()
+        self._save_loaded()
         if self.is_finished and self.open_batches:
             Batch.forget_ids(Batch.objects.filter(run=self))
+
+    def _save_loaded(self) -> None:
+        """Save what is loaded of a row that is there, by a statement that is compiled once."""
+        columns = vars(self)
+        loaded = [f for f in concrete_fields(Run) if not f.primary_key and f.attname in columns]
+        names = tuple(field.attname for field in loaded)
+        times = frozenset(name for name in names if hasattr(columns[name], "resolve_expression"))
+        values = (
+            field.get_db_prep_save(columns[field.attname], connection)
+            for field in loaded
+            if field.attname not in times
+        )
+        _saving(names, times).execute(self.pk, *values)
+        for name in times:  # which is read when somebody asks for it
+            delattr(self, name)
 
     @classmethod
     def locked(cls, run_id: int, **annotations: Any) -> Run:
@@ -245,6 +261,17 @@ class Run(models.Model):
         :raises Run.DoesNotExist: it was deleted
         """
         return cls.objects.select_for_update().annotate(**annotations).get(pk=run_id)
+
+
+@kept
+def _saving(names: tuple[str, ...], times: frozenset[str]) -> Statement:
+    """
+    :param times: those that are the time of the statement
+    """
+    values = (name for name in names if name not in times)
+    columns = {name: clock.now() for name in times}
+    columns |= {name: anything(place) for place, name in enumerate(values, start=1)}
+    return updating(Run.objects.filter(pk=number(0)), columns)
 
 
 class Batch(models.Model):
@@ -391,8 +418,7 @@ class Batch(models.Model):
         if state not in self.MOVES[self.State(self.state)]:
             raise FatalError(f"The {self} is {self.state}; it can't become {state.value}.")
         self.state = state
-        closed = Batch.objects.filter(pk=self.pk)
-        closed.update(state=state, finished_at=clock.now(), payload="", attempted_by="", **columns)
+        _closing(state.value, tuple(columns)).execute(self.pk, *columns.values())
 
     @property
     def store_ids(self) -> list[str]:
@@ -429,6 +455,13 @@ class Batch(models.Model):
                 f"The message's ids are not those of {self}. It was not carried out; "
                 "recover_runs sends the batch again as the ledger has it."
             )
+
+
+@kept
+def _closing(state: str, names: tuple[str, ...]) -> Statement:
+    columns = {name: anything(place) for place, name in enumerate(names, start=1)}
+    columns |= {"state": state, "finished_at": clock.now(), "payload": "", "attempted_by": ""}
+    return updating(Batch.objects.filter(pk=number(0)), columns)
 
 
 class RecordsInError(models.Manager["RecordInError"]):

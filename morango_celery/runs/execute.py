@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,18 +12,23 @@ from django.db.models import F
 
 from morango_celery import clock
 from morango_celery.conf import settings
+from morango_celery.db.prepared import Columns, Statement, kept, number, selecting, text, updating
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.sql import commit_lazily, take_write_lock
 from morango_celery.errors import SystemicError
 from morango_celery.models import Batch, Run, added
 from morango_celery.printable import printable
-from morango_celery.runs.limits import limited
-from morango_celery.runs.overdue import when_begun
+from morango_celery.runs.limits import Limits, current_limits, limited, within
+from morango_celery.runs.overdue import RUN, lost_after_seconds, when_begun
 from morango_celery.runs.producer import complete, is_at_its_end
+from morango_celery.upstream import uses_postgresql
 
 UNCOUNTED = ("filter", "error")
 """The columns of a run that may be long, and tell nothing of how far it is."""
+
+BATCH = Columns(Batch)
+COUNTED = Columns(Run, without=UNCOUNTED)
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,13 @@ def take(batch_id: int, ids_sha256: str | None, message: str | None = None) -> B
     :raises RefusedMessageError: the ids are not this batch's
     """
     take_write_lock()
-    batches = Batch.objects.filter(pk=batch_id, **({} if message is None else {"attempted_by": message}))
-    locked = batches.select_for_update(of=("self",)).select_related("run").annotate(**limited())
-    batch = locked.first()
-    if batch is None:
+    row = _locking(current_limits(), message is not None).row(batch_id, message)
+    if row is None:
         return Execution(None, None, stage_is_done=False)
-    run = batch.run
+    size = len(BATCH.names)
+    batch: Batch = BATCH.instance(row[:size])
+    run: Run = RUN.instance(row[size : size + len(RUN.names)])
+    batch.run = run
     if run.is_finished:
         if batch.payload:  # another worker was at it when the run ended, and didn't get to the end
             Batch.forget_ids(Batch.objects.filter(pk=batch_id))
@@ -127,6 +134,15 @@ def take(batch_id: int, ids_sha256: str | None, message: str | None = None) -> B
     if batch.part_of is not None and Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
         return Execution(run.pk, None, stage_is_done=False)
     return batch
+
+
+@kept
+def _locking(limits: Limits | None, of_message: bool) -> Statement:
+    batches = Batch.objects.filter(pk=number(0), **({"attempted_by": text(1)} if of_message else {}))
+    with within(limits):
+        locked = batches.select_for_update(of=("self",))
+        columns = (*BATCH.names, *(f"run__{name}" for name in RUN.names))
+        return selecting(locked.values_list(*columns).annotate(**limited()))
 
 
 def next_part(batch: Batch) -> tuple[int, ...]:
@@ -149,14 +165,7 @@ def account(batch: Batch, result: BatchResult, *, ends_run: bool = False) -> Exe
     retry_ids = json.dumps(result.retry_ids) if result.retry_ids else ""
     code_edits = json.dumps(result.code_edits) if result.code_edits else ""
     batch.close(Batch.State.DONE, retry_ids=retry_ids, code_edits=code_edits, **counts)
-    run = Run.objects.filter(pk=batch.run_id)
-    run.update(
-        open_batches=F("open_batches") - 1,
-        active_at=clock.now(),
-        **when_begun(),  # by the same worker, if it was the last batch
-        **added(may_succeed_later=len(result.retry_ids), **counts),
-    )
-    counted = run.defer(*UNCOUNTED).get()
+    counted = _count(batch.run_id, {"may_succeed_later": len(result.retry_ids), **counts})
     _require_no_common_cause(batch, result, counted)
     is_last = counted.open_batches == 0
     ended = ends_run and counted.state == Run.State.RUNNING and is_at_its_end(counted)
@@ -165,6 +174,35 @@ def account(batch: Batch, result: BatchResult, *, ends_run: bool = False) -> Exe
     return Execution(
         batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch), run=counted, ended=ended
     )
+
+
+def _count(run_id: int, counts: Mapping[str, int]) -> Run:
+    """Count a batch that is closed. Returns the run, without `UNCOUNTED`."""
+    statement = _counting(tuple(counts), lost_after_seconds())
+    values = (run_id, *counts.values())
+    if uses_postgresql():
+        row = statement.row(*values)
+        if row is None:
+            raise Run.DoesNotExist
+        counted: Run = COUNTED.instance(row)
+        return counted
+    statement.execute(*values)
+    return Run.objects.defer(*UNCOUNTED).get(pk=run_id)
+
+
+@kept
+def _counting(names: tuple[str, ...], _: float) -> Statement:
+    """
+    :param _: seconds that `when_begun` adds to the time
+    """
+    counted = {
+        "open_batches": F("open_batches") - 1,
+        "active_at": clock.now(),
+        **when_begun(),  # by the same worker, if it was the last batch
+        **added(**{name: number(place) for place, name in enumerate(names, start=1)}),
+    }
+    returned = COUNTED.names if uses_postgresql() else ()
+    return updating(Run.objects.filter(pk=number(0)), counted, returned)
 
 
 def _require_no_common_cause(batch: Batch, result: BatchResult, run: Run) -> None:

@@ -18,6 +18,7 @@ from django.db.models import F, Q, QuerySet
 from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
+from morango_celery.db.prepared import Statement, kept, number, updating
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.errors import RunFailedError, TransientError
 from morango_celery.models import Batch, Run
@@ -25,7 +26,15 @@ from morango_celery.runs import attempts, handover, sharing
 from morango_celery.runs.execute import Execution
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
-from morango_celery.runs.overdue import MOMENT_SECONDS, hold, nobody_opens, note_retry, when_begun
+from morango_celery.runs.overdue import (
+    MOMENT_SECONDS,
+    hold,
+    lost_after_seconds,
+    nobody_opens,
+    note_retry,
+    read_run,
+    when_begun,
+)
 from morango_celery.runs.producer import Progress, start
 
 LOOK_SECONDS = 0.1
@@ -130,15 +139,10 @@ def _begin(run_id: int) -> _Beginning:
     """
     to_open = Run.objects.filter(sharing.ready(), pk=run_id, state__in=Run.UNFINISHED, open_batches=0)
     for _ in range(LOOKS):
-        just_begun = Q(attempts__gt=0, active_at__gt=clock.now(-MOMENT_SECONDS))
-        left = to_open.filter(~just_begun, nobody_opens(), attempts__lt=settings.MAX_ATTEMPTS)
         with transaction.atomic():
             take_write_lock()
-            free = left.select_for_update(skip_locked=True).values("pk")
-            if Run.objects.filter(pk__in=free).update(
-                attempts=F("attempts") + 1, active_at=clock.now(), **when_begun()
-            ):
-                run = Run.objects.get(pk=run_id)
+            if _beginning(settings.MAX_ATTEMPTS, lost_after_seconds()).execute(run_id):
+                run = read_run(run_id)
                 if run.state != Run.State.PENDING or sharing.take_part(run):
                     return _Beginning.BEGUN
                 continue  # blocked, unless the other one has ended at this moment
@@ -147,10 +151,26 @@ def _begin(run_id: int) -> _Beginning:
         with transaction.atomic():
             if not to_open.filter(nobody_opens()).exists():
                 return _Beginning.HELD
-        if to_open.filter(~just_begun, attempts__gte=settings.MAX_ATTEMPTS).exists():
+        if to_open.filter(~_just_begun(), attempts__gte=settings.MAX_ATTEMPTS).exists():
             return _Beginning.USED_UP
         time.sleep(LOOK_SECONDS)
     return _Beginning.HELD  # or at least the run's row
+
+
+@kept
+def _beginning(most_attempts: int, _: float) -> Statement:
+    """
+    :param _: seconds that `when_begun` adds to the time
+    """
+    to_open = Run.objects.filter(sharing.ready(), pk=number(0), state__in=Run.UNFINISHED, open_batches=0)
+    left = to_open.filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
+    free = left.select_for_update(skip_locked=True).values("pk")
+    begun = {"attempts": F("attempts") + 1, "active_at": clock.now(), **when_begun()}
+    return updating(Run.objects.filter(pk__in=free), begun)
+
+
+def _just_begun() -> Q:
+    return Q(attempts__gt=0, active_at__gt=clock.now(-MOMENT_SECONDS))
 
 
 @transaction.atomic

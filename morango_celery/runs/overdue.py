@@ -23,9 +23,10 @@ from django.db.models.functions import Cast
 
 from morango_celery import clock
 from morango_celery.conf import settings
+from morango_celery.db.prepared import Columns, Statement, kept, number, selecting
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
-from morango_celery.runs.limits import limited
+from morango_celery.runs.limits import Limits, current_limits, limited, within
 from morango_celery.upstream import uses_postgresql
 
 LOST_AFTER_SECONDS = 15.0
@@ -126,7 +127,13 @@ def hold(rows: QuerySet[Any]) -> bool:
 def hold_opening(run_id: int) -> None:
     """Hold a run's advisory lock until the end of the transaction, and limit that, as its first query."""
     if uses_postgresql():
-        list(Run.objects.filter(pk=run_id).values_list("pk").annotate(**opening()))
+        _holding(current_limits()).row(run_id)
+
+
+@kept
+def _holding(limits: Limits | None) -> Statement:
+    with within(limits):
+        return selecting(Run.objects.filter(pk=number(0)).values_list("pk").annotate(**opening()))
 
 
 def opening() -> dict[str, Any]:
@@ -137,6 +144,46 @@ def opening() -> dict[str, Any]:
         **limited(),
         "opening": Func(*_keys(), function="pg_advisory_xact_lock", output_field=TextField()),
     }
+
+
+def read_run(run_id: int) -> Run:
+    """Return a run as the ledger has it.
+
+    :raises Run.DoesNotExist: it was deleted
+    """
+    row = _reading().row(run_id)
+    if row is None:
+        raise Run.DoesNotExist
+    run: Run = RUN.instance(row)
+    return run
+
+
+@kept
+def _reading() -> Statement:
+    return selecting(Run.objects.filter(pk=number(0)).values_list(*RUN.names))
+
+
+def lock_opened(run_id: int) -> Run:
+    """Return a run, locked until the end of the transaction as `hold_opening` and for changes.
+
+    :raises Run.DoesNotExist: it was deleted
+    """
+    row = _locking_opened(current_limits()).row(run_id)
+    if row is None:
+        raise Run.DoesNotExist
+    run: Run = RUN.instance(row[: len(RUN.names)])
+    return run
+
+
+@kept
+def _locking_opened(limits: Limits | None) -> Statement:
+    with within(limits):
+        locked = Run.objects.select_for_update().filter(pk=number(0))
+        return selecting(locked.values_list(*RUN.names).annotate(**opening()))
+
+
+RUN = Columns(Run)
+"""All of a run."""
 
 
 def nobody_opens() -> Q:

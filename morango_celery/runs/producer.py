@@ -22,7 +22,7 @@ from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
 from morango_celery.runs import handover
-from morango_celery.runs.overdue import hold_opening, opening, when_begun
+from morango_celery.runs.overdue import hold_opening, lock_opened, read_run, when_begun
 from morango_celery.runs.plan import (
     MARKED,
     Remainder,
@@ -68,7 +68,7 @@ def start(run_id: int, begun_by: str | None = None) -> Progress:
     Cost: two transactions, one of them for local edits; and as `advance`.
     """
     began = time.monotonic()
-    run = Run.objects.get(pk=run_id)
+    run = read_run(run_id)
     if run.state == Run.State.PENDING and run.serialize_first:
         serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run_id))
     is_quick = time.monotonic() - began < QUICK_SECONDS
@@ -89,7 +89,7 @@ def advance(run_id: int) -> Progress:
 @transaction.atomic
 def _open(run_id: int, begun_by: str | None) -> Progress:
     take_write_lock()
-    run = Run.locked(run_id, **opening())
+    run = lock_opened(run_id)
     if run.state == Run.State.PENDING:
         _begin(run)
     if run.state != Run.State.RUNNING or run.open_batches:

@@ -377,5 +377,5 @@ def test_a_run_that_fits_one_batch_from_asking_to_its_end(commits: list[str]) ->
         tasks.start_run(run.pk)
     # Then they are: the run, that it was sent, that it was begun, what it hands out, and what came of that
     assert len(commits) == 5
-    assert sum("morango_celery_" in query["sql"] for query in queries) == 15
+    assert sum("morango_celery_" in query["sql"] for query in queries) == 14
     assert Run.objects.get(pk=run.pk).saved == 20

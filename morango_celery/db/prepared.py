@@ -1,0 +1,142 @@
+"""Queries of Django's that are compiled once per process: from then on only the values of their marks change.
+
+Compiling takes Django longer than PostgreSQL takes to find a row by its key. So a query is built once, as any
+other one is, from marks in place of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache, wraps
+from typing import Any
+
+from django.db import connection
+from django.db.models import Model, QuerySet
+from django.db.models.expressions import RawSQL
+from django.db.models.sql import UpdateQuery
+
+from morango_celery.upstream import uses_postgresql
+
+MOST_TEXTS = 100
+"""How many variants of one query a process keeps."""
+
+_FIRST_NUMBER = -2_147_000_000
+_TEXT = "\x01mark "
+
+
+def number(place: int) -> int:
+    """Return the mark of a whole number. It has 32 bits, and no column of a ledger is that low."""
+    return _FIRST_NUMBER + place
+
+
+def text(place: int) -> str:
+    """Return the mark of a text."""
+    return f"{_TEXT}{place}"
+
+
+def anything(place: int) -> Any:
+    """Return the mark of a value of any type, in the form that the database takes, that is to be written."""
+    return RawSQL("%s", [number(place)])
+
+
+def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a function makes of the same arguments; but not on SQLite, where the time is a value.
+
+    :param make: returns a statement. All that differs between two calls is among its arguments, or a mark
+    """
+    keep = lru_cache(maxsize=MOST_TEXTS)(make)
+
+    @wraps(make)
+    def made(*arguments: Hashable) -> Any:
+        return keep(*arguments) if uses_postgresql() else make(*arguments)
+
+    return made
+
+
+class Statement:
+    """A compiled statement."""
+
+    def __init__(self, sql: str, parameters: Sequence[Any]) -> None:
+        self.sql = sql
+        self._parameters = parameters
+        self._places = [
+            (place, mark) for place, mark in enumerate(map(_mark, parameters)) if mark is not None
+        ]
+
+    def execute(self, *values: Any) -> int:
+        """Execute it with the values of its marks. Returns the number of rows that it found."""
+        with connection.cursor() as cursor:
+            cursor.execute(self.sql, self._with(values))
+            found: int = cursor.rowcount
+        return found
+
+    def row(self, *values: Any) -> tuple[Any, ...] | None:
+        """Execute it likewise. Returns the first row that it returns."""
+        with connection.cursor() as cursor:
+            cursor.execute(self.sql, self._with(values))
+            row: tuple[Any, ...] | None = cursor.fetchone()
+        return row
+
+    def _with(self, values: Sequence[Any]) -> list[Any]:
+        parameters = list(self._parameters)
+        for place, mark in self._places:
+            parameters[place] = values[mark]
+        return parameters
+
+
+def _mark(parameter: Any) -> int | None:
+    if type(parameter) is int and _FIRST_NUMBER <= parameter < _FIRST_NUMBER + MOST_TEXTS:
+        return parameter - _FIRST_NUMBER
+    if isinstance(parameter, str) and parameter.startswith(_TEXT):
+        return int(parameter.removeprefix(_TEXT))
+    return None
+
+
+def selecting(rows: QuerySet[Any]) -> Statement:
+    """Compile the statement that reads rows. One that locks them is compiled in a transaction."""
+    return Statement(*rows.query.get_compiler(connection.alias).as_sql())
+
+
+def updating(rows: QuerySet[Any], columns: Mapping[str, Any], returned: Sequence[str] = ()) -> Statement:
+    """Compile the statement that updates rows, as `QuerySet.update` does.
+
+    :param returned: attnames of columns to return; on PostgreSQL only
+    """
+    query: Any = rows.query.chain(UpdateQuery)
+    query.add_update_values(dict(columns))
+    sql, parameters = query.get_compiler(connection.alias).as_sql()
+    if returned:
+        names = (connection.ops.quote_name(rows.model._meta.get_field(name).column) for name in returned)
+        sql = f"{sql} RETURNING {', '.join(names)}"
+    return Statement(sql, parameters)
+
+
+class Columns:
+    """Columns of a model, in the order in which statements return them."""
+
+    def __init__(self, model: type[Model], without: Sequence[str] = ()) -> None:
+        fields = [field for field in concrete_fields(model) if field.attname not in without]
+        self.model = model
+        self.names = [field.attname for field in fields]
+        self._converters = [
+            (place, convert, field.cached_col)
+            for place, field in enumerate(fields)
+            for convert in (
+                *connection.ops.get_db_converters(field.cached_col),
+                *field.get_db_converters(connection),
+            )
+        ]
+
+    def instance(self, values: Sequence[Any]) -> Any:
+        """Return an instance, as a query of Django's makes it; what it was made without is read when asked
+        for."""
+        made = list(values)
+        for place, convert, expression in self._converters:
+            made[place] = convert(made[place], expression, connection)
+        return self.model.from_db(connection.alias, self.names, made)
+
+
+def concrete_fields(model: type[Model]) -> Sequence[Any]:
+    """Return the fields of a model that its table has columns of."""
+    fields: Sequence[Any] = model._meta.concrete_fields  # type: ignore[attr-defined]  # Django's
+    return fields

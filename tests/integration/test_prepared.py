@@ -1,0 +1,150 @@
+"""Statements of the ledger that are compiled once: they say what Django's own queries say."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from morango_celery import clock
+from morango_celery.db.prepared import (
+    Columns,
+    anything,
+    concrete_fields,
+    kept,
+    number,
+    selecting,
+    text,
+    updating,
+)
+from morango_celery.models import Batch, Run
+from morango_celery.runs.execute import UNCOUNTED
+from morango_celery.runs.opening import attempt_opening
+from morango_celery.runs.overdue import RUN, lock_opened, read_run
+from morango_celery.runs.producer import Progress
+from tests.integration.ledger import new_run
+
+pytestmark = pytest.mark.django_db
+
+
+def values(run: Run) -> dict[str, Any]:
+    return {name: value for name, value in vars(run).items() if not name.startswith("_")}
+
+
+@pytest.fixture
+def run() -> Run:
+    """A run with something in each kind of column."""
+    return Run.objects.create(
+        profile="school",
+        filter="a\nb",
+        error="100 % \x01mark 0 'quoted' \\",
+        transfer_session_id=uuid.uuid4().hex,
+        retry_of=new_run(),
+        stage_models="unit + lesson",
+        previous_may_succeed_later=3,
+        step=-2_147_000_000,
+        finished_at=clock.now(60),
+    )
+
+
+def test_a_run_is_read_as_django_reads_it(run: Run) -> None:
+    expected = values(Run.objects.get(pk=run.pk))
+
+    assert values(read_run(run.pk)) == expected
+    with transaction.atomic():
+        assert values(lock_opened(run.pk)) == expected
+
+
+@pytest.mark.parametrize("read", [read_run, lock_opened])
+def test_a_run_that_was_deleted_is_missed(read: Any) -> None:
+    with transaction.atomic(), pytest.raises(Run.DoesNotExist):
+        read(-1)
+
+
+def test_a_run_is_saved_as_django_saves_it(run: Run) -> None:
+    changed = Run.objects.get(pk=run.pk)
+    changed.transfer_session_id = uuid.uuid4().hex
+    changed.retry_of = None
+    changed.error += " more"
+    changed.handed_over = False
+    changed.finished_at = None
+    expected = {**values(changed), "active_at": None}
+
+    changed.save_active()
+
+    found = Run.objects.get(pk=run.pk)
+    assert found.active_at is not None
+    assert {**values(found), "active_at": None} == expected
+    assert changed.active_at == found.active_at  # read when it is asked for
+
+
+def test_what_is_not_loaded_is_left_alone(run: Run) -> None:
+    part = Run.objects.defer(*UNCOUNTED).get(pk=run.pk)
+    Run.objects.filter(pk=run.pk).update(error="of others")
+    part.step = 5
+
+    part.save_active()
+
+    assert Run.objects.values_list("error", "step").get(pk=run.pk) == ("of others", 5)
+
+
+def test_an_instance_without_columns_reads_them_when_asked(run: Run) -> None:
+    columns = Columns(Run, without=UNCOUNTED)
+    row = selecting(Run.objects.filter(pk=number(0)).values_list(*columns.names)).row(run.pk)
+    assert row is not None
+
+    part = columns.instance(row)
+
+    assert part.get_deferred_fields() == set(UNCOUNTED)
+    assert part.error == run.error
+
+
+@pytest.mark.usefixtures("serializable_in_a_transaction")
+def test_settings_that_change_are_heeded(settings: Any) -> None:
+    run = new_run()
+    seconds_left = []
+    for seconds in (900, 6):
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "RESEND_AFTER_SECONDS": seconds}
+        Run.objects.update(attempts=0, open_batches=0)
+
+        found = attempt_opening(run.pk, lambda run_id: Progress(read_run(run_id))).run
+
+        assert found.overdue_at is not None
+        seconds_left.append((found.overdue_at - found.active_at).total_seconds())
+    assert seconds_left == [pytest.approx(15, abs=1), pytest.approx(2, abs=1)]
+
+
+def test_marks_are_told_from_values() -> None:
+    rows = Batch.objects.filter(pk=number(0), attempted_by=text(1))
+    statement = updating(rows, {"trouble": anything(2), "size": number(3), "suspect": True})
+    batch = Batch.objects.create(run=new_run(), stage=1, number=1, size=1, attempted_by="me", content_hash="")
+
+    assert statement.execute(batch.pk, "you", "", 4) == 0
+    assert statement.execute(batch.pk, "me", "late", 5) == 1
+
+    batch.refresh_from_db()
+    assert (batch.trouble, batch.size, batch.suspect) == ("late", 5, True)
+
+
+@pytest.mark.needs_postgresql
+def test_a_statement_is_compiled_once() -> None:
+    compiled = []
+
+    @kept
+    def make(name: str) -> Any:
+        compiled.append(name)
+        return selecting(Run.objects.filter(pk=number(0)).values_list(name))
+
+    run = new_run()
+    with CaptureQueriesContext(connection) as queries:
+        found = [make(name).row(run.pk) for name in ("profile", "state", "profile")]
+
+    assert found == [("school",), ("pending",), ("school",)]
+    assert (compiled, len(queries)) == (["profile", "state"], 3)
+
+
+def test_all_columns_of_a_run_are_read() -> None:
+    assert set(RUN.names) == {field.attname for field in concrete_fields(Run)}
