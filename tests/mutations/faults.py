@@ -54,8 +54,8 @@ MUTATIONS = (
     Mutation(
         "a-start-is-counted-before-it-is-made",
         "runs/opening.py",
-        'attempts=F("attempts") + 1, active_at=clock.now(), ',
-        "active_at=clock.now(), ",
+        'begun = {"attempts": F("attempts") + 1, ',
+        "begun = {",
         ("faults/test_start.py::test_a_start_that_kills_its_worker_each_time_fails_the_run",),
         "postgresql",
     ),
