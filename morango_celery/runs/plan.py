@@ -13,7 +13,9 @@ from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.order import Model, components
 from morango_celery.models import Run
 from morango_celery.reading.cursors import stream
+from morango_celery.reading.made_once import fetch
 from morango_celery.reading.partitions import CHUNK_ROWS
+from morango_celery.reading.prefixes import FEW, outermost
 from morango_celery.reading.sizes import StoredBytes
 from morango_celery.runs.tree import Node
 
@@ -106,14 +108,7 @@ def remainder(run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int) -> 
         for place, model in enumerate(step.models)
     }
     done = [name for name, (step_number, _) in places.items() if step_number < run.step]
-    source = WaitingSource(run, Step(()))
-    waiting: Any = source.records().filter(source.condition)
-    if done:
-        waiting = waiting.exclude(model_name__in=done)
-    sized = waiting.char_ids_list().values_list(
-        "fixed_id", StoredBytes("serialized"), "model_name", "partition"
-    )
-    found = list(sized[: rows + 1])
+    found = _first_waiting(run, done, rows + 1)
     if len(found) > rows or sum(record_bytes for _, record_bytes, _, _ in found) > size_bytes:
         return None
     without_model = (len(plan) - 1, 0)
@@ -124,6 +119,25 @@ def remainder(run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int) -> 
     if any(model_name in exclusive for _, _, model_name, _ in found):
         return None
     return Remainder([(store_id, record_bytes) for store_id, record_bytes, _, _ in found], covered)
+
+
+def _first_waiting(run: Run, done: Sequence[str], rows: int) -> list[tuple[Any, ...]]:
+    """Return id, bytes, model name and partition of records that wait, of models that are not done."""
+
+    def query(values: Sequence[str]) -> Any:
+        profile, names, under = values[0], values[1 : len(done) + 1], values[len(done) + 1 :]
+        alike = Run(profile=profile, filter="\n".join(under) or None, retry_errors=run.retry_errors)
+        source = WaitingSource(alike, Step(()))
+        waiting: Any = source.records().filter(source.condition).exclude(model_name__in=names)
+        sized = waiting.char_ids_list().annotate(record_bytes=StoredBytes("serialized"))
+        return sized.values_list(*columns)[:rows]
+
+    columns = ("fixed_id", "record_bytes", "model_name", "partition")
+    prefixes = [prefix for prefix in outermost(run.sync_filter or ()) if prefix]
+    values = [run.profile, *done, *prefixes]
+    if len(prefixes) > FEW:
+        return list(query(values))
+    return fetch((run.retry_errors, len(done), rows), columns, query, values)
 
 
 class WaitingSource(StoreModelSource):

@@ -72,7 +72,7 @@ def note_unless_edited(
     with connection.cursor() as cursor:
         cursor.execute(
             f"{lock};"  # the view of a statement is as old as its beginning: so this is another one
-            f" WITH edited (place) AS ({search}),"
+            f" WITH edited (place) AS ({search} LIMIT 1),"  # one will do: whoever merges them looks again
             f" raised AS (UPDATE {_INSTANCES} SET counter = counter + 1"
             # Looked for first, and the row locked only then
             " WHERE id = %s AND current AND (SELECT count(*) FROM edited) >= 0 RETURNING id, counter),"

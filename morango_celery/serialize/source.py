@@ -53,7 +53,7 @@ class RowSource(Source[SerializeTask]):
         self.queryset = queryset
 
     def stream(self) -> Iterator[SerializeTask]:
-        return (_rows if is_plain(self.queryset.model) else _instances)(self.queryset)
+        return (_rows if _is_plain(self.queryset.model) else _instances)(self.queryset)
 
 
 def _rows(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
@@ -123,15 +123,20 @@ def _size_of_instance(instance: Any) -> int:
     return sum(map(size_of, vars(instance).values()))
 
 
-def is_plain(model: type[SyncableModel]) -> bool:
+def _is_plain(model: type[SyncableModel]) -> bool:
     """Return True if ``serialize()`` gives the very values that are read from the database."""
+    fields = model._meta.concrete_fields
+    return not has_own_code(model) and all(_is_plain_field(model, field) for field in fields)
+
+
+def has_own_code(model: type[SyncableModel]) -> bool:
+    """Return True if others' code runs while rows are serialized, other than for a field's value."""
     is_observed = signals.pre_init.has_listeners(model) or signals.post_init.has_listeners(model)
     return (
-        not is_observed
-        and model.serialize is SyncableModel.serialize
-        and has_plain_access(model)
-        and getattr_static(model, "from_db") is getattr_static(Model, "from_db")
-        and all(_is_plain_field(model, field) for field in model._meta.concrete_fields)
+        is_observed
+        or model.serialize is not SyncableModel.serialize
+        or not has_plain_access(model)
+        or getattr_static(model, "from_db") is not getattr_static(Model, "from_db")
     )
 
 

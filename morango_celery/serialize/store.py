@@ -17,7 +17,7 @@ from morango_celery.serialize.dirty_bits import mark_as_clean
 from morango_celery.serialize.edits import find_edits, note_unless_edited
 from morango_celery.serialize.instance import identify, identify_once
 from morango_celery.serialize.sink import StoreSink
-from morango_celery.serialize.source import CHUNK_ROWS, AppModelSource, RowSource, is_plain
+from morango_celery.serialize.source import CHUNK_ROWS, AppModelSource, RowSource, has_own_code
 from morango_celery.serialize.sql import Saver
 from morango_celery.serialize.update import Sized, StoreLookup, StoreUpdate
 from morango_celery.stream import WeighedBuffer
@@ -86,7 +86,7 @@ def _serialize(profile: str, sync_filter: Filter | None, on_begin: Callable[[], 
         source = AppModelSource(profile, sync_filter, partition_order=None)
         for model in source.models():
             is_stored = edits.are_in(model) and _store_rows(source.queryset(model), saver)
-            if is_stored and not is_plain(model):
+            if is_stored and has_own_code(model):
                 edits = find_edits(profile, sync_filter)  # its code may have edited others, or deleted
         if edits.are_noted_in(DeletedModels):
             _store_deletions(profile, saver)

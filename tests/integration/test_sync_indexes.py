@@ -114,10 +114,15 @@ def test_an_index_that_another_session_creates_is_left_to_it() -> None:
 
 @postgresql
 @pytest.mark.usefixtures("two_tables")
-def test_a_lock_that_is_not_got_in_time_is_an_error_and_the_next_call_goes_on() -> None:
+@pytest.mark.parametrize(
+    ("mode", "is_begun"), [("ACCESS EXCLUSIVE", False), ("ROW EXCLUSIVE", True)], ids=["none", "half"]
+)
+def test_a_lock_that_is_not_got_in_time_is_an_error_and_the_next_call_goes_on(
+    mode: str, is_begun: bool
+) -> None:
     with other_session() as writer:
         writer("BEGIN")
-        writer("LOCK TABLE school_lesson IN ACCESS EXCLUSIVE MODE")
+        writer(f"LOCK TABLE school_lesson IN {mode} MODE")
         execute("SET lock_timeout = '50ms'")
         try:
             with pytest.raises(CommandError, match=r"(?s)school_lesson: .*quieter time"):
@@ -125,7 +130,9 @@ def test_a_lock_that_is_not_got_in_time_is_an_error_and_the_next_call_goes_on() 
         finally:
             execute("RESET lock_timeout")
     assert are_valid() == [True, False]
-    assert "1 created, of 2.\n" in create()
+    told = create()
+    assert ("left unfinished" in told) == is_begun
+    assert "1 created, of 2.\n" in told
     assert are_valid() == [True, True]
 
 
