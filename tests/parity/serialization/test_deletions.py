@@ -67,6 +67,14 @@ def test_a_deletion_of_another_profile_waits(note: type[DeletedModels]) -> None:
 
 
 @pytest.mark.parametrize("note", NOTES)
+def test_a_deletion_of_another_profile_waits_beside_one_of_this(note: type[DeletedModels]) -> None:
+    stored, other = unit(), unit()
+    notes = [note(id=stored.id, profile=PROFILE), note(id=other.id, profile="variety")]
+    result = assert_same([], [stored, other], notes)
+    assert list(result.tables[note._meta.db_table]) == [other.id]
+
+
+@pytest.mark.parametrize("note", NOTES)
 def test_a_deletion_counts_whatever_the_store_row_says_of_its_profile(note: type[DeletedModels]) -> None:
     stored = unit(profile="variety")
     result = assert_same([], [stored], [note(id=stored.id, profile=PROFILE)])
