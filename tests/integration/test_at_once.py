@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
-from morango.models import Store
+from morango.models import Store, SyncableModel
 
 from morango_celery.deserialize import BatchResult, deserialize_batch
 from morango_celery.deserialize.own_code import verb
@@ -206,6 +206,34 @@ def test_what_is_no_records_fault_is_tried_no_second_time_whatever_the_statement
         assert sum('"morango_store" SET dirty_bit' in query["sql"] for query in queries) <= 1
         assert Store.objects.filter(dirty_bit=True).count() == 5
         assert not any(app_rows(PROFILE).values())
+
+
+@pytest.mark.parametrize("most_at_once", [0, 1_000])
+def test_a_reference_that_points_nowhere_is_found_before_the_commit(
+    most_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MOST, most_at_once)
+
+    def save_elsewhere(learner: Learner, *arguments: Any, **options: Any) -> None:
+        if learner.username == "astray":
+            learner.unit_id = "ab" * 16
+        SyncableModel.save(learner, *arguments, **options)
+
+    monkeypatch.setattr(Learner, "save", save_elsewhere)
+    unit, *_ = rows = school()
+    rows.append(build_store_row("learner", unit=unit, username="astray"))
+    rows.append(build_store_row("attempt", learner=rows[-1]))
+    Store.objects.bulk_create(rows)
+
+    with transaction.atomic():
+        result = deserialize_batch(PROFILE, [row.id for row in rows], strict=True)
+
+    assert (result.saved, result.failed) == (5, 2)
+    errors = dict(
+        Store.objects.exclude(deserialization_error=None).values_list("id", "deserialization_error")
+    )
+    assert errors.keys() == {rows[-1].id, rows[-2].id}
+    assert "unit_id" in errors[rows[-2].id]
 
 
 def executed(rows: list[Store]) -> tuple[BatchResult, list[str]]:
