@@ -47,7 +47,7 @@ from morango_celery.runs.handover import Handover
 from morango_celery.runs.limits import within
 from morango_celery.runs.message import Message
 from morango_celery.runs.opening import attempt_opening, attempt_start
-from morango_celery.runs.overdue import note_sent, note_unsent, untouched
+from morango_celery.runs.overdue import note_sent, note_start_sent, note_unsent, untouched
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches
 from morango_celery.runs.recovery import recover
 from morango_celery.stopping import SoftShutdown
@@ -281,9 +281,8 @@ class CeleryDispatch:
 
     def start(self, run: Run) -> bool:
         sent = _send(start_run, [run.pk], describe(run), priority=priority(run), task_id=id_of_start(run))
-        if sent:  # and unless a worker has begun already
-            now = {name: getattr(run, name) for name in ("state", "stage", "attempts")}
-            note_sent(Run.objects.filter(pk=run.pk, **now))
+        if sent:
+            note_start_sent(run)
         run.sent_at = clock.now() if sent else None  # for whoever tells where it is, whatever could be noted
         return sent
 

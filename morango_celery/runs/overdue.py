@@ -23,7 +23,7 @@ from django.db.models.functions import Cast
 
 from morango_celery import clock
 from morango_celery.conf import settings
-from morango_celery.db.prepared import Columns, Statement, kept, number, selecting
+from morango_celery.db.prepared import Columns, Statement, kept, number, selecting, text, updating
 from morango_celery.deserialize.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.limits import Limits, current_limits, limited, within
@@ -63,7 +63,29 @@ def note_sent(rows: QuerySet[Any]) -> None:
     Rows that somebody holds are not waited for, and left as they are.
     Cost: one statement.
     """
-    _note(rows, sent_at=clock.now(), overdue_at=clock.now(settings.RESEND_AFTER_SECONDS))
+    _note(rows, **_sent(settings.RESEND_AFTER_SECONDS))
+
+
+def note_start_sent(run: Run) -> None:
+    """Note likewise that a message for a run was sent, unless somebody has begun with it since it was read.
+
+    Cost: one statement; on PostgreSQL it is a transaction of its own, for a request waits for this.
+    """
+    statement = _noting_start(settings.RESEND_AFTER_SECONDS)
+    values = run.pk, str(run.state), run.stage, run.attempts
+    if uses_postgresql():
+        statement.execute(*values)
+        return
+    with transaction.atomic():
+        take_write_lock()
+        statement.execute(*values)
+
+
+@kept
+def _noting_start(resend_after_seconds: float) -> Statement:
+    runs = Run.objects.filter(pk=number(0), state=text(1), stage=number(2), attempts=number(3))
+    with transaction.atomic():  # as Django asks for where a row is locked
+        return updating(_free(runs), _sent(resend_after_seconds))
 
 
 def note_unsent(rows: QuerySet[Any]) -> None:
@@ -85,9 +107,19 @@ def note_retry(rows: QuerySet[Any], seconds: float) -> None:
 def _note(rows: QuerySet[Any], **columns: Any) -> None:
     with transaction.atomic():
         take_write_lock()
-        # Not as who executes a batch holds it: whoever gets its message now isn't to take us for that
-        free = rows.order_by().select_for_update(skip_locked=True, no_key=True).values("pk")
-        rows.model.objects.filter(pk__in=free).update(**columns)
+        _free(rows).update(**columns)
+
+
+def _free(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Return those of the rows that nobody holds, locked as the update that follows does."""
+    # Not as who executes a batch holds it: whoever gets its message now isn't to take us for that
+    free = rows.order_by().select_for_update(skip_locked=True, no_key=True).values("pk")
+    found: QuerySet[Any] = rows.model.objects.filter(pk__in=free)
+    return found
+
+
+def _sent(resend_after_seconds: float) -> dict[str, Any]:
+    return {"sent_at": clock.now(), "overdue_at": clock.now(resend_after_seconds)}
 
 
 def untouched(batches: Sequence[Batch]) -> QuerySet[Batch]:

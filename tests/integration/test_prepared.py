@@ -23,7 +23,7 @@ from morango_celery.db.prepared import (
 from morango_celery.models import Batch, Run
 from morango_celery.runs.execute import UNCOUNTED
 from morango_celery.runs.opening import attempt_opening
-from morango_celery.runs.overdue import RUN, lock_opened, read_run
+from morango_celery.runs.overdue import RUN, lock_opened, note_start_sent, read_run
 from morango_celery.runs.producer import Progress
 from tests.integration.ledger import new_run
 
@@ -148,3 +148,21 @@ def test_a_statement_is_compiled_once() -> None:
 
 def test_all_columns_of_a_run_are_read() -> None:
     assert set(RUN.names) == {field.attname for field in concrete_fields(Run)}
+
+
+class TestNotingThatARunWasSent:
+    def test_one_that_nobody_has_begun_is_noted(self) -> None:
+        run = new_run()
+        note_start_sent(run)
+        run.refresh_from_db()
+        assert run.sent_at is not None
+        assert run.overdue_at is not None
+        assert (run.overdue_at - run.sent_at).total_seconds() == pytest.approx(900, abs=1)
+
+    @pytest.mark.parametrize("begun", [{"attempts": 1}, {"stage": 1}, {"state": Run.State.RUNNING}])
+    def test_one_that_a_worker_has_begun_since_is_left_alone(self, begun: dict[str, Any]) -> None:
+        run = new_run()
+        Run.objects.update(**begun)
+        note_start_sent(run)
+        run.refresh_from_db()
+        assert run.sent_at is None
