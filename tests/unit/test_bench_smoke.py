@@ -15,6 +15,7 @@ from tests.processes import ROOT
 RECORDS = 200
 
 
+@pytest.mark.timeout(600)  # a dozen processes, one after another
 @pytest.mark.needs_postgresql
 def test_rows_are_measured_on_fresh_databases_in_fresh_processes(
     database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,6 +54,42 @@ def test_rows_are_measured_on_fresh_databases_in_fresh_processes(
         assert 0 < share < 1  # not all were completed at the same moment
     assert (tmp_path / "results.png").exists()
     assert "deserialize" in done.stdout
+
+
+@pytest.mark.at_length
+@pytest.mark.timeout(600)  # likewise
+@pytest.mark.needs_postgresql
+def test_rows_of_small_syncs_say_what_their_bars_are_about(
+    database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    output = tmp_path / "results.json"
+    names = ("sync-of-3", "five-deletions", "one-facility", "large-and-small", "sync-on-a-large-server")
+    options = ["--models=school", "--quick", *(f"--row={name}" for name in names)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", f"--output={output}", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = {result["name"]: result for result in json.loads(output.read_text())}
+    assert {name: result["records"] for name, result in results.items()} == {
+        "sync-of-3": 3,
+        "five-deletions": 5,
+        "one-facility": 3_000,
+        "large-and-small": 2_000,
+        "sync-on-a-large-server": 10,
+    }
+    for result in results.values():
+        assert result["left_dirty"] == 0
+        (bar,) = result["bars"]
+        assert bar["value"] > 0
+    for name in ("sync-of-3", "five-deletions", "sync-on-a-large-server"):
+        assert results[name]["statements"] > 10
+        assert results[name]["commits"] > 2
+    assert 1 <= results["one-facility"]["bars"][0]["value"] <= 5  # of five devices
 
 
 def test_a_run_is_timed_step_by_step(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
