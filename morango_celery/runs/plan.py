@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from django.db import connection
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
+from django.db.models.expressions import RawSQL
 
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.order import Model, components
@@ -18,6 +21,7 @@ from morango_celery.reading.partitions import CHUNK_ROWS
 from morango_celery.reading.prefixes import FEW, outermost
 from morango_celery.reading.sizes import StoredBytes
 from morango_celery.runs.tree import Node
+from morango_celery.upstream import uses_postgresql
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,25 @@ def _first_waiting(run: Run, done: Sequence[str], rows: int) -> list[tuple[Any, 
     return fetch((run.retry_errors, len(done), rows), columns, query, values)
 
 
+def waiting_models(run: Run) -> frozenset[str]:
+    """Return the names of models of which anything waits, among those that an app is installed for.
+
+    Cost: one statement, which looks for one record of each.
+    """
+    source = WaitingSource(run, Step(()))
+    names = [model.morango_model_name for model in StoreModelSource(run.profile).models()]
+    named = RawSQL("names.value", [])
+    waiting = source.records().filter(source.condition, model_name=named).values("pk")
+    sql, parameters = waiting.query.sql_with_params()
+    elements = "json_array_elements_text" if uses_postgresql() else "json_each"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT names.value FROM {elements}(%s) AS names WHERE EXISTS ({sql})",  # noqa: S608  (Django's)
+            [json.dumps(names), *parameters],
+        )
+        return frozenset(name for (name,) in cursor.fetchall())
+
+
 class WaitingSource(StoreModelSource):
     """The records of one step that a run has not tried yet.
 
@@ -147,8 +170,12 @@ class WaitingSource(StoreModelSource):
     error isn't waiting, whenever it was that it failed. A run that only retries errors has marked them.
     """
 
-    def __init__(self, run: Run, step: Step) -> None:
-        super().__init__(run.profile, run.sync_filter, models=step.models)
+    def __init__(self, run: Run, step: Step, waiting: Collection[str] | None = None) -> None:
+        """
+        :param waiting: from `waiting_models`, so that no others are asked for
+        """
+        models = [m for m in step.models if waiting is None or m.morango_model_name in waiting]
+        super().__init__(run.profile, run.sync_filter, models=models)
         self.step = step
         self.only_marked = run.retry_errors
 

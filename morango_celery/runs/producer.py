@@ -32,6 +32,7 @@ from morango_celery.runs.plan import (
     description,
     remainder,
     steps,
+    waiting_models,
 )
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialize import serialize_into_store
@@ -79,7 +80,7 @@ def advance(run_id: int) -> Progress:
     """Open the next stage if the last one is done, or complete the run if there is none.
 
     Twice, and at the same time: safe; the first one opens the stage and the others find it open.
-    Cost: one query where one batch holds all that is left, else one per model of the stage too; one
+    Cost: one query where one batch holds all that is left, else one more, and one per model that waits; one
     insert per `BATCHES_IN_MEMORY` batches. Memory doesn't grow with the number of records.
     """
     return _open(run_id, None)
@@ -163,10 +164,11 @@ def _open_next_stage(run: Run) -> None:
     Consecutive steps become one ordered batch if they fit in it.
     """
     plan = steps(run.profile)
+    waiting = waiting_models(run)
     ordered: list[SizedId] = []
     covered: list[Step] = []
     while run.step < len(plan):
-        source = WaitingSource(run, plan[run.step])
+        source = WaitingSource(run, plan[run.step], waiting)
         ids = source.sized_ids()
         head, fits = _beginning(ids, ordered)
         if head and plan[run.step].exclusive and _is_any_exclusive(run, plan[run.step]):

@@ -273,6 +273,20 @@ def test_local_edits_are_looked_for_in_one_statement(number: int) -> None:
     assert len(about_counters) == 1
 
 
+@pytest.mark.parametrize("number", [1, 100])
+def test_no_model_is_asked_for_of_which_nothing_waits(number: int, batch_size: Callable[[int], None]) -> None:
+    batch_size(2)
+    lessons = [build_store_row("lesson", unit_id=MISSING) for _ in range(3)]
+    Store.objects.bulk_create([*lessons, build_store_row("spaceship", partition=f"{SCHOOL_ID}:l")])
+    run = create_run(PROFILE, under(number), handed_over=True, serialize_first=False)
+    with CaptureQueriesContext(connection) as queries:
+        opened = start(run.pk).run
+    searches = [query["sql"] for query in queries if 'FROM "morango_store"' in query["sql"]]
+    assert (opened.stage_models, opened.open_batches) == ("lesson + learner", 2)
+    # What waits in all, which models do, and the lessons
+    assert len(searches) == 3, searches
+
+
 def test_a_chain_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
     batch_size(10)
     small = statements_of_a_run(chain(39))
