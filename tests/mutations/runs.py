@@ -8,8 +8,8 @@ MUTATIONS = (
     Mutation(
         "only-what-the-filter-covers",
         "runs/plan.py",
-        "super().__init__(run.profile, run.sync_filter, models=step.models)",
-        "super().__init__(run.profile, None, models=step.models)",
+        "super().__init__(run.profile, run.sync_filter, models=models)",
+        "super().__init__(run.profile, None, models=models)",
         ("parity/test_filters.py::test_only_what_the_filter_covers",),
     ),
     Mutation(
