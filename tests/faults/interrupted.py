@@ -14,7 +14,8 @@ from typing import Any
 
 from django.apps import AppConfig
 
-BATCH = b"morango_celery.deserialize_batch"
+BATCH = b"morango_celery.start_run"
+"""A job that carries a batch out: that of a run which has only one."""
 HEADER_BYTES = 4
 """Of a message in a pipe: how long it is. What it says follows by a call of its own."""
 

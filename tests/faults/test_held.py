@@ -13,6 +13,7 @@ import pytest
 from django.db import connection
 from morango.models import Store
 
+from morango_celery.display import id_of_start
 from morango_celery.models import Run
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
@@ -241,7 +242,7 @@ def test_batch_of_a_frozen_worker_is_completed_by_another(
     # ... and nothing happens twice when the first one thaws
     done_twice = [run.state, run.done, *attempts(run)]
     thaw(worker)
-    worker.wait_until(lambda: worker.log().count("morango_celery.deserialize_batch[") > 1, "over with it")
+    worker.wait_until(lambda: worker.log().count(f"start_run[{id_of_start(run)}]") > 1, "over with it")
     wait_for_others(make_school)
     school.assert_intact(run)
     assert [run.state, run.done, *attempts(run)] == done_twice
