@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from morango_celery import cancel, tasks
+from morango_celery import cancel
 from morango_celery.models import Batch, Run
+from morango_celery.runs.producer import open_batches, start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.faults.postman import DELIVERED, Postman
@@ -79,7 +80,8 @@ def test_for_a_run_that_is_no_more(
     run = school.new_run()
     with Postman(redis_url, seed=3) as postman:
         assert CeleryDispatch().start(run)
-        tasks.start_run(run.pk)
+        (batch,) = open_batches(start(run.pk).run)
+        assert CeleryDispatch().batch(batch)
         if fate == "cancelled":
             cancel(run.pk)
         else:
