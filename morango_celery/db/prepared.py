@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache, wraps
+from operator import itemgetter
 from typing import Any
 
 from django.db import connection
@@ -21,7 +22,8 @@ MOST_TEXTS = 100
 """How many variants of one query a process keeps."""
 
 _FIRST_NUMBER = -2_147_000_000
-_TEXT = "\x01mark "
+_TEXT = "\x01mark"  # one word, as a prefix of a filter has to be
+_DIGITS = 5
 
 
 def number(place: int) -> int:
@@ -30,8 +32,11 @@ def number(place: int) -> int:
 
 
 def text(place: int) -> str:
-    """Return the mark of a text."""
-    return f"{_TEXT}{place}"
+    """Return the mark of a text: to be compared for equality, or with the beginning of another.
+
+    Marks of texts are in the order of their places, and none is within another.
+    """
+    return f"{_TEXT}{place:0{_DIGITS}}"
 
 
 def anything(place: int) -> Any:
@@ -59,9 +64,8 @@ class Statement:
     def __init__(self, sql: str, parameters: Sequence[Any]) -> None:
         self.sql = sql
         self._parameters = parameters
-        self._places = [
-            (place, mark) for place, mark in enumerate(map(_mark, parameters)) if mark is not None
-        ]
+        marks = enumerate(map(_mark, parameters))
+        self._places = [(place, *mark) for place, mark in marks if mark is not None]
 
     def execute(self, *values: Any) -> int:
         """Execute it with the values of its marks. Returns the number of rows that it found."""
@@ -77,18 +81,33 @@ class Statement:
             row: tuple[Any, ...] | None = cursor.fetchone()
         return row
 
+    def rows(self, columns: Sequence[str], *values: Any) -> list[tuple[Any, ...]]:
+        """Execute it likewise. Returns all rows, as the database has them.
+
+        :param columns: names of two or more, in the order to return them: versions of Django select them in
+            different ones
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(self.sql, self._with(values))
+            names = [column[0] for column in cursor.description]
+            return list(map(itemgetter(*map(names.index, columns)), cursor.fetchall()))
+
     def _with(self, values: Sequence[Any]) -> list[Any]:
         parameters = list(self._parameters)
-        for place, mark in self._places:
-            parameters[place] = values[mark]
+        for place, mark, rest in self._places:
+            parameters[place] = (
+                f"{connection.ops.prep_for_like_query(values[mark])}{rest}" if rest else values[mark]
+            )
         return parameters
 
 
-def _mark(parameter: Any) -> int | None:
+def _mark(parameter: Any) -> tuple[int, str] | None:
+    """Return a mark's place, and what a lookup has put behind it: "%", if it is one for beginnings."""
     if type(parameter) is int and _FIRST_NUMBER <= parameter < _FIRST_NUMBER + MOST_TEXTS:
-        return parameter - _FIRST_NUMBER
+        return parameter - _FIRST_NUMBER, ""
     if isinstance(parameter, str) and parameter.startswith(_TEXT):
-        return int(parameter.removeprefix(_TEXT))
+        found = parameter.removeprefix(_TEXT)
+        return int(found[:_DIGITS]), found[_DIGITS:]
     return None
 
 

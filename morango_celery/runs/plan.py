@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -12,11 +13,11 @@ from django.db import connection
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
+from morango_celery.db.prepared import MOST_TEXTS, Statement, selecting, text
 from morango_celery.deserialize import StoreModelSource
 from morango_celery.deserialize.order import Model, components
 from morango_celery.models import Run
 from morango_celery.reading.cursors import stream
-from morango_celery.reading.made_once import fetch
 from morango_celery.reading.partitions import CHUNK_ROWS
 from morango_celery.reading.prefixes import FEW, outermost
 from morango_celery.reading.sizes import StoredBytes
@@ -127,21 +128,29 @@ def remainder(run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int) -> 
 
 def _first_waiting(run: Run, done: Sequence[str], rows: int) -> list[tuple[Any, ...]]:
     """Return id, bytes, model name and partition of records that wait, of models that are not done."""
-
-    def query(values: Sequence[str]) -> Any:
-        profile, names, under = values[0], values[1 : len(done) + 1], values[len(done) + 1 :]
-        alike = Run(profile=profile, filter="\n".join(under) or None, retry_errors=run.retry_errors)
-        source = WaitingSource(alike, Step(()))
-        waiting: Any = source.records().filter(source.condition).exclude(model_name__in=names)
-        sized = waiting.char_ids_list().annotate(record_bytes=StoredBytes("serialized"))
-        return sized.values_list(*columns)[:rows]
-
-    columns = ("fixed_id", "record_bytes", "model_name", "partition")
     prefixes = [prefix for prefix in outermost(run.sync_filter or ()) if prefix]
-    values = [run.profile, *done, *prefixes]
     if len(prefixes) > FEW:
-        return list(query(values))
-    return fetch((run.retry_errors, len(done), rows), columns, query, values)
+        waiting = _waiting(run.profile, prefixes, done, only_marked=run.retry_errors)
+        return list(waiting.values_list(*_SIZED_COLUMNS)[:rows])
+    statement = _first_waiting_of(run.retry_errors, len(prefixes), len(done), rows)
+    return statement.rows(_SIZED_COLUMNS, run.profile, *prefixes, *done)
+
+
+_SIZED_COLUMNS = ("fixed_id", "record_bytes", "model_name", "partition")
+
+
+@lru_cache(maxsize=MOST_TEXTS)
+def _first_waiting_of(only_marked: bool, prefixes: int, done: int, rows: int) -> Statement:
+    profile, *others = map(text, range(1 + prefixes + done))
+    waiting = _waiting(profile, others[:prefixes], others[prefixes:], only_marked=only_marked)
+    return selecting(waiting.values_list(*_SIZED_COLUMNS)[:rows])
+
+
+def _waiting(profile: str, prefixes: Sequence[str], done: Sequence[str], *, only_marked: bool) -> Any:
+    run = Run(profile=profile, filter="\n".join(prefixes) or None, retry_errors=only_marked)
+    source = WaitingSource(run, Step(()))
+    waiting: Any = source.records().filter(source.condition).exclude(model_name__in=done)
+    return waiting.char_ids_list().annotate(record_bytes=StoredBytes("serialized"))
 
 
 def waiting_models(run: Run) -> frozenset[str]:

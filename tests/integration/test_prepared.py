@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from morango.models import Store
+from morango.models.certificates import Filter
 
 from morango_celery import clock
 from morango_celery.db.prepared import (
@@ -21,11 +23,15 @@ from morango_celery.db.prepared import (
     updating,
 )
 from morango_celery.models import Batch, Run
+from morango_celery.reading.prefixes import outermost, starts_with_any
+from morango_celery.runs import plan
 from morango_celery.runs.execute import UNCOUNTED
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.overdue import RUN, lock_opened, note_start_sent, read_run
-from morango_celery.runs.producer import Progress
+from morango_celery.runs.producer import Progress, create_run
+from tests.factories import build_store_row
 from tests.integration.ledger import new_run
+from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.django_db
 
@@ -40,7 +46,7 @@ def run() -> Run:
     return Run.objects.create(
         profile="school",
         filter="a\nb",
-        error="100 % \x01mark 0 'quoted' \\",
+        error="100 % \x01mark00000 'quoted' \\",
         transfer_session_id=uuid.uuid4().hex,
         retry_of=new_run(),
         stage_models="unit + lesson",
@@ -166,3 +172,47 @@ class TestNotingThatARunWasSent:
         note_start_sent(run)
         run.refresh_from_db()
         assert run.sent_at is None
+
+
+NAMES = ["a_c", "a%c", "a\\c", "abc", "%", "_", "é", "'", "s%s", "\x01mark00001"]
+
+
+def under(*prefixes: str) -> list[str]:
+    """Return the partitions that begin with one of the prefixes."""
+    profile, *marks = map(text, range(len(prefixes) + 1))
+    found = Store.objects.filter(starts_with_any("partition", marks), profile=profile)
+    statement = selecting(found.values_list("profile", "partition"))
+    rows = statement.rows(("partition", "profile"), PROFILE, *prefixes)
+    assert {profile for _, profile in rows} <= {PROFILE}
+    return sorted(partition for partition, _ in rows)
+
+
+def test_texts_are_taken_literally_as_beginnings_too() -> None:
+    Store.objects.bulk_create([build_store_row("unit", partition=name) for name in NAMES])
+    Store.objects.bulk_create([build_store_row("unit", partition="abc", profile="another")])
+    for name in NAMES:
+        assert under(name) == [name]
+    assert under("a_", "s%s") == ["a_c", "s%s"]
+    assert under("nothing", "é") == ["é"]
+    assert under("a") == ["a%c", "a\\c", "a_c", "abc"]
+
+
+def test_marks_of_texts_are_in_order_and_none_is_within_another() -> None:
+    marks = [text(place) for place in range(1_001)]
+
+    assert outermost(marks) == marks
+    assert list(Filter("\n".join(marks))) == marks
+
+
+def test_query_for_what_waits_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    schools = [f"{number:032x}" for number in range(3)]
+    rows = [build_store_row("lesson", unit_id="ab" * 16, school_id=school) for school in schools]
+    Store.objects.bulk_create([*rows, build_store_row("unit")])
+    plan._first_waiting_of.cache_clear()
+    steps = plan.steps(PROFILE)
+    for school, row in zip(schools, rows, strict=True):
+        run = create_run(PROFILE, Filter(school))
+        found = plan.remainder(run, steps, rows=10, size_bytes=10_000)
+        assert found is not None
+        assert [store_id for store_id, _ in found.sized_ids] == [row.id]
+        monkeypatch.setattr(plan, "WaitingSource", None)  # from the second one on nothing is made
