@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 IMAGE_EXTRAS := flower oplog server
-WITH_PROCESSES := tests/faults tests/oplog tests/smoke
+WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_containers.py tests/supply_chain \
 	$(patsubst %,tests/integration/test_%.py,admin_errors admin_runs broken_pipes command compose core_alone demo flower \

@@ -315,4 +315,42 @@ MUTATIONS = (
         ("integration/test_urgency.py::test_what_is_begun_goes_before_what_is_not_and_before_what_is_large",),
         "postgresql",
     ),
+    Mutation(
+        "a-run-takes-in-what-lies-under-its-filter-alone",
+        "runs/sharing.py",
+        "    return narrow is not None and bool(narrow.is_subset_of(wide))\n",
+        "    return True\n",
+        (
+            "integration/test_sharing.py::TestCoalescing"
+            "::test_run_under_another_filter_or_with_other_options_stays_alone",
+        ),
+    ),
+    Mutation(
+        "a-run-that-has-begun-is-not-taken-in",
+        "runs/sharing.py",
+        "    pending = Run.objects.filter(still_idle, pk__in=idle,",
+        "    pending = Run.objects.filter(pk__in=idle,",
+        ("integration/test_sharing.py::TestAtTheSameTime::test_of_several_that_begin_one_goes_on",),
+    ),
+    Mutation(
+        "what-was-taken-in-comes-along",
+        "runs/sharing.py",
+        "Run.objects.filter(Q(pk__in=free) | Q(coalesced_into__in=free))",
+        "Run.objects.filter(pk__in=free)",
+        ("integration/test_sharing.py::TestCoalescing::test_run_that_had_taken_in_others_brings_them_along",),
+    ),
+    Mutation(
+        "a-run-waits-for-an-earlier-one-under-its-filter",
+        "runs/sharing.py",
+        "        return other.pk < run.pk or other.filter == run.filter\n",
+        "        return False\n",
+        ("integration/test_sharing.py::TestBlocking::test_run_waits_while_another_under_its_filter_goes_on",),
+    ),
+    Mutation(
+        "runs-that-were-taken-in-go-on-after-a-failure",
+        "models.py",
+        "                released = taken_in.update(coalesced_into=None, sent_at=None, overdue_at=None)\n",
+        "                released = 0\n",
+        ("integration/test_sharing.py::TestCoalescing::test_end_without_success_takes_no_other_run_along",),
+    ),
 )
