@@ -400,6 +400,8 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
         task.apply_async(
             arguments,
             headers={"argsrepr": f"({description})"},  # as an option, it would be in the message twice
+            time_limit=None,  # of this process: those of the worker hold
+            soft_time_limit=None,
             retry_policy=SEND_RETRIES,
             **options,
         )

@@ -8,7 +8,6 @@ import pytest
 from morango.models import Store
 
 import morango_celery
-from morango_celery import tasks
 from morango_celery.models import Batch, Run
 from tests import factories
 from tests.conftest import StartWorker
@@ -133,16 +132,13 @@ def test_what_belongs_to_a_poison_record_fails_with_it_and_succeeds_after_it(sta
 
 
 @pytest.mark.parametrize("way", ["sleeps", "sleeps and swallows"])
-def test_a_record_that_never_returns(start_worker: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_never_returns(start_worker: Any, way: str) -> None:
     # Given a record that takes for ever, and whose model swallows what it can
     unit = factories.store_row("unit")
     poison = factories.store_row("learner", unit=unit, username=way)
     others = [factories.store_row("learner", unit=unit) for _ in range(3)]
     soft, hard = 1, 60 if way == "sleeps" else 2
     worker = start_worker(SOFT_TIME_LIMIT=str(soft), TIME_LIMIT=str(hard), MAX_ATTEMPTS="2")
-    # A message carries the limits of the process that sends it
-    monkeypatch.setattr(tasks.start_run, "soft_time_limit", soft)
-    monkeypatch.setattr(tasks.start_run, "time_limit", hard)
 
     # When they are deserialized
     run = morango_celery.deserialize(PROFILE, wait=120)
