@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 from morango.constants import transfer_statuses
@@ -416,6 +417,25 @@ class TestAtTheSameTime:
                 complete(left[0])
             assert states(*runs) == ["completed"] * 4
             assert Run.objects.filter(pk__in=[run.pk for run in runs], records__gt=0).count() == 1
+
+    def test_run_whose_attempt_is_counted_after_the_look_is_not_taken_in(self) -> None:
+        first, second = asked_for(), asked_for()
+        counted: list[Any] = []
+
+        def count_before_the_lock(execute: Any, sql: str, *arguments: Any) -> Any:
+            if "SKIP LOCKED" in sql and not counted:
+                counted.append(sql)
+                together([lambda: Run.objects.filter(pk=first.pk).update(attempts=1)])
+            return execute(sql, *arguments)
+
+        with transaction.atomic():
+            second = Run.locked(second.pk)
+            with connection.execute_wrapper(count_before_the_lock):
+                assert not sharing.take_part(second)
+
+        assert counted
+        assert read(first)[0].coalesced_into_id is None
+        assert read(second)[0].blocked_by_id == first.pk
 
     @pytest.mark.parametrize("number", range(3))
     def test_run_that_comes_as_another_ends_is_not_forgotten(self, number: int) -> None:
