@@ -153,6 +153,10 @@ OTHERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 }
 
 
+REFUSALS = (DatabaseError, ObjectDoesNotExist, ValueError)
+"""What a change ends with that came too late; the last is Django's for an expression whose row is gone."""
+
+
 def start_anew() -> None:
     for model in (DeadLetter, IngestPosition, IngestSource, RecordedChange, RecorderFile):
         model._base_manager.all().delete()
@@ -172,9 +176,9 @@ def say_what_is_left(
     for order, sessions in interleavings(works, stops, start_anew, atomic):
         orders += 1
         errors = [session.error for session in sessions if session.error is not None]
-        assert all(isinstance(error, DatabaseError | ObjectDoesNotExist) for error in errors), (order, errors)
+        assert all(isinstance(error, REFUSALS) for error in errors), (order, errors)
         assert len(errors) < 2, (order, errors)
-        left = library()
+        left = with_whole_friendships(library())
         texts = list(RecordedChange.objects.order_by("pk").values_list("text", flat=True))
         write_out()
         start_anew()
@@ -183,6 +187,18 @@ def say_what_is_left(
         assert not differences(left, library()), (order, errors, texts)
         log.unlink(missing_ok=True)
     return orders
+
+
+def with_whole_friendships(left: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Leave out the halves of symmetrical pairs.
+
+    Django's `add` inserts the mirrored row without looking whether its first look still holds.
+    """
+    books = {row["pk"]: row["fields"] for row in left["library.Book"]}
+    friends = {pk: set(fields["friends"]) for pk, fields in books.items()}
+    for pk, fields in books.items():
+        fields["friends"] = [other for other in fields["friends"] if pk in friends.get(other, ())]
+    return left
 
 
 def differences(left: dict[str, list[Any]], ingested: dict[str, list[Any]]) -> list[Any]:
