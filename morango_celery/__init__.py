@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from morango_celery.api import cancel, deserialize, deserialize_from_store, recover_runs, retry
-    from morango_celery.deserialize import DeserializeTask, StoreModelSource
-    from morango_celery.serialize import serialize_into_store
+    from morango_celery.deserialization import DeserializeTask, StoreModelSource
+    from morango_celery.serialization import serialize_into_store
 
 __version__ = "0.1.0"
 
@@ -20,9 +20,9 @@ _HOMES = {
     "deserialize_from_store": "morango_celery.api",
     "recover_runs": "morango_celery.api",
     "retry": "morango_celery.api",
-    "DeserializeTask": "morango_celery.deserialize",
-    "StoreModelSource": "morango_celery.deserialize",
-    "serialize_into_store": "morango_celery.serialize",
+    "DeserializeTask": "morango_celery.deserialization",
+    "StoreModelSource": "morango_celery.deserialization",
+    "serialize_into_store": "morango_celery.serialization",
 }
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "deserialize":
-        return import_module("morango_celery.deserialize")
+        return import_module("morango_celery.deserialization")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

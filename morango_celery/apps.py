@@ -10,7 +10,7 @@ class MorangoCeleryConfig(AppConfig):
 
     def ready(self) -> None:
         from morango_celery import checks  # noqa: F401  (registers itself)
-        from morango_celery.deserialize import code_edits, muting
+        from morango_celery.deserialization import code_edits, muting
         from morango_celery.upstream import report_writes
 
         muting.install()

@@ -99,7 +99,7 @@ def every_fault(pytestconfig: pytest.Config) -> bool:
 @pytest.fixture(autouse=True)
 def _nothing_was_seen_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that one test saw update other rows are like others again in the next one."""
-    monkeypatch.setattr("morango_celery.deserialize.exclusive._seen_writing", set())
+    monkeypatch.setattr("morango_celery.deserialization.exclusive._seen_writing", set())
 
 
 @pytest.fixture(scope="session")

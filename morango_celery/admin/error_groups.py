@@ -17,7 +17,7 @@ from morango_celery import api
 from morango_celery.admin.links import url_of_rows
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.admin.sql import time_limit
-from morango_celery.deserialize.quarantine import QUARANTINED
+from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.errors import TookTooLongError
 from morango_celery.models import RecordInError
 

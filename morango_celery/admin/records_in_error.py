@@ -18,7 +18,7 @@ from morango_celery.admin.error_groups import CAUSE, groups_page, retry_profile
 from morango_celery.admin.outcomes import errors_as_messages, tell_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
-from morango_celery.deserialize.quarantine import QUARANTINED
+from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.errors import TookTooLongError
 from morango_celery.models import RecordInError
 

@@ -11,8 +11,8 @@ from django.core.checks import CheckMessage, Error, Info, register
 from django.db.models import Model
 
 from morango_celery.conf import Section, problems, settings
-from morango_celery.deserialize.exclusive import is_exclusive, reason
-from morango_celery.deserialize.traits import SAVING
+from morango_celery.deserialization.exclusive import is_exclusive, reason
+from morango_celery.deserialization.traits import SAVING
 from morango_celery.upstream import profiles, registered_models, uses_postgresql
 
 LABELS = ("SAVE_EACH", "EXCLUSIVE_MODELS")

@@ -12,7 +12,7 @@ from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Mi
 from morango.models.core import Store
 
 from morango_celery import clock
-from morango_celery.deserialize.quarantine import is_quarantined
+from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.metrics import names
 from morango_celery.metrics.names import Metric
 from morango_celery.models import Batch, Run

@@ -9,7 +9,7 @@ from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Model
 
 from morango_celery.db.errors import is_outage, may_be_the_records_fault
-from morango_celery.deserialize.writing import halves
+from morango_celery.deserialization.writing import halves
 from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
 from morango_celery.oplog.pending import Pending
@@ -38,7 +38,7 @@ class Applying:
     """Applies changes in their order, in the open transaction."""
 
     check_strictly: Callable[[], None] = lambda: None
-    """Checks all references of the database; see `morango_celery.deserialize.sql.strict_check`."""
+    """Checks all references of the database; see `morango_celery.deserialization.sql.strict_check`."""
     models: Set[type[Model]] = field(default_factory=ingested_models)
     """The concrete models whose objects are applied."""
     blames_lines: bool = False

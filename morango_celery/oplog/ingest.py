@@ -11,7 +11,7 @@ from typing import TypeVar
 from django.db import DatabaseError, IntegrityError, transaction
 
 from morango_celery.db.transactions import first_error_wins
-from morango_celery.deserialize.sql import strict_check
+from morango_celery.deserialization.sql import strict_check
 from morango_celery.errors import InvalidSettingError, TransientError
 from morango_celery.oplog import letters
 from morango_celery.oplog.apply import Applying, may_be_a_lines_fault

@@ -23,8 +23,8 @@ from django.db import DEFAULT_DB_ALIAS, connection, models, router
 from django.db.models.signals import post_init, pre_init
 
 from morango_celery.conf import settings as core_settings
-from morango_celery.deserialize.conversions import Convert, Unsure, conversion
-from morango_celery.deserialize.traits import has_own_sql
+from morango_celery.deserialization.conversions import Convert, Unsure, conversion
+from morango_celery.deserialization.traits import has_own_sql
 from morango_celery.errors import ModelNotIngestedError, UnknownModelError
 from morango_celery.oplog.conf import settings
 from morango_celery.oplog.lines import printable

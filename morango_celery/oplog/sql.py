@@ -9,14 +9,14 @@ from typing import Any
 from django.db import connection
 from django.db.models import AutoField, Field, Model
 
-from morango_celery.deserialize.identifiers import (
+from morango_celery.deserialization.identifiers import (
     as_sent,
     as_written,
     column_name,
     kept_name,
     table_name,
 )
-from morango_celery.deserialize.sql import insert
+from morango_celery.deserialization.sql import insert
 from morango_celery.oplog.meta import key_field
 from morango_celery.oplog.models import RecordedChange
 from morango_celery.upstream import uses_postgresql

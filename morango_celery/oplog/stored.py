@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db.models import Model, QuerySet
 
-from morango_celery.deserialize.identifiers import locking
+from morango_celery.deserialization.identifiers import locking
 from morango_celery.oplog.meta import concrete, key_field, own_fields, rows
 from morango_celery.stream import Buffer, Items
 

@@ -18,8 +18,8 @@ from morango.models.core import Store
 from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
-from morango_celery.deserialize import BatchResult
-from morango_celery.deserialize.sql import commit_lazily, take_write_lock
+from morango_celery.deserialization import BatchResult
+from morango_celery.deserialization.sql import commit_lazily, take_write_lock
 from morango_celery.errors import ExclusiveModelsTakenError, PoisonRecordError, TimeIsUp, TransientError
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable

@@ -15,13 +15,13 @@ from morango.models.core import TransferSession
 from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_refusal, is_transient, remedy
-from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.models import Run
 from morango_celery.printable import printable_lines
 from morango_celery.runs.limits import limited
 from morango_celery.runs.outages import FORGIVEN_IN_A_ROW, Attempt
 from morango_celery.runs.overdue import hold_opening
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from morango_celery.signals import run_finished
 
 logger = logging.getLogger(__name__)

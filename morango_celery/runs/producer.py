@@ -16,9 +16,9 @@ from morango.models.core import Store
 from morango_celery import clock
 from morango_celery.conf import batch_size_records, settings
 from morango_celery.db.transactions import first_error_wins
-from morango_celery.deserialize import StoreModelSource
-from morango_celery.deserialize.quarantine import is_quarantined
-from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.deserialization import StoreModelSource
+from morango_celery.deserialization.quarantine import is_quarantined
+from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
 from morango_celery.runs import handover
@@ -35,7 +35,7 @@ from morango_celery.runs.plan import (
     waiting_models,
 )
 from morango_celery.runs.tree import next_wave
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from morango_celery.signals import first_pass_failed
 from morango_celery.stream import Buffer, Items, WeighedBuffer
 

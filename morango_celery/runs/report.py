@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from django.db.models import Count
 from django.db.models.functions import Left
 
-from morango_celery.deserialize import StoreModelSource
-from morango_celery.deserialize.quarantine import QUARANTINED
+from morango_celery.deserialization import StoreModelSource
+from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.models import Run
 
 EXAMPLE_CHARACTERS = 1000

@@ -12,8 +12,8 @@ from morango.models.core import Store
 
 from morango_celery import clock
 from morango_celery.conf import settings
-from morango_celery.deserialize import StoreModelSource
-from morango_celery.deserialize.quarantine import is_quarantined
+from morango_celery.deserialization import StoreModelSource
+from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.errors import UnknownRunError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import MARKED

@@ -15,7 +15,7 @@ from morango.models import Buffer, RecordMaxCounterBuffer, Store, SyncSession, T
 from morango.models.certificates import Filter
 from morango.sync.operations import _dequeue_into_store
 
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from morango_celery.upstream import is_isolation_error
 from tests.factories import SAVED_BY
 

@@ -17,7 +17,7 @@ import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.db.errors import is_transient
 from morango_celery.models import Run
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.factories import SCHOOL_ID, fill_store
@@ -192,9 +192,9 @@ def app_row_held(pk: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     "step",
     [
-        "morango_celery.serialize.store.note_unless_edited",
+        "morango_celery.serialization.store.note_unless_edited",
         "morango_celery.upstream._lock_partitions",
-        "morango_celery.serialize.store.find_edits",
+        "morango_celery.serialization.store.find_edits",
     ],
 )
 def test_a_session_that_is_cut_while_edits_are_serialized(step: str, monkeypatch: pytest.MonkeyPatch) -> None:

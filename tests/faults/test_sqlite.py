@@ -17,7 +17,7 @@ from morango.models.certificates import Filter
 import morango_celery
 from morango_celery.api import deserialize_from_store
 from morango_celery.models import Run
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests import factories
 from tests.faults.schools import School
 from tests.oplog.logs import append, ingest, letters, library, save

@@ -11,8 +11,8 @@ from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from morango.models import Store, SyncableModel
 
-from morango_celery.deserialize import BatchResult, deserialize_batch
-from morango_celery.deserialize.own_code import verb
+from morango_celery.deserialization import BatchResult, deserialize_batch
+from morango_celery.deserialization.own_code import verb
 from tests.factories import app_rows, build_store_row
 from tests.variety.models import PROFILE as VARIETY
 from tests.variety.rows import build_variety_row
@@ -20,7 +20,7 @@ from worker.school.models import PROFILE, Learner, Lesson
 
 pytestmark = pytest.mark.django_db
 
-MOST = "morango_celery.deserialize.batch.MOST_RECORDS"
+MOST = "morango_celery.deserialization.batch.MOST_RECORDS"
 
 
 def batch(rows: list[Store], profile: str = PROFILE) -> BatchResult:

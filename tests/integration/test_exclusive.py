@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize import deserialize_batch
-from morango_celery.deserialize.own_code import OwnCode, UpdatesOtherRows, updates
+from morango_celery.deserialization import deserialize_batch
+from morango_celery.deserialization.own_code import OwnCode, UpdatesOtherRows, updates
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import Execution, execute_batch

@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from morango.models import Store
 from morango.registry import syncable_models
 
-from morango_celery.deserialize import deserialize_batch
-from morango_celery.deserialize.instances import read_instances
+from morango_celery.deserialization import deserialize_batch
+from morango_celery.deserialization.instances import read_instances
 from tests.factories import build_store_row
 from tests.variety.models import PROFILE as VARIETY
 from tests.variety.models import Card, Lorry, Site, Vehicle

@@ -11,7 +11,7 @@ from morango_celery.runs import handover
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, open_batches, start
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests.factories import store_row
 from tests.integration.ledger import (
     carry_out,

@@ -28,8 +28,8 @@ django.setup()
 from django.db import transaction
 from morango.models import Store
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize import StoreModelSource, deserialize_batch
-from morango_celery.serialize import AppModelSource, serialize_into_store
+from morango_celery.deserialization import StoreModelSource, deserialize_batch
+from morango_celery.serialization import AppModelSource, serialize_into_store
 from tests.variety.models import PROFILE as VARIETY
 from worker.school.models import PROFILE, Attempt
 

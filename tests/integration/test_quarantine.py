@@ -14,13 +14,13 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 
 import morango_celery
-from morango_celery.deserialize.quarantine import QUARANTINED
+from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import execute_batch
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.status import count_quarantined, status_of
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests import factories
 from tests.faults.beside import sync
 from tests.integration.ledger import carry_out, dirty_ids, errors, new_run, rename

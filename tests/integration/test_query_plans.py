@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialization import StoreModelSource
 from morango_celery.reading.prefixes import FEW
 from worker.school.models import PROFILE, Lesson
 

@@ -10,10 +10,10 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.parse import instantiate, rebuild
-from morango_celery.deserialize.relations import Relations
-from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.parse import instantiate, rebuild
+from morango_celery.deserialization.relations import Relations
+from morango_celery.deserialization.task import DeserializeTask
 from tests.neighbours.models import Place
 from tests.neighbours.rows import build_row
 from tests.variety.models import Card, Lorry, Person, Region, Town

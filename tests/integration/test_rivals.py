@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from morango_celery.deserialize.rivals import rivals
-from morango_celery.deserialize.task import DeserializeTask
+from morango_celery.deserialization.rivals import rivals
+from morango_celery.deserialization.task import DeserializeTask
 from tests.variety.models import Member
 from tests.variety.rows import build_variety_row
 

@@ -15,9 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize import DeserializeTask, StoreModelSource
+from morango_celery.deserialization import DeserializeTask, StoreModelSource
 from morango_celery.reading.partitions import PartitionedSource
-from morango_celery.serialize import AppModelSource
+from morango_celery.serialization import AppModelSource
 from morango_celery.stream import Source
 from tests import factories
 from tests.processes import ROOT
@@ -308,8 +308,8 @@ PEAKS = """
 import django, psutil
 django.setup()
 from morango.models.certificates import Filter
-from morango_celery.deserialize import StoreModelSource
-from morango_celery.serialize import AppModelSource
+from morango_celery.deserialization import StoreModelSource
+from morango_celery.serialization import AppModelSource
 
 process = psutil.Process()
 for name, stream in (

@@ -13,13 +13,13 @@ from morango.models import DeletedModels, Store
 from morango.models.certificates import Filter
 
 from morango_celery import tasks
-from morango_celery.deserialize import deserialize_batch
+from morango_celery.deserialization import deserialize_batch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run, open_batches, start
 from morango_celery.runs.report import failures
 from morango_celery.runs.status import status_of
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests.factories import SCHOOL_ID, build_school, build_store_row
 from tests.integration.ledger import MISSING, new_run
 from tests.neighbours.models import PROFILE as NEIGHBOURS
@@ -91,7 +91,7 @@ def test_values_that_others_have_cost_the_same_in_any_company(size: int) -> None
 def test_a_group_and_each_of_its_rivals_are_written_once(
     most_at_once: int, in_vain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("morango_celery.deserialize.batch.MOST_RECORDS", most_at_once)
+    monkeypatch.setattr("morango_celery.deserialization.batch.MOST_RECORDS", most_at_once)
     there = list(learners(1))
     statements(there)
     rows = clashing(10, there[1])

@@ -15,7 +15,7 @@ from morango.models.certificates import Filter
 from morango_celery.checks import indexes as checks
 from morango_celery.management.commands import create_sync_indexes as command
 from morango_celery.reading.indexes import SyncIndex, states, sync_indexes
-from morango_celery.serialize import edits, serialize_into_store
+from morango_celery.serialization import edits, serialize_into_store
 from morango_celery.upstream import uses_postgresql
 from tests.factories import SCHOOL_ID
 from tests.parity.serialization.sessions import other_session, sessions, until_waiting

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import DeletedModels, HardDeletedModels, Store
 from morango.registry import syncable_models
 
-from morango_celery.deserialize import DeserializeTask, Outcome, StoreModelSource, deserialize_batch
-from morango_celery.deserialize.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization import DeserializeTask, Outcome, StoreModelSource, deserialize_batch
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.errors import RecordError, UnknownModelError
 from tests import factories
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit

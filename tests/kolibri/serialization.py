@@ -18,7 +18,7 @@ from morango.models.core import DeletedModels, InstanceIDModel, RecordMaxCounter
 from morango.registry import syncable_models
 from morango.sync.operations import _serialize_into_store
 
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests.kolibri.compare import STORE, differences
 from tests.kolibri.dump import Tables, dump
 

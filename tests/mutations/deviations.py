@@ -15,7 +15,7 @@ _NAMED = (
 MUTATIONS = (
     Mutation(
         "deleted-records-stay-dirty",
-        "deserialize/sink.py",
+        "deserialization/sink.py",
         "                self.result.deleted += 1\n",
         "                if not carrier.store._self_ref_fk:\n"
         "                    self._returned.append((carrier.store.id, None, None))\n"
@@ -24,7 +24,7 @@ MUTATIONS = (
     ),
     Mutation(
         "spread-deletions-stay-dirty",
-        "deserialize/sink.py",
+        "deserialization/sink.py",
         "            self._noted[carrier.spread][store.id] = store.profile\n",
         "            self._noted[carrier.spread][store.id] = store.profile\n"
         "            self._returned.append((store.id, None, None))\n",
@@ -32,14 +32,14 @@ MUTATIONS = (
     ),
     Mutation(
         "spread-deletion-levels",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "elif (noted := self.cache.noted_deletion(store_id)) is not None:",
         "elif (noted := None) is not None:",
         (f"{_DEVIATIONS}::test_deletion_spreads_over_any_number_of_levels",),
     ),
     Mutation(
         "one-bad-record",
-        "deserialize/one_by_one.py",
+        "deserialization/one_by_one.py",
         "            for carrier in culprits:\n",
         "            if isinstance(error, TypeError | LookupError):\n"
         "                raise\n"
@@ -55,21 +55,21 @@ MUTATIONS = (
     ),
     Mutation(
         "protected-rows",
-        "deserialize/sink.py",
+        "deserialization/sink.py",
         "            if is_nobodys(error):\n",
         "            if is_nobodys(error) or type(error).__name__ == 'ProtectedError':\n",
         (f"{_DEVIATIONS}::test_a_protected_row_costs_only_the_record_that_would_delete_it",),
     ),
     Mutation(
         "references-that-are-no-ids",
-        "deserialize/relations.py",
+        "deserialization/relations.py",
         "    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):\n",
         "    except ValueError:\n",
         (f"{_DEVIATIONS}::test_a_reference_that_is_no_id",),
     ),
     Mutation(
         "failed-targets",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "        for position, (target_name, reference) in enumerate(references):\n"
         "            if self.cache.failed_in_this_run(reference.to_pk):\n",
         "        for name, reference in references:\n"
@@ -80,7 +80,7 @@ MUTATIONS = (
     ),
     Mutation(
         "targets-outside-the-store",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):",
         "if state is not None and self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):",
         (f"{_DEVIATIONS}::test_a_target_that_only_the_app_table_has",),
@@ -94,14 +94,14 @@ MUTATIONS = (
     ),
     Mutation(
         "parents-outside-the-filter",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "if tree_key is not None and self.cache.row_exists(tree_key, parent_id):",
         "if False:",
         (f"{_DEVIATIONS}::test_a_parent_outside_the_filter_counts_if_it_is_there",),
     ),
     Mutation(
         "deleted-orphans",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "        # Parents first: a child's verdict depends on its parent's\n",
         "        for carrier in group:\n"
         "            if carrier.store.deleted and carrier.has_model and self._parent_problem(carrier):\n"
@@ -117,21 +117,21 @@ MUTATIONS = (
     ),
     Mutation(
         "local-edits",
-        "deserialize/statements.py",
+        "deserialization/statements.py",
         "DO UPDATE SET {updates} WHERE {_overwritable(fields)}",
         "DO UPDATE SET {updates}",
         (f"{_DEVIATIONS}::test_a_local_edit_wins",),
     ),
     Mutation(
         "other-ids",
-        "deserialize/identity.py",
+        "deserialization/identity.py",
         "        if key is not None and key != store.id:\n",
         "        if False:\n",
         (f"{_DEVIATIONS}::test_a_record_writes_no_row_but_its_own",),
     ),
     Mutation(
         "dirty-parents-called-missing",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "            return dirty_parent() if state.dirty else None\n",
         f"            named = {_NAMED.format(which='traits_of(m).in_tree')}\n"
         "            said = missing_parent if named else dirty_parent\n"
@@ -140,14 +140,14 @@ MUTATIONS = (
     ),
     Mutation(
         "trees-in-other-passes",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "        if traits.in_tree:\n",
         f"        if traits.in_tree and not {_NAMED.format(which='not traits_of(m).in_tree')}:\n",
         ("parity/test_proxies.py::test_an_invalid_parent_of_another_proxy_where_morango_fails",),
     ),
     Mutation(
         "auto-now",
-        "deserialize/rows.py",
+        "deserialization/rows.py",
         "        columns.append(Column(field, convert))\n",
         "        if getattr(field, 'auto_now', False):\n"
         "            from django.db import connection\n"
@@ -159,7 +159,7 @@ MUTATIONS = (
     ),
     Mutation(
         "times-beyond-the-calendar",
-        "deserialize/values.py",
+        "deserialization/values.py",
         "        value.astimezone(datetime.UTC)\n",
         "        pass\n",
         ("parity/test_unreadable_times.py::test_a_time_beyond_the_calendar_is_its_records_error",),
@@ -167,14 +167,14 @@ MUTATIONS = (
     ),
     Mutation(
         "own-queries",
-        "deserialize/batch.py",
+        "deserialization/batch.py",
         "attempt(carefully=True)",
         "attempt()",
         ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
     ),
     Mutation(
         "unreadable-stored-json",
-        "serialize/update.py",
+        "serialization/update.py",
         "    except (ValueError, RecursionError):\n        return text",
         "    except ZeroDivisionError:\n        return text",
         (
@@ -183,7 +183,7 @@ MUTATIONS = (
     ),
     Mutation(
         "several-deleted-targets",
-        "deserialize/validate.py",
+        "deserialization/validate.py",
         "        if hard or carrier.spread is None:\n",
         "        if carrier.spread is not None:\n"
         "            raise IntegrityError('duplicate key')\n"
@@ -192,7 +192,7 @@ MUTATIONS = (
     ),
     Mutation(
         "null-references",
-        "deserialize/valid_references.py",
+        "deserialization/valid_references.py",
         "            app_model.cached_clean_fields(known, sync_filter=sync_filter)\n",
         "            self.__dict__.setdefault('seen', {}).update(known)\n"
         "            app_model.cached_clean_fields(self.__dict__['seen'], sync_filter=sync_filter)\n",
@@ -207,7 +207,7 @@ MUTATIONS = (
     ),
     Mutation(
         "edits-while-serializing",
-        "serialize/dirty_bits.py",
+        "serialization/dirty_bits.py",
         "        if not is_isolation_error(error):\n            raise\n",
         "        raise\n",
         (
@@ -217,7 +217,7 @@ MUTATIONS = (
     ),
     Mutation(
         "waiting-for-partitions",
-        "serialize/store.py",
+        "serialization/store.py",
         "ATTEMPTS = 5\n",
         "ATTEMPTS = 1\n",
         (
@@ -227,7 +227,7 @@ MUTATIONS = (
     ),
     Mutation(
         "signals-of-others",
-        "deserialize/muting.py",
+        "deserialization/muting.py",
         "    token = _muted.set(_muted.get().union(signals))\n    try:\n        yield\n    finally:\n"
         "        _muted.reset(token)\n",
         "    from morango.sync.utils import mute_signals\n    with mute_signals(*signals):\n        yield\n",

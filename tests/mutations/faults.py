@@ -15,7 +15,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-the-database-refuses-us-charges-no-record",
-        "deserialize/issuer.py",
+        "deserialization/issuer.py",
         "    return is_outage(error) or is_systemic(error)\n",
         "    return is_outage(error)\n",
         ("integration/test_systemic_errors.py::test_a_permission_that_is_missing_ends_the_run",),
@@ -23,7 +23,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-a-model-asks-for-is-its-records-error",
-        "deserialize/issuer.py",
+        "deserialization/issuer.py",
         "    return not (_passed_projects_code(error) if by_model is None else by_model)\n",
         "    return True\n",
         ("integration/test_systemic_errors.py::test_what_a_models_own_code_asks_for_is_its_records_error",),

@@ -9,7 +9,7 @@ _NAMES = "parity/test_names.py"
 MUTATIONS = (
     Mutation(
         "json-is-read-by-the-names-of-fields",
-        "deserialize/statements.py",
+        "deserialization/statements.py",
         "        return _synced(field.attname)\n",
         '        return f"synced.{column_name(field)}"\n',
         (f"{_NAMES}::test_misnamed_rows_are_written_together",),
@@ -17,7 +17,7 @@ MUTATIONS = (
     ),
     Mutation(
         "keys-may-be-longer-than-names",
-        "deserialize/statements.py",
+        "deserialization/statements.py",
         "    if len(field.attname.encode()) <= LONGEST_NAME_BYTES:\n",
         "    if True:\n",
         (f"{_NAMES}::test_misnamed_rows_are_written_together",),
@@ -25,14 +25,14 @@ MUTATIONS = (
     ),
     Mutation(
         "columns-are-looked-up-by-their-names",
-        "deserialize/identifiers.py",
+        "deserialization/identifiers.py",
         "    return column_name(field)\n\n\ndef kept_name",
         "    return quoted(attname)\n\n\ndef kept_name",
         (f"{_NAMES}::test_each_value_comes_to_the_column_of_its_field",),
     ),
     Mutation(
         "long-names-are-cut-as-postgresql-cuts-them",
-        "deserialize/identifiers.py",
+        "deserialization/identifiers.py",
         "    return name.encode()[:LONGEST_NAME_BYTES].decode(errors=",
         "    return name.encode().decode(errors=",
         (f"{_NAMES}::test_each_value_comes_to_the_column_of_its_field", "oplog/test_names.py"),
@@ -40,7 +40,7 @@ MUTATIONS = (
     ),
     Mutation(
         "rows-of-other-schemas-are-locked",
-        "deserialize/identifiers.py",
+        "deserialization/identifiers.py",
         "    if '\".\"' not in rows.model._meta.db_table:\n",
         "    if True:\n",
         (f"{_NAMES}::test_records_of_every_model_are_deleted",),
@@ -48,21 +48,21 @@ MUTATIONS = (
     ),
     Mutation(
         "fields-with-sql-of-their-own-are-saved-one-by-one",
-        "deserialize/traits.py",
+        "deserialization/traits.py",
         "    return placeholder is not None and",
         "    return False and",
         (f"{_NAMES}::test_each_value_comes_to_the_column_of_its_field",),
     ),
     Mutation(
         "computed-columns-have-names-of-no-field",
-        "serialize/columns.py",
+        "serialization/columns.py",
         '    expression.default_alias = "read__"\n',
         "",
         (f"{_NAMES}::test_edits_become_records",),
     ),
     Mutation(
         "properties-in-the-place-of-fields-are-asked",
-        "deserialize/rows.py",
+        "deserialization/rows.py",
         " or not keeps_values(model)",
         "",
         ("unit/test_rows.py::test_a_model_with_a_property_in_a_fields_place_has_no_shortcut",),

@@ -29,7 +29,7 @@ from morango.sync.operations import _serialize_into_store
 from morango.utils import exception_path
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize.at_once import MOST_RECORDS
+from morango_celery.deserialization.at_once import MOST_RECORDS
 from tests.factories import SCHOOL_ID, app_rows
 from worker.school.models import Unit
 
@@ -107,7 +107,7 @@ def run(
         with (
             rolled_back(),
             override_settings(MORANGO_CELERY=in_batches_of(batch_size)),
-            patch("morango_celery.deserialize.batch.MOST_RECORDS", most),
+            patch("morango_celery.deserialization.batch.MOST_RECORDS", most),
         ):
             save_all(rows, app)
             try:

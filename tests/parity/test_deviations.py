@@ -10,7 +10,7 @@ from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize.quarantine import QUARANTINED
+from morango_celery.deserialization.quarantine import QUARANTINED
 from tests.factories import SCHOOL_ID, build_store_row
 from tests.parity.harness import app_row, both, existing, run
 from tests.variety.rows import build_variety_row

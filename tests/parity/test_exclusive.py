@@ -9,7 +9,7 @@ import pytest
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize.traits import Way, traits_of
+from morango_celery.deserialization.traits import Way, traits_of
 from tests.neighbours.models import REFUSED, Branch, Memo, Ticket, Vote
 from tests.neighbours.rows import build_row, build_tree, renamed
 from tests.parity.harness import Database, assert_same, both, run

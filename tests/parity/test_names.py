@@ -12,11 +12,11 @@ from django.db import IntegrityError, connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize import deserialize_batch, one_by_one, sql
-from morango_celery.deserialize.foreign_keys import ForeignKeyCache
-from morango_celery.deserialize.saving import write_alone
-from morango_celery.deserialize.task import DeserializeTask
-from morango_celery.serialize import serialize_into_store
+from morango_celery.deserialization import deserialize_batch, one_by_one, sql
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.saving import write_alone
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.serialization import serialize_into_store
 from tests.factories import app_rows
 from tests.parity.harness import (
     assert_same,

@@ -10,7 +10,7 @@ from django.db import connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize import sql
+from morango_celery.deserialization import sql
 from tests.factories import build_store_row
 from tests.parity.harness import Database, assert_same, both, existing, run
 from tests.variety.rows import build_variety_row

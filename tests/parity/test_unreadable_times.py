@@ -7,8 +7,8 @@ from django.db import connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize.known import KnownRows, References
-from morango_celery.deserialize.relations import Relations
+from morango_celery.deserialization.known import KnownRows, References
+from morango_celery.deserialization.relations import Relations
 from tests.factories import build_store_row
 from tests.parity.harness import both, run, save_all
 from tests.variety.rows import build_variety_row

@@ -10,7 +10,7 @@ import pytest
 from django.db.models import signals
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialize.traits import Way, traits_of
+from morango_celery.deserialization.traits import Way, traits_of
 from tests.factories import SCHOOL_ID, build_school, build_store_row
 from tests.parity.harness import app_row, assert_same, run
 from tests.variety.models import Lorry

@@ -10,7 +10,7 @@ import pytest
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_delete, pre_save
 from morango.sync.utils import mute_signals
 
-from morango_celery.deserialize.muting import install, muted
+from morango_celery.deserialization.muting import install, muted
 from worker.school.models import Account
 
 MUTABLE = (pre_save, post_save, post_delete)

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from morango.models import Store, SyncableModel
 
-from morango_celery.deserialize import order
-from morango_celery.deserialize.order import Component, component_positions, components, parents_first
-from morango_celery.deserialize.task import DeserializeTask
-from morango_celery.deserialize.traits import Way, traits_of
+from morango_celery.deserialization import order
+from morango_celery.deserialization.order import Component, component_positions, components, parents_first
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.deserialization.traits import Way, traits_of
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
 
 Define = Callable[..., Any]

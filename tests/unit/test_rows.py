@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from morango.models import Store, SyncableModel, UUIDField
 from morango.models.certificates import Filter
 
-from morango_celery.deserialize.rows import Row, RowPlan, row_plan
-from morango_celery.deserialize.traits import traits_of
-from morango_celery.deserialize.values import database_values, value_to_save
-from morango_celery.deserialize.wording import wording
+from morango_celery.deserialization.rows import Row, RowPlan, row_plan
+from morango_celery.deserialization.traits import traits_of
+from morango_celery.deserialization.values import database_values, value_to_save
+from morango_celery.deserialization.wording import wording
 from tests import factories
 from worker.school.models import Account, Attempt, Feedback, Learner, Lesson, Unit
 

@@ -9,8 +9,8 @@ import pytest
 from django.db import connection
 from morango.models import SyncableModel
 
-from morango_celery.deserialize.traits import traits_of
-from morango_celery.deserialize.values import database_values
+from morango_celery.deserialization.traits import traits_of
+from morango_celery.deserialization.values import database_values
 from worker.school.models import Attempt, Learner
 
 KEY = "ab" * 16

@@ -23,7 +23,7 @@ def _identify_once(using: str, plan: object = None, **kwargs: Any) -> None:
     """
     from morango.models.core import DatabaseIDModel
 
-    from morango_celery.serialize.instance import identify_once
+    from morango_celery.serialization.instance import identify_once
 
     if plan is None or using != DEFAULT_DB_ALIAS:  # it was `flush`, which leaves nothing behind
         return

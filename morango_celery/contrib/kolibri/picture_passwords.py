@@ -25,7 +25,7 @@ from kolibri.core.auth.utils.picture_passwords import (
 )
 from morango.models.core import Store
 
-from morango_celery.deserialize import StoreModelSource
+from morango_celery.deserialization import StoreModelSource
 from morango_celery.models import Run
 from morango_celery.upstream import exception_path
 

@@ -18,7 +18,7 @@ from morango.models.certificates import Filter
 from morango.models.core import DatabaseMaxCounter, InstanceIDModel, RecordMaxCounter
 from morango.sync.operations import _serialize_into_store as morangos
 
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests.factories import build_store_row
 from tests.kolibri.compare import differences
 from tests.kolibri.dump import Tables, dump

@@ -14,7 +14,7 @@ from morango.models.core import DatabaseMaxCounter, InstanceIDModel, RecordMaxCo
 from morango.sync.backends.utils import load_backend
 from morango.sync.operations import _serialize_into_store as morangos
 
-from morango_celery.serialize import dirty_bits, serialize_into_store, store
+from morango_celery.serialization import dirty_bits, serialize_into_store, store
 from tests.parity.harness import save_all
 from tests.parity.serialization.harness import device, edited, unit
 from tests.parity.serialization.sessions import (

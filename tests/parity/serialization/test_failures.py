@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from morango.models import DeletedModels, SyncableModel
 
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests.parity.serialization.harness import assert_equal, assert_same, both, edited, run, unit
 from worker.school.models import PROFILE, Unit
 
@@ -64,7 +64,7 @@ def test_a_row_that_fails_leaves_nothing_behind_and_is_named(
 def test_all_that_was_written_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """More rows than are written at a time, of which only the last one fails."""
     monkeypatch.setattr(Unit, "serialize", _refuse)
-    monkeypatch.setattr("morango_celery.serialize.store.CHUNK_ROWS", 2)
+    monkeypatch.setattr("morango_celery.serialization.store.CHUNK_ROWS", 2)
     app = [edited(unit(name="bad" if number == 6 else "good")) for number in range(7)]
     outcome = run(serialize_into_store, app)
     assert isinstance(outcome.aborted, UnwillingError)

@@ -12,7 +12,7 @@ from morango.models.certificates import Filter
 from morango.models.core import DatabaseMaxCounter, HardDeletedModels, InstanceIDModel
 
 from morango_celery.reading.prefixes import FEW
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from morango_celery.upstream import uses_postgresql
 from tests.factories import SCHOOL_ID, build_store_row
 from tests.parity.harness import existing, rolled_back, save_all

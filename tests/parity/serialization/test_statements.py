@@ -10,8 +10,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from morango.models import DeletedModels, Store, SyncableModel
 
-from morango_celery.serialize import serialize_into_store
-from morango_celery.serialize.source import CHUNK_ROWS
+from morango_celery.serialization import serialize_into_store
+from morango_celery.serialization.source import CHUNK_ROWS
 from tests.parity.harness import rolled_back, save_all
 from tests.parity.serialization.harness import assert_same, device, edited, unit
 from worker.school.models import PROFILE
@@ -21,7 +21,7 @@ from worker.school.models import PROFILE
 def chunks_of(rows: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         for module in ("store", "source", "dirty_bits"):
-            patch.setattr(f"morango_celery.serialize.{module}.CHUNK_ROWS", rows)
+            patch.setattr(f"morango_celery.serialization.{module}.CHUNK_ROWS", rows)
         yield
 
 

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from morango.sync.operations import _serialize_into_store as morangos
 
-from morango_celery.serialize import serialize_into_store
+from morango_celery.serialization import serialize_into_store
 from tests.parity.serialization.harness import (
     Engine,
     Outcome,

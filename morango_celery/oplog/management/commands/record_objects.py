@@ -7,7 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.db.models import Model
 
-from morango_celery.deserialize.sql import take_write_lock
+from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.conf import settings

@@ -1,0 +1,96 @@
+"""Writing a whole batch at once: one savepoint and one look at the constraints for all of its models.
+
+Most batches have nothing that the database or models' code refuses. When one has, all of it is undone, and
+`AppModelSink` finds the records that are to blame, group by group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from morango_celery.deserialization.deleting import delete_rows
+from morango_celery.deserialization.groups import Group, give_way, writable
+from morango_celery.deserialization.issuer import is_nobodys
+from morango_celery.deserialization.one_by_one import OneByOne
+from morango_celery.deserialization.saving import write_together
+from morango_celery.deserialization.sink import AppModelSink, BatchResult
+from morango_celery.deserialization.writing import GroupWriter
+
+MOST_RECORDS = 1_000
+"""Records of a batch that is written at once. Of a larger one the fixed price hardly matters, and more of it
+would have to be written again for one record that can't be."""
+
+
+class NotAtOnceError(Exception):
+    """Something in a batch can't be written: undo all of it, and write it group by group."""
+
+
+class AtOnceSink(AppModelSink):
+    """Writes each group without a savepoint of its own; must be used inside one that is rolled back on error.
+
+    Cost: as `AppModelSink`, less a savepoint and a check of constraints per model, and less a query per
+    unique constraint.
+    """
+
+    _wrote = False
+
+    def _delete(self, carriers: Group) -> None:
+        while carriers:
+            model = carriers[0].model
+            same = [carrier for carrier in carriers if carrier.model is model]
+            with _all_or_nothing():
+                give_way(same, delete_rows(model, [carrier.store.id for carrier in same]))
+            self._wrote = True
+            carriers = [carrier for carrier in carriers if carrier.model is not model]
+
+    def _write(self, group: Group) -> None:
+        writer = _AtOnceWriter(self.cache, group, self.check_constraints)
+        with _all_or_nothing():
+            writer.write()
+        self._wrote = self._wrote or writer.wrote
+
+    def finish(self) -> BatchResult:
+        if self._wrote:
+            with _all_or_nothing():
+                self.check_constraints()
+        return super().finish()
+
+
+class _AtOnceWriter(GroupWriter):
+    """Writes the valid records of one group, or raises what is against it."""
+
+    wrote = False
+
+    def _without_rivals(self, carriers: Group) -> Group:
+        return carriers  # the database says so if there are any
+
+    def _write_together(self, carriers: Group) -> None:
+        carriers = self._without_waiting_parents(carriers)
+        if carriers:
+            self.wrote = True
+            if left_alone := write_together(carriers, self.cache, self.judge):
+                give_way(writable(carriers), left_alone)
+
+    def _write_alone(self) -> None:
+        alone = {id(carrier) for carrier in self.alone}
+        if alone:
+            self.wrote = True
+            units = self._units([carrier for carrier in self.group if id(carrier) in alone])
+            if not OneByOne(self.cache, self.check_constraints, self.rivals, self.untried).save_all(units):
+                raise NotAtOnceError
+        self._fail_descendants()
+
+
+@contextmanager
+def _all_or_nothing() -> Iterator[None]:
+    """Let whatever is a record's fault be found group by group.
+
+    :raises NotAtOnceError: instead of errors for which a record may be to blame
+    """
+    try:
+        yield
+    except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+        if is_nobodys(error):
+            raise
+        raise NotAtOnceError from error

@@ -1,0 +1,138 @@
+"""One batch: ids in, rows written, one transaction of the caller's."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from django.db import DatabaseError, connection, transaction
+from morango.models.certificates import Filter
+
+from morango_celery.db.errors import is_transient
+from morango_celery.deserialization import sql
+from morango_celery.deserialization.at_once import MOST_RECORDS, AtOnceSink, NotAtOnceError
+from morango_celery.deserialization.claim import ClaimedSource
+from morango_celery.deserialization.code_edits import CodeEdits, Digests, noting
+from morango_celery.deserialization.exclusive import recognize
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.issuer import is_systemic
+from morango_celery.deserialization.order import exclusive_names
+from morango_celery.deserialization.own_code import OwnCode, UpdatesOtherRows
+from morango_celery.deserialization.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
+from morango_celery.deserialization.partners import ClaimPartners
+from morango_celery.deserialization.sink import AppModelSink, BatchResult
+from morango_celery.deserialization.task import let_go_of_frames
+from morango_celery.deserialization.validate import Validate
+from morango_celery.errors import FatalError
+from morango_celery.upstream import share_partitions, uses_postgresql
+
+
+def deserialize_batch(
+    profile: str,
+    store_ids: Sequence[str],
+    sync_filter: Filter | None = None,
+    *,
+    skip_erroring: bool = False,
+    strict: bool = False,
+    waits: bool = True,
+    left_by_others: Callable[[Digests], Digests] = lambda digests: set(),
+) -> BatchResult:
+    """Deserialize the still dirty records among `store_ids`, inside the caller's transaction.
+
+    :param store_ids: 32-digit hex ids of Store rows of `profile`
+    :param sync_filter: reaches the models' ``deserialize()`` and ``clean_fields()``
+    :param skip_erroring: whether records in error before this run are left out of it
+    :param strict: on SQLite, check all constraints after each write, however long it takes
+    :param waits: whether to wait while another batch saves records of exclusive models
+    :param left_by_others: tells which of some digests are in `BatchResult.code_edits` of earlier batches of
+        the run
+    :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; roll back
+    :raises OperationalError, InterfaceError: the database went away; roll back and try again
+    :raises DatabaseError: it refuses a statement of ours, see `is_systemic`; roll back
+    :raises FatalError: there is no transaction
+    Cost: a constant number of statements per model, plus some per record that fails. Everything twice, where
+    a small batch can't be written at once; and again, with some per record, if the database refuses a query
+    of a model's own ``deserialize()`` or ``clean_fields()``; twice when a ``save()`` is first seen to update
+    other rows. If the profile has exclusive models, one
+    statement more, and some per record of these.
+    Twice: safe; records that are no longer dirty are skipped.
+    """
+    if not connection.in_atomic_block:
+        raise FatalError("A batch is deserialized inside a transaction. Open one with atomic().")
+    sql.take_write_lock()
+    share_partitions(sync_filter)
+    check_constraints = sql.strict_check() if strict else sql.check_constraints
+
+    def lock() -> bool:
+        return sql.lock_exclusively(profile, store_ids, exclusive_names(profile), waits=waits)
+
+    has_lock = lock()  # before anything that others may wait for
+
+    def attempt(*, at_once: bool = False, carefully: bool = False) -> BatchResult:
+        own_code = OwnCode(carefully=carefully, exclusively=has_lock or not uses_postgresql())
+        cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code, keeps_answers=at_once)
+        edits = CodeEdits(left_by_others)
+        sink = (AtOnceSink if at_once else AppModelSink)(cache, check_constraints)
+        with _without_collections(), connection.execute_wrapper(own_code.execute), noting(edits):
+            try:
+                result = _carry_out(store_ids, cache, sink)
+                result.code_edits = edits.left_behind()
+                return result
+            finally:
+                cache.carriers.clear()  # each knows the cache: a circle that only a collection would open
+
+    while True:
+        try:
+            result = _attempted(attempt, at_once=len(store_ids) <= MOST_RECORDS)
+            result.had_exclusive_models = has_lock
+            return result
+        except UpdatesOtherRows as found:
+            recognize(found.model, found.statement)
+        has_lock = lock()
+
+
+def _attempted(attempt: Callable[..., BatchResult], *, at_once: bool) -> BatchResult:
+    """Return the result of the first attempt that isn't undone, each of which takes more care.
+
+    :param at_once: whether to try first what most batches allow
+    """
+    for first in (True, False) if at_once else (False,):
+        try:
+            with transaction.atomic():
+                return attempt(at_once=first)
+        except NotAtOnceError as error:
+            let_go_of_frames(error)
+        except DatabaseError as error:
+            if is_transient(error) or is_systemic(error):
+                raise
+            let_go_of_frames(error)
+    with transaction.atomic():
+        return attempt(carefully=True)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Spare Python its search for garbage, which goes through all that a batch has made again and again
+    and finds nothing; a tenth of a batch's time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _carry_out(store_ids: Sequence[str], cache: ForeignKeyCache, sink: AppModelSink) -> BatchResult:
+    pipeline = (
+        ClaimedSource(store_ids, cache)
+        | RefuseUnknownModels()
+        | Parse(cache)
+        | LoadForeignKeys(cache)
+        | ClaimPartners(cache)
+        | OrderTree(cache)
+        | Validate(cache)
+    )
+    return pipeline.into(sink)

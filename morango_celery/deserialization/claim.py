@@ -1,0 +1,63 @@
+"""From ids to groups of carriers: records are taken for this transaction, and nobody else has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.db import connection
+from django.db.models.base import ModelState
+from morango.models.core import Store
+
+from morango_celery.deserialization import sql
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.groups import Group
+from morango_celery.deserialization.order import component_positions
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.stream import Source
+
+
+def claim(store_ids: Sequence[str], cache: ForeignKeyCache) -> list[DeserializeTask]:
+    """Carriers of the still dirty records among `store_ids`, claimed and entered in `cache`; in no
+    particular order."""
+    state = ModelState()
+    state.adding, state.db = False, connection.alias
+    carriers = [DeserializeTask(_store(row, state), cache) for row in sql.claim(cache.profile, store_ids)]
+    cache.carriers.update((carrier.store.id, carrier) for carrier in carriers)
+    return carriers
+
+
+class ClaimedSource(Source[Group]):
+    """The still dirty records among some ids: a group for each component of models, and one before it for
+    those of it that are deleted. Dependencies come first; within a group, the ids' order is kept.
+    """
+
+    def __init__(self, store_ids: Sequence[str], cache: ForeignKeyCache) -> None:
+        self.store_ids = store_ids
+        self.cache = cache
+
+    def stream(self) -> Iterator[Group]:
+        carriers = {carrier.store.id: carrier for carrier in claim(self.store_ids, self.cache)}
+        self.cache.foresee(list(carriers.values()))
+        components = component_positions(self.cache.profile)
+        groups: dict[tuple[int, bool], Group] = {}
+        for store_id in dict.fromkeys(self.store_ids):
+            if (carrier := carriers.get(store_id)) is not None:
+                store = carrier.store
+                place = components.get(store.model_name, -1), not store.deleted
+                groups.setdefault(place, []).append(carrier)
+        for place in sorted(groups):
+            yield groups[place]
+
+
+def _store(row: Sequence[Any], state: ModelState) -> Store:
+    """What ``Store.from_db`` makes of the claimed columns, in a tenth of its time.
+
+    :param state: one for all, as nobody changes it
+    """
+    store = Store.__new__(Store)
+    store.__dict__ = values = dict(zip(sql.CLAIMED_COLUMNS, row, strict=True))
+    values["deleted"] = bool(values["deleted"])  # SQLite has no booleans of its own
+    values["hard_deleted"] = bool(values["hard_deleted"])
+    values["_state"] = state
+    return store

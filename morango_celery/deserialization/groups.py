@@ -1,0 +1,65 @@
+"""Groups: the carriers of one component of models, on their way together."""
+
+from __future__ import annotations
+
+from django.core.exceptions import ValidationError
+from morango.errors import MorangoDirtyParent, MorangoMissingParent
+
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.stream import Transform
+
+Group = list[DeserializeTask]
+
+
+class GroupTransform(Transform[Group, Group]):
+    """A step that changes the carriers of a group in place."""
+
+    def __init__(self, cache: ForeignKeyCache) -> None:
+        self.cache = cache
+
+    def transform(self, item: Group) -> Group:
+        self.update(item)
+        return item
+
+    def update(self, group: Group) -> None:
+        raise NotImplementedError
+
+
+def to_save(group: Group) -> Group:
+    """The carriers that are neither in error nor to be deleted."""
+    return [carrier for carrier in group if not carrier.errors and not carrier.store.deleted]
+
+
+def writable(group: Group) -> Group:
+    """Return the carriers to save that nothing is known against."""
+    return [c for c in to_save(group) if c.spread is None and (c.is_parsed or c.looked_early)]
+
+
+def give_way(carriers: Group, left_alone: set[str]) -> None:
+    """Take note of carriers whose rows were left alone because of a local edit.
+
+    :param left_alone: the ids of such rows
+    """
+    for carrier in carriers:
+        carrier.yielded = carrier.store.id in left_alone
+
+
+def dirty_parent() -> Exception:
+    """What Morango records of a tree's record whose parent was not deserialized."""
+    error: Exception = MorangoDirtyParent("Parent is dirty; could not deserialize.")
+    return error
+
+
+def missing_parent() -> Exception:
+    """What Morango records of a tree's record whose parent it doesn't find."""
+    error: Exception = MorangoMissingParent("Parent does not exist in Store; could not deserialize.")
+    return error
+
+
+def target_failed(target_name: str, store_id: object) -> ValidationError:
+    """What Morango records of a record that refers to one which failed.
+
+    :param target_name: verbose name of the foreign key's target model
+    """
+    return ValidationError(f"{target_name} with id {store_id} failed to deserialize")

@@ -1,0 +1,82 @@
+"""Instances read by their ids, by statements that are made once: Django compiles each query anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.db import connection, router
+from django.db.models import Field, Manager, Model
+from morango.models.fields.uuids import UUIDField
+
+from morango_celery.deserialization.identifiers import column_name, table_name
+from morango_celery.deserialization.statements import MOST_TEXTS
+from morango_celery.reading.ids import id_array
+from morango_celery.upstream import uses_postgresql
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A query of one model by ids."""
+
+    text: str
+    names: tuple[str, ...]
+    """The attnames of its columns."""
+    converters: tuple[tuple[int, Any, Any], ...]
+    """Place of a column, what converts its values, and Django's expression for it; in their order."""
+
+
+def read_instances(model: type[Model], attname: str, values: Collection[Any]) -> list[Model]:
+    """Return the rows of the model's base manager that have one of these values, as instances.
+
+    :param attname: of the field that the values are of, as the database holds them
+    :raises ValueError, OverflowError: a row holds what Python can't, as a year beyond 9999
+    """
+    key = model._meta.get_field(attname)
+    query = _query(model, key) if isinstance(key, Field) else None
+    if query is None:
+        return list(model._base_manager.filter(**{f"{attname}__in": values}))
+    ids = id_array(values) if uses_postgresql() else json.dumps(list(values))
+    with connection.cursor() as cursor:
+        cursor.execute(query.text, [ids])
+        rows = cursor.fetchall()
+    return [model.from_db(connection.alias, query.names, _converted(row, query)) for row in rows]
+
+
+def _converted(row: tuple[Any, ...], query: _Query) -> tuple[Any, ...] | list[Any]:
+    if not query.converters:
+        return row
+    values = list(row)
+    for place, convert, expression in query.converters:
+        values[place] = convert(values[place], expression, connection)
+    return values
+
+
+@lru_cache(maxsize=MOST_TEXTS)
+def _query(model: type[Model], key: Field[Any, Any]) -> _Query | None:
+    """Return the query of a model by one of its fields.
+
+    :returns: None where a manager or router has a say, and where keys or tables are of another kind
+    """
+    alias = router.db_for_read(model)
+    spans_tables = any(not parent._meta.abstract for parent in model._meta.get_parent_list())
+    is_managed = type(model._base_manager) is not Manager or alias != connection.alias
+    if is_managed or spans_tables or type(key) is not UUIDField:
+        return None
+    compiler = model._base_manager.order_by().query.get_compiler(alias)
+    text, parameters = compiler.as_sql()
+    if parameters:
+        return None
+    columns = [column for column, *_ in compiler.select]
+    converters = [
+        (place, convert, expression)
+        for place, (found, expression) in compiler.get_converters(columns).items()
+        for convert in found
+    ]
+    sought = f"{table_name(model)}.{column_name(key)}"
+    among = "= ANY(%s::uuid[])" if uses_postgresql() else "IN (SELECT value FROM json_each(%s))"
+    names = tuple(column.target.attname for column in columns)
+    return _Query(f"{text} WHERE {sought} {among}", names, tuple(converters))

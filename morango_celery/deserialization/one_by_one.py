@@ -1,0 +1,225 @@
+"""Writing the records of a group one by one, and finding out what is wrong with each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain, groupby
+
+from django.db import IntegrityError, transaction
+
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.groups import Group, dirty_parent, target_failed, writable
+from morango_celery.deserialization.issuer import is_nobodys
+from morango_celery.deserialization.parse import rebuild
+from morango_celery.deserialization.partners import partner_ids
+from morango_celery.deserialization.saving import write_alone, write_together
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.deserialization.traits import traits_of
+from morango_celery.deserialization.validate import Validate
+
+Units = list[Group]
+"""Carriers that can be written without the others; nearly always one each."""
+
+
+class OneByOne:
+    """Writes units in their order; each that can't be written ends with its error."""
+
+    def __init__(
+        self,
+        cache: ForeignKeyCache,
+        check_constraints: Callable[[], None],
+        rivals: set[DeserializeTask],
+        untried: set[DeserializeTask],
+    ) -> None:
+        """
+        :param rivals: those that claim a unique value of another row; the rest by their own ``save()``
+        :param untried: those whose instances no ``save()`` has had yet: they are as they were validated
+        """
+        self.cache = cache
+        self.check_constraints = check_constraints
+        self.rivals = rivals
+        self.untried = untried
+        self.judge = Validate(cache).again
+
+    def write(self, units: Units) -> None:
+        """Write until none is left or none succeeds: some want others of the same model to be there."""
+        while units:
+            failed = self._try_all(units)
+            if len(failed) == len(units):
+                break
+            for carrier in chain.from_iterable(failed):
+                carrier.errors.clear()
+            units = failed
+
+    def save_all(self, units: Units) -> bool:
+        """Save units in their order, in the caller's savepoint.
+
+        :returns: False if there is one that isn't valid, or not yet; roll back
+        :raises Exception: whatever a model or the database raises; roll back
+        """
+        for unit in units:
+            if not self._are_sound(unit):
+                return False
+            for carrier in writable(unit):
+                self._save(carrier)
+        return True
+
+    def _try_all(self, units: Units) -> Units:
+        """Write units in their order, if they can be.
+
+        :returns: those that failed, with their errors
+        """
+        failed: Units = []
+        for is_exclusive, same in groupby(units, key=_is_exclusive):
+            if is_exclusive:
+                failed += self._try_in_turn(list(same))
+            else:
+                failed += [unit for unit in same if not self._try_alone(unit)]
+        return failed
+
+    def _try_in_turn(self, units: Units) -> Units:
+        """Write exclusive units in their order; those between two failures share a savepoint.
+
+        :returns: those that failed, with their errors
+        """
+        failed: Units = []
+        while len(units) > 1:
+            place, unsound = self._save_in_turn(units)
+            if place == len(units):
+                return failed + unsound
+            failed += self._try_in_turn(units[:place])
+            failed += self._try_in_turn(units[place : place + 1])
+            units = units[place + 1 :]
+        return failed + [unit for unit in units if not self._try_alone(unit)]
+
+    def _save_in_turn(self, units: Units) -> tuple[int, Units]:
+        """Save units in one savepoint; nothing is saved if there is an error.
+
+        :returns: the place of the unit that it is about, or a guess, and nothing; or, without an error, the
+            number of units, and those that aren't valid
+        """
+        unsound: Units = []
+        carriers = list(chain.from_iterable(units))
+        place = 0
+        try:
+            with self.cache.undone_on_error(carriers), transaction.atomic():
+                for place, unit in enumerate(units):  # noqa: B007  (an error says how far this came)
+                    if self._are_sound(unit):
+                        for carrier in writable(unit):
+                            self._save(carrier)
+                    else:
+                        unsound.append(unit)
+                place = len(units) // 2
+                self.check_constraints()
+        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+            if is_nobodys(error):
+                raise
+            for carrier in carriers:
+                carrier.errors.clear()
+                carrier.yielded = False
+            return place, []
+        return len(units), unsound
+
+    def _try_alone(self, unit: Group) -> bool:
+        if len(unit) == 1 and unit[0] in self.rivals:
+            success = self._try_rival(unit[0])
+            if success is not None:
+                return success
+        return self._are_sound(unit) and self._try_to_save(unit)
+
+    def _try_rival(self, carrier: DeserializeTask) -> bool | None:
+        """Write it as a group of its own: the database says the same of it, in a fraction of the time.
+
+        :returns: None if something else than the database's constraints is against it
+        """
+        if not self._may_be_tried(carrier):
+            return False
+        renew(carrier, self.cache)
+        if carrier.errors:
+            return False
+        try:
+            with self.cache.undone_on_error([carrier]), transaction.atomic():
+                carrier.yielded = bool(write_together([carrier], self.cache, self.judge))
+                self.check_constraints()
+        except IntegrityError as error:
+            carrier.fail(error, may_succeed_later=True)
+            return False
+        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+            if is_nobodys(error):
+                raise
+            return None
+        return True
+
+    def _are_sound(self, unit: Group) -> bool:
+        """Parse and judge what is inseparable again, unless it is as it was when that was done first."""
+        return _blame([carrier for carrier in unit if not self._is_sound(carrier)], unit)
+
+    def _is_sound(self, carrier: DeserializeTask) -> bool:
+        if not self._may_be_tried(carrier):
+            return False
+        if carrier.looked_early:
+            self.judge(carrier)
+        elif carrier in self.untried:
+            self.untried.remove(carrier)
+            self.cache.let_go(carrier)
+        else:
+            rebuild(carrier, self.cache)
+        return not carrier.has_errors
+
+    def _may_be_tried(self, carrier: DeserializeTask) -> bool:
+        if carrier.parent is not None and carrier.parent.has_errors:
+            carrier.fail(dirty_parent(), may_succeed_later=True)
+            return False
+        for needed in map(self.cache.carriers.get, partner_ids(carrier)):
+            if needed is not None and needed.has_errors:
+                carrier.fail(_failed(needed), may_succeed_later=True)
+                return False
+        return True
+
+    def _try_to_save(self, unit: Group) -> bool:
+        culprits = unit
+        try:
+            with self.cache.undone_on_error(unit), transaction.atomic():
+                for carrier in writable(unit):
+                    culprits = [carrier]
+                    self._save(carrier)
+                culprits = unit
+                self.check_constraints()
+        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+            if is_nobodys(error):
+                raise
+            for carrier in culprits:
+                carrier.fail(error, may_succeed_later=True)
+            return _blame(culprits, unit)
+        return True
+
+    def _save(self, carrier: DeserializeTask) -> None:
+        carrier.yielded = not write_alone(carrier, self.cache)
+        self.cache.written(carrier)
+
+
+def renew(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse and judge a carrier again, if its model's ``save()`` may have changed it."""
+    if carrier.looked_early:
+        carrier.put_off()
+    elif carrier.app_model is not None and traits_of(carrier.model).follows_relations:
+        rebuild(carrier, cache)
+
+
+def _is_exclusive(unit: Group) -> bool:
+    return all(traits_of(carrier.model).exclusive for carrier in unit)
+
+
+def _blame(culprits: Group, unit: Group) -> bool:
+    """Let the others of a unit fail with its culprits.
+
+    :returns: whether there are none
+    """
+    for carrier in unit if culprits else ():
+        if not carrier.has_errors:
+            carrier.fail(_failed(culprits[0]), may_succeed_later=True)
+    return not culprits
+
+
+def _failed(carrier: DeserializeTask) -> Exception:
+    return target_failed(str(carrier.model._meta.verbose_name), carrier.store.id)

@@ -1,0 +1,174 @@
+"""Which models depend on which, from their foreign keys; and parents before children in a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.db import models
+from django.db.models import ForeignKey
+from morango.models.core import SyncableModel
+
+from morango_celery.deserialization.exclusive import is_exclusive
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.deserialization.traits import once_per_model, target_model, traits_of
+from morango_celery.upstream import registered_models, self_referential_fk
+
+Model = type[SyncableModel]
+
+
+@dataclass(frozen=True)
+class Component:
+    """Models that have to be deserialized together, because they refer to each other.
+
+    Nearly always one model. Proxies of one tree (Kolibri's collections) share a component.
+    """
+
+    models: tuple[Model, ...]
+    """In Morango's registry order."""
+    level: int
+    """Components of one level don't depend on each other; each depends on lower levels only."""
+    is_tree: bool
+    """Whether records point at parents within the component (Morango's ``_self_ref_fk``)."""
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether no two batches may hold records of these models at the same time."""
+        return any(map(is_exclusive, self.models))
+
+    @property
+    def model_names(self) -> list[str]:
+        return [model.morango_model_name for model in self.models]
+
+
+@lru_cache(maxsize=32)
+def components(profile: str) -> tuple[Component, ...]:
+    """The profile's models, grouped and sorted so that dependencies come first.
+
+    Two models are in one component when each depends on the other, however indirectly.
+    """
+    registered = registered_models(profile)
+    needs = {model: _dependencies(model, registered) for model in registered}
+    reach = {model: _reachable(model, needs) for model in registered}
+    groups: dict[Model, tuple[Model, ...]] = {}
+    for model in registered:
+        groups[model] = tuple(
+            m for m in registered if m is model or (m in reach[model] and model in reach[m])
+        )
+    levels: dict[tuple[Model, ...], int] = {}
+
+    def level(group: tuple[Model, ...]) -> int:
+        if group not in levels:
+            outside = {groups[need] for member in group for need in needs[member]} - {group}
+            levels[group] = 1 + max(map(level, outside), default=-1)
+        return levels[group]
+
+    unique = dict.fromkeys(groups[model] for model in registered)
+    found = [Component(group, level(group), any(map(self_referential_fk, group))) for group in unique]
+    return tuple(sorted(found, key=lambda component: component.level))
+
+
+def exclusive_names(profile: str) -> list[str]:
+    """Return the names of the profile's models that are exclusive, or refer to such in a cycle."""
+    exclusive = (component for component in components(profile) if component.is_exclusive)
+    return [name for component in exclusive for name in component.model_names]
+
+
+@lru_cache(maxsize=32)
+def component_positions(profile: str) -> Mapping[str, int]:
+    """For each model name the index of its component in `components`."""
+    return {
+        name: index for index, component in enumerate(components(profile)) for name in component.model_names
+    }
+
+
+@lru_cache(maxsize=32)
+def mutual_keys(profile: str) -> Mapping[Model, tuple[ForeignKey[Any, Any], ...]]:
+    """Of each model, the foreign keys that are part of a cycle of models; nearly always none.
+
+    The one that points at a record's tree parent isn't among them.
+    """
+    found: dict[Model, tuple[ForeignKey[Any, Any], ...]] = {}
+    for component in components(profile):
+        tables = {table for model in component.models for table in _tables(model)}
+        for model in component.models:
+            traits = traits_of(model)
+            found[model] = tuple(
+                field
+                for field in traits.foreign_keys
+                if target_model(field)._meta.concrete_model in tables
+                and field is not traits.tree_key
+                and not field.remote_field.parent_link
+            )
+    return found
+
+
+@once_per_model
+def parent_names(model: Model) -> frozenset[str]:
+    """Names of the models whose records can be tree parents of the model's records.
+
+    Morango looks for parents among the records that it comes to together: with each tree model, its
+    own and those of its ``morango_model_dependencies``.
+    """
+    names: set[str] = set()
+    for other in registered_models(model.morango_profile):
+        together = (other, *other.morango_model_dependencies)
+        if model in together and self_referential_fk(other):
+            names.update(each.morango_model_name for each in together)
+    return frozenset(names)
+
+
+def _dependencies(model: Model, registered: Sequence[Model]) -> set[Model]:
+    """The registered models that share a table with a foreign key's target, or are named.
+
+    A target need not be registered itself: Kolibri's point at ``Collection``, four proxies of
+    which are.
+    """
+    tables = {
+        target_model(field)._meta.concrete_model
+        for field in model._meta.concrete_fields
+        if isinstance(field, ForeignKey)
+    }
+    return {
+        other
+        for other in registered
+        if other in model.morango_model_dependencies or not tables.isdisjoint(_tables(other))
+    }
+
+
+def _tables(model: Model) -> set[type[models.Model] | None]:
+    """The models that have the tables which a record of `model` has rows in."""
+    return {model._meta.concrete_model, *model._meta.get_parent_list()}
+
+
+def _reachable(start: Model, edges: Mapping[Model, set[Model]]) -> set[Model]:
+    seen: set[Model] = set()
+    waiting = list(edges[start])
+    while waiting:
+        model = waiting.pop()
+        if model not in seen:
+            seen.add(model)
+            waiting.extend(edges[model])
+    return seen
+
+
+def parents_first(carriers: Iterable[DeserializeTask]) -> tuple[list[DeserializeTask], list[DeserializeTask]]:
+    """Order one tree's carriers and link each to its parent, when that is among them.
+
+    :returns: the ordered carriers, and those that hang on a cycle and so have no place in an order
+    """
+    by_id = {carrier.store.id: carrier for carrier in carriers}
+    children: dict[str, list[DeserializeTask]] = {}
+    ordered: list[DeserializeTask] = []
+    for carrier in by_id.values():
+        carrier.parent = by_id.get(carrier.store._self_ref_fk)
+        if carrier.parent is None:
+            ordered.append(carrier)
+        else:
+            children.setdefault(carrier.parent.store.id, []).append(carrier)
+    for carrier in ordered:  # grows while it is walked: breadth first
+        ordered.extend(children.get(carrier.store.id, ()))
+    placed = {carrier.store.id for carrier in ordered}
+    return ordered, [carrier for carrier in by_id.values() if carrier.store.id not in placed]

@@ -1,0 +1,143 @@
+"""From a claimed Store row to an app model, or straight to a row; and what has to come before.
+
+Whatever a record's own data or its model's code raises becomes the error of that record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models.signals import post_init, pre_init
+from morango.models.core import SyncableModel
+
+from morango_celery.deserialization.early_looks import until_they_look
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.groups import Group, GroupTransform, dirty_parent, to_save
+from morango_celery.deserialization.identity import take_own_id
+from morango_celery.deserialization.order import parents_first
+from morango_celery.deserialization.rows import row_plan
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.deserialization.traits import overrides, traits_of
+from morango_celery.errors import MismatchedIdError, UnknownModelError
+from morango_celery.reading.jsontext import read_json
+from morango_celery.stream import Transform
+
+
+class RefuseUnknownModels(Transform[Group, Group]):
+    """Records that no installed app has a model for get an error that says so."""
+
+    def transform(self, item: Group) -> Group:
+        for carrier in item:
+            try:
+                carrier.model  # noqa: B018  (looking it up is what raises)
+            except UnknownModelError as error:
+                carrier.fail(error)
+        return item
+
+
+class OrderTree(GroupTransform):
+    """Put parents before their children; refuse cycles, as Morango does."""
+
+    def transform(self, item: Group) -> Group:
+        if not any(traits_of(model).in_tree for model in {carrier.model for carrier in to_save(item)}):
+            return item
+        ordered, cyclic = parents_first(item)
+        for carrier in cyclic:
+            carrier.fail(dirty_parent(), may_succeed_later=True)
+        return ordered + cyclic
+
+
+class Parse(GroupTransform):
+    """JSON to an unsaved instance, by the model's own ``deserialize()``; or straight to a row."""
+
+    def update(self, group: Group) -> None:
+        parse(to_save(group), self.cache)
+
+
+def parse(carriers: Group, cache: ForeignKeyCache) -> None:
+    """Parse carriers that are to be saved."""
+    of_model: dict[type[SyncableModel], Group] = {}
+    for carrier in carriers:
+        of_model.setdefault(carrier.model, []).append(carrier)
+    for model, same in of_model.items():
+        plan = None if _is_observed(model) else row_plan(model)
+        if plan is not None:
+            refused: dict[int, ValidationError] = {}
+            for carrier, row in zip(same, plan.rows([c.store for c in same], refused), strict=True):
+                carrier.row = row
+            for place, error in refused.items():
+                same[place].fail(error)
+    others = [carrier for carrier in carriers if carrier.row is None and not carrier.has_errors]
+    until_they_look(others, cache, lambda carrier: instantiate(carrier, cache))
+
+
+def _is_observed(model: type[SyncableModel]) -> bool:
+    """Return True if somebody is told of the model's instances as they are made, and may change them."""
+    return pre_init.has_listeners(model) or post_init.has_listeners(model)
+
+
+def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
+    carrier.row = None
+    instantiate(carrier, cache)
+    if carrier.has_errors or carrier.app_model is None:
+        return
+    cache.attach(carrier, at_its_turn=True)
+    try:
+        with cache.own_code.called():
+            if traits_of(carrier.model).in_tree:
+                cache.clean_in_tree(carrier.app_model)
+            else:
+                carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
+    except Exception as error:
+        if not cache.own_code.is_records_fault(error):
+            raise
+        carrier.fail(error, may_succeed_later=True)
+
+
+def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+    """Parse a carrier by its model's own ``deserialize()``, or as that would."""
+    carrier.app_model = None
+    store, model = carrier.store, carrier.model
+    try:
+        data = read_json(store.serialized)
+        with cache.own_code.called():
+            # A receiver of pre_init sees how the values are passed
+            if overrides(model, "deserialize", "__init__") or pre_init.has_listeners(model):
+                app_model = model.deserialize(data, sync_filter=cache.sync_filter)
+            else:
+                app_model = _deserialized(model, data)
+        take_own_id(app_model, store)
+        app_model._morango_source_id = store.source_id
+        app_model._morango_partition = store.partition
+        app_model._morango_dirty_bit = False
+    except MismatchedIdError as error:
+        carrier.fail(error)
+    except Exception as error:
+        if not cache.own_code.is_records_fault(error):
+            raise
+        carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)
+    else:
+        carrier.app_model = app_model
+
+
+def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:
+    """What Morango's ``deserialize()`` makes of it. That passes values by name, which takes twice as long."""
+    values = []
+    for field in traits_of(model).fields:
+        name = field.attname
+        if name not in data:
+            values.append(field.get_default())
+        elif getattr(field, "morango_serialize_to_string", False):
+            values.append(field.to_python(data[name]))
+        else:
+            values.append(data[name])
+    return model(*values)
+
+
+class LoadForeignKeys(GroupTransform):
+    """Fill the foreign key cache for the whole group."""
+
+    def update(self, group: Group) -> None:
+        self.cache.load(group)

@@ -1,0 +1,130 @@
+"""Records of other batches that a batch can't do without.
+
+Where the foreign keys of models form a cycle, some records can only be saved together. And what becomes
+of the child of a locally edited tree record depends on whether that one is sound, though it isn't saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from morango.models.core import Store
+
+from morango_celery.conf import settings
+from morango_celery.deserialization.claim import claim
+from morango_celery.deserialization.groups import Group, GroupTransform
+from morango_celery.deserialization.order import mutual_keys
+from morango_celery.deserialization.parse import RefuseUnknownModels, parse
+from morango_celery.deserialization.rows import row_plan
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.reading.sizes import StoredBytes
+
+MOST_PARTNERS = 5_000
+"""Further records that a group may claim. Others wait for the next pass, in which fewer are missing."""
+
+
+class ClaimPartners(GroupTransform):
+    """Add the waiting records that a group can't do without, whatever batch they were handed out with.
+
+    Cost: nothing but for models in a cycle and children of edited records; else one look at sizes, one claim
+    and one lookup per reference followed.
+    """
+
+    def update(self, group: Group) -> None:
+        room, room_bytes, newest = MOST_PARTNERS, settings.BATCH_SIZE_BYTES, list(group)
+        while room > 0 and room_bytes > 0 and (waiting := self._waiting(newest)[:room]):
+            waiting, claimed_bytes = _at_most(room_bytes, waiting)
+            room_bytes -= claimed_bytes
+            newest = RefuseUnknownModels().transform(claim(waiting, self.cache))
+            for carrier in newest:
+                carrier.is_guest = True
+            parse([carrier for carrier in newest if carrier.has_model], self.cache)
+            self.cache.load(newest)
+            group.extend(newest)
+            room -= len(newest)
+
+    def _waiting(self, carriers: Group) -> list[str]:
+        keys = mutual_keys(self.cache.profile)
+        if not self.cache.knows_edits and not any(keys.values()):
+            return []
+        wanted: set[str] = set()
+        for carrier in carriers:
+            if carrier.has_model and keys[carrier.model]:
+                wanted |= partner_ids(carrier)
+            if not carrier.store.deleted and self.cache.edited_locally(carrier.store._self_ref_fk):
+                wanted.add(carrier.store._self_ref_fk)
+        return sorted(filter(self.cache.is_waiting, wanted))
+
+
+def _at_most(most_bytes: int, store_ids: Sequence[str]) -> tuple[list[str], int]:
+    """Return the first of some records, as many as fit, and their bytes. One is taken, however large."""
+    records: Any = Store.objects.filter(pk__in=store_ids)
+    sizes = dict(records.char_ids_list().values_list("fixed_id", StoredBytes("serialized")))
+    taken: list[str] = []
+    total = 0
+    for store_id in store_ids:
+        size = sizes.get(store_id, 0)
+        if taken and total + size > most_bytes:
+            break
+        taken.append(store_id)
+        total += size
+    return taken, total
+
+
+def partner_ids(carrier: DeserializeTask) -> set[str]:
+    """What a parsed carrier refers to by the foreign keys that form a cycle."""
+    if carrier.has_errors or not carrier.is_parsed:
+        return set()
+    keys = mutual_keys(carrier.store.profile)[carrier.model]
+    if carrier.row is not None:
+        plan = row_plan(carrier.model)
+        assert plan is not None
+        values = [carrier.row.values[position] for position, _, field in plan.references if field in keys]
+    else:
+        values = [getattr(carrier.app_model, field.attname) for field in keys]
+    return {value for value in values if isinstance(value, str)}
+
+
+def inseparable(carriers: Sequence[DeserializeTask]) -> list[Group]:
+    """Those that have to be written at once, dependencies first; nearly always one by one.
+
+    They are the strongly connected components of the references among `carriers`.
+    """
+    by_id = {carrier.store.id: carrier for carrier in carriers}
+    needs = {key: [i for i in _needed_ids(carrier) if i in by_id] for key, carrier in by_id.items()}
+    needed_by: dict[str, list[str]] = {key: [] for key in by_id}
+    for key, ids in needs.items():
+        for store_id in ids:
+            needed_by[store_id].append(key)
+    last_first = reversed(_finished(by_id, needed_by, set()))
+    # Kosaraju: backwards from what nothing else leads to, each walk stays inside one component
+    seen: set[str] = set()
+    walks = [_finished([key], needs, seen) for key in last_first]
+    place = {key: index for index, key in enumerate(by_id)}
+    return [[by_id[key] for key in sorted(walk, key=place.__getitem__)] for walk in walks if walk]
+
+
+def _needed_ids(carrier: DeserializeTask) -> list[str]:
+    parent = [] if carrier.parent is None else [carrier.parent.store.id]
+    return parent + sorted(partner_ids(carrier))
+
+
+def _finished(starts: Iterable[str], edges: Mapping[str, Sequence[str]], seen: set[str]) -> list[str]:
+    """Walk depth first from each start; the nodes in the order in which nothing beyond them was left."""
+    finished = []
+    for start in starts:
+        if start in seen:
+            continue
+        seen.add(start)
+        path = [(start, iter(edges[start]))]
+        while path:
+            node, ahead = path[-1]
+            following = next((other for other in ahead if other not in seen), None)
+            if following is None:
+                finished.append(node)
+                path.pop()
+            else:
+                seen.add(following)
+                path.append((following, iter(edges[following])))
+    return finished

@@ -1,0 +1,263 @@
+"""What foreign keys refer to, and the instances there, for models' own code, which may follow them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias, cast
+
+from django.core.exceptions import ValidationError
+from django.db import connection
+from django.db.models import ForeignKey, Model
+from morango.models.core import SyncableModel
+from morango.models.fields.uuids import UUIDField
+
+from morango_celery.deserialization.conversions import is_uuid
+from morango_celery.deserialization.instances import read_instances
+from morango_celery.deserialization.issuer import OUR_STATEMENT
+from morango_celery.deserialization.own_code import READING, mentions, verb
+from morango_celery.deserialization.traits import tables_of, target_model
+
+AnyKey: TypeAlias = "ForeignKey[Any, Any]"
+Target = tuple[type[Model], str]
+"""A model, and the attribute that foreign keys to it refer to."""
+
+
+@dataclass(frozen=True)
+class _Reference:
+    table: Target
+    """With the concrete model."""
+    by_id: bool
+    """Whether its values are ids as Morango writes them, or wrong."""
+
+
+@cache
+def _references(model: type[Model]) -> dict[str, _Reference]:
+    """Of each foreign key's column."""
+    found = {}
+    for field in model._meta.fields:
+        if isinstance(field, ForeignKey):
+            column = field.target_field
+            concrete = cast(type[Model], target_model(field)._meta.concrete_model)
+            found[field.attname] = _Reference((concrete, column.attname), type(column) is UUIDField)
+    return found
+
+
+def target_table(field: AnyKey) -> Target:
+    """What a foreign key refers to, with the concrete model."""
+    return _references(field.model)[field.attname].table
+
+
+def target_key(field: AnyKey, raw: Any) -> Any:
+    """The value as the target's column holds it; None for null and for what no column could hold."""
+    if raw is None:
+        return None
+    if _references(field.model)[field.attname].by_id and is_uuid(raw):
+        return raw
+    try:
+        value = field.target_field.get_db_prep_value(raw, connection)
+        hash(value)
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):
+        return None
+    return value
+
+
+class Relations:
+    """Loads what a foreign key refers to when one instance follows it, for all of its peers at once.
+
+    Peers are the instances of the same class that were brought here or found here: so ``self.user.facility``
+    costs two queries, for one record or for a thousand.
+
+    A row that the group is yet to write is loaded at each look, and kept by nobody but the looking record.
+    """
+
+    def __init__(self) -> None:
+        # Weak, for a record whose first attempt was rolled back gets another instance, and may do so often
+        self._peers: dict[type[Model], list[weakref.ref[Model]]] = {}
+        self._asked: dict[tuple[type[Model], str], int] = {}
+        """For how many of the peers it was looked up what a foreign key refers to."""
+        self._put_off: dict[tuple[type[Model], str], set[Any]] = {}
+        """What peers refer to that was yet to be written when it was looked up."""
+        self._found: dict[Target, dict[Any, Model | None]] = {}
+        """None where there is no such row, or none that Python can hold."""
+        self._found_in: set[str] = set()
+        """The names of the tables that these are rows of."""
+        self._unwritten: set[str] = set()
+        self._written_to: set[str] = set()
+        """The names of the tables that these are to be rows of."""
+        self.is_loading = False
+        """Whether rows are being looked up, none of which is yet to be written."""
+
+    def bring(self, instance: Model) -> None:
+        """Let `instance` find here what it refers to."""
+        peer = weakref.ref(instance)
+        self._peers.setdefault(type(instance), []).append(peer)
+        instance._state.fields_cache = _Followed(self, peer)
+
+    @staticmethod
+    def let_go(instance: Model) -> None:
+        """Let `instance` find each row that it refers to as the database has it from now on."""
+        cached = instance._state.fields_cache
+        if isinstance(cached, _Followed):
+            cached.let_go()
+
+    def expect(self, model: type[SyncableModel], store_id: str) -> None:
+        """Take note that a record is yet to be written."""
+        self._unwritten.add(store_id)
+        self._written_to |= tables_of(model)
+
+    @property
+    def expects(self) -> bool:
+        """Return True if records are yet to be written, so that it matters when they are."""
+        return bool(self._unwritten)
+
+    def written(self, store_id: str) -> None:
+        """Take note that queries find a record as this batch has it from now on."""
+        self._unwritten.discard(store_id)
+
+    def follow(self, instance: Model, name: str) -> tuple[Model, bool]:
+        """Return what the foreign key `name` of `instance` refers to, and whether that may be kept.
+
+        :raises KeyError: it isn't to be had here; Django looks itself then, and words the error
+        """
+        model = type(instance)
+        field = _foreign_keys(model)[name]
+        value = target_key(field, getattr(instance, field.attname))
+        target = target_model(field), field.target_field.attname
+        found = self._found.setdefault(target, {})
+        lasting = value is None or not self._may_change(field, value)
+        if not lasting:
+            if instance._state.adding:
+                raise KeyError(name)
+            found = dict(self._rows(field, [value]))
+        elif value is not None and value not in found:
+            self._load(field, found, {value, *self._wanted(model, name, field)} - found.keys())
+        related = found.get(value)
+        if related is None:
+            raise KeyError(name)
+        if not field.remote_field.multiple:  # one to one: as Django does, for the way back
+            field.remote_field.set_cached_value(related, instance)
+        return related, lasting
+
+    def _may_change(self, field: AnyKey, value: Any) -> bool:
+        """Return True if a row is yet to be written, or may be found by another value then."""
+        if target_model(field)._meta.db_table not in self._written_to:
+            return False
+        return value in self._unwritten or not field.target_field.primary_key
+
+    def _wanted(self, model: type[Model], name: str, field: AnyKey) -> set[Any]:
+        """Return the values of all peers, but for those whose rows are yet to be written."""
+        peers = self._peers.get(model, [])
+        others = peers[self._asked.get((model, name), 0) :]
+        self._asked[model, name] = len(peers)
+        alive = [peer for reference in others if (peer := reference()) is not None]
+        values = {target_key(field, getattr(peer, field.attname)) for peer in alive} - {None}
+        values |= self._put_off.pop((model, name), set())
+        if put_off := {value for value in values if self._may_change(field, value)}:
+            self._put_off[model, name] = put_off
+        return values - put_off
+
+    def _load(self, field: AnyKey, found: dict[Any, Model | None], values: set[Any]) -> None:
+        self.is_loading = True
+        try:
+            rows = list(self._rows(field, list(values)))
+        finally:
+            self.is_loading = False
+        found.update(dict.fromkeys(values))
+        self._found_in |= tables_of(target_model(field))
+        for value, related in rows:
+            found[value] = related
+            self.bring(related)
+
+    @staticmethod
+    def _rows(field: AnyKey, values: Sequence[Any]) -> Iterator[tuple[Any, Model]]:
+        attname = field.target_field.attname
+        for related in _readable(target_model(field), attname, values):
+            yield getattr(related, attname), related
+
+    def heed(self, statement: str) -> None:
+        """Look again later, if a statement of a model's own code writes what was found, or undoes it."""
+        kind = verb(statement)
+        if kind == "ROLLBACK" or (kind not in READING and mentions(statement, self._found_in)):
+            self.forget_found()
+
+    def forget_found(self) -> None:
+        """Let go of what was found; it isn't there any more, or isn't as it was."""
+        self._found.clear()
+        self._found_in.clear()
+
+    def forget_found_of(self, models: Iterable[type[SyncableModel]]) -> None:
+        """Let go of what was found, if a group is to write rows of such models."""
+        if any(not self._found_in.isdisjoint(tables_of(model)) for model in models):
+            self.forget_found()
+
+    def forget(self) -> None:
+        """Let go of all instances."""
+        self.forget_found()
+        self.forget_group()
+
+    def forget_group(self) -> None:
+        """Let go of the instances that look; what was found stays found."""
+        self._peers.clear()
+        self._asked.clear()
+        self._put_off.clear()
+        self._unwritten.clear()
+        self._written_to.clear()
+
+
+class _Followed(dict[str, Any]):
+    """An instance's cache of related instances, which has `Relations` find those that it lacks."""
+
+    __slots__ = ("_followed", "_instance", "_relations")
+
+    def __init__(self, relations: Relations, instance: weakref.ref[Model]) -> None:
+        """
+        :param instance: whose cache this is; weak, or only a garbage collection would find that circle
+        """
+        self._relations: Relations | None = relations
+        self._instance = instance
+        self._followed: set[str] = set()
+
+    def __missing__(self, name: str) -> Model:
+        instance = self._instance()
+        if self._relations is None or instance is None:
+            raise KeyError(name)
+        related, lasting = self._relations.follow(instance, name)
+        if lasting:
+            self[name] = related
+            self._followed.add(name)
+        return related
+
+    def let_go(self) -> None:
+        """Leave it to Django to find what the instance refers to, once more for what was found here."""
+        for name in self._followed:
+            self.pop(name, None)
+        self._relations = None
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._relations = None  # who drops an instance, as refresh_from_db() does, wants a newer one
+
+
+@cache
+def _foreign_keys(model: type[Model]) -> dict[str, AnyKey]:
+    """By the name in an instance's cache. Of a parent's table, Django makes the instance from the child's."""
+    return {
+        field.get_cache_name(): field
+        for field in model._meta.fields
+        if isinstance(field, ForeignKey) and not field.remote_field.parent_link
+    }
+
+
+def _readable(model: type[Model], attname: str, values: Sequence[Any]) -> Iterator[Model]:
+    """The instances with these values, but for those with what Python can't hold, as a year beyond 9999."""
+    try:
+        with OUR_STATEMENT:
+            found = read_instances(model, attname, values)
+        yield from found
+    except (ValueError, OverflowError):
+        if len(values) > 1:
+            for half in (values[: len(values) // 2], values[len(values) // 2 :]):
+                yield from _readable(model, attname, half)

@@ -1,0 +1,169 @@
+"""A compiled shortcut from JSON to table rows, for models whose code is all Morango's own.
+
+For such a model the way over an instance (``deserialize``, ``clean_fields``, ``save``) depends on
+its fields alone, so it is worked out once per class: one small function per column. A shortcut is
+taken only where all values of a record are plainly right as they are; of the others, a field that finds fault
+with one has said what the whole model would say. In every other case the record goes the long way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from morango.models.core import Store, SyncableModel
+
+from morango_celery.deserialization.conversions import Convert, Unsure, conversion
+from morango_celery.deserialization.traits import Way, once_per_model, target_model, traits_of
+from morango_celery.reading.attributes import keeps_values
+from morango_celery.reading.jsontext import read_json
+
+STORED_AS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
+"""Columns of an app row that are columns of the Store row too, whatever the JSON says."""
+
+Doubts: TypeAlias = "dict[int, list[tuple[models.Field[Any, Any], Any]]]"
+"""By the place of a record, its fields and values that aren't plainly right, in the fields' order."""
+
+
+class Row(NamedTuple):
+    """The values of one record's columns, as the database's driver takes them."""
+
+    values: tuple[Any, ...]
+    is_stored: bool
+    """Whether the Store row's JSON has each of them under its own name: the database can read them there."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where the values of one concrete field come from."""
+
+    field: models.Field[Any, Any]
+    convert: Convert
+
+    @property
+    def name(self) -> str:
+        return self.field.attname
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How to make rows of one model."""
+
+    columns: tuple[Column, ...]
+    references: tuple[tuple[int, str, models.ForeignKey[Any, Any]], ...]
+    """For each foreign key: position among the columns, verbose name of the target, field."""
+    key_position: int
+    """Which column is the primary key."""
+
+    def rows(
+        self, stores: Sequence[Store], refused: dict[int, ValidationError] | None = None
+    ) -> list[Row | None]:
+        """The row of each record, or None if it was refused or has to take the long way.
+
+        :param refused: filled with what fields have against a record, by its place, where that is plain
+        """
+        found: list[Row | None] = [None] * len(stores)
+        documents = [read_document(store.serialized) for store in stores]
+        places = [place for place, document in enumerate(documents) if document is not None]
+        data = [document for document in documents if document is not None]
+        if not data:
+            return found
+        records = [stores[place] for place in places]
+        absent: set[int] = set()
+        doubtful: Doubts = {}
+        columns = [_values(column, data, records, absent, doubtful) for column in self.columns]
+        keys = columns[self.key_position]
+        for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
+            if keys[index] != records[index].id:
+                continue  # what it means to name another id, or none, is for the long way to say
+            if index not in doubtful:
+                found[place] = Row(values, index not in absent)
+            elif refused is not None and (refusal := _refusal(doubtful[index])) is not None:
+                refused[place] = refusal
+        return found
+
+
+def read_document(text: str) -> dict[str, Any] | None:
+    """Return the JSON object of a record; None where it isn't plainly one."""
+    try:
+        data = read_json(text)
+    except (ValueError, RecursionError):
+        return None
+    return data if type(data) is dict else None
+
+
+def _values(
+    column: Column,
+    data: Sequence[dict[str, Any]],
+    records: Sequence[Store],
+    absent: set[int],
+    doubtful: Doubts,
+) -> Sequence[Any]:
+    """The converted values of one column.
+
+    :param absent: filled with the places where the JSON lacks the column
+    :param doubtful: filled with the values that aren't plain, by place
+    """
+    name = column.name
+    values: Sequence[Any]
+    if name == "_morango_dirty_bit":
+        values = [False] * len(data)
+    elif name in STORED_AS:
+        values = [getattr(record, STORED_AS[name]) for record in records]
+    else:
+        try:
+            values = [document[name] for document in data]
+        except KeyError:
+            absent.update(index for index, document in enumerate(data) if name not in document)
+            values = [document[name] if name in document else column.field.get_default() for document in data]
+    try:
+        return column.convert(values)
+    except Unsure:
+        return [_value(column, value, index, doubtful) for index, value in enumerate(values)]
+
+
+def _value(column: Column, value: Any, index: int, doubtful: Doubts) -> Any:
+    try:
+        return column.convert([value])[0]
+    except Unsure:
+        doubtful.setdefault(index, []).append((column.field, value))
+        return None
+
+
+def _refusal(doubts: Sequence[tuple[models.Field[Any, Any], Any]]) -> ValidationError | None:
+    """What ``clean_fields`` raises if nothing can be said against all other values; None if it is for the
+    long way to tell."""
+    errors = {}
+    for field, value in doubts:
+        if isinstance(field, models.ForeignKey) and value is not None:
+            return None  # Morango judges references apart from the others, and later
+        try:
+            if not (field.blank and value in field.empty_values):
+                field.clean(value, None)
+        except ValidationError as error:
+            errors[field.name] = error.error_list
+        except Exception:  # whatever a value makes a field raise; it does so again on the long way
+            return None
+    return ValidationError(errors) if errors else None
+
+
+@once_per_model
+def row_plan(model: type[SyncableModel]) -> RowPlan | None:
+    """The plan for a model; None when its own code, or a field's, has a say."""
+    traits = traits_of(model)
+    own_code = traits.follows_relations or not keeps_values(model)
+    if traits.way is not Way.BULK or own_code or traits.in_tree:
+        return None
+    columns = []
+    references = []
+    for position, field in enumerate(traits.fields):
+        convert = conversion(field)
+        if convert is None:
+            return None
+        columns.append(Column(field, convert))
+        if isinstance(field, models.ForeignKey):
+            references.append((position, str(target_model(field)._meta.verbose_name), field))
+    return RowPlan(tuple(columns), tuple(references), traits.fields.index(model._meta.pk))

@@ -1,0 +1,198 @@
+"""The three ways to write a model's records; see `Way`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.db import DatabaseError, router, transaction
+from django.db.models import Model
+from django.db.models.signals import post_save, pre_save
+from morango.models.core import Store, SyncableModel
+
+from morango_celery.deserialization import sql
+from morango_celery.deserialization.code_edits import current
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.identity import require_own_id
+from morango_celery.deserialization.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
+from morango_celery.deserialization.muting import muted
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.deserialization.traits import Way, traits_of
+from morango_celery.deserialization.values import database_values, value_to_save
+from morango_celery.deserialization.waiting_rows import NotWrittenError, WaitingRows
+
+
+class OwnCodeError(Exception):
+    """Models' own code refused some records; the rest of their group is untouched by them."""
+
+    def __init__(self, refused: Sequence[DeserializeTask]) -> None:
+        super().__init__(f"{len(refused)} records were refused by their model's own code")
+        self.refused = refused
+
+
+@muted(pre_save, post_save)
+def write_together(
+    carriers: Sequence[DeserializeTask], cache: ForeignKeyCache, judge: Callable[[DeserializeTask], None]
+) -> set[str]:
+    """Write bulk and captured records with one upsert per model; more where their code looks at each other.
+
+    As by Morango, ``pre_save`` and ``post_save`` are muted for all that models' own code saves meanwhile.
+
+    :param judge: called with each carrier whose code has looked early, when all before it can be seen
+    :returns: the ids that were left alone because of a local edit
+    :raises OwnCodeError: code of a model raised; roll back, and write the others again
+    :raises DatabaseError: at least one record can't be written; roll back
+    """
+    rows = WaitingRows(cache.upserted)
+    refused: dict[int, DeserializeTask] = {}
+    reads_stored_rows = sql.reads_stored_rows()
+    expected = cache.expects_rows
+
+    def heed(statement: str) -> None:
+        cache.own_code.heed_update(carrier.model, statement)
+        rows.heed(statement)
+        cache.heed(statement)
+
+    ways = {model: traits_of(model).way for model in {carrier.model for carrier in carriers}}
+    try:
+        with cache.own_code.heard_by(heed):
+            for carrier in carriers:
+                if id(carrier.parent) in refused:
+                    refused[id(carrier)] = carrier
+                elif carrier.row is not None:
+                    is_stored = reads_stored_rows and carrier.row.is_stored
+                    values = None if is_stored else carrier.row.values
+                    rows.of(carrier.model)[carrier.store.id] = values
+                elif not _put(carrier, ways[carrier.model], rows, judge):
+                    refused[id(carrier)] = carrier
+                if expected:
+                    cache.written(carrier)
+    except NotWrittenError as error:
+        raise error.error from error.error.__cause__  # which has the database's code
+    if refused:
+        raise OwnCodeError(list(refused.values()))
+    rows.write()
+    return rows.left_alone
+
+
+def _put(
+    carrier: DeserializeTask, way: Way, rows: WaitingRows, judge: Callable[[DeserializeTask], None]
+) -> bool:
+    """Let the row of a carrier wait that is an instance.
+
+    :returns: False if it can't be: that is raised again, and recorded, when the record is written alone
+    """
+    if carrier.looked_early:
+        judge(carrier)
+        if carrier.errors:
+            return False
+        if carrier.spread is not None:
+            return True
+    model, app_model = carrier.model, carrier.app_model
+    assert app_model is not None
+    try:
+        if way is Way.CAPTURED:
+            _capture(app_model, carrier.store, rows)
+        else:
+            require_own_id(app_model, carrier.store)
+            rows.of(model)[carrier.store.id] = database_values(app_model, traits_of(model).fields)
+    except sql.NO_RECORDS_FAULT:
+        raise
+    except Exception:
+        return False
+    return True
+
+
+@muted(pre_save, post_save)
+def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
+    """Write one record by its model's own ``save()``, with the same signals muted as by `write_together`.
+
+    :returns: False when it was left alone because of a local edit
+    :raises Exception: whatever the model or the database raises; roll back
+    """
+    app_model = carrier.app_model
+    assert app_model is not None
+    dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
+    there = dirty.select_for_update().first()
+    if there is not None and _synced_values(there) != _synced_values(app_model):
+        is_by_code = bool(current().among(carrier.model, [there.pk]))
+        if not is_by_code:
+            return False
+    refused: list[DatabaseError] = []
+
+    def heed(statement: str) -> None:
+        cache.own_code.heed_update(carrier.model, statement)
+        cache.heed(statement)
+
+    def save_base(**options: Any) -> None:
+        try:
+            with cache.own_code.unheard(), OUR_STATEMENT:
+                require_own_id(app_model, carrier.store)
+                _save_base(app_model, **options)
+        except DatabaseError as error:
+            if is_systemic(error):
+                refused.append(error)
+            raise
+
+    try:
+        with cache.own_code.heard_by(heed):
+            _save(app_model, save_base)
+    except Exception:
+        if not refused:
+            raise
+    if refused:  # whatever the model made of it
+        raise refused[0]
+    return True
+
+
+def _capture(app_model: SyncableModel, store: Store, rows: WaitingRows) -> None:
+    """Put the row into `rows` where the model's own ``save()`` would write it."""
+    fields = traits_of(type(app_model)).fields
+
+    def save_base(**options: Any) -> None:
+        require_own_id(app_model, store)
+        rows.of(type(app_model))[store.id] = database_values(app_model, fields)
+        _mark_saved(app_model, options.get("using"))
+
+    _save(app_model, save_base)
+
+
+def _save(app_model: SyncableModel, save_base: Callable[..., None]) -> None:
+    # On the instance, not on the class: other threads save instances of the same class.
+    app_model.__dict__["save_base"] = save_base
+    try:
+        with MODELS_CODE:
+            app_model.save(update_dirty_bit_to=False)
+    finally:
+        del app_model.__dict__["save_base"]
+
+
+def _save_base(app_model: SyncableModel, **options: Any) -> None:
+    """``Model.save_base`` less its signals, and with synced values taking precedence over
+    ``auto_now``. (Morango swaps the receivers of the whole process instead.)"""
+    cls = type(app_model)._meta.concrete_model
+    using = options.get("using") or router.db_for_write(cls, instance=app_model)
+    update_fields = options.get("update_fields")
+    for field in cls._meta.concrete_fields:
+        setattr(app_model, field.attname, value_to_save(app_model, field))
+    with transaction.atomic(using=using, savepoint=False):
+        inserted = app_model._save_parents(cls, using, update_fields)
+        app_model._save_table(
+            raw=True,
+            cls=cls,
+            force_insert=options.get("force_insert", False) or inserted,
+            force_update=options.get("force_update", False),
+            using=using,
+            update_fields=update_fields,
+        )
+    _mark_saved(app_model, using)
+
+
+def _mark_saved(app_model: Model, using: str | None) -> None:
+    app_model._state.db = using or router.db_for_write(type(app_model), instance=app_model)
+    app_model._state.adding = False
+
+
+def _synced_values(app_model: SyncableModel) -> list[Any]:
+    fields = traits_of(type(app_model)).fields
+    return database_values(app_model, [f for f in fields if f.name != "_morango_dirty_bit"])

@@ -1,0 +1,151 @@
+"""The end of the pipeline: app rows, Store rows and errors are written, group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from django.db import transaction
+from morango.models.core import DeletedModels, HardDeletedModels
+
+from morango_celery.deserialization import code_edits, sql
+from morango_celery.deserialization.common_cause import CommonCause
+from morango_celery.deserialization.deleting import delete_rows
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.groups import Group, give_way
+from morango_celery.deserialization.issuer import is_nobodys
+from morango_celery.deserialization.task import DeserializeTask, Outcome
+from morango_celery.deserialization.wording import wording
+from morango_celery.deserialization.writing import GroupWriter, halves
+from morango_celery.printable import printable
+from morango_celery.stream import Sink
+from morango_celery.upstream import deserialization_log, exception_path
+
+
+@dataclass
+class BatchResult:
+    """What became of a batch's records."""
+
+    saved: int = 0
+    deleted: int = 0
+    spread: int = 0
+    """Records that refer to a deleted one; not saved, noted for the next serialization."""
+    yielded: int = 0
+    """Records that gave way to a local edit; dirty until the next serialization merges them."""
+    failed: int = 0
+    retry_ids: list[str] = field(default_factory=list)
+    """Ids of the failed records that may succeed once others have been saved."""
+    code_edits: list[str] = field(default_factory=list)
+    """Digests of the rows that models' code has left dirty, and whose own records are to come."""
+    common_cause: str = ""
+    """The error of every single record, if it is one and the same and not about what is in them."""
+    had_exclusive_models: bool = False
+    """Whether other batches with records of exclusive models could not be executed meanwhile."""
+
+    @property
+    def records(self) -> int:
+        return self.saved + self.deleted + self.spread + self.yielded + self.failed
+
+
+class AppModelSink(Sink[Group, BatchResult]):
+    """Writes each group in few statements; where one fails, finds the records that are to blame.
+
+    Must be used inside a transaction. A group is written before the next one is parsed, so that
+    later groups find what earlier ones wrote.
+    """
+
+    def __init__(
+        self, cache: ForeignKeyCache, check_constraints: Callable[[], None] = sql.check_constraints
+    ) -> None:
+        self.cache = cache
+        self.check_constraints = check_constraints
+        self.result = BatchResult()
+        self._returned: list[tuple[str, str | None, str | None]] = []
+        self._failed: list[tuple[str, str, str]] = []
+        """Id, model and error of each, to be logged once the batch is through."""
+        self._cause = CommonCause()
+        self._noted: dict[Outcome, dict[str, str]] = {
+            Outcome.PROPAGATE_DELETE: {},
+            Outcome.PROPAGATE_HARD_DELETE: {},
+        }
+
+    def consume(self, item: Group) -> None:
+        self._delete([carrier for carrier in item if carrier.store.deleted and not carrier.errors])
+        self._write(item)
+        self._count(item)
+        self.cache.end_group()
+
+    def _write(self, group: Group) -> None:
+        GroupWriter(self.cache, group, self.check_constraints).write()
+
+    def _delete(self, carriers: Group) -> None:
+        if not carriers:
+            return
+        model = carriers[0].model
+        same = [carrier for carrier in carriers if carrier.model is model]
+        try:
+            with code_edits.current().undone_on_error(), transaction.atomic():
+                left_alone = delete_rows(model, [carrier.store.id for carrier in same])
+                self.check_constraints()
+        except Exception as error:
+            if is_nobodys(error):
+                raise
+            if len(same) == 1:
+                same[0].fail(error, may_succeed_later=True)
+            else:
+                for half in halves(same):
+                    self._delete(half)
+        else:
+            give_way(same, left_alone)
+        self._delete([carrier for carrier in carriers if carrier.model is not model])
+
+    def _count(self, group: Group) -> None:
+        for carrier in group:
+            if carrier.errors or carrier.yielded or carrier.spread is not None:
+                self._count_unsaved(carrier)
+            elif carrier.store.deleted:
+                self.result.deleted += 1
+            else:
+                self.result.saved += 1
+
+    def _count_unsaved(self, carrier: DeserializeTask) -> None:
+        store = carrier.store
+        if carrier.is_guest and (carrier.has_errors or carrier.yielded):
+            self._returned.append((store.id, None, None))
+            return
+        if carrier.spread is not None:
+            self._noted[carrier.spread][store.id] = store.profile
+        if carrier.has_errors:
+            self._return(carrier)
+            self.result.failed += 1
+        elif carrier.yielded:
+            self._returned.append((store.id, None, None))
+            self.result.yielded += 1
+        else:
+            self.result.spread += 1
+
+    def _return(self, carrier: DeserializeTask) -> None:
+        error = carrier.errors[-1]
+        text = wording(error, carrier.store, carrier.model if carrier.has_model else None)
+        self._returned.append((carrier.store.id, text, exception_path(error)[:255]))
+        self._failed.append((carrier.store.id, carrier.store.model_name, text))
+        self._cause.add(carrier, text)
+        if carrier.may_succeed_later:
+            self.result.retry_ids.append(carrier.store.id)
+
+    def finish(self) -> BatchResult:
+        if self.result.failed == self.result.records:
+            self.result.common_cause = self._cause.text
+        for failure in self._failed[:1] if self.result.common_cause else self._failed:
+            shown = map(printable, failure)
+            deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *shown)
+        sql.settle(self.cache.carriers, self._returned)
+        hard = self._noted[Outcome.PROPAGATE_HARD_DELETE]
+        for table, noted in (
+            (DeletedModels, {**self._noted[Outcome.PROPAGATE_DELETE], **hard}),
+            (HardDeletedModels, hard),
+        ):
+            if noted:
+                rows = [table(id=store_id, profile=profile) for store_id, profile in sorted(noted.items())]
+                table.objects.bulk_create(rows, ignore_conflicts=True)
+        return self.result

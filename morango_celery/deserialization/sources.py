@@ -1,0 +1,68 @@
+"""Where carriers come from: rows of the Store under a sync filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from morango.models.certificates import Filter
+from morango.models.core import Store, SyncableModel
+
+from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.reading.cursors import stream
+from morango_celery.reading.filters import PartitionOrder
+from morango_celery.reading.partitions import CHUNK_ROWS, PartitionedSource
+from morango_celery.reading.sizes import CHUNK_BYTES, StoredBytes
+from morango_celery.stream import Items, WeighedBuffer
+
+
+class StoreModelSource(PartitionedSource[DeserializeTask]):
+    """Streams a carrier per Store record."""
+
+    partition_field = "partition"
+
+    def __init__(
+        self,
+        profile: str,
+        sync_filter: Filter | None = None,
+        dirty_only: bool = True,
+        partition_order: PartitionOrder | None = "asc",
+        *,
+        exclude_erroring: bool = True,
+        models: Iterable[type[SyncableModel]] | None = None,
+    ) -> None:
+        """
+        :param exclude_erroring: leave out records that carry a ``deserialization_error``
+        """
+        super().__init__(profile, sync_filter, dirty_only, partition_order, models=models)
+        self.exclude_erroring = exclude_erroring
+
+    def records(self) -> QuerySet[Any]:
+        """All records this source is about, whatever their model and partition."""
+        queryset: QuerySet[Any] = Store.objects.filter(profile=self.profile)
+        if self.dirty_only:
+            queryset = queryset.filter(dirty_bit=True)
+        if self.exclude_erroring:
+            # Morango wrote "" for "no error" before the column became nullable
+            queryset = queryset.filter(Q(deserialization_error="") | Q(deserialization_error=None))
+        return queryset
+
+    def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:
+        return self.records().filter(model_name=model.morango_model_name)
+
+    def stream(self) -> Iterator[DeserializeTask]:
+        """Yield the carriers. A chunk of rows is in memory at a time; of large ones, fewer."""
+        size = StoredBytes("serialized") + StoredBytes("conflicting_serialized_data")
+        queryset: Any
+        for queryset in self.querysets():
+            sized = stream(queryset.char_ids_list().values_list("fixed_id", size), CHUNK_ROWS)
+            for ids in Items(sized) | WeighedBuffer(CHUNK_ROWS, CHUNK_BYTES):
+                rows = Store.objects.in_bulk(ids)
+                yield from (DeserializeTask(rows[store_id]) for store_id in ids if store_id in rows)
+
+    def ids(self) -> Iterator[str]:
+        """The records' ids alone, in the same order; ``serialized`` isn't fetched."""
+        queryset: Any
+        for queryset in self.querysets():
+            yield from stream(queryset.char_ids_list(), CHUNK_ROWS)

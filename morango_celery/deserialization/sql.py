@@ -1,0 +1,433 @@
+"""The hand-written SQL of a batch, for PostgreSQL and SQLite. Nothing else writes SQL.
+
+On PostgreSQL rows travel as one JSON parameter, which the server turns into rows of the table's own
+types; so the statement is the same whatever the number of rows, and its plan is cheap. On SQLite
+``executemany`` of one prepared statement is fastest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg2.extras
+from django.db import DatabaseError, IntegrityError, InterfaceError, connection, transaction
+from django.db.models import Field, Model
+from morango.models.core import Store
+
+from morango_celery.deserialization.identifiers import (
+    column_name,
+    column_of,
+    kept_name,
+    quoted,
+    table_name,
+)
+from morango_celery.deserialization.quarantine import QUARANTINED
+from morango_celery.deserialization.statements import (
+    MOST_TEXTS,
+    Insertion,
+    insertion,
+    upsert_of_stored,
+    upsertion,
+)
+from morango_celery.errors import ExclusiveModelsTakenError
+from morango_celery.reading.ids import id_array
+from morango_celery.upstream import uses_postgresql
+
+_NEEDED = {
+    "id",
+    "profile",
+    "model_name",
+    "serialized",
+    "deleted",
+    "hard_deleted",
+    "partition",
+    "source_id",
+    "_self_ref_fk",
+}
+CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attname in _NEEDED)
+"""In the model's own order, as ``Store.from_db`` takes them."""
+
+_CLEAN = "dirty_bit = %s, deserialization_error = NULL, deserialization_exception = NULL"
+
+_BY_ID_IN_ORDER = (
+    f"rowid IN (SELECT rowid FROM {Store._meta.db_table} WHERE id IN (SELECT value FROM json_each(%s)))"
+)
+"""Store rows by a list of ids on SQLite, page by page: in the order of random ids nearly each row is on
+another page than the one before it."""
+
+NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
+"""What may be raised while a model's code runs and says more about this machine than about the record."""
+
+_EXCLUSIVE_KEYS = (0x6D64, 1)
+"""Of an advisory lock; Morango's have 1 and 2 for the first."""
+
+
+def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Take the still dirty records among `store_ids` that aren't quarantined: lock and read them.
+
+    PostgreSQL marks them as clean in the same statement: writing a wide row twice costs more than everything
+    else that a batch does, and most records don't fail. SQLite has one writer, which may wait for `settle`.
+
+    :returns: `CLAIMED_COLUMNS` of each record, in no particular order
+    """
+    table = table_name(Store)
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            columns = ["replace(id::text, '-', '')" if c == "id" else c for c in CLAIMED_COLUMNS]
+            cursor.execute(
+                f"UPDATE {table} SET {_CLEAN} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
+                " AND deserialization_exception IS DISTINCT FROM %s"
+                f" RETURNING {', '.join(columns)}",
+                [False, id_array(store_ids), profile, QUARANTINED],
+            )
+            return list(cursor.fetchall())
+        # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
+        cursor.execute(
+            f"SELECT {', '.join(CLAIMED_COLUMNS)} FROM {table}"
+            f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s"
+            " AND deserialization_exception IS NOT %s",
+            [json.dumps(list(store_ids)), profile, QUARANTINED],
+        )
+        return list(cursor.fetchall())
+
+
+def take_write_lock() -> None:
+    """On SQLite, become the writer before reading: a reader can't become one once another has."""
+    if not uses_postgresql():
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
+
+
+def lock_exclusively(
+    profile: str, store_ids: Sequence[str], model_names: Sequence[str], *, waits: bool
+) -> bool:
+    """Let no other transaction that asks for it write records of some models, if any of `store_ids` is of
+    one of them. It is an advisory lock, kept until the transaction ends.
+
+    On SQLite, whose one writer this is, there is nothing to do.
+
+    :param model_names: nothing is asked if there are none
+    :param waits: whether to wait for another transaction that has the lock
+    :returns: whether this one has it now
+    :raises ExclusiveModelsTakenError: another one has it; only if this doesn't wait
+    """
+    if not model_names or not uses_postgresql():
+        return False
+    lock = "pg_advisory_xact_lock(%s, %s) IS NOT NULL" if waits else "pg_try_advisory_xact_lock(%s, %s)"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {lock} WHERE EXISTS (SELECT 1 FROM {Store._meta.db_table}"
+            " WHERE id = ANY(%s::uuid[]) AND profile = %s AND model_name = ANY(%s))",
+            [*_EXCLUSIVE_KEYS, id_array(store_ids), profile, list(model_names)],
+        )
+        found = cursor.fetchall()
+    if found == [(False,)]:
+        raise ExclusiveModelsTakenError
+    return bool(found)
+
+
+def is_locked_exclusively() -> bool:
+    """Return True if another transaction has what `lock_exclusively` takes. Nobody waits for the question."""
+    if not uses_postgresql():
+        return False
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock_shared(%s, %s)", _EXCLUSIVE_KEYS)
+        return bool(cursor.fetchall() == [(False,)])
+
+
+def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str | None]]) -> None:
+    """Leave claimed records clean, but for those that are returned: dirty, with what was wrong with them.
+
+    :param claimed: the ids of all, of those that are returned too
+    :param returned: id, error text and exception path of each
+    """
+    table = table_name(Store)
+    with connection.cursor() as cursor:
+        if not uses_postgresql():
+            done = set(claimed).difference(store_id for store_id, *_ in returned)
+            cursor.execute(
+                f"UPDATE {table} SET {_CLEAN} WHERE {_BY_ID_IN_ORDER}", [False, json.dumps(list(done))]
+            )
+        if not returned:
+            return
+        if uses_postgresql():
+            ids, errors, exceptions = (list(column) for column in zip(*returned, strict=True))
+            cursor.execute(
+                f"UPDATE {table} SET dirty_bit = true, deserialization_error = failed.error,"
+                " deserialization_exception = failed.exception"
+                " FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS failed (id, error, exception)"
+                f" WHERE {table}.id = failed.id",
+                [id_array(ids), errors, exceptions],
+            )
+        else:
+            said = {store_id: (error, exception) for store_id, error, exception in returned}
+            cursor.execute(f"SELECT id, rowid FROM {table} WHERE {_BY_ID_IN_ORDER}", [json.dumps(list(said))])
+            cursor.executemany(
+                f"UPDATE {table} SET deserialization_error = %s, deserialization_exception = %s"
+                " WHERE rowid = %s",
+                [(*said[store_id], rowid) for store_id, rowid in cursor.fetchall()],
+            )
+
+
+def look_up(model: type[Model], key: str, names: Sequence[str], ids: Iterable[str]) -> list[tuple[Any, ...]]:
+    """Return rows by a field of ids: the id as 32 hex digits, then other fields, in no particular order.
+
+    As the ORM would, without turning every id into a `UUID` and back.
+
+    :param key: the attname of the field of ids
+    :param names: those of the others
+    """
+    table = table_name(model)
+    wanted, *others = (column_of(model, name) for name in (key, *names))
+    found = ", ".join(others)
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            cursor.execute(
+                f"SELECT replace({wanted}::text, '-', ''), {found} FROM {table}"
+                f" WHERE {wanted} = ANY(%s::uuid[])",
+                [id_array(ids)],
+            )
+        else:
+            cursor.execute(
+                f"SELECT {wanted}, {found} FROM {table} WHERE {wanted} IN (SELECT value FROM json_each(%s))",
+                [json.dumps(list(ids))],
+            )
+        return list(cursor.fetchall())
+
+
+_NO_STATE = "NULL::boolean, NULL::boolean, NULL::boolean, NULL::text, NULL::text, NULL::text"
+_STATE = "deleted, hard_deleted, dirty_bit, partition, model_name, deserialization_error"
+
+
+def look_up_references(
+    models: tuple[type[Model], ...], ids: Sequence[Iterable[str]], store_ids: Iterable[str]
+) -> list[tuple[Any, ...]]:
+    """Return rows of syncable models and of the Store by their ids, of all in one statement.
+
+    :param models: each once
+    :param ids: those looked for, of each model
+    :returns: in no particular order, of an app row: the place of its model, its id, and whether it carries a
+        local edit; of a Store row: None, its id, None, and what makes a `StoreState`
+    """
+    each = [*ids, store_ids]
+    parameters = [id_array(wanted) if uses_postgresql() else json.dumps(list(wanted)) for wanted in each]
+    with connection.cursor() as cursor:
+        cursor.execute(_references_text(models), parameters)
+        return list(cursor.fetchall())
+
+
+@lru_cache(maxsize=MOST_TEXTS)
+def _references_text(models: tuple[type[Model], ...]) -> str:
+    if uses_postgresql():
+        sought, among, no_state = "replace({}::text, '-', '')", "= ANY(%s::uuid[])", _NO_STATE
+    else:
+        sought, among, no_state = "{}", "IN (SELECT value FROM json_each(%s))", ", ".join(["NULL"] * 6)
+    texts = []
+    for place, model in enumerate(models):
+        key, bit = column_of(model, "id"), column_of(model, "_morango_dirty_bit")
+        found = f"{place}, {sought.format(key)}, {bit}, {no_state}"
+        texts.append(f"SELECT {found} FROM {table_name(model)} WHERE {key} {among}")
+    store = f"SELECT NULL, {sought.format('id')}, NULL, {_STATE} FROM {table_name(Store)} WHERE id {among}"
+    return " UNION ALL ".join([*texts, store])
+
+
+def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]) -> int:
+    """Insert rows of one model, or overwrite those that exist and carry no local edit.
+
+    :param fields: the concrete fields written, the primary key among them
+    :param rows: their values as `Field.get_db_prep_save` makes them, at least one row
+    :returns: how many rows were written. The others are `edited`
+    :raises DatabaseError: a constraint, a type or the connection; nothing is known to be written
+    """
+    return _insert(upsertion(model, tuple(fields)), rows)
+
+
+def reads_stored_rows() -> bool:
+    """Whether the database reads a record's JSON as Python does. SQLite doesn't: its numbers differ."""
+    return uses_postgresql()
+
+
+def upsert_stored(
+    model: type[Model],
+    fields: Sequence[Field[Any, Any]],
+    stored_as: Mapping[str, str],
+    store_ids: Sequence[str],
+) -> int:
+    """`upsert` rows as the JSON of their Store rows has them: the server has read it already.
+
+    :param fields: the concrete fields written
+    :param stored_as: fields whose value is a column of the Store row
+    :param store_ids: records whose JSON has all other fields under their own names
+    :raises DatabaseError: as `upsert`; or the server doesn't take the JSON
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            upsert_of_stored(model, tuple(fields), tuple(stored_as.items())), [id_array(store_ids)]
+        )
+        written: int = cursor.rowcount
+    return written
+
+
+def _key(model: type[Model]) -> Field[Any, Any]:
+    key = model._meta.pk
+    assert key is not None  # it would be an abstract model
+    return key
+
+
+def edited(model: type[Model], ids: Iterable[str]) -> set[str]:
+    """Return the ids of rows that carry a local edit: after an upsert, of those that it left alone."""
+    looked_up = look_up(model, _key(model).attname, ["_morango_dirty_bit"], ids)
+    return {found for found, is_edited in looked_up if is_edited}
+
+
+def mark_clean(model: type[Model], ids: Iterable[str]) -> None:
+    """Take the dirty bit from app rows, which are about to be overwritten."""
+    table, key, bit = (
+        table_name(model),
+        column_of(model, _key(model).attname),
+        column_of(model, "_morango_dirty_bit"),
+    )
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            cursor.execute(f"UPDATE {table} SET {bit} = false WHERE {key} = ANY(%s::uuid[])", [id_array(ids)])
+        else:
+            cursor.execute(
+                f"UPDATE {table} SET {bit} = 0 WHERE {key} IN (SELECT value FROM json_each(%s))",
+                [json.dumps(list(ids))],
+            )
+
+
+def insert(
+    model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]], rule: str
+) -> int:
+    """Insert rows of one model.
+
+    :param fields: the concrete fields written
+    :param rows: their values as `Field.get_db_prep_save` makes them
+    :param rule: the end of the statement: what to do about rows that exist, in a table that is called there
+    :returns: how many rows were written
+    """
+    return _insert(insertion(model, tuple(fields), rule), rows)
+
+
+def _insert(statement: Insertion, rows: Sequence[Sequence[Any]]) -> int:
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            records = [dict(zip(statement.keys, row, strict=True)) for row in rows]
+            for record in records if statement.documents else ():
+                # Text in a JSON document is a JSON string, whatever it says
+                record.update(
+                    {c: json.loads(record[c]) for c in statement.documents if isinstance(record[c], str)}
+                )
+            cursor.execute(statement.text, [json.dumps(records, default=_as_json)])
+        else:
+            cursor.executemany(statement.text, rows)
+        written: int = cursor.rowcount
+    return written
+
+
+def taken(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]) -> set[int]:
+    """The places of the `rows` whose values another row of the table has, as the database compares them.
+
+    :param rows: the primary key and the values of `fields` of each
+    """
+    table = table_name(model)
+    wanted = [_key(model), *fields]
+    with connection.cursor() as cursor:
+        if uses_postgresql():
+            place, claims = "ordinality - 1", f"json_populate_recordset(NULL::{table}, %s) WITH ORDINALITY"
+            values = [f"claim.{column_name(field)}" for field in wanted]
+            keys = list(map(kept_name, wanted))
+            document: list[Any] = [dict(zip(keys, row, strict=True)) for row in rows]
+        else:
+            place, claims = "key", "json_each(%s)"
+            values = [f"json_extract(claim.value, '$[{index}]')" for index in range(len(wanted))]
+            document = [list(row) for row in rows]
+        own, *others = (
+            (f"there.{column_name(field)}", value) for field, value in zip(wanted, values, strict=True)
+        )
+        condition = " AND ".join([" <> ".join(own), *map(" = ".join, others)])
+        cursor.execute(
+            f"SELECT {place} FROM {claims} AS claim"
+            f" WHERE EXISTS (SELECT 1 FROM {table} AS there WHERE {condition})",
+            [json.dumps(document, default=_as_json)],
+        )
+        return {place for (place,) in cursor.fetchall()}
+
+
+def _as_json(value: Any) -> Any:
+    """What PostgreSQL's input functions read, for values that JSON has no form of."""
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal | uuid.UUID):
+        return str(value)
+    if isinstance(value, datetime.timedelta):
+        return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    if isinstance(value, psycopg2.extensions.Binary):
+        value = value.adapted
+    if isinstance(value, psycopg2.extras.Inet):
+        return value.addr
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "\\x" + bytes(value).hex()
+    raise TypeError(f"A value of type {type(value).__name__} can't be written in bulk.")
+
+
+def check_constraints() -> None:
+    """Let deferred foreign keys fail now, where the culprit can be found, instead of at COMMIT.
+
+    On SQLite there is no such statement that costs less than reading whole tables; foreign keys
+    have been looked up by then, and `strict_check` is there for the rest.
+
+    Cost: one round trip.
+
+    :raises IntegrityError: a reference points nowhere
+    """
+    if uses_postgresql():
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+
+
+def strict_check() -> Callable[[], None]:
+    """A `check_constraints` that finds out on SQLite too, by reading every table with a foreign key.
+
+    References that point nowhere already are nobody's fault, and not reported.
+    """
+    if uses_postgresql():
+        return check_constraints
+    before = _dangling_references()
+
+    def check() -> None:
+        for table, row, target, key in sorted(_dangling_references() - before):
+            column, value = _reference(table, row, key)
+            raise IntegrityError(f"{table}.{column} refers to {value!r}, which {target} doesn't have.")
+
+    return check
+
+
+def _reference(table: str, row: int, key: int) -> tuple[str, Any]:
+    """Column and value of a foreign key, by the numbers that SQLite's check has for row and key."""
+    with connection.cursor() as cursor:
+        keys = cursor.execute("SELECT * FROM pragma_foreign_key_list(%s)", [table]).fetchall()
+        column = next(found[3] for found in keys if found[0] == key)
+        (value,) = cursor.execute(
+            f"SELECT {quoted(column)} FROM {quoted(table)} WHERE rowid = %s", [row]
+        ).fetchone()
+    return column, value
+
+
+def _dangling_references() -> set[tuple[str, int, str, int]]:
+    with connection.cursor() as cursor:
+        return set(cursor.execute("PRAGMA foreign_key_check").fetchall())
+
+
+def commit_lazily() -> None:
+    """Let this transaction's commit return before it is on disk: a lost batch is run again."""
+    if uses_postgresql():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit = off")

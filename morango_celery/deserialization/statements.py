@@ -1,0 +1,129 @@
+"""Texts of the statements that write rows, made once per model and process: only their parameters change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from django.db import connection
+from django.db.models import Field, Model
+from morango.models.core import Store
+
+from morango_celery.deserialization.identifiers import (
+    LONGEST_NAME_BYTES,
+    column_name,
+    kept_name,
+    quoted,
+    table_name,
+)
+from morango_celery.upstream import uses_postgresql
+
+Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
+
+MOST_TEXTS = 1_000
+"""Of each kind that are kept; there are as many as models, unless somebody makes models as they go."""
+
+_JSON_TYPES = {"json", "jsonb"}
+_TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A statement that inserts rows of one model, and what its parameter looks like on PostgreSQL."""
+
+    text: str
+    keys: tuple[str, ...]
+    """The columns' names in the JSON that becomes rows."""
+    documents: tuple[str, ...]
+    """Those of them whose values are JSON themselves."""
+
+
+@lru_cache(maxsize=MOST_TEXTS)
+def insertion(model: type[Model], fields: Fields, rule: str) -> Insertion:
+    """Return the statement that inserts rows.
+
+    :param fields: the concrete fields written
+    :param rule: its end: what to do about rows that exist, in a table that is called there
+    """
+    table, names = table_name(model), ", ".join(map(column_name, fields))
+    if not uses_postgresql():
+        marks = ", ".join(["%s"] * len(fields))
+        return Insertion(f"INSERT INTO {table} AS there ({names}) VALUES ({marks}) {rule}", (), ())
+    values = (_without_minus_zero(f"synced.{column_name(field)}", field) for field in fields)
+    return Insertion(
+        f"INSERT INTO {table} AS there ({names}) SELECT {', '.join(values)}"
+        f" FROM json_populate_recordset(NULL::{table}, %s) AS synced {rule}",
+        tuple(map(kept_name, fields)),
+        tuple(kept_name(field) for field in fields if field.db_type(connection) in _JSON_TYPES),
+    )
+
+
+@lru_cache(maxsize=MOST_TEXTS)
+def upsertion(model: type[Model], fields: Fields) -> Insertion:
+    """Return the statement that inserts rows, or overwrites those that exist and carry no local edit."""
+    return insertion(model, fields, _on_conflict(model, fields))
+
+
+@lru_cache(maxsize=MOST_TEXTS)
+def upsert_of_stored(model: type[Model], fields: Fields, stored_as: tuple[tuple[str, str], ...]) -> str:
+    """Return the statement that upserts rows as the JSON of Store rows has them. On PostgreSQL only.
+
+    :param stored_as: names of fields whose value is a column of the Store row, and of these columns
+    """
+    source = {field.attname: _in_json(field) for field in fields} | {"_morango_dirty_bit": "false"}
+    source |= {name: f"stored.{column}" for name, column in stored_as}
+    keys = [field for field in fields if source[field.attname] == _synced(field.attname)]
+    definitions = ", ".join(f"{quoted(field.attname)} {field.db_type(connection)}" for field in keys)
+    return (
+        f"INSERT INTO {table_name(model)} AS there ({', '.join(map(column_name, fields))})"
+        f" SELECT {', '.join(_without_minus_zero(source[field.attname], field) for field in fields)}"
+        f" FROM {table_name(Store)} AS stored,"
+        f" json_to_record(stored.serialized::json) AS synced ({definitions})"
+        f" WHERE stored.id = ANY(%s::uuid[]) {_on_conflict(model, fields)}"
+    )
+
+
+def _in_json(field: Field[Any, Any]) -> str:
+    """Return where a field's value is once a Store row's JSON was read, whose keys are attnames.
+
+    PostgreSQL would cut off a longer one where it stands as a name: such a key is looked for in the text.
+    """
+    if len(field.attname.encode()) <= LONGEST_NAME_BYTES:
+        return _synced(field.attname)
+    return f"(stored.serialized::json ->> '{field.attname}')::{field.db_type(connection)}"
+
+
+def _synced(name: str) -> str:
+    return f"synced.{quoted(name)}"
+
+
+def _without_minus_zero(value: str, field: Field[Any, Any]) -> str:
+    # In SQL, and so for every other writer, there is no minus zero
+    return f"{value} + 0" if field.db_type(connection) == "double precision" else value
+
+
+def _on_conflict(model: type[Model], fields: Fields) -> str:
+    """Return the rule about rows that exist, for a table that is called there."""
+    key = model._meta.pk
+    assert key is not None  # it would be an abstract model
+    columns = [column_name(field) for field in fields if field != key]
+    updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
+    return f"ON CONFLICT ({column_name(key)}) DO UPDATE SET {updates} WHERE {_overwritable(fields)}"
+
+
+def _overwritable(fields: Fields) -> str:
+    """The condition under which a row may be overwritten.
+
+    A dirty row that equals the synced one holds no edit that could be lost: models' own code creates
+    such rows while other records are saved.
+    """
+    (dirty_bit,) = (field for field in fields if field.attname == "_morango_dirty_bit")
+    clean = f"NOT there.{column_name(dirty_bit)}"
+    if any(field.db_type(connection) in _TYPES_WITHOUT_EQUALITY for field in fields):
+        return clean
+    columns = [column_name(field) for field in fields if field != dirty_bit]
+    ours = ", ".join(f"there.{column}" for column in columns)
+    synced = ", ".join(f"excluded.{column}" for column in columns)
+    equals = "IS NOT DISTINCT FROM" if uses_postgresql() else "IS"
+    return f"({clean} OR ({ours}) {equals} ({synced}))"

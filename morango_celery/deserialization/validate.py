@@ -1,0 +1,231 @@
+"""Whether a record may be saved: its fields, its parent, and what its foreign keys point at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import IntegrityError
+from django.db.models import ForeignKey
+from morango.errors import MorangoDirtyParent
+from morango.models.core import ForeignKeyReference, SyncableModel
+
+from morango_celery.deserialization.early_looks import until_they_look
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.groups import (
+    Group,
+    GroupTransform,
+    dirty_parent,
+    missing_parent,
+    target_failed,
+)
+from morango_celery.deserialization.known import StoreState
+from morango_celery.deserialization.order import parent_names
+from morango_celery.deserialization.parse import instantiate
+from morango_celery.deserialization.rows import RowPlan, row_plan
+from morango_celery.deserialization.task import DeserializeTask, Outcome
+from morango_celery.deserialization.traits import traits_of
+
+References = list[tuple[str, ForeignKeyReference]]
+"""The verbose name of each target, and Morango's description of the reference."""
+
+
+class Validate(GroupTransform):
+    """``clean_fields`` with the model's overrides, and foreign keys by Morango's two rules."""
+
+    def __init__(self, cache: ForeignKeyCache) -> None:
+        super().__init__(cache)
+        self._sound: set[tuple[type[SyncableModel], str, str]] = set()
+
+    def update(self, group: Group) -> None:
+        self._sound.clear()
+        self._resolve_rows([carrier for carrier in group if carrier.row is not None])
+        others = [
+            carrier
+            for carrier in group
+            if (carrier.is_parsed or carrier.errors)
+            and carrier.row is None
+            and not carrier.store.deleted
+            and carrier.has_model
+        ]
+        # Parents first: a child's verdict depends on its parent's
+        until_they_look(others, self.cache, self._judge_instance)
+
+    def _judge_instance(self, carrier: DeserializeTask) -> None:
+        traits = traits_of(carrier.model)
+        if traits.in_tree:
+            self._validate_in_tree(carrier)
+        elif not carrier.has_errors:
+            self._validate(carrier, own_code=traits.own_validation)
+
+    def _resolve_rows(self, carriers: Group) -> None:
+        """References of rows whose values are valid already; most need no look at each record."""
+        for model in {carrier.model for carrier in carriers}:
+            plan = row_plan(model)
+            assert plan is not None
+            rows = [carrier for carrier in carriers if carrier.model is model]
+            doubtful: set[int] = set()
+            for position, _, field in plan.references:
+                values = {carrier.row.values[position] for carrier in rows if carrier.row} - {None}
+                absent = {value for value in values if not self.cache.is_plainly_there(field, value)}
+                if absent:
+                    doubtful.update(
+                        index
+                        for index, carrier in enumerate(rows)
+                        if carrier.row and carrier.row.values[position] in absent
+                    )
+            for index in doubtful:
+                self._judge(rows[index], _references(rows[index], plan))
+
+    def again(self, carrier: DeserializeTask) -> None:
+        """Parse and judge a carrier that was put off, now that it is its turn."""
+        carrier.put_off()
+        instantiate(carrier, self.cache)
+        if carrier.app_model is not None:
+            self.cache.load_again(carrier)
+        self._validate_in_tree(carrier)
+
+    def _validate_in_tree(self, carrier: DeserializeTask) -> None:
+        problem = self._parent_problem(carrier)
+        if problem is not None:
+            carrier.errors.clear()
+            carrier.fail(problem, may_succeed_later=isinstance(problem, MorangoDirtyParent))
+        if carrier.has_errors:
+            return
+        assert carrier.app_model is not None
+        try:
+            with self.cache.own_code.called():
+                self.cache.clean_in_tree(carrier.app_model)
+        except ObjectDoesNotExist as error:
+            carrier.spread = self._deleted_reference(carrier)
+            if carrier.spread is None:
+                carrier.fail(error, may_succeed_later=True)
+        except Exception as error:
+            if not self.cache.own_code.is_records_fault(error):
+                raise
+            carrier.fail(error, may_succeed_later=True)
+
+    def _parent_problem(self, carrier: DeserializeTask) -> Exception | None:
+        parent_id: str = carrier.store._self_ref_fk
+        if not parent_id:
+            return None
+        parent = self.cache.carriers.get(parent_id)
+        if parent is not None:
+            return dirty_parent() if parent.has_errors else None
+        state = self.cache.state(parent_id)
+        if self.cache.edited_locally(parent_id):
+            return dirty_parent() if self.cache.failed_in_this_run(parent_id) else None
+        if state is not None and self._counts_as_parent(carrier, state):
+            return dirty_parent() if state.dirty else None
+        tree_key = traits_of(carrier.model).tree_key
+        if tree_key is not None and self.cache.row_exists(tree_key, parent_id):
+            return None
+        return missing_parent()
+
+    def _counts_as_parent(self, carrier: DeserializeTask, parent: StoreState) -> bool:
+        return (
+            parent.model_name in parent_names(carrier.model)
+            and self.cache.in_filter(parent)
+            and not (self.cache.skip_erroring and parent.in_error)
+        )
+
+    def _deleted_reference(self, carrier: DeserializeTask) -> Outcome | None:
+        for field in traits_of(carrier.model).foreign_keys:
+            state = self.cache.state(getattr(carrier.app_model, field.attname))
+            if state is not None and state.deleted:
+                return Outcome.PROPAGATE_HARD_DELETE if state.hard_deleted else Outcome.PROPAGATE_DELETE
+        return None
+
+    def _validate(self, carrier: DeserializeTask, *, own_code: bool) -> None:
+        assert carrier.app_model is not None
+        try:
+            with self.cache.own_code.called():
+                by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)
+        except Exception as error:
+            if not self.cache.own_code.is_records_fault(error):
+                raise
+            carrier.fail(error, may_succeed_later=own_code)
+            return
+        references = [(name, reference) for name, found in by_target.items() for reference in found]
+        if not all(self._is_sound(carrier, reference) for _, reference in references):
+            self._judge(carrier, references)
+
+    def _is_sound(self, carrier: DeserializeTask, reference: ForeignKeyReference) -> bool:
+        """Whether a reference needs no second thought; once known, for all records that have the same."""
+        if not isinstance(reference.to_pk, str):
+            return False
+        known = (carrier.model, reference.from_field, reference.to_pk)
+        if known in self._sound:
+            return True
+        field = _foreign_key(carrier.model, reference.from_field)
+        is_sound = self.cache.is_plainly_there(field, reference.to_pk)
+        if is_sound and reference.to_pk not in self.cache.carriers:  # whose errors are yet to be found
+            self._sound.add(known)
+        return is_sound
+
+    def _judge(self, carrier: DeserializeTask, references: References) -> None:
+        for position, (target_name, reference) in enumerate(references):
+            if self.cache.failed_in_this_run(reference.to_pk):
+                carrier.fail(target_failed(target_name, reference.to_pk), may_succeed_later=True)
+                # By then Morango has put the targets before this one aside for its bulk checks.
+                references = [r for r in references[:position] if r[0] != target_name]
+                break
+        lost = [
+            (name, reference.to_pk)
+            for name, reference in references
+            if not self._resolve(carrier, name, reference)
+        ]
+        if lost and not carrier.has_errors and carrier.spread is None:
+            carrier.fail(target_failed(*lost[0]), may_succeed_later=True)
+
+    def _resolve(self, carrier: DeserializeTask, target_name: str, reference: ForeignKeyReference) -> bool:
+        """One reference's verdict. Like Morango, note a deletion even beside a missing target.
+
+        :returns: False where the Store has the target and the app table hasn't, for want of deserializing
+        """
+        store_id = reference.to_pk
+        state = self.cache.state(store_id)
+        if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):
+            self._spread(carrier, hard=state.hard_deleted)
+            return True
+        field = _foreign_key(carrier.model, reference.from_field)
+        if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):
+            return True
+        if state is None:
+            carrier.errors.clear()
+            carrier.fail(
+                IntegrityError(
+                    f"{carrier.model.__name__}.{reference.from_field} references non-existent"
+                    f" {target_name} instance with id '{store_id}'"
+                )
+            )
+        elif (noted := self.cache.noted_deletion(store_id)) is not None:
+            self._spread(carrier, hard=noted is Outcome.PROPAGATE_HARD_DELETE)
+        else:
+            return False
+        return True
+
+    def _is_being_saved(self, store_id: object) -> bool:
+        """Models that refer to each other are written together; the database checks afterwards."""
+        carrier = self.cache.carriers.get(store_id) if isinstance(store_id, str) else None
+        return carrier is not None and carrier.is_parsed and carrier.outcome is Outcome.SAVE
+
+    @staticmethod
+    def _spread(carrier: DeserializeTask, *, hard: bool) -> None:
+        if hard or carrier.spread is None:
+            carrier.spread = Outcome.PROPAGATE_HARD_DELETE if hard else Outcome.PROPAGATE_DELETE
+
+
+def _foreign_key(model: type[SyncableModel], attname: str) -> ForeignKey[Any, Any]:
+    return next(field for field in traits_of(model).foreign_keys if field.attname == attname)
+
+
+def _references(carrier: DeserializeTask, plan: RowPlan) -> References:
+    """As `deferred_clean_fields` returns them for an instance."""
+    assert carrier.row is not None
+    values = carrier.row.values
+    return [
+        (target_name, ForeignKeyReference(field.attname, values[plan.key_position], values[position]))
+        for position, target_name, field in plan.references
+        if values[position] is not None
+    ]

@@ -1,0 +1,99 @@
+"""Rows of a group that wait for their upsert, or for code of a model that might look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from morango.models.core import SyncableModel
+
+from morango_celery.deserialization import sql
+from morango_celery.deserialization.code_edits import current
+from morango_celery.deserialization.own_code import mentions, verb
+from morango_celery.deserialization.rows import STORED_AS
+from morango_celery.deserialization.traits import tables_of, traits_of
+
+Rows = dict[str, Sequence[Any] | None]
+"""The rows of one model by primary key, the last of two with the same; None for those in the Store."""
+
+
+class NotWrittenError(BaseException):
+    """The database refused rows while code of another record's model was running.
+
+    Beside `Exception`, so that this code doesn't take it for its own.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class WaitingRows:
+    """The rows of a group by model, in the order in which they came; one upsert writes those of a model.
+
+    A statement of a model's own code that names one of their tables has them written first. So it sees all
+    records before its own, as in Morango, which saves one after another; and code that looks at nothing
+    costs nothing.
+    """
+
+    def __init__(self, upserted: Callable[[type[SyncableModel], Collection[str]], None]) -> None:
+        """
+        :param upserted: told the model and the ids of each statement that has written all of its rows
+        """
+        self._upserted = upserted
+        self._rows: dict[type[SyncableModel], Rows] = {}
+        self.left_alone: set[str] = set()
+        """The ids of rows that were left alone because of a local edit."""
+
+    def of(self, model: type[SyncableModel]) -> Rows:
+        """Return the rows of a model that wait, to put others in."""
+        return self._rows.setdefault(model, {})
+
+    def write(self) -> None:
+        """Write what waits.
+
+        :raises DatabaseError: at least one row can't be written
+        Cost: one statement per model, two where rows of both kinds wait.
+        """
+        waiting, self._rows = self._rows, {}
+        for model, rows in waiting.items():
+            left_alone = self._upsert(model, rows)
+            if left_alone and (by_code := current().among(model, left_alone)):
+                sql.mark_clean(model, by_code)
+                self._upsert(model, {key: rows[key] for key in by_code})
+                left_alone -= by_code
+            self.left_alone |= left_alone
+
+    def heed(self, statement: str) -> None:
+        """Write what waits, if a statement of a model's own code may see it, or undo it with its own.
+
+        :raises NotWrittenError: the database refuses a row
+        """
+        if not self._rows:
+            return
+        kind = verb(statement)
+        if kind == "ROLLBACK":  # to a savepoint, before which all others were written
+            self._rows.clear()
+        elif kind == "SAVEPOINT" or any(mentions(statement, tables_of(model)) for model in self._rows):
+            try:
+                self.write()
+            except Exception as error:  # raised again, and told from errors of the query to come
+                raise NotWrittenError(error) from error
+
+    def _upsert(self, model: type[SyncableModel], rows: Rows) -> set[str]:
+        """:returns: the ids that were left alone because of an edit of the app row"""
+        left_alone: set[str] = set()
+        fields = traits_of(model).fields
+        if stored := [key for key, values in rows.items() if values is None]:
+            written = sql.upsert_stored(model, fields, STORED_AS, stored)
+            left_alone |= self._left_alone(model, stored, written)
+        if others := {key: values for key, values in rows.items() if values is not None}:
+            written = sql.upsert(model, fields, list(others.values()))
+            left_alone |= self._left_alone(model, others, written)
+        return left_alone
+
+    def _left_alone(self, model: type[SyncableModel], ids: Collection[str], written: int) -> set[str]:
+        if written == len(ids):
+            self._upserted(model, ids)
+            return set()
+        return sql.edited(model, ids)

@@ -1,0 +1,92 @@
+"""What a Store row says was wrong with its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from reprlib import Repr
+
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import IntegrityError, connection
+from morango.errors import MorangoDirtyParent, MorangoMissingParent
+from morango.models.core import Store, SyncableModel
+
+from morango_celery.deserialization.values import require_readable
+from morango_celery.errors import RecordError
+
+SPEAKS_FOR_ITSELF = (
+    ValidationError,
+    ObjectDoesNotExist,
+    ValueError,
+    IntegrityError,
+    MorangoDirtyParent,
+    MorangoMissingParent,
+    RecordError,
+)
+"""What Morango writes to the Store by its text alone, and what is worded here. Anything else ends Morango's
+run, and may be as short as ``'invalid'``, a `KeyError`."""
+
+_SHORTENED = Repr()
+_SHORTENED.maxstring = _SHORTENED.maxother = 60
+
+
+def wording(error: Exception, store: Store, model: type[SyncableModel] | None) -> str:
+    """The error's own text; before it, what can't be read of the record, where the text alone may not tell.
+
+    :param model: None where no app has one
+    """
+    text = _text(error)
+    if text.strip() and isinstance(error, SPEAKS_FOR_ITSELF):
+        return _storable(text)
+    culprit = _culprit(store, model) if model is not None else ""
+    if culprit or isinstance(error, LookupError) or not text.strip():
+        text = f"{culprit}{type(error).__name__}: {text}".rstrip(": ")
+    return _storable(text)
+
+
+def names_unreadable(store: Store, model: type[SyncableModel]) -> bool:
+    """Return True if something of the record can't be read, and `wording` says what, where it has to."""
+    return bool(_culprit(store, model))
+
+
+def _text(error: Exception) -> str:
+    """Its text; for what ``clean_fields`` raises, without the copies that Django makes of all its parts."""
+    if type(error) is not ValidationError or not hasattr(error, "error_dict"):
+        return str(error)
+    said = {name: [_message(each) for each in errors] for name, errors in error.error_dict.items()}
+    return repr(said)
+
+
+def _message(error: ValidationError) -> str:
+    return str(error.message % error.params if error.params else error.message)
+
+
+def _storable(text: str) -> str:
+    text = text.replace("\x00", "\\x00")  # PostgreSQL's text can't hold it
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _culprit(store: Store, model: type[SyncableModel]) -> str:
+    try:
+        data = json.loads(store.serialized)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(data, dict):
+        return f"The record's JSON is no object, but {_SHORTENED.repr(data)}. "
+    named = ", ".join(f"{name} = {_SHORTENED.repr(data[name])}" for name in _unreadable(data, model))
+    return f"Not readable: {named}. " if named else ""
+
+
+def _unreadable(data: dict[str, object], model: type[SyncableModel]) -> Iterator[str]:
+    for field in model._meta.concrete_fields:
+        name = field.attname
+        if data.get(name) is None:
+            continue
+        try:
+            value = field.to_python(data[name])
+            require_readable(value)
+            field.get_db_prep_save(value, connection)
+        except ValidationError:
+            pass  # would have been said
+        except Exception:  # whatever a field's code raises for a value that it doesn't expect
+            yield name

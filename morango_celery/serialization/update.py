@@ -1,0 +1,84 @@
+"""From an app row and its Store row to what the Store row is to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from morango_celery.reading.jsontext import read_json
+from morango_celery.reading.sizes import CHUNK_BYTES
+from morango_celery.serialization import sql
+from morango_celery.serialization.encoding import encode, encode_rows
+from morango_celery.serialization.task import SerializeTask
+from morango_celery.stream import FlatMap, Items, Transform, WeighedBuffer
+
+
+class Sized(Transform[SerializeTask, tuple[SerializeTask, int]]):
+    """Says of each row how large it is."""
+
+    def transform(self, item: SerializeTask) -> tuple[SerializeTask, int]:
+        return item, item.size
+
+
+class StoreLookup(FlatMap[list[SerializeTask], list[SerializeTask]]):
+    """Enters what the Store holds of each row. One query a list, if that isn't large.
+
+    Else a part of the list follows the other, each as much as may be in memory, with a query of its own.
+    """
+
+    def flat_map(self, item: list[SerializeTask]) -> Iterator[list[SerializeTask]]:
+        stored = sql.stored([task.id for task in item])
+        sized = ((task, task.size + stored.get(task.id, ("", 0))[1]) for task in item)
+        for part in Items(sized) | WeighedBuffer(len(item), CHUNK_BYTES):
+            large = [task.id for task in part if stored.get(task.id, ("", 0))[0] is None]
+            texts = sql.stored_whole(large) if large else {}
+            for task in part:
+                if task.id in stored:
+                    text = stored[task.id][0]
+                    task.stored = texts[task.id] if text is None else text
+            yield part
+
+
+class StoreUpdate(Transform[list[SerializeTask], list[SerializeTask]]):
+    """Makes the JSON of each row: the app row's values, and what else the Store row holds.
+
+    A Store row may hold fields that this version of the model doesn't have; they are kept, for devices
+    that do.
+    """
+
+    def transform(self, item: list[SerializeTask]) -> list[SerializeTask]:
+        for names, group in groupby(item, attrgetter("names")):
+            tasks = list(group)
+            for task, text in zip(tasks, _encoded(names, tasks), strict=True):
+                task.serialized = text if task.stored is None else _merged(task, task.stored, text)
+        return item
+
+
+def _encoded(names: tuple[Any, ...], tasks: Sequence[SerializeTask]) -> Sequence[str] | Iterator[str]:
+    try:
+        if all(type(name) is str for name in names):
+            return encode_rows(names, [task.values for task in tasks])
+        return [encode(dict(zip(names, task.values, strict=True))) for task in tasks]
+    except (TypeError, ValueError, RecursionError):
+        return map(_blamed, tasks)
+
+
+def _blamed(task: SerializeTask) -> str:
+    try:
+        return encode(dict(zip(task.names, task.values, strict=True)))
+    except Exception as error:
+        error.add_note(f"While {task.model._meta.label} {task.id} was being serialized.")
+        raise
+
+
+def _merged(task: SerializeTask, stored: str, text: str) -> str:
+    try:
+        held = read_json(stored)
+    except (ValueError, RecursionError):
+        return text  # nothing that could be read by anyone
+    if not isinstance(held, dict) or tuple(held) == task.names:
+        return text
+    held.update(zip(task.names, task.values, strict=True))
+    return encode(held)
