@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "cancel": "morango_celery.api",
+    "deserialize": "morango_celery.api",
     "deserialize_from_store": "morango_celery.api",
     "recover_runs": "morango_celery.api",
     "retry": "morango_celery.api",
@@ -38,8 +39,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "deserialize":
-        return import_module("morango_celery.deserialization")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
