@@ -61,7 +61,7 @@ def is_lock_timeout(error: DatabaseError) -> bool:
     return uses_postgresql() and sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
-def is_outage(error: Exception) -> bool:
+def is_infrastructure_error(error: Exception) -> bool:
     """Return True if it is the database or this machine that can't, whatever the record."""
     if isinstance(error, DatabaseError | InterfaceError):
         return is_transient(error)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from morango_celery.deserialization.batch import deserialize_batch
 from morango_celery.deserialization.sink import BatchResult
 from morango_celery.deserialization.sources import StoreModelSource
-from morango_celery.deserialization.task import DeserializeTask, Outcome
+from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
 
 __all__ = [
     "BatchResult",
+    "DeserializeOutcome",
     "DeserializeTask",
-    "Outcome",
     "StoreModelSource",
     "deserialize_batch",
 ]

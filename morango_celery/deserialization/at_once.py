@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from morango_celery.deserialization.deleting import delete_rows
-from morango_celery.deserialization.groups import Group, give_way, writable
-from morango_celery.deserialization.issuer import is_nobodys
+from morango_celery.deserialization.groups import Group, mark_local_edits, writable
+from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.one_by_one import OneByOne
 from morango_celery.deserialization.saving import write_together
 from morango_celery.deserialization.sink import AppModelSink, BatchResult
@@ -40,7 +40,7 @@ class AtOnceSink(AppModelSink):
             model = carriers[0].model
             same = [carrier for carrier in carriers if carrier.model is model]
             with _all_or_nothing():
-                give_way(same, delete_rows(model, [carrier.store.id for carrier in same]))
+                mark_local_edits(same, delete_rows(model, [carrier.store.id for carrier in same]))
             self._wrote = True
             carriers = [carrier for carrier in carriers if carrier.model is not model]
 
@@ -62,22 +62,24 @@ class _AtOnceWriter(GroupWriter):
 
     wrote = False
 
-    def _without_rivals(self, carriers: Group) -> Group:
+    def _without_conflicting(self, carriers: Group) -> Group:
         return carriers  # the database says so if there are any
 
     def _write_together(self, carriers: Group) -> None:
         carriers = self._without_waiting_parents(carriers)
         if carriers:
             self.wrote = True
-            if left_alone := write_together(carriers, self.cache, self.judge):
-                give_way(writable(carriers), left_alone)
+            if skipped_ids := write_together(carriers, self.cache, self.judge):
+                mark_local_edits(writable(carriers), skipped_ids)
 
     def _write_alone(self) -> None:
         alone = {id(carrier) for carrier in self.alone}
         if alone:
             self.wrote = True
             units = self._units([carrier for carrier in self.group if id(carrier) in alone])
-            if not OneByOne(self.cache, self.check_constraints, self.rivals, self.untried).save_all(units):
+            if not OneByOne(self.cache, self.check_constraints, self.conflicting, self.untried).save_all(
+                units
+            ):
                 raise NotAtOnceError
         self._fail_descendants()
 
@@ -91,6 +93,6 @@ def _all_or_nothing() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of a model's own code: whatever it is, a record is to blame
-        if is_nobodys(error):
+        if is_no_records_fault(error):
             raise
         raise NotAtOnceError from error

@@ -14,13 +14,13 @@ from morango_celery.deserialization import sql
 from morango_celery.deserialization.at_once import MOST_RECORDS, AtOnceSink, NotAtOnceError
 from morango_celery.deserialization.claim import ClaimedSource
 from morango_celery.deserialization.code_edits import CodeEdits, Digests, noting
+from morango_celery.deserialization.cycles import ClaimCycleMembers
+from morango_celery.deserialization.dependency_graph import exclusive_names
 from morango_celery.deserialization.exclusive import recognize
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.issuer import is_systemic
-from morango_celery.deserialization.order import exclusive_names
-from morango_celery.deserialization.own_code import OwnCode, UpdatesOtherRows
+from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows
 from morango_celery.deserialization.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
-from morango_celery.deserialization.partners import ClaimPartners
 from morango_celery.deserialization.sink import AppModelSink, BatchResult
 from morango_celery.deserialization.task import let_go_of_frames
 from morango_celery.deserialization.validate import Validate
@@ -69,12 +69,12 @@ def deserialize_batch(
 
     has_lock = lock()  # before anything that others may wait for
 
-    def attempt(*, at_once: bool = False, carefully: bool = False) -> BatchResult:
-        own_code = OwnCode(carefully=carefully, exclusively=has_lock or not uses_postgresql())
-        cache = ForeignKeyCache(profile, sync_filter, skip_erroring, own_code, keeps_answers=at_once)
+    def attempt(*, at_once: bool = False, savepoints: bool = False) -> BatchResult:
+        model_code = ModelCodeGuard(savepoints=savepoints, exclusively=has_lock or not uses_postgresql())
+        cache = ForeignKeyCache(profile, sync_filter, skip_erroring, model_code, keeps_answers=at_once)
         edits = CodeEdits(left_by_others)
         sink = (AtOnceSink if at_once else AppModelSink)(cache, check_constraints)
-        with _without_collections(), connection.execute_wrapper(own_code.execute), noting(edits):
+        with _without_collections(), connection.execute_wrapper(model_code.execute), noting(edits):
             try:
                 result = _carry_out(store_ids, cache, sink)
                 result.code_edits = edits.left_behind()
@@ -108,7 +108,7 @@ def _attempted(attempt: Callable[..., BatchResult], *, at_once: bool) -> BatchRe
                 raise
             let_go_of_frames(error)
     with transaction.atomic():
-        return attempt(carefully=True)
+        return attempt(savepoints=True)
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _carry_out(store_ids: Sequence[str], cache: ForeignKeyCache, sink: AppModelS
         | RefuseUnknownModels()
         | Parse(cache)
         | LoadForeignKeys(cache)
-        | ClaimPartners(cache)
+        | ClaimCycleMembers(cache)
         | OrderTree(cache)
         | Validate(cache)
     )

@@ -10,9 +10,9 @@ from django.db.models.base import ModelState
 from morango.models.core import Store
 
 from morango_celery.deserialization import sql
+from morango_celery.deserialization.dependency_graph import component_positions
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group
-from morango_celery.deserialization.order import component_positions
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.stream import Source
 

@@ -8,8 +8,8 @@ from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DataError, IntegrityError
 from morango.errors import MorangoDirtyParent, MorangoMissingParent
 
+from morango_celery.deserialization.error_text import has_unreadable_fields
 from morango_celery.deserialization.task import DeserializeTask
-from morango_celery.deserialization.wording import names_unreadable
 from morango_celery.errors import RecordError
 
 ABOUT_DATA = (
@@ -72,4 +72,4 @@ def _kind(carrier: DeserializeTask, text: str) -> str:
 def _is_about_data(carrier: DeserializeTask) -> bool:
     if isinstance(carrier.errors[-1], ABOUT_DATA):
         return True
-    return carrier.has_model and names_unreadable(carrier.store, carrier.model)
+    return carrier.has_model and has_unreadable_fields(carrier.store, carrier.model)

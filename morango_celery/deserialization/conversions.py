@@ -1,6 +1,6 @@
 """From JSON values to column values, field by field, where nothing can be said against it.
 
-For every other value, valid or not, there is `Unsure`: Django's own way decides, and words the error.
+For every other value, valid or not, there is `NotFastPath`: Django's own way decides, and words the error.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from morango_celery.upstream import uses_postgresql
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
 Convert = Callable[[Sequence[Any]], Sequence[Any]]
-"""From the JSON values of a column to what the database's driver takes, or `Unsure` if one isn't plain.
+"""From the JSON values of a column to what the database's driver takes, or `NotFastPath` if one isn't plain.
 
 A column is looked at as a whole, by functions that are written in C: that takes a fifth of the time of
 a look at each value.
 """
 
 _NO_HEX_DIGITS = str.maketrans("", "", "0123456789abcdef")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?Z", re.ASCII)
+_DATETIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?Z", re.ASCII)
 """The forms that DjangoJSONEncoder writes; others are for Django's own parser."""
-_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-class Unsure(Exception):  # noqa: N818  (not an error: the record takes the long way)
-    """The shortcut can't tell what the long way would make of a value."""
+class NotFastPath(Exception):  # noqa: N818  (not an error: the record takes the slow path)
+    """The fast path can't tell what the slow path would make of a value."""
 
 
 def conversion(field: AnyField) -> Convert | None:
@@ -46,7 +46,7 @@ def conversion(field: AnyField) -> Convert | None:
         simple = type(field) in (models.ForeignKey, models.OneToOneField)
         convert = _exact_uuids if simple and type(field.target_field) is UUIDField else None
     else:
-        maker = _MAKERS.get(type(field))
+        maker = _CONVERTERS.get(type(field))
         convert = maker(field) if maker is not None else None
     if convert is None:
         return None
@@ -62,7 +62,7 @@ def _nullable(field: AnyField, convert: Convert) -> Convert:
         if None not in values:
             return convert(values)
         if not allowed:
-            raise Unsure
+            raise NotFastPath
         present = [value for value in values if value is not None]
         converted = iter(convert(present) if present else ())
         return [None if value is None else next(converted) for value in values]
@@ -78,7 +78,7 @@ def _with_choices(field: AnyField, convert: Convert) -> Convert:
     def some_of(values: Sequence[Any]) -> Sequence[Any]:
         converted = convert(values)
         if not chosen.issuperset(converted):
-            raise Unsure
+            raise NotFastPath
         return converted
 
     return some_of
@@ -86,7 +86,7 @@ def _with_choices(field: AnyField, convert: Convert) -> Convert:
 
 def _require_type(values: Sequence[Any], kind: type) -> None:
     if set(map(type, values)) != {kind}:
-        raise Unsure
+        raise NotFastPath
 
 
 def _text(field: AnyField) -> Convert | None:
@@ -99,9 +99,9 @@ def _text(field: AnyField) -> Convert | None:
     def texts(values: Sequence[Any]) -> Sequence[Any]:
         _require_type(values, str)
         if "\x00" in "".join(values) or (not blank and "" in values):
-            raise Unsure
+            raise NotFastPath
         if longest is not None and max(map(len, values)) > longest:
-            raise Unsure
+            raise NotFastPath
         return values
 
     return texts
@@ -115,7 +115,7 @@ def is_uuid(value: Any) -> bool:
 def _exact_uuids(values: Sequence[Any]) -> Sequence[Any]:
     _require_type(values, str)
     if set(map(len, values)) != {32} or "".join(values).translate(_NO_HEX_DIGITS):
-        raise Unsure
+        raise NotFastPath
     return values
 
 
@@ -155,7 +155,7 @@ def _integer(field: AnyField) -> Convert | None:
     def integers(values: Sequence[Any]) -> Sequence[Any]:
         _require_type(values, int)
         if not (low <= min(values) and max(values) <= high):
-            raise Unsure
+            raise NotFastPath
         return values
 
     return integers
@@ -170,13 +170,13 @@ def _float(field: AnyField) -> Convert | None:
     def floats(values: Sequence[Any]) -> Sequence[Any]:
         kinds = set(map(type, values))
         if not kinds <= {float, int}:
-            raise Unsure
+            raise NotFastPath
         try:
             finite = all(map(math.isfinite, values))
         except OverflowError:
-            raise Unsure from None
+            raise NotFastPath from None
         if not (finite and low <= min(values) and max(values) <= high):
-            raise Unsure
+            raise NotFastPath
         if int not in kinds:
             return values
         return list(map(float, values))
@@ -200,25 +200,25 @@ def _bounds(field: AnyField) -> tuple[float, float] | None:
     return low, high
 
 
-def _moment(field: AnyField) -> Convert | None:
+def _datetime(field: AnyField) -> Convert | None:
     if field.validators or not settings.USE_TZ:
         return None
     adapt = connection.ops.adapt_datetimefield_value
     if uses_postgresql() or connection.timezone is not timezone.utc:
-        return _parsed(_MOMENT, datetime.datetime.fromisoformat, adapt)
+        return _parsed(_DATETIME, datetime.datetime.fromisoformat, adapt)
 
     def as_text(text: str) -> Any:
         moment = datetime.datetime.fromisoformat(text)
         # What SQLite keeps is the text, with another punctuation; a fraction of 0 is left out
         return f"{text[:10]} {text[11:26]}" if len(text) == 27 and moment.microsecond else adapt(moment)
 
-    return _parsed(_MOMENT, as_text)
+    return _parsed(_DATETIME, as_text)
 
 
-def _day(field: AnyField) -> Convert | None:
+def _date(field: AnyField) -> Convert | None:
     if field.validators:
         return None
-    return _parsed(_DAY, datetime.date.fromisoformat, connection.ops.adapt_datefield_value)
+    return _parsed(_DATE, datetime.date.fromisoformat, connection.ops.adapt_datefield_value)
 
 
 def _parsed(form: re.Pattern[str], *steps: Callable[[Any], Any]) -> Convert:
@@ -227,19 +227,19 @@ def _parsed(form: re.Pattern[str], *steps: Callable[[Any], Any]) -> Convert:
     def parsed(values: Sequence[Any]) -> Sequence[Any]:
         _require_type(values, str)
         if not all(map(form.fullmatch, values)):
-            raise Unsure
+            raise NotFastPath
         results: Iterable[Any] = values
         for step in steps:
             results = map(step, results)
         try:
             return list(results)
         except ValueError:
-            raise Unsure from None
+            raise NotFastPath from None
 
     return parsed
 
 
-_MAKERS: Mapping[type[Any], Callable[[AnyField], Convert | None]] = {
+_CONVERTERS: Mapping[type[Any], Callable[[AnyField], Convert | None]] = {
     models.CharField: _text,
     models.TextField: _text,
     UUIDField: _uuid,
@@ -251,6 +251,6 @@ _MAKERS: Mapping[type[Any], Callable[[AnyField], Convert | None]] = {
     models.PositiveIntegerField: _integer,
     models.PositiveBigIntegerField: _integer,
     models.PositiveSmallIntegerField: _integer,
-    models.DateTimeField: _moment,
-    models.DateField: _day,
+    models.DateTimeField: _datetime,
+    models.DateField: _date,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
-from morango_celery.deserialization.own_code import mentions
+from morango_celery.deserialization.model_code import mentions
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import tables_of, traits_of
 
@@ -41,7 +41,7 @@ def until_they_look(
         if mentions(statement, tables) and not cache.follows_what_is_written:
             raise LookedEarly
 
-    with cache.own_code.heard_by(heed):
+    with cache.model_code.heard_by(heed):
         for carrier in carriers:
             try:
                 judge(carrier)

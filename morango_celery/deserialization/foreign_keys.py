@@ -13,11 +13,11 @@ from morango.models.core import SyncableModel
 from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.known import KnownRows, References, StoreState
-from morango_celery.deserialization.own_code import OwnCode
-from morango_celery.deserialization.relations import Relations
+from morango_celery.deserialization.model_code import ModelCodeGuard
+from morango_celery.deserialization.prefetch import LazyPrefetcher
 from morango_celery.deserialization.rows import read_document, row_plan
-from morango_celery.deserialization.task import DeserializeTask, Outcome
-from morango_celery.deserialization.traits import Way, traits_of
+from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
+from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from morango_celery.deserialization.valid_references import ValidReferences
 from morango_celery.errors import UnknownModelError
 
@@ -34,7 +34,7 @@ class ForeignKeyCache:
         profile: str,
         sync_filter: Filter | None = None,
         skip_erroring: bool = False,
-        own_code: OwnCode | None = None,
+        model_code: ModelCodeGuard | None = None,
         *,
         keeps_answers: bool = False,
     ) -> None:
@@ -43,7 +43,7 @@ class ForeignKeyCache:
             what was written
         """
         self.profile = profile
-        self.own_code = own_code or OwnCode()
+        self.model_code = model_code or ModelCodeGuard()
         self.sync_filter = sync_filter
         self.skip_erroring = skip_erroring
         self.carriers: dict[str, DeserializeTask] = {}
@@ -53,7 +53,7 @@ class ForeignKeyCache:
         self._keeps_answers = keeps_answers
         self._known_writes = 0
         """Of the statements that wrote something, how many it is known of what that was."""
-        self._relations = Relations()
+        self._prefetcher = LazyPrefetcher()
 
     def load(self, carriers: list[DeserializeTask]) -> None:
         """Look up what the parsed `carriers` refer to, and let their models' own code find it."""
@@ -70,7 +70,7 @@ class ForeignKeyCache:
         """
         if self._keeps_answers:
             self._known.foresee(foreseen(carriers))
-            self._known_writes = self.own_code.writes
+            self._known_writes = self.model_code.writes
 
     def _look_up(self, carriers: list[DeserializeTask]) -> None:
         wanted = References()
@@ -105,10 +105,10 @@ class ForeignKeyCache:
         """Tell code of models that `carriers` are yet to be written, if there is any that may follow them."""
         to_write = [carrier for carrier in carriers if carrier.has_model and not carrier.store.deleted]
         models = {carrier.model for carrier in to_write}
-        self._relations.forget_found_of(models)
+        self._prefetcher.forget_found_of(models)
         if any(traits_of(model).follows_relations for model in models):
             for carrier in to_write:
-                self._relations.expect(carrier.model, carrier.store.id)
+                self._prefetcher.expect(carrier.model, carrier.store.id)
 
     def look_again(self, carriers: list[DeserializeTask]) -> None:
         """`load`, for what wasn't there before, but may have been written meanwhile."""
@@ -124,13 +124,15 @@ class ForeignKeyCache:
         app_model = carrier.app_model
         assert app_model is not None
         traits = traits_of(carrier.model)
-        if traits.follows_relations and not (at_its_turn and traits.way is Way.EACH):
-            self._relations.bring(app_model)
+        if traits.follows_relations and not (
+            at_its_turn and traits.write_strategy is WriteStrategy.INDIVIDUAL
+        ):
+            self._prefetcher.track(app_model)
 
     def let_go(self, carrier: DeserializeTask) -> None:
         """Leave it to Django, from now on, what code of the carrier's model finds as it follows relations."""
         assert carrier.app_model is not None
-        self._relations.let_go(carrier.app_model)
+        self._prefetcher.let_go(carrier.app_model)
 
     def clean_in_tree(self, app_model: SyncableModel) -> None:
         """Validate an instance of a tree, whose references Morango looks up in the app tables alone.
@@ -141,17 +143,17 @@ class ForeignKeyCache:
 
     def written(self, carrier: DeserializeTask) -> None:
         """Take note that queries find a carrier's row from now on: code of models may follow it."""
-        self._relations.written(carrier.store.id)
+        self._prefetcher.written(carrier.store.id)
 
     @property
     def expects_rows(self) -> bool:
         """Return True if code of models may follow records that are yet to be written."""
-        return self._relations.expects
+        return self._prefetcher.expects
 
     @property
     def follows_what_is_written(self) -> bool:
         """Return True if models' code looks up relations, none of which is yet to be written."""
-        return self._relations.is_loading
+        return self._prefetcher.is_loading
 
     @contextmanager
     def undone_on_error(self, carriers: list[DeserializeTask]) -> Iterator[None]:
@@ -160,19 +162,19 @@ class ForeignKeyCache:
             with current().undone_on_error():
                 yield
         except Exception:
-            self._relations.forget_found()
+            self._prefetcher.forget_found()
             self._expect(carriers)
             raise
 
     def heed(self, statement: str) -> None:
         """Take note of what code of a model is about to write."""
-        self._relations.heed(statement)
+        self._prefetcher.heed(statement)
 
     def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
         """Whether the app table has the row that `field` refers to with `value`."""
         return self._known.row_exists(field, value)
 
-    def is_plainly_there(self, field: ForeignKey[Any, Any], value: str) -> bool:
+    def is_valid_target(self, field: ForeignKey[Any, Any], value: str) -> bool:
         """Whether a reference needs no second thought: app row and Store row exist, and neither is
         deleted nor in error."""
         state = self._known.state(value)
@@ -229,13 +231,15 @@ class ForeignKeyCache:
     def in_filter(self, state: StoreState) -> bool:
         return self.sync_filter is None or state.partition in self.sync_filter
 
-    def noted_deletion(self, store_id: object) -> Outcome | None:
-        """The deletion that was spread to a loaded reference since the last serialization, if any."""
+    def noted_deletion(self, store_id: object) -> DeserializeOutcome | None:
+        """The deletion that was propagated to a loaded reference since the last serialization, if any."""
         if not isinstance(store_id, str):
             return None
         carrier = self.carriers.get(store_id)
         return (
-            carrier.spread if carrier is not None and carrier.spread else self._known.noted_deletion(store_id)
+            carrier.propagated_deletion
+            if carrier is not None and carrier.propagated_deletion
+            else self._known.noted_deletion(store_id)
         )
 
     def upserted(self, model: type[SyncableModel], ids: Collection[str]) -> None:
@@ -247,11 +251,11 @@ class ForeignKeyCache:
     def end_group(self) -> None:
         """Look up again what may not be as it was, when it is needed next; a group was written."""
         self._references = ValidReferences()
-        if self._keeps_answers and self._known_writes == self.own_code.writes:
-            self._relations.forget_group()
+        if self._keeps_answers and self._known_writes == self.model_code.writes:
+            self._prefetcher.forget_group()
             return
         self._keeps_answers = False
-        self._relations.forget()
+        self._prefetcher.forget()
         self._known.forget()
 
 

@@ -33,16 +33,16 @@ def to_save(group: Group) -> Group:
 
 def writable(group: Group) -> Group:
     """Return the carriers to save that nothing is known against."""
-    return [c for c in to_save(group) if c.spread is None and (c.is_parsed or c.looked_early)]
+    return [c for c in to_save(group) if c.propagated_deletion is None and (c.is_parsed or c.looked_early)]
 
 
-def give_way(carriers: Group, left_alone: set[str]) -> None:
+def mark_local_edits(carriers: Group, skipped_ids: set[str]) -> None:
     """Take note of carriers whose rows were left alone because of a local edit.
 
-    :param left_alone: the ids of such rows
+    :param skipped_ids: the ids of such rows
     """
     for carrier in carriers:
-        carrier.yielded = carrier.store.id in left_alone
+        carrier.has_local_edit = carrier.store.id in skipped_ids
 
 
 def dirty_parent() -> Exception:

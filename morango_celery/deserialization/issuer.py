@@ -8,7 +8,7 @@ from django.db import DatabaseError
 from django.db.models import Model
 from django.dispatch import Signal
 
-from morango_celery.db.errors import is_outage, is_refusal
+from morango_celery.db.errors import is_infrastructure_error, is_refusal
 
 _SIGNATURE = "_morango_celery_by_model"
 
@@ -56,9 +56,9 @@ def is_systemic(error: BaseException) -> bool:
     return not (_passed_projects_code(error) if by_model is None else by_model)
 
 
-def is_nobodys(error: Exception) -> bool:
+def is_no_records_fault(error: Exception) -> bool:
     """Return True if no record is to blame: the database or this machine can't, or refuses what is ours."""
-    return is_outage(error) or is_systemic(error)
+    return is_infrastructure_error(error) or is_systemic(error)
 
 
 def _passed_projects_code(error: BaseException) -> bool:

@@ -12,8 +12,8 @@ from morango.models.core import DeletedModels, HardDeletedModels, SyncableModel
 from morango_celery.deserialization import sql
 from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.conversions import is_uuid
-from morango_celery.deserialization.relations import Target, target_key, target_table
-from morango_celery.deserialization.task import Outcome
+from morango_celery.deserialization.prefetch import Target, target_key, target_table
+from morango_celery.deserialization.task import DeserializeOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class KnownRows:
         """Of each value that was looked up, whether there is such a row."""
         self._edited: set[Any] = set()
         self._states: dict[str, StoreState | None] = {}
-        self._noted: dict[str, Outcome | None] = {}
+        self._noted: dict[str, DeserializeOutcome | None] = {}
         self._foreseen = References()
 
     def foresee(self, references: References) -> None:
@@ -99,7 +99,7 @@ class KnownRows:
         by_id = {target: keys for target, keys in unknown.rows.items() if _is_by_id(target)}
         models = tuple(model for model, _ in by_id)
         dirty: dict[Target, set[Any]] = {}
-        for place, value, is_edited, *state in sql.look_up_references(
+        for place, value, is_edited, *state in sql.select_references(
             models, list(by_id.values()), unknown.records
         ):
             if place is None:
@@ -143,10 +143,10 @@ class KnownRows:
         if absent:
             self._noted.update(dict.fromkeys(absent))
             for noted, outcome in (
-                (DeletedModels, Outcome.PROPAGATE_DELETE),
-                (HardDeletedModels, Outcome.PROPAGATE_HARD_DELETE),
+                (DeletedModels, DeserializeOutcome.PROPAGATE_DELETE),
+                (HardDeletedModels, DeserializeOutcome.PROPAGATE_HARD_DELETE),
             ):
-                found = sql.look_up(noted, "id", ["profile"], absent)
+                found = sql.select_by_ids(noted, "id", ["profile"], absent)
                 self._noted.update((store_id, outcome) for store_id, _ in found)
 
     def upserted(self, model: type[SyncableModel], ids: Iterable[str]) -> None:
@@ -176,8 +176,8 @@ class KnownRows:
         """Return the Store's state of a reference; None when the Store doesn't have it."""
         return self._states.get(store_id) if isinstance(store_id, str) else None
 
-    def noted_deletion(self, store_id: str) -> Outcome | None:
-        """Return the deletion that was spread to a reference since the last serialization, if any."""
+    def noted_deletion(self, store_id: str) -> DeserializeOutcome | None:
+        """Return the deletion that was propagated to a reference since the last serialization, if any."""
         return self._noted.get(store_id)
 
     def forget_absent(self) -> None:

@@ -7,11 +7,11 @@ from itertools import chain, groupby
 
 from django.db import IntegrityError, transaction
 
+from morango_celery.deserialization.cycles import cyclic_reference_ids
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group, dirty_parent, target_failed, writable
-from morango_celery.deserialization.issuer import is_nobodys
+from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.parse import rebuild
-from morango_celery.deserialization.partners import partner_ids
 from morango_celery.deserialization.saving import write_alone, write_together
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import traits_of
@@ -28,16 +28,16 @@ class OneByOne:
         self,
         cache: ForeignKeyCache,
         check_constraints: Callable[[], None],
-        rivals: set[DeserializeTask],
+        conflicting: set[DeserializeTask],
         untried: set[DeserializeTask],
     ) -> None:
         """
-        :param rivals: those that claim a unique value of another row; the rest by their own ``save()``
+        :param conflicting: those that claim a unique value of another row; the rest by their own ``save()``
         :param untried: those whose instances no ``save()`` has had yet: they are as they were validated
         """
         self.cache = cache
         self.check_constraints = check_constraints
-        self.rivals = rivals
+        self.conflicting = conflicting
         self.untried = untried
         self.judge = Validate(cache).again
 
@@ -112,40 +112,40 @@ class OneByOne:
                 place = len(units) // 2
                 self.check_constraints()
         except Exception as error:  # of a model's own code: whatever it is, a record is to blame
-            if is_nobodys(error):
+            if is_no_records_fault(error):
                 raise
             for carrier in carriers:
                 carrier.errors.clear()
-                carrier.yielded = False
+                carrier.has_local_edit = False
             return place, []
         return len(units), unsound
 
     def _try_alone(self, unit: Group) -> bool:
-        if len(unit) == 1 and unit[0] in self.rivals:
-            success = self._try_rival(unit[0])
+        if len(unit) == 1 and unit[0] in self.conflicting:
+            success = self._try_conflicting(unit[0])
             if success is not None:
                 return success
         return self._are_sound(unit) and self._try_to_save(unit)
 
-    def _try_rival(self, carrier: DeserializeTask) -> bool | None:
+    def _try_conflicting(self, carrier: DeserializeTask) -> bool | None:
         """Write it as a group of its own: the database says the same of it, in a fraction of the time.
 
         :returns: None if something else than the database's constraints is against it
         """
         if not self._may_be_tried(carrier):
             return False
-        renew(carrier, self.cache)
+        rebuild_if_changed(carrier, self.cache)
         if carrier.errors:
             return False
         try:
             with self.cache.undone_on_error([carrier]), transaction.atomic():
-                carrier.yielded = bool(write_together([carrier], self.cache, self.judge))
+                carrier.has_local_edit = bool(write_together([carrier], self.cache, self.judge))
                 self.check_constraints()
         except IntegrityError as error:
-            carrier.fail(error, may_succeed_later=True)
+            carrier.add_error(error, is_retryable=True)
             return False
         except Exception as error:  # of a model's own code: whatever it is, a record is to blame
-            if is_nobodys(error):
+            if is_no_records_fault(error):
                 raise
             return None
         return True
@@ -168,11 +168,11 @@ class OneByOne:
 
     def _may_be_tried(self, carrier: DeserializeTask) -> bool:
         if carrier.parent is not None and carrier.parent.has_errors:
-            carrier.fail(dirty_parent(), may_succeed_later=True)
+            carrier.add_error(dirty_parent(), is_retryable=True)
             return False
-        for needed in map(self.cache.carriers.get, partner_ids(carrier)):
+        for needed in map(self.cache.carriers.get, cyclic_reference_ids(carrier)):
             if needed is not None and needed.has_errors:
-                carrier.fail(_failed(needed), may_succeed_later=True)
+                carrier.add_error(_failed(needed), is_retryable=True)
                 return False
         return True
 
@@ -186,19 +186,19 @@ class OneByOne:
                 culprits = unit
                 self.check_constraints()
         except Exception as error:  # of a model's own code: whatever it is, a record is to blame
-            if is_nobodys(error):
+            if is_no_records_fault(error):
                 raise
             for carrier in culprits:
-                carrier.fail(error, may_succeed_later=True)
+                carrier.add_error(error, is_retryable=True)
             return _blame(culprits, unit)
         return True
 
     def _save(self, carrier: DeserializeTask) -> None:
-        carrier.yielded = not write_alone(carrier, self.cache)
+        carrier.has_local_edit = not write_alone(carrier, self.cache)
         self.cache.written(carrier)
 
 
-def renew(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+def rebuild_if_changed(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     """Parse and judge a carrier again, if its model's ``save()`` may have changed it."""
     if carrier.looked_early:
         carrier.put_off()
@@ -217,7 +217,7 @@ def _blame(culprits: Group, unit: Group) -> bool:
     """
     for carrier in unit if culprits else ():
         if not carrier.has_errors:
-            carrier.fail(_failed(culprits[0]), may_succeed_later=True)
+            carrier.add_error(_failed(culprits[0]), is_retryable=True)
     return not culprits
 
 

@@ -11,11 +11,11 @@ from django.core.exceptions import ValidationError
 from django.db.models.signals import post_init, pre_init
 from morango.models.core import SyncableModel
 
+from morango_celery.deserialization.dependency_graph import parents_first
 from morango_celery.deserialization.early_looks import until_they_look
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialization.identity import take_own_id
-from morango_celery.deserialization.order import parents_first
 from morango_celery.deserialization.rows import row_plan
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import overrides, traits_of
@@ -32,7 +32,7 @@ class RefuseUnknownModels(Transform[Group, Group]):
             try:
                 carrier.model  # noqa: B018  (looking it up is what raises)
             except UnknownModelError as error:
-                carrier.fail(error)
+                carrier.add_error(error)
         return item
 
 
@@ -44,7 +44,7 @@ class OrderTree(GroupTransform):
             return item
         ordered, cyclic = parents_first(item)
         for carrier in cyclic:
-            carrier.fail(dirty_parent(), may_succeed_later=True)
+            carrier.add_error(dirty_parent(), is_retryable=True)
         return ordered + cyclic
 
 
@@ -67,7 +67,7 @@ def parse(carriers: Group, cache: ForeignKeyCache) -> None:
             for carrier, row in zip(same, plan.rows([c.store for c in same], refused), strict=True):
                 carrier.row = row
             for place, error in refused.items():
-                same[place].fail(error)
+                same[place].add_error(error)
     others = [carrier for carrier in carriers if carrier.row is None and not carrier.has_errors]
     until_they_look(others, cache, lambda carrier: instantiate(carrier, cache))
 
@@ -85,15 +85,15 @@ def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         return
     cache.attach(carrier, at_its_turn=True)
     try:
-        with cache.own_code.called():
+        with cache.model_code.called():
             if traits_of(carrier.model).in_tree:
                 cache.clean_in_tree(carrier.app_model)
             else:
                 carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
     except Exception as error:
-        if not cache.own_code.is_records_fault(error):
+        if not cache.model_code.is_records_fault(error):
             raise
-        carrier.fail(error, may_succeed_later=True)
+        carrier.add_error(error, is_retryable=True)
 
 
 def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
@@ -102,7 +102,7 @@ def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     store, model = carrier.store, carrier.model
     try:
         data = read_json(store.serialized)
-        with cache.own_code.called():
+        with cache.model_code.called():
             # A receiver of pre_init sees how the values are passed
             if overrides(model, "deserialize", "__init__") or pre_init.has_listeners(model):
                 app_model = model.deserialize(data, sync_filter=cache.sync_filter)
@@ -113,11 +113,11 @@ def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
         app_model._morango_partition = store.partition
         app_model._morango_dirty_bit = False
     except MismatchedIdError as error:
-        carrier.fail(error)
+        carrier.add_error(error)
     except Exception as error:
-        if not cache.own_code.is_records_fault(error):
+        if not cache.model_code.is_records_fault(error):
             raise
-        carrier.fail(error, may_succeed_later=traits_of(carrier.model).own_parsing)
+        carrier.add_error(error, is_retryable=traits_of(carrier.model).overrides_deserialize)
     else:
         carrier.app_model = app_model
 

@@ -1,9 +1,9 @@
-"""A compiled shortcut from JSON to table rows, for models whose code is all Morango's own.
+"""A compiled fast path from JSON to table rows, for models whose code is all Morango's own.
 
 For such a model the way over an instance (``deserialize``, ``clean_fields``, ``save``) depends on
-its fields alone, so it is worked out once per class: one small function per column. A shortcut is
+its fields alone, so it is worked out once per class: one small function per column. A fast path is
 taken only where all values of a record are plainly right as they are; of the others, a field that finds fault
-with one has said what the whole model would say. In every other case the record goes the long way.
+with one has said what the whole model would say. In every other case the record takes the slow path.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from morango.models.core import Store, SyncableModel
 
-from morango_celery.deserialization.conversions import Convert, Unsure, conversion
-from morango_celery.deserialization.traits import Way, once_per_model, target_model, traits_of
+from morango_celery.deserialization.conversions import Convert, NotFastPath, conversion
+from morango_celery.deserialization.traits import WriteStrategy, once_per_model, target_model, traits_of
 from morango_celery.reading.attributes import keeps_values
 from morango_celery.reading.jsontext import read_json
 
-STORED_AS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
+STORE_COLUMNS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
 """Columns of an app row that are columns of the Store row too, whatever the JSON says."""
 
-Doubts: TypeAlias = "dict[int, list[tuple[models.Field[Any, Any], Any]]]"
+Rejected: TypeAlias = "dict[int, list[tuple[models.Field[Any, Any], Any]]]"
 """By the place of a record, its fields and values that aren't plainly right, in the fields' order."""
 
 
@@ -59,11 +59,11 @@ class RowPlan:
     """Which column is the primary key."""
 
     def rows(
-        self, stores: Sequence[Store], refused: dict[int, ValidationError] | None = None
+        self, stores: Sequence[Store], field_errors: dict[int, ValidationError] | None = None
     ) -> list[Row | None]:
-        """The row of each record, or None if it was refused or has to take the long way.
+        """The row of each record, or None if fields reject it or it has to take the slow path.
 
-        :param refused: filled with what fields have against a record, by its place, where that is plain
+        :param field_errors: filled with what fields have against a record, by its place, where that is plain
         """
         found: list[Row | None] = [None] * len(stores)
         documents = [read_document(store.serialized) for store in stores]
@@ -73,16 +73,16 @@ class RowPlan:
             return found
         records = [stores[place] for place in places]
         absent: set[int] = set()
-        doubtful: Doubts = {}
-        columns = [_values(column, data, records, absent, doubtful) for column in self.columns]
+        rejected: Rejected = {}
+        columns = [_values(column, data, records, absent, rejected) for column in self.columns]
         keys = columns[self.key_position]
         for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
             if keys[index] != records[index].id:
-                continue  # what it means to name another id, or none, is for the long way to say
-            if index not in doubtful:
+                continue  # what it means to name another id, or none, is for the slow path to say
+            if index not in rejected:
                 found[place] = Row(values, index not in absent)
-            elif refused is not None and (refusal := _refusal(doubtful[index])) is not None:
-                refused[place] = refusal
+            elif field_errors is not None and (error := _field_errors(rejected[index])) is not None:
+                field_errors[place] = error
         return found
 
 
@@ -100,19 +100,19 @@ def _values(
     data: Sequence[dict[str, Any]],
     records: Sequence[Store],
     absent: set[int],
-    doubtful: Doubts,
+    rejected: Rejected,
 ) -> Sequence[Any]:
     """The converted values of one column.
 
     :param absent: filled with the places where the JSON lacks the column
-    :param doubtful: filled with the values that aren't plain, by place
+    :param rejected: filled with the values that aren't plain, by place
     """
     name = column.name
     values: Sequence[Any]
     if name == "_morango_dirty_bit":
         values = [False] * len(data)
-    elif name in STORED_AS:
-        values = [getattr(record, STORED_AS[name]) for record in records]
+    elif name in STORE_COLUMNS:
+        values = [getattr(record, STORE_COLUMNS[name]) for record in records]
     else:
         try:
             values = [document[name] for document in data]
@@ -121,23 +121,23 @@ def _values(
             values = [document[name] if name in document else column.field.get_default() for document in data]
     try:
         return column.convert(values)
-    except Unsure:
-        return [_value(column, value, index, doubtful) for index, value in enumerate(values)]
+    except NotFastPath:
+        return [_value(column, value, index, rejected) for index, value in enumerate(values)]
 
 
-def _value(column: Column, value: Any, index: int, doubtful: Doubts) -> Any:
+def _value(column: Column, value: Any, index: int, rejected: Rejected) -> Any:
     try:
         return column.convert([value])[0]
-    except Unsure:
-        doubtful.setdefault(index, []).append((column.field, value))
+    except NotFastPath:
+        rejected.setdefault(index, []).append((column.field, value))
         return None
 
 
-def _refusal(doubts: Sequence[tuple[models.Field[Any, Any], Any]]) -> ValidationError | None:
+def _field_errors(rejected: Sequence[tuple[models.Field[Any, Any], Any]]) -> ValidationError | None:
     """What ``clean_fields`` raises if nothing can be said against all other values; None if it is for the
     long way to tell."""
     errors = {}
-    for field, value in doubts:
+    for field, value in rejected:
         if isinstance(field, models.ForeignKey) and value is not None:
             return None  # Morango judges references apart from the others, and later
         try:
@@ -145,7 +145,7 @@ def _refusal(doubts: Sequence[tuple[models.Field[Any, Any], Any]]) -> Validation
                 field.clean(value, None)
         except ValidationError as error:
             errors[field.name] = error.error_list
-        except Exception:  # whatever a value makes a field raise; it does so again on the long way
+        except Exception:  # whatever a value makes a field raise; it does so again on the slow path
             return None
     return ValidationError(errors) if errors else None
 
@@ -154,8 +154,8 @@ def _refusal(doubts: Sequence[tuple[models.Field[Any, Any], Any]]) -> Validation
 def row_plan(model: type[SyncableModel]) -> RowPlan | None:
     """The plan for a model; None when its own code, or a field's, has a say."""
     traits = traits_of(model)
-    own_code = traits.follows_relations or not keeps_values(model)
-    if traits.way is not Way.BULK or own_code or traits.in_tree:
+    model_code = traits.follows_relations or not keeps_values(model)
+    if traits.write_strategy is not WriteStrategy.BULK or model_code or traits.in_tree:
         return None
     columns = []
     references = []

@@ -1,4 +1,4 @@
-"""The three ways to write a model's records; see `Way`."""
+"""The three ways to write a model's records; see `WriteStrategy`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from morango_celery.deserialization.identity import require_own_id
 from morango_celery.deserialization.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
 from morango_celery.deserialization.muting import muted
 from morango_celery.deserialization.task import DeserializeTask
-from morango_celery.deserialization.traits import Way, traits_of
+from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from morango_celery.deserialization.values import database_values, value_to_save
 from morango_celery.deserialization.waiting_rows import NotWrittenError, WaitingRows
 
 
-class OwnCodeError(Exception):
-    """Models' own code refused some records; the rest of their group is untouched by them."""
+class ModelCodeError(Exception):
+    """Models' own code rejected some records; the rest of their group is untouched by them."""
 
-    def __init__(self, refused: Sequence[DeserializeTask]) -> None:
-        super().__init__(f"{len(refused)} records were refused by their model's own code")
-        self.refused = refused
+    def __init__(self, rejected: Sequence[DeserializeTask]) -> None:
+        super().__init__(f"{len(rejected)} records were rejected by their model's own code")
+        self.rejected = rejected
 
 
 @muted(pre_save, post_save)
@@ -40,43 +40,46 @@ def write_together(
 
     :param judge: called with each carrier whose code has looked early, when all before it can be seen
     :returns: the ids that were left alone because of a local edit
-    :raises OwnCodeError: code of a model raised; roll back, and write the others again
+    :raises ModelCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
     rows = WaitingRows(cache.upserted)
-    refused: dict[int, DeserializeTask] = {}
+    rejected: dict[int, DeserializeTask] = {}
     reads_stored_rows = sql.reads_stored_rows()
     expected = cache.expects_rows
 
     def heed(statement: str) -> None:
-        cache.own_code.heed_update(carrier.model, statement)
+        cache.model_code.heed_update(carrier.model, statement)
         rows.heed(statement)
         cache.heed(statement)
 
-    ways = {model: traits_of(model).way for model in {carrier.model for carrier in carriers}}
+    strategies = {model: traits_of(model).write_strategy for model in {carrier.model for carrier in carriers}}
     try:
-        with cache.own_code.heard_by(heed):
+        with cache.model_code.heard_by(heed):
             for carrier in carriers:
-                if id(carrier.parent) in refused:
-                    refused[id(carrier)] = carrier
+                if id(carrier.parent) in rejected:
+                    rejected[id(carrier)] = carrier
                 elif carrier.row is not None:
                     is_stored = reads_stored_rows and carrier.row.is_stored
                     values = None if is_stored else carrier.row.values
                     rows.of(carrier.model)[carrier.store.id] = values
-                elif not _put(carrier, ways[carrier.model], rows, judge):
-                    refused[id(carrier)] = carrier
+                elif not _put(carrier, strategies[carrier.model], rows, judge):
+                    rejected[id(carrier)] = carrier
                 if expected:
                     cache.written(carrier)
     except NotWrittenError as error:
         raise error.error from error.error.__cause__  # which has the database's code
-    if refused:
-        raise OwnCodeError(list(refused.values()))
+    if rejected:
+        raise ModelCodeError(list(rejected.values()))
     rows.write()
-    return rows.left_alone
+    return rows.skipped_ids
 
 
 def _put(
-    carrier: DeserializeTask, way: Way, rows: WaitingRows, judge: Callable[[DeserializeTask], None]
+    carrier: DeserializeTask,
+    strategy: WriteStrategy,
+    rows: WaitingRows,
+    judge: Callable[[DeserializeTask], None],
 ) -> bool:
     """Let the row of a carrier wait that is an instance.
 
@@ -86,17 +89,17 @@ def _put(
         judge(carrier)
         if carrier.errors:
             return False
-        if carrier.spread is not None:
+        if carrier.propagated_deletion is not None:
             return True
     model, app_model = carrier.model, carrier.app_model
     assert app_model is not None
     try:
-        if way is Way.CAPTURED:
+        if strategy is WriteStrategy.CAPTURED_SAVE:
             _capture(app_model, carrier.store, rows)
         else:
             require_own_id(app_model, carrier.store)
             rows.of(model)[carrier.store.id] = database_values(app_model, traits_of(model).fields)
-    except sql.NO_RECORDS_FAULT:
+    except sql.INFRASTRUCTURE_ERRORS:
         raise
     except Exception:
         return False
@@ -118,30 +121,30 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
         is_by_code = bool(current().among(carrier.model, [there.pk]))
         if not is_by_code:
             return False
-    refused: list[DatabaseError] = []
+    rejected: list[DatabaseError] = []
 
     def heed(statement: str) -> None:
-        cache.own_code.heed_update(carrier.model, statement)
+        cache.model_code.heed_update(carrier.model, statement)
         cache.heed(statement)
 
     def save_base(**options: Any) -> None:
         try:
-            with cache.own_code.unheard(), OUR_STATEMENT:
+            with cache.model_code.unheard(), OUR_STATEMENT:
                 require_own_id(app_model, carrier.store)
                 _save_base(app_model, **options)
         except DatabaseError as error:
             if is_systemic(error):
-                refused.append(error)
+                rejected.append(error)
             raise
 
     try:
-        with cache.own_code.heard_by(heed):
+        with cache.model_code.heard_by(heed):
             _save(app_model, save_base)
     except Exception:
-        if not refused:
+        if not rejected:
             raise
-    if refused:  # whatever the model made of it
-        raise refused[0]
+    if rejected:  # whatever the model made of it
+        raise rejected[0]
     return True
 
 

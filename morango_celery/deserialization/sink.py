@@ -11,12 +11,12 @@ from morango.models.core import DeletedModels, HardDeletedModels
 from morango_celery.deserialization import code_edits, sql
 from morango_celery.deserialization.common_cause import CommonCause
 from morango_celery.deserialization.deleting import delete_rows
+from morango_celery.deserialization.error_text import error_text
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
-from morango_celery.deserialization.groups import Group, give_way
-from morango_celery.deserialization.issuer import is_nobodys
-from morango_celery.deserialization.task import DeserializeTask, Outcome
-from morango_celery.deserialization.wording import wording
-from morango_celery.deserialization.writing import GroupWriter, halves
+from morango_celery.deserialization.groups import Group, mark_local_edits
+from morango_celery.deserialization.issuer import is_no_records_fault
+from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
+from morango_celery.deserialization.writing import GroupWriter, bisect
 from morango_celery.printable import printable
 from morango_celery.stream import Sink
 from morango_celery.upstream import deserialization_log, exception_path
@@ -64,9 +64,9 @@ class AppModelSink(Sink[Group, BatchResult]):
         self._failed: list[tuple[str, str, str]] = []
         """Id, model and error of each, to be logged once the batch is through."""
         self._cause = CommonCause()
-        self._noted: dict[Outcome, dict[str, str]] = {
-            Outcome.PROPAGATE_DELETE: {},
-            Outcome.PROPAGATE_HARD_DELETE: {},
+        self._noted: dict[DeserializeOutcome, dict[str, str]] = {
+            DeserializeOutcome.PROPAGATE_DELETE: {},
+            DeserializeOutcome.PROPAGATE_HARD_DELETE: {},
         }
 
     def consume(self, item: Group) -> None:
@@ -85,23 +85,23 @@ class AppModelSink(Sink[Group, BatchResult]):
         same = [carrier for carrier in carriers if carrier.model is model]
         try:
             with code_edits.current().undone_on_error(), transaction.atomic():
-                left_alone = delete_rows(model, [carrier.store.id for carrier in same])
+                skipped_ids = delete_rows(model, [carrier.store.id for carrier in same])
                 self.check_constraints()
         except Exception as error:
-            if is_nobodys(error):
+            if is_no_records_fault(error):
                 raise
             if len(same) == 1:
-                same[0].fail(error, may_succeed_later=True)
+                same[0].add_error(error, is_retryable=True)
             else:
-                for half in halves(same):
+                for half in bisect(same):
                     self._delete(half)
         else:
-            give_way(same, left_alone)
+            mark_local_edits(same, skipped_ids)
         self._delete([carrier for carrier in carriers if carrier.model is not model])
 
     def _count(self, group: Group) -> None:
         for carrier in group:
-            if carrier.errors or carrier.yielded or carrier.spread is not None:
+            if carrier.errors or carrier.has_local_edit or carrier.propagated_deletion is not None:
                 self._count_unsaved(carrier)
             elif carrier.store.deleted:
                 self.result.deleted += 1
@@ -110,15 +110,15 @@ class AppModelSink(Sink[Group, BatchResult]):
 
     def _count_unsaved(self, carrier: DeserializeTask) -> None:
         store = carrier.store
-        if carrier.is_guest and (carrier.has_errors or carrier.yielded):
+        if carrier.from_other_batch and (carrier.has_errors or carrier.has_local_edit):
             self._returned.append((store.id, None, None))
             return
-        if carrier.spread is not None:
-            self._noted[carrier.spread][store.id] = store.profile
+        if carrier.propagated_deletion is not None:
+            self._noted[carrier.propagated_deletion][store.id] = store.profile
         if carrier.has_errors:
             self._return(carrier)
             self.result.failed += 1
-        elif carrier.yielded:
+        elif carrier.has_local_edit:
             self._returned.append((store.id, None, None))
             self.result.yielded += 1
         else:
@@ -126,11 +126,11 @@ class AppModelSink(Sink[Group, BatchResult]):
 
     def _return(self, carrier: DeserializeTask) -> None:
         error = carrier.errors[-1]
-        text = wording(error, carrier.store, carrier.model if carrier.has_model else None)
+        text = error_text(error, carrier.store, carrier.model if carrier.has_model else None)
         self._returned.append((carrier.store.id, text, exception_path(error)[:255]))
         self._failed.append((carrier.store.id, carrier.store.model_name, text))
         self._cause.add(carrier, text)
-        if carrier.may_succeed_later:
+        if carrier.is_retryable:
             self.result.retry_ids.append(carrier.store.id)
 
     def finish(self) -> BatchResult:
@@ -139,10 +139,10 @@ class AppModelSink(Sink[Group, BatchResult]):
         for failure in self._failed[:1] if self.result.common_cause else self._failed:
             shown = map(printable, failure)
             deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *shown)
-        sql.settle(self.cache.carriers, self._returned)
-        hard = self._noted[Outcome.PROPAGATE_HARD_DELETE]
+        sql.mark_processed(self.cache.carriers, self._returned)
+        hard = self._noted[DeserializeOutcome.PROPAGATE_HARD_DELETE]
         for table, noted in (
-            (DeletedModels, {**self._noted[Outcome.PROPAGATE_DELETE], **hard}),
+            (DeletedModels, {**self._noted[DeserializeOutcome.PROPAGATE_DELETE], **hard}),
             (HardDeletedModels, hard),
         ):
             if noted:

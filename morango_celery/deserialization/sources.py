@@ -29,21 +29,21 @@ class StoreModelSource(PartitionedSource[DeserializeTask]):
         dirty_only: bool = True,
         partition_order: PartitionOrder | None = "asc",
         *,
-        exclude_erroring: bool = True,
+        skip_errored: bool = True,
         models: Iterable[type[SyncableModel]] | None = None,
     ) -> None:
         """
-        :param exclude_erroring: leave out records that carry a ``deserialization_error``
+        :param skip_errored: leave out records that carry a ``deserialization_error``
         """
         super().__init__(profile, sync_filter, dirty_only, partition_order, models=models)
-        self.exclude_erroring = exclude_erroring
+        self.skip_errored = skip_errored
 
     def records(self) -> QuerySet[Any]:
         """All records this source is about, whatever their model and partition."""
         queryset: QuerySet[Any] = Store.objects.filter(profile=self.profile)
         if self.dirty_only:
             queryset = queryset.filter(dirty_bit=True)
-        if self.exclude_erroring:
+        if self.skip_errored:
             # Morango wrote "" for "no error" before the column became nullable
             queryset = queryset.filter(Q(deserialization_error="") | Q(deserialization_error=None))
         return queryset

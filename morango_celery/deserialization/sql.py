@@ -61,7 +61,7 @@ _BY_ID_IN_ORDER = (
 """Store rows by a list of ids on SQLite, page by page: in the order of random ids nearly each row is on
 another page than the one before it."""
 
-NO_RECORDS_FAULT = (DatabaseError, InterfaceError, MemoryError)
+INFRASTRUCTURE_ERRORS = (DatabaseError, InterfaceError, MemoryError)
 """What may be raised while a model's code runs and says more about this machine than about the record."""
 
 _EXCLUSIVE_KEYS = (0x6D64, 1)
@@ -72,7 +72,8 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
     """Take the still dirty records among `store_ids` that aren't quarantined: lock and read them.
 
     PostgreSQL marks them as clean in the same statement: writing a wide row twice costs more than everything
-    else that a batch does, and most records don't fail. SQLite has one writer, which may wait for `settle`.
+    else that a batch does, and most records don't fail. SQLite has one writer, which may
+    wait for `mark_processed`.
 
     :returns: `CLAIMED_COLUMNS` of each record, in no particular order
     """
@@ -141,7 +142,7 @@ def is_locked_exclusively() -> bool:
         return bool(cursor.fetchall() == [(False,)])
 
 
-def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str | None]]) -> None:
+def mark_processed(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str | None]]) -> None:
     """Leave claimed records clean, but for those that are returned: dirty, with what was wrong with them.
 
     :param claimed: the ids of all, of those that are returned too
@@ -175,7 +176,9 @@ def settle(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str
             )
 
 
-def look_up(model: type[Model], key: str, names: Sequence[str], ids: Iterable[str]) -> list[tuple[Any, ...]]:
+def select_by_ids(
+    model: type[Model], key: str, names: Sequence[str], ids: Iterable[str]
+) -> list[tuple[Any, ...]]:
     """Return rows by a field of ids: the id as 32 hex digits, then other fields, in no particular order.
 
     As the ORM would, without turning every id into a `UUID` and back.
@@ -205,7 +208,7 @@ _NO_STATE = "NULL::boolean, NULL::boolean, NULL::boolean, NULL::text, NULL::text
 _STATE = "deleted, hard_deleted, dirty_bit, partition, model_name, deserialization_error"
 
 
-def look_up_references(
+def select_references(
     models: tuple[type[Model], ...], ids: Sequence[Iterable[str]], store_ids: Iterable[str]
 ) -> list[tuple[Any, ...]]:
     """Return rows of syncable models and of the Store by their ids, of all in one statement.
@@ -256,19 +259,19 @@ def reads_stored_rows() -> bool:
 def upsert_stored(
     model: type[Model],
     fields: Sequence[Field[Any, Any]],
-    stored_as: Mapping[str, str],
+    store_columns: Mapping[str, str],
     store_ids: Sequence[str],
 ) -> int:
     """`upsert` rows as the JSON of their Store rows has them: the server has read it already.
 
     :param fields: the concrete fields written
-    :param stored_as: fields whose value is a column of the Store row
+    :param store_columns: fields whose value is a column of the Store row
     :param store_ids: records whose JSON has all other fields under their own names
     :raises DatabaseError: as `upsert`; or the server doesn't take the JSON
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            upsert_of_stored(model, tuple(fields), tuple(stored_as.items())), [id_array(store_ids)]
+            upsert_of_stored(model, tuple(fields), tuple(store_columns.items())), [id_array(store_ids)]
         )
         written: int = cursor.rowcount
     return written
@@ -282,7 +285,7 @@ def _key(model: type[Model]) -> Field[Any, Any]:
 
 def edited(model: type[Model], ids: Iterable[str]) -> set[str]:
     """Return the ids of rows that carry a local edit: after an upsert, of those that it left alone."""
-    looked_up = look_up(model, _key(model).attname, ["_morango_dirty_bit"], ids)
+    looked_up = select_by_ids(model, _key(model).attname, ["_morango_dirty_bit"], ids)
     return {found for found, is_edited in looked_up if is_edited}
 
 
@@ -332,7 +335,9 @@ def _insert(statement: Insertion, rows: Sequence[Sequence[Any]]) -> int:
     return written
 
 
-def taken(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]) -> set[int]:
+def conflicting_positions(
+    model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]
+) -> set[int]:
     """The places of the `rows` whose values another row of the table has, as the database compares them.
 
     :param rows: the primary key and the values of `fields` of each

@@ -66,13 +66,13 @@ def upsertion(model: type[Model], fields: Fields) -> Insertion:
 
 
 @lru_cache(maxsize=MOST_TEXTS)
-def upsert_of_stored(model: type[Model], fields: Fields, stored_as: tuple[tuple[str, str], ...]) -> str:
+def upsert_of_stored(model: type[Model], fields: Fields, store_columns: tuple[tuple[str, str], ...]) -> str:
     """Return the statement that upserts rows as the JSON of Store rows has them. On PostgreSQL only.
 
-    :param stored_as: names of fields whose value is a column of the Store row, and of these columns
+    :param store_columns: names of fields whose value is a column of the Store row, and of these columns
     """
     source = {field.attname: _in_json(field) for field in fields} | {"_morango_dirty_bit": "false"}
-    source |= {name: f"stored.{column}" for name, column in stored_as}
+    source |= {name: f"stored.{column}" for name, column in store_columns}
     keys = [field for field in fields if source[field.attname] == _synced(field.attname)]
     definitions = ", ".join(f"{quoted(field.attname)} {field.db_type(connection)}" for field in keys)
     return (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from morango_celery.deserialization.rows import Row
 
 
-class Outcome(enum.Enum):
+class DeserializeOutcome(enum.Enum):
     """What becomes of a record."""
 
     SAVE = "save"
@@ -48,14 +48,14 @@ class DeserializeTask:
         "app_model",
         "errors",
         "fk_cache",
-        "is_guest",
+        "from_other_batch",
+        "has_local_edit",
+        "is_retryable",
         "looked_early",
-        "may_succeed_later",
         "parent",
+        "propagated_deletion",
         "row",
-        "spread",
         "store",
-        "yielded",
     )
 
     def __init__(self, store: Store, fk_cache: ForeignKeyCache | None = None) -> None:
@@ -66,19 +66,19 @@ class DeserializeTask:
         self.row: Row | None = None
         """The column values themselves, for a model whose code is all Morango's own."""
         self.errors: list[Exception] = []
-        self.may_succeed_later = False
+        self.is_retryable = False
         """Whether the error may be due to the order of records only."""
         self.parent: DeserializeTask | None = None
         """The carrier of its tree parent, when that is in the same group."""
-        self.spread: Outcome | None = None
+        self.propagated_deletion: DeserializeOutcome | None = None
         """One of the two PROPAGATE outcomes, when a foreign key points at a deleted record."""
-        self.is_guest = False
+        self.from_other_batch = False
         """Whether another batch has it too, which will say what was wrong if it can't be saved here."""
         self.looked_early = False
         """Whether code of its model wants to see rows that its group is yet to write: it is parsed and judged
         when it is its turn to be written."""
         self._model: type[SyncableModel] | None = None
-        self.yielded = False
+        self.has_local_edit = False
         """Whether a local edit of the app row took precedence."""
 
     @property
@@ -114,27 +114,27 @@ class DeserializeTask:
         return not (self.errors and any(isinstance(error, UnknownModelError) for error in self.errors))
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> DeserializeOutcome:
         if self.errors:
-            return Outcome.ERROR
+            return DeserializeOutcome.ERROR
         if self.store.deleted:
-            return Outcome.DELETE
-        return self.spread or Outcome.SAVE
+            return DeserializeOutcome.DELETE
+        return self.propagated_deletion or DeserializeOutcome.SAVE
 
-    def fail(self, error: Exception, *, may_succeed_later: bool = False) -> None:
+    def add_error(self, error: Exception, *, is_retryable: bool = False) -> None:
         """Record why the record can't be deserialized.
 
-        :param may_succeed_later: when other records might be all that is missing
+        :param is_retryable: when other records might be all that is missing
         """
         let_go_of_frames(error)
         self.errors.append(error)
-        self.may_succeed_later = may_succeed_later
+        self.is_retryable = is_retryable
 
     def put_off(self) -> None:
         """Leave it open what becomes of the record until it is its turn to be written."""
         self.looked_early = True
         self.errors.clear()
-        self.spread = None
+        self.propagated_deletion = None
 
     def __repr__(self) -> str:
         return f"<DeserializeTask {self.store.model_name} {self.store.id} {self.outcome.name}>"

@@ -18,16 +18,16 @@ from morango_celery.upstream import self_referential_fk
 Found = TypeVar("Found")
 
 
-class Way(enum.Enum):
+class WriteStrategy(enum.Enum):
     """How records of a model are written."""
 
     BULK = "bulk"
     """The save chain is Morango's own: field values go straight into one upsert."""
 
-    CAPTURED = "captured"
+    CAPTURED_SAVE = "captured save"
     """The model's own ``save()`` runs; the row it would write joins one upsert."""
 
-    EACH = "each"
+    INDIVIDUAL = "individual"
     """``save()`` writes each record in a savepoint of its own."""
 
 
@@ -37,9 +37,9 @@ class Traits:
     fields: tuple[Field[Any, Any], ...]
     """The concrete fields, in the order of the table's columns."""
     foreign_keys: tuple[ForeignKey[Any, Any], ...]
-    own_save: bool
-    own_parsing: bool
-    own_validation: bool
+    overrides_save: bool
+    overrides_deserialize: bool
+    overrides_clean_fields: bool
     own_sql: bool
     """Whether what is written of a field depends on SQL of its own, and not on its value alone."""
     spans_tables: bool
@@ -51,11 +51,11 @@ class Traits:
         return self.tree_key is not None
 
     @property
-    def way(self) -> Way:
+    def write_strategy(self) -> WriteStrategy:
         named = self.model._meta.label in settings.SAVE_EACH
         if self.spans_tables or self.own_sql or named or self.exclusive:
-            return Way.EACH
-        return Way.CAPTURED if self.own_save else Way.BULK
+            return WriteStrategy.INDIVIDUAL
+        return WriteStrategy.CAPTURED_SAVE if self.overrides_save else WriteStrategy.BULK
 
     @property
     def exclusive(self) -> bool:
@@ -65,12 +65,12 @@ class Traits:
     @property
     def may_look_early(self) -> bool:
         """Return True if code of a tree's model runs before the parent is written, and might look at it."""
-        return self.in_tree and (self.own_parsing or self.own_validation)
+        return self.in_tree and (self.overrides_deserialize or self.overrides_clean_fields)
 
     @property
     def follows_relations(self) -> bool:
         """Whether code of the model might follow its foreign keys: it finds instances then."""
-        return self.own_save or self.own_parsing or self.own_validation
+        return self.overrides_save or self.overrides_deserialize or self.overrides_clean_fields
 
 
 SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
@@ -100,9 +100,9 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         model=model,
         fields=fields,
         foreign_keys=foreign_keys,
-        own_save=overrides(model, *SAVING),
-        own_parsing=overrides(model, "deserialize", "__init__"),
-        own_validation=overrides(model, *_VALIDATION),
+        overrides_save=overrides(model, *SAVING),
+        overrides_deserialize=overrides(model, "deserialize", "__init__"),
+        overrides_clean_fields=overrides(model, *_VALIDATION),
         own_sql=any(map(has_own_sql, fields)),
         spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
         tree_key=next((key for key in foreign_keys if key.attname == self_referential_fk(model)), None),

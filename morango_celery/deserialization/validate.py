@@ -10,6 +10,7 @@ from django.db.models import ForeignKey
 from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference, SyncableModel
 
+from morango_celery.deserialization.dependency_graph import parent_names
 from morango_celery.deserialization.early_looks import until_they_look
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import (
@@ -20,10 +21,9 @@ from morango_celery.deserialization.groups import (
     target_failed,
 )
 from morango_celery.deserialization.known import StoreState
-from morango_celery.deserialization.order import parent_names
 from morango_celery.deserialization.parse import instantiate
 from morango_celery.deserialization.rows import RowPlan, row_plan
-from morango_celery.deserialization.task import DeserializeTask, Outcome
+from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
 from morango_celery.deserialization.traits import traits_of
 
 References = list[tuple[str, ForeignKeyReference]]
@@ -56,7 +56,7 @@ class Validate(GroupTransform):
         if traits.in_tree:
             self._validate_in_tree(carrier)
         elif not carrier.has_errors:
-            self._validate(carrier, own_code=traits.own_validation)
+            self._validate(carrier, model_code=traits.overrides_clean_fields)
 
     def _resolve_rows(self, carriers: Group) -> None:
         """References of rows whose values are valid already; most need no look at each record."""
@@ -64,17 +64,17 @@ class Validate(GroupTransform):
             plan = row_plan(model)
             assert plan is not None
             rows = [carrier for carrier in carriers if carrier.model is model]
-            doubtful: set[int] = set()
+            unresolved: set[int] = set()
             for position, _, field in plan.references:
                 values = {carrier.row.values[position] for carrier in rows if carrier.row} - {None}
-                absent = {value for value in values if not self.cache.is_plainly_there(field, value)}
+                absent = {value for value in values if not self.cache.is_valid_target(field, value)}
                 if absent:
-                    doubtful.update(
+                    unresolved.update(
                         index
                         for index, carrier in enumerate(rows)
                         if carrier.row and carrier.row.values[position] in absent
                     )
-            for index in doubtful:
+            for index in unresolved:
                 self._judge(rows[index], _references(rows[index], plan))
 
     def again(self, carrier: DeserializeTask) -> None:
@@ -89,21 +89,21 @@ class Validate(GroupTransform):
         problem = self._parent_problem(carrier)
         if problem is not None:
             carrier.errors.clear()
-            carrier.fail(problem, may_succeed_later=isinstance(problem, MorangoDirtyParent))
+            carrier.add_error(problem, is_retryable=isinstance(problem, MorangoDirtyParent))
         if carrier.has_errors:
             return
         assert carrier.app_model is not None
         try:
-            with self.cache.own_code.called():
+            with self.cache.model_code.called():
                 self.cache.clean_in_tree(carrier.app_model)
         except ObjectDoesNotExist as error:
-            carrier.spread = self._deleted_reference(carrier)
-            if carrier.spread is None:
-                carrier.fail(error, may_succeed_later=True)
+            carrier.propagated_deletion = self._deleted_reference(carrier)
+            if carrier.propagated_deletion is None:
+                carrier.add_error(error, is_retryable=True)
         except Exception as error:
-            if not self.cache.own_code.is_records_fault(error):
+            if not self.cache.model_code.is_records_fault(error):
                 raise
-            carrier.fail(error, may_succeed_later=True)
+            carrier.add_error(error, is_retryable=True)
 
     def _parent_problem(self, carrier: DeserializeTask) -> Exception | None:
         parent_id: str = carrier.store._self_ref_fk
@@ -129,22 +129,26 @@ class Validate(GroupTransform):
             and not (self.cache.skip_erroring and parent.in_error)
         )
 
-    def _deleted_reference(self, carrier: DeserializeTask) -> Outcome | None:
+    def _deleted_reference(self, carrier: DeserializeTask) -> DeserializeOutcome | None:
         for field in traits_of(carrier.model).foreign_keys:
             state = self.cache.state(getattr(carrier.app_model, field.attname))
             if state is not None and state.deleted:
-                return Outcome.PROPAGATE_HARD_DELETE if state.hard_deleted else Outcome.PROPAGATE_DELETE
+                return (
+                    DeserializeOutcome.PROPAGATE_HARD_DELETE
+                    if state.hard_deleted
+                    else DeserializeOutcome.PROPAGATE_DELETE
+                )
         return None
 
-    def _validate(self, carrier: DeserializeTask, *, own_code: bool) -> None:
+    def _validate(self, carrier: DeserializeTask, *, model_code: bool) -> None:
         assert carrier.app_model is not None
         try:
-            with self.cache.own_code.called():
+            with self.cache.model_code.called():
                 by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)
         except Exception as error:
-            if not self.cache.own_code.is_records_fault(error):
+            if not self.cache.model_code.is_records_fault(error):
                 raise
-            carrier.fail(error, may_succeed_later=own_code)
+            carrier.add_error(error, is_retryable=model_code)
             return
         references = [(name, reference) for name, found in by_target.items() for reference in found]
         if not all(self._is_sound(carrier, reference) for _, reference in references):
@@ -158,7 +162,7 @@ class Validate(GroupTransform):
         if known in self._sound:
             return True
         field = _foreign_key(carrier.model, reference.from_field)
-        is_sound = self.cache.is_plainly_there(field, reference.to_pk)
+        is_sound = self.cache.is_valid_target(field, reference.to_pk)
         if is_sound and reference.to_pk not in self.cache.carriers:  # whose errors are yet to be found
             self._sound.add(known)
         return is_sound
@@ -166,7 +170,7 @@ class Validate(GroupTransform):
     def _judge(self, carrier: DeserializeTask, references: References) -> None:
         for position, (target_name, reference) in enumerate(references):
             if self.cache.failed_in_this_run(reference.to_pk):
-                carrier.fail(target_failed(target_name, reference.to_pk), may_succeed_later=True)
+                carrier.add_error(target_failed(target_name, reference.to_pk), is_retryable=True)
                 # By then Morango has put the targets before this one aside for its bulk checks.
                 references = [r for r in references[:position] if r[0] != target_name]
                 break
@@ -175,8 +179,8 @@ class Validate(GroupTransform):
             for name, reference in references
             if not self._resolve(carrier, name, reference)
         ]
-        if lost and not carrier.has_errors and carrier.spread is None:
-            carrier.fail(target_failed(*lost[0]), may_succeed_later=True)
+        if lost and not carrier.has_errors and carrier.propagated_deletion is None:
+            carrier.add_error(target_failed(*lost[0]), is_retryable=True)
 
     def _resolve(self, carrier: DeserializeTask, target_name: str, reference: ForeignKeyReference) -> bool:
         """One reference's verdict. Like Morango, note a deletion even beside a missing target.
@@ -186,21 +190,21 @@ class Validate(GroupTransform):
         store_id = reference.to_pk
         state = self.cache.state(store_id)
         if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):
-            self._spread(carrier, hard=state.hard_deleted)
+            self._propagate_deletion(carrier, hard=state.hard_deleted)
             return True
         field = _foreign_key(carrier.model, reference.from_field)
         if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):
             return True
         if state is None:
             carrier.errors.clear()
-            carrier.fail(
+            carrier.add_error(
                 IntegrityError(
                     f"{carrier.model.__name__}.{reference.from_field} references non-existent"
                     f" {target_name} instance with id '{store_id}'"
                 )
             )
         elif (noted := self.cache.noted_deletion(store_id)) is not None:
-            self._spread(carrier, hard=noted is Outcome.PROPAGATE_HARD_DELETE)
+            self._propagate_deletion(carrier, hard=noted is DeserializeOutcome.PROPAGATE_HARD_DELETE)
         else:
             return False
         return True
@@ -208,12 +212,14 @@ class Validate(GroupTransform):
     def _is_being_saved(self, store_id: object) -> bool:
         """Models that refer to each other are written together; the database checks afterwards."""
         carrier = self.cache.carriers.get(store_id) if isinstance(store_id, str) else None
-        return carrier is not None and carrier.is_parsed and carrier.outcome is Outcome.SAVE
+        return carrier is not None and carrier.is_parsed and carrier.outcome is DeserializeOutcome.SAVE
 
     @staticmethod
-    def _spread(carrier: DeserializeTask, *, hard: bool) -> None:
-        if hard or carrier.spread is None:
-            carrier.spread = Outcome.PROPAGATE_HARD_DELETE if hard else Outcome.PROPAGATE_DELETE
+    def _propagate_deletion(carrier: DeserializeTask, *, hard: bool) -> None:
+        if hard or carrier.propagated_deletion is None:
+            carrier.propagated_deletion = (
+                DeserializeOutcome.PROPAGATE_HARD_DELETE if hard else DeserializeOutcome.PROPAGATE_DELETE
+            )
 
 
 def _foreign_key(model: type[SyncableModel], attname: str) -> ForeignKey[Any, Any]:

@@ -9,8 +9,8 @@ from morango.models.core import SyncableModel
 
 from morango_celery.deserialization import sql
 from morango_celery.deserialization.code_edits import current
-from morango_celery.deserialization.own_code import mentions, verb
-from morango_celery.deserialization.rows import STORED_AS
+from morango_celery.deserialization.model_code import mentions, verb
+from morango_celery.deserialization.rows import STORE_COLUMNS
 from morango_celery.deserialization.traits import tables_of, traits_of
 
 Rows = dict[str, Sequence[Any] | None]
@@ -42,7 +42,7 @@ class WaitingRows:
         """
         self._upserted = upserted
         self._rows: dict[type[SyncableModel], Rows] = {}
-        self.left_alone: set[str] = set()
+        self.skipped_ids: set[str] = set()
         """The ids of rows that were left alone because of a local edit."""
 
     def of(self, model: type[SyncableModel]) -> Rows:
@@ -57,12 +57,12 @@ class WaitingRows:
         """
         waiting, self._rows = self._rows, {}
         for model, rows in waiting.items():
-            left_alone = self._upsert(model, rows)
-            if left_alone and (by_code := current().among(model, left_alone)):
+            skipped_ids = self._upsert(model, rows)
+            if skipped_ids and (by_code := current().among(model, skipped_ids)):
                 sql.mark_clean(model, by_code)
                 self._upsert(model, {key: rows[key] for key in by_code})
-                left_alone -= by_code
-            self.left_alone |= left_alone
+                skipped_ids -= by_code
+            self.skipped_ids |= skipped_ids
 
     def heed(self, statement: str) -> None:
         """Write what waits, if a statement of a model's own code may see it, or undo it with its own.
@@ -82,17 +82,17 @@ class WaitingRows:
 
     def _upsert(self, model: type[SyncableModel], rows: Rows) -> set[str]:
         """:returns: the ids that were left alone because of an edit of the app row"""
-        left_alone: set[str] = set()
+        skipped_ids: set[str] = set()
         fields = traits_of(model).fields
         if stored := [key for key, values in rows.items() if values is None]:
-            written = sql.upsert_stored(model, fields, STORED_AS, stored)
-            left_alone |= self._left_alone(model, stored, written)
+            written = sql.upsert_stored(model, fields, STORE_COLUMNS, stored)
+            skipped_ids |= self._skipped_ids(model, stored, written)
         if others := {key: values for key, values in rows.items() if values is not None}:
             written = sql.upsert(model, fields, list(others.values()))
-            left_alone |= self._left_alone(model, others, written)
-        return left_alone
+            skipped_ids |= self._skipped_ids(model, others, written)
+        return skipped_ids
 
-    def _left_alone(self, model: type[SyncableModel], ids: Collection[str], written: int) -> set[str]:
+    def _skipped_ids(self, model: type[SyncableModel], ids: Collection[str], written: int) -> set[str]:
         if written == len(ids):
             self._upserted(model, ids)
             return set()

@@ -8,16 +8,16 @@ from typing import TypeVar
 
 from django.db import transaction
 
+from morango_celery.deserialization.cycles import strongly_connected
+from morango_celery.deserialization.dependency_graph import cyclic_foreign_keys
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
-from morango_celery.deserialization.groups import Group, dirty_parent, give_way, writable
-from morango_celery.deserialization.issuer import is_nobodys
-from morango_celery.deserialization.one_by_one import OneByOne, renew
-from morango_celery.deserialization.order import mutual_keys
-from morango_celery.deserialization.partners import inseparable
-from morango_celery.deserialization.rivals import rivals
-from morango_celery.deserialization.saving import OwnCodeError, write_together
+from morango_celery.deserialization.groups import Group, dirty_parent, mark_local_edits, writable
+from morango_celery.deserialization.issuer import is_no_records_fault
+from morango_celery.deserialization.one_by_one import OneByOne, rebuild_if_changed
+from morango_celery.deserialization.saving import ModelCodeError, write_together
 from morango_celery.deserialization.task import DeserializeTask
-from morango_celery.deserialization.traits import Way, traits_of
+from morango_celery.deserialization.traits import WriteStrategy, traits_of
+from morango_celery.deserialization.unique_conflicts import find_conflicting
 from morango_celery.deserialization.validate import Validate
 
 Item = TypeVar("Item")
@@ -36,18 +36,22 @@ class GroupWriter:
         self.judge = Validate(cache).again
         self.alone: Group = []
         """Records that are written one by one, after all others."""
-        self.rivals: set[DeserializeTask] = set()
+        self.conflicting: set[DeserializeTask] = set()
         """Those among them that claim a unique value of another row; the rest by their own ``save()``."""
         self.untried: set[DeserializeTask] = set()
         """Those among them whose instances no ``save()`` has had yet: they are as they were validated."""
 
     def write(self) -> None:
         carriers = writable(self.group)
-        one_by_one = {model for model in {c.model for c in carriers} if traits_of(model).way is Way.EACH}
+        one_by_one = {
+            model
+            for model in {c.model for c in carriers}
+            if traits_of(model).write_strategy is WriteStrategy.INDIVIDUAL
+        }
         together = [c for c in carriers if c.model not in one_by_one]
         self.alone = [c for c in carriers if c.model in one_by_one]
         self.untried = {c for c in self.alone if c.app_model is not None and not traits_of(c.model).in_tree}
-        self._write_together(self._without_rivals(together))
+        self._write_together(self._without_conflicting(together))
         self._write_alone()
 
     def _write_together(self, carriers: Group) -> None:
@@ -56,35 +60,35 @@ class GroupWriter:
             return
         try:
             with self.cache.undone_on_error(carriers), transaction.atomic():
-                left_alone = write_together(carriers, self.cache, self.judge)
+                skipped_ids = write_together(carriers, self.cache, self.judge)
                 self.check_constraints()
-        except OwnCodeError as error:
-            refused = {id(carrier) for carrier in error.refused}
-            others = [carrier for carrier in carriers if id(carrier) not in refused]
-            self._again(others)
-            self._write_refused(list(error.refused), after=others)
+        except ModelCodeError as error:
+            rejected = {id(carrier) for carrier in error.rejected}
+            others = [carrier for carrier in carriers if id(carrier) not in rejected]
+            self._retry(others)
+            self._retry_rejected(list(error.rejected), after=others)
         except Exception as error:  # of a model's own code: whatever it is, a record is to blame
-            if is_nobodys(error):
+            if is_no_records_fault(error):
                 raise
             units = self._units(carriers)
             if len(units) == 1:
                 self.alone.extend(carriers)
             else:
-                for half in halves(units):
-                    self._again(list(chain.from_iterable(half)))
+                for half in bisect(units):
+                    self._retry(list(chain.from_iterable(half)))
         else:
-            if left_alone:
-                give_way(writable(carriers), left_alone)
+            if skipped_ids:
+                mark_local_edits(writable(carriers), skipped_ids)
 
-    def _write_refused(self, carriers: Group, after: Group) -> None:
-        """Write what its own code refused before other rows were there: together while enough of it succeeds
+    def _retry_rejected(self, carriers: Group, after: Group) -> None:
+        """Write what its own code rejected before other rows were there: together while enough of it succeeds
         each time, the rest alone."""
         if len(after) * WORTH_ANOTHER_TIME < len(carriers):
             self.alone.extend(carriers)
             return
         self.cache.look_again(carriers)
         for carrier in carriers:
-            renew(carrier, self.cache)
+            rebuild_if_changed(carrier, self.cache)
         sound = writable(carriers)
         unsound = [carrier for carrier in carriers if carrier.errors]
         for carrier in unsound:
@@ -92,20 +96,20 @@ class GroupWriter:
         self.alone.extend(unsound)
         self._write_together(sound)
 
-    def _without_rivals(self, carriers: Group) -> Group:
+    def _without_conflicting(self, carriers: Group) -> Group:
         """What claims no unique value of another row; the rest is to be written alone."""
-        self.rivals = rivals(carriers)
-        if not self.rivals:
+        self.conflicting = find_conflicting(carriers)
+        if not self.conflicting:
             return carriers
         others: Group = []
         for unit in self._units(carriers):
-            (others if self.rivals.isdisjoint(unit) else self.alone).extend(unit)
+            (others if self.conflicting.isdisjoint(unit) else self.alone).extend(unit)
         return others
 
-    def _again(self, carriers: Group) -> None:
+    def _retry(self, carriers: Group) -> None:
         """Write carriers whose first attempt was rolled back: their ``save()`` may have changed them."""
         for carrier in carriers:
-            renew(carrier, self.cache)
+            rebuild_if_changed(carrier, self.cache)
         self._write_together(writable(carriers))
 
     def _without_waiting_parents(self, carriers: Group) -> Group:
@@ -124,25 +128,25 @@ class GroupWriter:
 
     def _units(self, carriers: Group) -> list[Group]:
         """What can be written without the rest of `carriers`, once what stands before it has been."""
-        keys = mutual_keys(self.cache.profile)
+        keys = cyclic_foreign_keys(self.cache.profile)
         if any(keys[model] for model in {carrier.model for carrier in carriers}):
-            return inseparable(carriers)
+            return strongly_connected(carriers)
         return [[carrier] for carrier in carriers]
 
     def _write_alone(self) -> None:
         alone = {id(carrier) for carrier in self.alone}
         if alone:
             units = self._units([carrier for carrier in self.group if id(carrier) in alone])
-            OneByOne(self.cache, self.check_constraints, self.rivals, self.untried).write(units)
+            OneByOne(self.cache, self.check_constraints, self.conflicting, self.untried).write(units)
         self._fail_descendants()
 
     def _fail_descendants(self) -> None:
         for carrier in self.group:  # parents first
             if carrier.parent is not None and carrier.parent.has_errors and not carrier.store.deleted:
                 carrier.errors.clear()
-                carrier.fail(dirty_parent(), may_succeed_later=True)
+                carrier.add_error(dirty_parent(), is_retryable=True)
 
 
-def halves(items: list[Item]) -> tuple[list[Item], list[Item]]:
+def bisect(items: list[Item]) -> tuple[list[Item], list[Item]]:
     middle = len(items) // 2
     return items[:middle], items[middle:]

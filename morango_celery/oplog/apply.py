@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Model
 
-from morango_celery.db.errors import is_outage, may_be_the_records_fault
-from morango_celery.deserialization.writing import halves
+from morango_celery.db.errors import is_infrastructure_error, may_be_the_records_fault
+from morango_celery.deserialization.writing import bisect
 from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
 from morango_celery.oplog.pending import Pending
@@ -72,7 +72,7 @@ class Applying:
                 self._write_part(pending, change)
                 self._finish(pending)
         except Exception as error:  # whatever a field, a model or the database has against it is its error
-            if self._is_outage(error):
+            if self._is_infrastructure_error(error):
                 raise
             return Failure(change, reason_of(error), _what_it_waits_for(change))
         return None
@@ -85,7 +85,7 @@ class Applying:
         try:
             self._write(changes)
         except Exception as error:  # each has its reason noted already
-            if self._is_outage(error):
+            if self._is_infrastructure_error(error):
                 raise
             return False
         return True
@@ -113,15 +113,15 @@ class Applying:
         try:
             self._write(changes)
         except Exception as error:  # those whose fault it is are found by halving
-            if self._is_outage(error):
+            if self._is_infrastructure_error(error):
                 raise
-            for half in halves(list(changes)):
+            for half in bisect(list(changes)):
                 self._apply(half)
         else:
             self.applied.extend(changes)
 
-    def _is_outage(self, error: Exception) -> bool:
-        return is_outage(error) and not (self.blames_lines and may_be_a_lines_fault(error))
+    def _is_infrastructure_error(self, error: Exception) -> bool:
+        return is_infrastructure_error(error) and not (self.blames_lines and may_be_a_lines_fault(error))
 
     def _write(self, changes: Iterable[Change]) -> None:
         with transaction.atomic():
@@ -144,9 +144,9 @@ class Applying:
                 written.add(part)
                 written.flush()
         except Exception as error:  # the object whose fault it is is found by halving
-            if is_small or self._is_outage(error):
+            if is_small or self._is_infrastructure_error(error):
                 raise
-            for half in halves(part.objects):
+            for half in bisect(part.objects):
                 self._write_part(pending, part._replace(objects=half))
         else:
             pending.take(written)
@@ -194,7 +194,7 @@ def missing_names(change: Change) -> list[str]:
         with transaction.atomic():
             found = list(missing_targets(change.objects))
     except Exception as error:  # its values are so wrong that nothing can be looked up
-        if is_outage(error) and not may_be_a_lines_fault(error):
+        if is_infrastructure_error(error) and not may_be_a_lines_fault(error):
             raise
         return []
     own = names(change)

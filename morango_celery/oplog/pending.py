@@ -8,7 +8,7 @@ from typing import Any
 from django.core.serializers.base import DeserializedObject
 from django.db.models import Model
 
-from morango_celery.deserialization.conversions import Unsure
+from morango_celery.deserialization.conversions import NotFastPath
 from morango_celery.oplog import relations, sql
 from morango_celery.oplog.deleting import EntangledError, delete_objects, spreads
 from morango_celery.oplog.lines import Change, Operation
@@ -97,7 +97,7 @@ class Pending:
             return
         try:
             row = table.row(data)
-        except Unsure:
+        except NotFastPath:
             self._settle(table.natural_lookups(data))
             found = deserialized(data)
             if found.object.pk is None:  # which the database is to give

@@ -2,7 +2,7 @@
 
 Worked out once per model: a function per column from JSON values to what the driver takes. What only
 Django's own way can tell (natural keys, a model's or a field's own code, a key that the database is to
-give) is `Unsure`, and goes through an instance.
+give) is `NotFastPath`, and goes through an instance.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, models, router
 from django.db.models.signals import post_init, pre_init
 
 from morango_celery.conf import settings as core_settings
-from morango_celery.deserialization.conversions import Convert, Unsure, conversion
+from morango_celery.deserialization.conversions import Convert, NotFastPath, conversion
 from morango_celery.deserialization.traits import has_own_sql
 from morango_celery.errors import ModelNotIngestedError, UnknownModelError
 from morango_celery.oplog.conf import settings
@@ -105,14 +105,14 @@ class Table:
     def row(self, data: dict[str, Any]) -> ObjectRow:
         """A row whose values are yet to be made.
 
-        :raises Unsure: only an instance can tell
+        :raises NotFastPath: only an instance can tell
         :raises Exception: a field's own, for a value that it can't take
         """
         pk, fields = data.get("pk"), data["fields"]
         if self.columns is None or pk is None or not fields.keys() <= self.names:
-            raise Unsure
+            raise NotFastPath
         if self.natural_targets and self.natural_lookups(data):
-            raise Unsure
+            raise NotFastPath
         relations: dict[str, Sequence[Any]] = {}
         for name, relation in self.relations.items():
             if name in fields:
@@ -223,7 +223,7 @@ def _column(own: AnyField) -> Convert:
 
     def column(values: Sequence[Any]) -> Sequence[Any]:
         if quick is not None:
-            with suppress(Unsure):
+            with suppress(NotFastPath):
                 return quick(values)
         return [thorough(value) for value in values]
 

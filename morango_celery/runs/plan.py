@@ -15,7 +15,7 @@ from django.db.models.expressions import RawSQL
 
 from morango_celery.db.prepared import MOST_TEXTS, Statement, selecting, text
 from morango_celery.deserialization import StoreModelSource
-from morango_celery.deserialization.order import Model, components
+from morango_celery.deserialization.dependency_graph import Model, components
 from morango_celery.models import Run
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import CHUNK_ROWS

@@ -135,7 +135,7 @@ def _forget_errors(run: Run) -> int:
 
     :returns: the number of records that were in error
     """
-    everything = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
+    everything = StoreModelSource(run.profile, run.sync_filter, skip_errored=False)
     in_error = ~Q(deserialization_error=None)
     if not run.retry_errors:
         in_error &= ~is_quarantined()

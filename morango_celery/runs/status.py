@@ -97,7 +97,7 @@ def count_quarantined(run: Run | None = None) -> int:
     if run is None:
         records: QuerySet[Any] = Store.objects.filter(dirty_bit=True)
     else:
-        source = StoreModelSource(run.profile, run.sync_filter, exclude_erroring=False)
+        source = StoreModelSource(run.profile, run.sync_filter, skip_errored=False)
         records = source.records().filter(source.condition)
     return records.filter(is_quarantined()).count()
 
@@ -147,7 +147,7 @@ def _waiting(run: Run) -> QuerySet[Any]:
     source = StoreModelSource(
         run.profile,
         run.sync_filter,
-        exclude_erroring=run.skip_erroring or (has_begun and not run.retry_errors),
+        skip_errored=run.skip_erroring or (has_begun and not run.retry_errors),
     )
     records = source.records().filter(source.condition)
     if run.retry_errors:

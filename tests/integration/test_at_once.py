@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import Store, SyncableModel
 
 from morango_celery.deserialization import BatchResult, deserialize_batch
-from morango_celery.deserialization.own_code import verb
+from morango_celery.deserialization.model_code import verb
 from tests.factories import app_rows, build_store_row
 from tests.variety.models import PROFILE as VARIETY
 from tests.variety.rows import build_variety_row

@@ -14,7 +14,7 @@ from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery.deserialization import deserialize_batch
-from morango_celery.deserialization.own_code import OwnCode, UpdatesOtherRows, updates
+from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows, updates
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execute import Execution, execute_batch
@@ -245,8 +245,8 @@ def test_statements_that_change_rows_which_are_there_are_recognized(statement: s
 
 def test_who_has_other_rows_to_itself_may_update_them() -> None:
     with pytest.raises(UpdatesOtherRows):
-        OwnCode(exclusively=False).heed_update(Vote, "UPDATE tally SET votes = 2")
-    OwnCode(exclusively=True).heed_update(Vote, "UPDATE tally SET votes = 2")
+        ModelCodeGuard(exclusively=False).heed_update(Vote, "UPDATE tally SET votes = 2")
+    ModelCodeGuard(exclusively=True).heed_update(Vote, "UPDATE tally SET votes = 2")
 
 
 @pytest.mark.needs_postgresql

@@ -227,7 +227,7 @@ def test_both_kinds_of_no_error_are_none(with_and_without_error: dict[str | None
 
 
 def test_records_in_error_can_be_asked_for(with_and_without_error: dict[str | None, str]) -> None:
-    source = StoreModelSource(PROFILE, exclude_erroring=False)
+    source = StoreModelSource(PROFILE, skip_errored=False)
 
     assert keys(StoreRows(), source) == list(with_and_without_error.values())
 

@@ -88,7 +88,7 @@ def test_values_that_others_have_cost_the_same_in_any_company(size: int) -> None
 
 
 @pytest.mark.parametrize(("most_at_once", "in_vain"), [(0, 0), (1_000, 1)])
-def test_a_group_and_each_of_its_rivals_are_written_once(
+def test_a_group_and_each_conflicting_record_are_written_once(
     most_at_once: int, in_vain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("morango_celery.deserialization.batch.MOST_RECORDS", most_at_once)

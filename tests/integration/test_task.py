@@ -12,7 +12,12 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import DeletedModels, HardDeletedModels, Store
 from morango.registry import syncable_models
 
-from morango_celery.deserialization import DeserializeTask, Outcome, StoreModelSource, deserialize_batch
+from morango_celery.deserialization import (
+    DeserializeOutcome,
+    DeserializeTask,
+    StoreModelSource,
+    deserialize_batch,
+)
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.errors import RecordError, UnknownModelError
 from tests import factories
@@ -58,38 +63,58 @@ def test_a_new_carrier_knows_its_record_and_nothing_else() -> None:
 
     assert carrier.store is store
     assert carrier.fk_cache is cache
-    assert (carrier.app_model, carrier.row, carrier.parent, carrier.spread) == (None, None, None, None)
-    assert (carrier.errors, carrier.has_errors, carrier.is_parsed, carrier.yielded) == (
+    assert (carrier.app_model, carrier.row, carrier.parent, carrier.propagated_deletion) == (
+        None,
+        None,
+        None,
+        None,
+    )
+    assert (carrier.errors, carrier.has_errors, carrier.is_parsed, carrier.has_local_edit) == (
         [],
         False,
         False,
         False,
     )
-    assert carrier.outcome is Outcome.SAVE
+    assert carrier.outcome is DeserializeOutcome.SAVE
     assert repr(carrier) == f"<DeserializeTask lesson {store.id} SAVE>"
 
 
 OUTCOMES = {
-    "as it came": ({}, None, False, Outcome.SAVE),
-    "deleted": ({"deleted": True}, None, False, Outcome.DELETE),
-    "hard deleted": ({"hard_deleted": True}, None, False, Outcome.DELETE),
-    "refers to deleted": ({}, Outcome.PROPAGATE_DELETE, False, Outcome.PROPAGATE_DELETE),
-    "refers to hard deleted": ({}, Outcome.PROPAGATE_HARD_DELETE, False, Outcome.PROPAGATE_HARD_DELETE),
-    "in error": ({}, None, True, Outcome.ERROR),
-    "deleted, but in error": ({"deleted": True}, None, True, Outcome.ERROR),
-    "refers to deleted, but in error": ({}, Outcome.PROPAGATE_DELETE, True, Outcome.ERROR),
+    "as it came": ({}, None, False, DeserializeOutcome.SAVE),
+    "deleted": ({"deleted": True}, None, False, DeserializeOutcome.DELETE),
+    "hard deleted": ({"hard_deleted": True}, None, False, DeserializeOutcome.DELETE),
+    "refers to deleted": (
+        {},
+        DeserializeOutcome.PROPAGATE_DELETE,
+        False,
+        DeserializeOutcome.PROPAGATE_DELETE,
+    ),
+    "refers to hard deleted": (
+        {},
+        DeserializeOutcome.PROPAGATE_HARD_DELETE,
+        False,
+        DeserializeOutcome.PROPAGATE_HARD_DELETE,
+    ),
+    "in error": ({}, None, True, DeserializeOutcome.ERROR),
+    "deleted, but in error": ({"deleted": True}, None, True, DeserializeOutcome.ERROR),
+    "refers to deleted, but in error": (
+        {},
+        DeserializeOutcome.PROPAGATE_DELETE,
+        True,
+        DeserializeOutcome.ERROR,
+    ),
 }
 
 
 @pytest.mark.parametrize(("columns", "spread", "failed", "outcome"), OUTCOMES.values(), ids=OUTCOMES.keys())
 def test_the_outcome_follows_from_what_is_known(
-    columns: dict[str, Any], spread: Outcome | None, failed: bool, outcome: Outcome
+    columns: dict[str, Any], spread: DeserializeOutcome | None, failed: bool, outcome: DeserializeOutcome
 ) -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson", **columns))
 
-    carrier.spread = spread
+    carrier.propagated_deletion = spread
     if failed:
-        carrier.fail(ValidationError("It is bad."))
+        carrier.add_error(ValidationError("It is bad."))
 
     assert carrier.outcome is outcome
     assert carrier.has_errors is failed
@@ -99,12 +124,12 @@ def test_the_last_error_says_whether_another_pass_may_help() -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson"))
     first, last = ValueError("first"), ValueError("last")
 
-    carrier.fail(first, may_succeed_later=True)
-    assert carrier.may_succeed_later
-    carrier.fail(last)
+    carrier.add_error(first, is_retryable=True)
+    assert carrier.is_retryable
+    carrier.add_error(last)
 
     assert carrier.errors == [first, last]
-    assert not carrier.may_succeed_later
+    assert not carrier.is_retryable
 
 
 def test_a_failed_record_keeps_no_frame_of_its_errors_whose_contexts_go_round() -> None:
@@ -119,7 +144,7 @@ def test_a_failed_record_keeps_no_frame_of_its_errors_whose_contexts_go_round() 
     assert isinstance(error.__context__, KeyError)
     error.__context__.__context__ = error
 
-    carrier.fail(error)
+    carrier.add_error(error)
 
     assert (error.__traceback__, error.__context__.__traceback__) == (None, None)
     assert isinstance(error.__cause__, KeyError)
@@ -184,16 +209,16 @@ ABSENT = "ab" * 16
 @pytest.mark.parametrize(
     ("record", "target", "expected"),
     [
-        ({}, {}, Outcome.SAVE),
-        ({"deleted": True}, {}, Outcome.DELETE),
-        ({}, {"deleted": True}, Outcome.PROPAGATE_DELETE),
-        ({}, {"hard_deleted": True}, Outcome.PROPAGATE_HARD_DELETE),
-        ({"unit_id": ABSENT}, {}, Outcome.ERROR),
-        ({"title": None}, {}, Outcome.ERROR),
+        ({}, {}, DeserializeOutcome.SAVE),
+        ({"deleted": True}, {}, DeserializeOutcome.DELETE),
+        ({}, {"deleted": True}, DeserializeOutcome.PROPAGATE_DELETE),
+        ({}, {"hard_deleted": True}, DeserializeOutcome.PROPAGATE_HARD_DELETE),
+        ({"unit_id": ABSENT}, {}, DeserializeOutcome.ERROR),
+        ({"title": None}, {}, DeserializeOutcome.ERROR),
     ],
 )
 def test_each_outcome_leaves_its_trace(
-    record: dict[str, Any], target: dict[str, Any], expected: Outcome
+    record: dict[str, Any], target: dict[str, Any], expected: DeserializeOutcome
 ) -> None:
     # Given a lesson of a unit
     unit = factories.store_row("unit", **target)
@@ -209,20 +234,20 @@ def test_each_outcome_leaves_its_trace(
     assert (
         counts
         == {
-            Outcome.SAVE: (2, 0, 0, 0),
-            Outcome.DELETE: (1, 1, 0, 0),
-            Outcome.PROPAGATE_DELETE: (0, 1, 1, 0),
-            Outcome.PROPAGATE_HARD_DELETE: (0, 1, 1, 0),
-            Outcome.ERROR: (1 - unit_deleted, unit_deleted, 0, 1),
+            DeserializeOutcome.SAVE: (2, 0, 0, 0),
+            DeserializeOutcome.DELETE: (1, 1, 0, 0),
+            DeserializeOutcome.PROPAGATE_DELETE: (0, 1, 1, 0),
+            DeserializeOutcome.PROPAGATE_HARD_DELETE: (0, 1, 1, 0),
+            DeserializeOutcome.ERROR: (1 - unit_deleted, unit_deleted, 0, 1),
         }[expected]
     )
 
     # ... and app row, Store row and Morango's deletion tables say so
     stored = Store.objects.get(pk=lesson.id)
-    spread = {Outcome.PROPAGATE_DELETE, Outcome.PROPAGATE_HARD_DELETE}
-    assert Lesson.objects.filter(pk=lesson.id).exists() == (expected is Outcome.SAVE)
-    assert stored.dirty_bit == bool(stored.deserialization_error) == (expected is Outcome.ERROR)
+    spread = {DeserializeOutcome.PROPAGATE_DELETE, DeserializeOutcome.PROPAGATE_HARD_DELETE}
+    assert Lesson.objects.filter(pk=lesson.id).exists() == (expected is DeserializeOutcome.SAVE)
+    assert stored.dirty_bit == bool(stored.deserialization_error) == (expected is DeserializeOutcome.ERROR)
     assert DeletedModels.objects.filter(pk=lesson.id).exists() == (expected in spread)
     assert HardDeletedModels.objects.filter(pk=lesson.id).exists() == (
-        expected is Outcome.PROPAGATE_HARD_DELETE
+        expected is DeserializeOutcome.PROPAGATE_HARD_DELETE
     )

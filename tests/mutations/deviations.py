@@ -25,8 +25,8 @@ MUTATIONS = (
     Mutation(
         "spread-deletions-stay-dirty",
         "deserialization/sink.py",
-        "            self._noted[carrier.spread][store.id] = store.profile\n",
-        "            self._noted[carrier.spread][store.id] = store.profile\n"
+        "            self._noted[carrier.propagated_deletion][store.id] = store.profile\n",
+        "            self._noted[carrier.propagated_deletion][store.id] = store.profile\n"
         "            self._returned.append((store.id, None, None))\n",
         (f"{_DEVIATIONS}::test_records_deleted_with_their_target_become_clean",),
     ),
@@ -56,13 +56,13 @@ MUTATIONS = (
     Mutation(
         "protected-rows",
         "deserialization/sink.py",
-        "            if is_nobodys(error):\n",
-        "            if is_nobodys(error) or type(error).__name__ == 'ProtectedError':\n",
+        "            if is_no_records_fault(error):\n",
+        "            if is_no_records_fault(error) or type(error).__name__ == 'ProtectedError':\n",
         (f"{_DEVIATIONS}::test_a_protected_row_costs_only_the_record_that_would_delete_it",),
     ),
     Mutation(
         "references-that-are-no-ids",
-        "deserialization/relations.py",
+        "deserialization/prefetch.py",
         "    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):\n",
         "    except ValueError:\n",
         (f"{_DEVIATIONS}::test_a_reference_that_is_no_id",),
@@ -168,9 +168,9 @@ MUTATIONS = (
     Mutation(
         "own-queries",
         "deserialization/batch.py",
-        "attempt(carefully=True)",
+        "attempt(savepoints=True)",
         "attempt()",
-        ("parity/test_own_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
+        ("parity/test_model_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
     ),
     Mutation(
         "unreadable-stored-json",
@@ -184,10 +184,10 @@ MUTATIONS = (
     Mutation(
         "several-deleted-targets",
         "deserialization/validate.py",
-        "        if hard or carrier.spread is None:\n",
-        "        if carrier.spread is not None:\n"
+        "        if hard or carrier.propagated_deletion is None:\n",
+        "        if carrier.propagated_deletion is not None:\n"
         "            raise IntegrityError('duplicate key')\n"
-        "        if hard or carrier.spread is None:\n",
+        "        if hard or carrier.propagated_deletion is None:\n",
         (f"{_DEVIATIONS}::test_several_deleted_targets_note_one_deletion",),
     ),
     Mutation(

@@ -16,8 +16,8 @@ MUTATIONS = (
     Mutation(
         "what-the-database-refuses-us-charges-no-record",
         "deserialization/issuer.py",
-        "    return is_outage(error) or is_systemic(error)\n",
-        "    return is_outage(error)\n",
+        "    return is_infrastructure_error(error) or is_systemic(error)\n",
+        "    return is_infrastructure_error(error)\n",
         ("integration/test_systemic_errors.py::test_a_permission_that_is_missing_ends_the_run",),
         "postgresql",
     ),

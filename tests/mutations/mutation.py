@@ -10,7 +10,7 @@ Database = Literal["postgresql", "sqlite"]
 
 
 class OutOfDateError(Exception):
-    """The catalogue and the code have parted ways."""
+    """The catalogue and the code have parted strategies."""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,6 @@ MUTATIONS = (
         "deserialization/rows.py",
         " or not keeps_values(model)",
         "",
-        ("unit/test_rows.py::test_a_model_with_a_property_in_a_fields_place_has_no_shortcut",),
+        ("unit/test_rows.py::test_a_model_with_a_property_in_a_fields_place_has_no_fast_path",),
     ),
 )

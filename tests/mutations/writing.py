@@ -31,14 +31,14 @@ MUTATIONS = (
     ),
     Mutation(
         "what-claims-the-value-of-a-row-is-written-alone",
-        "deserialization/rivals.py",
-        "    taken = sql.taken(carriers[0].model, fields, [values for _, values in claims])\n",
-        "    taken: set[int] = set()\n",
+        "deserialization/unique_conflicts.py",
+        "found = sql.conflicting_positions(carriers[0].model, fields, [values for _, values in claims])",
+        "found: set[int] = set()",
         ("integration/test_statements.py::test_values_that_others_have_cost_the_same_in_any_company",),
     ),
     Mutation(
         "what-claims-the-value-of-another-record-is-written-alone",
-        "deserialization/rivals.py",
+        "deserialization/unique_conflicts.py",
         "        if claim in claimed:\n",
         "        if False:\n",
         ("integration/test_statements.py::test_values_that_others_have_cost_the_same_in_any_company",),
@@ -52,7 +52,7 @@ MUTATIONS = (
     ),
     Mutation(
         "errors-that-postgresql-can-not-hold-are-escaped",
-        "deserialization/wording.py",
+        "deserialization/error_text.py",
         '    text = text.replace("\\x00", "\\\\x00")  # PostgreSQL\'s text can\'t hold it\n',
         "",
         ("parity/test_errors.py::test_a_text_that_postgresql_can_not_hold_is_told_escaped",),
@@ -60,9 +60,9 @@ MUTATIONS = (
     ),
     Mutation(
         "errors-name-what-can-not-be-read",
-        "deserialization/wording.py",
-        '    culprit = _culprit(store, model) if model is not None else ""\n',
-        '    culprit = ""\n',
+        "deserialization/error_text.py",
+        '    unreadable = _unreadable_fields(store, model) if model is not None else ""\n',
+        '    unreadable = ""\n',
         ("parity/test_deviations.py::test_whatever_a_record_raises_costs_only_itself",),
     ),
     Mutation(
@@ -117,7 +117,7 @@ MUTATIONS = (
         "        elif carrier in self.untried:\n",
         "        elif False:\n",
         (
-            "parity/test_side_effects.py::TestOwnCode::test_what_parsing_and_validation_write_is_recorded_as_by_morango",
+            "parity/test_side_effects.py::TestModelCode::test_what_parsing_and_validation_write_is_recorded_as_by_morango",
         ),
     ),
     Mutation(
@@ -137,16 +137,16 @@ MUTATIONS = (
     Mutation(
         "a-models-own-save-runs",
         "deserialization/traits.py",
-        "        return Way.CAPTURED if self.own_save else Way.BULK\n",
-        "        return Way.BULK\n",
-        ("parity/test_own_code.py::test_save_changes_the_row",),
+        "        return WriteStrategy.CAPTURED_SAVE if self.overrides_save else WriteStrategy.BULK\n",
+        "        return WriteStrategy.BULK\n",
+        ("parity/test_model_code.py::test_save_changes_the_row",),
     ),
     Mutation(
         "rows-that-span-tables-are-saved-one-by-one",
         "deserialization/traits.py",
         "        if self.spans_tables or self.own_sql",
         "        if self.own_sql",
-        ("parity/test_ways_to_write.py::test_the_way_is_chosen_by_what_the_model_overrides",),
+        ("parity/test_write_strategies.py::test_overrides_choose_the_write_strategy",),
     ),
     Mutation(
         "a-conflict-costs-only-the-records-that-are-to-blame",
@@ -154,13 +154,13 @@ MUTATIONS = (
         "            if len(units) == 1:\n                self.alone.extend(carriers)\n",
         "            if True:\n"
         "                for carrier in carriers:\n"
-        "                    carrier.fail(error, may_succeed_later=True)\n",
+        "                    carrier.add_error(error, is_retryable=True)\n",
         ("parity/test_unique_values.py::test_two_records_want_one_value",),
     ),
     Mutation(
-        "inseparable-records-are-not-split",
+        "strongly-connected-records-are-not-split",
         "deserialization/writing.py",
-        "            return inseparable(carriers)\n",
+        "            return strongly_connected(carriers)\n",
         "            return [[carrier] for carrier in carriers]\n",
         ("parity/test_cycles_of_models.py::test_a_cycle_beside_a_record_that_the_database_refuses",),
     ),
@@ -169,14 +169,14 @@ MUTATIONS = (
         "deserialization/writing.py",
         "        for carrier in self.group:  # parents first\n",
         "        for carrier in ():\n",
-        ("parity/test_ways_to_write.py::test_a_failing_parent_takes_its_children_along_and_no_others",),
+        ("parity/test_write_strategies.py::test_a_failing_parent_takes_its_children_along_and_no_others",),
     ),
     Mutation(
         "records-that-stand-alone-are-tried-again-while-one-succeeds",
         "deserialization/one_by_one.py",
         "            if len(failed) == len(units):\n",
         "            if True:\n",
-        ("parity/test_own_code.py::test_within_a_batch_siblings_are_found_in_the_first_pass",),
+        ("parity/test_model_code.py::test_within_a_batch_siblings_are_found_in_the_first_pass",),
     ),
     Mutation(
         "json-columns-are-encoded-once",
@@ -213,7 +213,7 @@ MUTATIONS = (
         "deserialization/deleting.py",
         "model.syncing_objects.using(",
         "model.objects.using(",
-        ("parity/test_own_code.py::test_a_hidden_row_is_deleted",),
+        ("parity/test_model_code.py::test_a_hidden_row_is_deleted",),
     ),
     Mutation(
         "a-deletion-keeps-to-its-models-rows",
@@ -248,14 +248,14 @@ MUTATIONS = (
         "deserialization/saving.py",
         "@muted(pre_save, post_save)\ndef write_alone(",
         "def write_alone(",
-        ("parity/test_side_effects.py::TestOwnCode::test_what_saving_writes_is_recorded_as_by_morango",),
+        ("parity/test_side_effects.py::TestModelCode::test_what_saving_writes_is_recorded_as_by_morango",),
     ),
     Mutation(
         "no-signal-of-what-a-captured-save-saves",
         "deserialization/saving.py",
         "@muted(pre_save, post_save)\ndef write_together(",
         "def write_together(",
-        ("parity/test_side_effects.py::TestOwnCode::test_what_saving_writes_is_recorded_as_by_morango",),
+        ("parity/test_side_effects.py::TestModelCode::test_what_saving_writes_is_recorded_as_by_morango",),
     ),
     Mutation(
         "code-of-a-model-sees-the-rows-that-were-to-be-written-before",
@@ -280,14 +280,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a-row-that-is-yet-to-be-written-is-not-kept",
-        "deserialization/relations.py",
+        "deserialization/prefetch.py",
         "        return value in self._unwritten or not field.target_field.primary_key\n",
         "        return False\n",
         ("parity/test_neighbours.py::test_second_sync_that_changes_all_of_a_tree",),
     ),
     Mutation(
         "what-code-of-a-model-writes-is-looked-up-again",
-        "deserialization/relations.py",
+        "deserialization/prefetch.py",
         "kind not in READING and mentions(statement, self._found_in)",
         "False",
         ("parity/test_neighbours.py::test_what_code_of_a_model_writes_is_what_the_next_record_reads",),
@@ -312,7 +312,7 @@ MUTATIONS = (
     Mutation(
         "children-of-what-its-own-code-refused-wait-with-it",
         "deserialization/saving.py",
-        "                if id(carrier.parent) in refused:\n",
+        "                if id(carrier.parent) in rejected:\n",
         "                if False:\n",
         ("parity/test_neighbours.py::test_children_of_what_its_own_save_refuses_stay_as_they_are",),
     ),
@@ -326,7 +326,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who-is-seen-to-update-other-rows-is-exclusive",
-        "deserialization/own_code.py",
+        "deserialization/model_code.py",
         "        if not self.exclusively and updates(statement):\n",
         "        if False:\n",
         (
@@ -359,8 +359,8 @@ MUTATIONS = (
     Mutation(
         "who-saves-each-record-sees-the-database",
         "deserialization/foreign_keys.py",
-        " and not (at_its_turn and traits.way is Way.EACH)",
-        "",
-        ("integration/test_relations.py::test_a_save_that_must_see_each_row_is_left_to_django",),
+        "at_its_turn and traits.write_strategy is WriteStrategy.INDIVIDUAL",
+        "False",
+        ("integration/test_prefetch.py::test_a_save_that_must_see_each_row_is_left_to_django",),
     ),
 )

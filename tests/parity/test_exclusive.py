@@ -9,7 +9,7 @@ import pytest
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialization.traits import Way, traits_of
+from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from tests.neighbours.models import REFUSED, Branch, Memo, Ticket, Vote
 from tests.neighbours.rows import build_row, build_tree, renamed
 from tests.parity.harness import Database, assert_same, both, run
@@ -38,7 +38,11 @@ def app_rows_of(rows: Sequence[Store]) -> list[Branch]:
 def test_a_model_is_exclusive_by_its_class_or_by_the_settings(settings: Any) -> None:
     assert [traits_of(model).exclusive for model in (Branch, Vote, Memo)] == [True, False, False]
     exclusive(settings, Vote)
-    assert [traits_of(model).way for model in (Branch, Vote, Memo)] == [Way.EACH, Way.EACH, Way.BULK]
+    assert [traits_of(model).write_strategy for model in (Branch, Vote, Memo)] == [
+        WriteStrategy.INDIVIDUAL,
+        WriteStrategy.INDIVIDUAL,
+        WriteStrategy.BULK,
+    ]
 
 
 @pytest.mark.parametrize("number", [1, 2, 7])

@@ -125,7 +125,7 @@ def test_another_thread_is_heard_meanwhile(
         signal.disconnect(hear, sender=Account)
 
 
-class TestOwnCode:
+class TestModelCode:
     @pytest.mark.usefixtures("way")
     @pytest.mark.parametrize("moment", ["before save", "after save"])
     def test_what_saving_writes_is_recorded_as_by_morango(self, moment: str) -> None:

@@ -8,7 +8,7 @@ from morango.models import Store
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.known import KnownRows, References
-from morango_celery.deserialization.relations import Relations
+from morango_celery.deserialization.prefetch import LazyPrefetcher
 from tests.factories import build_store_row
 from tests.parity.harness import both, run, save_all
 from tests.variety.rows import build_variety_row
@@ -56,9 +56,9 @@ def test_a_row_that_can_not_be_read_is_there_all_the_same() -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE school_lesson SET opens_at = '10000-01-01' WHERE id = %s", [lessons[2].id])
     attempts = [Attempt(lesson_id=row.id) for row in [*lessons, Lesson(id="ab" * 16)]]
-    relations = Relations()
+    prefetcher = LazyPrefetcher()
     for attempt in attempts:
-        relations.bring(attempt)
+        prefetcher.track(attempt)
 
     # When they are looked up, and when a model's code follows the references
     key = Attempt._meta.get_field("lesson")

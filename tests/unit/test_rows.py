@@ -1,6 +1,6 @@
-"""The shortcut from JSON to row is either unsure or gives exactly what the long way gives.
+"""The fast path from JSON to row is either unsure or gives exactly what the slow path gives.
 
-The long way is Morango's: ``deserialize()``, ``deferred_clean_fields()``, then what Django would write.
+The slow path is Morango's: ``deserialize()``, ``deferred_clean_fields()``, then what Django would write.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from morango.models import Store, SyncableModel, UUIDField
 from morango.models.certificates import Filter
 
+from morango_celery.deserialization.error_text import error_text
 from morango_celery.deserialization.rows import Row, RowPlan, row_plan
 from morango_celery.deserialization.traits import traits_of
 from morango_celery.deserialization.values import database_values, value_to_save
-from morango_celery.deserialization.wording import wording
 from tests import factories
 from worker.school.models import Account, Attempt, Feedback, Learner, Lesson, Unit
 
@@ -146,7 +146,7 @@ MODELS = {name: throwaway(name, field) for name, field in FIELDS.items()}
 
 ABSENT = "the key is absent"
 
-# What the shortcut is there for: were it unsure about these, it would be useless
+# What the fast path is there for: were it unsure about these, it would be useless
 PLAIN: dict[str, list[Any]] = {
     "char": ["x", "fives", "é", " "],
     "char_blank": ["", "x"],
@@ -216,26 +216,26 @@ def plan_of(model: Any) -> RowPlan:
     return plan
 
 
-def shortcut(model: Any, store: Store) -> Row | None:
-    """The shortcut's row; None when it is unsure or isn't offered for the model."""
+def fast_path_row(model: Any, store: Store) -> Row | None:
+    """The fast path's row; None when it is unsure or isn't offered for the model."""
     plan = row_plan(model)
     return None if plan is None else plan.rows([store])[0]
 
 
-def assert_shortcut_is_safe(model: Any, store: Store) -> None:
-    refused: dict[int, ValidationError] = {}
-    row = None if row_plan(model) is None else plan_of(model).rows([store], refused)[0]
-    if refused:
+def assert_fast_path_is_safe(model: Any, store: Store) -> None:
+    field_errors: dict[int, ValidationError] = {}
+    row = None if row_plan(model) is None else plan_of(model).rows([store], field_errors)[0]
+    if field_errors:
         assert row is None
         with pytest.raises(ValidationError) as raised:
             long_way(model, store)
-        assert wording(refused[0], store, model) == str(raised.value)
+        assert error_text(field_errors[0], store, model) == str(raised.value)
     if row is None:
         return
     try:
         expected = long_way(model, store)
     except Exception as error:
-        raise AssertionError(f"the shortcut made {row} of what is refused: {error!r}") from error
+        raise AssertionError(f"the fast path made {row} of what is refused: {error!r}") from error
     assert [(type(value), value) for value in row.values] == [(type(value), value) for value in expected]
 
 
@@ -296,26 +296,26 @@ def test_a_value_is_written_as_the_long_way_would_or_not_at_all(name: str) -> No
     @settings(max_examples=60, deadline=None)
     @given(OF_KIND[name.partition("_")[0]] | anything)
     def holds(value: Any) -> None:
-        assert_shortcut_is_safe(model, record(model, {attname: value}))
+        assert_fast_path_is_safe(model, record(model, {attname: value}))
 
     if row_plan(model) is not None:
         holds()
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_an_unusual_kind_of_field_has_no_shortcut(name: str) -> None:
+def test_an_unusual_kind_of_field_has_no_fast_path(name: str) -> None:
     assert row_plan(throwaway(name, UNUSUAL[name])) is None
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, plain in PLAIN.items() for value in plain], ids=repr
 )
-def test_a_plain_value_takes_the_shortcut(name: str, value: Any) -> None:
+def test_a_plain_value_takes_the_fast_path(name: str, value: Any) -> None:
     model = MODELS[name]
     store = record(model, {model._meta.get_field(name).attname: value})
 
-    assert shortcut(model, store) is not None
-    assert_shortcut_is_safe(model, store)
+    assert fast_path_row(model, store) is not None
+    assert_fast_path_is_safe(model, store)
 
 
 # Each case is one where a value passes for plain at a first glance
@@ -376,7 +376,7 @@ CLOSE = [
 def test_a_value_that_only_looks_plain_is_not_taken_for_it(name: str, value: Any) -> None:
     model = MODELS[name]
 
-    assert_shortcut_is_safe(model, record(model, {model._meta.get_field(name).attname: value}))
+    assert_fast_path_is_safe(model, record(model, {model._meta.get_field(name).attname: value}))
 
 
 KINDS = {
@@ -409,10 +409,10 @@ def test_a_record_of_the_school_is_written_as_the_long_way_would_or_not_at_all(m
     @settings(max_examples=100, deadline=None)
     @given(st.fixed_dictionaries({}, optional={name: KINDS[name] for name in names & KINDS.keys()}))
     def holds(changed: dict[str, Any]) -> None:
-        assert_shortcut_is_safe(model, record(model, {**sound, **changed}))
+        assert_fast_path_is_safe(model, record(model, {**sound, **changed}))
 
     holds()
-    assert shortcut(model, record(model, sound)) is not None
+    assert fast_path_row(model, record(model, sound)) is not None
 
 
 @pytest.mark.parametrize("model", [Lesson, Attempt, Feedback])
@@ -462,14 +462,14 @@ def test_what_fields_find_fault_with_is_refused_at_once() -> None:
         factories.build_store_row("attempt", score=2.0, kind="dance", learner_id=learner_id)
         for learner_id in (None, HEX.upper())
     )
-    refused: dict[int, ValidationError] = {}
+    field_errors: dict[int, ValidationError] = {}
 
-    assert plan_of(Attempt).rows([unclear, attempt], refused) == [None, None]
+    assert plan_of(Attempt).rows([unclear, attempt], field_errors) == [None, None]
 
-    assert {place: list(error.message_dict) for place, error in refused.items()} == {
+    assert {place: list(error.message_dict) for place, error in field_errors.items()} == {
         1: ["learner", "kind", "score"]
     }
-    assert_shortcut_is_safe(Attempt, attempt)
+    assert_fast_path_is_safe(Attempt, attempt)
 
 
 def test_no_records_make_no_rows() -> None:
@@ -497,10 +497,10 @@ def test_a_row_can_be_read_from_the_store_if_it_is_all_there(changed: Any, is_st
 @pytest.mark.parametrize("title", ["x", ""], ids=["valid", "invalid"])
 def test_what_does_not_say_its_own_id_takes_the_long_way(named: Any, title: str) -> None:
     data = {"id": named, "school_id": HEX, "unit_id": HEX, "title": title, "opens_at": None}
-    refused: dict[int, ValidationError] = {}
+    field_errors: dict[int, ValidationError] = {}
 
-    assert plan_of(Lesson).rows([record(Lesson, data)], refused) == [None]
-    assert not refused
+    assert plan_of(Lesson).rows([record(Lesson, data)], field_errors) == [None]
+    assert not field_errors
 
 
 def test_a_plan_names_each_reference_and_its_target() -> None:
@@ -523,14 +523,14 @@ def test_what_is_no_record_takes_the_long_way(serialized: str) -> None:
 
 
 @pytest.mark.parametrize("model", [Unit, Learner])
-def test_trees_and_models_with_code_of_their_own_have_no_shortcut(model: Any) -> None:
+def test_trees_and_models_with_code_of_their_own_have_no_fast_path(model: Any) -> None:
     assert row_plan(model) is None
 
 
 @pytest.mark.parametrize(
     "method", ["save", "save_base", "clean_fields", "deferred_clean_fields", "__init__", "__setattr__"]
 )
-def test_a_model_that_overrides_a_step_has_no_shortcut(method: str) -> None:
+def test_a_model_that_overrides_a_step_has_no_fast_path(method: str) -> None:
     plain = throwaway("plain", models.TextField())
     assert row_plan(plain) is not None
 
@@ -550,7 +550,7 @@ def test_a_model_that_overrides_a_step_has_no_shortcut(method: str) -> None:
     assert row_plan(overriding) is None
 
 
-def test_a_model_that_overrides_deserialize_has_no_shortcut() -> None:
+def test_a_model_that_overrides_deserialize_has_no_fast_path() -> None:
     def deserialize(cls: Any, data: dict[str, Any], sync_filter: Filter | None = None) -> Any:
         return cls(id=uuid.uuid4().hex)
 
@@ -559,7 +559,7 @@ def test_a_model_that_overrides_deserialize_has_no_shortcut() -> None:
     assert row_plan(overriding) is None
 
 
-def test_a_model_with_a_property_in_a_fields_place_has_no_shortcut() -> None:
+def test_a_model_with_a_property_in_a_fields_place_has_no_fast_path() -> None:
     class Shouting(models.Model):
         class Meta:
             app_label = "throwaway"
@@ -579,7 +579,7 @@ def test_a_model_with_a_property_in_a_fields_place_has_no_shortcut() -> None:
     assert row_plan(model) is None
 
 
-def test_a_field_that_speaks_text_has_no_shortcut() -> None:
+def test_a_field_that_speaks_text_has_no_fast_path() -> None:
     field: Any = models.TextField()
     field.morango_serialize_to_string = True
 

@@ -202,7 +202,7 @@ class Sample(VarietyModel):
 
 
 class Reading(VarietyModel):
-    """Columns that take the shortcut from JSON to row, for no code but Morango's has a say."""
+    """Columns that take the fast path from JSON to row, for no code but Morango's has a say."""
 
     morango_model_name = "reading"
 

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery import recover_runs
-from morango_celery.db.errors import is_outage
+from morango_celery.db.errors import is_infrastructure_error
 from morango_celery.management.arguments import file_to_touch, seconds
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.bell import stopping_bell
@@ -59,7 +59,7 @@ class Command(OwnCommand):
                 try:
                     self._recover(False, touched)
                 except (DatabaseError, InterfaceError) as error:
-                    if not is_outage(error):
+                    if not is_infrastructure_error(error):
                         raise
                     self.stderr.write(f"{printable_lines(error)}\nNothing is lost; trying again.")
                     connection.close_if_unusable_or_obsolete()

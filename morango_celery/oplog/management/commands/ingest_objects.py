@@ -8,7 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 from tqdm import tqdm
 
-from morango_celery.db.errors import is_outage
+from morango_celery.db.errors import is_infrastructure_error
 from morango_celery.management.arguments import lines_at_a_time, log_to_read, source_name
 from morango_celery.management.base import OwnCommand
 from morango_celery.management.bell import Bell, stopping_bell
@@ -103,7 +103,7 @@ class Command(OwnCommand):
                 except SpecialFileError:
                     raise  # it won't become a log by waiting
                 except (DatabaseError, InterfaceError, OSError) as error:
-                    if not isinstance(error, OSError) and not is_outage(error):
+                    if not isinstance(error, OSError) and not is_infrastructure_error(error):
                         raise
                     self.stderr.write(f"{printable_lines(error)}\nNothing is lost; trying again.")
                     connection.close_if_unusable_or_obsolete()

@@ -46,19 +46,19 @@ class UpdatesOtherRows(BaseException):
         self.statement = statement
 
 
-class OwnCode:
+class ModelCodeGuard:
     """How models' own ``deserialize()`` and ``clean_fields()`` are called in one batch.
 
     On PostgreSQL a query that fails there spoils the whole transaction, unless a savepoint is set before
     each call. That costs two statements a record and is hardly ever needed: so a batch is done without
-    first, and again, carefully, if such an error comes out of it.
+    first, and again, with savepoints, if such an error comes out of it.
     """
 
-    def __init__(self, *, carefully: bool = False, exclusively: bool = True) -> None:
+    def __init__(self, *, savepoints: bool = False, exclusively: bool = True) -> None:
         """
         :param exclusively: whether no other transaction runs code of models that updates other rows
         """
-        self.carefully = carefully
+        self.savepoints = savepoints
         self.exclusively = exclusively
         self.writes = 0
         """How many statements were executed that may have changed something, whoever's they were."""
@@ -66,7 +66,7 @@ class OwnCode:
 
     def called(self) -> AbstractContextManager[None]:
         """Around each call. Cost: nothing, or a savepoint."""
-        if not self.carefully:
+        if not self.savepoints:
             return MODELS_CODE
         return _with_savepoint()
 
@@ -113,7 +113,7 @@ class OwnCode:
     def is_records_fault(self, error: Exception) -> bool:
         """Whether what a call raised is the record's error; if not, it has to be raised again."""
         if isinstance(error, DatabaseError | InterfaceError):
-            return self.carefully and not is_transient(error) and not is_systemic(error)
+            return self.savepoints and not is_transient(error) and not is_systemic(error)
         return not isinstance(error, MemoryError)
 
 

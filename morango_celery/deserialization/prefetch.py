@@ -17,7 +17,7 @@ from morango.models.fields.uuids import UUIDField
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.instances import read_instances
 from morango_celery.deserialization.issuer import OUR_STATEMENT
-from morango_celery.deserialization.own_code import READING, mentions, verb
+from morango_celery.deserialization.model_code import READING, mentions, verb
 from morango_celery.deserialization.traits import tables_of, target_model
 
 AnyKey: TypeAlias = "ForeignKey[Any, Any]"
@@ -64,7 +64,7 @@ def target_key(field: AnyKey, raw: Any) -> Any:
     return value
 
 
-class Relations:
+class LazyPrefetcher:
     """Loads what a foreign key refers to when one instance follows it, for all of its peers at once.
 
     Peers are the instances of the same class that were brought here or found here: so ``self.user.facility``
@@ -90,17 +90,17 @@ class Relations:
         self.is_loading = False
         """Whether rows are being looked up, none of which is yet to be written."""
 
-    def bring(self, instance: Model) -> None:
+    def track(self, instance: Model) -> None:
         """Let `instance` find here what it refers to."""
         peer = weakref.ref(instance)
         self._peers.setdefault(type(instance), []).append(peer)
-        instance._state.fields_cache = _Followed(self, peer)
+        instance._state.fields_cache = _PrefetchingFieldsCache(self, peer)
 
     @staticmethod
     def let_go(instance: Model) -> None:
         """Let `instance` find each row that it refers to as the database has it from now on."""
         cached = instance._state.fields_cache
-        if isinstance(cached, _Followed):
+        if isinstance(cached, _PrefetchingFieldsCache):
             cached.let_go()
 
     def expect(self, model: type[SyncableModel], store_id: str) -> None:
@@ -169,7 +169,7 @@ class Relations:
         self._found_in |= tables_of(target_model(field))
         for value, related in rows:
             found[value] = related
-            self.bring(related)
+            self.track(related)
 
     @staticmethod
     def _rows(field: AnyKey, values: Sequence[Any]) -> Iterator[tuple[Any, Model]]:
@@ -207,38 +207,38 @@ class Relations:
         self._written_to.clear()
 
 
-class _Followed(dict[str, Any]):
-    """An instance's cache of related instances, which has `Relations` find those that it lacks."""
+class _PrefetchingFieldsCache(dict[str, Any]):
+    """An instance's cache of related instances, which has `LazyPrefetcher` find those that it lacks."""
 
-    __slots__ = ("_followed", "_instance", "_relations")
+    __slots__ = ("_instance", "_prefetched", "_prefetcher")
 
-    def __init__(self, relations: Relations, instance: weakref.ref[Model]) -> None:
+    def __init__(self, prefetcher: LazyPrefetcher, instance: weakref.ref[Model]) -> None:
         """
         :param instance: whose cache this is; weak, or only a garbage collection would find that circle
         """
-        self._relations: Relations | None = relations
+        self._prefetcher: LazyPrefetcher | None = prefetcher
         self._instance = instance
-        self._followed: set[str] = set()
+        self._prefetched: set[str] = set()
 
     def __missing__(self, name: str) -> Model:
         instance = self._instance()
-        if self._relations is None or instance is None:
+        if self._prefetcher is None or instance is None:
             raise KeyError(name)
-        related, lasting = self._relations.follow(instance, name)
+        related, lasting = self._prefetcher.follow(instance, name)
         if lasting:
             self[name] = related
-            self._followed.add(name)
+            self._prefetched.add(name)
         return related
 
     def let_go(self) -> None:
         """Leave it to Django to find what the instance refers to, once more for what was found here."""
-        for name in self._followed:
+        for name in self._prefetched:
             self.pop(name, None)
-        self._relations = None
+        self._prefetcher = None
 
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)
-        self._relations = None  # who drops an instance, as refresh_from_db() does, wants a newer one
+        self._prefetcher = None  # who drops an instance, as refresh_from_db() does, wants a newer one
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 from django.db.models import signals
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialization.traits import Way, traits_of
+from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from tests.factories import SCHOOL_ID, build_school, build_store_row
 from tests.parity.harness import app_row, assert_same, run
 from tests.variety.models import Lorry
@@ -24,12 +24,14 @@ def _way(request: pytest.FixtureRequest, settings: Any) -> None:
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": request.param}
 
 
-def test_the_way_is_chosen_by_what_the_model_overrides(settings: Any) -> None:
+def test_overrides_choose_the_write_strategy(settings: Any) -> None:
     settings.MORANGO_CELERY = {}
-    ways = {model: traits_of(model).way for model in (Unit, Learner, Lesson, Attempt, Feedback, Lorry)}
-    assert ways.pop(Learner) is Way.CAPTURED
-    assert ways.pop(Lorry) is Way.EACH
-    assert set(ways.values()) == {Way.BULK}
+    strategies = {
+        model: traits_of(model).write_strategy for model in (Unit, Learner, Lesson, Attempt, Feedback, Lorry)
+    }
+    assert strategies.pop(Learner) is WriteStrategy.CAPTURED_SAVE
+    assert strategies.pop(Lorry) is WriteStrategy.INDIVIDUAL
+    assert set(strategies.values()) == {WriteStrategy.BULK}
 
 
 def test_a_school() -> None:

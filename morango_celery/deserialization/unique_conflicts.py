@@ -23,7 +23,7 @@ from morango_celery.deserialization.traits import once_per_model, traits_of
 Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
 
 
-def rivals(carriers: Group) -> set[DeserializeTask]:
+def find_conflicting(carriers: Group) -> set[DeserializeTask]:
     """Those that claim what a row of the table has, or what one before them among `carriers` claims too.
 
     Where two of them exchange their values, or one takes what the other gives up, more than the losers.
@@ -37,7 +37,7 @@ def rivals(carriers: Group) -> set[DeserializeTask]:
         for fields in unique_fields(same[0].model):
             try:
                 with transaction.atomic():
-                    found.update(_rivals(same, fields))
+                    found.update(_conflicting(same, fields))
             except TypeError:  # of a value that JSON has no form of
                 continue
             except DatabaseError as error:  # of a value that no row can have
@@ -57,7 +57,7 @@ def unique_fields(model: type[SyncableModel]) -> tuple[Fields, ...]:
     return *alone, *(tuple(by_name[name] for name in names) for names in together)
 
 
-def _rivals(carriers: Group, fields: Fields) -> Group:
+def _conflicting(carriers: Group, fields: Fields) -> Group:
     wanted = (carriers[0].model._meta.pk, *fields)
     columns = traits_of(carriers[0].model).fields
     positions = [columns.index(field) for field in wanted]
@@ -68,14 +68,14 @@ def _rivals(carriers: Group, fields: Fields) -> Group:
     ]
     if not claims:
         return []
-    taken = sql.taken(carriers[0].model, fields, [values for _, values in claims])
+    found = sql.conflicting_positions(carriers[0].model, fields, [values for _, values in claims])
     claimed: set[str] = set()
     for place, (_, (_, *values)) in enumerate(claims):
         claim = json.dumps(values, default=str)
         if claim in claimed:
-            taken.add(place)
+            found.add(place)
         claimed.add(claim)
-    return [claims[place][0] for place in taken]
+    return [claims[place][0] for place in found]
 
 
 def _values(carrier: DeserializeTask, fields: Fields, positions: Sequence[int]) -> list[Any] | None:
@@ -89,7 +89,7 @@ def _values(carrier: DeserializeTask, fields: Fields, positions: Sequence[int]) 
         return [
             field.get_db_prep_save(getattr(carrier.app_model, field.attname), connection) for field in fields
         ]
-    except sql.NO_RECORDS_FAULT:
+    except sql.INFRASTRUCTURE_ERRORS:
         raise
     except Exception:  # saving raises it again, as the record's error
         return None

@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from morango_celery.deserialization.rivals import rivals
 from morango_celery.deserialization.task import DeserializeTask
+from morango_celery.deserialization.unique_conflicts import find_conflicting
 from tests.variety.models import Member
 from tests.variety.rows import build_variety_row
 
@@ -23,20 +23,20 @@ def member(number: object, club: str = "ab" * 16) -> DeserializeTask:
 
 def test_the_second_of_two() -> None:
     first, second, other = member(1), member(1), member(2)
-    assert rivals([first, second, other]) == {second}
+    assert find_conflicting([first, second, other]) == {second}
 
 
 def test_the_same_number_elsewhere() -> None:
-    assert rivals([member(1), member(1, club="cd" * 16)]) == set()
+    assert find_conflicting([member(1), member(1, club="cd" * 16)]) == set()
 
 
 @pytest.mark.parametrize("number", ["one", [1], None])
 def test_a_value_that_can_not_be_saved_is_nobodys_rival(number: object) -> None:
     first, second = member(1), member(1)
-    assert rivals([member(number), first, member(number), second]) == {second}
+    assert find_conflicting([member(number), first, member(number), second]) == {second}
 
 
 def test_a_value_that_has_no_form_in_json_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     number = Member._meta.get_field("number")
     monkeypatch.setattr(number, "get_db_prep_save", lambda value, connection: {value})
-    assert rivals([member(1), member(1)]) == set()
+    assert find_conflicting([member(1), member(1)]) == set()

@@ -85,7 +85,7 @@ def component_positions(profile: str) -> Mapping[str, int]:
 
 
 @lru_cache(maxsize=32)
-def mutual_keys(profile: str) -> Mapping[Model, tuple[ForeignKey[Any, Any], ...]]:
+def cyclic_foreign_keys(profile: str) -> Mapping[Model, tuple[ForeignKey[Any, Any], ...]]:
     """Of each model, the foreign keys that are part of a cycle of models; nearly always none.
 
     The one that points at a record's tree parent isn't among them.

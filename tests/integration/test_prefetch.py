@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.parse import instantiate, rebuild
-from morango_celery.deserialization.relations import Relations
+from morango_celery.deserialization.prefetch import LazyPrefetcher
 from morango_celery.deserialization.task import DeserializeTask
 from tests.neighbours.models import Place
 from tests.neighbours.rows import build_row
@@ -33,10 +33,10 @@ def person(name: str) -> Person:
 
 def cards(people: list[Person]) -> list[Any]:
     """Unsaved, as they are when a model's code sees them."""
-    relations = Relations()
+    prefetcher = LazyPrefetcher()
     made = [Card(person_id=owner.pk) for owner in people]
     for card in made:
-        relations.bring(card)
+        prefetcher.track(card)
     return made
 
 
@@ -101,7 +101,7 @@ def test_the_part_of_a_row_in_its_parents_table_is_made_of_the_row_itself() -> N
     lorry = Lorry(plate="A 1", load_kg=5)
     lorry.save()
     unsaved: Any = Lorry(id=lorry.id, vehicle_ptr_id=lorry.id, plate="B 2", load_kg=5)
-    Relations().bring(unsaved)
+    LazyPrefetcher().track(unsaved)
 
     assert unsaved.vehicle_ptr.plate == "B 2"
 
@@ -119,24 +119,24 @@ def places(*parents: Place | None) -> list[Place]:
     return made
 
 
-def below(relations: Relations, parents: list[Place]) -> list[Any]:
+def below(prefetcher: LazyPrefetcher, parents: list[Place]) -> list[Any]:
     """Unsaved, each with a parent."""
     made = [Place(parent_id=parent.pk) for parent in parents]
     for place in made:
-        relations.bring(place)
+        prefetcher.track(place)
     return made
 
 
 def test_a_row_that_is_yet_to_be_written_is_seen_by_others_as_it_was_written() -> None:
-    parents, relations = places(None, None), Relations()
+    parents, prefetcher = places(None, None), LazyPrefetcher()
     for parent in parents:
-        relations.expect(Place, parent.pk)
-    early, first, second = below(relations, [parents[0], *parents])
+        prefetcher.expect(Place, parent.pk)
+    early, first, second = below(prefetcher, [parents[0], *parents])
     assert early.parent.name == "place 0"
 
     Place.objects.update(name="new")
     for parent in parents:
-        relations.written(parent.pk)
+        prefetcher.written(parent.pk)
 
     with CaptureQueriesContext(connection) as queries:
         assert [place.parent.name for place in (early, first, second)] == ["place 0", "new", "new"]
@@ -146,28 +146,28 @@ def test_a_row_that_is_yet_to_be_written_is_seen_by_others_as_it_was_written() -
 def test_another_row_does_not_keep_one_that_is_yet_to_be_written() -> None:
     (top,) = places(None)
     (between,) = places(top)
-    relations = Relations()
-    relations.expect(Place, top.pk)
-    (one, other) = below(relations, [between] * 2)
+    prefetcher = LazyPrefetcher()
+    prefetcher.expect(Place, top.pk)
+    (one, other) = below(prefetcher, [between] * 2)
     assert one.parent.parent.name == "place 0"
 
     Place.objects.filter(pk=top.pk).update(name="new")
-    relations.written(top.pk)
+    prefetcher.written(top.pk)
 
     assert other.parent.parent.name == "new"
 
 
 def test_a_row_that_another_writes_is_looked_up_again() -> None:
-    parents, relations = places(None), Relations()
-    one, other = below(relations, parents * 2)
+    parents, prefetcher = places(None), LazyPrefetcher()
+    one, other = below(prefetcher, parents * 2)
     assert one.parent.name == "place 0"
     Place.objects.update(name="new")
 
-    relations.heed('SELECT * FROM "neighbours_place"')
-    relations.heed('UPDATE "another_table" SET "name" = 1')
+    prefetcher.heed('SELECT * FROM "neighbours_place"')
+    prefetcher.heed('UPDATE "another_table" SET "name" = 1')
     assert other.parent.name == "place 0"
-    (another,) = below(relations, parents)
-    relations.heed('UPDATE "neighbours_place" SET "name" = 1')
+    (another,) = below(prefetcher, parents)
+    prefetcher.heed('UPDATE "neighbours_place" SET "name" = 1')
 
     assert another.parent.name == "new"
 
@@ -191,13 +191,13 @@ def test_a_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
 
 def test_what_was_forgotten_is_loaded_again() -> None:
     somebody = person("old")
-    relations = Relations()
+    prefetcher = LazyPrefetcher()
     card, another = (Card(person_id=somebody.pk) for _ in range(2))
-    relations.bring(card)
+    prefetcher.track(card)
     assert card.person.name == "old"
     Person.objects.update(name="new")
 
-    relations.forget()
-    relations.bring(another)
+    prefetcher.forget()
+    prefetcher.track(another)
 
     assert another.person.name == "new"

@@ -12,10 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from morango.models import Store, SyncableModel
 
-from morango_celery.deserialization import order
-from morango_celery.deserialization.order import Component, component_positions, components, parents_first
+from morango_celery.deserialization import dependency_graph
+from morango_celery.deserialization.dependency_graph import (
+    Component,
+    component_positions,
+    components,
+    parents_first,
+)
 from morango_celery.deserialization.task import DeserializeTask
-from morango_celery.deserialization.traits import Way, traits_of
+from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
 
 Define = Callable[..., Any]
@@ -48,7 +53,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Component]]:
     """The components of a profile in which these models are registered, in this order."""
 
     def components_of(*registered: Any) -> list[Component]:
-        monkeypatch.setattr(order, "registered_models", lambda profile: list(registered))
+        monkeypatch.setattr(dependency_graph, "registered_models", lambda profile: list(registered))
         return list(components.__wrapped__("throwaway"))
 
     return components_of
@@ -177,8 +182,8 @@ def test_a_model_that_spans_tables_waits_for_what_it_extends(
 
     # Then the child comes after its parent, and who refers to the parent comes after both
     assert levels(group(badge, teacher, person)) == [(0, [person]), (1, [teacher]), (2, [badge])]
-    assert traits_of(teacher).way is Way.EACH
-    assert traits_of(badge).way is Way.BULK
+    assert traits_of(teacher).write_strategy is WriteStrategy.INDIVIDUAL
+    assert traits_of(badge).write_strategy is WriteStrategy.BULK
 
 
 @pytest.fixture

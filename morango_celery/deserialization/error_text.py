@@ -14,7 +14,7 @@ from morango.models.core import Store, SyncableModel
 from morango_celery.deserialization.values import require_readable
 from morango_celery.errors import RecordError
 
-SPEAKS_FOR_ITSELF = (
+STORED_VERBATIM = (
     ValidationError,
     ObjectDoesNotExist,
     ValueError,
@@ -30,23 +30,23 @@ _SHORTENED = Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 60
 
 
-def wording(error: Exception, store: Store, model: type[SyncableModel] | None) -> str:
+def error_text(error: Exception, store: Store, model: type[SyncableModel] | None) -> str:
     """The error's own text; before it, what can't be read of the record, where the text alone may not tell.
 
     :param model: None where no app has one
     """
     text = _text(error)
-    if text.strip() and isinstance(error, SPEAKS_FOR_ITSELF):
+    if text.strip() and isinstance(error, STORED_VERBATIM):
         return _storable(text)
-    culprit = _culprit(store, model) if model is not None else ""
-    if culprit or isinstance(error, LookupError) or not text.strip():
-        text = f"{culprit}{type(error).__name__}: {text}".rstrip(": ")
+    unreadable = _unreadable_fields(store, model) if model is not None else ""
+    if unreadable or isinstance(error, LookupError) or not text.strip():
+        text = f"{unreadable}{type(error).__name__}: {text}".rstrip(": ")
     return _storable(text)
 
 
-def names_unreadable(store: Store, model: type[SyncableModel]) -> bool:
-    """Return True if something of the record can't be read, and `wording` says what, where it has to."""
-    return bool(_culprit(store, model))
+def has_unreadable_fields(store: Store, model: type[SyncableModel]) -> bool:
+    """Return True if something of the record can't be read, and `error_text` says what, where it has to."""
+    return bool(_unreadable_fields(store, model))
 
 
 def _text(error: Exception) -> str:
@@ -66,7 +66,7 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _culprit(store: Store, model: type[SyncableModel]) -> str:
+def _unreadable_fields(store: Store, model: type[SyncableModel]) -> str:
     try:
         data = json.loads(store.serialized)
     except (ValueError, RecursionError):

@@ -13,18 +13,18 @@ from morango.models.core import Store
 
 from morango_celery.conf import settings
 from morango_celery.deserialization.claim import claim
+from morango_celery.deserialization.dependency_graph import cyclic_foreign_keys
 from morango_celery.deserialization.groups import Group, GroupTransform
-from morango_celery.deserialization.order import mutual_keys
 from morango_celery.deserialization.parse import RefuseUnknownModels, parse
 from morango_celery.deserialization.rows import row_plan
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.reading.sizes import StoredBytes
 
-MOST_PARTNERS = 5_000
+MOST_CYCLE_MEMBERS = 5_000
 """Further records that a group may claim. Others wait for the next pass, in which fewer are missing."""
 
 
-class ClaimPartners(GroupTransform):
+class ClaimCycleMembers(GroupTransform):
     """Add the waiting records that a group can't do without, whatever batch they were handed out with.
 
     Cost: nothing but for models in a cycle and children of edited records; else one look at sizes, one claim
@@ -32,26 +32,26 @@ class ClaimPartners(GroupTransform):
     """
 
     def update(self, group: Group) -> None:
-        room, room_bytes, newest = MOST_PARTNERS, settings.BATCH_SIZE_BYTES, list(group)
+        room, room_bytes, newest = MOST_CYCLE_MEMBERS, settings.BATCH_SIZE_BYTES, list(group)
         while room > 0 and room_bytes > 0 and (waiting := self._waiting(newest)[:room]):
             waiting, claimed_bytes = _at_most(room_bytes, waiting)
             room_bytes -= claimed_bytes
             newest = RefuseUnknownModels().transform(claim(waiting, self.cache))
             for carrier in newest:
-                carrier.is_guest = True
+                carrier.from_other_batch = True
             parse([carrier for carrier in newest if carrier.has_model], self.cache)
             self.cache.load(newest)
             group.extend(newest)
             room -= len(newest)
 
     def _waiting(self, carriers: Group) -> list[str]:
-        keys = mutual_keys(self.cache.profile)
+        keys = cyclic_foreign_keys(self.cache.profile)
         if not self.cache.knows_edits and not any(keys.values()):
             return []
         wanted: set[str] = set()
         for carrier in carriers:
             if carrier.has_model and keys[carrier.model]:
-                wanted |= partner_ids(carrier)
+                wanted |= cyclic_reference_ids(carrier)
             if not carrier.store.deleted and self.cache.edited_locally(carrier.store._self_ref_fk):
                 wanted.add(carrier.store._self_ref_fk)
         return sorted(filter(self.cache.is_waiting, wanted))
@@ -72,11 +72,11 @@ def _at_most(most_bytes: int, store_ids: Sequence[str]) -> tuple[list[str], int]
     return taken, total
 
 
-def partner_ids(carrier: DeserializeTask) -> set[str]:
+def cyclic_reference_ids(carrier: DeserializeTask) -> set[str]:
     """What a parsed carrier refers to by the foreign keys that form a cycle."""
     if carrier.has_errors or not carrier.is_parsed:
         return set()
-    keys = mutual_keys(carrier.store.profile)[carrier.model]
+    keys = cyclic_foreign_keys(carrier.store.profile)[carrier.model]
     if carrier.row is not None:
         plan = row_plan(carrier.model)
         assert plan is not None
@@ -86,7 +86,7 @@ def partner_ids(carrier: DeserializeTask) -> set[str]:
     return {value for value in values if isinstance(value, str)}
 
 
-def inseparable(carriers: Sequence[DeserializeTask]) -> list[Group]:
+def strongly_connected(carriers: Sequence[DeserializeTask]) -> list[Group]:
     """Those that have to be written at once, dependencies first; nearly always one by one.
 
     They are the strongly connected components of the references among `carriers`.
@@ -107,7 +107,7 @@ def inseparable(carriers: Sequence[DeserializeTask]) -> list[Group]:
 
 def _needed_ids(carrier: DeserializeTask) -> list[str]:
     parent = [] if carrier.parent is None else [carrier.parent.store.id]
-    return parent + sorted(partner_ids(carrier))
+    return parent + sorted(cyclic_reference_ids(carrier))
 
 
 def _finished(starts: Iterable[str], edges: Mapping[str, Sequence[str]], seen: set[str]) -> list[str]:
