@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from morango_celery.admin.shortened import beginning, first_line
 from morango_celery.oplog.models import DeadLetter
-from morango_celery.oplog.retry import retry_letters
+from morango_celery.oplog.retry import retry_dead_letters
 
 
 @admin.register(DeadLetter)
@@ -26,11 +26,11 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
         "offset",
         "text",
         "reason",
-        "waits_for",
+        "missing_object",
         "state",
         "attempts",
         "created_at",
-        "settled_at",
+        "resolved_at",
     ]
     actions = ["retry"]
 
@@ -44,7 +44,7 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
 
     @admin.action(description="Try to apply the selected lines again", permissions=["retry"])
     def retry(self, request: HttpRequest, letters: Any) -> None:
-        retried = retry_letters(letter_ids=list(letters.values_list("pk", flat=True)))
+        retried = retry_dead_letters(letter_ids=list(letters.values_list("pk", flat=True)))
         level = messages.WARNING if retried.left else messages.SUCCESS
         self.message_user(request, f"{retried.applied} applied, {retried.left} still can't be.", level)
 

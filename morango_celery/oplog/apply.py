@@ -12,9 +12,9 @@ from morango_celery.db.errors import is_infrastructure_error, may_be_the_records
 from morango_celery.deserialization.writing import bisect
 from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
-from morango_celery.oplog.pending import Pending
 from morango_celery.oplog.relations import missing_targets, require_targets
 from morango_celery.oplog.rows import ObjectRow, Table, ingested_models, name_of, require_ingested, table_of
+from morango_celery.oplog.unit_of_work import UnitOfWork
 
 LONGEST_REASON = 4000
 MOST_ALONE = 100
@@ -27,14 +27,14 @@ class Failure:
 
     change: Change
     reason: str
-    waits_for: str = ""
+    missing_object: str = ""
     """What it refers to and isn't there; see `missing_names`."""
     outdated_for: set[str] = field(default_factory=set)
     """Names of its objects that a later change was applied to."""
 
 
 @dataclass
-class Applying:
+class ChangeApplier:
     """Applies changes in their order, in the open transaction."""
 
     check_strictly: Callable[[], None] = lambda: None
@@ -68,13 +68,13 @@ class Applying:
         """
         try:
             with transaction.atomic():
-                pending = Pending(self.models)
-                self._write_part(pending, change)
-                self._finish(pending)
+                work = UnitOfWork(self.models)
+                self._write_part(work, change)
+                self._complete(work)
         except Exception as error:  # whatever a field, a model or the database has against it is its error
             if self._is_infrastructure_error(error):
                 raise
-            return Failure(change, reason_of(error), _what_it_waits_for(change))
+            return Failure(change, reason_of(error), _first_missing_object(change))
         return None
 
     def try_together(self, changes: Iterable[Change]) -> bool:
@@ -125,41 +125,41 @@ class Applying:
 
     def _write(self, changes: Iterable[Change]) -> None:
         with transaction.atomic():
-            pending = Pending(self.models)
+            work = UnitOfWork(self.models)
             for change in changes:
-                pending.add(change)
-            self._finish(pending)
+                work.add(change)
+            self._complete(work)
 
-    def _write_part(self, pending: Pending, part: Change) -> None:
+    def _write_part(self, work: UnitOfWork, part: Change) -> None:
         """Write objects of one change: in bulk, then by halves, and at last each by Django's own code.
 
-        :param pending: takes what is written; all of it was written before
+        :param work: takes what is written; all of it was written before
         :raises Exception: whatever Django's code has against an object; roll back
         Cost: of `n` objects with one at fault, that of bulk twice, and `MOST_ALONE` saves.
         """
         is_small = len(part.objects) <= MOST_ALONE
         try:
             with transaction.atomic(savepoint=not is_small):
-                written = Pending(self.models, alone=is_small)
-                written.add(part)
-                written.flush()
+                part_of_work = UnitOfWork(self.models, alone=is_small)
+                part_of_work.add(part)
+                part_of_work.flush()
         except Exception as error:  # the object whose fault it is is found by halving
             if is_small or self._is_infrastructure_error(error):
                 raise
             for half in bisect(part.objects):
-                self._write_part(pending, part._replace(objects=half))
+                self._write_part(work, part._replace(objects=half))
         else:
-            pending.take(written)
+            work.take(part_of_work)
 
-    def _finish(self, pending: Pending) -> None:
-        pending.finish()
-        require_targets(_by_table(pending))
+    def _complete(self, work: UnitOfWork) -> None:
+        work.complete()
+        require_targets(_by_table(work))
         self.check_strictly()
 
 
-def _by_table(pending: Pending) -> list[tuple[Table, list[ObjectRow]]]:
+def _by_table(work: UnitOfWork) -> list[tuple[Table, list[ObjectRow]]]:
     groups: dict[object, tuple[Table, list[ObjectRow]]] = {}
-    for (model, _), row in pending.written.items():
+    for (model, _), row in work.written.items():
         groups.setdefault(model, (table_of(model._meta.label), []))[1].append(row)
     return list(groups.values())
 
@@ -201,5 +201,5 @@ def missing_names(change: Change) -> list[str]:
     return [name for name in found if name not in own]
 
 
-def _what_it_waits_for(change: Change) -> str:
+def _first_missing_object(change: Change) -> str:
     return next(iter(missing_names(change)), "")

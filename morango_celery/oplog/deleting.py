@@ -12,7 +12,7 @@ from django.db.models.deletion import Collector, get_candidate_relations_to_dele
 from morango_celery.oplog.meta import Key, concrete, key_of, rows
 
 
-class EntangledError(Exception):
+class OrderDependencyError(Exception):
     """A deletion spreads to an object that was saved with it: only their order tells what is left."""
 
 
@@ -20,14 +20,14 @@ def delete_objects(model: type[Model], keys: Collection[Any], saved: Mapping[Key
     """Delete objects of one model, as their ``delete()`` would; those that are not there are fine.
 
     :param saved: what was written in the same breath
-    :raises EntangledError: one of these would be deleted or changed, too; nothing was deleted
+    :raises OrderDependencyError: one of these would be deleted or changed, too; nothing was deleted
     :raises ProtectedError, RestrictedError: another row forbids it; nothing was deleted
     """
     found = rows(model).filter(pk__in=keys)
     collector = Collector(using=DEFAULT_DB_ALIAS)
     collector.collect(found)
     if saved and _touches(collector, found, saved):
-        raise EntangledError(f"The deletion of {model._meta.label} spreads to what was saved with it.")
+        raise OrderDependencyError(f"The deletion of {model._meta.label} spreads to what was saved with it.")
     collector.delete()
 
 
@@ -54,7 +54,7 @@ def _touches(collector: Any, deleted: QuerySet[Any], saved: Mapping[Key, object]
     )
 
 
-def spreads(model: type[Model]) -> bool:
+def affects_others(model: type[Model]) -> bool:
     """Whether deleting an object may change others."""
     meta = model._meta
     return (

@@ -13,14 +13,14 @@ from django.db import DatabaseError, IntegrityError, transaction
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.sql import strict_check
 from morango_celery.errors import InvalidSettingError, TransientError
-from morango_celery.oplog import letters
-from morango_celery.oplog.apply import Applying, may_be_a_lines_fault
+from morango_celery.oplog import dead_letters
+from morango_celery.oplog.apply import ChangeApplier, may_be_a_lines_fault
 from morango_celery.oplog.files import OpenFile, Unread, unread_files
 from morango_celery.oplog.lines import Change
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource
-from morango_celery.oplog.quiet import applying
 from morango_celery.oplog.rows import ingested_models
 from morango_celery.oplog.source import BadLine, BatchLines, OplogSource, ParseLines
+from morango_celery.oplog.suppression import suppress_recording
 from morango_celery.stream import Sink
 from morango_celery.upstream import uses_postgresql
 
@@ -31,18 +31,18 @@ ATTEMPTS = 3
 """How often a batch is tried that takes too long or too much memory, before a line of it is blamed."""
 
 
-class OvertakenError(TransientError):
+class ConcurrentIngestionError(TransientError):
     """Another process has read on, or the file is not what it was: look again."""
 
 
 @dataclass
-class Progress:
+class IngestionProgress:
     """What an ingestion has done so far."""
 
     lines: int = 0
     dead_letters: int = 0
     """Lines that couldn't be applied."""
-    letters_applied: int = 0
+    dead_letters_applied: int = 0
     """Earlier ones that could be applied now."""
     bytes_read: int = 0
     bytes_in_all: int = 0
@@ -57,8 +57,8 @@ class Ingestion:
     source_name: str
     batch_lines: int = BATCH_LINES
     should_stop: Callable[[], bool] = lambda: False
-    on_progress: Callable[[Progress], None] = lambda progress: None
-    progress: Progress = field(default_factory=Progress)
+    on_progress: Callable[[IngestionProgress], None] = lambda progress: None
+    progress: IngestionProgress = field(default_factory=IngestionProgress)
 
     def read_on(self) -> None:
         """Apply what the log has, until there is no more, or until `should_stop`.
@@ -72,7 +72,7 @@ class Ingestion:
             try:
                 if not self._pass():
                     return
-            except OvertakenError:
+            except ConcurrentIngestionError:
                 continue
 
     def _pass(self) -> bool:
@@ -97,10 +97,10 @@ class Ingestion:
         sink = ObjectSink(source, unread.file, unread.position, self._count)
         (lines | BatchLines(self.batch_lines) | ParseLines()).into(sink)
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: BatchCounts) -> None:
         self.progress.lines += batch.lines
         self.progress.dead_letters += batch.dead_letters
-        self.progress.letters_applied += batch.letters_applied
+        self.progress.dead_letters_applied += batch.dead_letters_applied
         self.progress.bytes_read += batch.bytes_read
         self.on_progress(self.progress)
 
@@ -114,12 +114,12 @@ def require_models() -> None:
         )
 
 
-def in_one_transaction(source: IngestSource, work: Callable[[Applying], Result]) -> Result:
+def in_one_transaction(source: IngestSource, work: Callable[[ChangeApplier], Result]) -> Result:
     """Do what nobody else may do to the source's objects and positions at the same time.
 
     :param work: is done again if SQLite finds out at COMMIT only that a reference points nowhere; and when it
         took too long or too much memory, at last with the lines to blame that ask for it
-    :raises OvertakenError: others have done something since `source` was read; nothing was done
+    :raises ConcurrentIngestionError: others have done something since `source` was read; nothing was done
     """
     strictly, attempts = False, 0
     while True:
@@ -136,13 +136,13 @@ def in_one_transaction(source: IngestSource, work: Callable[[Applying], Result])
 
 
 def _exclusively(
-    source: IngestSource, work: Callable[[Applying], Result], *, strictly: bool, blames_lines: bool
+    source: IngestSource, work: Callable[[ChangeApplier], Result], *, strictly: bool, blames_lines: bool
 ) -> Result:
-    with applying(), first_error_wins(), transaction.atomic():
+    with suppress_recording(), first_error_wins(), transaction.atomic():
         expected = IngestSource.objects.filter(pk=source.pk, version=source.version)
         if not expected.update(version=source.version + 1):  # this row's lock is the right to apply
-            raise OvertakenError
-        applier = Applying(blames_lines=blames_lines)
+            raise ConcurrentIngestionError
+        applier = ChangeApplier(blames_lines=blames_lines)
         if strictly:
             applier.check_strictly = strict_check()
         result = work(applier)
@@ -151,12 +151,12 @@ def _exclusively(
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchCounts:
     """What came of one batch."""
 
     lines: int
     dead_letters: int
-    letters_applied: int
+    dead_letters_applied: int
     bytes_read: int
 
 
@@ -168,7 +168,7 @@ class ObjectSink(Sink[Sequence[Change | BadLine], None]):
         source: IngestSource,
         file: OpenFile,
         position: IngestPosition | None,
-        on_batch: Callable[[Batch], None],
+        on_batch: Callable[[BatchCounts], None],
     ) -> None:
         self.source = source
         self.file = file
@@ -178,26 +178,30 @@ class ObjectSink(Sink[Sequence[Change | BadLine], None]):
         self.on_batch = on_batch
 
     def consume(self, item: Sequence[Change | BadLine]) -> None:
-        """:raises OvertakenError: nothing was applied, because this is no longer what is to be applied"""
+        """:raises ConcurrentIngestionError: nothing was applied: the file or the source has changed"""
         end = item[-1].line.end
         if not self.file.is_unchanged(end):
-            raise OvertakenError
+            raise ConcurrentIngestionError
         began = self.position.offset
-        dead, revived = in_one_transaction(self.source, lambda work: self._apply(work, item, end))
+        dead, revived = in_one_transaction(self.source, lambda applier: self._apply(applier, item, end))
         self.position = self.next
-        self.on_batch(Batch(len(item), dead, revived, bytes_read=end - began))
+        self.on_batch(BatchCounts(len(item), dead, revived, bytes_read=end - began))
 
     def finish(self) -> None:
         """Nothing is left: each batch was committed."""
 
-    def _apply(self, work: Applying, item: Sequence[Change | BadLine], end: int) -> tuple[int, int]:
-        had_letters = letters.open_letters(self.source).exists()
+    def _apply(self, applier: ChangeApplier, item: Sequence[Change | BadLine], end: int) -> tuple[int, int]:
+        had_letters = dead_letters.open_dead_letters(self.source).exists()
         changes = [one for one in item if isinstance(one, Change)]
-        work.apply(changes)
+        applier.apply(changes)
         if had_letters:
-            letters.supersede(self.source, work.applied)
-        kept = self._keep(work, item)
-        revived = letters.follow_up(self.source, work, work.applied, kept) if had_letters or kept else set()
+            dead_letters.supersede(self.source, applier.applied)
+        kept = self._keep(applier, item)
+        revived = (
+            dead_letters.follow_up(self.source, applier, applier.applied, kept)
+            if had_letters or kept
+            else set()
+        )
         position = self.next = copy(self.position)
         self.file.mark(position, end)
         position.lines += len(item)
@@ -205,14 +209,14 @@ class ObjectSink(Sink[Sequence[Change | BadLine], None]):
         dead = {letter.pk for letter in kept} - revived
         return len(dead), len(revived) + len(dead) - len(kept)
 
-    def _keep(self, work: Applying, item: Sequence[Change | BadLine]) -> list[DeadLetter]:
+    def _keep(self, applier: ChangeApplier, item: Sequence[Change | BadLine]) -> list[DeadLetter]:
         path = str(self.file.path)
-        failures = {id(failure.change): failure for failure in work.failures}
+        failures = {id(failure.change): failure for failure in applier.failures}
         kept = []
         for one in item:
             if isinstance(one, BadLine):
-                kept.append(letters.keep(self.source, path, one.line, str(one.error)))
+                kept.append(dead_letters.keep(self.source, path, one.line, str(one.error)))
             elif failure := failures.get(id(one)):
-                reason, waits_for = failure.reason, failure.waits_for
-                kept.append(letters.keep(self.source, path, one.line, reason, waits_for, failure))
+                reason, missing_object = failure.reason, failure.missing_object
+                kept.append(dead_letters.keep(self.source, path, one.line, reason, missing_object, failure))
         return kept

@@ -21,9 +21,9 @@ from django.db import transaction
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.oplog.conf import settings
 from morango_celery.oplog.lines import printable
-from morango_celery.oplog.models import RecordedChange, RecorderFile
+from morango_celery.oplog.models import OutboxChange, RecorderFile
 from morango_celery.oplog.regular import open_regular
-from morango_celery.oplog.sql import first_recorded
+from morango_celery.oplog.sql import first_in_outbox
 from morango_celery.stream import Items, WeighedBuffer
 
 CHUNK_LINES = 1000
@@ -42,7 +42,7 @@ def write_out() -> int:
     """
     path = Path(settings.FILE).absolute()
     lines = 0
-    while RecordedChange.objects.exists():
+    while OutboxChange.objects.exists():
         with transaction.atomic():
             lines += _note_what_is_written(path, _exclusively(path))
         with transaction.atomic():
@@ -70,14 +70,14 @@ def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
             last = lines[-1]
             if not last.endswith(b"\n"):
                 lines.pop()
-                if RecordedChange.objects.filter(text__startswith=_text(last)).exists():
+                if OutboxChange.objects.filter(text__startswith=_text(last)).exists():
                     file.truncate(file.tell() - len(last))  # half a line, which no reader has taken
                 else:
                     file.write(b"\n")
             texts = [_text(line.removesuffix(b"\n")) for line in lines]
-            waiting = RecordedChange.objects.filter(text__in=texts)
+            waiting = OutboxChange.objects.filter(text__in=texts)
             ids = {change.text: change.pk for change in waiting}
-            written += RecordedChange.objects.filter(pk__in=list(ids.values())).delete()[0]
+            written += OutboxChange.objects.filter(pk__in=list(ids.values())).delete()[0]
         file.flush()
         _note(file, noted)
     return written
@@ -89,7 +89,7 @@ def _text(line: bytes) -> str:
 
 
 def _write_chunk(path: Path, noted: RecorderFile) -> int:
-    changes = first_recorded(CHUNK_LINES, CHUNK_BYTES)
+    changes = first_in_outbox(CHUNK_LINES, CHUNK_BYTES)
     content = "".join(f"{text}\n" for _, text in changes).encode()
     with _locked(path) as file:
         if not _is_as_noted(file, noted) or noted.size_bytes < os.fstat(file.fileno()).st_size:
@@ -101,7 +101,7 @@ def _write_chunk(path: Path, noted: RecorderFile) -> int:
         file.flush()
         os.fsync(file.fileno())
         _note(file, noted)
-    RecordedChange.objects.filter(pk__in=[pk for pk, _ in changes]).delete()
+    OutboxChange.objects.filter(pk__in=[pk for pk, _ in changes]).delete()
     return len(changes)
 
 

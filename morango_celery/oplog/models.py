@@ -6,7 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 
-class RecordedChange(models.Model):
+class OutboxChange(models.Model):
     """A line that is to be written to the log, committed together with the change that it tells of.
 
     The ids are in the order in which changes of one object were made: a later change waits for the row lock
@@ -19,10 +19,10 @@ class RecordedChange(models.Model):
     """Of the text, in UTF-8; so nobody has to read it to know."""
 
     def __str__(self) -> str:
-        return f"recorded change {self.pk}"
+        return f"outbox change {self.pk}"
 
     @classmethod
-    def of(cls, text: str) -> RecordedChange:
+    def of(cls, text: str) -> OutboxChange:
         """An unsaved one."""
         return cls(text=text, size_bytes=len(text.encode()))
 
@@ -91,18 +91,20 @@ class DeadLetter(models.Model):
     """Where the line begins, in bytes."""
     text = models.TextField()
     reason = models.TextField()
-    waits_for = models.CharField(max_length=255, blank=True)
+    missing_object = models.CharField(max_length=255, blank=True)
     """The missing object that it refers to, as ``app.model:key``; once that arrives, it is tried again."""
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     attempts = models.IntegerField(default=1)
     created_at = models.DateTimeField(default=timezone.now)
-    settled_at = models.DateTimeField(null=True)
+    resolved_at = models.DateTimeField(null=True)
     """When it ceased to be open."""
 
     class Meta:
         indexes = [
             models.Index(
-                fields=["source", "waits_for"], condition=models.Q(state="open"), name="mcelery_letter_open"
+                fields=["source", "missing_object"],
+                condition=models.Q(state="open"),
+                name="mcelery_letter_open",
             ),
         ]
 

@@ -37,7 +37,7 @@ def _places() -> dict[type[Model], int]:
     return places
 
 
-def parents_first(table: Table, rows: Sequence[ObjectRow]) -> list[ObjectRow]:
+def referenced_first(table: Table, rows: Sequence[ObjectRow]) -> list[ObjectRow]:
     """Rows of one model, each behind those that it refers to, otherwise in their order."""
     positions = [
         position

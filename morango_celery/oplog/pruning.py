@@ -1,4 +1,4 @@
-"""Removal of what nobody needs any more: settled dead letters, and positions in files that are gone."""
+"""Removal of what nobody needs any more: resolved dead letters, and positions in files that are gone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from morango_celery import clock
-from morango_celery.oplog.apply import Applying
+from morango_celery.oplog.apply import ChangeApplier
 from morango_celery.oplog.files import may_be_there
-from morango_celery.oplog.ingest import OvertakenError, in_one_transaction
+from morango_celery.oplog.ingest import ConcurrentIngestionError, in_one_transaction
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestPosition, IngestSource
 from morango_celery.stream import Buffer, Items
 
@@ -28,14 +28,14 @@ class Pruned:
 
 
 def prune(older_than_days: int) -> Pruned:
-    """Remove dead letters that were settled so long ago, and positions as old in files that are gone.
+    """Remove dead letters that were resolved so long ago, and positions as old in files that are gone.
 
     :raises OSError: a folder of a log can't be read
     Twice: safe, also at the same time and beside an ingestion, which may have to read a batch again.
     """
     until = clock.now(-older_than_days * DAY_SECONDS)
-    settled = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN).filter(settled_at__lt=until)
-    letters = sum(map(_remove, Items(list(settled.values_list("pk", flat=True))) | Buffer(CHUNK_LETTERS)))
+    resolved = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN).filter(resolved_at__lt=until)
+    letters = sum(map(_remove, Items(list(resolved.values_list("pk", flat=True))) | Buffer(CHUNK_LETTERS)))
     old = IngestPosition.objects.filter(updated_at__lt=until)
     sources = IngestSource.objects.filter(pk__in=old.values("source")).order_by("pk")
     return Pruned(letters, sum(_forget(source, old) for source in sources))
@@ -54,7 +54,7 @@ def _remove(letter_ids: list[int]) -> int:
 def _forget(source: IngestSource, old: QuerySet[IngestPosition]) -> int:
     """Remove positions in files that are gone; whoever is reading the log notices that, and looks again."""
 
-    def work(_: Applying) -> int:
+    def work(_: ChangeApplier) -> int:
         gone = [position for position in old.filter(source=source) if _is_gone(position)]
         for position in gone:
             position.delete()
@@ -65,7 +65,7 @@ def _forget(source: IngestSource, old: QuerySet[IngestPosition]) -> int:
     while True:
         try:
             return in_one_transaction(source, work)
-        except OvertakenError:
+        except ConcurrentIngestionError:
             source.refresh_from_db()
 
 

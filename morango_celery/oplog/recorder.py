@@ -24,8 +24,7 @@ from morango_celery.oplog.conf import problems, settings
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.logfile import CHUNK_BYTES, write_out
 from morango_celery.oplog.meta import AnyRelation, all_fields, concrete, named, rows
-from morango_celery.oplog.models import RecordedChange
-from morango_celery.oplog.quiet import is_applying
+from morango_celery.oplog.models import OutboxChange
 from morango_celery.oplog.stored import (
     CHUNK_OBJECTS,
     is_locked_by_saving,
@@ -33,6 +32,7 @@ from morango_celery.oplog.stored import (
     lock_for_deletion,
     stored,
 )
+from morango_celery.oplog.suppression import is_recording_suppressed
 from morango_celery.printable import make_printable
 from morango_celery.stream import Items, WeighedBuffer
 
@@ -109,13 +109,13 @@ def record_stored(model: type[Model], keys: Iterable[Any]) -> None:
 
 
 def _insert(texts: Iterable[str]) -> None:
-    changes = map(RecordedChange.of, texts)
+    changes = map(OutboxChange.of, texts)
     sized = ((change, change.size_bytes) for change in changes)
     for lines in Items(sized) | WeighedBuffer(CHUNK_OBJECTS, CHUNK_BYTES):
         if len(lines) == 1:
             lines[0].save(force_insert=True)
         else:
-            RecordedChange.objects.bulk_create(lines)
+            OutboxChange.objects.bulk_create(lines)
         waiting = connection.run_on_commit
         if not (waiting and waiting[-1][1] is _write_out):
             transaction.on_commit(_write_out)
@@ -229,7 +229,7 @@ def _through(relation: AnyRelation) -> Any:
 
 def _is_not_ours(using: str) -> bool:
     """Lines wait in one database, so changes in others can't be recorded along with them."""
-    return using != DEFAULT_DB_ALIAS or is_applying()
+    return using != DEFAULT_DB_ALIAS or is_recording_suppressed()
 
 
 def _has_expressions(instance: Model) -> bool:

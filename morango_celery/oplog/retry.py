@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from morango_celery.oplog import letters
-from morango_celery.oplog.apply import Applying
-from morango_celery.oplog.ingest import OvertakenError, in_one_transaction, require_models
+from morango_celery.oplog import dead_letters
+from morango_celery.oplog.apply import ChangeApplier
+from morango_celery.oplog.ingest import ConcurrentIngestionError, in_one_transaction, require_models
 from morango_celery.oplog.models import IngestSource
 
 
@@ -18,7 +18,7 @@ class Retried:
     """Letters that couldn't be applied this time either."""
 
 
-def retry_letters(source_name: str | None = None, letter_ids: Collection[int] | None = None) -> Retried:
+def retry_dead_letters(source_name: str | None = None, letter_ids: Collection[int] | None = None) -> Retried:
     """Apply open dead letters, oldest first, each in a transaction of its own, while that gets any further.
 
     :param source_name: only this source's
@@ -31,7 +31,7 @@ def retry_letters(source_name: str | None = None, letter_ids: Collection[int] | 
     sources = IngestSource.objects.order_by("pk")
     for source in sources if source_name is None else sources.filter(name=source_name):
         while True:
-            chosen = letters.open_letters(source)
+            chosen = dead_letters.open_dead_letters(source)
             if letter_ids is not None:
                 chosen = chosen.filter(pk__in=letter_ids)
             ids = list(chosen.values_list("pk", flat=True))
@@ -46,17 +46,17 @@ def retry_letters(source_name: str | None = None, letter_ids: Collection[int] | 
 def _retry(source: IngestSource, letter_id: int) -> int:
     """:returns: how many letters were applied"""
 
-    def work(applying: Applying) -> int:
-        letter = letters.open_letters(source).filter(pk=letter_id).first()
+    def work(applier: ChangeApplier) -> int:
+        letter = dead_letters.open_dead_letters(source).filter(pk=letter_id).first()
         if letter is None:
             return 0
-        change = letters.try_again(letter, applying)
+        change = dead_letters.try_again(letter, applier)
         if change is None:
-            return len(letters.follow_up(source, applying, (), [letter]))
-        return 1 + len(letters.follow_up(source, applying, [change]))
+            return len(dead_letters.follow_up(source, applier, (), [letter]))
+        return 1 + len(dead_letters.follow_up(source, applier, [change]))
 
     while True:
         try:
             return in_one_transaction(source, work)
-        except OvertakenError:
+        except ConcurrentIngestionError:
             source.refresh_from_db()

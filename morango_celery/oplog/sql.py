@@ -18,7 +18,7 @@ from morango_celery.deserialization.identifiers import (
 )
 from morango_celery.deserialization.sql import insert
 from morango_celery.oplog.meta import key_field
-from morango_celery.oplog.models import RecordedChange
+from morango_celery.oplog.models import OutboxChange
 from morango_celery.upstream import uses_postgresql
 
 
@@ -52,10 +52,10 @@ def missing(field: Field[Any, Any], values: Collection[Any]) -> set[Any]:
         return set(values).difference(found for (found,) in cursor.fetchall())
 
 
-def first_recorded(most: int, most_bytes: int) -> list[tuple[int, str]]:
+def first_in_outbox(most: int, most_bytes: int) -> list[tuple[int, str]]:
     """Return the ids and texts of the changes that wait for longest: one, and more as long as these are fewer
     than `most` and their texts begin within `most_bytes`."""
-    table = table_name(RecordedChange)
+    table = table_name(OutboxChange)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT id, text FROM {table} WHERE id <= (SELECT max(id) FROM"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from morango_celery.payloads.backend import Backend, Pruned
-    from morango_celery.payloads.chosen import payload_store
+    from morango_celery.payloads.configured import payload_store
     from morango_celery.payloads.reference import Reference
     from morango_celery.payloads.store import PayloadStore
     from morango_celery.payloads.task import PayloadTask
@@ -21,7 +21,7 @@ _HOMES = {
     "PayloadTask": "task",
     "Pruned": "backend",
     "Reference": "reference",
-    "payload_store": "chosen",
+    "payload_store": "configured",
 }
 
 __all__ = ["Backend", "PayloadStore", "PayloadTask", "Pruned", "Reference", "payload_store"]

@@ -17,15 +17,15 @@ class Backend(Protocol):
     """Keeps blobs of bytes under keys that say their content: one key never stands for two contents.
 
     Every method may be called by any number of processes and threads at once, in whatever order, `prune`
-    included: a blob that `hold` or `put` has promised to keep is there until the time is up.
+    included: a blob that `extend_ttl` or `put` has promised to keep is there until the time is up.
 
     Every method raises `PayloadStoreUnavailableError` when what is behind it can't be reached.
     """
 
-    is_near: bool
+    is_in_process: bool
     """Whether its bytes are in this process: then they aren't compressed, and no cache holds them again."""
 
-    def hold(self, keys: Collection[str], seconds: float) -> set[str]:
+    def extend_ttl(self, keys: Collection[str], seconds: float) -> set[str]:
         """Keep those that are there for at least so long from now.
 
         :returns: the keys that are not there
@@ -37,7 +37,7 @@ class Backend(Protocol):
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         """Those of them that are there."""
 
-    def drop(self, sha256: str) -> int:
+    def delete(self, sha256: str) -> int:
         """Remove all whose keys begin with this, whoever needs them; returns how many there were."""
 
     def prune(self) -> Pruned:

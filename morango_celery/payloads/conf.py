@@ -22,7 +22,7 @@ class _Settings(Section):
     MIN_BYTES: int = 4 * 1024
     """An argument of so many bytes, as JSON, or more travels as a reference."""
 
-    MESSAGE_BYTES: int = 128 * 1024
+    MAX_MESSAGE_BYTES: int = 128 * 1024
     """What all arguments of a message may have together, those of linked tasks included. Above it smaller
     ones are stored too, the largest first; a message that is still too large is refused when it is sent."""
 
@@ -38,7 +38,7 @@ class _Settings(Section):
     CACHE_BYTES: int = 32 * 1024 * 1024
     """How much of what it has read a process keeps in memory; 0 for nothing."""
 
-    LIFETIME_SECONDS: int = 7 * 24 * 60 * 60
+    TTL_SECONDS: int = 7 * 24 * 60 * 60
     """How long a value is kept after the time at which the last message that refers to it is due. It has to
     be longer than any message waits in a queue."""
 
@@ -50,7 +50,7 @@ class _Settings(Section):
         ),
         "LOCATION": (lambda value: isinstance(value, str), "must be a URL or a path, as a text"),
         "MIN_BYTES": (positive, BYTES_RULE),
-        "MESSAGE_BYTES": (positive, BYTES_RULE),
+        "MAX_MESSAGE_BYTES": (positive, BYTES_RULE),
         "CHUNK_BYTES": (
             lambda value: positive(value) and 1024 <= value <= 256 * 1024 * 1024,
             "must be a whole number of bytes from 1024 (1 KiB) to 268435456 (256 MiB)",
@@ -58,7 +58,7 @@ class _Settings(Section):
         "WARN_BYTES": (positive, BYTES_RULE),
         "COMPRESS_BYTES": (positive, BYTES_RULE),
         "CACHE_BYTES": (not_negative, "must be a whole number of bytes, 0 or more"),
-        "LIFETIME_SECONDS": (positive, "must be a whole number of seconds above 0"),
+        "TTL_SECONDS": (positive, "must be a whole number of seconds above 0"),
     }
 
     def _contradictions(self, configured: Mapping[str, Any]) -> Iterator[str]:

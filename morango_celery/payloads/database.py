@@ -16,7 +16,7 @@ from morango_celery.payloads.backend import Pruned
 from morango_celery.payloads.models import Payload
 from morango_celery.stream import Buffer, Items
 
-GENEROSITY = 0.1
+TTL_MARGIN = 0.1
 """What is held is held that much longer: so a value that is sent again and again is written to now and then
 only, and those who send it in long transactions don't wait for each other."""
 
@@ -25,19 +25,19 @@ ROWS_PER_DELETE = 500
 
 
 class DatabaseBackend:
-    is_near = False
+    is_in_process = False
 
-    def hold(self, keys: Collection[str], seconds: float) -> set[str]:
+    def extend_ttl(self, keys: Collection[str], seconds: float) -> set[str]:
         with _outages():
-            return self._hold(keys, seconds)
+            return self._extend_ttl(keys, seconds)
 
-    def _hold(self, keys: Collection[str], seconds: float) -> set[str]:
+    def _extend_ttl(self, keys: Collection[str], seconds: float) -> set[str]:
         until, parameter = clock.now_in_sql(seconds, _alias())
-        found = dict(_select(f"kept_until < {until}", keys, parameter))
+        found = dict(_select(f"expires_at < {until}", keys, parameter))
         missing = set(keys) - found.keys()
         for key in sorted(key for key, is_short in found.items() if is_short):
-            longer = Greatest(F("kept_until"), clock.now(_generous(seconds), _alias()))
-            if not Payload.objects.filter(key=key).update(kept_until=longer):
+            longer = Greatest(F("expires_at"), clock.now(_with_margin(seconds), _alias()))
+            if not Payload.objects.filter(key=key).update(expires_at=longer):
                 missing.add(key)  # pruned since it was found
         return missing
 
@@ -46,14 +46,14 @@ class DatabaseBackend:
         keys = sorted(blobs)
         with _outages():
             while keys and _insert([(key, blobs[key]) for key in keys], seconds) < len(keys):
-                missing = self._hold(blobs, seconds)  # others' rows, which may be kept for less, or be gone
+                missing = self._extend_ttl(blobs, seconds)  # others' rows may expire sooner, or be gone
                 keys = [key for key in keys if key in missing]
 
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
         with _outages():
             return {key: bytes(data) for key, data in _select("data", keys)}
 
-    def drop(self, sha256: str) -> int:
+    def delete(self, sha256: str) -> int:
         with _outages():
             return self._delete(Payload.objects.filter(key__startswith=sha256))
 
@@ -61,7 +61,7 @@ class DatabaseBackend:
         blobs = size_bytes = 0
         with _outages():
             now = clock.now(using=_alias())
-            over = Payload.objects.filter(kept_until__lt=now).order_by("key")
+            over = Payload.objects.filter(expires_at__lt=now).order_by("key")
             last = ""
             while page := dict(
                 over.filter(key__gt=last)
@@ -69,7 +69,7 @@ class DatabaseBackend:
                 .values_list("key", "size")[:ROWS_PER_DELETE]
             ):
                 last = max(page)
-                blobs += self._delete(Payload.objects.filter(key__in=page, kept_until__lt=now))
+                blobs += self._delete(Payload.objects.filter(key__in=page, expires_at__lt=now))
                 size_bytes += sum(page.values())
         return Pruned(blobs, size_bytes)
 
@@ -90,12 +90,12 @@ def _insert(rows: Sequence[tuple[str, bytes]], seconds: float) -> int:
     """
     inserted = 0
     now, at_once = clock.now_in_sql(using=_alias())
-    until, later = clock.now_in_sql(_generous(seconds), _alias())
+    until, later = clock.now_in_sql(_with_margin(seconds), _alias())
     values = f"(%s, %s, {now}, {until})"
     with transaction.atomic(using=_alias()), connections[_alias()].cursor() as cursor:
         for chunk in Items(rows) | Buffer(ROWS_PER_INSERT):
             cursor.execute(
-                f'INSERT INTO {Payload._meta.db_table} ("key", "data", "created_at", "kept_until")'  # noqa: S608  (ours)
+                f'INSERT INTO {Payload._meta.db_table} ("key", "data", "created_at", "expires_at")'  # noqa: S608  (ours)
                 f" VALUES {', '.join([values] * len(chunk))} ON CONFLICT DO NOTHING",
                 [value for key, data in chunk for value in (key, memoryview(data), at_once, later)],
             )
@@ -120,8 +120,8 @@ def _select(expression: str, keys: Collection[str], *parameters: Any) -> list[tu
     return found
 
 
-def _generous(seconds: float) -> float:
-    return seconds * (1 + GENEROSITY)
+def _with_margin(seconds: float) -> float:
+    return seconds * (1 + TTL_MARGIN)
 
 
 def _alias() -> str:

@@ -25,18 +25,18 @@ FORGOTTEN_AFTER_SECONDS = 24 * 60 * 60
 class FilesBackend:
     """:param location: the folder, which has to be there: where it isn't, something was not mounted"""
 
-    is_near = False
+    is_in_process = False
 
     def __init__(self, location: str) -> None:
         self._root = Path(location)
 
-    def hold(self, keys: Collection[str], seconds: float) -> set[str]:
+    def extend_ttl(self, keys: Collection[str], seconds: float) -> set[str]:
         missing = set()
         with _outages():
             for key in keys:
                 folder = self._folder_of(key)
                 with _locked(folder) as now:
-                    if not _hold(folder / key, now + seconds):
+                    if not _extend_ttl(folder / key, now + seconds):
                         missing.add(key)
         return missing
 
@@ -45,7 +45,7 @@ class FilesBackend:
             for key, blob in blobs.items():
                 folder = self._folder_of(key)
                 with _locked(folder) as now:
-                    is_there = _hold(folder / key, now + seconds)
+                    is_there = _extend_ttl(folder / key, now + seconds)
                 if not is_there:
                     _write(folder / key, blob, seconds)
 
@@ -58,7 +58,7 @@ class FilesBackend:
                     found[key] = (self._root / key[:2] / key).read_bytes()
         return found
 
-    def drop(self, sha256: str) -> int:
+    def delete(self, sha256: str) -> int:
         with _outages():
             found = list((self._root / sha256[:2]).glob(f"{sha256}*"))
             for path in found:
@@ -101,7 +101,7 @@ def _locked(folder: Path) -> Iterator[float]:
         os.close(descriptor)
 
 
-def _hold(path: Path, until: float) -> bool:
+def _extend_ttl(path: Path, until: float) -> bool:
     try:
         if path.stat().st_mtime < until:
             os.utime(path, (until, until))
@@ -122,7 +122,7 @@ def _write(path: Path, blob: bytes, seconds: float) -> None:
             os.fsync(file.fileno())
             with _locked(path.parent) as now:
                 until = now + seconds
-                if _hold(path, until):
+                if _extend_ttl(path, until):
                     os.unlink(file.name)
                 else:
                     os.utime(file.name, (until, until))

@@ -13,7 +13,7 @@ class Payload(models.Model):
     """The SHA-256 of the value, and which part of it this is."""
     data = models.BinaryField()
     created_at = models.DateTimeField(default=timezone.now)
-    kept_until = models.DateTimeField()
+    expires_at = models.DateTimeField()
     """Before that it isn't removed: a message may refer to it. No index: each value would pay for it,
     to spare the pruner, who comes once a day, one look at all."""
 

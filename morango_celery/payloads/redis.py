@@ -22,7 +22,7 @@ ANSWER_SECONDS = 30.0
 """Unless the URL says otherwise; a Redis that takes longer counts as one that can't be reached."""
 
 # One after another would let two senders shorten what the other has asked for
-_HOLD = """
+_EXTEND_TTL = """
 local missing = {}
 for number, key in ipairs(KEYS) do
     local left = redis.call('PTTL', key)
@@ -49,7 +49,7 @@ end
 class RedisBackend:
     """A connection per thread: to take one from a pool each time takes as long as Redis does."""
 
-    is_near = False
+    is_in_process = False
 
     def __init__(self, location: str) -> None:
         """:param location: the URL of a Redis that evicts nothing: with ``maxmemory-policy noeviction``"""
@@ -72,10 +72,10 @@ class RedisBackend:
             )
         return client
 
-    def hold(self, keys: Collection[str], seconds: float) -> set[str]:
+    def extend_ttl(self, keys: Collection[str], seconds: float) -> set[str]:
         asked = list(keys)
         with _outages():
-            missing: Sequence[int] = self._client.register_script(_HOLD)(
+            missing: Sequence[int] = self._client.register_script(_EXTEND_TTL)(
                 _names(asked), [_milliseconds(seconds)]
             )
         return {asked[number - 1] for number in missing}
@@ -95,7 +95,7 @@ class RedisBackend:
             found = [self._client.get(names[0])] if len(names) == 1 else self._client.mget(names)
         return {key: blob for key, blob in zip(keys, found, strict=True) if isinstance(blob, bytes)}
 
-    def drop(self, sha256: str) -> int:
+    def delete(self, sha256: str) -> int:
         """Looks through all that this Redis has."""
         with _outages():
             return sum(self._client.delete(name) for name in self._client.scan_iter(f"{PREFIX}{sha256}*"))

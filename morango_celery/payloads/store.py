@@ -30,7 +30,7 @@ class PayloadStore:
     def put(self, value: Any, seconds: float | None = None) -> Reference:
         """Store a value, or keep it longer if it is there.
 
-        :param seconds: to keep it from now on; None for `LIFETIME_SECONDS`
+        :param seconds: to keep it from now on; None for `TTL_SECONDS`
         :raises TypeError, ValueError: JSON has nothing for it
         :raises PayloadStoreUnavailableError: nothing was stored
         Twice: safe; it is stored once.
@@ -39,7 +39,7 @@ class PayloadStore:
 
     def put_all(self, contents: Sequence[bytes], seconds: float | None = None) -> list[Reference]:
         """`put` for values whose canonical bytes are known, in as few requests as for one."""
-        seconds = settings.LIFETIME_SECONDS if seconds is None else seconds
+        seconds = settings.TTL_SECONDS if seconds is None else seconds
         chunk_bytes: int = settings.CHUNK_BYTES
         references, parts = [], {}
         for data in contents:
@@ -56,21 +56,21 @@ class PayloadStore:
                 parts[key] = memoryview(data)[number * chunk_bytes : (number + 1) * chunk_bytes]
         missing: Iterable[str] = parts
         if sum(map(len, parts.values())) >= ASK_FIRST_BYTES:
-            missing = self.backend.hold(parts, seconds)
+            missing = self.backend.extend_ttl(parts, seconds)
         blobs = {key: self._packed(bytes(parts[key])) for key in missing}
         if blobs:
             self.backend.put(blobs, seconds)
         return references
 
     def _packed(self, part: bytes) -> bytes:
-        compress = not self.backend.is_near and len(part) >= settings.COMPRESS_BYTES
+        compress = not self.backend.is_in_process and len(part) >= settings.COMPRESS_BYTES
         return packed(part, compress=compress)
 
-    def hold(self, references: Iterable[Reference], seconds: float | None = None) -> None:
+    def extend_ttl(self, references: Iterable[Reference], seconds: float | None = None) -> None:
         """Keep what these stand for as long as if it was stored now. What isn't there any more stays so."""
         keys = {key for reference in references for key in reference.parts()}
         if keys:
-            self.backend.hold(keys, settings.LIFETIME_SECONDS if seconds is None else seconds)
+            self.backend.extend_ttl(keys, settings.TTL_SECONDS if seconds is None else seconds)
 
     def get(self, reference: Reference) -> Any:
         """The value, made anew for each caller.
@@ -79,7 +79,7 @@ class PayloadStore:
         :raises CorruptPayloadError: what is there is something else
         :raises PayloadStoreUnavailableError: nobody can tell
         """
-        if self.backend.is_near:
+        if self.backend.is_in_process:
             return fresh(self._read(reference))
         data = self.cache.get(reference.sha256)
         if data is None:
@@ -93,8 +93,8 @@ class PayloadStore:
         if len(found) < len(keys):
             raise MissingPayloadError(
                 f"Payload {reference.sha256} is not in the store; {len(found)} of its {len(keys)} parts are. "
-                "Its message waited for longer than LIFETIME_SECONDS "
-                f"({settings.LIFETIME_SECONDS}); or was sent inside a transaction that isn't "
+                "Its message waited for longer than TTL_SECONDS "
+                f"({settings.TTL_SECONDS}); or was sent inside a transaction that isn't "
                 "committed, or was rolled back (delay_on_commit sends after it); or this process has "
                 "another store than its sender (BACKEND, LOCATION)."
             )
@@ -108,9 +108,9 @@ class PayloadStore:
             raise _corrupt(reference, "it has another hash")
         return data
 
-    def drop(self, sha256: str) -> int:
+    def delete(self, sha256: str) -> int:
         """Remove a value, whoever needs it; returns how many parts of it there were."""
-        return self.backend.drop(sha256)
+        return self.backend.delete(sha256)
 
     def prune(self) -> Pruned:
         """Remove what nobody needs any longer. Safe at any moment, any number of times, anywhere."""
@@ -120,6 +120,6 @@ class PayloadStore:
 def _corrupt(reference: Reference, flaw: str) -> CorruptPayloadError:
     return CorruptPayloadError(
         f"Payload {reference.sha256} is not what was stored under this key: {flaw}. Its store was damaged, "
-        f"or written to by others. `manage.py prune_payloads --drop {reference.sha256}` removes it; who "
+        f"or written to by others. `manage.py prune_payloads --delete {reference.sha256}` removes it; who "
         "sends the value the next time stores it anew."
     )

@@ -14,8 +14,8 @@ from typing import Any
 from celery.contrib.django.task import DjangoTask
 
 from morango_celery.errors import PayloadStoreUnavailableError, RefusedMessageError
-from morango_celery.payloads.chosen import payload_store
-from morango_celery.payloads.parcel import LINKED, MARK, Parcel, Place, due_in_seconds
+from morango_celery.payloads.configured import payload_store
+from morango_celery.payloads.offload import LINKED, MARK, ArgumentOffloader, Place, due_in_seconds
 from morango_celery.payloads.reference import Reference
 
 LONGEST_PAUSE_SECONDS = 60
@@ -56,19 +56,21 @@ class PayloadTask(DjangoTask):
     ) -> Any:
         """As Celery's, but large arguments are stored first.
 
-        :raises MessageTooLargeError: what may not be stored is more than MESSAGE_BYTES
+        :raises MessageTooLargeError: what may not be stored is more than MAX_MESSAGE_BYTES
         :raises PayloadStoreUnavailableError: nothing was sent
         Cost: one or two requests to the store, whatever the number of large arguments; none if there is none.
         """
         app = self._get_app()
         serializer = options.get("serializer") or self.serializer or app.conf.task_serializer
-        parcel = Parcel(app.tasks, stores=serializer == "json" and not app.conf.task_always_eager)
-        own = parcel.arguments(self, args or (), kwargs or {}, options.pop(MARK, ()))
-        link = parcel.signatures(link)
+        offloader = ArgumentOffloader(
+            app.tasks, enabled=serializer == "json" and not app.conf.task_always_eager
+        )
+        own = offloader.arguments(self, args or (), kwargs or {}, options.pop(MARK, ()))
+        link = offloader.signatures(link)
         for name in LINKED:
             if options.get(name):
-                options[name] = parcel.signatures(options[name])
-        parcel.seal(due_in_seconds(options.get("countdown"), options.get("eta")))
+                options[name] = offloader.signatures(options[name])
+        offloader.offload(due_in_seconds(options.get("countdown"), options.get("eta")))
         headers = {
             name: value for name, value in (options.pop("headers", None) or {}).items() if name != MARK
         }
@@ -134,7 +136,7 @@ class PayloadTask(DjangoTask):
         parameters = inspect.signature(self.run).parameters.values()
         return [parameter.name for parameter in parameters if parameter.kind in positional]
 
-    def may_store(self, name: str | None) -> bool:
+    def may_offload(self, name: str | None) -> bool:
         """Whether an argument may travel as a reference."""
         if isinstance(self.inline_arguments, bool):
             return not self.inline_arguments

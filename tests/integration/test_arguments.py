@@ -38,7 +38,7 @@ REFUSED = [
     *((["ingest_objects", f"--batch-size={text}", "log"]) for text in [*NO_NUMBERS, "50001"]),
     *((["ingest_objects", f"--source={text}", "log"]) for text in NO_NAMES),
     *((["ingest_objects", "--", text]) for text in ["", "/tmp", "x" * 5000, "a\0b", "/dev/null/x"]),
-    *((["prune_payloads", f"--drop={text}"]) for text in ["", "x", "ab" * 31, "AB" * 32, "ab" * 32 + "\n"]),
+    *((["prune_payloads", f"--delete={text}"]) for text in ["", "x", "ab" * 31, "AB" * 32, "ab" * 32 + "\n"]),
     *((["deserialize", f"--profile={text}"]) for text in ["", "skool", "\x1b[2J", "x" * 100_000, "\ud800"]),
     *((["deserialize", "--profile=school", f"--filter={text}"]) for text in NO_PREFIXES),
     *(

@@ -83,7 +83,7 @@ def test_a_project_with_the_core_alone_has_only_the_ledgers_tables_and_deseriali
             "oplog",
             [
                 *("deadletter", "deadletterobject", "ingestposition"),
-                *("ingestsource", "recordedchange", "recorderfile"),
+                *("ingestsource", "outboxchange", "recorderfile"),
             ],
             {"ingest_objects", "prune_oplog", "record_objects"},
         ),

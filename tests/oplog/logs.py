@@ -11,7 +11,7 @@ from django.apps import apps
 from django.core import serializers
 from django.db import transaction
 
-from morango_celery.oplog.ingest import Ingestion, Progress
+from morango_celery.oplog.ingest import Ingestion, IngestionProgress
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.models import DeadLetter, IngestPosition
 
@@ -37,13 +37,15 @@ def append(path: Path, *lines: str, end: str = "\n") -> None:
         file.write("\n".join(lines) + end)
 
 
-def ingest(path: Path, batch_lines: int = 1000, source: str = SOURCE) -> Progress:
+def ingest(path: Path, batch_lines: int = 1000, source: str = SOURCE) -> IngestionProgress:
     ingestion = Ingestion(path, source, batch_lines)
     ingestion.read_on()
     return ingestion.progress
 
 
-def ingested(path: Path, lines: Iterable[str], batch_lines: int = 1000, source: str = SOURCE) -> Progress:
+def ingested(
+    path: Path, lines: Iterable[str], batch_lines: int = 1000, source: str = SOURCE
+) -> IngestionProgress:
     """Ingest these lines, added to the log."""
     append(path, *lines)
     return ingest(path, batch_lines, source)

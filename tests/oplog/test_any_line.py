@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from morango_celery.oplog import lines
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource
-from morango_celery.oplog.retry import retry_letters
+from morango_celery.oplog.retry import retry_dead_letters
 from tests.oplog.library.models import Shelf, Tag
 from tests.oplog.logs import append, empty_library, ingest, letters, positions, save
 
@@ -122,7 +122,7 @@ def goes_on_behind(log: Path, content: bytes) -> None:
     assert positions()[0][1] == log.stat().st_size
     assert set(Tag.objects.values_list("pk", flat=True)) >= {"before", "behind"}
     assert progress.dead_letters == len(letters()) - before
-    retried = retry_letters()
+    retried = retry_dead_letters()
     assert retried.left == len(letters())
 
 

@@ -122,7 +122,7 @@ def test_a_child_waits_for_its_parent_however_long(log: Path) -> None:
     ingested(log, [save("shelf", 1, name="child", inside=2)])
     assert [reason.partition(":")[0] for _, reason in letters()] == ["IntegrityError"]
 
-    assert ingested(log, [save("shelf", 2, name="parent")]).letters_applied == 1
+    assert ingested(log, [save("shelf", 2, name="parent")]).dead_letters_applied == 1
     assert Shelf.objects.count() == 2
     assert DeadLetter.objects.get().state == DeadLetter.State.APPLIED
 

@@ -19,7 +19,7 @@ from morango_celery.oplog.models import (
     DeadLetter,
     IngestPosition,
     IngestSource,
-    RecordedChange,
+    OutboxChange,
     RecorderFile,
 )
 from tests.oplog.interleaving import Stops, before_every_statement, before_reading_or_deleting, interleavings
@@ -158,7 +158,7 @@ REFUSALS = (DatabaseError, ObjectDoesNotExist, ValueError)
 
 
 def start_anew() -> None:
-    for model in (DeadLetter, IngestPosition, IngestSource, RecordedChange, RecorderFile):
+    for model in (DeadLetter, IngestPosition, IngestSource, OutboxChange, RecorderFile):
         model._base_manager.all().delete()
     with transaction.atomic():
         empty_library()
@@ -179,7 +179,7 @@ def say_what_is_left(
         assert all(isinstance(error, REFUSALS) for error in errors), (order, errors)
         assert len(errors) < 2, (order, errors)
         left = with_whole_friendships(library())
-        texts = list(RecordedChange.objects.order_by("pk").values_list("text", flat=True))
+        texts = list(OutboxChange.objects.order_by("pk").values_list("text", flat=True))
         write_out()
         start_anew()
         ingest(log)

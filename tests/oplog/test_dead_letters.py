@@ -15,7 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from morango_celery.oplog.models import DeadLetter
-from morango_celery.oplog.retry import retry_letters
+from morango_celery.oplog.retry import retry_dead_letters
 from tests.oplog.library.models import Author, Book, Careless, Review, Shelf
 from tests.oplog.logs import append, delete, ingest, ingested, letters, save
 
@@ -126,7 +126,7 @@ def test_what_was_mended_is_applied_when_it_is_tried_again(log: Path, capsys: An
 def test_another_sources_letters_are_left_alone(log: Path) -> None:
     append(log, "rubbish")
     ingest(log)
-    assert (retry_letters("other").left, retry_letters("test").left) == (0, 1)
+    assert (retry_dead_letters("other").left, retry_dead_letters("test").left) == (0, 1)
 
 
 @pytest.mark.parametrize("batch", [1, 1000])
@@ -138,7 +138,7 @@ def test_a_letter_never_brings_old_values_back(log: Path, batch: int, later: str
     Book.objects.get(pk=OTHER_BOOK).delete()
 
     # When it could be applied now, it isn't
-    assert retry_letters().applied == 0
+    assert retry_dead_letters().applied == 0
     assert list(Book.objects.values_list("title", flat=True)) == (["new"] if "new" in later else [])
     states = list(DeadLetter.objects.values_list("state", flat=True))
     assert states == (
@@ -152,7 +152,7 @@ def test_a_later_line_that_failed_does_not_make_an_earlier_one_outdated(log: Pat
     ingested(log, lines, 1)
     assert Book.objects.get(pk=BOOK).title == "old"
     Book.objects.get(pk=OTHER_BOOK).delete()
-    assert retry_letters().applied == 1
+    assert retry_dead_letters().applied == 1
     assert Book.objects.get(pk=BOOK).title == "new"
 
 

@@ -16,7 +16,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from morango_celery.oplog.models import DeadLetter, IngestPosition
-from morango_celery.oplog.retry import retry_letters
+from morango_celery.oplog.retry import retry_dead_letters
 from tests.oplog.library.models import Annex, Book, Branch, Egg, Hen, OldBook, Place, Shelf, Tag
 from tests.oplog.logs import append, delete, ingest, ingested, letters, save
 
@@ -85,7 +85,7 @@ def test_a_line_of_a_model_that_is_not_named_is_a_dead_letter(
     assert set(Shelf.objects.values_list("pk", flat=True)) == {1, 2}
     if model is not IngestPosition:
         assert list(model._base_manager.values_list()) == before
-    assert retry_letters().left == 2
+    assert retry_dead_letters().left == 2
     assert [letter for _, letter in letters()] == [reason, reason]
 
 
@@ -100,7 +100,7 @@ def test_a_letter_is_applied_once_its_model_is_named(log: Path, name: Any) -> No
     ingested(log, [save("shelf", 1, name="a")])
     assert not Shelf.objects.exists()
     name("library.Tag", "library.Shelf")
-    assert retry_letters().applied == 1
+    assert retry_dead_letters().applied == 1
     assert Shelf.objects.exists()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource, RecordedChange
+from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource, OutboxChange
 from tests.oplog.library.models import Local, Shelf
 from tests.oplog.logs import append, delete, empty_library, ingest, letters, library, positions, save
 from tests.processes import ROOT
@@ -96,7 +96,7 @@ def test_the_recorder_dies_at_every_point(log: Path, die: Die, every_fault: bool
 
     # Then the log tells of every change that was committed, once
     expected = library()
-    assert not RecordedChange.objects.exists()
+    assert not OutboxChange.objects.exists()
     files = list(log.parent.iterdir())
     assert len(files) > 1
     texts = [line for file in files for line in file.read_text().splitlines()]

@@ -10,11 +10,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from morango_celery.oplog import letters as dead_letters
-from morango_celery.oplog import meta, pending, relations
+from morango_celery.oplog import dead_letters, meta, relations, unit_of_work
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject
-from morango_celery.oplog.retry import retry_letters
+from morango_celery.oplog.retry import retry_dead_letters
 from tests.oplog.library.models import Author, Book, Egg, Hen, Shelf, Tag
 from tests.oplog.logs import append, ingest, ingested, letters, library, save
 
@@ -125,14 +124,16 @@ def test_what_very_many_objects_lack_is_found_in_a_few_statements(log: Path) -> 
     few = statements(log, change([book(key, shelf=5000 + key, tags=[f"t{key}"]) for key in range(1, 151)]))
     many = statements(log, change([book(key, shelf=5000 + key, tags=[f"t{key}"]) for key in range(1, 2001)]))
     assert many <= few + 10
-    assert [letter.waits_for for letter in DeadLetter.objects.order_by("pk")] == ["library.shelf:5001"] * 2
+    assert [letter.missing_object for letter in DeadLetter.objects.order_by("pk")] == [
+        "library.shelf:5001"
+    ] * 2
 
 
 @pytest.fixture
 def few_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no statement could name more than three keys."""
     assert meta.MOST_KEYS > 1000
-    for module in (dead_letters, pending, relations):
+    for module in (dead_letters, unit_of_work, relations):
         monkeypatch.setattr(module, "MOST_KEYS", 3)
 
 
@@ -157,7 +158,7 @@ def test_letters_about_more_objects_than_a_statement_names_are_superseded_and_ap
     }
     states = list(DeadLetter.objects.order_by("pk").values_list("state", flat=True))
     assert states == ["applied", *["superseded"] * 10, *["applied"] * 10]
-    assert retry_letters().applied == 0
+    assert retry_dead_letters().applied == 0
 
 
 def test_letters_that_need_each_other_and_more_than_a_statement_names_are_applied(
@@ -177,7 +178,7 @@ def test_many_to_many_values_are_as_a_line_has_them_however_many(log: Path, few_
     assert set(Book.objects.get().tags.values_list("pk", flat=True)) == {"t1", "t7", "more"}
     lacking = [book(2, tags=["t1", "t2", "t3", "none", "t4"]), book(3, tags=["nothing"])]
     ingested(log, [change(lacking)])
-    assert DeadLetter.objects.get().waits_for == "library.tag:none"
+    assert DeadLetter.objects.get().missing_object == "library.tag:none"
 
 
 def test_the_order_of_changes_holds_however_often_rows_are_written(log: Path, few_keys: None) -> None:

@@ -15,7 +15,7 @@ from morango_celery.oplog.models import (
     DeadLetter,
     IngestPosition,
     IngestSource,
-    RecordedChange,
+    OutboxChange,
     RecorderFile,
 )
 from tests.oplog.histories import History
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def start_anew() -> None:
-    for model in (DeadLetter, IngestPosition, IngestSource, RecordedChange, RecorderFile):
+    for model in (DeadLetter, IngestPosition, IngestSource, OutboxChange, RecorderFile):
         model._base_manager.all().delete()
     empty_library()
 
@@ -46,7 +46,7 @@ def test_a_log_makes_what_its_source_had(recorded: Path, seed: int, every_fault:
         # Then it has the same rows, and had no trouble that lasted
         assert library() == expected, number
         assert not letters(), number
-        assert not RecordedChange.objects.exists()
+        assert not OutboxChange.objects.exists()
 
 
 def nonsense(seed: int) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from morango_celery.oplog.models import IngestPosition, RecordedChange
+from morango_celery.oplog.models import IngestPosition, OutboxChange
 from tests.oplog.library.models import Book
 from tests.oplog.logs import append, delete, ingested, letters, save
 from tests.processes import ROOT
@@ -138,23 +138,23 @@ def idle_mb(database_url: str) -> float:
 
 def test_memory_does_not_grow_with_what_is_to_be_written(log: Path, database_url: str) -> None:
     texts = [large_book(number) for number in range(LARGE_LINES)]
-    RecordedChange.objects.bulk_create(map(RecordedChange.of, texts))
+    OutboxChange.objects.bulk_create(map(OutboxChange.of, texts))
     large = record_mb(log, database_url)
     print(f"{large:.1f} MB")
     assert large < idle_mb(database_url) + FOR_LARGE_MB
     assert log.read_text().splitlines() == texts
-    assert not RecordedChange.objects.exists()
+    assert not OutboxChange.objects.exists()
 
 
 def test_memory_does_not_grow_with_what_a_writer_that_died_has_written(log: Path, database_url: str) -> None:
     texts = [large_book(number) for number in range(LARGE_LINES)]
-    RecordedChange.objects.bulk_create(map(RecordedChange.of, texts))
+    OutboxChange.objects.bulk_create(map(OutboxChange.of, texts))
     append(log, *texts)
     large = record_mb(log, database_url)
     print(f"{large:.1f} MB")
     assert large < idle_mb(database_url) + FOR_LARGE_MB
     assert log.read_text().splitlines() == texts
-    assert not RecordedChange.objects.exists()
+    assert not OutboxChange.objects.exists()
 
 
 def test_memory_does_not_grow_with_the_size_of_what_exists(log: Path, database_url: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from morango_celery.oplog.models import DeadLetter
-from morango_celery.oplog.retry import retry_letters
+from morango_celery.oplog.retry import retry_dead_letters
 from tests.oplog.library.models import Annex, Book, Shelf, Tag
 from tests.oplog.logs import append, ingest, ingested, letters, save
 
@@ -38,7 +38,7 @@ def test_a_letter_is_superseded_whatever_form_the_number_has(log: Path, earlier:
 
     # Then the first one brings nothing back
     assert states() == [DeadLetter.State.SUPERSEDED]
-    assert retry_letters().applied == 0
+    assert retry_dead_letters().applied == 0
     assert Shelf.objects.get(pk=1).name == "new"
 
 

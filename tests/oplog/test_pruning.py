@@ -23,10 +23,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 YEAR = 365 * 24 * 60 * 60
 
 
-def settle(days_ago: float) -> None:
-    """As if all that is settled had been so many days ago."""
-    settled = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN)
-    settled.update(settled_at=timezone.now() - timedelta(days=days_ago))
+def resolve(days_ago: float) -> None:
+    """As if all that is resolved had been so many days ago."""
+    resolved = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN)
+    resolved.update(resolved_at=timezone.now() - timedelta(days=days_ago))
 
 
 def read(days_ago: float) -> None:
@@ -35,10 +35,10 @@ def read(days_ago: float) -> None:
 
 
 def test_letters_go_that_were_settled_long_ago_and_no_others(log: Path, capsys: Any) -> None:
-    # Given letters that were applied and superseded, one that is open, and one that is settled since
+    # Given letters that were applied and superseded, one that is open, and one that is resolved since
     ingested(log, [save("shelf", 1, name="a", inside=99), save("shelf", 2, name="old", inside=99)])
     ingested(log, [save("shelf", 2, name="new"), save("shelf", 99, name="parent"), "rubbish"])
-    settle(days_ago=30.1)
+    resolve(days_ago=30.1)
     ingested(log, [save("shelf", 3, name="a", inside=98)])
     ingested(log, [save("shelf", 98, name="parent")])
     states = DeadLetter.objects.order_by("pk").values_list("state", flat=True)
@@ -59,7 +59,7 @@ def test_letters_go_that_were_settled_long_ago_and_no_others(log: Path, capsys: 
 def test_machine_whose_clock_is_ahead_removes_no_letters_before_their_time(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given letters that were settled just now, one of them by a machine that is far behind
+    # Given letters that were resolved just now, one of them by a machine that is far behind
     for ahead_seconds in (0, -YEAR):
         ingested(log, [save("shelf", 3, name="a", inside=98)])
         with clock_ahead(monkeypatch, ahead_seconds):

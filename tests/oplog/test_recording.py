@@ -19,7 +19,7 @@ from django.db.models import F
 from morango_celery.oplog import logfile, recorder
 from morango_celery.oplog.lines import Operation
 from morango_celery.oplog.logfile import write_out
-from morango_celery.oplog.models import RecordedChange, RecorderFile
+from morango_celery.oplog.models import OutboxChange, RecorderFile
 from tests.oplog.library.models import Annex, Author, Book, Local, OldBook, Place, Shelf, Tag
 from tests.oplog.logs import ingest, ingested, save
 
@@ -70,7 +70,7 @@ def test_what_is_rolled_back_never_happened(recorded: Path) -> None:
         Shelf.objects.create(pk=4, name="d")
         transaction.set_rollback(True)
     assert lines(recorded) == [("SAVE", [("shelf", 1)]), ("SAVE", [("shelf", 3)])]
-    assert not RecordedChange.objects.exists()
+    assert not OutboxChange.objects.exists()
 
 
 def test_raw_saves_and_what_is_ingested_are_not_recorded(recorded: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_what_a_writer_that_died_had_written_is_not_written_again(recorded: Path
     with transaction.atomic():
         Shelf.objects.create(pk=2, name="b")
         Shelf.objects.create(pk=3, name="c")
-        waiting = "".join(f"{text}\n" for text in RecordedChange.objects.values_list("text", flat=True))
+        waiting = "".join(f"{text}\n" for text in OutboxChange.objects.values_list("text", flat=True))
         connection.run_on_commit.clear()
     recorded.write_bytes(before + waiting.encode()[:cut])
 
@@ -216,14 +216,14 @@ def test_a_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Pa
     with transaction.atomic():
         Shelf.objects.create(pk=1, name="ä\U0001f4da")
         connection.run_on_commit.clear()
-    waiting = RecordedChange.objects.get()
+    waiting = OutboxChange.objects.get()
     content = waiting.text.encode()
     begin = content.index("ä".encode())
     for cut in range(begin, begin + 7):
         recorded.write_bytes(content[:cut])
         RecorderFile.objects.all().delete()
-        if not RecordedChange.objects.exists():
-            RecordedChange.of(waiting.text).save()
+        if not OutboxChange.objects.exists():
+            OutboxChange.of(waiting.text).save()
         assert ingest(recorded, source=str(cut)).lines == 0
 
         # When the next one writes

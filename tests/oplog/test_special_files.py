@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from morango_celery.oplog.logfile import write_out
-from morango_celery.oplog.models import IngestPosition, RecordedChange
+from morango_celery.oplog.models import IngestPosition, OutboxChange
 from morango_celery.oplog.regular import SpecialFileError
 from tests.oplog.library.models import Tag
 from tests.oplog.logs import append, save
@@ -82,7 +82,7 @@ def test_nothing_is_recorded_in_a_special_file(recorded: Path, kind: str, make: 
     Tag.objects.create(slug="a")
     with pytest.raises(SpecialFileError, match=f"{recorded} is {kind}; a log consists of regular files"):
         write_out()
-    assert RecordedChange.objects.count() == 1
+    assert OutboxChange.objects.count() == 1
     with pytest.raises(CommandError, match="The log can't be written: "):
         call_command("record_objects")
 

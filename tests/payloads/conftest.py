@@ -11,9 +11,9 @@ from pytest_django import Settings
 from redis import Redis
 
 from morango_celery.payloads import Backend, PayloadStore
-from morango_celery.payloads import chosen as chosen_stores
+from morango_celery.payloads import configured as configured_stores
 from morango_celery.payloads import redis as redis_backend
-from morango_celery.payloads.chosen import payload_store
+from morango_celery.payloads.configured import payload_store
 
 IN_TRANSACTIONS = pytest.mark.django_db(transaction=True)
 SHARED = (pytest.param("database", marks=IN_TRANSACTIONS), "redis", "files")
@@ -57,7 +57,7 @@ def _no_store_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(redis_backend, "Redis", Client)
     yield
-    chosen_stores._store.cache_clear()
+    configured_stores._store.cache_clear()
     for client in opened:
         client.connection_pool.disconnect()
 

@@ -38,7 +38,7 @@ def test_what_is_there_already_stays_as_it_is(backend: Backend) -> None:
 def test_hold_says_what_is_missing(backend: Backend) -> None:
     backend.put({KEYS[0]: BLOB}, 60)
 
-    assert backend.hold(KEYS[:3], 60) == {KEYS[1], KEYS[2]}
+    assert backend.extend_ttl(KEYS[:3], 60) == {KEYS[1], KEYS[2]}
     assert backend.get(KEYS[1:3]) == {}
 
 
@@ -81,7 +81,7 @@ def test_machine_whose_clock_is_ahead_removes_nothing_that_others_hold(
     backend.put({KEYS[0]: BLOB}, 60)
     with clock_ahead(monkeypatch, -3600):
         backend.put({KEYS[1]: BLOB}, 60)
-        assert backend.hold([KEYS[0]], 60) == set()
+        assert backend.extend_ttl([KEYS[0]], 60) == set()
 
     # When a machine removes what is over whose clock is an hour ahead
     with clock_ahead(monkeypatch, 3600):
@@ -91,7 +91,7 @@ def test_machine_whose_clock_is_ahead_removes_nothing_that_others_hold(
     assert set(backend.get(KEYS[:2])) == {KEYS[0], KEYS[1]}
 
 
-@pytest.mark.parametrize("again", ["put", "hold"])
+@pytest.mark.parametrize("again", ["put", "extend_ttl"])
 def test_holding_and_putting_again_makes_it_last_longer_and_never_shorter(
     backend: Backend, again: str
 ) -> None:
@@ -104,7 +104,7 @@ def test_holding_and_putting_again_makes_it_last_longer_and_never_shorter(
         backend.put({KEYS[0]: BLOB}, 60)
         backend.put({KEYS[1]: BLOB}, 0.1)
     else:
-        assert backend.hold([KEYS[0]], 60) == backend.hold([KEYS[1]], 0.1) == set()
+        assert backend.extend_ttl([KEYS[0]], 60) == backend.extend_ttl([KEYS[1]], 0.1) == set()
 
     # Then by the time that the third is gone, both are there
     until(lambda: is_gone(backend, KEYS[2]), "removed")
@@ -115,9 +115,9 @@ def test_dropping_removes_all_parts_of_a_value_and_no_other(backend: Backend) ->
     whole, parts, other = KEYS[0], [f"{KEYS[1]}.1024.{number}" for number in range(3)], KEYS[2]
     backend.put(dict.fromkeys([whole, *parts, other], BLOB), 60)
 
-    assert backend.drop(KEYS[1]) == 3
-    assert backend.drop(whole) == 1
-    assert backend.drop(whole) == 0
+    assert backend.delete(KEYS[1]) == 3
+    assert backend.delete(whole) == 1
+    assert backend.delete(whole) == 0
     assert set(backend.get([whole, *parts, other])) == {other}
 
 
@@ -129,7 +129,7 @@ def test_any_number_of_writers_may_put_the_same_at_once(backend: Backend) -> Non
     assert backend.get(KEYS) == blobs
 
 
-@pytest.mark.parametrize("how", ["put", "hold"])
+@pytest.mark.parametrize("how", ["put", "extend_ttl"])
 def test_of_two_who_ask_at_the_same_instant_each_gets_what_was_promised(backend: Backend, how: str) -> None:
     # Given two who ask for the same blobs, one of them for long
     keys = [f"{number % 4:02x}{number:062x}" for number in range(300)]
@@ -138,13 +138,13 @@ def test_of_two_who_ask_at_the_same_instant_each_gets_what_was_promised(backend:
 
     def ask(seconds: float) -> None:
         for key in keys:
-            if how == "hold":
+            if how == "extend_ttl":
                 backend.put({key: BLOB}, 0.2)
             moment.wait(20)
             if how == "put":
                 backend.put({key: BLOB}, seconds)
             else:
-                missing.update(backend.hold([key], seconds))
+                missing.update(backend.extend_ttl([key], seconds))
 
     # When they do so at the same instant, and the time of the other one is up
     at_once([lambda: ask(3600), lambda: ask(0.5)])
@@ -175,7 +175,7 @@ def pruning(backend: Backend) -> Iterator[None]:
         thread.join(20)
 
 
-@pytest.mark.parametrize("again", ["put", "hold"])
+@pytest.mark.parametrize("again", ["put", "extend_ttl"])
 def test_nothing_that_was_promised_is_pruned(backend: Backend, again: str) -> None:
     """Each blob's time is up at once; then it is asked for again, while pruners are about to remove it."""
     lost: list[str] = []
@@ -186,7 +186,7 @@ def test_nothing_that_was_promised_is_pruned(backend: Backend, again: str) -> No
             backend.put({key: BLOB}, 0)
             if again == "put":
                 backend.put({key: BLOB}, 60)
-            elif backend.hold([key], 60):
+            elif backend.extend_ttl([key], 60):
                 continue  # pruned before that; but it said so
             if not backend.get([key]):
                 lost.append(key)
@@ -204,14 +204,14 @@ def test_who_asks_for_less_takes_nothing_from_who_asked_for_more_at_the_same_tim
     backend = DatabaseBackend()
     backend.put({KEYS[0]: BLOB}, 0)
 
-    def hold_for_less() -> None:
-        backend.hold([KEYS[0]], 60)
+    def extend_for_less() -> None:
+        backend.extend_ttl([KEYS[0]], 60)
         connection.close()
 
-    waits = threading.Thread(target=hold_for_less)
+    waits = threading.Thread(target=extend_for_less)
     with transaction.atomic():
-        backend.hold([KEYS[0]], 6000)
-        promised = Payload.objects.get().kept_until
+        backend.extend_ttl([KEYS[0]], 6000)
+        promised = Payload.objects.get().expires_at
 
         # When another one, who can't see that yet, holds it for less
         waits.start()
@@ -219,7 +219,7 @@ def test_who_asks_for_less_takes_nothing_from_who_asked_for_more_at_the_same_tim
     waits.join(20)
 
     # Then it is kept for as long as the first was promised
-    assert Payload.objects.get().kept_until >= promised
+    assert Payload.objects.get().expires_at >= promised
 
 
 def somebody_waits_for_a_lock() -> bool:

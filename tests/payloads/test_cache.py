@@ -41,7 +41,7 @@ def test_what_is_added_twice_counts_once() -> None:
 class Far(MemoryBackend):
     """As if it was another process."""
 
-    is_near = False
+    is_in_process = False
 
 
 def test_a_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:

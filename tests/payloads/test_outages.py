@@ -20,7 +20,7 @@ KEY = "ab" * 32
 
 CALLS: dict[str, Callable[[Backend], Any]] = {
     "put": lambda backend: backend.put({KEY: b"blob"}, 60),
-    "hold": lambda backend: backend.hold([KEY], 60),
+    "extend_ttl": lambda backend: backend.extend_ttl([KEY], 60),
     "get": lambda backend: backend.get([KEY]),
 }
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -36,10 +36,10 @@ def test_more_is_removed_than_fits_in_a_statement(monkeypatch: pytest.MonkeyPatc
     assert prune().startswith("10 payloads removed, 20 bytes")
 
 
-def test_one_value_can_be_dropped() -> None:
+def test_one_value_can_be_deleted() -> None:
     store = payload_store()
-    dropped, other = store.put("one"), store.put("other")
+    deleted, other = store.put("one"), store.put("other")
 
-    assert prune("--drop", dropped.sha256) == "1 parts dropped."
+    assert prune("--delete", deleted.sha256) == "1 parts deleted."
     assert [payload.key for payload in Payload.objects.all()] == [other.sha256]
     assert str(Payload.objects.get()) == f"payload {other.sha256}"

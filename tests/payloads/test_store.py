@@ -55,7 +55,7 @@ def test_the_order_of_keys_is_kept(in_memory: PayloadStore) -> None:
 class Counting(MemoryBackend):
     """Counts the bytes that it is given."""
 
-    is_near = False
+    is_in_process = False
     given_bytes = 0
 
     def put(self, blobs: Any, seconds: float) -> None:
@@ -94,7 +94,7 @@ def test_each_caller_gets_a_value_of_its_own(store: PayloadStore) -> None:
     first["ids"].append("three")
 
     assert store.get(reference) == {"ids": ["one", "two"]}
-    assert store.backend.is_near or store.cache.size_bytes > 0, "the second came from the cache"
+    assert store.backend.is_in_process or store.cache.size_bytes > 0, "the second came from the cache"
 
 
 @pytest.mark.parametrize("size", [1, 1021, 1022, 1023, 2046, 2047, 3 * 1024 - 2, 10_000])
@@ -164,14 +164,16 @@ def test_a_large_value_is_stored_with_a_warning(
 def test_a_missing_value_is_named_with_likely_causes(store: PayloadStore) -> None:
     reference = Reference("ab" * 32, 10)
 
-    with pytest.raises(MissingPayloadError, match=rf"{'ab' * 32} is not in the store; 0 of its 1 .*LIFETIME"):
+    with pytest.raises(
+        MissingPayloadError, match=rf"{'ab' * 32} is not in the store; 0 of its 1 .*TTL_SECONDS"
+    ):
         store.get(reference)
 
 
 def test_a_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, configure: Any) -> None:
     configure(CHUNK_BYTES=1024)
     reference = store.put("long" * 1000)
-    store.backend.drop(reference.parts()[2])
+    store.backend.delete(reference.parts()[2])
 
     with pytest.raises(MissingPayloadError, match="3 of its 4 parts"):
         store.get(reference)
@@ -199,15 +201,15 @@ def test_what_was_damaged_is_an_error_that_says_what_to_do_and_no_value(
     reference = store.put(value)
     (key,) = reference.parts()
     (blob,) = store.backend.get([key]).values()
-    store.backend.drop(key)
+    store.backend.delete(key)
     store.backend.put({key: damage(blob)}, 60)
 
     # When it is read, then that is seen
-    with pytest.raises(CorruptPayloadError, match=f"prune_payloads --drop {reference.sha256}"):
+    with pytest.raises(CorruptPayloadError, match=f"prune_payloads --delete {reference.sha256}"):
         store.get(reference)
 
-    # ... and once it was dropped, the value can be stored anew
-    assert store.drop(reference.sha256) == 1
+    # ... and once it was deleted, the value can be stored anew
+    assert store.delete(reference.sha256) == 1
     assert store.get(store.put(value)) == value
 
 
@@ -216,13 +218,13 @@ def test_a_value_is_kept_for_the_lifetime_or_for_as_long_as_asked(
 ) -> None:
     backend = in_memory.backend
     assert isinstance(backend, MemoryBackend)
-    configure(LIFETIME_SECONDS=100)
+    configure(TTL_SECONDS=100)
 
     short, long = in_memory.put("short"), in_memory.put("long", 1000)
-    kept = [backend._kept_until[reference.sha256] for reference in (short, long)]
+    kept = [backend._expires_at[reference.sha256] for reference in (short, long)]
     assert kept[1] - kept[0] == pytest.approx(900, abs=5)
 
-    in_memory.hold([short], 2000)
-    in_memory.hold([long])
-    kept = [backend._kept_until[reference.sha256] for reference in (short, long)]
+    in_memory.extend_ttl([short], 2000)
+    in_memory.extend_ttl([long])
+    kept = [backend._expires_at[reference.sha256] for reference in (short, long)]
     assert kept[0] - kept[1] == pytest.approx(1000, abs=5)

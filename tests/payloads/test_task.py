@@ -203,7 +203,7 @@ class TestTheWholeMessage:
     def test_many_small_arguments_are_stored_the_largest_first_until_the_rest_fits(
         self, client: Redis, configure: Any
     ) -> None:
-        configure(MESSAGE_BYTES=6000)
+        configure(MAX_MESSAGE_BYTES=6000)
         arguments = ["a" * 1000, "b" * 3000, "c" * 2000, "d" * 2500]
         echo.delay(*arguments)
 
@@ -214,14 +214,14 @@ class TestTheWholeMessage:
     def test_what_has_to_stay_in_it_and_is_too_large_is_refused(
         self, client: Redis, configure: Any, backend: MemoryBackend
     ) -> None:
-        configure(MESSAGE_BYTES=6000)
+        configure(MAX_MESSAGE_BYTES=6000)
 
         with pytest.raises(MessageTooLargeError, match=r"are 17,501 bytes, .* is 6,000"):
             wholly_inline.delay(LARGE)
         assert (waiting(client), backend._blobs) == ([], {})
 
     def test_arguments_of_linked_tasks_count_too(self, client: Redis, configure: Any) -> None:
-        configure(MESSAGE_BYTES=3000)
+        configure(MAX_MESSAGE_BYTES=3000)
         (echo.s("a" * 1000) | echo.si("b" * 1500) | echo.si("c" * 1800)).apply_async()
 
         message = sent(client)
@@ -337,12 +337,12 @@ class TestRetries:
         self, client: Redis, backend: MemoryBackend, configure: Any
     ) -> None:
         succeed_later.delay(LARGE)
-        before = dict(backend._kept_until)
-        configure(LIFETIME_SECONDS=30 * 24 * 60 * 60)
+        before = dict(backend._expires_at)
+        configure(TTL_SECONDS=30 * 24 * 60 * 60)
 
         sent(client).deliver()
 
-        assert all(backend._kept_until[key] > until + 20 * 24 * 60 * 60 for key, until in before.items())
+        assert all(backend._expires_at[key] > until + 20 * 24 * 60 * 60 for key, until in before.items())
 
 
 @pytest.mark.parametrize(
@@ -357,10 +357,10 @@ def test_what_is_sent_for_later_is_kept_for_longer(
     client: Redis, backend: MemoryBackend, options: Callable[[], dict[str, Any]]
 ) -> None:
     echo.apply_async([LARGE])
-    (before,) = backend._kept_until.values()
+    (before,) = backend._expires_at.values()
     echo.apply_async([LARGE], **options())
 
-    assert next(iter(backend._kept_until.values())) - before == pytest.approx(1_000_000, abs=60)
+    assert next(iter(backend._expires_at.values())) - before == pytest.approx(1_000_000, abs=60)
 
 
 def test_a_reference_may_be_given_in_place_of_a_value(client: Redis, in_memory: PayloadStore) -> None:
@@ -378,7 +378,7 @@ def test_a_reference_may_be_given_in_place_of_a_value(client: Redis, in_memory: 
 def test_a_value_that_is_gone_fails_the_task_with_its_key(client: Redis, in_memory: PayloadStore) -> None:
     echo.delay(LARGE)
     (sha256,) = in_memory.backend._blobs  # type: ignore[attr-defined]  # in memory
-    in_memory.drop(sha256)
+    in_memory.delete(sha256)
 
     with pytest.raises(MissingPayloadError, match=sha256):
         sent(client).deliver()

@@ -27,12 +27,12 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "BACKEND": "database",
         "LOCATION": "",
         "MIN_BYTES": 4 * 1024,
-        "MESSAGE_BYTES": 128 * 1024,
+        "MAX_MESSAGE_BYTES": 128 * 1024,
         "CHUNK_BYTES": 1024 * 1024,
         "WARN_BYTES": 10 * 1024 * 1024,
         "COMPRESS_BYTES": 8 * 1024,
         "CACHE_BYTES": 32 * 1024 * 1024,
-        "LIFETIME_SECONDS": 7 * 24 * 60 * 60,
+        "TTL_SECONDS": 7 * 24 * 60 * 60,
     },
 }
 
@@ -71,12 +71,12 @@ def test_a_section_is_read_live(settings: Settings) -> None:
         (PAYLOADS, {"LOCATION": None}, "['LOCATION'] must be a URL or a path, as a text"),
         *(
             (PAYLOADS, {f"{key}_BYTES": 0}, f"['{key}_BYTES'] must be a whole number")
-            for key in ("MIN", "MESSAGE", "CHUNK", "WARN", "COMPRESS")
+            for key in ("MIN", "MAX_MESSAGE", "CHUNK", "WARN", "COMPRESS")
         ),
         (PAYLOADS, {"CHUNK_BYTES": 1023}, "['CHUNK_BYTES'] must be a whole number"),
         (PAYLOADS, {"CACHE_BYTES": -1}, "['CACHE_BYTES'] must be a whole number"),
         (PAYLOADS, {"CACHE_BYTES": False}, "['CACHE_BYTES'] must be a whole number"),
-        (PAYLOADS, {"LIFETIME_SECONDS": 0}, "['LIFETIME_SECONDS'] must be a whole number of seconds above 0"),
+        (PAYLOADS, {"TTL_SECONDS": 0}, "['TTL_SECONDS'] must be a whole number of seconds above 0"),
         (PAYLOADS, None, " must be a dict of settings, not NoneType."),
     ],
 )

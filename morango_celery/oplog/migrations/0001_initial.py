@@ -21,11 +21,11 @@ class Migration(migrations.Migration):
                 ('offset', models.BigIntegerField()),
                 ('text', models.TextField()),
                 ('reason', models.TextField()),
-                ('waits_for', models.CharField(blank=True, max_length=255)),
+                ('missing_object', models.CharField(blank=True, max_length=255)),
                 ('state', models.CharField(choices=[('open', 'Open'), ('applied', 'Applied'), ('superseded', 'Superseded')], default='open', max_length=10)),
                 ('attempts', models.IntegerField(default=1)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('settled_at', models.DateTimeField(null=True)),
+                ('resolved_at', models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name='RecordedChange',
+            name='OutboxChange',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('text', models.TextField()),
@@ -85,6 +85,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='deadletter',
-            index=models.Index(condition=models.Q(('state', 'open')), fields=['source', 'waits_for'], name='mcelery_letter_open'),
+            index=models.Index(condition=models.Q(('state', 'open')), fields=['source', 'missing_object'], name='mcelery_letter_open'),
         ),
     ]

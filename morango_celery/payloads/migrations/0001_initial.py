@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 ('key', models.CharField(max_length=100, primary_key=True, serialize=False)),
                 ('data', models.BinaryField()),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('kept_until', models.DateTimeField()),
+                ('expires_at', models.DateTimeField()),
             ],
         ),
     ]

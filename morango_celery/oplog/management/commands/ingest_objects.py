@@ -15,10 +15,10 @@ from morango_celery.management.bell import Bell, stopping_bell
 from morango_celery.management.carried_out import errors_in_one_line
 from morango_celery.oplog.files import signature
 from morango_celery.oplog.follow import LOOK_SECONDS, watching
-from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, Progress
+from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, IngestionProgress
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.regular import SpecialFileError
-from morango_celery.oplog.retry import retry_letters
+from morango_celery.oplog.retry import retry_dead_letters
 from morango_celery.printable import printable_lines
 
 LONGEST_PAUSE_SECONDS = 30.0
@@ -111,22 +111,22 @@ class Command(OwnCommand):
                 bell.wait(pause_seconds)
 
     def _retry(self, source: str | None) -> None:
-        retried = retry_letters(source)
+        retried = retry_dead_letters(source)
         self.stdout.write(f"{retried.applied} dead letters applied, {retried.left} still can't be.")
         if retried.left:
             sys.exit(1)
 
-    def _summarize(self, progress: Progress) -> None:
+    def _summarize(self, progress: IngestionProgress) -> None:
         self.stdout.write(
             f"{progress.lines} lines: {progress.lines - progress.dead_letters} applied, "
             f"{progress.dead_letters} became dead letters, "
-            f"{progress.letters_applied} earlier ones were applied."
+            f"{progress.dead_letters_applied} earlier ones were applied."
         )
         if progress.dead_letters:
             self.stdout.write("The admin shows why; --retry-dead-letters tries them again.")
 
 
-def _show(bar: tqdm[Any], progress: Progress) -> None:
+def _show(bar: tqdm[Any], progress: IngestionProgress) -> None:
     bar.total = progress.bytes_in_all
     bar.n = progress.bytes_read
     bar.set_postfix(lines=progress.lines, dead=progress.dead_letters, refresh=False)

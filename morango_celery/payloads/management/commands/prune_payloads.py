@@ -18,7 +18,7 @@ class Command(OwnCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--drop",
+            "--delete",
             type=sha256,
             metavar="SHA256",
             help="remove this payload instead, though messages may need it",
@@ -26,9 +26,9 @@ class Command(OwnCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():
-            if options["drop"]:
-                dropped = payload_store().drop(options["drop"])
-                self.stdout.write(f"{dropped} parts dropped.")
+            if options["delete"]:
+                deleted = payload_store().delete(options["delete"])
+                self.stdout.write(f"{deleted} parts deleted.")
                 return
             pruned = payload_store().prune()
         self.stdout.write(f"{pruned.blobs} payloads removed, {pruned.size_bytes:,} bytes.")

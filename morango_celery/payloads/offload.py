@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from morango_celery.errors import MessageTooLargeError, PayloadStoreUnavailableError
-from morango_celery.payloads.chosen import payload_store
 from morango_celery.payloads.conf import settings
+from morango_celery.payloads.configured import payload_store
 from morango_celery.payloads.reference import Reference
 from morango_celery.payloads.values import canonical
 from morango_celery.printable import printable
@@ -36,7 +36,7 @@ class Recipient(Protocol):
     def name_of(self, place: Place, count: int) -> str | None:
         """What the body calls an argument; `count` is the number of positional ones."""
 
-    def may_store(self, name: str | None) -> bool:
+    def may_offload(self, name: str | None) -> bool:
         """Whether the argument may travel as a reference."""
 
 
@@ -62,21 +62,21 @@ class _Value:
     owner: Arguments
     place: Place
     data: bytes
-    may_be_stored: bool
+    may_be_offloaded: bool
 
 
-class Parcel:
-    """Collects arguments; `seal` puts references in the places of the large ones, in two requests at most."""
+class ArgumentOffloader:
+    """Collector of arguments. `offload` replaces the large ones with references, in two requests at most."""
 
-    def __init__(self, tasks: Mapping[str, object], *, stores: bool) -> None:
+    def __init__(self, tasks: Mapping[str, object], *, enabled: bool) -> None:
         """
         :param tasks: all that are known, by name
-        :param stores: False leaves everything in the message that isn't a reference already
+        :param enabled: False leaves everything in the message that isn't a reference already
         """
         self._tasks = tasks
-        self._stores = stores
+        self._enabled = enabled
         self._values: list[_Value] = []
-        self._held: list[Reference] = []
+        self._referenced: list[Reference] = []
         self._signed: list[tuple[MutableMapping[str, Any], Arguments]] = []
 
     def arguments(
@@ -87,7 +87,7 @@ class Parcel:
         marked: Sequence[Place] = (),
         more: int = 0,
     ) -> Arguments:
-        """Copies of a task's arguments, which `seal` will change.
+        """Copies of a task's arguments, which `offload` will change.
 
         :param marked: those that are references already
         :param more: how many positional ones will be put before these
@@ -101,9 +101,9 @@ class Parcel:
                 value = Reference.from_json(value)
             if isinstance(value, Reference):
                 own.refer(place, value)
-                self._held.append(value)
-            elif self._stores and (data := _as_json(value)):
-                self._values.append(_Value(own, place, data, task.may_store(name)))
+                self._referenced.append(value)
+            elif self._enabled and (data := _as_json(value)):
+                self._values.append(_Value(own, place, data, task.may_offload(name)))
         return own
 
     def signatures(self, found: Any) -> Any:
@@ -139,49 +139,49 @@ class Parcel:
             self._signed.append((options, own))
         return copy
 
-    def seal(self, due_in_seconds: float = 0) -> None:
+    def offload(self, due_in_seconds: float = 0) -> None:
         """Store what is large, and keep what is referred to already.
 
         :param due_in_seconds: when the message may be delivered at the earliest
         :raises MessageTooLargeError: too much of it may not be stored; nothing was
         :raises PayloadStoreUnavailableError: there is something to store, and the store can't be reached
         """
-        chosen = self._chosen()
-        seconds = settings.LIFETIME_SECONDS + max(due_in_seconds, 0)
-        if chosen:
-            references = payload_store().put_all([value.data for value in chosen], seconds)
-            for value, reference in zip(chosen, references, strict=True):
+        large = self._to_offload()
+        seconds = settings.TTL_SECONDS + max(due_in_seconds, 0)
+        if large:
+            references = payload_store().put_all([value.data for value in large], seconds)
+            for value, reference in zip(large, references, strict=True):
                 value.owner.refer(value.place, reference)
-        self._hold(seconds)
+        self._extend_ttl(seconds)
         for options, own in self._signed:
             if own.marked:
                 options[MARK] = own.marked
                 options["headers"] = {**(options.get("headers") or {}), MARK: own.marked}
 
-    def _hold(self, seconds: float) -> None:
+    def _extend_ttl(self, seconds: float) -> None:
         """Without the store, too, the message is sent: a retry is just what waits for its return."""
         try:
-            payload_store().hold(self._held, seconds)
+            payload_store().extend_ttl(self._referenced, seconds)
         except PayloadStoreUnavailableError as error:
             logger.warning(
                 "What a message refers to is kept no longer than it was to be so far: %s", printable(error)
             )
 
-    def _chosen(self) -> list[_Value]:
-        most_bytes, min_bytes = settings.MESSAGE_BYTES, settings.MIN_BYTES
+    def _to_offload(self) -> list[_Value]:
+        most_bytes, min_bytes = settings.MAX_MESSAGE_BYTES, settings.MIN_BYTES
         left = sum(len(value.data) for value in self._values)
-        chosen = []
+        large = []
         for value in sorted(self._values, key=lambda value: len(value.data), reverse=True):
-            if value.may_be_stored and (len(value.data) >= min_bytes or left > most_bytes):
-                chosen.append(value)
+            if value.may_be_offloaded and (len(value.data) >= min_bytes or left > most_bytes):
+                large.append(value)
                 left -= len(value.data)
         if left > most_bytes:
             raise MessageTooLargeError(
                 f"The arguments that have to travel in the message are {left:,} bytes, and "
-                f"MORANGO_CELERY_PAYLOADS['MESSAGE_BYTES'] is {most_bytes:,}. Let more of them be stored "
+                f"MORANGO_CELERY_PAYLOADS['MAX_MESSAGE_BYTES'] is {most_bytes:,}. Let more of them be stored "
                 "(the task's inline_arguments say which may not), or raise it."
             )
-        return chosen
+        return large
 
 
 def _as_json(value: Any) -> bytes | None:

@@ -12,7 +12,7 @@ from itertools import chain
 from django.db.models import QuerySet
 
 from morango_celery import clock
-from morango_celery.oplog.apply import Applying, Failure, missing_names, names
+from morango_celery.oplog.apply import ChangeApplier, Failure, missing_names, names
 from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse, printable
 from morango_celery.oplog.meta import MOST_KEYS
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
@@ -25,7 +25,7 @@ def keep(
     path: str,
     line: Line,
     reason: str,
-    waits_for: str = "",
+    missing_object: str = "",
     failure: Failure | None = None,
 ) -> DeadLetter:
     """Note a line that couldn't be applied.
@@ -41,9 +41,9 @@ def keep(
         offset=line.offset,
         text=line.text,
         reason=reason,
-        waits_for=waits_for,
+        missing_object=missing_object,
         state=DeadLetter.State.SUPERSEDED if outdated else DeadLetter.State.OPEN,
-        settled_at=clock.now() if outdated else None,
+        resolved_at=clock.now() if outdated else None,
     )
     DeadLetterObject.objects.bulk_create(
         [DeadLetterObject(letter=letter, key=key) for key in sorted(current)], batch_size=MOST_KEYS
@@ -51,12 +51,12 @@ def keep(
     return letter
 
 
-def open_letters(source: IngestSource) -> QuerySet[DeadLetter]:
+def open_dead_letters(source: IngestSource) -> QuerySet[DeadLetter]:
     return source.dead_letters.filter(state=DeadLetter.State.OPEN).order_by("pk")
 
 
 def follow_up(
-    source: IngestSource, applying: Applying, news: Iterable[Change], new: Iterable[DeadLetter] = ()
+    source: IngestSource, applier: ChangeApplier, news: Iterable[Change], new: Iterable[DeadLetter] = ()
 ) -> set[int]:
     """Try those again that waited for what was applied just now; and those that wait for each other.
 
@@ -65,26 +65,26 @@ def follow_up(
     :returns: the ids of those that were applied
     Memory: the texts of letters are read one after another, however many wait.
     """
-    applied = _follow(source, applying, set(chain.from_iterable(map(_waited_for, news))))
+    applied = _follow(source, applier, set(chain.from_iterable(map(_waited_for, news))))
     for letter in new:
-        if letter.waits_for and letter.pk not in applied:
+        if letter.missing_object and letter.pk not in applied:
             group = _that_wait_for_each_other(source, letter.pk)
-            if len(group) > 1 and applying.try_together(change for _, change in _changes(source, group)):
+            if len(group) > 1 and applier.try_together(change for _, change in _changes(source, group)):
                 names_applied: set[str] = set()
                 for one, change in _changes(source, group):
-                    _settle_applied(one, change)
+                    _resolve_applied(one, change)
                     names_applied |= _waited_for(change)
-                applied |= {*group} | _follow(source, applying, names_applied)
+                applied |= {*group} | _follow(source, applier, names_applied)
     return applied
 
 
-def _follow(source: IngestSource, applying: Applying, news: Collection[str]) -> set[int]:
+def _follow(source: IngestSource, applier: ChangeApplier, news: Collection[str]) -> set[int]:
     """:param news: names of objects that are there now"""
     applied = set()
-    while news and (waiting := _ids(open_letters(source), "waits_for", news)):
+    while news and (waiting := _ids(open_dead_letters(source), "missing_object", news)):
         names_applied: set[str] = set()
         for letter in _one_by_one(source, waiting):
-            change = try_again(letter, applying)
+            change = try_again(letter, applier)
             if change is not None:
                 applied.add(letter.pk)
                 names_applied |= _waited_for(change)
@@ -101,14 +101,14 @@ def _that_wait_for_each_other(source: IngestSource, letter_id: int) -> list[int]
         wanted: set[str] = set()
         for _, change in _changes(source, entered):
             wanted.update(missing_names(change))
-        entered = _ids(open_letters(source), "objects_of_letter__key", wanted) - found
+        entered = _ids(open_dead_letters(source), "objects_of_letter__key", wanted) - found
     return sorted(found)
 
 
 def _one_by_one(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[DeadLetter]:
     """Read open letters in order, each when it is asked for."""
     for letter_id in sorted(letter_ids):
-        yield from open_letters(source).filter(pk=letter_id)
+        yield from open_dead_letters(source).filter(pk=letter_id)
 
 
 def _changes(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[tuple[DeadLetter, Change]]:
@@ -140,11 +140,11 @@ def supersede(source: IngestSource, changes: Iterable[Change], before: int | Non
         for outdated in Items(found) | Buffer(MOST_KEYS):
             DeadLetterObject.objects.filter(pk__in=outdated).delete()
     for some in Items(sorted(letter_ids)) | Buffer(MOST_KEYS):
-        about_nothing = open_letters(source).filter(pk__in=some, objects_of_letter=None)
-        _settle(about_nothing, DeadLetter.State.SUPERSEDED)
+        about_nothing = open_dead_letters(source).filter(pk__in=some, objects_of_letter=None)
+        _resolve(about_nothing, DeadLetter.State.SUPERSEDED)
 
 
-def try_again(letter: DeadLetter, applying: Applying) -> Change | None:
+def try_again(letter: DeadLetter, applier: ChangeApplier) -> Change | None:
     """Apply a letter, as far as it isn't outdated.
 
     :returns: what was applied; None when that failed again, with the new reason noted
@@ -152,13 +152,13 @@ def try_again(letter: DeadLetter, applying: Applying) -> Change | None:
     change = _current(letter)
     if change is None:
         return None
-    failure = applying.try_alone(change)
+    failure = applier.try_alone(change)
     if failure is not None:
-        letter.reason, letter.waits_for = failure.reason, failure.waits_for
+        letter.reason, letter.missing_object = failure.reason, failure.missing_object
         letter.attempts += 1
-        letter.save(update_fields=["reason", "waits_for", "attempts"])
+        letter.save(update_fields=["reason", "missing_object", "attempts"])
         return None
-    _settle_applied(letter, change)
+    _resolve_applied(letter, change)
     return change
 
 
@@ -172,8 +172,8 @@ def _current(letter: DeadLetter) -> Change | None:
     return change._replace(objects=[data for data in change.objects if name_of(data) in current])
 
 
-def _settle_applied(letter: DeadLetter, change: Change) -> None:
-    _settle(DeadLetter.objects.filter(pk=letter.pk), DeadLetter.State.APPLIED)
+def _resolve_applied(letter: DeadLetter, change: Change) -> None:
+    _resolve(DeadLetter.objects.filter(pk=letter.pk), DeadLetter.State.APPLIED)
     letter.objects_of_letter.all().delete()
     supersede(letter.source, [change], before=letter.pk)
 
@@ -186,5 +186,5 @@ def _waited_for(change: Change) -> set[str]:
     return of_any | {name_of(data) for data in change.objects} - {""}
 
 
-def _settle(letters: QuerySet[DeadLetter], state: DeadLetter.State) -> None:
-    letters.update(state=state, settled_at=clock.now())
+def _resolve(letters: QuerySet[DeadLetter], state: DeadLetter.State) -> None:
+    letters.update(state=state, resolved_at=clock.now())

@@ -10,10 +10,10 @@ from django.db.models import Model
 
 from morango_celery.deserialization.conversions import NotFastPath
 from morango_celery.oplog import relations, sql
-from morango_celery.oplog.deleting import EntangledError, delete_objects, spreads
+from morango_celery.oplog.deleting import OrderDependencyError, affects_others, delete_objects
 from morango_celery.oplog.lines import Change, Operation
 from morango_celery.oplog.meta import MOST_KEYS, Key
-from morango_celery.oplog.order import parents_first, place
+from morango_celery.oplog.order import place, referenced_first
 from morango_celery.oplog.rows import (
     ObjectRow,
     Table,
@@ -28,7 +28,7 @@ MOST_BYTES = 8 * 1024 * 1024
 """How much of a log its rows come from. A few times as much memory is taken meanwhile."""
 
 
-class Pending:
+class UnitOfWork:
     """Takes changes in their order. What is in the database in the end is as if each had been applied alone.
 
     Of several changes of an object only the last is written: whatever depends on one in between makes the
@@ -73,7 +73,7 @@ class Pending:
         if self.size_bytes >= MOST_BYTES:
             self.flush()
 
-    def take(self, later: Pending) -> None:
+    def take(self, later: UnitOfWork) -> None:
         """Go on from what another one has written since this one last wrote."""
         for key in later.superseded:
             self.deferred.pop(key, None)
@@ -82,7 +82,7 @@ class Pending:
         self.written.update(later.written)
         self.saved_alone |= later.saved_alone
 
-    def finish(self) -> None:
+    def complete(self) -> None:
         """Write the rest. What is referred to by natural keys must be there now."""
         self.flush()
         for deferred in self.deferred.values():
@@ -98,7 +98,7 @@ class Pending:
         try:
             row = table.row(data)
         except NotFastPath:
-            self._settle(table.natural_lookups(data))
+            self._flush_before_lookup(table.natural_lookups(data))
             found = deserialized(data)
             if found.object.pk is None:  # which the database is to give
                 self.flush()
@@ -108,7 +108,7 @@ class Pending:
         self.superseded.add(row.key)
         model, pk = row.key
         if pk in self.deletes.get(model, ()):
-            if spreads(model):
+            if affects_others(model):
                 self.flush()
             else:
                 del self.deletes[model][pk]
@@ -124,7 +124,7 @@ class Pending:
         if data.get("pk") is not None:
             key = table.key(data["pk"])
         else:
-            self._settle(table.natural_lookups(data))
+            self._flush_before_lookup(table.natural_lookups(data))
             found = deserialized(data)
             if found.object.pk is None:
                 return  # there is no such object
@@ -160,7 +160,7 @@ class Pending:
         if not uses_postgresql():
             self.written[row.key] = row.references(table)
 
-    def _settle(self, models: set[type[Model]]) -> None:
+    def _flush_before_lookup(self, models: set[type[Model]]) -> None:
         """Write what may have a say in a look-up among objects of these models."""
         if any(model in models for model, _ in self.saves) or any(model in models for model in self.deletes):
             self.flush()
@@ -176,10 +176,10 @@ class Pending:
             table.fill(rows)
         for model in sorted(groups, key=place):
             table, rows = groups[model]
-            sql.upsert(model, table.fields, [row.values for row in parents_first(table, rows)])
+            sql.upsert(model, table.fields, [row.values for row in referenced_first(table, rows)])
         for table, rows in groups.values():
             if relations.refer_to(table, rows, self.deletes):
-                raise EntangledError(f"{table.model._meta.label} refers to what is deleted with it.")
+                raise OrderDependencyError(f"{table.model._meta.label} refers to what is deleted with it.")
             relations.write(table, rows)
         for model in sorted(self.deletes, key=place, reverse=True):
             if self.deletes[model]:

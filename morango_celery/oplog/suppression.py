@@ -9,15 +9,15 @@ from threading import local
 _thread = local()
 
 
-def is_applying() -> bool:
-    return bool(getattr(_thread, "applying", False))
+def is_recording_suppressed() -> bool:
+    return bool(getattr(_thread, "suppressed", False))
 
 
 @contextmanager
-def applying() -> Iterator[None]:
+def suppress_recording() -> Iterator[None]:
     """Signals that Django sends in the block tell of changes that come from a log."""
-    before, _thread.applying = is_applying(), True
+    before, _thread.suppressed = is_recording_suppressed(), True
     try:
         yield
     finally:
-        _thread.applying = before
+        _thread.suppressed = before
