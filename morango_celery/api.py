@@ -105,9 +105,9 @@ def retry(
     return _begin(runs.renew(run_id, in_process=here), wait, on_progress)
 
 
-def recover_runs(*, everything: bool = False, run_ids: Collection[int] | None = None) -> int:
+def recover_runs(*, all_unfinished: bool = False, run_ids: Collection[int] | None = None) -> int:
     """Send again what no worker finished in time; see `morango_celery.runs.recovery.recover`."""
-    return recover(CeleryDispatch(), everything=everything, run_ids=run_ids)
+    return recover(CeleryDispatch(), all_unfinished=all_unfinished, run_ids=run_ids)
 
 
 def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None) -> Run:

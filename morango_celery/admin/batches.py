@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from morango_celery.admin.links import link_to_run
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.shortened import beginning, first_line
-from morango_celery.management.telling import outcome
+from morango_celery.management.formatting import counts_text
 from morango_celery.models import Batch
 
 
@@ -60,7 +60,7 @@ class BatchAdmin(ReadOnlyAdmin):
 
     @admin.display(ordering="failed")
     def outcome(self, batch: Any) -> str:
-        return outcome(batch)
+        return counts_text(batch)
 
     @admin.display(description="trouble", empty_value="")
     def trouble_in_short(self, batch: Any) -> str:

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from morango_celery import api
 from morango_celery.admin.links import url_of_rows
-from morango_celery.admin.outcomes import errors_as_messages, tell_started
+from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.admin.sql import time_limit
 from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.errors import TookTooLongError
@@ -69,7 +69,7 @@ def retry_profile(model_admin: Any, request: HttpRequest) -> HttpResponse:
     profile = request.POST.get("profile", "")
     with errors_as_messages(request):
         run = api.deserialize(profile, retry_errors=True)
-        tell_started(model_admin, request, run, f"tries again all that is in error in {profile}")
+        message_started(model_admin, request, run, f"retries all failed records of {profile}")
     return HttpResponseRedirect(reverse("admin:morango_celery_recordinerror_changelist"))
 
 

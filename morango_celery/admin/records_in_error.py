@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from morango_celery import api
 from morango_celery.admin.error_filters import UnderTheFilterOfRun, filters
 from morango_celery.admin.error_groups import CAUSE, groups_page, retry_profile
-from morango_celery.admin.outcomes import errors_as_messages, tell_started
+from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
 from morango_celery.deserialization.quarantine import QUARANTINED
@@ -30,7 +30,7 @@ SHOWN_CHARACTERS = 200
 
 
 @admin.action(
-    description="Try again what is in error in the partitions of the selected records",
+    description="Retry failed records in the partitions of the selected records",
     permissions=["operate"],
 )
 def retry_partitions(model_admin: Any, request: HttpRequest, records: Any) -> None:
@@ -42,7 +42,7 @@ def retry_partitions(model_admin: Any, request: HttpRequest, records: Any) -> No
         messages.error(
             request,
             f"Nothing was done: the selected records lie in more than {MOST_PARTITIONS} partitions. Select "
-            "fewer, or try again all that is in error in the profile.",
+            "fewer, or retry all failed records of the profile.",
         )
         return
     for profile, of_profile in groupby(partitions, key=lambda row: row[0]):
@@ -51,7 +51,7 @@ def retry_partitions(model_admin: Any, request: HttpRequest, records: Any) -> No
             run = api.deserialize(profile, prefixes, retry_errors=True)
             count = len(prefixes)
             where = "1 partition" if count == 1 else f"{count} partitions"
-            tell_started(model_admin, request, run, f"tries again what is in error in {where} of {profile}")
+            message_started(model_admin, request, run, f"retries failed records in {where} of {profile}")
 
 
 @admin.register(RecordInError)

@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from morango.models.certificates import Filter
 
 from morango_celery import api
-from morango_celery.admin.outcomes import errors_as_messages, tell_started
+from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.models import Run
 
 MOST_AT_ONCE = 100
@@ -36,8 +36,8 @@ def cancel(model_admin: Any, request: HttpRequest, selected: Any) -> HttpRespons
     return None
 
 
-@admin.action(description="Send again what is open of the selected runs", permissions=["operate"])
-def send_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
+@admin.action(description="Resend open batches of the selected runs", permissions=["operate"])
+def resend_open_batches(model_admin: Any, request: HttpRequest, selected: Any) -> None:
     runs = _chosen(request, selected)
     unfinished = [run for run in runs if not run.is_finished and not run.in_process]
     if runs and not unfinished:
@@ -46,10 +46,10 @@ def send_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
         return
     ids = [run.pk for run in unfinished]
     with errors_as_messages(request):
-        sent = api.recover_runs(everything=True, run_ids=ids)
+        sent = api.recover_runs(all_unfinished=True, run_ids=ids)
         if sent:
             for run in unfinished:
-                model_admin.log_change(request, run, "Sent again what was open.")
+                model_admin.log_change(request, run, "Resent open batches.")
             messages.success(request, f"{sent:,} messages sent. What is sent twice is done once.")
         elif Run.objects.filter(pk__in=ids, state__in=Run.UNFINISHED).exists():
             messages.error(
@@ -61,17 +61,15 @@ def send_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
             messages.warning(request, "Nothing to send: they have ended meanwhile.")
 
 
-@admin.action(description="Do again what the selected runs did", permissions=["operate"])
-def do_again(model_admin: Any, request: HttpRequest, selected: Any) -> None:
+@admin.action(description="Retry the selected runs", permissions=["operate"])
+def retry_run(model_admin: Any, request: HttpRequest, selected: Any) -> None:
     for run in _chosen(request, selected):
         with errors_as_messages(request):
-            tell_started(model_admin, request, api.retry(run.pk), f"does run {run.pk} again")
+            message_started(model_admin, request, api.retry(run.pk), f"retries run {run.pk}")
 
 
-@admin.action(
-    description="Try again what is in error under the selected runs' filters", permissions=["operate"]
-)
-def retry_errors(model_admin: Any, request: HttpRequest, selected: Any) -> None:
+@admin.action(description="Retry failed records under the selected runs' filters", permissions=["operate"])
+def retry_failed_records(model_admin: Any, request: HttpRequest, selected: Any) -> None:
     tasks: dict[tuple[str, str | None], int] = {}
     for run in _chosen(request, selected):
         tasks.setdefault((run.profile, run.filter), run.pk)
@@ -79,14 +77,14 @@ def retry_errors(model_admin: Any, request: HttpRequest, selected: Any) -> None:
         sync_filter = None if prefixes is None else Filter(prefixes)
         with errors_as_messages(request):
             begun = api.deserialize(profile, sync_filter, retry_errors=True)
-            tell_started(
-                model_admin, request, begun, f"tries again what is in error under the filter of run {run_id}"
+            message_started(
+                model_admin, request, begun, f"retries failed records under the filter of run {run_id}"
             )
 
 
 OFFERED = {
-    False: {"cancel": "Cancel", "send_again": "Send again what is open"},
-    True: {"retry_errors": "Try again what is in error", "do_again": "Do it again"},
+    False: {"cancel": "Cancel", "resend_open_batches": "Resend open batches"},
+    True: {"retry_failed_records": "Retry failed records", "retry_run": "Retry run"},
 }
 """What a run's own page offers, by whether the run has ended: actions and what their buttons say."""
 

@@ -11,12 +11,18 @@ from django.utils.html import format_html, format_html_join
 
 from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
 from morango_celery.admin.read_only import ReadOnlyAdmin
-from morango_celery.admin.run_actions import OFFERED, cancel, do_again, retry_errors, send_again
+from morango_celery.admin.run_actions import (
+    OFFERED,
+    cancel,
+    resend_open_batches,
+    retry_failed_records,
+    retry_run,
+)
 from morango_celery.admin.run_list import COUNTING_SECONDS, RunList, SignsOfLife, with_status
 from morango_celery.admin.shortened import first_line
 from morango_celery.admin.sql import time_limit
 from morango_celery.errors import TookTooLongError
-from morango_celery.management.telling import duration, outcome
+from morango_celery.management.formatting import counts_text, duration
 from morango_celery.models import Run
 from morango_celery.runs.report import failures
 
@@ -54,12 +60,12 @@ class RunAdmin(ReadOnlyAdmin):
     searched_numbers = ("pk",)
     searched_ids = ("transfer_session_id",)
     ordering = ["-pk"]
-    actions = [cancel, send_again, do_again, retry_errors]
+    actions = [cancel, resend_open_batches, retry_run, retry_failed_records]
     fieldsets = [
         (None, {"fields": ["signs_of_life", "progress_in_words", "outcome", "error"]}),
         (
             "What it was asked to do",
-            {"fields": ["profile", "filter", "options", "transfer_session_id", "does_again"]},
+            {"fields": ["profile", "filter", "options", "transfer_session_id", "retried_run"]},
         ),
         (
             "Where it is",
@@ -133,7 +139,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.display(ordering="failed")
     def outcome(self, run: Any) -> str:
-        return outcome(run)
+        return counts_text(run)
 
     @admin.display(description="state")
     def signs_of_life(self, run: Any) -> str:
@@ -188,8 +194,8 @@ class RunAdmin(ReadOnlyAdmin):
         found = format_html_join("", '<li><a href="{}">{} x {}: {}</a><br>e.g. {}</li>', lines)
         return format_html('<ul class="morango-errors">{}</ul>', found) if groups else "nothing"
 
-    @admin.display(description="does again", empty_value="no other run")
-    def does_again(self, run: Any) -> str | None:
+    @admin.display(description="retry of", empty_value="no other run")
+    def retried_run(self, run: Any) -> str | None:
         return run.retry_of_id and link_to_run(run.retry_of_id)
 
     @admin.display(empty_value="with no other run")

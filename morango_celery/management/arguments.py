@@ -104,7 +104,7 @@ def log_to_read(text: str) -> Path:
     return path
 
 
-def file_to_touch(text: str) -> Path:
+def writable_file(text: str) -> Path:
     """Return a path at which a file is, or can be made."""
     path = Path(text)
     try:

@@ -15,7 +15,7 @@ BROKEN_PIPE = 141
 """The exit status that a shell gives to what SIGPIPE has ended, as in ``git log | head``."""
 
 
-class OwnCommand(BaseCommand):
+class PipeSafeCommand(BaseCommand):
     """A command whose lines are written at once, and which ends with `BROKEN_PIPE` if its reader has gone."""
 
     def run_from_argv(self, argv: Sequence[str]) -> None:

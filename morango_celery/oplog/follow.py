@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morango_celery.errors import UsageError
-from morango_celery.management.bell import Bell
+from morango_celery.management.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
@@ -19,9 +19,9 @@ file systems, say, or when the folder itself was replaced."""
 
 
 class Watch:
-    """Rings a bell when something happens in a folder, as far as the system tells."""
+    """Wakes a waiting thread when something happens in a folder, as far as the system tells."""
 
-    def __init__(self, folder: Path, bell: Bell) -> None:
+    def __init__(self, folder: Path, wakeup: Wakeup) -> None:
         """:raises UsageError: watchdog is not installed"""
         try:
             import watchdog.observers as observers
@@ -31,7 +31,7 @@ class Watch:
             ) from None
         self._observers = observers
         self._folder = folder
-        self._bell = bell
+        self._wakeup = wakeup
         self._observer: BaseObserver | None = None
 
     def ensure(self) -> None:
@@ -48,14 +48,14 @@ class Watch:
     def _start(self, observer: BaseObserver) -> None:
         from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
-        bell = self._bell
+        wakeup = self._wakeup
 
-        class Ring(FileSystemEventHandler):
+        class OnEvent(FileSystemEventHandler):
             def on_any_event(self, event: FileSystemEvent) -> None:
                 if event.event_type not in ("opened", "closed_no_write"):  # which our own reading causes
-                    bell.ring()
+                    wakeup.wake()
 
-        observer.schedule(Ring(), str(self._folder))
+        observer.schedule(OnEvent(), str(self._folder))
         observer.start()
         self._observer = observer
 
@@ -66,8 +66,8 @@ class Watch:
 
 
 @contextmanager
-def watching(folder: Path, bell: Bell) -> Iterator[Watch]:
-    watch = Watch(folder, bell)
+def watching(folder: Path, wakeup: Wakeup) -> Iterator[Watch]:
+    watch = Watch(folder, wakeup)
     try:
         yield watch
     finally:

@@ -34,14 +34,16 @@ class Dispatch(Protocol):
         """Have a worker execute the batch."""
 
 
-def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection[int] | None = None) -> int:
+def recover(
+    dispatch: Dispatch, *, all_unfinished: bool = False, run_ids: Collection[int] | None = None
+) -> int:
     """Send again what is overdue and in nobody's hands; end runs whose own process is gone.
 
     Safe at any moment, any number of times, on any number of machines: what is sent twice is done
     once. When the broker can't be reached nothing more is sent, and what is left waits for the next call. So
     does the end of a run that can't be followed up; nothing else waits for that.
 
-    :param everything: whatever is unfinished and in nobody's hands, however short ago it was sent
+    :param all_unfinished: whatever is unfinished and in nobody's hands, however short ago it was sent
     :param run_ids: of these runs only; None for all
     :returns: the number of messages sent
     :raises Exception: by which what follows the end of a run failed, the first of several
@@ -58,16 +60,16 @@ def recover(dispatch: Dispatch, *, everything: bool = False, run_ids: Collection
     batches = Batch.objects.filter(
         ~Batch.has_to_wait(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
     )
-    if everything:  # and let none be overlooked if the broker goes away before all are sent
+    if all_unfinished:  # and let none be overlooked if the broker goes away before all are sent
         note_unsent(waiting)
         note_unsent(batches)
-    due = Q() if everything else overdue()
+    due = Q() if all_unfinished else overdue()
     sent = _send(
         dispatch,
         waiting.filter(due, nobody_opens()),
         batches.filter(due).select_related("run").defer("payload"),
     )
-    long_ended = Q() if everything else Q(finished_at__lt=clock.now(-settings.RESEND_AFTER_SECONDS))
+    long_ended = Q() if all_unfinished else Q(finished_at__lt=clock.now(-settings.RESEND_AFTER_SECONDS))
     _finish_all(ended.filter(long_ended, nobody_opens(), followed_up=False))
     return sent
 

@@ -228,7 +228,7 @@ def test_a_connection_that_was_cut_between_two_tasks_costs_a_retry(
     if task == "deserialize_batch":
         start(run.pk)
     assert database.cut() == 1
-    assert morango_celery.recover_runs(everything=True) > 0
+    assert morango_celery.recover_runs(all_unfinished=True) > 0
 
     # Then the first task to find out is tried again
     assert_complete(school, run)

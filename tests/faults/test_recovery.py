@@ -116,7 +116,7 @@ def test_everywhere_at_once(
     # When six processes recover them at the same time, workers are asked to, and do so when they start;
     # and no run can end before each of the six has sent what it has to, or waits for who is at what it sent
     with held(*map(last, schools)):
-        commands = [command("recover_runs", "--everything") for _ in range(6)]
+        commands = [command("recover_runs", "--all") for _ in range(6)]
         for _ in range(5):
             tasks.recover_runs.delay()
         for _ in range(2):
@@ -133,7 +133,7 @@ def test_everywhere_at_once(
     assert Run.objects.count() == len(runs)
 
     # ... and there is nothing left to recover
-    again = command("recover_runs", "--everything")
+    again = command("recover_runs", "--all")
     assert again.wait_until_ended() == 0
     assert "0 messages sent." in again.log()
 
@@ -145,7 +145,7 @@ def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorke
     run = school.new_run()
 
     # When it is recovered all the time, and so what a worker is at the moment is sent once more
-    with again_and_again(partial(recover_runs, everything=True), pause_seconds=0.05) as recovered:
+    with again_and_again(partial(recover_runs, all_unfinished=True), pause_seconds=0.05) as recovered:
         with held(last(school)):
             assert CeleryDispatch().start(run)
             until(lambda: any(child_that_waits_for_a_lock(worker.pid) for worker in workers), "in a batch")

@@ -221,7 +221,7 @@ def test_killed_together_with_the_worker(
     if by == "a worker":
         start_worker(RESEND_AFTER_SECONDS=SWEEPING)
     else:
-        call_command("recover_runs", everything=True, verbosity=0)
+        call_command("recover_runs", all=True, verbosity=0)
         assert messages(redis) == Run.objects.get(pk=run.pk).open_batches
         start_worker()
 

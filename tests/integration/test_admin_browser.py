@@ -189,7 +189,7 @@ def test_an_operator_watches_cancels_looks_for_errors_and_retries_them(
         # When the cause is mended, and they are tried again
         mend()
         page.begin_at("Records in error")
-        page.press("Try all of school again")
+        page.press("Retry all failed records of school")
         assert page.text(".messagelist .success").endswith("Workers take it from here.")
         page.click("//*[@class='messagelist']//a")
 

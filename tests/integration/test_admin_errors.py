@@ -177,7 +177,7 @@ class TestRetry:
 
         run = Run.objects.get()
         assert (run.retry_errors, run.filter, run.saved, run.failed) == (True, None, 1, 1)
-        text = f"Run {run.pk} tries again all that is in error in school. It is completed: 1 saved, 1 failed."
+        text = f"Run {run.pk} retries all failed records of school. It is completed: 1 saved, 1 failed."
         assert messages_of(answer) == text
         assert {row[-1] for row in cells(operator, GROUPS)} == {"{'name': ['This field cannot be null.']}"}
         assert set(Unit.objects.values_list("id", flat=True)) == {mended.id}
@@ -219,7 +219,7 @@ class TestRetry:
 
         # Then what is in error there is tried again, and nothing else
         run = Run.objects.get()
-        assert f"Run {run.pk} tries again what is in error in 2 partitions of school." in text
+        assert f"Run {run.pk} retries failed records in 2 partitions of school." in text
         assert list(run.sync_filter or ()) == sorted([one.partition, other.partition])
         assert set(Unit.objects.values_list("id", flat=True)) == {one.id, neighbour.id, other.id}
         assert Store.objects.get(id=elsewhere.id).deserialization_error == "not tried"

@@ -232,18 +232,18 @@ class TestOwnPage:
 
     def test_a_message_stays(self, operator: Client) -> None:
         run = new_run()
-        operator.post(RUNS, {"action": "send_again", "index": "0"})  # whose message is not shown yet
+        operator.post(RUNS, {"action": "resend_open_batches", "index": "0"})  # whose message is not shown yet
         assert not operator.get(page_of(run)).has_header("Refresh")
         assert operator.get(page_of(run)).has_header("Refresh")
 
     @pytest.mark.parametrize(
         ("state", "offered"),
         [
-            (Run.State.PENDING, {"cancel", "send_again"}),
-            (Run.State.RUNNING, {"cancel", "send_again"}),
-            (Run.State.COMPLETED, {"retry_errors", "do_again"}),
-            (Run.State.FAILED, {"retry_errors", "do_again"}),
-            (Run.State.CANCELLED, {"retry_errors", "do_again"}),
+            (Run.State.PENDING, {"cancel", "resend_open_batches"}),
+            (Run.State.RUNNING, {"cancel", "resend_open_batches"}),
+            (Run.State.COMPLETED, {"retry_failed_records", "retry_run"}),
+            (Run.State.FAILED, {"retry_failed_records", "retry_run"}),
+            (Run.State.CANCELLED, {"retry_failed_records", "retry_run"}),
         ],
     )
     def test_it_offers_what_can_be_done(self, operator: Client, state: Run.State, offered: set[str]) -> None:
@@ -305,16 +305,16 @@ class TestAgain:
     def test_a_run_is_done_again(self, operator: Client) -> None:
         run = new_run(filter=SCHOOL_ID, state=Run.State.FAILED)
         unit()
-        text = act(operator, "do_again", run)
+        text = act(operator, "retry_run", run)
         again = Run.objects.get(retry_of=run)
-        assert f"Run {again.pk} does run {run.pk} again. It is completed: 1 saved, 0 failed." in text
+        assert f"Run {again.pk} retries run {run.pk}. It is completed: 1 saved, 0 failed." in text
         assert (again.filter, Unit.objects.count()) == (SCHOOL_ID, 1)
         assert f"Run {run.pk}" in shown(operator, page_of(again))
-        assert f"Does run {run.pk} again." in shown(operator, f"{RUNS}{again.pk}/history/")
+        assert f"Retries run {run.pk}." in shown(operator, f"{RUNS}{again.pk}/history/")
 
     def test_one_that_goes_on_is_not(self, operator: Client) -> None:
         run = new_run(in_process=False)
-        text = act(operator, "do_again", run)
+        text = act(operator, "retry_run", run)
         assert f"Run {run.pk} is pending. Wait until it has ended, or cancel it first." in text
         assert Run.objects.count() == 1
 
@@ -323,17 +323,17 @@ class TestAgain:
         here, elsewhere = unit(columns=in_error), unit(columns=in_error, school_id="ab" * 16)
         sound = unit()
         runs = [new_run(filter=SCHOOL_ID, state=Run.State.COMPLETED, in_process=True) for _ in range(2)]
-        text = act(operator, "retry_errors", *runs)
+        text = act(operator, "retry_failed_records", *runs)
         assert Run.objects.count() == 3
-        assert "tries again what is in error under the filter of run" in text
+        assert "retries failed records under the filter of run" in text
         assert set(Unit.objects.values_list("id", flat=True)) == {here.id}
         assert elsewhere.id != sound.id
 
-        act(operator, "retry_errors", new_run(state=Run.State.COMPLETED))
+        act(operator, "retry_failed_records", new_run(state=Run.State.COMPLETED))
         assert set(Unit.objects.values_list("id", flat=True)) == {here.id, elsewhere.id}
 
     def test_what_the_api_refuses_is_a_message(self, operator: Client) -> None:
-        text = act(operator, "retry_errors", new_run(profile="skool", state=Run.State.COMPLETED))
+        text = act(operator, "retry_failed_records", new_run(profile="skool", state=Run.State.COMPLETED))
         assert "Did you mean 'school'?" in text
 
 
@@ -351,7 +351,7 @@ class TestSelection:
         answer = operator.post(f"{RUNS}?state__exact=running", form, follow=True)
         assert "the selected runs don't fit the list's filter any more" in text_of(answer.content.decode())
 
-    @pytest.mark.parametrize("action", ["cancel", "send_again", "do_again", "retry_errors"])
+    @pytest.mark.parametrize("action", ["cancel", "resend_open_batches", "retry_run", "retry_failed_records"])
     def test_who_may_only_look_can_not_act(self, action: str) -> None:
         runs = [new_run(), new_run(state=Run.State.FAILED)]
         act(logged_in("guest", LOOK), action, *runs, confirmed="yes")
@@ -373,16 +373,16 @@ class TestSendAgain:
         pending, other = new_run(**sent(1)), new_run(**sent(1))
 
         # When these two are sent again, then messages say so, and there are no others
-        assert "3 messages sent." in act(operator, "send_again", running, pending)
+        assert "3 messages sent." in act(operator, "resend_open_batches", running, pending)
         with Redis.from_url(redis_url) as client:
             assert sum(client.llen(queue) for queue in client.keys("celery*")) == 3
         assert Run.objects.get(pk=other.pk).sent_at == other.sent_at
-        assert "Sent again what was open." in shown(operator, f"{RUNS}{pending.pk}/history/")
+        assert "Resent open batches." in shown(operator, f"{RUNS}{pending.pk}/history/")
 
     @pytest.mark.django_db(transaction=True)
     def test_a_new_run_is_sent_at_once(self, operator: Client, redis_url: str) -> None:
         run = new_run(state=Run.State.FAILED)
-        assert f"does run {run.pk} again. Workers take it from here." in act(operator, "do_again", run)
+        assert f"retries run {run.pk}. Workers take it from here." in act(operator, "retry_run", run)
         with Redis.from_url(redis_url) as client:
             assert len(client.keys("celery*")) == 1
 
@@ -397,15 +397,15 @@ class TestSendAgain:
                 return execute(sql, *arguments)
 
             with connection.execute_wrapper(taken_at_once):
-                text = act(operator, "do_again", run)
+                text = act(operator, "retry_run", run)
         again = Run.objects.get(retry_of=run)
-        assert f"Run {again.pk} does run {run.pk} again. Workers take it from here." in text
+        assert f"Run {again.pk} retries run {run.pk}. Workers take it from here." in text
         assert again.sent_at is None
 
     def test_what_has_ended_or_has_no_workers_is_not(self, operator: Client) -> None:
         ended, here = new_run(state=Run.State.FAILED), new_run(in_process=True)
         assert "none of these runs is one that workers still carry out" in act(
-            operator, "send_again", ended, here
+            operator, "resend_open_batches", ended, here
         )
 
     @pytest.mark.django_db(transaction=True)
@@ -428,12 +428,12 @@ class TestSendAgain:
 
             # When they send something again, or begin something, then they are told that it waits
             for run in (pending, running):
-                text = post(RUNS, action="send_again", _selected_action=[run.pk])
+                text = post(RUNS, action="resend_open_batches", _selected_action=[run.pk])
                 assert "Nothing was sent: the broker can't be reached. Nothing is lost" in text
                 assert "messages sent" not in text
-            text = post(RUNS, action="do_again", _selected_action=[failed.pk])
+            text = post(RUNS, action="retry_run", _selected_action=[failed.pk])
             again = Run.objects.get(retry_of=failed)
-            assert f"Run {again.pk} does run {failed.pk} again. It waits in the ledger" in text
+            assert f"Run {again.pk} retries run {failed.pk}. It waits in the ledger" in text
         waiting = Run.objects.filter(state=Run.State.PENDING).values_list("sent_at", flat=True)
         assert [*waiting, *Batch.objects.values_list("sent_at", flat=True)] == [None] * 3
 
@@ -459,7 +459,7 @@ def test_pages_do_without_what_takes_too_long_to_count(
 def test_a_filter_of_the_ledger_is_used_as_it_is(operator: Client, settings: Any) -> None:
     settings.MORANGO_CELERY = {"IN_PROCESS": True}
     prefixes = f"{SCHOOL_ID}\n{'cd' * 16}"
-    act(operator, "retry_errors", new_run(filter=prefixes, state=Run.State.COMPLETED))
+    act(operator, "retry_failed_records", new_run(filter=prefixes, state=Run.State.COMPLETED))
     run = Run.objects.latest("pk")
     assert (run.retry_errors, list(run.sync_filter or ())) == (True, list(Filter(prefixes)))
     assert run.profile == PROFILE

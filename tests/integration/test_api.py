@@ -166,4 +166,4 @@ def test_recovery_sends_what_waits_in_the_ledger(celery_worker_process: StartWor
     run = Run.objects.create(profile=PROFILE, handed_over=True)
     celery_worker_process()  # recovers when it starts
     assert morango_celery.api.wait_for(run, 60).saved == 1
-    assert morango_celery.recover_runs(everything=True) == 0
+    assert morango_celery.recover_runs(all_unfinished=True) == 0

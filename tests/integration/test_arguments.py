@@ -29,8 +29,8 @@ NO_FILES = ["/nowhere/at/all", "/tmp", "", "x" * 5000, "/dev/null/x"]
 NO_NAMES = ["", " ", "a\nb", "a\0b", "\ud800", "x" * 5000]
 NO_PREFIXES = ["", " ", "a b", "a\nb", "${user}", "\ud800", "\x1b[2J"]
 REFUSED = [
-    *((["recover_runs", f"--every={text}"]) for text in NO_SECONDS),
-    *((["recover_runs", f"--touch={text}"]) for text in NO_FILES),
+    *((["recover_runs", f"--interval={text}"]) for text in NO_SECONDS),
+    *((["recover_runs", f"--heartbeat-file={text}"]) for text in NO_FILES),
     *((["deserialize_status", f"--interval={text}"]) for text in NO_SECONDS),
     *((["deserialize_status", f"--stalled-after={text}"]) for text in NO_SECONDS),
     *((["deserialize_status", f"--last={text}"]) for text in NO_NUMBERS),
@@ -81,15 +81,15 @@ def test_a_log_that_is_not_named_is_asked_for_with_status_2(capsys: pytest.Captu
     assert "Name the file to read." in capsys.readouterr().err
 
 
-def test_a_file_that_cannot_be_touched_any_more_is_named(
+def test_heartbeat_file_that_cannot_be_touched_any_more_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "touch", refuse)
-    with pytest.raises(CommandError, match=r"The file can't be touched: .*Permission denied"):
-        call_command("recover_runs", touch=tmp_path / "beat", stdout=StringIO())
+    with pytest.raises(CommandError, match=r"The heartbeat file can't be touched: .*Permission denied"):
+        call_command("recover_runs", heartbeat_file=tmp_path / "beat", stdout=StringIO())
 
 
 @pytest.mark.urls("tests.integration.metrics_urls")

@@ -75,7 +75,7 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
         "prune_oplog": ["--days=1"],
         "prune_payloads": [],
         "record_objects": [],
-        "recover_runs": ["--every=0.1"],
+        "recover_runs": ["--interval=0.1"],
         "retry_run": [str(again.pk)],
     }
     assert set(arguments) == own_commands()

@@ -67,7 +67,7 @@ class TestCancel:
         assert {(one.state, one.error) for one in cancelled} == {(Run.State.CANCELLED, "It was cancelled.")}
         assert cancelled[0].finished_at is not None
         assert Unit.objects.count() == len(dirty_ids()) == 1
-        assert morango_celery.recover_runs(everything=True) == 0
+        assert morango_celery.recover_runs(all_unfinished=True) == 0
 
         # ... for the next run
         again, _ = carry_out()

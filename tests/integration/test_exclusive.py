@@ -112,7 +112,7 @@ class TestPlanning:
         first, second, third, memos = Batch.objects.filter(run=run).order_by("number")
 
         assert [batch.pk for batch in open_batches(run)] == [first.pk, memos.pk]
-        assert recover(dispatch := Recorded(), everything=True) == 2
+        assert recover(dispatch := Recorded(), all_unfinished=True) == 2
         assert set(dispatch.sent) == {f"batch {first.pk}", f"batch {memos.pk}"}
         # One that comes too early does nothing
         assert attempt_batch(third.pk, third.content_hash).result is None
@@ -120,7 +120,7 @@ class TestPlanning:
         assert not Vote.objects.exists()
 
         assert execute_batch(first.pk).to_send == (second.pk,)
-        assert recover(dispatch := Recorded(), everything=True) == 2
+        assert recover(dispatch := Recorded(), all_unfinished=True) == 2
         assert set(dispatch.sent) == {f"batch {second.pk}", f"batch {memos.pk}"}
         assert execute_batch(second.pk).to_send == (third.pk,)
         assert execute_batch(third.pk).to_send == ()

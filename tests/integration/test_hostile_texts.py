@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.test import RequestFactory
 from morango.models import Store
 
-from morango_celery.admin.outcomes import errors_as_messages
+from morango_celery.admin.messages import errors_as_messages
 from morango_celery.display import describe
 from morango_celery.errors import RefusedMessageError, UsageError
 from morango_celery.metrics.collector import exposed

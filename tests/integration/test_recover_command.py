@@ -1,4 +1,4 @@
-"""`manage.py recover_runs --every`: recovery as a service of its own."""
+"""`manage.py recover_runs --interval`: recovery as a service of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker.school.models import PROFILE
 def recovery(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[LoggedProcess]:
     """Twice a second, with the file "recovered" to tell when it last succeeded."""
     process = LoggedProcess(
-        ["worker", "recover_runs", "--every=0.5", f"--touch={tmp_path / 'recovered'}"],
+        ["worker", "recover_runs", "--interval=0.5", f"--heartbeat-file={tmp_path / 'recovered'}"],
         tmp_path / "recovery.log",
         {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"},
     )
@@ -57,7 +57,7 @@ def test_it_outlives_an_outage_of_the_database(recovery: LoggedProcess) -> None:
     recovery.wait_for_log("1 messages sent.")
 
 
-@pytest.mark.parametrize("arguments", [["--every=0"], ["--every=-1"], ["--every=5", "--everything"]])
+@pytest.mark.parametrize("arguments", [["--interval=0"], ["--interval=-1"], ["--interval=5", "--all"]])
 def test_it_refuses_what_makes_no_sense(arguments: list[str]) -> None:
-    with pytest.raises(CommandError, match="--every"):
+    with pytest.raises(CommandError, match="--interval"):
         call_command("recover_runs", *arguments)

@@ -60,7 +60,7 @@ class TestRecovery:
 
         Run.objects.filter(pk=late.pk).update(overdue_at=ago(1))
         assert self.sent() == {f"run {late.pk}"}
-        assert self.sent(everything=True) == {f"run {late.pk}", f"run {fresh.pk}"}
+        assert self.sent(all_unfinished=True) == {f"run {late.pk}", f"run {fresh.pk}"}
 
     def test_a_run_that_nobody_led_from_one_stage_to_the_next(self, two_batches: list[Batch]) -> None:
         for batch in two_batches:
@@ -83,7 +83,7 @@ class TestRecovery:
         assert self.sent() == {f"batch {late.pk}"}
 
         Batch.objects.update(**sent())
-        assert self.sent(everything=True) == {f"batch {late.pk}"}
+        assert self.sent(all_unfinished=True) == {f"batch {late.pk}"}
 
     def test_batches_whose_opener_died_before_it_sent_them(self, two_batches: list[Batch]) -> None:
         assert self.sent() == set()
@@ -135,13 +135,13 @@ class TestRecovery:
         new_run(in_process=True)
         Run.objects.update(in_process=True)
 
-        assert self.sent(everything=True) == set()
+        assert self.sent(all_unfinished=True) == set()
 
     @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
     def test_nothing_of_a_run_that_has_ended(self, two_batches: list[Batch], state: Run.State) -> None:
         two_batches[0].run.move_to(state)
 
-        assert self.sent(everything=True) == set()
+        assert self.sent(all_unfinished=True) == set()
 
     def test_what_the_broker_did_not_take_is_not_counted(self, two_batches: list[Batch]) -> None:
 
@@ -156,7 +156,7 @@ class TestRecovery:
         dispatch = Recorded(broker_is_there=False)
 
         # When everything is to be sent again
-        assert recover(dispatch, everything=True) == 0
+        assert recover(dispatch, all_unfinished=True) == 0
 
         # Then it is tried with one message, and the next recovery sends them all
         assert sum(dispatch.sent.values()) == 1
@@ -280,7 +280,7 @@ class TestRunsInProcess:
 
     def test_one_that_was_heard_of_goes_on(self, begun: Run) -> None:
         self.last_heard_of(begun, 4 * 900 - 60)
-        recover(Recorded(), everything=True)
+        recover(Recorded(), all_unfinished=True)
         begun.refresh_from_db()
         assert begun.state == Run.State.RUNNING
 

@@ -15,8 +15,8 @@ from morango.models.certificates import Filter
 import morango_celery
 from morango_celery import tasks
 from morango_celery.api import wait_for
-from morango_celery.management.carried_out import RunCommand
-from morango_celery.management.telling import for_programs, in_words
+from morango_celery.management.formatting import as_json, as_text
+from morango_celery.management.run_command import RunCommand
 from morango_celery.models import Batch, Run
 from morango_celery.runs import control, handover, sharing
 from morango_celery.runs.execute import execute_batch
@@ -357,15 +357,15 @@ class TestShown:
     def test_status_says_by_which_run_records_are_deserialized(self, runs: list[Run]) -> None:
         first, coalesced, blocked = runs
 
-        assert f"  its records are deserialized by run {first.pk}" in in_words(status_of(coalesced.pk))
-        assert f"  waits for the end of run {first.pk}" in in_words(status_of(blocked.pk))
-        assert for_programs(status_of(coalesced.pk))["coalesced_into"] == first.pk
-        assert for_programs(status_of(blocked.pk))["blocked_by"] == first.pk
+        assert f"  its records are deserialized by run {first.pk}" in as_text(status_of(coalesced.pk))
+        assert f"  waits for the end of run {first.pk}" in as_text(status_of(blocked.pk))
+        assert as_json(status_of(coalesced.pk))["coalesced_into"] == first.pk
+        assert as_json(status_of(blocked.pk))["blocked_by"] == first.pk
         assert str(blocked) == f"run {blocked.pk} of {PROFILE} (pending, waits for the end of run {first.pk})"
 
         complete(first)
 
-        assert f"  its records were deserialized by run {first.pk}" in in_words(status_of(coalesced.pk))
+        assert f"  its records were deserialized by run {first.pk}" in as_text(status_of(coalesced.pk))
         assert not read(blocked)[0].sharing
 
     def test_admin_leads_to_the_other_run(self, runs: list[Run], admin_client: Client) -> None:
@@ -389,7 +389,7 @@ class TestShown:
         command = RunCommand()
 
         with pytest.raises(SystemExit) as ended:
-            command.carry_out(lambda _: coalesced)
+            command.follow_run(lambda _: coalesced)
 
         assert ended.value.code == 1
         said = capsys.readouterr().out

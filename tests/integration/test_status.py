@@ -21,7 +21,7 @@ from django.core.management import CommandError, call_command
 from morango.models.certificates import Filter
 
 from morango_celery.errors import UnknownRunError
-from morango_celery.management.telling import duration
+from morango_celery.management.formatting import duration
 from morango_celery.models import Batch, Run
 from morango_celery.runs import handover
 from morango_celery.runs.control import cancel

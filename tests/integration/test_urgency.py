@@ -144,7 +144,7 @@ def test_recovery_and_retries_send_by_the_same_rule(redis_url: str) -> None:
         assert CeleryDispatch().batch(batch)
     with Redis.from_url(redis_url) as client:
         assert lengths(client) == {0: 1, 6: 2, 9: 1}
-        assert morango_celery.recover_runs(everything=True) == len(sizes)
+        assert morango_celery.recover_runs(all_unfinished=True) == len(sizes)
 
         # Then those of larger runs wait behind those of smaller ones, each time
         assert lengths(client) == {0: 2, 6: 4, 9: 2}

@@ -90,7 +90,7 @@ def test_a_run_survives_the_death_of_its_worker(celery_worker_process: StartWork
     celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="100")
     ended = Run.objects.filter(pk=run.pk, state=Run.State.COMPLETED)
     # The dead worker's session may hold the batch for a moment, and the living one sweeps as well
-    until(lambda: morango_celery.recover_runs(everything=True) or ended.exists(), "sent again, or done")
+    until(lambda: morango_celery.recover_runs(all_unfinished=True) or ended.exists(), "sent again, or done")
 
     # Then the run completes, every record counted once
     wait_for(run, 60)

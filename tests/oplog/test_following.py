@@ -10,55 +10,55 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from morango_celery.management.bell import Bell
+from morango_celery.management.wakeup import Wakeup
 from morango_celery.oplog import follow
 from morango_celery.oplog.follow import watching
 
 
 @pytest.fixture
-def bell() -> Iterator[Bell]:
-    bell = Bell()
-    yield bell
-    bell.close()
+def wakeup() -> Iterator[Wakeup]:
+    wakeup = Wakeup()
+    yield wakeup
+    wakeup.close()
 
 
-def rings(bell: Bell, timeout_seconds: float) -> bool:
+def wakes(wakeup: Wakeup, timeout_seconds: float) -> bool:
     """Whether it is rung in that time; it is silent again then."""
-    was_rung = bool(select.select([bell._reads], [], [], timeout_seconds)[0])
-    bell.wait(0)
-    return was_rung
+    was_woken = bool(select.select([wakeup._reads], [], [], timeout_seconds)[0])
+    wakeup.wait(0)
+    return was_woken
 
 
-def settle(bell: Bell) -> None:
+def settle(wakeup: Wakeup) -> None:
     """Until what was done before is told."""
-    while rings(bell, 0.3):
+    while wakes(wakeup, 0.3):
         pass
 
 
-def test_a_bell_remembers_that_it_was_rung(bell: Bell) -> None:
+def test_wakeup_that_nobody_waits_for_is_remembered(wakeup: Wakeup) -> None:
     for _ in range(100_000):
-        bell.ring()  # more than a pipe holds
-    assert rings(bell, 0)
-    settle(bell)
-    bell.request_stop(15, None)
-    assert bell.stop_requested
-    assert rings(bell, 0)
+        wakeup.wake()  # more than a pipe holds
+    assert wakes(wakeup, 0)
+    settle(wakeup)
+    wakeup.request_stop(15, None)
+    assert wakeup.stop_requested
+    assert wakes(wakeup, 0)
 
 
-def test_a_change_of_the_log_rings_and_its_reading_does_not(bell: Bell, log: Path) -> None:
-    with watching(log.parent, bell) as watch:
+def test_a_change_of_the_log_wakes_and_its_reading_does_not(wakeup: Wakeup, log: Path) -> None:
+    with watching(log.parent, wakeup) as watch:
         watch.ensure()
         log.write_text("one\n")
-        assert rings(bell, 10)
-        settle(bell)
+        assert wakes(wakeup, 10)
+        settle(wakeup)
         assert log.read_text() == "one\n"
-        assert not rings(bell, 0.5)
+        assert not wakes(wakeup, 0.5)
         log.rename(f"{log}.1")
-        assert rings(bell, 10)
+        assert wakes(wakeup, 10)
 
 
 def test_without_word_from_the_system_files_are_polled(
-    bell: Bell, log: Path, monkeypatch: pytest.MonkeyPatch
+    wakeup: Wakeup, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a system without inotify
     import watchdog.observers
@@ -70,21 +70,21 @@ def test_without_word_from_the_system_files_are_polled(
     monkeypatch.setattr(follow, "LOOK_SECONDS", 0.1)
 
     # Then it is found out all the same
-    with watching(log.parent, bell) as watch:
+    with watching(log.parent, wakeup) as watch:
         watch.ensure()
-        settle(bell)
+        settle(wakeup)
         log.write_text("one\n")
-        assert rings(bell, 10)
+        assert wakes(wakeup, 10)
 
 
-def test_a_folder_that_is_not_there_is_watched_once_it_is(bell: Bell, log: Path) -> None:
+def test_a_folder_that_is_not_there_is_watched_once_it_is(wakeup: Wakeup, log: Path) -> None:
     log.parent.rmdir()
-    with watching(log.parent, bell) as watch:
+    with watching(log.parent, wakeup) as watch:
         watch.ensure()
         log.parent.mkdir()
         watch.ensure()
         log.write_text("one\n")
-        assert rings(bell, 10)
+        assert wakes(wakeup, 10)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -6,11 +6,11 @@ from django.core.management.base import CommandParser
 
 from morango_celery import cancel
 from morango_celery.management.arguments import run_number
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.run_command import errors_in_one_line
 
 
-class Command(OwnCommand):
+class Command(PipeSafeCommand):
     help = "End a run. What it has not done stays dirty, for the next one or for retry_run."
 
     def add_arguments(self, parser: CommandParser) -> None:

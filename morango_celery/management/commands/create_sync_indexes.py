@@ -9,8 +9,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery.db.errors import remedy, sqlstate
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.printable import printable, printable_lines
 from morango_celery.reading.indexes import IndexState, building_session, states, sync_indexes
 from morango_celery.upstream import uses_postgresql
@@ -29,7 +29,7 @@ REMEDIES = {
 """What to do about an error, by PostgreSQL's code."""
 
 
-class Command(OwnCommand):
+class Command(PipeSafeCommand):
     help = (
         "Create the partial indexes by which a sync finds local edits, and what waits, without reading "
         "whole tables. Others go on writing meanwhile. Safe at any moment, and again: what is there is left "

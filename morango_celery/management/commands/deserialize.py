@@ -6,7 +6,7 @@ from django.core.management.base import CommandParser
 
 from morango_celery.api import deserialize, runs_in_process
 from morango_celery.management.arguments import prefix, profile
-from morango_celery.management.carried_out import RunCommand
+from morango_celery.management.run_command import RunCommand
 
 
 class Command(RunCommand):
@@ -35,7 +35,7 @@ class Command(RunCommand):
         parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        self.carry_out(
+        self.follow_run(
             lambda on_progress: deserialize(
                 options["profile"],
                 options["filter"],

@@ -10,10 +10,16 @@ from django.core.management.base import CommandError, CommandParser
 
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.arguments import length_of_list, run_number, seconds
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.bell import Bell, stopping_bell
-from morango_celery.management.carried_out import errors_in_one_line, show_failures
-from morango_celery.management.telling import HEADING, for_programs, in_a_line, in_quarantine, in_words
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.formatting import (
+    TABLE_HEADING,
+    as_json,
+    as_table_row,
+    as_text,
+    quarantined_text,
+)
+from morango_celery.management.run_command import errors_in_one_line, show_failures
+from morango_celery.management.wakeup import Wakeup, wakeup_on_stop_signals
 from morango_celery.models import Run
 from morango_celery.runs.status import (
     RECENT,
@@ -45,7 +51,7 @@ exit status:
 """
 
 
-class Command(OwnCommand):
+class Command(PipeSafeCommand):
     help = "Show how far a run is, or the newest runs, and exit with a status for monitors."
 
     def create_parser(self, *arguments: Any, **options: Any) -> CommandParser:
@@ -91,10 +97,10 @@ class Command(OwnCommand):
 
     def _watch(self, options: dict[str, Any]) -> int:
         shown = _Screen(self.stdout)
-        with stopping_bell() as bell:
+        with wakeup_on_stop_signals() as wakeup:
             while True:
                 status, has_ended = self._look(options, shown)
-                if has_ended or _stops(bell, options["interval"]):
+                if has_ended or _stops(wakeup, options["interval"]):
                     return status
 
     def _look(self, options: dict[str, Any], screen: _Screen | None = None) -> tuple[int, bool]:
@@ -105,9 +111,9 @@ class Command(OwnCommand):
         status = status_of(options["run"], options["stalled_after"])
         run = status.run
         if options["json"]:
-            self.stdout.write(json.dumps(for_programs(status)))
+            self.stdout.write(json.dumps(as_json(status)))
         else:
-            screen.show(in_words(status))
+            screen.show(as_text(status))
             if run.is_finished and run.failed:
                 show_failures(self.stdout, run)
         if status.is_stalled:
@@ -122,17 +128,17 @@ class Command(OwnCommand):
         quarantined = count_quarantined()
         if options["json"]:
             found = {
-                "runs": [for_programs(one) for one in listed],
+                "runs": [as_json(one) for one in listed],
                 "unfinished": undone,
                 "stalled": silent,
                 "quarantined": quarantined,
             }
             self.stdout.write(json.dumps(found))
         else:
-            lines = [HEADING, *map(in_a_line, listed)] if listed else ["There are no runs."]
+            lines = [TABLE_HEADING, *map(as_table_row, listed)] if listed else ["There are no runs."]
             lines.append(f"{undone:,} not done.")
             if quarantined:
-                lines.append(f"{in_quarantine(quarantined)}.")
+                lines.append(f"{quarantined_text(quarantined)}.")
             if silent:
                 lines.append(f"STALLED, the oldest first: {', '.join(map(str, silent))}")
             screen.show(lines)
@@ -154,9 +160,9 @@ def _unmended(listed: list[Status]) -> list[Run]:
     return found
 
 
-def _stops(bell: Bell, seconds: float) -> bool:
-    bell.wait(seconds)
-    return bell.stop_requested
+def _stops(wakeup: Wakeup, seconds: float) -> bool:
+    wakeup.wait(seconds)
+    return wakeup.stop_requested
 
 
 class _Screen:

@@ -113,7 +113,7 @@ def dying_worker(stage: Stage) -> str:
             assert user(before, "holder")["picture_password"] == people.COVETED
             with server.worker() as second:
                 assert push.is_running
-                server.manage("recover_runs", "--everything")
+                server.manage("recover_runs", "--all")
                 ended(push)
             assert "gave way to synced ones" in second.log()
         assert "Failed to deserialize Store record" not in process.log()

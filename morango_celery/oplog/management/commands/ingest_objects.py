@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from morango_celery.db.errors import is_infrastructure_error
 from morango_celery.management.arguments import lines_at_a_time, log_to_read, source_name
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.bell import Bell, stopping_bell
-from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.run_command import errors_in_one_line
+from morango_celery.management.wakeup import Wakeup, wakeup_on_stop_signals
 from morango_celery.oplog.files import signature
 from morango_celery.oplog.follow import LOOK_SECONDS, watching
 from morango_celery.oplog.ingest import BATCH_LINES, Ingestion, IngestionProgress
@@ -25,7 +25,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 """Between two attempts to reach a database that is not available."""
 
 
-class Command(OwnCommand):
+class Command(PipeSafeCommand):
     help = "Apply the objects that a log brings, from where it was last read to; see docs/oplog.md."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -67,19 +67,19 @@ class Command(OwnCommand):
             raise CommandError("Name the file to read.", returncode=2)
         with (
             errors_in_one_line(),
-            stopping_bell() as bell,
+            wakeup_on_stop_signals() as wakeup,
             tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
         ):
             ingestion = Ingestion(
                 path,
                 source,
                 options["batch_size"],
-                should_stop=lambda: bell.stop_requested,
+                should_stop=lambda: wakeup.stop_requested,
                 on_progress=lambda progress: _show(bar, progress),
             )
             try:
                 if options["follow"]:
-                    self._follow(ingestion, bell)
+                    self._follow(ingestion, wakeup)
                 elif not signature(path):
                     raise CommandError(f"There is no file {path}. With --follow it is waited for.")
                 else:
@@ -88,11 +88,11 @@ class Command(OwnCommand):
                 raise CommandError(f"The log can't be read: {error}") from error
         self._summarize(ingestion.progress)
 
-    def _follow(self, ingestion: Ingestion, bell: Bell) -> None:
+    def _follow(self, ingestion: Ingestion, wakeup: Wakeup) -> None:
         pause_seconds = LOOK_SECONDS
         seen = None
-        with watching(ingestion.path.parent, bell) as watch:
-            while not bell.stop_requested:
+        with watching(ingestion.path.parent, wakeup) as watch:
+            while not wakeup.stop_requested:
                 watch.ensure()
                 try:
                     found = signature(ingestion.path)
@@ -108,7 +108,7 @@ class Command(OwnCommand):
                     self.stderr.write(f"{printable_lines(error)}\nNothing is lost; trying again.")
                     connection.close_if_unusable_or_obsolete()
                     pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
-                bell.wait(pause_seconds)
+                wakeup.wait(pause_seconds)
 
     def _retry(self, source: str | None) -> None:
         retried = retry_dead_letters(source)

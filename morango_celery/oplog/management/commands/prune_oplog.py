@@ -5,12 +5,12 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from morango_celery.management.arguments import days
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.oplog.pruning import prune
 
 
-class Command(OwnCommand):
+class Command(PipeSafeCommand):
     help = (
         "Remove dead letters that were applied or superseded, and positions in logs that are gone, after "
         "some days. Safe at any moment, any number of times; once a day will do."

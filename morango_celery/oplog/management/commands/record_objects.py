@@ -8,8 +8,8 @@ from django.db import transaction
 from django.db.models import Model
 
 from morango_celery.deserialization.sql import take_write_lock
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.oplog.conf import settings
 from morango_celery.oplog.logfile import write_out
 from morango_celery.oplog.meta import rows
@@ -19,7 +19,7 @@ from morango_celery.oplog.recorder import record_stored, recorded_models
 CHUNK_OBJECTS = 1000
 
 
-class Command(OwnCommand):
+class Command(PipeSafeCommand):
     help = "Write recorded changes to the log that wait for it; with --existing, all objects there are."
 
     def add_arguments(self, parser: CommandParser) -> None:

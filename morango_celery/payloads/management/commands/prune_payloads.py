@@ -5,12 +5,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from morango_celery.management.arguments import sha256
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.carried_out import errors_in_one_line
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.payloads import payload_store
 
 
-class Command(OwnCommand):
+class Command(PipeSafeCommand):
     help = (
         "Remove stored arguments of tasks whose time is up. "
         "Safe at any moment, any number of times; once a day will do."

@@ -9,7 +9,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
 from morango_celery.runs.status import Status
 
-COUNTED = {
+COUNT_LABELS = {
     "saved": "saved",
     "deleted": "deleted",
     "spread": "deleted with what they refer to",
@@ -18,7 +18,7 @@ COUNTED = {
 }
 
 
-def in_words(status: Status) -> list[str]:
+def as_text(status: Status) -> list[str]:
     """Three lines or more; the first says what state it is in."""
     run = status.run
     lines = [
@@ -37,18 +37,18 @@ def in_words(status: Status) -> list[str]:
     if run.sharing:
         lines.append(f"  {run.sharing}")
     if status.quarantined:
-        lines.append(f"  {in_quarantine(status.quarantined)}")
+        lines.append(f"  {quarantined_text(status.quarantined)}")
     lines += [f"  {printable(line)}" for line in run.error.split("\n") if line]
     return lines
 
 
-def in_quarantine(count: int) -> str:
-    """Like "2 records are quarantined: `deserialize --retry-errors` tries them again"."""
+def quarantined_text(count: int) -> str:
+    """Like "2 records are quarantined: `deserialize --retry-errors` retries them"."""
     records = "1 record is" if count == 1 else f"{count:,} records are"
-    return f"{records} quarantined: `deserialize --retry-errors` tries {'it' if count == 1 else 'them'} again"
+    return f"{records} quarantined: `deserialize --retry-errors` retries {'it' if count == 1 else 'them'}"
 
 
-def in_a_line(status: Status) -> str:
+def as_table_row(status: Status) -> str:
     run = status.run
     state = "stalled" if status.is_stalled else run.state
     return (
@@ -57,14 +57,14 @@ def in_a_line(status: Status) -> str:
     )
 
 
-HEADING = (
+TABLE_HEADING = (
     f"{'run':>8}  {'state':<9}  {'created (UTC)':<19}  {'last sign':>10}  {'records':>11}  {'failed':>8}  "
     "profile"
 )
 
 
-def for_programs(status: Status) -> dict[str, Any]:
-    """What `in_words` says, and more, for JSON: times in ISO 8601, null for what isn't known."""
+def as_json(status: Status) -> dict[str, Any]:
+    """What `as_text` says, and more, for JSON: times in ISO 8601, null for what isn't known."""
     run = status.run
     return {
         "run": run.pk,
@@ -98,9 +98,11 @@ def for_programs(status: Status) -> dict[str, Any]:
     }
 
 
-def outcome(row: Run | Batch) -> str:
+def counts_text(row: Run | Batch) -> str:
     """Like "1,990 saved, 10 failed"; empty as long as nothing came of any record."""
-    return ", ".join(f"{getattr(row, name):,} {text}" for name, text in COUNTED.items() if getattr(row, name))
+    return ", ".join(
+        f"{getattr(row, name):,} {text}" for name, text in COUNT_LABELS.items() if getattr(row, name)
+    )
 
 
 def duration(seconds: float) -> str:
@@ -125,7 +127,7 @@ def _records(status: Status) -> str:
     run = status.run
     found = f"{run.done:,} of {status.total:,} records"
     if run.done:
-        found += f": {outcome(run)}"
+        found += f": {counts_text(run)}"
     if status.records_per_second:
         digits = 0 if status.records_per_second >= 10 else 1
         found += f"; {status.records_per_second:,.{digits}f} a second"

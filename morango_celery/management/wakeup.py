@@ -13,10 +13,10 @@ from types import FrameType
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-class Bell:
-    """Wakes one thread: rung by the thread that watches files, and by signals.
+class Wakeup:
+    """Wakes one thread: called by the thread that watches files, and by signals.
 
-    A pipe, because a signal's handler may ring it at any moment, also while it is being waited for.
+    A pipe, because a signal's handler may wake it at any moment, also while it is waiting.
     """
 
     def __init__(self) -> None:
@@ -25,16 +25,16 @@ class Bell:
         os.set_blocking(self._writes, False)
         self.stop_requested = False
 
-    def ring(self) -> None:
-        with suppress(BlockingIOError):  # it is full of rings
+    def wake(self) -> None:
+        with suppress(BlockingIOError):  # the pipe is full of wake-ups
             os.write(self._writes, b".")
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self.stop_requested = True
-        self.ring()
+        self.wake()
 
     def wait(self, timeout_seconds: float) -> None:
-        """Until it is rung; at once if it was since it was last waited for."""
+        """Wait until `wake` is called; not at all if it was since the last wait."""
         select.select([self._reads], [], [], timeout_seconds)
         with suppress(BlockingIOError):
             os.read(self._reads, 65536)
@@ -45,14 +45,17 @@ class Bell:
 
 
 @contextmanager
-def stopping_bell() -> Iterator[Bell]:
-    """A bell that SIGTERM and Ctrl-C ring instead of ending the process; only the main thread hears them."""
-    bell = Bell()
+def wakeup_on_stop_signals() -> Iterator[Wakeup]:
+    """Yield a `Wakeup` that SIGTERM and Ctrl-C trigger instead of ending the process.
+
+    Only the main thread receives signals.
+    """
+    wakeup = Wakeup()
     heard = STOPPING if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, bell.request_stop) for number in heard}
+    before = {number: signal.signal(number, wakeup.request_stop) for number in heard}
     try:
-        yield bell
+        yield wakeup
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        bell.close()
+        wakeup.close()

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from morango_celery.db.errors import remedy
 from morango_celery.errors import MorangoCeleryError
-from morango_celery.management.base import OwnCommand
-from morango_celery.management.telling import in_quarantine
+from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.formatting import quarantined_text
 from morango_celery.models import Run
 from morango_celery.printable import printable, printable_lines
 from morango_celery.runs.report import failures
@@ -32,10 +32,10 @@ def errors_in_one_line() -> Iterator[None]:
         raise CommandError(f"{printable_lines(error)}\n{remedy(error)}") from error
 
 
-class RunCommand(OwnCommand):
+class RunCommand(PipeSafeCommand):
     """Exits with 1 when records failed."""
 
-    def carry_out(self, start: Callable[[Callable[[Run], None]], Run]) -> None:
+    def follow_run(self, start: Callable[[Callable[[Run], None]], Run]) -> None:
         """Show the run that `start`, given what to call with its progress, returns."""
         with errors_in_one_line(), tqdm(unit=" records", disable=not sys.stderr.isatty()) as bar:
             run = start(lambda run: _show(bar, run))
@@ -64,7 +64,7 @@ class RunCommand(OwnCommand):
         )
         quarantined = count_quarantined(run)
         if quarantined:
-            self.stdout.write(f"  {in_quarantine(quarantined)}")
+            self.stdout.write(f"  {quarantined_text(quarantined)}")
         if not run.failed:
             return
         show_failures(self.stdout, run)

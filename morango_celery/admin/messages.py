@@ -26,10 +26,10 @@ def errors_as_messages(request: HttpRequest) -> Iterator[None]:
         messages.error(request, printable(str(error).strip()))
 
 
-def tell_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
+def message_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
     """Say where a new run is, and note in the admin's history who began it.
 
-    :param what: it does, like "does run 5 again"
+    :param what: it does, like "retries run 5"
     """
     what = printable(what)
     admin.log_addition(request, run, f"{what[:1].upper()}{what[1:]}.")
