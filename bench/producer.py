@@ -26,7 +26,7 @@ def producer(order: Order) -> Iterator[Work]:
 
 
 def produce(sync_filter: Filter | None) -> float:
-    run = create_run(PROFILE, sync_filter, serialize_first=True, handed_over=True)
+    run = create_run(PROFILE, sync_filter, serialize_first=True, session_notified=True)
     seconds = 0.0
     while not run.is_finished:
         began = time.perf_counter()

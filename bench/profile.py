@@ -33,8 +33,8 @@ STEPS = {
     "write": ("deserialization.writing.GroupWriter", "write"),
     "delete": ("deserialization.sink.AppModelSink", "_delete"),
     "mark as clean, or give back": ("deserialization.sql", "mark_processed"),
-    "take the batch": ("runs.execute", "take"),
-    "account for it": ("runs.execute", "account"),
+    "take the batch": ("runs.execution", "lock_open_batch"),
+    "account for it": ("runs.execution", "record_result"),
 }
 """The functions that are timed, by where they are called from, in the order of the table."""
 
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         url = None
         if options.database == "postgresql":
             url = stack.enter_context(services.postgres(durable=True))
-        databases = Databases(folder, url, {"BENCH_SETTINGS": json.dumps({"IN_PROCESS_CONNECTIONS": 1})})
+        databases = Databases(folder, url, {"BENCH_SETTINGS": json.dumps({"IN_PROCESS_CONCURRENCY": 1})})
         stack.callback(databases.close)
         databases.migrate(options.models, options.database)
         dataset = Dataset(options.models, options.database, case, options.records)

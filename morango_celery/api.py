@@ -102,7 +102,7 @@ def retry(
     was_here = Run.objects.filter(pk=run_id, in_process=True).exists()
     here = was_here or runs_in_process()
     _require_visible(wait, here)
-    return _begin(runs.renew(run_id, in_process=here), wait, on_progress)
+    return _begin(runs.create_retry(run_id, in_process=here), wait, on_progress)
 
 
 def recover_runs(*, all_unfinished: bool = False, run_ids: Collection[int] | None = None) -> int:
@@ -169,7 +169,7 @@ def _begin(run: Run, wait: bool | float, on_progress: Callable[[Run], None] | No
 def _new_run(profile: str, sync_filter: Filter | None, **options: bool) -> Run:
     require_valid()
     require_profile(profile)
-    return create_run(profile, sync_filter, handed_over=True, **options)
+    return create_run(profile, sync_filter, session_notified=True, **options)
 
 
 def require_profile(profile: str) -> None:

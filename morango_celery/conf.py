@@ -104,11 +104,11 @@ class _Settings(Section):
     IN_PROCESS: bool | None = None
     """Run syncs in the process that received them. None: only on SQLite, which has one writer."""
 
-    IN_PROCESS_CONNECTIONS: int = 2
+    IN_PROCESS_CONCURRENCY: int = 2
     """How many batches a run in process executes at the same time, each on a connection of its own. On SQLite
     it is one."""
 
-    SAVE_EACH: tuple[str, ...] = ()
+    SAVE_INDIVIDUALLY: tuple[str, ...] = ()
     """Labels (``app.Model``) of models whose ``save()`` must see each row in the database."""
 
     EXCLUSIVE_MODELS: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ class _Settings(Section):
     SYNCHRONOUS_COMMIT: bool = True
     """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
 
-    RESEND_AFTER_SECONDS: int = 900
+    STALLED_AFTER_SECONDS: int = 900
     """Recovery sends a message again that no worker has taken for this long. Each worker looks fifteen times
     as often. What was begun, and is in nobody's hands, counts as lost after 15 seconds, or a third of this. A
     run in process is given up after four times as long."""
@@ -144,14 +144,14 @@ class _Settings(Section):
         ),
         "BATCH_SIZE_BYTES": (positive, BYTES_RULE),
         "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
-        "IN_PROCESS_CONNECTIONS": (
+        "IN_PROCESS_CONCURRENCY": (
             lambda value: positive(value) and value <= 100,
             "must be a whole number of connections from 1 to 100",
         ),
-        "SAVE_EACH": (labels, LABELS_RULE),
+        "SAVE_INDIVIDUALLY": (labels, LABELS_RULE),
         "EXCLUSIVE_MODELS": (labels, LABELS_RULE),
         "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
-        "RESEND_AFTER_SECONDS": (positive, "must be a whole number of seconds above 0"),
+        "STALLED_AFTER_SECONDS": (positive, "must be a whole number of seconds above 0"),
         "MAX_ATTEMPTS": (
             lambda value: positive(value) and value <= 100,
             "must be a whole number of attempts from 1 to 100",

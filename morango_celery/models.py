@@ -77,9 +77,9 @@ class Run(models.Model):
     """The run that took this one in before it had begun, and deserializes its records too."""
     coalesced_runs = models.IntegerField(default=0)
     """Number of runs that were coalesced into this one."""
-    handed_over = models.BooleanField(default=False)
+    session_notified = models.BooleanField(default=False)
     """Whether the transfer session was told the outcome, or there is nobody to tell."""
-    followed_up = models.BooleanField(default=False)
+    finalized = models.BooleanField(default=False)
     """Whether all was done that follows the end of a run, its signal included."""
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
@@ -98,17 +98,17 @@ class Run(models.Model):
     attempts = models.IntegerField(default=0)
     """How many workers began to open the next stage, or to follow up the end, and were not heard of again,
     or are at it."""
-    may_succeed_later = models.IntegerField(default=0)
+    retryable_failures = models.IntegerField(default=0)
     """Failures of this pass that another pass may mend."""
-    previous_may_succeed_later = models.IntegerField(null=True)
+    previous_retryable_failures = models.IntegerField(null=True)
     previous_failures = models.IntegerField(default=0)
     """Records that were in error when it began, and that it tries again."""
 
     records = models.IntegerField(default=0)
     saved = models.IntegerField(default=0)
     deleted = models.IntegerField(default=0)
-    spread = models.IntegerField(default=0)
-    yielded = models.IntegerField(default=0)
+    propagated = models.IntegerField(default=0)
+    conflicted = models.IntegerField(default=0)
     failed = models.IntegerField(default=0)
 
     created_at = models.DateTimeField(default=clock.now)
@@ -116,7 +116,7 @@ class Run(models.Model):
     finished_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
     """When a message for the run was last sent; NULL when none was, or not to anybody."""
-    active_at = models.DateTimeField(default=clock.now)
+    last_activity_at = models.DateTimeField(default=clock.now)
     """When a batch of it was last done, or a stage opened."""
     overdue_at = models.DateTimeField(null=True)
     """When recovery takes it up, as long as no batch of it is open and nobody is at it; NULL for at once."""
@@ -130,7 +130,7 @@ class Run(models.Model):
             ),
             models.Index(
                 fields=["state"],
-                condition=models.Q(handed_over=False) | models.Q(followed_up=False),
+                condition=models.Q(session_notified=False) | models.Q(finalized=False),
                 name="mcelery_run_unsettled",
             ),
             models.Index(
@@ -145,7 +145,7 @@ class Run(models.Model):
             ),
         ]
 
-    COUNTS = ("saved", "deleted", "spread", "yielded", "failed")
+    COUNTS = ("saved", "deleted", "propagated", "conflicted", "failed")
 
     has_released = False
     """Whether other runs may begin now that this instance has written the run's end."""
@@ -224,7 +224,9 @@ class Run(models.Model):
             if self.state == self.State.COMPLETED:
                 own = Run.objects.filter(pk=self.pk)
                 started_at, now = Subquery(own.values("started_at")), clock.now()
-                taken_in.update(state=self.state, started_at=started_at, finished_at=now, active_at=now)
+                taken_in.update(
+                    state=self.state, started_at=started_at, finished_at=now, last_activity_at=now
+                )
             else:
                 released = taken_in.update(coalesced_into=None, sent_at=None, overdue_at=None)
                 self.has_released |= released > 0
@@ -233,7 +235,7 @@ class Run(models.Model):
 
     def save_active(self) -> None:
         """Save the row, and that somebody is at work on it."""
-        self.active_at = clock.now()
+        self.last_activity_at = clock.now()
         self._save_loaded()
         if self.is_finished and self.open_batches:
             Batch.forget_ids(Batch.objects.filter(run=self))
@@ -283,7 +285,7 @@ class Batch(models.Model):
         SPLIT = "split"
         """Its records were handed out again, in smaller batches."""
 
-    IN_TURN = 0
+    EXCLUSIVE = 0
     """What the batches of a stage are parts of that hold records of exclusive models, and their parts."""
 
     MOVES = {
@@ -299,12 +301,12 @@ class Batch(models.Model):
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     size = models.IntegerField()
     """Number of records handed out."""
-    content_hash = models.CharField(max_length=64)
-    """SHA-256 of `payload`: a message carries it in place of the ids. One with another isn't this batch's."""
-    payload = models.TextField(blank=True)
+    ids_sha256 = models.CharField(max_length=64)
+    """SHA-256 of `ids_json`. A message carries it in place of the ids, to show that it is this batch's."""
+    ids_json = models.TextField(blank=True)
     """The ids as a JSON list, for as long as somebody needs them: emptied in the transaction that closes the
     batch or ends the run. Read with the row that has to be read and locked anyway."""
-    retry_ids = models.TextField(blank=True)
+    retryable_ids = models.TextField(blank=True)
     """Ids, as a JSON list, of failed records that another pass may mend."""
     code_edits = models.TextField(blank=True)
     """Digests, as a JSON list, of app rows that models' code has left dirty before their records came."""
@@ -317,17 +319,17 @@ class Batch(models.Model):
     """The id of the message that it began with; empty once that attempt is known to be over."""
     suspect = models.BooleanField(default=False)
     """Whether one more attempt that fails is enough to split it."""
-    part_of = models.IntegerField(null=True)
-    """The number of the planned batch that was split and that it is a part of; or `IN_TURN`."""
-    place = models.IntegerField(default=0)
+    split_from = models.IntegerField(null=True)
+    """The number of the planned batch that was split and that it is a part of; or `EXCLUSIVE`."""
+    offset = models.IntegerField(default=0)
     """How many records of the planned batch, or of those in turn, come before its own."""
-    trouble = models.TextField(blank=True)
+    last_error = models.TextField(blank=True)
     """What ended the last attempt, if the worker lived to tell."""
 
     saved = models.IntegerField(default=0)
     deleted = models.IntegerField(default=0)
-    spread = models.IntegerField(default=0)
-    yielded = models.IntegerField(default=0)
+    propagated = models.IntegerField(default=0)
+    conflicted = models.IntegerField(default=0)
     failed = models.IntegerField(default=0)
 
     sent_at = models.DateTimeField(null=True)
@@ -345,7 +347,7 @@ class Batch(models.Model):
             models.Index(fields=["run"], condition=models.Q(state="open"), name="mcelery_batch_open"),
             models.Index(
                 fields=["run"],
-                condition=models.Q(state="open") & ~models.Q(payload=""),
+                condition=models.Q(state="open") & ~models.Q(ids_json=""),
                 name="mcelery_batch_with_ids",
             ),
         ]
@@ -362,8 +364,8 @@ class Batch(models.Model):
             number=number,
             pass_number=run.pass_number,
             size=len(store_ids),
-            payload=json.dumps(list(store_ids)),
-            content_hash=hash_of_ids(store_ids),
+            ids_json=json.dumps(list(store_ids)),
+            ids_sha256=hash_of_ids(store_ids),
             **columns,
         )
 
@@ -374,16 +376,16 @@ class Batch(models.Model):
         These are executed one after another: the records of a batch may depend on their order, and exclusive
         models bear no two at a time.
         """
-        same = {name: OuterRef(name) for name in ("run", "stage", "part_of")}
-        earlier = cls.objects.filter(**same, place__lt=OuterRef("place"), state=cls.State.OPEN)
+        same = {name: OuterRef(name) for name in ("run", "stage", "split_from")}
+        earlier = cls.objects.filter(**same, offset__lt=OuterRef("offset"), state=cls.State.OPEN)
         return Exists(earlier)
 
     def open_parts(self) -> models.QuerySet[Batch]:
         """What is open of the planned batch that was split, or of those in turn, if this is one of them; in
         order."""
-        planned = self.number if self.part_of is None else self.part_of
-        parts = Batch.objects.filter(run=self.run_id, stage=self.stage, part_of=planned)
-        return parts.filter(state=self.State.OPEN).order_by("place")
+        planned = self.number if self.split_from is None else self.split_from
+        parts = Batch.objects.filter(run=self.run_id, stage=self.stage, split_from=planned)
+        return parts.filter(state=self.State.OPEN).order_by("offset")
 
     @classmethod
     def forget_ids(cls, batches: models.QuerySet[Batch]) -> None:
@@ -392,9 +394,9 @@ class Batch(models.Model):
         Who executes one at the moment holds its row, and is not waited for: closing it empties it, and if it
         isn't closed, the next message or sweep does.
         """
-        left = batches.filter(state=cls.State.OPEN).exclude(payload="")
+        left = batches.filter(state=cls.State.OPEN).exclude(ids_json="")
         free = left.select_for_update(skip_locked=True).values("pk")
-        cls.objects.filter(pk__in=free).update(payload="")
+        cls.objects.filter(pk__in=free).update(ids_json="")
 
     @classmethod
     def known_code_edits(cls, run_id: int, digests: set[str]) -> set[str]:
@@ -426,14 +428,14 @@ class Batch(models.Model):
 
         :raises FatalError: what the ledger has is not what was handed out
         """
-        if not self.payload:
+        if not self.ids_json:
             return []
-        if _sha256(self.payload) != self.content_hash:
+        if _sha256(self.ids_json) != self.ids_sha256:
             raise FatalError(
                 f"The ids that the ledger has of the {self} are not those that were handed out: its row was "
                 "damaged, or changed by others."
             )
-        ids: list[str] = json.loads(self.payload)
+        ids: list[str] = json.loads(self.ids_json)
         return ids
 
     @property
@@ -445,12 +447,12 @@ class Batch(models.Model):
     @property
     def ids_to_retry(self) -> list[str]:
         """Ids of failed records that another pass may mend."""
-        ids: list[str] = json.loads(self.retry_ids or "[]")
+        ids: list[str] = json.loads(self.retryable_ids or "[]")
         return ids
 
     def require(self, ids_sha256: str) -> None:
         """:raises RefusedMessageError: the ids that were handed out have another hash"""
-        if self.content_hash != ids_sha256:
+        if self.ids_sha256 != ids_sha256:
             raise RefusedMessageError(
                 f"The message's ids are not those of {self}. It was not carried out; "
                 "recover_runs sends the batch again as the ledger has it."
@@ -460,7 +462,7 @@ class Batch(models.Model):
 @kept
 def _closing(state: str, names: tuple[str, ...]) -> Statement:
     columns = {name: anything(place) for place, name in enumerate(names, start=1)}
-    columns |= {"state": state, "finished_at": clock.now(), "payload": "", "attempted_by": ""}
+    columns |= {"state": state, "finished_at": clock.now(), "ids_json": "", "attempted_by": ""}
     return updating(Batch.objects.filter(pk=number(0)), columns)
 
 

@@ -75,7 +75,7 @@ class DeserializeOperation(LocalOperation):
 
     @staticmethod
     def _carry_out(context: Any) -> str:
-        run = create_run(context.sync_session.profile, context.filter, handed_over=True, in_process=True)
+        run = create_run(context.sync_session.profile, context.filter, session_notified=True, in_process=True)
         try:
             run_in_process(run)
         except OperationalError as error:
@@ -96,7 +96,7 @@ class DeserializeOperation(LocalOperation):
             defaults={
                 "profile": context.sync_session.profile,
                 "filter": str(context.filter),
-                "handed_over": waits or not told_by_worker,
+                "session_notified": waits or not told_by_worker,
             },
         )
         if is_new and waits:
@@ -104,11 +104,11 @@ class DeserializeOperation(LocalOperation):
                 cls._wait_for(run)
         elif is_new:
             transaction.on_commit(lambda: CeleryDispatch().start(run))
-        if told_by_worker and run.handed_over and not run.is_finished:
+        if told_by_worker and run.session_notified and not run.is_finished:
             # This request has waited in vain, another one looked for the outcome by itself, or the mode was
             # another one. A run that has ended meanwhile left its session to us
             left = Run.objects.filter(pk=run.pk, state__in=Run.UNFINISHED)
-            if not left.update(handed_over=False):
+            if not left.update(session_notified=False):
                 run.refresh_from_db()
         return run
 

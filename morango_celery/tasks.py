@@ -40,10 +40,10 @@ from morango_celery.models import Batch, Run
 from morango_celery.pools import require_processes
 from morango_celery.printable import make_printable, printable
 from morango_celery.raw_messages import guard_unacknowledged
-from morango_celery.runs import attempts, handover, opening, sharing
+from morango_celery.runs import attempts, completion, opening, sharing
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.execute import Execution
-from morango_celery.runs.handover import Handover
+from morango_celery.runs.completion import Notification
+from morango_celery.runs.execution import Execution
 from morango_celery.runs.limits import within
 from morango_celery.runs.message import Message
 from morango_celery.runs.opening import attempt_opening, attempt_start
@@ -85,12 +85,12 @@ CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.intake:refuse_malformed
 
 TOO_EARLY_SECONDS = 0.25
 """How long Morango has to write STARTED, until the outcome of a run that was so quick is tried again."""
-TOLD_SECONDS = 2.0
+NOTIFIED_SECONDS = 2.0
 """How long a client has to come for the outcome, until somebody looks whether that is still there."""
 HAND_OVER_RETRIES = 10
 """A minute; then it is looked at by `recover_runs`."""
 SWEEPS_PER_RESEND = 15
-"""How often a worker asks for `recover_runs` within RESEND_AFTER_SECONDS: by default, once a minute."""
+"""How often a worker asks for `recover_runs` within STALLED_AFTER_SECONDS: by default, once a minute."""
 
 WRONG_CLOCK_SECONDS = 24 * 60 * 60
 """How wrong a machine's clock may be until others take what it sends for expired."""
@@ -154,7 +154,7 @@ def start_run(self: Any, run_id: int) -> str:
             ):
                 progress, execution = attempt_start(run_id, message)
             if execution is None:
-                _follow_up(progress)
+                _after_commit(progress)
             else:
                 _follow_up_batch(run_id, execution, message)
     except Run.DoesNotExist:
@@ -207,20 +207,20 @@ def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, in
 
 
 @shared_task(
-    name="morango_celery.hand_over_run",
+    name="morango_celery.notify_session",
     base=LedgerTask,
     bind=True,
     **{**RETRIED, "max_retries": HAND_OVER_RETRIES},
 )
 @fits
-def hand_over_run(self: Any, run_id: int) -> bool:
+def notify_session(self: Any, run_id: int) -> bool:
     """Tell the transfer session what came of its run, as soon as Morango is ready to hear it; and see that it
     was heard. Do whatever else is left to do after the run's end.
     """
     _id(run_id, "run_id")
     with _outages_are_retried():
         run = Run.objects.filter(pk=run_id).first()
-        done = handover.finish(run) if run is not None and run.is_finished else None
+        done = completion.finish(run) if run is not None and run.is_finished else None
     if done is None:
         if run is None:
             _deleted(f"Run {run_id} is")
@@ -230,8 +230,8 @@ def hand_over_run(self: Any, run_id: int) -> bool:
     return True
 
 
-def _pause(done: Handover, retries: int = 0) -> float:
-    return max(TOLD_SECONDS if done.told else 0.0, min(TOO_EARLY_SECONDS * 2.0**retries, 10.0))
+def _pause(done: Notification, retries: int = 0) -> float:
+    return max(NOTIFIED_SECONDS if done.notified else 0.0, min(TOO_EARLY_SECONDS * 2.0**retries, 10.0))
 
 
 @shared_task(name="morango_celery.recover_runs", base=LedgerTask, **RETRIED)
@@ -252,7 +252,7 @@ class Sweep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         _send(recover_runs, [], "what waits")
-        seconds = settings.RESEND_AFTER_SECONDS / SWEEPS_PER_RESEND
+        seconds = settings.STALLED_AFTER_SECONDS / SWEEPS_PER_RESEND
         parent.timer.call_repeatedly(seconds, self.sweep, (seconds,))  # as long as this connection lasts
 
     @staticmethod
@@ -302,11 +302,11 @@ class CeleryDispatch:
 
     @staticmethod
     def _send_batch(batch: Batch) -> bool:
-        arguments = [batch.pk, batch.content_hash]
+        arguments = [batch.pk, batch.ids_sha256]
         return _send(deserialize_batch, arguments, batch.description, priority=priority(batch.run))
 
 
-def _follow_up(progress: Progress) -> None:
+def _after_commit(progress: Progress) -> None:
     """What has to happen after the commit that opened a stage or ended the run."""
     run = progress.run
     if progress.opened:
@@ -319,21 +319,21 @@ def _follow_up(progress: Progress) -> None:
 
 def _follow_up_batch(run_id: int, execution: Execution, message: Message) -> None:
     """What has to happen after the commit that executed a batch, or did what else was to be done about it."""
-    if execution.to_send:
-        found = Batch.objects.select_related("run").defer("payload").in_bulk(execution.to_send)
-        _send_batches(found[pk] for pk in execution.to_send if pk in found)
+    if execution.batches_to_send:
+        found = Batch.objects.select_related("run").defer("ids_json").in_bulk(execution.batches_to_send)
+        _send_batches(found[pk] for pk in execution.batches_to_send if pk in found)
     if execution.ended and execution.run:
         _follow_up_end(execution.run)
     elif execution.stage_is_done:
         with given_back_if_stopped(lambda: opening.take_back(run_id), _look_again):
             progress = attempt_opening(run_id, advance, message)
-        _follow_up(progress)
+        _after_commit(progress)
     elif execution.run:
         show_progress(execution.run)
 
 
 def _follow_up_end(run: Run) -> None:
-    with given_back_if_stopped(lambda: handover.take_back(run), _look_again):
+    with given_back_if_stopped(lambda: completion.take_back(run), _look_again):
         finish(run)
 
 
@@ -362,17 +362,17 @@ def finish(run: Run) -> None:
 def _finish(run: Run) -> None:
     show_progress(run)
     try:
-        done = handover.finish(run)
+        done = completion.finish(run)
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _send_hand_over(run, Handover())
+            _send_notify_session(run, Notification())
         raise
     if not done.settled:
-        _send_hand_over(run, done)
+        _send_notify_session(run, done)
 
 
-def _send_hand_over(run: Run, done: Handover) -> None:
-    _send(hand_over_run, [run.pk], f"run {run.pk}", countdown=_pause(done))
+def _send_notify_session(run: Run, done: Notification) -> None:
+    _send(notify_session, [run.pk], f"run {run.pk}", countdown=_pause(done))
 
 
 def is_eager() -> bool:
@@ -430,7 +430,7 @@ def _ledger(run_id: int) -> Iterator[None]:
         raise TransientError("The worker has not enough memory.") from error
     except Exception as error:
         with _outages_are_retried():
-            failed = handover.fail(run_id, error)
+            failed = completion.fail(run_id, error)
         if failed is not None:
             finish(failed)
         make_printable(error)  # Celery logs it, as it is

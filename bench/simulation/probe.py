@@ -98,7 +98,7 @@ def probe(workers: int, records: int) -> Probe:
     for number in small:
         write(school(SMALL_RECORDS, number))
     filters = [Filter(school_id(number)) for number in (*large, *small)]
-    run_in_process(create_run(PROFILE, filters[3], serialize_first=False, handed_over=True))
+    run_in_process(create_run(PROFILE, filters[3], serialize_first=False, session_notified=True))
     with connection.cursor() as cursor:  # a server that knows its tables, and not that they were empty once
         cursor.execute("VACUUM ANALYZE")
     connect_to_empty_redis()

@@ -25,26 +25,26 @@ class BatchAdmin(ReadOnlyAdmin):
         "attempts",
         "suspicion",
         "outcome",
-        "trouble_in_short",
+        "last_error_in_short",
         "sent_at",
         "finished_at",
     ]
-    list_filter = ["state", "suspect", ("trouble", admin.EmptyFieldListFilter)]
-    search_fields = ["trouble"]
+    list_filter = ["state", "suspect", ("last_error", admin.EmptyFieldListFilter)]
+    search_fields = ["last_error"]
     searched_numbers = ("run_id",)
     ordering = ["-pk"]
     fieldsets = [
-        (None, {"fields": ["number_in_stage", "of_run", "state", "size", "outcome", "trouble"]}),
+        (None, {"fields": ["number_in_stage", "of_run", "state", "size", "outcome", "last_error"]}),
         ("Attempts", {"fields": ["attempts", "attempted_at", "suspicion"]}),
-        ("Where it is from", {"fields": ["pass_number", "part_of", "place"]}),
+        ("Where it is from", {"fields": ["pass_number", "split_from", "offset"]}),
         ("When", {"fields": ["sent_at", "finished_at"]}),
-        ("Message", {"fields": ["content_hash"]}),
+        ("Message", {"fields": ["ids_sha256"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         batches: QuerySet[Any] = super().get_queryset(request)
-        batches = batches.annotate(trouble_begins=beginning("trouble"))
-        return batches.defer("payload", "retry_ids", "code_edits", "trouble")  # up to 2,000 ids each
+        batches = batches.annotate(last_error_begins=beginning("last_error"))
+        return batches.defer("ids_json", "retryable_ids", "code_edits", "last_error")  # up to 2,000 ids each
 
     @admin.display(description="stage / batch", ordering="stage")
     def number_in_stage(self, batch: Any) -> str:
@@ -62,6 +62,6 @@ class BatchAdmin(ReadOnlyAdmin):
     def outcome(self, batch: Any) -> str:
         return counts_text(batch)
 
-    @admin.display(description="trouble", empty_value="")
-    def trouble_in_short(self, batch: Any) -> str:
-        return first_line(batch.trouble_begins)
+    @admin.display(description="last error", empty_value="")
+    def last_error_in_short(self, batch: Any) -> str:
+        return first_line(batch.last_error_begins)

@@ -71,8 +71,8 @@ class RunAdmin(ReadOnlyAdmin):
             "Where it is",
             {"fields": ["shared_work", "stage", "stage_models", "batches", "pass_number", "attempts"]},
         ),
-        ("When", {"fields": ["created_at", "sent_at", "started_at", "active_at", "finished_at"]}),
-        ("After its end", {"fields": ["handed_over", "followed_up"]}),
+        ("When", {"fields": ["created_at", "sent_at", "started_at", "last_activity_at", "finished_at"]}),
+        ("After its end", {"fields": ["session_notified", "finalized"]}),
     ]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RunList]:
@@ -144,7 +144,7 @@ class RunAdmin(ReadOnlyAdmin):
     @admin.display(description="state")
     def signs_of_life(self, run: Any) -> str:
         sign = "ended" if run.is_finished else "last sign of life"
-        ago = duration(run.status.silent_seconds)
+        ago = duration(run.status.idle_seconds)
         return format_html("{}; {} {} ago", self.state_in_words(run), sign, ago)
 
     @admin.display(description="records")

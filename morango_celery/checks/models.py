@@ -15,7 +15,7 @@ from morango_celery.deserialization.exclusive import is_exclusive, reason
 from morango_celery.deserialization.traits import SAVING
 from morango_celery.upstream import profiles, registered_models, uses_postgresql
 
-LABELS = ("SAVE_EACH", "EXCLUSIVE_MODELS")
+LABELS = ("SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS")
 """Settings that name models."""
 
 QUERYING = {"objects", "syncing_objects", "_default_manager", "_base_manager", "cursor", "raw"}

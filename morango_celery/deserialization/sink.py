@@ -28,12 +28,12 @@ class BatchResult:
 
     saved: int = 0
     deleted: int = 0
-    spread: int = 0
+    propagated: int = 0
     """Records that refer to a deleted one; not saved, noted for the next serialization."""
-    yielded: int = 0
+    conflicted: int = 0
     """Records that gave way to a local edit; dirty until the next serialization merges them."""
     failed: int = 0
-    retry_ids: list[str] = field(default_factory=list)
+    retryable_ids: list[str] = field(default_factory=list)
     """Ids of the failed records that may succeed once others have been saved."""
     code_edits: list[str] = field(default_factory=list)
     """Digests of the rows that models' code has left dirty, and whose own records are to come."""
@@ -44,7 +44,7 @@ class BatchResult:
 
     @property
     def records(self) -> int:
-        return self.saved + self.deleted + self.spread + self.yielded + self.failed
+        return self.saved + self.deleted + self.propagated + self.conflicted + self.failed
 
 
 class AppModelSink(Sink[Group, BatchResult]):
@@ -120,9 +120,9 @@ class AppModelSink(Sink[Group, BatchResult]):
             self.result.failed += 1
         elif carrier.has_local_edit:
             self._returned.append((store.id, None, None))
-            self.result.yielded += 1
+            self.result.conflicted += 1
         else:
-            self.result.spread += 1
+            self.result.propagated += 1
 
     def _return(self, carrier: DeserializeTask) -> None:
         error = carrier.errors[-1]
@@ -131,7 +131,7 @@ class AppModelSink(Sink[Group, BatchResult]):
         self._failed.append((carrier.store.id, carrier.store.model_name, text))
         self._cause.add(carrier, text)
         if carrier.is_retryable:
-            self.result.retry_ids.append(carrier.store.id)
+            self.result.retryable_ids.append(carrier.store.id)
 
     def finish(self) -> BatchResult:
         if self.result.failed == self.result.records:

@@ -52,7 +52,7 @@ class Traits:
 
     @property
     def write_strategy(self) -> WriteStrategy:
-        named = self.model._meta.label in settings.SAVE_EACH
+        named = self.model._meta.label in settings.SAVE_INDIVIDUALLY
         if self.spans_tables or self.own_sql or named or self.exclusive:
             return WriteStrategy.INDIVIDUAL
         return WriteStrategy.CAPTURED_SAVE if self.overrides_save else WriteStrategy.BULK

@@ -12,8 +12,8 @@ from morango_celery.runs.status import Status
 COUNT_LABELS = {
     "saved": "saved",
     "deleted": "deleted",
-    "spread": "deleted with what they refer to",
-    "yielded": "gave way to local edits",
+    "propagated": "deleted with what they refer to",
+    "conflicted": "gave way to local edits",
     "failed": "failed",
 }
 
@@ -90,8 +90,8 @@ def as_json(status: Status) -> dict[str, Any]:
         "quarantined": status.quarantined,
         "records_per_second": _rounded(status.records_per_second),
         "seconds_left": _rounded(status.seconds_left),
-        "silent_seconds": _rounded(status.silent_seconds),
-        "heard_at": status.heard_at.isoformat(),
+        "idle_seconds": _rounded(status.idle_seconds),
+        "last_activity_at": status.last_activity_at.isoformat(),
         "created_at": run.created_at.isoformat(),
         "started_at": run.started_at and run.started_at.isoformat(),
         "finished_at": run.finished_at and run.finished_at.isoformat(),
@@ -137,7 +137,7 @@ def _records(status: Status) -> str:
 
 
 def _ago(status: Status) -> str:
-    return duration(status.silent_seconds)
+    return duration(status.idle_seconds)
 
 
 def _rounded(value: float | None) -> float | None:

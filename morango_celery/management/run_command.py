@@ -59,8 +59,8 @@ class RunCommand(PipeSafeCommand):
         seconds = max((run.finished_at - run.created_at).total_seconds(), 0.001)
         self.stdout.write(
             f"Run {run.pk}: {run.records} records in {seconds:.1f} s ({run.records / seconds:.0f} a second): "
-            f"{run.saved} saved, {run.deleted} deleted, {run.spread} deleted with what they refer to, "
-            f"{run.yielded} gave way to local edits, {run.failed} failed."
+            f"{run.saved} saved, {run.deleted} deleted, {run.propagated} deleted with what they refer to, "
+            f"{run.conflicted} gave way to local edits, {run.failed} failed."
         )
         quarantined = count_quarantined(run)
         if quarantined:

@@ -18,7 +18,7 @@ from morango_celery.metrics.names import Metric
 from morango_celery.models import Batch, Run
 from morango_celery.runs.status import stalled
 
-FINAL_AT_THE_END = ("yielded", "failed")
+FINAL_AT_THE_END = ("conflicted", "failed")
 """Counts of a run that another pass may lower."""
 
 

@@ -36,8 +36,8 @@ RUNS = Metric(
 RUNS_STALLED = Metric(
     "morango_celery_runs_stalled",
     "gauge",
-    "Runs that are not done and have shown no sign of life for RESEND_AFTER_SECONDS, or four times that in a "
-    "process of their own.",
+    "Runs that are not done and have shown no sign of life for STALLED_AFTER_SECONDS, or four times that in "
+    "a process of their own.",
 )
 OLDEST_PENDING = Metric(
     "morango_celery_oldest_pending_run_seconds",
@@ -60,8 +60,8 @@ RUN_SECONDS = Metric(
 RECORDS = Metric(
     "morango_celery_records_total",
     "counter",
-    "Records that something came of. outcome: saved, deleted, spread (deleted with what they refer to), "
-    "yielded (gave way to local edits) or failed. The last two count when their run has ended: until then "
+    "Records that something came of. outcome: saved, deleted, propagated (deleted with what they refer to), "
+    "conflicted (gave way to local edits) or failed. The last two count when their run has ended: until then "
     "they may be tried again.",
     ("profile", "outcome"),
 )

@@ -96,7 +96,7 @@ class Table:
         meta = self.model._meta
         ordered = bool(meta.order_with_respect_to)  # whose place saving finds out
         own_sql = any(map(has_own_sql, self.fields))
-        return ordered or own_sql or not self.reads_json or meta.label in core_settings.SAVE_EACH
+        return ordered or own_sql or not self.reads_json or meta.label in core_settings.SAVE_INDIVIDUALLY
 
     def key(self, value: Any) -> Key:
         """:raises Exception: the field's own, for a value that can't be one"""

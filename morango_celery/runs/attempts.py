@@ -23,14 +23,14 @@ from morango_celery.deserialization.sql import commit_lazily, take_write_lock
 from morango_celery.errors import ExclusiveModelsTakenError, PoisonRecordError, TimeIsUp, TransientError
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
-from morango_celery.runs import turns
-from morango_celery.runs.execute import Execution, account, execute_batch, next_part, take
+from morango_celery.runs import exclusive
+from morango_celery.runs.execution import Execution, execute_batch, lock_open_batch, next_part, record_result
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
 from morango_celery.runs.overdue import MOMENT_SECONDS, hold, not_executed, note_retry, when_begun
 from morango_celery.upstream import deserialization_log, exception_path
 
-PARTS = 10
+SPLIT_INTO = 10
 """How many batches one is split into, if it has as many records."""
 
 NOTHING = Execution(None, None, stage_is_done=False)
@@ -53,7 +53,7 @@ def attempt_batch(
     Time and memory that run out in a living worker cost no worker, and a batch is split after the
     first time: less at once is what helps.
 
-    Nor does it wait while another batch saves records of exclusive models: it steps back (`turns`).
+    Nor does it wait while another batch saves records of exclusive models: it steps back (`exclusive`).
 
     An attempt that ended because the database was away, or asked to try again, doesn't count, if the
     database is there to hear it. One that it cancelled or had no memory for does.
@@ -83,22 +83,22 @@ def attempt_begun(
     try:
         with connection.execute_wrapper(attempt):
             execution = execute_batch(batch_id, ids_sha256, message.id, waits=False, ends_run=ends_run)
-            return turns.pass_on(execution)
+            return exclusive.pass_on(execution)
     except ExclusiveModelsTakenError:
-        return turns.step_back(_attempt_of(batch_id, message.id), batch_id)
+        return exclusive.step_back(_attempt_of(batch_id, message.id), batch_id)
     except TimeIsUp:
-        trouble = OUT_OF_TIME
+        last_error = OUT_OF_TIME
     except MemoryError:
-        trouble = OUT_OF_MEMORY
+        last_error = OUT_OF_MEMORY
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _account_for_outage(_attempt_of(batch_id, message.id), attempt, error)
+            _count_outage(_attempt_of(batch_id, message.id), attempt, error)
         raise
     # Out here the traceback is gone, and with it what its frames held on to.
     if not connection.in_atomic_block:
         connection.close()  # the time may have been up in the middle of Django's bookkeeping
-    _attempt_of(batch_id, message.id).update(suspect=True, trouble=trouble, attempted_by="")
-    return Execution(None, None, stage_is_done=False, to_send=(batch_id,))
+    _attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, attempted_by="")
+    return Execution(None, None, stage_is_done=False, batches_to_send=(batch_id,))
 
 
 def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
@@ -107,8 +107,8 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
     Where another message's attempt was begun a moment ago, its worker may be about to lock the batch. This
     one takes its place then, and doesn't count as one more.
     """
-    hurried = Q(suspect=True, size__gt=1)
-    left = Q(hurried, attempts=0) | Q(~hurried, attempts__lt=settings.MAX_ATTEMPTS)
+    split_early = Q(suspect=True, size__gt=1)
+    left = Q(split_early, attempts=0) | Q(~split_early, attempts__lt=settings.MAX_ATTEMPTS)
     just_begun = Q(attempted_at__gt=clock.now(-MOMENT_SECONDS)) & ~Q(attempted_by__in=("", message_id))
     ready = Batch.objects.filter(
         left | just_begun,
@@ -116,7 +116,7 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
         ~Batch.has_to_wait(),
         pk=batch_id,
         state=Batch.State.OPEN,
-        content_hash=ids_sha256,
+        ids_sha256=ids_sha256,
     )
     with transaction.atomic():
         take_write_lock()
@@ -125,7 +125,7 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
             attempts=Case(When(just_begun, then=F("attempts")), default=F("attempts") + 1),
             attempted_at=Case(When(just_begun, then=F("attempted_at")), default=clock.now()),
             attempted_by=message_id,
-            trouble="",
+            last_error="",
             **when_begun(),
         )
     return begun == 1
@@ -149,18 +149,18 @@ def _settle(batch_id: int, ids_sha256: str) -> Execution:
 
 @transaction.atomic
 def _settle_free(batch_id: int, ids_sha256: str) -> Execution:
-    batch = take(batch_id, ids_sha256)
+    batch = lock_open_batch(batch_id, ids_sha256)
     if isinstance(batch, Execution):
         return batch
     if _has_attempts_left(batch):  # another worker has forgiven one meanwhile
-        return Execution(batch.run_id, None, stage_is_done=False, to_send=(batch.pk,))
+        return Execution(batch.run_id, None, stage_is_done=False, batches_to_send=(batch.pk,))
     return _split(batch) if batch.size > 1 else _give_up(batch)
 
 
 def _split(batch: Batch) -> Execution:
     run = Run.locked(batch.run_id)  # also, no other batch is split at the same time
     ids = batch.store_ids
-    size = ceil(len(ids) / PARTS)
+    size = ceil(len(ids) / SPLIT_INTO)
     last: int = run.batches.filter(stage=batch.stage).aggregate(last=Max("number"))["last"]
     parts = [
         Batch.of(
@@ -168,8 +168,8 @@ def _split(batch: Batch) -> Execution:
             last + number,
             ids[start : start + size],
             suspect=True,
-            part_of=batch.number if batch.part_of is None else batch.part_of,
-            place=batch.place + start,
+            split_from=batch.number if batch.split_from is None else batch.split_from,
+            offset=batch.offset + start,
             **when_begun(),
         )
         for number, start in enumerate(range(0, len(ids), size), start=1)
@@ -179,15 +179,15 @@ def _split(batch: Batch) -> Execution:
     Run.objects.filter(pk=run.pk).update(
         open_batches=F("open_batches") + len(parts) - 1, stage_batches=F("stage_batches") + len(parts)
     )
-    return Execution(run.pk, None, stage_is_done=False, to_send=next_part(batch))
+    return Execution(run.pk, None, stage_is_done=False, batches_to_send=next_part(batch))
 
 
 def _give_up(batch: Batch) -> Execution:
     error = PoisonRecordError(
         f"Deserializing this record was tried {batch.attempts} times and never came to an end: "
         + (
-            f"{batch.trouble}. "
-            if batch.trouble
+            f"{batch.last_error}. "
+            if batch.last_error
             else "its worker was killed, crashed, ran out of memory or exceeded the hard time limit. "
         )
         + "The worker's log says more. It is quarantined: no run tries it again until it changes. Once the "
@@ -199,7 +199,7 @@ def _give_up(batch: Batch) -> Execution:
         deserialization_log.warning(
             "Failed to deserialize Store record %s: %s", ", ".join(batch.store_ids), printable(error)
         )
-    return account(batch, BatchResult(failed=failed))
+    return record_result(batch, BatchResult(failed=failed))
 
 
 def take_back(batch_id: int, message: Message) -> None:
@@ -217,9 +217,7 @@ def expect_retry(batch_id: int, message: Message, seconds: float) -> None:
     note_retry(open_batch.filter(attempted_by__in=("", message.id)), seconds)
 
 
-def _account_for_outage(
-    batch: QuerySet[Batch], attempt: Attempt, error: DatabaseError | InterfaceError
-) -> None:
+def _count_outage(batch: QuerySet[Batch], attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
     """Take back an attempt that the database ended, unless that was the attempt's own doing.
 
     If the database isn't there to hear it, or doesn't know for long that our session is gone, the attempt
@@ -228,12 +226,12 @@ def _account_for_outage(
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-        trouble = attempt.reason_to_count(error)
+        last_error = attempt.reason_to_count(error)
         with transaction.atomic():
             take_write_lock()
             if not hold(batch):
                 return
-            if trouble:
-                batch.update(trouble=trouble, attempted_by="")
+            if last_error:
+                batch.update(last_error=last_error, attempted_by="")
             else:
                 batch.update(attempts=F("attempts") - 1, attempted_by="")

@@ -32,7 +32,7 @@ def cancel(run_id: int) -> Run:
     return run
 
 
-def renew(run_id: int, *, in_process: bool) -> Run:
+def create_retry(run_id: int, *, in_process: bool) -> Run:
     """Write a pending run that does again what one that has ended was to do.
 
     :raises UsageError: the ledger doesn't have it, or it hasn't ended
@@ -49,7 +49,7 @@ def renew(run_id: int, *, in_process: bool) -> Run:
         retry_errors=run.retry_errors,
         serialize_first=run.serialize_first,
         in_process=in_process,
-        handed_over=True,
+        session_notified=True,
         retry_of=run,
     )
 

@@ -13,11 +13,11 @@ from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
 from morango_celery.printable import make_printable
 from morango_celery.reading.cursors import pages
-from morango_celery.runs import handover
-from morango_celery.runs.lanes import executed
+from morango_celery.runs import completion
 from morango_celery.runs.liveness import shown
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, start
 from morango_celery.runs.recovery import end_abandoned
+from morango_celery.runs.thread_pool import executed
 from morango_celery.upstream import uses_postgresql
 
 logger = logging.getLogger(__name__)
@@ -65,12 +65,12 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
             )
     except Exception as error:
         with suppress(DatabaseError, InterfaceError):  # then recovery ends it, and this error says more
-            failed = handover.fail(run.pk, error)
+            failed = completion.fail(run.pk, error)
             if failed is not None:
-                handover.finish(failed)
+                completion.finish(failed)
         raise
     if progress.ended:
-        handover.finish(progress.run)
+        completion.finish(progress.run)
     return progress.run
 
 
@@ -78,7 +78,7 @@ def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> Run
     """Execute all batches of a stage. Returns the run, if the last of them has ended that too."""
     batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN).only("pk")
     ids = (batch.pk for batch in pages(batches, BATCHES_IN_MEMORY))
-    with closing(executed(ids, min(_lanes(), max(run.open_batches, 1)))) as executions:
+    with closing(executed(ids, min(_concurrency(), max(run.open_batches, 1)))) as executions:
         for execution in executions:
             if execution.result is None:
                 return None  # somebody else has ended the run
@@ -89,6 +89,6 @@ def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> Run
     return None
 
 
-def _lanes() -> int:
+def _concurrency() -> int:
     """How many batches to execute at the same time: others' connections don't see an open transaction."""
-    return settings.IN_PROCESS_CONNECTIONS if uses_postgresql() and not connection.in_atomic_block else 1
+    return settings.IN_PROCESS_CONCURRENCY if uses_postgresql() and not connection.in_atomic_block else 1

@@ -22,8 +22,8 @@ from morango_celery.db.prepared import Statement, kept, number, updating
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.errors import RunFailedError, TransientError
 from morango_celery.models import Batch, Run
-from morango_celery.runs import attempts, handover, sharing
-from morango_celery.runs.execute import Execution
+from morango_celery.runs import attempts, completion, sharing
+from morango_celery.runs.execution import Execution
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
 from morango_celery.runs.overdue import (
@@ -79,7 +79,7 @@ def attempt_opening(
             return open_stage(run_id)
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _account_for_outage(run_id, attempt, error)
+            _count_outage(run_id, attempt, error)
         raise
 
 
@@ -97,11 +97,11 @@ def attempt_start(run_id: int, message: Message = NOBODYS) -> tuple[Progress, Ex
     progress = attempt_opening(run_id, partial(start, begun_by=message.id), message)
     if progress.begun is not None:
         batch = progress.begun
-        return progress, attempts.attempt_begun(batch.pk, batch.content_hash, message, ends_run=True)
+        return progress, attempts.attempt_begun(batch.pk, batch.ids_sha256, message, ends_run=True)
     if message.was_lost and not progress.opened and not progress.ended:
-        left = _begun_at_start(run_id).only("content_hash").first()
+        left = _begun_at_start(run_id).only("ids_sha256").first()
         if left is not None:
-            return progress, attempts.attempt_batch(left.pk, left.content_hash, message, ends_run=True)
+            return progress, attempts.attempt_batch(left.pk, left.ids_sha256, message, ends_run=True)
     return progress, None
 
 
@@ -165,12 +165,12 @@ def _beginning(most_attempts: int, _: float) -> Statement:
     to_open = Run.objects.filter(sharing.ready(), pk=number(0), state__in=Run.UNFINISHED, open_batches=0)
     left = to_open.filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
     free = left.select_for_update(skip_locked=True).values("pk")
-    begun = {"attempts": F("attempts") + 1, "active_at": clock.now(), **when_begun()}
+    begun = {"attempts": F("attempts") + 1, "last_activity_at": clock.now(), **when_begun()}
     return updating(Run.objects.filter(pk__in=free), begun)
 
 
 def _just_begun() -> Q:
-    return Q(attempts__gt=0, active_at__gt=clock.now(-MOMENT_SECONDS))
+    return Q(attempts__gt=0, last_activity_at__gt=clock.now(-MOMENT_SECONDS))
 
 
 @transaction.atomic
@@ -187,11 +187,11 @@ def _give_up(run_id: int) -> Progress:
         "is still dirty; once the cause is mended, or the worker has what it needs, `manage.py retry_run` "
         "does it."
     )
-    failed = handover.fail(run_id, error)
+    failed = completion.fail(run_id, error)
     return Progress(run) if failed is None else Progress(failed, ended=True)
 
 
-def _account_for_outage(run_id: int, attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
+def _count_outage(run_id: int, attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
     """Take back an attempt that the database ended, unless that was the attempt's own doing.
 
     If the database isn't there to hear it, or doesn't know for long that our session is gone, the attempt

@@ -44,7 +44,7 @@ _LARGEST_KEY = 2**31 - 1
 
 def lost_after_seconds() -> float:
     """Return `LOST_AFTER_SECONDS`, or less if messages are sent again sooner than usual."""
-    return min(LOST_AFTER_SECONDS, settings.RESEND_AFTER_SECONDS / 3)
+    return min(LOST_AFTER_SECONDS, settings.STALLED_AFTER_SECONDS / 3)
 
 
 def overdue() -> Q:
@@ -63,7 +63,7 @@ def note_sent(rows: QuerySet[Any]) -> None:
     Rows that somebody holds are not waited for, and left as they are.
     Cost: one statement.
     """
-    _note(rows, **_sent(settings.RESEND_AFTER_SECONDS))
+    _note(rows, **_sent(settings.STALLED_AFTER_SECONDS))
 
 
 def note_start_sent(run: Run) -> None:
@@ -71,7 +71,7 @@ def note_start_sent(run: Run) -> None:
 
     Cost: one statement; on PostgreSQL it is a transaction of its own, for a request waits for this.
     """
-    statement = _noting_start(settings.RESEND_AFTER_SECONDS)
+    statement = _noting_start(settings.STALLED_AFTER_SECONDS)
     values = run.pk, str(run.state), run.stage, run.attempts
     if uses_postgresql():
         statement.execute(*values)
@@ -82,10 +82,10 @@ def note_start_sent(run: Run) -> None:
 
 
 @kept
-def _noting_start(resend_after_seconds: float) -> Statement:
+def _noting_start(stalled_after_seconds: float) -> Statement:
     runs = Run.objects.filter(pk=number(0), state=text(1), stage=number(2), attempts=number(3))
     with transaction.atomic():  # as Django asks for where a row is locked
-        return updating(_free(runs), _sent(resend_after_seconds))
+        return updating(_free(runs), _sent(stalled_after_seconds))
 
 
 def note_unsent(rows: QuerySet[Any]) -> None:
@@ -118,8 +118,8 @@ def _free(rows: QuerySet[Any]) -> QuerySet[Any]:
     return found
 
 
-def _sent(resend_after_seconds: float) -> dict[str, Any]:
-    return {"sent_at": clock.now(), "overdue_at": clock.now(resend_after_seconds)}
+def _sent(stalled_after_seconds: float) -> dict[str, Any]:
+    return {"sent_at": clock.now(), "overdue_at": clock.now(stalled_after_seconds)}
 
 
 def untouched(batches: Sequence[Batch]) -> QuerySet[Batch]:

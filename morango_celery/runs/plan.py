@@ -81,7 +81,7 @@ def description(covered: Sequence[Step]) -> str:
 SizedId = tuple[str, int]
 """The id of a record, and how many bytes its JSON has."""
 
-MARKED = ""
+RETRY_MARK = ""
 """The error text of a record that waits for a run which only retries errors.
 
 To Morango this is no error, as NULL is none; so a record whose mark is left over, from a run that
@@ -148,7 +148,7 @@ def _first_waiting_of(only_marked: bool, prefixes: int, done: int, rows: int) ->
 
 def _waiting(profile: str, prefixes: Sequence[str], done: Sequence[str], *, only_marked: bool) -> Any:
     run = Run(profile=profile, filter="\n".join(prefixes) or None, retry_errors=only_marked)
-    source = WaitingSource(run, Step(()))
+    source = PendingRecordSource(run, Step(()))
     waiting: Any = source.records().filter(source.condition).exclude(model_name__in=done)
     return waiting.char_ids_list().annotate(record_bytes=StoredBytes("serialized"))
 
@@ -158,7 +158,7 @@ def waiting_models(run: Run) -> frozenset[str]:
 
     Cost: one statement, which looks for one record of each.
     """
-    source = WaitingSource(run, Step(()))
+    source = PendingRecordSource(run, Step(()))
     names = [model.morango_model_name for model in StoreModelSource(run.profile).models()]
     named = RawSQL("names.value", [])
     waiting = source.records().filter(source.condition, model_name=named).values("pk")
@@ -172,7 +172,7 @@ def waiting_models(run: Run) -> frozenset[str]:
         return frozenset(name for (name,) in cursor.fetchall())
 
 
-class WaitingSource(StoreModelSource):
+class PendingRecordSource(StoreModelSource):
     """The records of one step that a run has not tried yet.
 
     Errors of earlier runs were cleared when the run began, or are to be skipped: so a record in
@@ -190,7 +190,7 @@ class WaitingSource(StoreModelSource):
 
     def records(self) -> QuerySet[Any]:
         records = super().records()
-        return records.filter(deserialization_error=MARKED) if self.only_marked else records
+        return records.filter(deserialization_error=RETRY_MARK) if self.only_marked else records
 
     def ordering(self) -> Sequence[str]:
         """Sort by partition alone, which an index has: the order of the prefixes makes no difference."""

@@ -21,14 +21,14 @@ from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages, stream
-from morango_celery.runs import handover
+from morango_celery.runs import completion
 from morango_celery.runs.overdue import hold_opening, lock_opened, read_run, when_begun
 from morango_celery.runs.plan import (
-    MARKED,
+    RETRY_MARK,
+    PendingRecordSource,
     Remainder,
     SizedId,
     Step,
-    WaitingSource,
     description,
     remainder,
     steps,
@@ -119,7 +119,7 @@ def _begin(run: Run) -> None:
 
 def complete(run: Run) -> None:
     """Complete a run of which nothing is left to do, and whose row is locked by this transaction."""
-    run.followed_up = handover.is_followed_by_nothing(run)
+    run.finalized = completion.needs_no_finalizing(run)
     run.move_to(Run.State.COMPLETED)
 
 
@@ -143,7 +143,7 @@ def _forget_errors(run: Run) -> int:
 
 
 def _make_wait(run: Run, records: QuerySet[Any]) -> int:
-    mark = MARKED if run.retry_errors else None
+    mark = RETRY_MARK if run.retry_errors else None
     return records.update(deserialization_error=mark, deserialization_exception=None)
 
 
@@ -168,7 +168,7 @@ def _open_next_stage(run: Run) -> None:
     ordered: list[SizedId] = []
     covered: list[Step] = []
     while run.step < len(plan):
-        source = WaitingSource(run, plan[run.step], waiting)
+        source = PendingRecordSource(run, plan[run.step], waiting)
         ids = source.sized_ids()
         head, fits = _beginning(ids, ordered)
         if head and plan[run.step].exclusive and _is_any_exclusive(run, plan[run.step]):
@@ -211,12 +211,12 @@ def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[
 
 
 def _is_any_exclusive(run: Run, step: Step) -> bool:
-    return next(WaitingSource(run, step.split()[0]).ids(), None) is not None
+    return next(PendingRecordSource(run, step.split()[0]).ids(), None) is not None
 
 
 def _hand_out_exclusive(run: Run, step: Step) -> None:
     """Hand out a step, or of a large tree a wave, whose exclusive records are executed batch by batch."""
-    exclusive, others = (WaitingSource(run, part) for part in step.split())
+    exclusive, others = (PendingRecordSource(run, part) for part in step.split())
     in_turn: Iterable[SizedId] | None = None
     if step.is_tree and not _beginning(exclusive.sized_ids(), [])[1]:
         in_turn = _next_wave(exclusive)
@@ -226,7 +226,7 @@ def _hand_out_exclusive(run: Run, step: Step) -> None:
     _hand_out(run, others.sized_ids(), step, in_turn=in_turn)
 
 
-def _next_wave(source: WaitingSource) -> Iterable[SizedId] | None:
+def _next_wave(source: PendingRecordSource) -> Iterable[SizedId] | None:
     """The deleted records of a tree; then those whose parents are done, and their descendants while one
     batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
     wave = next_wave(source.nodes(), batch_size_records(), settings.BATCH_SIZE_BYTES)
@@ -276,10 +276,12 @@ def _count(run: Run, batches: Sequence[Batch]) -> None:
 
 def _batches(run: Run, ids: Iterable[SizedId], in_turn: Iterable[SizedId]) -> Iterator[Batch]:
     numbers = count(1)
-    place = 0
+    offset = 0
     for store_ids in Items(in_turn) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
-        yield Batch.of(run, next(numbers), store_ids, part_of=Batch.IN_TURN, place=place, **when_begun())
-        place += len(store_ids)
+        yield Batch.of(
+            run, next(numbers), store_ids, split_from=Batch.EXCLUSIVE, offset=offset, **when_begun()
+        )
+        offset += len(store_ids)
     for store_ids in Items(ids) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
         yield Batch.of(run, next(numbers), store_ids, **when_begun())
 
@@ -291,27 +293,27 @@ def _begin_next_pass(run: Run) -> bool:
     """
     if not _needs_another_pass(run):
         return False
-    failures, before = run.may_succeed_later, run.previous_may_succeed_later
+    failures, before = run.retryable_failures, run.previous_retryable_failures
     if before is None:
         first_pass_failed.send(Run, run=run)
-    batches = Batch.objects.filter(run=run, pass_number=run.pass_number).exclude(retry_ids="")
-    for batch in stream(batches.only("retry_ids"), BATCHES_IN_MEMORY):
+    batches = Batch.objects.filter(run=run, pass_number=run.pass_number).exclude(retryable_ids="")
+    for batch in stream(batches.only("retryable_ids"), BATCHES_IN_MEMORY):
         _make_wait(run, Store.objects.filter(id__in=batch.ids_to_retry, dirty_bit=True))
     run.pass_number += 1
-    run.previous_may_succeed_later = failures
-    run.may_succeed_later = 0
+    run.previous_retryable_failures = failures
+    run.retryable_failures = 0
     run.step = 0
     run.records -= failures
     run.failed -= failures
     if not run.retry_errors:
         # Dirty without an error, as the failures are now: they are handed out and counted again too.
-        run.records -= run.yielded
-        run.yielded = 0
+        run.records -= run.conflicted
+        run.conflicted = 0
     return True
 
 
 def _needs_another_pass(run: Run) -> bool:
-    failures, before = run.may_succeed_later, run.previous_may_succeed_later
+    failures, before = run.retryable_failures, run.previous_retryable_failures
     return failures > 0 and (before is None or failures < before)
 
 
@@ -319,7 +321,7 @@ def open_batches(run: Run) -> Iterator[Batch]:
     """The batches of the open stage that need not wait for others, a few in memory at a time, and without
     their ids."""
     batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN)
-    return pages(batches.select_related("run").defer("payload"), BATCHES_IN_MEMORY)
+    return pages(batches.select_related("run").defer("ids_json"), BATCHES_IN_MEMORY)
 
 
 def create_run(profile: str, sync_filter: Filter | None, **options: Any) -> Run:

@@ -104,7 +104,7 @@ def _goes_before(other: Run, run: Run) -> bool:
 
 def completed_with(run: Run) -> QuerySet[Run]:
     """Return the runs that ended with this one, and whose ends are still to be followed up."""
-    return Run.objects.filter(coalesced_into=run, followed_up=False).exclude(state__in=Run.UNFINISHED)
+    return Run.objects.filter(coalesced_into=run, finalized=False).exclude(state__in=Run.UNFINISHED)
 
 
 def released(run: Run) -> list[Run]:

@@ -16,7 +16,7 @@ from morango_celery.deserialization import StoreModelSource
 from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.errors import UnknownRunError
 from morango_celery.models import Batch, Run
-from morango_celery.runs.plan import MARKED
+from morango_celery.runs.plan import RETRY_MARK
 from morango_celery.runs.recovery import PATIENCE
 
 RECENT = 20
@@ -29,7 +29,7 @@ class Status:
 
     run: Run
     now: datetime.datetime
-    heard_at: datetime.datetime
+    last_activity_at: datetime.datetime
     """When a batch was last begun or done, or a stage opened; before that, when it was written."""
     patience_seconds: float
     """After how long without such a sign an unfinished run counts as stalled."""
@@ -39,15 +39,15 @@ class Status:
     """Records under its filter that are left alone; None if they weren't counted."""
 
     @property
-    def silent_seconds(self) -> float:
+    def idle_seconds(self) -> float:
         """How long ago the last sign of life was; of a run that has ended, its last."""
-        return max((self.now - self.heard_at).total_seconds(), 0.0)
+        return max((self.now - self.last_activity_at).total_seconds(), 0.0)
 
     @property
     def is_stalled(self) -> bool:
         if self.run.is_finished or self.run.sharing:
             return False
-        return self.silent_seconds > self.patience_seconds
+        return self.idle_seconds > self.patience_seconds
 
     @property
     def total(self) -> int:
@@ -137,12 +137,12 @@ def stalled(patience_seconds: float | None = None) -> QuerySet[Run]:
     for in_process in (False, True):
         late = clock.now(-_patience(in_process, patience_seconds))
         begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN, attempted_at__gte=late)
-        silent |= Q(in_process=in_process, active_at__lt=late) & ~Q(Exists(begun))
+        silent |= Q(in_process=in_process, last_activity_at__lt=late) & ~Q(Exists(begun))
     return unfinished().filter(silent, coalesced_into=None, blocked_by=None)
 
 
 def _waiting(run: Run) -> QuerySet[Any]:
-    """The records that it has not tried yet, as `WaitingSource` finds them once it has begun."""
+    """The records that it has not tried yet, as `PendingRecordSource` finds them once it has begun."""
     has_begun = run.state != Run.State.PENDING
     source = StoreModelSource(
         run.profile,
@@ -152,7 +152,7 @@ def _waiting(run: Run) -> QuerySet[Any]:
     records = source.records().filter(source.condition)
     if run.retry_errors:
         return (
-            records.filter(deserialization_error=MARKED)
+            records.filter(deserialization_error=RETRY_MARK)
             if has_begun
             else records.exclude(deserialization_error=None)
         )
@@ -170,7 +170,7 @@ def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:
         for run in runs
     )
     found = dict(first.union(*others, all=True))
-    return {run.pk: max(found[run.pk] - run.yielded, 0) for run in runs}
+    return {run.pk: max(found[run.pk] - run.conflicted, 0) for run in runs}
 
 
 def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
@@ -181,11 +181,11 @@ def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
 
 
 def _status(run: Any, patience_seconds: float | None, waiting: int | None = None) -> Status:
-    heard_at = run.finished_at or max(run.active_at, run.attempted_at or run.active_at)
-    return Status(run, run.now, heard_at, _patience(run.in_process, patience_seconds), waiting)
+    last_activity_at = run.finished_at or max(run.last_activity_at, run.attempted_at or run.last_activity_at)
+    return Status(run, run.now, last_activity_at, _patience(run.in_process, patience_seconds), waiting)
 
 
 def _patience(in_process: bool, seconds: float | None) -> float:
     if seconds is not None:
         return seconds
-    return settings.RESEND_AFTER_SECONDS * (PATIENCE if in_process else 1)
+    return settings.STALLED_AFTER_SECONDS * (PATIENCE if in_process else 1)

@@ -26,7 +26,7 @@ def test_runs_that_ended_long_ago_can_be_deleted_with_their_batches() -> None:
         for finished_at in (long_ago, timezone.now(), None)
     ]
     for run in (old, recent, unfinished):
-        Batch.objects.create(run=run, stage=1, number=1, size=1, content_hash="")
+        Batch.objects.create(run=run, stage=1, number=1, size=1, ids_sha256="")
 
     exec(DELETE_RUNS, {})
 

@@ -15,7 +15,7 @@ from worker.settings import (
 
 MORANGO_CELERY = {
     **MORANGO_CELERY,
-    "RESEND_AFTER_SECONDS": int(os.environ.get("RESEND_AFTER_SECONDS", "900")),
+    "STALLED_AFTER_SECONDS": int(os.environ.get("STALLED_AFTER_SECONDS", "900")),
 }
 if os.environ.get("CANCEL_ON_CONNECTION_LOSS"):
     CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True

@@ -21,7 +21,7 @@ from tests.waiting import child_that_waits_for_a_lock
 from worker.school.models import PROFILE
 
 SWEEPING = "3"
-"""RESEND_AFTER_SECONDS of a worker that is to find what got lost soon."""
+"""STALLED_AFTER_SECONDS of a worker that is to find what got lost soon."""
 
 
 def sent(school: School) -> Run:

@@ -37,7 +37,7 @@ class Outcome:
     """Store rows that are deleted, or will be with the next serialization, of whatever school it is."""
     hard_deleted: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
-    """Of the runs: records, saved, deleted, spread, yielded, failed."""
+    """Of the runs: records, saved, deleted, propagated, conflicted, failed."""
 
 
 class School:
@@ -46,7 +46,7 @@ class School:
     def __init__(self, school_id: str = factories.SCHOOL_ID, rows: int = 20, *, mixed: bool = True) -> None:
         """
         :param rows: valid records of all models
-        :param mixed: add some of every other fate: changed, deleted, spread, edited here, in error
+        :param mixed: add some of every other fate: changed, deleted, propagated, edited here, in error
         """
         self.id = school_id
         factories.fill_store(rows, school_id=school_id)
@@ -56,7 +56,7 @@ class School:
 
     def new_run(self, **options: Any) -> Run:
         """A pending run of this school alone; nobody is told."""
-        options = {"handed_over": True, **options}
+        options = {"session_notified": True, **options}
         return Run.objects.create(profile=PROFILE, filter=self.id, **options)
 
     def outcome(self, runs: Sequence[Run] = ()) -> Outcome:
@@ -121,7 +121,7 @@ class School:
         _app_row(add("lesson", "changed", unit=unit, title="new"), title="old")
         gone = add("lesson", "deleted", unit=unit, deleted=True)
         _app_row(gone)
-        add("attempt", "spread", learner=learner, lesson=gone)
+        add("attempt", "propagated", learner=learner, lesson=gone)
         hard_deleted = add("lesson", "hard-deleted", unit=unit, hard_deleted=True)
         _app_row(hard_deleted, unit_id=unit.id, school_id=self.id, title="old")
         edited = add("lesson", "edited-here", unit=unit, title="synced")

@@ -9,7 +9,7 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.faults.deaths.apps.DeathsConfig"]
 MORANGO_CELERY = {
     **MORANGO_CELERY,
     "MAX_ATTEMPTS": int(os.environ.get("MAX_ATTEMPTS", "3")),
-    "RESEND_AFTER_SECONDS": int(os.environ.get("RESEND_AFTER_SECONDS", "900")),
+    "STALLED_AFTER_SECONDS": int(os.environ.get("STALLED_AFTER_SECONDS", "900")),
 }
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     **CELERY_BROKER_TRANSPORT_OPTIONS,

@@ -34,7 +34,7 @@ ENVIRONMENT = {
     "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
     "MORANGO_CELERY_BATCH_SIZE_RECORDS": "200",
     "MAX_ATTEMPTS": "100",  # the kills are ours: no record is to blame
-    "RESEND_AFTER_SECONDS": "5",
+    "STALLED_AFTER_SECONDS": "5",
     "VISIBILITY_TIMEOUT": "10",
 }
 

@@ -23,7 +23,7 @@ SMALL = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "10"}
 
 
 def wait_for(run: Run) -> None:
-    until(lambda: Run.objects.get(pk=run.pk).followed_up, "done")
+    until(lambda: Run.objects.get(pk=run.pk).finalized, "done")
 
 
 def test_what_a_worker_that_is_ahead_has_lost_is_missed_in_time(
@@ -44,7 +44,7 @@ def test_what_a_worker_that_is_ahead_has_lost_is_missed_in_time(
 
     # Then whoever asks is told of it, and another worker does all that is left
     until(lambda: status_of(run.pk, 1).is_stalled, "stalled")
-    start_worker(1, RESEND_AFTER_SECONDS=SWEEPING, **SMALL)
+    start_worker(1, STALLED_AFTER_SECONDS=SWEEPING, **SMALL)
     wait_for(run)
     school.assert_intact(run)
 
@@ -93,7 +93,7 @@ def test_workers_with_different_clocks_share_a_run(
     # Given two workers, one of which is an hour ahead, and the other one as much behind
     school = make_school(60)
     for ahead_seconds in (HOUR, -HOUR):
-        start_worker(1, RESEND_AFTER_SECONDS=SWEEPING, **SMALL, **wrong_clock(ahead_seconds))
+        start_worker(1, STALLED_AFTER_SECONDS=SWEEPING, **SMALL, **wrong_clock(ahead_seconds))
 
     # When they carry out a run, then it completes, and nothing is blamed
     run = sent(school)

@@ -38,7 +38,7 @@ def start_worker(celery_worker_process: StartWorker) -> Callable[..., LoggedProc
             concurrency,
             DJANGO_SETTINGS_MODULE="tests.faults.settings",
             MAX_ATTEMPTS="100",  # of a batch whose worker is always killed for another's sake
-            RESEND_AFTER_SECONDS="5",  # so that it looks for what is lost three times a second
+            STALLED_AFTER_SECONDS="5",  # so that it looks for what is lost three times a second
             VISIBILITY_TIMEOUT="3",
         )
 
@@ -67,7 +67,7 @@ def events(make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]) 
 
 
 def all_have_ended(runs: list[Run]) -> bool:
-    return not Run.objects.filter(pk__in=[run.pk for run in runs], followed_up=False).exists()
+    return not Run.objects.filter(pk__in=[run.pk for run in runs], finalized=False).exists()
 
 
 def decisive(event: Event) -> bool:

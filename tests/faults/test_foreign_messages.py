@@ -241,4 +241,4 @@ def test_what_is_no_message_at_all_is_dropped_and_the_worker_lives(
 
 def has_followed_up(run: Any) -> bool:
     run.refresh_from_db()
-    return bool(run.followed_up)
+    return bool(run.finalized)

@@ -74,7 +74,7 @@ def test_worker_takes_messages_again_when_redis_has_thawed(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a worker with as many batches as it takes
-    worker = start_worker(1, RESEND_AFTER_SECONDS="150")  # and so one look for what is to be sent in 10 s
+    worker = start_worker(1, STALLED_AFTER_SECONDS="150")  # and so one look for what is to be sent in 10 s
     with ExitStack() as holding:
         holding.enter_context(held(first("unit")))
         run = sent(school)
@@ -114,7 +114,7 @@ def test_worker_leaves_connections_that_swallow_everything(
 ) -> None:
     # Given a worker with a batch, and a network between it and Redis
     with proxy_to(redis.url) as proxy:
-        worker = start_worker(2, through=proxy.url, RESEND_AFTER_SECONDS=SWEEPING)
+        worker = start_worker(2, through=proxy.url, STALLED_AFTER_SECONDS=SWEEPING)
         with held(first("unit")):
             run = sent(school)
             wait_for_a_batch(worker)

@@ -33,7 +33,7 @@ from tests.waiting import (
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 SWEEPING = "4"
-"""RESEND_AFTER_SECONDS of workers that look for what is lost four times a second, and miss it after 1.3 s."""
+"""STALLED_AFTER_SECONDS of workers that look for lost messages four times a second."""
 
 SHORT = {"SOFT_TIME_LIMIT": "4", "TIME_LIMIT": "6"}
 """Time limits by which a worker waits for a lock for a second, and the server for a worker for 6.6."""
@@ -50,7 +50,7 @@ def start_worker(celery_worker_process: StartWorker) -> Callable[..., LoggedProc
     def start(concurrency: int, **environment: str) -> LoggedProcess:
         settings = {"DJANGO_SETTINGS_MODULE": "tests.faults.outage_settings"}
         return celery_worker_process(
-            concurrency, **{**settings, "RESEND_AFTER_SECONDS": SWEEPING, **environment}
+            concurrency, **{**settings, "STALLED_AFTER_SECONDS": SWEEPING, **environment}
         )
 
     return start
@@ -81,7 +81,7 @@ def lesson_of(school: School) -> Iterator[int]:
 
 
 def is_done(run: Run) -> bool:
-    return bool(Run.objects.get(pk=run.pk).followed_up)
+    return bool(Run.objects.get(pk=run.pk).finalized)
 
 
 def wait_for_others(make_school: MakeSchool, holder: int | None = None) -> None:
@@ -104,7 +104,7 @@ def attempts(run: Run) -> set[int]:
 
 
 def sent_in_a_while(worker: LoggedProcess) -> int:
-    """How much lost work it finds in longer than RESEND_AFTER_SECONDS."""
+    """How much lost work it finds in longer than STALLED_AFTER_SECONDS."""
     swept, found = sweeps(worker), sent_again(worker)
     worker.wait_until(lambda: sweeps(worker) > swept + 20, "sweeping")
     return sent_again(worker) - found
@@ -288,7 +288,7 @@ def test_session_of_a_killed_process_does_not_go_on_waiting(
     # Given a process that waits for a row in the database, of a worker that misses it soon when it is gone
     school = make_school(30)
     settings = "tests.faults.settings"
-    worker = start_worker(1, DJANGO_SETTINGS_MODULE=settings, RESEND_AFTER_SECONDS="900")
+    worker = start_worker(1, DJANGO_SETTINGS_MODULE=settings, STALLED_AFTER_SECONDS="900")
     with lesson_of(school) as holder:
         run = sent(school)
         child = until(lambda: child_that_waits_for_a_lock(worker.pid, holder), "waiting")
@@ -316,11 +316,11 @@ def test_run_whose_worker_is_killed_as_a_whole_waits_for_no_time_limit(
 ) -> None:
     # Given two workers, one of which is in the middle of a batch, just begun
     school = make_school(30)
-    worker = start_worker(1, RESEND_AFTER_SECONDS=resend_after)
+    worker = start_worker(1, STALLED_AFTER_SECONDS=resend_after)
     with lesson_of(school) as holder:
         run = sent(school)
         until(lambda: child_that_waits_for_a_lock(worker.pid, holder), "in a batch")
-        other = start_worker(1, RESEND_AFTER_SECONDS=resend_after)
+        other = start_worker(1, STALLED_AFTER_SECONDS=resend_after)
         other.wait_until(lambda: sweeps(other) > 0, "swept")
 
         # When that is killed with all its processes

@@ -35,7 +35,7 @@ def stop(run):
         print("in the middle", flush=True)
         os.kill(os.getpid(), stops.pop())
 
-run = create_run("school", None, serialize_first=False, handed_over=True, in_process=True)
+run = create_run("school", None, serialize_first=False, session_notified=True, in_process=True)
 inprocess.run_in_process(run, stop)
 print("carried out", flush=True)
 """
@@ -81,12 +81,12 @@ def test_a_killed_process_leaves_its_run_to_the_next_one(
     killed = Run.objects.get()
     frozen.kill()
     if connection.vendor != "sqlite":  # only time tells there
-        Run.objects.update(active_at=ago(4 * 900 + 1))
+        Run.objects.update(last_activity_at=ago(4 * 900 + 1))
 
     done = begin()
 
     killed.refresh_from_db()
-    assert (killed.state, killed.followed_up) == (Run.State.FAILED, True)
+    assert (killed.state, killed.finalized) == (Run.State.FAILED, True)
     assert killed.error.startswith("Its process ")
     assert ("is gone" in killed.error) is (connection.vendor == "sqlite")
     assert killed.saved >= 1
@@ -97,7 +97,7 @@ def test_a_frozen_process_keeps_its_run_on_sqlite_however_long_it_is_silent(froz
     if connection.vendor != "sqlite":
         pytest.skip("PostgreSQL has no sign of life that a pooler keeps")
     run = Run.objects.get()
-    Run.objects.update(active_at=ago(10**6))
+    Run.objects.update(last_activity_at=ago(10**6))
 
     assert new_run_here().saved == 2
     recover(Recorded())
@@ -117,6 +117,6 @@ def test_a_run_that_nobody_has_begun_is_left_alone_until_it_is_silent_for_long()
     new_run_here()
     assert Run.objects.get(pk=waiting.pk).state == Run.State.PENDING
 
-    Run.objects.filter(pk=waiting.pk).update(active_at=ago(4 * 900 + 1))
+    Run.objects.filter(pk=waiting.pk).update(last_activity_at=ago(4 * 900 + 1))
     new_run_here()
     assert Run.objects.get(pk=waiting.pk).state == Run.State.FAILED

@@ -54,7 +54,7 @@ def test_twice_at_the_same_time_late_and_out_of_order(
     with Postman(redis_url, seed) as postman:
         # When the run is carried out, and once more delivered all that was ever sent, last things first
         assert CeleryDispatch().start(run)
-        until(lambda: Run.objects.get(pk=run.pk).followed_up, "done", 60)
+        until(lambda: Run.objects.get(pk=run.pk).finalized, "done", 60)
         until(all_taken(redis_url), "taken")
         school.assert_intact(run)
         before = everything()
@@ -101,6 +101,6 @@ def test_for_a_run_that_is_no_more(
             assert f"Run {run.pk} is not in the ledger: it was deleted." in logs
         again = school.new_run()
         assert CeleryDispatch().start(again)
-        until(lambda: Run.objects.get(pk=again.pk).followed_up, "done", 60)
+        until(lambda: Run.objects.get(pk=again.pk).finalized, "done", 60)
     school.assert_intact(again)
     assert all(worker.is_running for worker in workers)

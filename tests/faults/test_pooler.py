@@ -89,7 +89,7 @@ def test_runs_complete_and_leave_sessions_as_they_were(
         SESSIONS + 1, DATABASE_URL=pooled_url, MORANGO_CELERY_BATCH_SIZE_RECORDS="10"
     )
     pks = [run.pk for run in runs]
-    worker.wait_until(lambda: not Run.objects.filter(pk__in=pks, followed_up=False).exists(), "done", 60)
+    worker.wait_until(lambda: not Run.objects.filter(pk__in=pks, finalized=False).exists(), "done", 60)
 
     # Then nothing is lost
     for school, run in zip(schools, runs, strict=True):

@@ -29,7 +29,7 @@ from tests.waiting import held, until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 SWEEPING = "3"
-"""RESEND_AFTER_SECONDS of a worker that is to find what got lost soon. It may send a batch twice: the second
+"""STALLED_AFTER_SECONDS of a worker that is to find what got lost soon. It may send a batch twice: the second
 message's attempt may then begin before the first one's is taken back, and end before that can be."""
 
 _numbers = itertools.count(1)
@@ -124,7 +124,7 @@ def test_restarted_in_the_middle_of_a_batch(
     database: Database, school: School, start_worker: StartWorker, how: signal.Signals
 ) -> None:
     # Given a batch that has written some of its rows
-    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
     with database.holding_up("AFTER INSERT ON school_lesson FOR EACH STATEMENT"):
         run = sent(school)
         until(lambda: database.workers(IS_HELD_UP), "in the middle of a batch")
@@ -174,8 +174,8 @@ MOMENTS = {
     " FOR EACH ROW WHEN (NEW.stage = 2 AND OLD.sent_at IS NULL)",
     "the run is ending": "BEFORE UPDATE OF state ON morango_celery_run"
     " FOR EACH ROW WHEN (NEW.state = 'completed' AND OLD.state = 'running')",
-    "it is being followed up": "BEFORE UPDATE OF followed_up ON morango_celery_run"
-    " FOR EACH ROW WHEN (NEW.followed_up)",
+    "it is being followed up": "BEFORE UPDATE OF finalized ON morango_celery_run"
+    " FOR EACH ROW WHEN (NEW.finalized)",
 }
 SAMPLE = ("its first stage is being opened", "one of its batches was sent, the others not")
 
@@ -191,7 +191,7 @@ SAMPLE = ("its first stage is being opened", "one of its batches was sent, the o
 def test_gone_at_every_moment_of_the_ledger(
     database: Database, start_worker: StartWorker, make_school: Any, every_fault: bool, restart: bool
 ) -> None:
-    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
     for moment, trigger in MOMENTS.items():
         if not every_fault and moment not in SAMPLE:
             continue
@@ -207,7 +207,7 @@ def test_gone_at_every_moment_of_the_ledger(
                 assert database.cut(IS_HELD_UP)
 
         assert_complete(school, run, blameless=False, sweeping=worker)
-        until(lambda: Run.objects.get(pk=run.pk).followed_up, "followed up")  # noqa: B023
+        until(lambda: Run.objects.get(pk=run.pk).finalized, "followed up")  # noqa: B023
         database.forget_moments()
     assert worker.is_running
 
@@ -266,7 +266,7 @@ def test_serialization_failures(
 ) -> None:
     # Given workers whose transactions want to see one moment only, and a batch that waits for a record
     database.configure("default_transaction_isolation", level)
-    worker = start_worker(processes, RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(processes, STALLED_AFTER_SECONDS=SWEEPING)
     with database.session() as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         other.execute("UPDATE morango_store SET serialized = serialized WHERE id = %s", [an_attempt(school)])
@@ -328,7 +328,7 @@ def test_read_only_in_the_middle_of_a_run(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
     # Given a batch under way, and a server that takes no more changes, as before a switch-over
-    worker = start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
     with held(an_attempt(school)):
         run = sent(school)
         until(lambda: database.workers(WAITS_FOR_A_LOCK), "in the middle of a batch")

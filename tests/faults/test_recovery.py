@@ -13,7 +13,7 @@ from redis import Redis
 
 from morango_celery import cancel, recover_runs, retry, tasks
 from morango_celery.models import Batch, Run
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
@@ -86,8 +86,8 @@ def with_a_split_batch(school: School) -> Run:
     run = start(school.new_run().pk).run
     batch = run.batches.earliest("pk")
     Batch.objects.filter(pk=batch.pk).update(attempts=100)
-    tasks.deserialize_batch(batch.pk, batch.content_hash)
-    assert run.batches.filter(part_of=batch.number).count() > 1
+    tasks.deserialize_batch(batch.pk, batch.ids_sha256)
+    assert run.batches.filter(split_from=batch.number).count() > 1
     return run
 
 
@@ -126,7 +126,7 @@ def test_everywhere_at_once(
 
     # Then each of them has sent something, and every run is done, once
     assert [process.log() for process in commands if "0 messages sent" in process.log()] == []
-    until(lambda: not Run.objects.filter(followed_up=False).exists(), "done", 60)
+    until(lambda: not Run.objects.filter(finalized=False).exists(), "done", 60)
     for school, run in zip(schools, runs, strict=True):
         school.assert_intact(run)
         assert run.batches.count() >= sizes[run.pk]
@@ -151,7 +151,7 @@ def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorke
             until(lambda: any(child_that_waits_for_a_lock(worker.pid) for worker in workers), "in a batch")
             before = recovered[0]
             until(lambda: recovered[0] >= before + 2, "recovered")
-        until(lambda: Run.objects.get(pk=run.pk).followed_up, "done")
+        until(lambda: Run.objects.get(pk=run.pk).finalized, "done")
 
     # Then no batch was done twice, or taken for one that ends its workers
     school.assert_intact(run)
@@ -190,7 +190,9 @@ def test_a_run_is_cancelled_in_the_middle_of_a_batch_and_done_again(
     first.refresh_from_db()
     assert (first.state, first.done) == (Run.State.CANCELLED, done_by_first)
     school.assert_intact()
-    counted = {name: getattr(first, name) + getattr(second, name) for name in ("saved", "deleted", "spread")}
+    counted = {
+        name: getattr(first, name) + getattr(second, name) for name in ("saved", "deleted", "propagated")
+    }
     assert counted == {name: school.expected.counts[name] for name in counted}
     assert second.failed == school.expected.counts["failed"]
     with pytest.raises(Exception, match="there is nothing to cancel"):

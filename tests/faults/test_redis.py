@@ -82,7 +82,7 @@ def test_killed_in_the_middle_of_a_batch(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a batch under way, and others that wait
-    worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -102,7 +102,7 @@ def test_worker_has_no_message_in_hand_but_of_what_it_executes(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a worker whose only process is in the middle of a batch, and others that wait
-    worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -123,7 +123,7 @@ def test_worker_survives_a_loss_that_it_hears_of_while_it_waits_for_messages(
 ) -> None:
     # Given a worker with a batch, and processes to spare, so that it waits for messages too
     with proxy_to(redis.url) as proxy:
-        worker = start_worker(4, through=proxy.url, RESEND_AFTER_SECONDS=SWEEPING)
+        worker = start_worker(4, through=proxy.url, STALLED_AFTER_SECONDS=SWEEPING)
         with held(first("learner")):
             run = sent(school)
             wait_for_a_batch(worker)
@@ -148,7 +148,7 @@ def test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed(
     school = School(rows=10)
     slow = factories.store_row("learner", unit_id=first("unit"), school_id=school.id, username="sleeps")
     school.expected = school.undisturbed()
-    options = {"CANCEL_ON_CONNECTION_LOSS": "1", "RESEND_AFTER_SECONDS": SWEEPING, "DANGEROUS": "1"}
+    options = {"CANCEL_ON_CONNECTION_LOSS": "1", "STALLED_AFTER_SECONDS": SWEEPING, "DANGEROUS": "1"}
     worker = start_worker(2, **options)
     run = sent(school)
     batches = run.batches.filter(state=Batch.State.OPEN, attempts__gt=0).exclude(attempted_by="")
@@ -167,7 +167,7 @@ def test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed(
 
     # ... and nothing is wrong with the record
     worker.kill()
-    start_worker(1, RESEND_AFTER_SECONDS=SWEEPING)
+    start_worker(1, STALLED_AFTER_SECONDS=SWEEPING)
     wait_for(run, 60)
     school.assert_intact(run)
     slow.refresh_from_db()
@@ -180,7 +180,7 @@ def test_worker_survives_any_number_of_losses(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a worker with a batch under way
-    worker = start_worker(4, RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(4, STALLED_AFTER_SECONDS=SWEEPING)
     with held(first("learner")):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -208,7 +208,7 @@ def test_worker_survives_any_number_of_losses(
 def test_killed_together_with_the_worker(
     school: School, redis: Server, start_worker: StartWorkerThere, by: str
 ) -> None:
-    worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
     with held(first("attempt")):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -219,7 +219,7 @@ def test_killed_together_with_the_worker(
 
     # A worker waits until the batches are overdue; who knows that all is lost needn't
     if by == "a worker":
-        start_worker(RESEND_AFTER_SECONDS=SWEEPING)
+        start_worker(STALLED_AFTER_SECONDS=SWEEPING)
     else:
         call_command("recover_runs", all=True, verbosity=0)
         assert messages(redis) == Run.objects.get(pk=run.pk).open_batches
@@ -248,7 +248,7 @@ def test_not_there_between_two_stages(
     fault: Callable[[Server], Callable[[], None]],
 ) -> None:
     # Given the last batch of a stage, and a broker that fails while it is executed
-    worker = start_worker(concurrency=1, RESEND_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
     with held(first("unit")):
         run = sent(school)
         wait_for_a_batch(worker)

@@ -90,7 +90,7 @@ def test_runs_with_overlapping_filters(celery_worker_process: StartWorker, make_
     first, second = (school.id for school in schools)
     filters = [first, None, f"{second}\n{first}", first, second]
     runs = [
-        Run.objects.create(profile=PROFILE, filter=text, handed_over=True, serialize_first=True)
+        Run.objects.create(profile=PROFILE, filter=text, session_notified=True, serialize_first=True)
         for text in filters
     ]
 

@@ -128,7 +128,7 @@ def small_batches(request: pytest.FixtureRequest, settings: Any) -> None:
     settings.MORANGO_CELERY = {
         **settings.MORANGO_CELERY,
         "BATCH_SIZE_RECORDS": 60,
-        "SAVE_EACH": request.param,
+        "SAVE_INDIVIDUALLY": request.param,
     }
 
 
@@ -198,7 +198,7 @@ def test_a_model_that_ignores_the_error_changes_nothing(
 ) -> None:
     # Given learners whose code takes every error for its own
     if way == "one by one":
-        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["school.Learner"]}
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["school.Learner"]}
     factories.fill_store(100)
     morango_celery.deserialize(PROFILE, in_process=True)
     if method == "serialize":

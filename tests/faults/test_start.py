@@ -82,7 +82,7 @@ def test_what_follows_a_runs_end_does_not_kill_one_recovery_after_another(
     # Given a run that has ended, and whose local edits no worker survives to serialize
     school = saved(make_school())
     run = Run.objects.latest("pk")
-    Run.objects.filter(pk=run.pk).update(yielded=1, followed_up=False, finished_at="2026-01-01T00:00:00Z")
+    Run.objects.filter(pk=run.pk).update(conflicted=1, finalized=False, finished_at="2026-01-01T00:00:00Z")
     edit_here(school, "is killed")
 
     # When workers recover what waits, as often as they are allowed to die of it
@@ -126,4 +126,4 @@ def test_messages_that_come_at_the_same_time_are_one_attempt(
 
 
 def all_have_ended(*runs: Run) -> bool:
-    return not Run.objects.filter(pk__in=[run.pk for run in runs], followed_up=False).exists()
+    return not Run.objects.filter(pk__in=[run.pk for run in runs], finalized=False).exists()

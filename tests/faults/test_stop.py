@@ -50,7 +50,7 @@ def root_unit(school: School) -> str:
 
 
 def wait_for(run: Run) -> None:
-    until(lambda: Run.objects.get(pk=run.pk).followed_up, "done", 60)
+    until(lambda: Run.objects.get(pk=run.pk).finalized, "done", 60)
 
 
 def ask_to_stop(worker: LoggedProcess, number: signal.Signals = signal.SIGTERM) -> None:

@@ -17,8 +17,8 @@ from morango.constants import transfer_stages
 from morango.models import Store, SyncSession, TransferSession
 
 from morango_celery.models import Batch, Run
-from morango_celery.runs import handover
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs import completion
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from tests import factories
 from worker.school.models import PROFILE, Learner, Unit
@@ -29,7 +29,7 @@ Stages = list[list[list[str]]]
 
 
 def new_run(**options: Any) -> Run:
-    return create_run(PROFILE, None, **{"serialize_first": False, "handed_over": True, **options})
+    return create_run(PROFILE, None, **{"serialize_first": False, "session_notified": True, **options})
 
 
 def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
@@ -39,11 +39,11 @@ def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
     while not progress.ended:
         batches = list(open_batches(progress.run))
         stages.append([batch.store_ids for batch in batches])
-        done = [execute_batch(batch.pk, batch.content_hash).stage_is_done for batch in batches]
+        done = [execute_batch(batch.pk, batch.ids_sha256).stage_is_done for batch in batches]
         assert done == [False] * (len(done) - 1) + [True]  # the last one opens the next stage
         progress = advance(progress.run.pk)
         assert progress.opened is not progress.ended
-    handover.finish(progress.run)
+    completion.finish(progress.run)
     return progress.run, stages
 
 
@@ -54,7 +54,7 @@ def everything() -> tuple[Any, ...]:
         factories.app_rows(),
         list(Store.objects.order_by("id").values()),
         list(Run.objects.values_list(*ledger)),
-        list(Batch.objects.order_by("pk").values_list("pk", "state", "payload", *Run.COUNTS)),
+        list(Batch.objects.order_by("pk").values_list("pk", "state", "ids_json", *Run.COUNTS)),
     )
 
 

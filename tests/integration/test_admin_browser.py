@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 
 import morango_celery
 from morango_celery.models import Run
-from morango_celery.runs import handover
+from morango_celery.runs import completion
 from tests.browser import chromium
 from tests.conftest import StartServer, StartWorker
 from tests.factories import SCHOOL_ID, build_store_row, fill_store, store_row
@@ -35,7 +35,7 @@ def earlier_runs() -> None:
         fill_store(100 * (number + 1), school_id=school_id)
         morango_celery.deserialize(PROFILE, [school_id], in_process=True)
     failed = new_run(transfer_session_id="7f" * 16)
-    handover.fail(failed.pk, MemoryError("The worker has no memory left."))
+    completion.fail(failed.pk, MemoryError("The worker has no memory left."))
 
 
 def school_with_errors() -> None:

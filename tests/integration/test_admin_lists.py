@@ -42,7 +42,7 @@ def make_batches(number: int) -> None:
     run = new_run(state=Run.State.RUNNING, stage=1)
     other = new_run(state=Run.State.RUNNING, stage=1)
     for n in range(number):
-        Batch.of((run, other)[n % 2], n, ["ab" * 16], trouble="It broke." * (n % 2)).save()
+        Batch.of((run, other)[n % 2], n, ["ab" * 16], last_error="It broke." * (n % 2)).save()
 
 
 def make_errors(number: int) -> None:

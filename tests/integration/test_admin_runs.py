@@ -18,8 +18,8 @@ from morango.models.certificates import Filter
 from redis import Redis
 
 from morango_celery.models import Batch, Run
-from morango_celery.runs import handover
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs import completion
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import open_batches, start
 from tests.conftest import StartServer
 from tests.factories import SCHOOL_ID, fill_store, store_row
@@ -40,7 +40,7 @@ def operator() -> Client:
 
 def new_run(**columns: Any) -> Run:
     return Run.objects.create(
-        **{"profile": PROFILE, "serialize_first": False, "handed_over": True, **columns}
+        **{"profile": PROFILE, "serialize_first": False, "session_notified": True, **columns}
     )
 
 
@@ -118,17 +118,17 @@ class TestShown:
 
     def test_why_a_run_failed(self, operator: Client) -> None:
         run = new_run()
-        handover.fail(run.pk, RuntimeError("There is no <b>paper</b>\nleft."))
+        completion.fail(run.pk, RuntimeError("There is no <b>paper</b>\nleft."))
         assert 'class="morango-failed"' in operator.get(RUNS).content.decode()
         assert "left." in operator.get(page_of(run)).content.decode()
         for page in (RUNS, page_of(run)):
             assert "RuntimeError: There is no &lt;b&gt;paper&lt;/b&gt;" in operator.get(page).content.decode()
 
     def test_stalled_runs_are_marked_and_can_be_listed(self, operator: Client, settings: Any) -> None:
-        settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
+        settings.MORANGO_CELERY = {"STALLED_AFTER_SECONDS": 100}
         new_run()
         silent = new_run()
-        Run.objects.filter(pk=silent.pk).update(active_at=ago(110))
+        Run.objects.filter(pk=silent.pk).update(last_activity_at=ago(110))
         assert listed(operator, "stalled=yes") == {silent.pk}
         assert re.search(r"stalled ; last sign of life [12] min \d+ s ago", shown(operator, page_of(silent)))
 
@@ -212,10 +212,10 @@ class TestShown:
         unit()
         run = start(new_run().pk).run
         quiet = Batch.objects.get()
-        trouble = "MemoryError\nThe worker has not enough memory."
-        loud = Batch.of(run, 2, ["ab" * 16], trouble=trouble, suspect=True, attempts=2)
+        last_error = "MemoryError\nThe worker has not enough memory."
+        loud = Batch.of(run, 2, ["ab" * 16], last_error=last_error, suspect=True, attempts=2)
         loud.save()
-        page = operator.get("/admin/morango_celery/batch/?trouble__isempty=0").content.decode()
+        page = operator.get("/admin/morango_celery/batch/?last_error__isempty=0").content.decode()
         assert f"batch/{loud.pk}/change" in page
         assert f"batch/{quiet.pk}/change" not in page
         text = shown(operator, f"/admin/morango_celery/batch/{loud.pk}/change/")
@@ -268,7 +268,7 @@ class TestCancel:
     def test_it_asks_first(self, operator: Client) -> None:
         # Given a run that a transfer session waits for
         session = waiting_session(transfer_statuses.STARTED)
-        run = new_run(transfer_session_id=session.id, handed_over=False)
+        run = new_run(transfer_session_id=session.id, session_notified=False)
 
         # When somebody wants to cancel it, nothing happens but a question
         text = act(operator, "cancel", run)
@@ -286,7 +286,7 @@ class TestCancel:
     @pytest.mark.django_db(transaction=True)
     def test_the_transfer_session_is_told(self, operator: Client) -> None:
         session = waiting_session(transfer_statuses.STARTED)
-        run = new_run(transfer_session_id=session.id, handed_over=False)
+        run = new_run(transfer_session_id=session.id, session_notified=False)
         act(operator, "cancel", run, confirmed="yes")
         assert TransferSession.objects.get().transfer_stage_status == transfer_statuses.ERRORED
 

@@ -69,7 +69,7 @@ class TestInProcess:
             raise RuntimeError("out of order")
 
         fill_store(10)
-        monkeypatch.setattr("morango_celery.runs.execute.deserialize_batch", broken)
+        monkeypatch.setattr("morango_celery.runs.execution.deserialize_batch", broken)
         with pytest.raises(RuntimeError):
             morango_celery.deserialize_from_store(PROFILE)
         run = Run.objects.get()
@@ -138,7 +138,7 @@ def test_recovery_does_what_follows_the_end_of_a_run() -> None:
     # Given a run whose worker died right after the commit that ended it
     store_row("unit")
     run = morango_celery.deserialize_from_store(PROFILE)
-    Run.objects.update(followed_up=False)
+    Run.objects.update(finalized=False)
     heard = []
 
     def receive(run: Run, **kwargs: Any) -> None:
@@ -163,7 +163,7 @@ def test_recovery_does_what_follows_the_end_of_a_run() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_recovery_sends_what_waits_in_the_ledger(celery_worker_process: StartWorker) -> None:
     store_row("unit")
-    run = Run.objects.create(profile=PROFILE, handed_over=True)
+    run = Run.objects.create(profile=PROFILE, session_notified=True)
     celery_worker_process()  # recovers when it starts
     assert morango_celery.api.wait_for(run, 60).saved == 1
     assert morango_celery.recover_runs(all_unfinished=True) == 0

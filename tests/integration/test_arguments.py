@@ -165,7 +165,7 @@ class TestLongTextsOfTheLedger:
     def _rows(self) -> None:
         self.run = new_run(state=Run.State.FAILED, error=self.LONG, finished_at=ago(1))
         self.batch = Batch.of(self.run, 1, [])
-        self.batch.trouble = self.LONG
+        self.batch.last_error = self.LONG
         self.batch.save()
         source = IngestSource.objects.create(name="a log")
         self.letter = DeadLetter.objects.create(
@@ -176,7 +176,7 @@ class TestLongTextsOfTheLedger:
         ("name", "column", "unread"),
         [
             ("run", "error_in_short", ["error"]),
-            ("batch", "trouble_in_short", ["trouble"]),
+            ("batch", "last_error_in_short", ["last_error"]),
             ("letter", "reason_in_short", ["reason", "text"]),
         ],
     )

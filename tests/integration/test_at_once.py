@@ -302,5 +302,5 @@ def test_what_code_of_a_model_deletes_is_looked_up_again(monkeypatch: pytest.Mon
 
     result, statements = executed([learner, build_store_row("attempt", learner=learner, lesson=lesson)])
 
-    assert (result.saved, result.spread, result.failed) == (1, 1, 0)
+    assert (result.saved, result.propagated, result.failed) == (1, 1, 0)
     assert looked_up(statements) == 2

@@ -15,9 +15,9 @@ from morango.models import DeletedModels, Store
 
 from morango_celery.errors import FatalError, RefusedMessageError, TimeIsUp
 from morango_celery.models import Batch, Run
-from morango_celery.runs import attempts, handover
+from morango_celery.runs import attempts, completion
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.limits import Limits, within
 from morango_celery.runs.message import Message
 from morango_celery.runs.outages import FORGIVEN_IN_A_ROW
@@ -35,7 +35,7 @@ POISON = "morango_celery.errors.PoisonRecordError"
 def attempt(batch: Batch | int) -> Execution:
     """Execute a batch as a worker that gets a message for it."""
     found = Batch.objects.get(pk=batch if isinstance(batch, int) else batch.pk)
-    return attempt_batch(found.pk, found.content_hash)
+    return attempt_batch(found.pk, found.ids_sha256)
 
 
 def still_open(run: Run) -> list[Batch]:
@@ -52,13 +52,13 @@ def work_off(run: Run, *, last_first: bool = False) -> Run:
         messages = [batch.pk for batch in still_open(run)]
         while messages:
             execution = attempt(messages.pop(-1 if last_first else 0))
-            messages.extend(execution.to_send)
+            messages.extend(execution.batches_to_send)
             waiting = {batch.pk for batch in still_open(run)}
-            assert set(execution.to_send) <= waiting
+            assert set(execution.batches_to_send) <= waiting
             assert execution.stage_is_done is not bool(waiting)
         progress = advance(run.pk)
         if progress.ended:
-            handover.finish(progress.run)
+            completion.finish(progress.run)
             return progress.run
 
 
@@ -133,7 +133,7 @@ class TestCounting:
             Batch.objects.update(attempts=times_before)
 
             with pytest.raises(RefusedMessageError):
-                attempt_batch(batch.pk, batch.content_hash[1:])
+                attempt_batch(batch.pk, batch.ids_sha256[1:])
 
             batch.refresh_from_db()
             assert (batch.state, batch.attempts) == (Batch.State.OPEN, times_before)
@@ -204,7 +204,7 @@ class TestTimeAndMemory:
             execution = attempt(batch)
 
         # Then nothing of it is done, and it is to be sent again
-        assert execution == Execution(None, None, stage_is_done=False, to_send=(batch.pk,))
+        assert execution == Execution(None, None, stage_is_done=False, batches_to_send=(batch.pk,))
         assert not Unit.objects.exists()
         assert (dirty_ids(), errors()) == (waiting, {})
 
@@ -226,7 +226,7 @@ class TestTimeAndMemory:
         finally:
             pre_delete.disconnect(code, sender=Lesson)
 
-        assert execution.to_send == (batch.pk,)
+        assert execution.batches_to_send == (batch.pk,)
         assert Lesson.objects.count() == 1
         assert work_off(batch.run).deleted == 1
 
@@ -304,16 +304,14 @@ class TestSplitting:
         first, second, *_ = still_open(batch.run)
 
         # When its message comes again, then that part is to be sent
-        again = attempt_batch(batch.pk, batch.content_hash)
-        assert again == Execution(batch.run_id, None, stage_is_done=False, to_send=(first.pk,))
+        again = attempt_batch(batch.pk, batch.ids_sha256)
+        assert again == Execution(batch.run_id, None, stage_is_done=False, batches_to_send=(first.pk,))
 
         # ... and so is the next, when the first part's comes again, until all are done
-        assert attempt(first).to_send == (second.pk,)
-        assert attempt_batch(first.pk, first.content_hash).to_send == (second.pk,)
+        assert attempt(first).batches_to_send == (second.pk,)
+        assert attempt_batch(first.pk, first.ids_sha256).batches_to_send == (second.pk,)
         work_off(batch.run)
-        assert attempt_batch(batch.pk, batch.content_hash) == Execution(
-            batch.run_id, None, stage_is_done=False
-        )
+        assert attempt_batch(batch.pk, batch.ids_sha256) == Execution(batch.run_id, None, stage_is_done=False)
 
     def test_parts_are_executed_one_after_another(self) -> None:
         # Given that all parts of a batch are sent at once, as recovery does
@@ -325,7 +323,7 @@ class TestSplitting:
         # When others come before it is their turn, or while a part of an earlier one is open
         too_early = [attempt(part) for part in others]
         Batch.objects.filter(pk=first.pk).update(attempts=1)
-        (lone,) = attempt(first).to_send
+        (lone,) = attempt(first).batches_to_send
         too_early += [attempt(part) for part in others]
 
         # Then nothing comes of it, nor does it count as an attempt
@@ -350,18 +348,18 @@ class TestSplitting:
 
         run = work_off(batch.run, last_first=last_first)
 
-        assert (run.deleted, run.spread, run.failed, run.pass_number) == (1, 2, 0, 1)
+        assert (run.deleted, run.propagated, run.failed, run.pass_number) == (1, 2, 0, 1)
         assert DeletedModels.objects.count() == 2
         assert not Attempt.objects.exists()
 
     def test_a_part_has_one_attempt_and_a_record_that_stands_alone_all_of_them(self) -> None:
         factories.fill_store(20)
         batch = used_up(one_batch())
-        first, *_ = attempt(batch).to_send
+        first, *_ = attempt(batch).batches_to_send
         assert Batch.objects.get(pk=first).size == 2
         Batch.objects.filter(pk=first).update(attempts=1)
 
-        (lone,) = attempt(first).to_send
+        (lone,) = attempt(first).batches_to_send
 
         Batch.objects.filter(pk=lone).update(attempts=2)
         assert attempt(lone).result is not None
@@ -416,7 +414,7 @@ class TestTheDatabase:
     ) -> None:
         batch = self.ended_by(monkeypatch, "SELECT pg_terminate_backend(pg_backend_pid())")
 
-        assert (batch.attempts, batch.trouble) == (0, "")
+        assert (batch.attempts, batch.last_error) == (0, "")
 
     def test_a_statement_that_it_cancelled_may_be_the_records_fault(
         self, monkeypatch: pytest.MonkeyPatch
@@ -424,7 +422,7 @@ class TestTheDatabase:
         batch = self.ended_by(monkeypatch, "SET LOCAL statement_timeout = 20; SELECT pg_sleep(5)")
 
         assert batch.attempts == 1
-        assert batch.trouble == "the database said: canceling statement due to statement timeout"
+        assert batch.last_error == "the database said: canceling statement due to statement timeout"
 
     @pytest.mark.parametrize(
         ("limit", "reason"),
@@ -492,12 +490,13 @@ class TestTheDatabase:
         counted = []
         for retries in range(FORGIVEN_IN_A_ROW + 2):
             with pytest.raises(OperationalError):
-                attempt_batch(batch.pk, batch.content_hash, Message("one", retries))
+                attempt_batch(batch.pk, batch.ids_sha256, Message("one", retries))
             batch.refresh_from_db()
             counted.append(batch.attempts)
         assert counted == [0] * FORGIVEN_IN_A_ROW + [1, 2]
         assert (
-            batch.trouble == f"the connection to the database was lost {FORGIVEN_IN_A_ROW + 2} times in a row"
+            batch.last_error
+            == f"the connection to the database was lost {FORGIVEN_IN_A_ROW + 2} times in a row"
         )
 
     def test_merge_at_a_runs_end_that_outlasts_the_servers_patience_is_given_up(
@@ -507,7 +506,7 @@ class TestTheDatabase:
         factories.store_row("learner", unit=unit())
         run, _ = carry_out()
         Learner.objects.update(update_dirty_bit_to=True, username="edited")
-        Run.objects.update(yielded=1, serialize_first=True, followed_up=False)
+        Run.objects.update(conflicted=1, serialize_first=True, finalized=False)
         limit_sessions(monkeypatch, "idle_in_transaction_session_timeout", "1s")
 
         def serialize(learner: Learner) -> dict[str, Any]:
@@ -519,13 +518,13 @@ class TestTheDatabase:
         # When its end is followed up again and again
         for attempts_so_far in (1, 2, 3):
             with pytest.raises(OperationalError):
-                handover.finish(Run.objects.get(pk=run.pk))
+                completion.finish(Run.objects.get(pk=run.pk))
             connection.close()
             assert Run.objects.get(pk=run.pk).attempts == attempts_so_far
 
         # Then that is over after as many times as are allowed
-        handover.finish(Run.objects.get(pk=run.pk))
-        assert Run.objects.get(pk=run.pk).followed_up
+        completion.finish(Run.objects.get(pk=run.pk))
+        assert Run.objects.get(pk=run.pk).finalized
         assert "gave way to was tried 3 times and never came to an end" in caplog.text
 
     def test_message_for_a_batch_that_is_executed_is_dropped_without_waiting(
@@ -545,13 +544,13 @@ class TestTheDatabase:
         def other() -> Execution:
             assert at_it.wait(60)
             try:
-                return attempt_batch(batch.pk, batch.content_hash, Message("another"))
+                return attempt_batch(batch.pk, batch.ids_sha256, Message("another"))
             finally:
                 dropped.set()
 
         # When another message comes for it, then that ends first, and is no attempt
         execution, nothing = together(
-            [lambda: attempt_batch(batch.pk, batch.content_hash, Message("one")), other]
+            [lambda: attempt_batch(batch.pk, batch.ids_sha256, Message("one")), other]
         )
 
         assert execution.result.saved == 1
@@ -572,14 +571,14 @@ class TestTheDatabase:
         def held_up(*arguments: Any, **options: Any) -> Execution:
             with monkeypatch.context() as patch:
                 patch.setattr(attempts, "execute_batch", executed)
-                executions.append(attempt_batch(batch.pk, batch.content_hash, Message("another")))
+                executions.append(attempt_batch(batch.pk, batch.ids_sha256, Message("another")))
             return executed(*arguments, **options)
 
         executions: list[Execution] = []
         monkeypatch.setattr(attempts, "execute_batch", held_up)
 
         # When another message comes for it, then that executes it, and both are one attempt
-        executions.append(attempt_batch(batch.pk, batch.content_hash, Message("one")))
+        executions.append(attempt_batch(batch.pk, batch.ids_sha256, Message("one")))
 
         assert [execution.result is not None for execution in executions] == [True, False]
         batch.refresh_from_db()
@@ -592,7 +591,7 @@ class TestTheDatabase:
         Batch.objects.update(attempts=1, attempted_by="one", attempted_at=ago(0))
 
         # When its message comes again
-        assert attempt_batch(batch.pk, batch.content_hash, Message("one")).result is not None
+        assert attempt_batch(batch.pk, batch.ids_sha256, Message("one")).result is not None
 
         # Then that counts
         batch.refresh_from_db()
@@ -603,7 +602,7 @@ class TestTheDatabase:
         batch = one_batch()
         Batch.objects.update(attempts=3, attempted_by="one", attempted_at=ago(0))
 
-        assert attempt_batch(batch.pk, batch.content_hash, Message("another")).result is not None
+        assert attempt_batch(batch.pk, batch.ids_sha256, Message("another")).result is not None
 
         batch.refresh_from_db()
         assert (batch.state, batch.attempts) == (Batch.State.DONE, 3)
@@ -619,7 +618,7 @@ class TestTheDatabase:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-        account = attempts._account_for_outage
+        account = attempts._count_outage
 
         def late(*arguments: Any) -> None:
             connection.close()
@@ -627,9 +626,9 @@ class TestTheDatabase:
             account(*arguments)
 
         monkeypatch.setattr(Unit, "clean_fields", clean_fields)
-        monkeypatch.setattr(attempts, "_account_for_outage", late)
+        monkeypatch.setattr(attempts, "_count_outage", late)
         with pytest.raises(OperationalError):
-            attempt_batch(batch.pk, batch.content_hash, Message("one"))
+            attempt_batch(batch.pk, batch.ids_sha256, Message("one"))
 
         batch.refresh_from_db()
         assert (batch.attempts, batch.attempted_by) == (2, "another")
@@ -655,7 +654,7 @@ class TestTheDatabase:
                 until(lambda: is_waited_for(session_of(connection)), "waited for")
                 cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-        account = attempts._account_for_outage
+        account = attempts._count_outage
 
         def account_then(*arguments: Any) -> None:
             assert is_held.wait(60)
@@ -663,13 +662,13 @@ class TestTheDatabase:
             is_over.set()
 
         monkeypatch.setattr(Unit, "clean_fields", clean_fields)
-        monkeypatch.setattr(attempts, "_account_for_outage", account_then)
+        monkeypatch.setattr(attempts, "_count_outage", account_then)
 
         # When the database is asked to wait no longer than a moment
         timer = threading.Timer(30, is_over.set)
         timer.start()
         with within(Limits(lock_seconds=0.2)), pytest.raises(OperationalError):
-            attempt_batch(batch.pk, batch.content_hash, Message("one"))
+            attempt_batch(batch.pk, batch.ids_sha256, Message("one"))
         timer.cancel()
         holder.join()
 
@@ -688,5 +687,5 @@ class TestTheDatabase:
 
         run.refresh_from_db()
         assert run.open_batches == Batch.objects.filter(state=Batch.State.OPEN).count() == 40
-        assert len({part for execution in executions for part in execution.to_send}) == 4
+        assert len({part for execution in executions for part in execution.batches_to_send}) == 4
         assert work_off(run).saved == 80

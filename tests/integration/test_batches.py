@@ -15,7 +15,7 @@ from morango_celery.errors import FatalError, RefusedMessageError
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs import opening
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import advance, open_batches, start
 from tests import factories
@@ -33,12 +33,12 @@ class TestBatches:
         factories.store_row("unit", name=None, partition="0")
         run = start(new_run().pk).run
         batch, *_ = open_batches(run)
-        first = execute_batch(batch.pk, batch.content_hash)
+        first = execute_batch(batch.pk, batch.ids_sha256)
         assert first.result is not None
         before = everything()
 
         # When its message comes again, or the ledger is asked again
-        again = [execute_batch(batch.pk, batch.content_hash), execute_batch(batch.pk)]
+        again = [execute_batch(batch.pk, batch.ids_sha256), execute_batch(batch.pk)]
 
         # Then nothing happens
         assert [execution.result for execution in again] == [None, None]
@@ -49,15 +49,15 @@ class TestBatches:
         factories.fill_store(10)
         run = start(new_run().pk).run
         (batch,) = open_batches(run)
-        assert execute_batch(batch.pk, batch.content_hash).stage_is_done
+        assert execute_batch(batch.pk, batch.ids_sha256).stage_is_done
 
         # When the message comes again
-        again = execute_batch(batch.pk, batch.content_hash)
+        again = execute_batch(batch.pk, batch.ids_sha256)
 
         # Then it is this one's turn, until the run has ended
         assert again.stage_is_done
         assert advance(run.pk).ended
-        assert not execute_batch(batch.pk, batch.content_hash).stage_is_done
+        assert not execute_batch(batch.pk, batch.ids_sha256).stage_is_done
 
     @pytest.mark.parametrize(
         "change",
@@ -90,7 +90,7 @@ class TestBatches:
 
         for call in (execute_batch, attempt_batch, tasks.deserialize_batch):
             with pytest.raises(RefusedMessageError):
-                call(one.pk, other.content_hash)
+                call(one.pk, other.ids_sha256)
 
         assert everything() == before
 
@@ -100,12 +100,12 @@ class TestBatches:
         (batch,) = open_batches(run)
         Run.objects.all().delete()
 
-        execution = execute_batch(batch.pk, batch.content_hash)
+        execution = execute_batch(batch.pk, batch.ids_sha256)
 
         assert (execution.run_id, execution.result, execution.stage_is_done) == (None, None, False)
-        assert tasks.deserialize_batch(batch.pk, batch.content_hash) == {}
+        assert tasks.deserialize_batch(batch.pk, batch.ids_sha256) == {}
         assert tasks.start_run(run.pk) == f"Run {run.pk} is not in the ledger: it was deleted."
-        assert tasks.hand_over_run(run.pk) is False
+        assert tasks.notify_session(run.pk) is False
         assert len(dirty_ids()) == 10
         with pytest.raises(Run.DoesNotExist):
             advance(run.pk)
@@ -118,7 +118,7 @@ class TestBatches:
         run.move_to(state, error="by hand")
         before = everything()
 
-        execution = execute_batch(batch.pk, batch.content_hash)
+        execution = execute_batch(batch.pk, batch.ids_sha256)
         progress = [start(run.pk), advance(run.pk)]
 
         assert (execution.result, execution.stage_is_done) == (None, False)
@@ -173,7 +173,7 @@ class TestAtTheSameTime:
         progress = start(new_run().pk)
 
         def work(batch: Batch) -> bool:
-            execution = execute_batch(batch.pk, batch.content_hash)
+            execution = execute_batch(batch.pk, batch.ids_sha256)
             return execution.stage_is_done and advance(batch.run_id).opened
 
         # When each stage's batches are worked off at the same time, by whoever opens the next one
@@ -219,7 +219,7 @@ class TestAtTheSameTime:
             return attempt_opening(run_id, open_stage, *message)
 
         monkeypatch.setattr(tasks, "attempt_opening", advance_late)
-        result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.content_hash), delete])
+        result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.ids_sha256), delete])
 
         # Then the batch is completed, and the run isn't missed
         assert (result, advanced.is_set(), dirty_ids()) == ({}, True, {second.id})
@@ -262,7 +262,7 @@ class TestAtTheSameTime:
         factories.fill_store(60)
         (batch,) = open_batches(start(new_run().pk).run)
 
-        done = together([lambda: execute_batch(batch.pk, batch.content_hash)] * self.THREADS)
+        done = together([lambda: execute_batch(batch.pk, batch.ids_sha256)] * self.THREADS)
 
         assert len([execution for execution in done if execution.result is not None]) == 1
         run = Run.objects.get()

@@ -21,7 +21,7 @@ from morango_celery.errors import RunFailedError, UsageError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import control
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.signals import run_finished
@@ -59,8 +59,8 @@ class TestCancel:
 
         # Then messages for it have no effect, and what was not done waits
         before = everything()
-        assert attempt_batch(open_.pk, open_.content_hash).result is None
-        assert tasks.deserialize_batch(open_.pk, open_.content_hash) == {}
+        assert attempt_batch(open_.pk, open_.ids_sha256).result is None
+        assert tasks.deserialize_batch(open_.pk, open_.ids_sha256) == {}
         assert tasks.start_run(run.pk)
         assert not advance(run.pk).opened
         assert everything() == before
@@ -96,7 +96,7 @@ class TestCancel:
     def test_whoever_waits_for_it_is_told(self) -> None:
         # Given a run that a transfer session waits for
         session = waiting_session(transfer_statuses.STARTED)
-        run = new_run(transfer_session_id=session.id, handed_over=False)
+        run = new_run(transfer_session_id=session.id, session_notified=False)
         heard: list[Run] = []
 
         def receive(run: Run, **kwargs: Any) -> None:
@@ -112,7 +112,7 @@ class TestCancel:
         run.refresh_from_db()
         assert session.transfer_stage == transfer_stages.DESERIALIZING
         assert session.transfer_stage_status == transfer_statuses.ERRORED
-        assert (run.followed_up, heard) == (True, [run])
+        assert (run.finalized, heard) == (True, [run])
         with pytest.raises(RunFailedError, match=f"Run {run.pk} was cancelled"):
             wait_for(run)
 
@@ -143,7 +143,7 @@ class TestAtTheSameTime:
         run = start(new_run().pk).run
 
         def work(batch: Batch) -> None:
-            if attempt_batch(batch.pk, batch.content_hash).stage_is_done:
+            if attempt_batch(batch.pk, batch.ids_sha256).stage_is_done:
                 advance(run.pk)
 
         def cancel() -> None:
@@ -280,7 +280,7 @@ class TestRetryErrors:
 
         # Then it takes several passes, in which nothing else is touched, and each record counts once
         assert (run.pass_number, run.records, run.done) == (4, 5, 5)
-        assert (run.saved, run.yielded, run.failed) == (4, 1, 0)
+        assert (run.saved, run.conflicted, run.failed) == (4, 1, 0)
         assert dirty_ids() == {edited.id}
 
     def test_what_waits_for_a_record_that_is_not_in_error(self) -> None:

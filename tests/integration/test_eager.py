@@ -106,7 +106,7 @@ def test_lock_that_is_never_let_go_fails_a_run_of_eager_celery_with_that_reason(
 def test_eager_celery_sends_nothing_and_says_so(eager: None, caplog: pytest.LogCaptureFixture) -> None:
     # Given a run that is for workers
     factories.store_row("unit")
-    run = create_run(PROFILE, None, serialize_first=False, handed_over=True)
+    run = create_run(PROFILE, None, serialize_first=False, session_notified=True)
 
     # When it is to be sent
     with caplog.at_level(logging.ERROR):

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from morango_celery import tasks
 from morango_celery.errors import FatalError
 from morango_celery.models import Batch, Run
-from morango_celery.runs import control, handover
+from morango_celery.runs import completion, control
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import PATIENCE, recover
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def payloads(run: Run) -> list[str]:
-    return list(Batch.objects.filter(run=run).order_by("pk").values_list("payload", flat=True))
+    return list(Batch.objects.filter(run=run).order_by("pk").values_list("ids_json", flat=True))
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def cancel(run: Run) -> None:
 
 
 def fail(run: Run) -> None:
-    handover.fail(run.pk, ValueError("No."))
+    completion.fail(run.pk, ValueError("No."))
 
 
 def abandon(run: Run) -> None:
-    Run.objects.filter(pk=run.pk).update(in_process=True, active_at=ago(PATIENCE * 900 + 60))
+    Run.objects.filter(pk=run.pk).update(in_process=True, last_activity_at=ago(PATIENCE * 900 + 60))
     recover(Recorded())
 
 
@@ -63,7 +63,7 @@ def test_a_run_that_ends_empties_the_ids_of_its_batches_and_no_others(
     assert payloads(live) == before
     assert all(before)
     for batch in Batch.objects.filter(run=ended):
-        assert tasks.deserialize_batch(batch.pk, batch.content_hash) == {}
+        assert tasks.deserialize_batch(batch.pk, batch.ids_sha256) == {}
 
 
 def test_it_takes_one_statement_for_all_batches(runs: tuple[Run, Run]) -> None:
@@ -83,12 +83,12 @@ class TestBatchInExecution:
         with transaction.atomic():
             Batch.objects.select_for_update().get(pk=batch.pk)
             together([lambda: control.cancel(runs[0].pk)])
-        ids = Batch.objects.filter(run=runs[0]).exclude(payload="")
+        ids = Batch.objects.filter(run=runs[0]).exclude(ids_json="")
         assert [found.pk for found in ids] == [batch.pk]
         return batch
 
     def test_its_next_message_empties_it(self, left: Batch) -> None:
-        assert attempt_batch(left.pk, left.content_hash).result is None
+        assert attempt_batch(left.pk, left.ids_sha256).result is None
         assert payloads(left.run) == ["", "", ""]
 
     def test_the_next_sweep_empties_it(self, left: Batch, runs: tuple[Run, Run]) -> None:
@@ -101,7 +101,7 @@ def test_ids_go_with_their_batch_and_with_their_run() -> None:
     factories.fill_store(10)
     run = start(new_run().pk).run
     batches = list(open_batches(run))
-    tasks.deserialize_batch(batches[0].pk, batches[0].content_hash)
+    tasks.deserialize_batch(batches[0].pk, batches[0].ids_sha256)
     assert Batch.objects.get(pk=batches[0].pk).store_ids == []
 
     Run.objects.all().delete()
@@ -112,10 +112,10 @@ def test_ids_that_were_changed_in_the_ledger_fail_the_run_and_deserialize_nothin
     factories.fill_store(10)
     run = start(new_run().pk).run
     batch = next(open_batches(run))
-    Batch.objects.filter(pk=batch.pk).update(payload=batch.payload.replace('", "', '","'))
+    Batch.objects.filter(pk=batch.pk).update(ids_json=batch.ids_json.replace('", "', '","'))
 
     with pytest.raises(FatalError, match="not those that were handed out"):
-        tasks.deserialize_batch(batch.pk, batch.content_hash)
+        tasks.deserialize_batch(batch.pk, batch.ids_sha256)
 
     run.refresh_from_db()
     assert run.state == Run.State.FAILED

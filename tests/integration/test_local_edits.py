@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from morango_celery.runs import handover
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs import completion
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, open_batches, start
 from morango_celery.serialization import serialize_into_store
@@ -39,7 +39,7 @@ class TestLocalEdits:
         # Then the app row is as it was, and the Store row waits, without an error
         local = Unit.objects.get()
         assert (local.name, local._morango_dirty_bit) == ("made here", True)
-        assert (run.yielded, run.saved, run.failed) == (1, 0, 0)
+        assert (run.conflicted, run.saved, run.failed) == (1, 0, 0)
         assert dirty_ids() == {row.id}
         assert errors() == {}
 
@@ -64,7 +64,7 @@ class TestLocalEdits:
         run, _ = carry_out()
 
         # Then the last stage has what is left of the later models alone
-        assert (run.stage_models, run.records, run.saved, run.yielded) == ("attempt", 5, 4, 1)
+        assert (run.stage_models, run.records, run.saved, run.conflicted) == ("attempt", 5, 4, 1)
         assert list(Attempt.objects.values_list("id", flat=True)) == [attempt.id]
 
     def test_a_local_edit_is_not_overwritten_where_another_row_has_the_value(self) -> None:
@@ -75,7 +75,7 @@ class TestLocalEdits:
 
         run, _ = carry_out()
 
-        assert (run.saved, run.yielded, run.failed) == (1, 1, 0)
+        assert (run.saved, run.conflicted, run.failed) == (1, 1, 0)
         assert dirty_ids() == {row.id}
 
     def test_an_edit_made_during_the_run_is_merged_at_its_end(self) -> None:
@@ -86,10 +86,10 @@ class TestLocalEdits:
 
         # When its app row is edited before the batch is executed
         edited_unit(row, "made here")
-        execute_batch(batch.pk, batch.content_hash)
+        execute_batch(batch.pk, batch.ids_sha256)
         progress = advance(run.pk)
         assert progress.ended
-        handover.finish(progress.run)
+        completion.finish(progress.run)
 
         # Then the edit has won, and is in the Store
         row.refresh_from_db()
@@ -105,4 +105,4 @@ class TestLocalEdits:
 
         row.refresh_from_db()
         assert json.loads(row.serialized)["name"] == "made here"
-        assert run.yielded == 0
+        assert run.conflicted == 0

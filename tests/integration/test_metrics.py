@@ -22,10 +22,10 @@ from morango_celery.metrics.collector import LedgerCollector
 from morango_celery.metrics.figures import figures
 from morango_celery.metrics.names import METRICS
 from morango_celery.models import Batch, Run
-from morango_celery.runs import handover
+from morango_celery.runs import completion
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.control import cancel
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, open_batches, start
 from tests.factories import fill_store, store_row
 from tests.integration.ledger import ago, carry_out, edited_unit, new_run, unit
@@ -66,12 +66,12 @@ def test_an_empty_ledger(client: Client) -> None:
 def test_runs_are_counted_by_state(client: Client) -> None:
     carry_out()
     carry_out()
-    handover.fail(new_run().pk, RuntimeError("no"))
+    completion.fail(new_run().pk, RuntimeError("no"))
     cancel(new_run().pk)
     for state in (Run.State.RUNNING, Run.State.RUNNING, Run.State.PENDING):
         new_run(state=state)
-    new_run(active_at=ago(1), created_at=ago(500))
-    Run.objects.filter(pk=new_run(state=Run.State.RUNNING).pk).update(active_at=ago(5000))
+    new_run(last_activity_at=ago(1), created_at=ago(500))
+    Run.objects.filter(pk=new_run(state=Run.State.RUNNING).pk).update(last_activity_at=ago(5000))
 
     found = scraped(client)
 
@@ -120,13 +120,13 @@ def test_records_are_counted_by_outcome(client: Client) -> None:
 
 def test_counters_never_go_back_while_a_run_goes_on(client: Client) -> None:
     """Prometheus takes that for a restart, and counts all of it again."""
-    run = new_run(state=Run.State.RUNNING, saved=7, failed=3, yielded=2)
+    run = new_run(state=Run.State.RUNNING, saved=7, failed=3, conflicted=2)
     during = scraped(client)
     assert during["records_total{outcome=saved,profile=school}"] == 7
     assert during["records_total{outcome=failed,profile=school}"] == 0
-    assert during["records_total{outcome=yielded,profile=school}"] == 0
+    assert during["records_total{outcome=conflicted,profile=school}"] == 0
 
-    Run.objects.filter(pk=run.pk).update(failed=1, yielded=0)  # as another pass does it
+    Run.objects.filter(pk=run.pk).update(failed=1, conflicted=0)  # as another pass does it
     again = scraped(client)
     assert all(again[name] >= value for name, value in only(during, "records_total").items())
 
@@ -142,10 +142,10 @@ def test_batches_and_stages_are_timed_once_they_are_done(
     fill_store(40)
     run = start(new_run().pk).run
     for batch in list(open_batches(run)):
-        attempt_batch(batch.pk, batch.content_hash)
+        attempt_batch(batch.pk, batch.ids_sha256)
     run = advance(run.pk).run
     second = list(open_batches(run))
-    attempt_batch(second[0].pk, second[0].content_hash)
+    attempt_batch(second[0].pk, second[0].ids_sha256)
     now = timezone.now()
     times = dict(zip(Batch.objects.filter(state="done").values_list("pk", flat=True), (0.2, 4), strict=True))
     for pk, seconds in times.items():

@@ -13,7 +13,7 @@ from morango_celery import tasks
 from morango_celery.errors import TimeIsUp
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, control, opening, producer
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.message import Message
 from morango_celery.runs.opening import attempt_start
 from morango_celery.runs.producer import Progress, advance
@@ -57,7 +57,7 @@ def killed(run: Run, monkeypatch: pytest.MonkeyPatch) -> Batch:
 
 def ledger_of(run: Run) -> tuple[Any, ...]:
     run.refresh_from_db()
-    return (run.state, run.open_batches, run.followed_up)
+    return (run.state, run.open_batches, run.finalized)
 
 
 COMPLETED = (Run.State.COMPLETED, 0, True)
@@ -71,7 +71,7 @@ class TestHappyPath:
             assert lengths(client) == {}
         batch = run.batches.get()
         assert ledger_of(run) == COMPLETED
-        assert (batch.state, batch.attempts, batch.payload) == (Batch.State.DONE, 1, "")
+        assert (batch.state, batch.attempts, batch.ids_json) == (Batch.State.DONE, 1, "")
         assert (run.attempts, run.saved, Unit.objects.count(), dirty_ids()) == (0, 2, 2, set())
 
     def test_its_attempt_is_in_the_ledger_before_it_is_made(
@@ -94,7 +94,7 @@ class TestHappyPath:
         heard: list[tuple[str, bool]] = []
 
         def receive(run: Run, **kwargs: Any) -> None:
-            heard.append(Run.objects.values_list("state", "followed_up").get(pk=run.pk))
+            heard.append(Run.objects.values_list("state", "finalized").get(pk=run.pk))
 
         run_finished.connect(receive)
         try:
@@ -153,7 +153,7 @@ class TestOrdinaryWay:
 
         batch = run.batches.get()
         assert execution is not None
-        assert execution.to_send == (batch.pk,)
+        assert execution.batches_to_send == (batch.pk,)
         assert (batch.suspect, batch.attempts, batch.attempted_by) == (True, 1, "")
 
 
@@ -180,7 +180,7 @@ class TestLostWorkers:
         assert Batch.objects.get(pk=killed.pk).state == Batch.State.SPLIT
         first = run.batches.filter(state=Batch.State.OPEN).order_by("pk").first()
         assert first is not None
-        assert execution.to_send == (first.pk,)
+        assert execution.batches_to_send == (first.pk,)
 
     def test_a_message_that_comes_twice_leaves_what_is_begun_alone(self, run: Run, killed: Batch) -> None:
         progress, execution = attempt_start(run.pk, TWIN)
@@ -261,7 +261,7 @@ class TestMeanwhile:
         assert tasks.start_run(run.pk).startswith("cancelled: ")
 
         assert ledger_of(run)[0] == Run.State.CANCELLED
-        assert (len(dirty_ids()), run.batches.get().payload) == (2, "")
+        assert (len(dirty_ids()), run.batches.get().ids_json) == (2, "")
 
     def test_a_run_that_is_deleted_is_not_missed(
         self, run: Run, between: Callable[[Callable[[], Any]], None]

@@ -9,7 +9,7 @@ import pytest
 from morango.models import Store
 
 from morango_celery.models import Batch, Run
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, open_batches, start
 from morango_celery.signals import first_pass_failed
@@ -331,7 +331,7 @@ class TestTrees:
 
         run, _ = carry_out()
 
-        assert (run.records, run.saved, run.yielded, run.failed) == (8, 7, 1, 0)
+        assert (run.records, run.saved, run.conflicted, run.failed) == (8, 7, 1, 0)
         assert dirty_ids() == {edited.id}
         assert Unit.objects.get(pk=below.id).parent_id == edited.id
 
@@ -362,11 +362,11 @@ def test_counters_add_up(batch_size: Callable[[int], None], size: int) -> None:
 
     # Then each counts once, whatever stages and passes it took
     counts = {name: getattr(run, name) for name in Run.COUNTS}
-    assert counts == {"saved": 10, "deleted": 2, "spread": 1, "yielded": 1, "failed": 3}
+    assert counts == {"saved": 10, "deleted": 2, "propagated": 1, "conflicted": 1, "failed": 3}
     assert run.records == run.done == 17
-    assert len(dirty_ids()) == run.failed + run.yielded
+    assert len(dirty_ids()) == run.failed + run.conflicted
 
     # ... and what a batch handed out is what came of it
     for batch in Batch.objects.all():
         assert batch.size == sum(getattr(batch, name) for name in Run.COUNTS)
-        assert (batch.state, batch.payload) == (Batch.State.DONE, "")
+        assert (batch.state, batch.ids_json) == (Batch.State.DONE, "")

@@ -173,7 +173,7 @@ def test_a_row_that_another_writes_is_looked_up_again() -> None:
 
 
 def test_a_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["neighbours.Guest"]}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["neighbours.Guest"]}
     (place,) = places(None)
     cache = ForeignKeyCache("neighbours")
     carriers: Any = [DeserializeTask(build_row("guest", place_id=place.pk), cache) for _ in range(2)]

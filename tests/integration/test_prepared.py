@@ -25,7 +25,7 @@ from morango_celery.db.prepared import (
 from morango_celery.models import Batch, Run
 from morango_celery.reading.prefixes import outermost, starts_with_any
 from morango_celery.runs import plan
-from morango_celery.runs.execute import UNCOUNTED
+from morango_celery.runs.execution import UNCOUNTED
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.overdue import RUN, lock_opened, note_start_sent, read_run
 from morango_celery.runs.producer import Progress, create_run
@@ -50,7 +50,7 @@ def run() -> Run:
         transfer_session_id=uuid.uuid4().hex,
         retry_of=new_run(),
         stage_models="unit + lesson",
-        previous_may_succeed_later=3,
+        previous_retryable_failures=3,
         step=-2_147_000_000,
         finished_at=clock.now(60),
     )
@@ -75,16 +75,16 @@ def test_a_run_is_saved_as_django_saves_it(run: Run) -> None:
     changed.transfer_session_id = uuid.uuid4().hex
     changed.retry_of = None
     changed.error += " more"
-    changed.handed_over = False
+    changed.session_notified = False
     changed.finished_at = None
-    expected = {**values(changed), "active_at": None}
+    expected = {**values(changed), "last_activity_at": None}
 
     changed.save_active()
 
     found = Run.objects.get(pk=run.pk)
-    assert found.active_at is not None
-    assert {**values(found), "active_at": None} == expected
-    assert changed.active_at == found.active_at  # read when it is asked for
+    assert found.last_activity_at is not None
+    assert {**values(found), "last_activity_at": None} == expected
+    assert changed.last_activity_at == found.last_activity_at  # read when it is asked for
 
 
 def test_what_is_not_loaded_is_left_alone(run: Run) -> None:
@@ -113,26 +113,26 @@ def test_settings_that_change_are_heeded(settings: Any) -> None:
     run = new_run()
     seconds_left = []
     for seconds in (900, 6):
-        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "RESEND_AFTER_SECONDS": seconds}
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "STALLED_AFTER_SECONDS": seconds}
         Run.objects.update(attempts=0, open_batches=0)
 
         found = attempt_opening(run.pk, lambda run_id: Progress(read_run(run_id))).run
 
         assert found.overdue_at is not None
-        seconds_left.append((found.overdue_at - found.active_at).total_seconds())
+        seconds_left.append((found.overdue_at - found.last_activity_at).total_seconds())
     assert seconds_left == [pytest.approx(15, abs=1), pytest.approx(2, abs=1)]
 
 
 def test_marks_are_told_from_values() -> None:
     rows = Batch.objects.filter(pk=number(0), attempted_by=text(1))
-    statement = updating(rows, {"trouble": anything(2), "size": number(3), "suspect": True})
-    batch = Batch.objects.create(run=new_run(), stage=1, number=1, size=1, attempted_by="me", content_hash="")
+    statement = updating(rows, {"last_error": anything(2), "size": number(3), "suspect": True})
+    batch = Batch.objects.create(run=new_run(), stage=1, number=1, size=1, attempted_by="me", ids_sha256="")
 
     assert statement.execute(batch.pk, "you", "", 4) == 0
     assert statement.execute(batch.pk, "me", "late", 5) == 1
 
     batch.refresh_from_db()
-    assert (batch.trouble, batch.size, batch.suspect) == ("late", 5, True)
+    assert (batch.last_error, batch.size, batch.suspect) == ("late", 5, True)
 
 
 @pytest.mark.needs_postgresql
@@ -215,4 +215,4 @@ def test_query_for_what_waits_is_made_once(monkeypatch: pytest.MonkeyPatch) -> N
         found = plan.remainder(run, steps, rows=10, size_bytes=10_000)
         assert found is not None
         assert [store_id for store_id, _ in found.sized_ids] == [row.id]
-        monkeypatch.setattr(plan, "WaitingSource", None)  # from the second one on nothing is made
+        monkeypatch.setattr(plan, "PendingRecordSource", None)  # from the second one on nothing is made

@@ -17,7 +17,7 @@ import morango_celery
 from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.status import count_quarantined, status_of
 from morango_celery.serialization import serialize_into_store
@@ -54,7 +54,7 @@ def test_what_is_given_up_is_quarantined() -> None:
     (batch,) = open_batches(start(new_run().pk).run)
     Batch.objects.update(attempts=3)
 
-    attempt_batch(batch.pk, batch.content_hash)
+    attempt_batch(batch.pk, batch.ids_sha256)
 
     assert errors() == {record.id: QUARANTINED}
     record.refresh_from_db()
@@ -188,7 +188,7 @@ def test_a_batch_that_was_handed_out_before_leaves_it_alone(poison: Store) -> No
         deserialization_error="It never ended.", deserialization_exception=QUARANTINED
     )
 
-    result = execute_batch(batch.pk, batch.content_hash).result
+    result = execute_batch(batch.pk, batch.ids_sha256).result
 
     assert result is not None
     assert (result.saved, result.failed) == (1, 0)

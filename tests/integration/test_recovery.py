@@ -15,7 +15,7 @@ from redis import Redis
 from morango_celery import tasks
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.overdue import OPENING, note_sent
 from morango_celery.runs.producer import open_batches, start
@@ -49,7 +49,7 @@ class TestRecovery:
         assert self.sent() == {f"run {run.pk}"}
 
     def test_a_run_is_sent_again_only_after_a_while(self, settings: Any) -> None:
-        settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
+        settings.MORANGO_CELERY = {"STALLED_AFTER_SECONDS": 100}
         late, fresh = new_run(), new_run()
         note_sent(Run.objects.all())
         fresh.refresh_from_db()
@@ -129,7 +129,7 @@ class TestRecovery:
 
         # Then what waits was sent, and the other end was followed up
         assert set(dispatch.sent) == {f"run {late.pk}"}
-        assert list(Run.objects.filter(followed_up=True)) == [second]
+        assert list(Run.objects.filter(finalized=True)) == [second]
 
     def test_nothing_of_a_run_in_process(self, two_batches: list[Batch]) -> None:
         new_run(in_process=True)
@@ -214,23 +214,23 @@ class TestRecovery:
     def test_a_session_that_was_not_told_is_told(self, state: Run.State, outcome: str) -> None:
         # Given a run that has ended, by a worker that died before it told the transfer session
         session = waiting_session(transfer_statuses.STARTED)
-        run = new_run(transfer_session_id=session.id, handed_over=False, state=state)
+        run = new_run(transfer_session_id=session.id, session_notified=False, state=state)
 
         assert self.sent() == set()
 
         session.refresh_from_db()
         run.refresh_from_db()
-        assert (session.transfer_stage_status, run.handed_over) == (outcome, False)
+        assert (session.transfer_stage_status, run.session_notified) == (outcome, False)
 
     def test_a_session_that_is_not_ready_yet_is_told_later(self) -> None:
         # Given that Morango has not written STARTED yet
         session = waiting_session(transfer_statuses.PENDING)
-        run = new_run(transfer_session_id=session.id, handed_over=False, state=Run.State.COMPLETED)
+        run = new_run(transfer_session_id=session.id, session_notified=False, state=Run.State.COMPLETED)
 
         recover(Recorded())
         run.refresh_from_db()
         session.refresh_from_db()
-        assert (session.transfer_stage_status, run.handed_over) == (transfer_statuses.PENDING, False)
+        assert (session.transfer_stage_status, run.session_notified) == (transfer_statuses.PENDING, False)
 
         # When it has, then the next recovery tells it
         TransferSession.objects.update(transfer_stage_status=transfer_statuses.STARTED)
@@ -248,7 +248,7 @@ class TestRunsInProcess:
         return start(new_run(in_process=True).pk).run
 
     def last_heard_of(self, run: Run, seconds: float) -> None:
-        Run.objects.filter(pk=run.pk).update(active_at=ago(seconds))
+        Run.objects.filter(pk=run.pk).update(last_activity_at=ago(seconds))
 
     def test_one_whose_process_died_is_ended(self, begun: Run) -> None:
         self.last_heard_of(begun, 4 * 900 + 1)
@@ -266,7 +266,7 @@ class TestRunsInProcess:
         begun.refresh_from_db()
         assert begun.state == Run.State.FAILED
         assert "Its process was not heard of since" in begun.error
-        assert (begun.followed_up, heard) == (True, [begun])
+        assert (begun.finalized, heard) == (True, [begun])
         assert len(dirty_ids()) == 1
 
     def test_one_that_has_not_begun_is_ended_too(self) -> None:
@@ -290,7 +290,7 @@ class TestRunsInProcess:
         execute_batch(next(open_batches(begun)).pk)
 
         begun.refresh_from_db()
-        assert begun.active_at > ago(60)
+        assert begun.last_activity_at > ago(60)
 
     @pytest.mark.needs_postgresql  # on SQLite it is known to live
     def test_its_process_notices_if_it_lives_after_all(self, batch_size: Callable[[int], None]) -> None:

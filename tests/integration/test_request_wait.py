@@ -95,9 +95,9 @@ def test_run_that_is_completed_in_time_is_completed_in_the_first_answer(
     # Then the records are there, and the request alone has told the session so
     assert (the_run().state, the_run().saved) == (Run.State.COMPLETED, transfer_session.records_total)
     assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
-    worker.wait_until(lambda: the_run().followed_up, "through with the run")
-    assert the_run().handed_over
-    assert "hand_over_run" not in worker.log().partition(" ready.")[2]
+    worker.wait_until(lambda: the_run().finalized, "through with the run")
+    assert the_run().session_notified
+    assert "notify_session" not in worker.log().partition(" ready.")[2]
 
     # ... which goes on as ever
     assert proceed(transfer_session, transfer_stages.CLEANUP) == transfer_statuses.COMPLETED
@@ -116,7 +116,7 @@ def test_run_that_takes_longer_is_answered_started_and_told_by_the_worker(
     with held_partition(factories.SCHOOL_ID):
         assert proceed(transfer_session) == transfer_statuses.STARTED
         assert waits_for_its_run()
-        assert not the_run().handed_over
+        assert not the_run().session_notified
 
     # When it can, then the worker tells the session
     worker.wait_until(
@@ -171,25 +171,25 @@ def test_loop_in_this_process_is_answered_completed_at_once(
     controller = controller_of(transfer_session, is_server=False)
 
     assert controller.proceed_to(transfer_stages.DESERIALIZING) == transfer_statuses.COMPLETED
-    assert the_run().handed_over
+    assert the_run().session_notified
 
 
 def test_request_does_not_wait_while_workers_have_another_run(
     transfer_session: TransferSession, sent: list[Run], no_pause: None
 ) -> None:
-    other = create_run(PROFILE, None, handed_over=True)
+    other = create_run(PROFILE, None, session_notified=True)
 
     assert proceed(transfer_session) == transfer_statuses.STARTED
 
     run = Run.objects.exclude(pk=other.pk).get()
     assert sent == [run]
-    assert not run.handed_over  # but told by the worker
+    assert not run.session_notified  # but told by the worker
 
 
 def test_request_waits_though_another_process_carries_out_a_run_itself(
     transfer_session: TransferSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create_run(PROFILE, None, handed_over=True, in_process=True)
+    create_run(PROFILE, None, session_notified=True, in_process=True)
     ends(monkeypatch, lambda run: Run.objects.filter(pk=run.pk).update(state=Run.State.COMPLETED))
 
     assert proceed(transfer_session) == transfer_statuses.COMPLETED
@@ -204,7 +204,7 @@ def test_run_of_an_open_transaction_is_sent_after_its_commit_and_not_waited_for(
         assert sent == []
 
     assert sent == [the_run()]
-    assert not the_run().handed_over
+    assert not the_run().session_notified
 
 
 def test_run_that_the_broker_did_not_take_is_not_waited_for(
@@ -213,7 +213,7 @@ def test_run_that_the_broker_did_not_take_is_not_waited_for(
     monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: False)
 
     assert proceed(transfer_session) == transfer_statuses.STARTED
-    assert not the_run().handed_over
+    assert not the_run().session_notified
 
 
 def test_detached_run_is_not_waited_for(
@@ -248,7 +248,7 @@ def test_run_that_ends_after_the_last_look_is_answered_completed(
     )
 
     assert proceed(transfer_session) == transfer_statuses.COMPLETED
-    assert the_run().handed_over
+    assert the_run().session_notified
 
 
 def test_session_of_a_request_that_died_while_it_waited_is_told_once_it_asks_again(

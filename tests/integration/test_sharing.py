@@ -18,8 +18,8 @@ from morango_celery.api import wait_for
 from morango_celery.management.formatting import as_json, as_text
 from morango_celery.management.run_command import RunCommand
 from morango_celery.models import Batch, Run
-from morango_celery.runs import control, handover, sharing
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs import completion, control, sharing
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import Progress, advance, create_run, open_batches, start
 from morango_celery.runs.recovery import recover
@@ -37,7 +37,7 @@ UNIT = f"{SCHOOL}:unit"
 
 
 def asked_for(prefixes: str | None = SCHOOL, **options: Any) -> Run:
-    columns = {"serialize_first": False, "handed_over": True, **sent(), **options}
+    columns = {"serialize_first": False, "session_notified": True, **sent(), **options}
     return create_run(PROFILE, None if prefixes is None else Filter(prefixes), **columns)
 
 
@@ -186,7 +186,9 @@ class TestCoalescing:
         first, second, third = asked_for(), asked_for(), asked_for()
         begin(first)
 
-        ended = control.cancel(first.pk) if end == "cancelled" else handover.fail(first.pk, ValueError("no"))
+        ended = (
+            control.cancel(first.pk) if end == "cancelled" else completion.fail(first.pk, ValueError("no"))
+        )
 
         assert states(first, second, third) == [end, "pending", "pending"]
         assert ended is not None
@@ -209,7 +211,7 @@ class TestCoalescing:
     def test_sessions_and_receivers_of_all_are_told(self) -> None:
         unit()
         sessions = [waiting_session(transfer_statuses.STARTED) for _ in range(3)]
-        runs = [asked_for(handed_over=False, transfer_session_id=session.id) for session in sessions]
+        runs = [asked_for(session_notified=False, transfer_session_id=session.id) for session in sessions]
         told: list[int] = []
 
         def receiver(run: Run, **_: Any) -> None:
@@ -226,7 +228,7 @@ class TestCoalescing:
         for session in sessions:
             session.refresh_from_db()
             assert session.transfer_stage_status == transfer_statuses.COMPLETED
-        assert not Run.objects.filter(followed_up=False).exists()
+        assert not Run.objects.filter(finalized=False).exists()
 
 
 @pytest.mark.django_db
@@ -301,7 +303,7 @@ class TestBlocking:
         if end == "cancelled":
             control.cancel(first.pk)
         elif end == "failed":
-            handover.fail(first.pk, ValueError("no"))
+            completion.fail(first.pk, ValueError("no"))
         else:
             first.delete()
 
@@ -329,7 +331,7 @@ class TestBlocking:
         blocked = asked_for()
         begin(blocked)
         # The end was written at the very moment at which the other noted that it is blocked
-        Run.objects.filter(pk=first.pk).update(state=Run.State.COMPLETED, followed_up=True)
+        Run.objects.filter(pk=first.pk).update(state=Run.State.COMPLETED, finalized=True)
         Run.objects.filter(pk=blocked.pk).update(overdue_at=None)
 
         recover(dispatch := Recorded())
@@ -347,7 +349,7 @@ class TestShown:
         begin(first)
         blocked = asked_for()
         begin(blocked)
-        Run.objects.update(active_at=ago(5000))
+        Run.objects.update(last_activity_at=ago(5000))
         return read(first, coalesced, blocked)
 
     def test_only_the_run_that_others_wait_for_is_stalled(self, runs: list[Run]) -> None:

@@ -14,7 +14,7 @@ from morango.sync.operations import _deserialize_from_store as morangos
 from morango_celery import deserialize_from_store
 from morango_celery.api import wait_for
 from morango_celery.models import Run
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
@@ -81,7 +81,7 @@ def test_what_others_delete_and_save_while_records_are_deleted_is_recorded(
 def test_what_others_save_while_records_are_saved_is_heard(
     monkeypatch: pytest.MonkeyPatch, settings: Any, each: tuple[str, ...]
 ) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": each}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": each}
     order = build_row("order", "order", moment="before save", deed="save", target="saved by the order")
     by_order, here = (build_row("item", n, dirty=False) for n in ("saved by the order", "saved here"))
     save_all([order, by_order, here], [existing(row) for row in (by_order, here)])
@@ -125,7 +125,7 @@ def _assert_as_morango(carry_out: Callable[[], Run], settings: Any) -> None:
 
     done = carry_out()
 
-    assert (done.saved, done.deleted, done.yielded, done.failed) == (3 * len(gone), len(gone), 0, 0)
+    assert (done.saved, done.deleted, done.conflicted, done.failed) == (3 * len(gone), len(gone), 0, 0)
     with rolled_back():
         read(ours, PROFILE)
     for row in gone:  # deleted-records-stay-dirty
@@ -140,7 +140,7 @@ def test_run_in_process_records_what_morango_records(settings: Any) -> None:
 
 def test_workers_record_what_morango_records(celery_worker_process: StartWorker, settings: Any) -> None:
     def carry_out() -> Run:
-        run = create_run(PROFILE, None, serialize_first=False, handed_over=True)
+        run = create_run(PROFILE, None, serialize_first=False, session_notified=True)
         assert CeleryDispatch().start(run)
         return wait_for(run, 60)
 
@@ -164,9 +164,9 @@ def test_only_an_edit_made_here_between_two_batches_wins(deed: str, edited: bool
         for name in ("first", "second")
     ]
     save_all([*orders, late], [existing(late, number=0)])
-    begun = start(create_run(PROFILE, None, serialize_first=False, handed_over=True).pk).run
+    begun = start(create_run(PROFILE, None, serialize_first=False, session_notified=True).pk).run
     for batch in open_batches(begun):
-        execute_batch(batch.pk, batch.content_hash)
+        execute_batch(batch.pk, batch.ids_sha256)
     assert Late.objects.values_list("number", "_morango_dirty_bit").get() == (2, True)
 
     # When somebody edits that row here before its own record comes, or nobody
@@ -175,11 +175,11 @@ def test_only_an_edit_made_here_between_two_batches_wins(deed: str, edited: bool
         row.number = 7
         row.save()
     (last,) = open_batches(advance(begun.pk).run)
-    execute_batch(last.pk, last.content_hash)
+    execute_batch(last.pk, last.ids_sha256)
 
     # Then the edit wins, and what code has left doesn't
     assert list(Late.objects.values_list("number", "_morango_dirty_bit")) == [
         (7, True) if edited else (50, False)
     ]
     last.refresh_from_db()
-    assert (last.saved, last.yielded) == ((0, 1) if edited else (1, 0))
+    assert (last.saved, last.conflicted) == ((0, 1) if edited else (1, 0))

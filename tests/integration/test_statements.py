@@ -220,7 +220,7 @@ def statements_of_a_worker(rows: list[Store]) -> int:
     run = start(new_run().pk).run
     (batch,) = open_batches(run)
     with CaptureQueriesContext(connection) as queries:
-        counts = tasks.deserialize_batch(batch.pk, batch.content_hash)
+        counts = tasks.deserialize_batch(batch.pk, batch.ids_sha256)
     assert counts["saved"] == len(rows)
     assert Run.objects.get(pk=run.pk).state == Run.State.COMPLETED
     return len(queries)
@@ -252,7 +252,7 @@ def test_a_run_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
 @pytest.mark.parametrize("number", [1, 100])
 def test_what_waits_is_found_in_one_statement_where_a_batch_holds_it(number: int) -> None:
     Store.objects.bulk_create([*chain(3), build_store_row("spaceship", partition=f"{SCHOOL_ID}:l")])
-    run = create_run(PROFILE, under(number), handed_over=True, serialize_first=False)
+    run = create_run(PROFILE, under(number), session_notified=True, serialize_first=False)
     with CaptureQueriesContext(connection) as queries:
         opened = start(run.pk).run
     searches = [query for query in queries if 'FROM "morango_store"' in query["sql"]]
@@ -264,7 +264,7 @@ def test_what_waits_is_found_in_one_statement_where_a_batch_holds_it(number: int
 def test_local_edits_are_looked_for_in_one_statement(number: int) -> None:
     serialize_into_store(PROFILE)  # which gives the instance its identity
     Unit.objects.create(name="edited", school_id="ab" * 16)
-    run = create_run(PROFILE, under(number), handed_over=True, serialize_first=True)
+    run = create_run(PROFILE, under(number), session_notified=True, serialize_first=True)
     with CaptureQueriesContext(connection) as queries:
         assert start(run.pk).run.state == Run.State.COMPLETED
     about_edits = [query["sql"] for query in queries if "_morango_dirty_bit" in query["sql"]]
@@ -278,7 +278,7 @@ def test_no_model_is_asked_for_of_which_nothing_waits(number: int, batch_size: C
     batch_size(2)
     lessons = [build_store_row("lesson", unit_id=MISSING) for _ in range(3)]
     Store.objects.bulk_create([*lessons, build_store_row("spaceship", partition=f"{SCHOOL_ID}:l")])
-    run = create_run(PROFILE, under(number), handed_over=True, serialize_first=False)
+    run = create_run(PROFILE, under(number), session_notified=True, serialize_first=False)
     with CaptureQueriesContext(connection) as queries:
         opened = start(run.pk).run
     searches = [query["sql"] for query in queries if 'FROM "morango_store"' in query["sql"]]
@@ -309,7 +309,7 @@ def statements_of_a_filtered_run(sync_filter: Filter, batch_size: Callable[[int]
     batch_size(20)  # so that the tree is handed out in waves
     rows = [*chain(30), *(build_store_row("lesson", unit_id=MISSING) for _ in range(3))]
     Store.objects.bulk_create(rows)
-    run = create_run(PROFILE, sync_filter, serialize_first=True, handed_over=True, in_process=True)
+    run = create_run(PROFILE, sync_filter, serialize_first=True, session_notified=True, in_process=True)
     with CaptureQueriesContext(connection) as queries:
         done = run_in_process(run)
         groups = failures(done)
@@ -331,7 +331,7 @@ def test_a_run_whatever_the_number_of_prefixes(number: int, batch_size: Callable
 @PREFIXES
 def test_what_waits_is_counted_in_as_many(number: int) -> None:
     Store.objects.bulk_create(chain(30))
-    run = create_run(PROFILE, under(number), handed_over=True)
+    run = create_run(PROFILE, under(number), session_notified=True)
     with CaptureQueriesContext(connection) as queries:
         assert status_of(run.pk).waiting == 30
     assert len(queries) == 3  # the run, what waits, and what is quarantined
@@ -386,7 +386,7 @@ def test_a_run_that_fits_one_batch_from_asking_to_its_end(commits: list[str]) ->
 
     # When a run of them is asked for, and a worker gets its message
     with CaptureQueriesContext(connection) as queries:
-        run = create_run(PROFILE, Filter(SCHOOL_ID), serialize_first=False, handed_over=True)
+        run = create_run(PROFILE, Filter(SCHOOL_ID), serialize_first=False, session_notified=True)
         assert tasks.CeleryDispatch().start(run)
         tasks.start_run(run.pk)
     # Then they are: the run, that it was sent, that it was begun, what it hands out, and what came of that

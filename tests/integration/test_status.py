@@ -23,9 +23,9 @@ from morango.models.certificates import Filter
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.formatting import duration
 from morango_celery.models import Batch, Run
-from morango_celery.runs import handover
+from morango_celery.runs import completion
 from morango_celery.runs.control import cancel
-from morango_celery.runs.execute import execute_batch
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.runs.status import Status, recent, stalled, status_of
 from tests.factories import SCHOOL_ID, fill_store, store_row
@@ -54,11 +54,11 @@ def told(*arguments: str) -> Any:
 
 
 def filtered_run(*prefixes: str) -> Run:
-    return create_run(PROFILE, Filter("\n".join(prefixes)), serialize_first=False, handed_over=True)
+    return create_run(PROFILE, Filter("\n".join(prefixes)), serialize_first=False, session_notified=True)
 
 
 def silent_for(run: Run, seconds: float) -> None:
-    Run.objects.filter(pk=run.pk).update(active_at=ago(seconds), created_at=ago(seconds + 1))
+    Run.objects.filter(pk=run.pk).update(last_activity_at=ago(seconds), created_at=ago(seconds + 1))
 
 
 class TestRun:
@@ -103,7 +103,7 @@ class TestRun:
 
     def test_records_that_gave_way_to_an_edit_do_not_wait(self) -> None:
         fill_store(10)
-        run = new_run(state=Run.State.RUNNING, records=10, saved=6, yielded=4, started_at=ago(1))
+        run = new_run(state=Run.State.RUNNING, records=10, saved=6, conflicted=4, started_at=ago(1))
         assert status_of(run.pk).waiting == 6  # of the ten dirty ones
 
     def test_a_run_that_only_retries_errors_counts_those(self) -> None:
@@ -125,7 +125,7 @@ class TestRun:
 
     def test_a_run_that_failed_says_why(self) -> None:
         run = new_run()
-        handover.fail(run.pk, RuntimeError("There is no\npaper left."))
+        completion.fail(run.pk, RuntimeError("There is no\npaper left."))
         code, text = shown(str(run.pk))
         assert code == 4
         assert "  RuntimeError: There is no\n  paper left." in text
@@ -156,10 +156,10 @@ class TestRun:
             "total": 20,
             "done": first.size,
             "saved": first.size,
-            **dict.fromkeys(["deleted", "spread", "yielded", "failed"], 0),
+            **dict.fromkeys(["deleted", "propagated", "conflicted", "failed"], 0),
         }
         assert found["records_per_second"] > 0
-        assert found["heard_at"] > found["created_at"]
+        assert found["last_activity_at"] > found["created_at"]
         assert found["finished_at"] is None
 
 
@@ -167,7 +167,7 @@ class TestStalled:
     """Runs that nobody seems to carry out."""
 
     def test_a_run_without_a_sign_of_life(self, settings: Any) -> None:
-        settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
+        settings.MORANGO_CELERY = {"STALLED_AFTER_SECONDS": 100}
         run = new_run()
         for seconds, code in ((90, 0), (110, 3)):
             silent_for(run, seconds)
@@ -178,7 +178,7 @@ class TestStalled:
         assert told(str(run.pk))["stalled"] is True
 
     def test_a_run_in_a_process_of_its_own_may_be_silent_for_longer(self, settings: Any) -> None:
-        settings.MORANGO_CELERY = {"RESEND_AFTER_SECONDS": 100}
+        settings.MORANGO_CELERY = {"STALLED_AFTER_SECONDS": 100}
         run = new_run(in_process=True)
         for seconds, code in ((390, 0), (410, 3)):
             silent_for(run, seconds)
@@ -193,7 +193,7 @@ class TestStalled:
         assert list(stalled()) == []
         status = status_of(run.pk)
         assert not status.is_stalled
-        assert 5 <= status.silent_seconds < 60
+        assert 5 <= status.idle_seconds < 60
 
     def test_how_long_is_too_long_can_be_chosen(self) -> None:
         run = new_run()
@@ -203,7 +203,7 @@ class TestStalled:
 
     def test_what_has_ended_is_not(self) -> None:
         run, _ = carry_out()
-        Run.objects.filter(pk=run.pk).update(active_at=ago(10_000), finished_at=ago(10_000))
+        Run.objects.filter(pk=run.pk).update(last_activity_at=ago(10_000), finished_at=ago(10_000))
         assert shown(str(run.pk))[0] == shown()[0] == 0
 
 
@@ -222,7 +222,7 @@ class TestList:
 
     def test_a_failed_run_counts_until_a_later_one_made_it_good(self) -> None:
         failed = filtered_run(SCHOOL_ID)
-        handover.fail(failed.pk, RuntimeError("no"))
+        completion.fail(failed.pk, RuntimeError("no"))
         carry_out()  # of another filter
         assert shown()[0] == 4
         carry_out(filtered_run(SCHOOL_ID))

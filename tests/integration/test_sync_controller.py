@@ -13,7 +13,7 @@ from morango.sync.context import LocalSessionContext
 from morango.sync.controller import SessionController
 
 from morango_celery.models import Run
-from morango_celery.runs.handover import hand_over
+from morango_celery.runs.completion import notify_sessions
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
 from tests import factories
@@ -45,7 +45,7 @@ def recover_all() -> None:
 
 @pytest.mark.needs_postgresql
 @pytest.mark.parametrize(
-    "told_by", [lambda: hand_over(Run.objects.all()), recover_all], ids=["task", "recovery"]
+    "told_by", [lambda: notify_sessions(Run.objects.all()), recover_all], ids=["task", "recovery"]
 )
 def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
     records: int, monkeypatch: pytest.MonkeyPatch, told_by: Callable[[], object]
@@ -59,13 +59,13 @@ def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
     assert the_run().state == Run.State.COMPLETED
     assert the_run().saved == records
     assert waits_for_its_run()
-    assert not the_run().handed_over
+    assert not the_run().session_notified
 
     # When it is told again, then the session is not stuck, however often STARTED comes back
     for _ in range(2):
         told_by()
         assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
-        assert not the_run().handed_over
+        assert not the_run().session_notified
         TransferSession.objects.update(transfer_stage_status=transfer_statuses.STARTED)
     told_by()
 
@@ -73,7 +73,7 @@ def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
     assert proceed(transfer_session, transfer_stages.CLEANUP) == transfer_statuses.COMPLETED
     assert not session().active
     told_by()
-    assert the_run().handed_over
+    assert the_run().session_notified
 
 
 @pytest.mark.needs_postgresql
@@ -105,7 +105,7 @@ def test_session_of_a_run_that_nobody_was_to_tell_is_told_once_it_waits(
     context = LocalSessionContext(request=object(), transfer_session=transfer_session, capabilities=set())
     asked = SessionController.build(context=context).proceed_to(transfer_stages.DESERIALIZING)
     assert asked == transfer_statuses.PENDING
-    assert the_run().handed_over
+    assert the_run().session_notified
 
     # When its session goes on with one that polls, and is answered that the run goes on
     assert proceed(transfer_session) == transfer_statuses.STARTED

@@ -147,7 +147,7 @@ def test_await_ends_the_sync_after_the_run(
 
     run = the_run()
     assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, RECORDS, 0)
-    until(lambda: the_run().handed_over, "noted")
+    until(lambda: the_run().session_notified, "noted")
     assert_completed_and_closed()
     found = differences(tmp_path)
     assert (found.compared, found.summary) == (RECORDS, "")
@@ -191,7 +191,7 @@ def test_a_run_that_ends_before_morango_has_written_started(
     # Then its sync ends
     assert client.wait_until_ended(timeout_seconds=90) == 0, client.log()
     assert "the run has ended, and the answer is started" in (tmp_path / "server1.log").read_text()
-    until(lambda: the_run().handed_over, "noted")
+    until(lambda: the_run().session_notified, "noted")
     assert_completed_and_closed()
 
 
@@ -237,7 +237,7 @@ def test_request_that_saves_the_session_as_it_was_before_the_run_ended(
     client = device(live_http_server(**slow))
     assert client.wait_until_ended() == 0, client.log()
     assert "the outcome is written over" in (tmp_path / "server1.log").read_text()
-    until(lambda: the_run().handed_over, "noted")
+    until(lambda: the_run().session_notified, "noted")
     assert_completed_and_closed()
 
 
@@ -296,7 +296,7 @@ def test_started_that_is_written_while_a_worker_looks_for_it(
     client = device(live_http_server(**late, **looked))
     assert client.wait_until_ended() == 0, client.log()
     assert "STARTED is written now" in worker.log()
-    until(lambda: the_run().handed_over, "noted")
+    until(lambda: the_run().session_notified, "noted")
     assert_completed_and_closed()
 
 

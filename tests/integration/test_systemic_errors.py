@@ -37,7 +37,10 @@ def deserialize(profile: str = PROFILE, **options: Any) -> Run:
 
 @pytest.fixture
 def one_by_one(settings: Any) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["school.Learner", "school.Lesson"]}
+    settings.MORANGO_CELERY = {
+        **settings.MORANGO_CELERY,
+        "SAVE_INDIVIDUALLY": ["school.Learner", "school.Lesson"],
+    }
 
 
 @pytest.fixture
@@ -110,7 +113,7 @@ def test_a_permission_that_is_missing_ends_the_run(
 ) -> None:
     # Given sound records, and a privilege that was taken away
     if way == "one by one":
-        settings.MORANGO_CELERY = {"SAVE_EACH": ["school.Learner", "school.Lesson", "school.Unit"]}
+        settings.MORANGO_CELERY = {"SAVE_INDIVIDUALLY": ["school.Learner", "school.Lesson", "school.Unit"]}
     fill(profile)
 
     # When they are deserialized
@@ -152,7 +155,7 @@ def test_a_permission_to_delete_that_is_missing_ends_the_run(restricted: Any) ->
 )
 def test_a_table_or_column_that_is_missing_ends_the_run(change: str, way: str, settings: Any) -> None:
     if way == "one by one":
-        settings.MORANGO_CELERY = {"SAVE_EACH": ["school.Learner", "school.Lesson", "school.Unit"]}
+        settings.MORANGO_CELERY = {"SAVE_INDIVIDUALLY": ["school.Learner", "school.Lesson", "school.Unit"]}
     fill()
     waiting = dirty_ids()
     sql(change)
@@ -248,7 +251,7 @@ def test_what_a_models_own_code_asks_for_is_its_records_error(
 ) -> None:
     # Given learners, one of whom makes the model's own code ask for a table that isn't there
     if way == "one by one":
-        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["school.Learner"]}
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["school.Learner"]}
     unit = factories.store_row("unit")
     bad = factories.store_row("learner", unit=unit, username="refused")
     good = {factories.store_row("learner", unit=unit).id for _ in range(20)}

@@ -106,13 +106,15 @@ OUTCOMES = {
 }
 
 
-@pytest.mark.parametrize(("columns", "spread", "failed", "outcome"), OUTCOMES.values(), ids=OUTCOMES.keys())
+@pytest.mark.parametrize(
+    ("columns", "propagated", "failed", "outcome"), OUTCOMES.values(), ids=OUTCOMES.keys()
+)
 def test_the_outcome_follows_from_what_is_known(
-    columns: dict[str, Any], spread: DeserializeOutcome | None, failed: bool, outcome: DeserializeOutcome
+    columns: dict[str, Any], propagated: DeserializeOutcome | None, failed: bool, outcome: DeserializeOutcome
 ) -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson", **columns))
 
-    carrier.propagated_deletion = spread
+    carrier.propagated_deletion = propagated
     if failed:
         carrier.add_error(ValidationError("It is bad."))
 
@@ -230,7 +232,7 @@ def test_each_outcome_leaves_its_trace(
 
     # Then the lesson is counted under one outcome
     unit_deleted = int(bool(target))
-    counts = (result.saved, result.deleted, result.spread, result.failed)
+    counts = (result.saved, result.deleted, result.propagated, result.failed)
     assert (
         counts
         == {
@@ -244,10 +246,10 @@ def test_each_outcome_leaves_its_trace(
 
     # ... and app row, Store row and Morango's deletion tables say so
     stored = Store.objects.get(pk=lesson.id)
-    spread = {DeserializeOutcome.PROPAGATE_DELETE, DeserializeOutcome.PROPAGATE_HARD_DELETE}
+    propagated = {DeserializeOutcome.PROPAGATE_DELETE, DeserializeOutcome.PROPAGATE_HARD_DELETE}
     assert Lesson.objects.filter(pk=lesson.id).exists() == (expected is DeserializeOutcome.SAVE)
     assert stored.dirty_bit == bool(stored.deserialization_error) == (expected is DeserializeOutcome.ERROR)
-    assert DeletedModels.objects.filter(pk=lesson.id).exists() == (expected in spread)
+    assert DeletedModels.objects.filter(pk=lesson.id).exists() == (expected in propagated)
     assert HardDeletedModels.objects.filter(pk=lesson.id).exists() == (
         expected is DeserializeOutcome.PROPAGATE_HARD_DELETE
     )

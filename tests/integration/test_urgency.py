@@ -36,7 +36,7 @@ NOT_IN_THE_LEDGER = 10**9
 def open_batch(records: int) -> Batch:
     """The one batch of a run that has handed out so many records, as it says."""
     unit = factories.store_row("unit", school_id=f"{records:032x}")
-    run = create_run(PROFILE, Filter(unit.partition), serialize_first=False, handed_over=True)
+    run = create_run(PROFILE, Filter(unit.partition), serialize_first=False, session_notified=True)
     (batch,) = open_batches(start(run.pk).run)
     batch.run.records = records
     batch.run.save()
@@ -86,7 +86,7 @@ def test_what_is_begun_goes_before_what_is_not_and_before_what_is_large(
     for number in range(2):
         school = f"{number:032x}"
         factories.store_row("unit", school_id=school)
-        pending.append(create_run(PROFILE, Filter(school), serialize_first=False, handed_over=True))
+        pending.append(create_run(PROFILE, Filter(school), serialize_first=False, session_notified=True))
     large, small = open_batch(200_000), open_batch(100)
     for run in pending:
         assert CeleryDispatch().start(run)
@@ -108,7 +108,7 @@ def test_urgent_messages_without_end_do_not_keep_larger_runs_waiting(
     # Given a run to be started, batches of larger ones, and in front of them more urgent messages than one
     # turn has
     factories.store_row("unit", school_id=OTHER_SCHOOL)
-    pending = create_run(PROFILE, Filter(OTHER_SCHOOL), serialize_first=False, handed_over=True)
+    pending = create_run(PROFILE, Filter(OTHER_SCHOOL), serialize_first=False, session_notified=True)
     batches = [open_batch(records) for records in (2_000_000, 20_000)]
     for batch in batches:
         assert CeleryDispatch().batch(batch)

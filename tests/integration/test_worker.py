@@ -32,7 +32,7 @@ SECRET = "Xanthippe Quillfeather"
 
 
 def new_run() -> Run:
-    return create_run(PROFILE, None, serialize_first=False, handed_over=True)
+    return create_run(PROFILE, None, serialize_first=False, session_notified=True)
 
 
 def test_two_workers_deserialize_a_school(celery_worker_process: StartWorker) -> None:
@@ -112,8 +112,8 @@ MALFORMED: list[tuple[str, list[Any], str]] = [
     ("deserialize_batch", [None, None], "batch_id is a whole number, not None."),
     ("deserialize_batch", [0, "0" * 64], "Batch 0 is not in the ledger"),
     ("deserialize_batch", [1], "doesn't fit deserialize_batch: missing a required argument: 'ids_sha256'."),
-    ("hand_over_run", ["one"], "run_id is a whole number, not 'one'."),
-    ("hand_over_run", [10**18], f"Run {10**18} is not in the ledger"),
+    ("notify_session", ["one"], "run_id is a whole number, not 'one'."),
+    ("notify_session", [10**18], f"Run {10**18} is not in the ledger"),
     ("recover_runs", ["everything"], "doesn't fit recover_runs: too many positional arguments."),
     ("no_such_task", [1], "morango_celery.no_such_task"),
 ]
@@ -132,7 +132,7 @@ def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: St
         app.send_task(f"morango_celery.{name}", arguments)
     for ids_sha256 in FOR_A_BATCH:
         app.send_task("morango_celery.deserialize_batch", [batch.pk, ids_sha256])
-    app.send_task("morango_celery.deserialize_batch", [batch.pk, batch.content_hash], {"more": 1})
+    app.send_task("morango_celery.deserialize_batch", [batch.pk, batch.ids_sha256], {"more": 1})
     app.send_task("morango_celery.start_run", [], {"run_id": run.pk, "urgent": True})
 
     # When a worker gets them all, and then a good one
@@ -230,7 +230,7 @@ def test_nothing_that_passes_through_redis_tells_a_record(
 
     # Then all that went through Redis names the records by the hash of their ids at most
     assert (run.saved, run.failed) == (2, 6)
-    ids = Batch.objects.latest("pk").content_hash  # of the second pass
+    ids = Batch.objects.latest("pk").ids_sha256  # of the second pass
     assert [command for command in heard if ids in command], "the batch's message was not heard"
     assert [command for command in heard if "task-succeeded" in command], "no event was heard"
     for piece in (SECRET, SECRET.split()[0], SECRET.split()[1]):
@@ -243,11 +243,11 @@ def test_results_are_counts(redis_url: str) -> None:
     run = start(new_run().pk).run
     (batch,) = open_batches(run)
 
-    assert tasks.deserialize_batch(batch.pk, batch.content_hash) == {
+    assert tasks.deserialize_batch(batch.pk, batch.ids_sha256) == {
         "saved": 10,
         "deleted": 0,
-        "spread": 0,
-        "yielded": 0,
+        "propagated": 0,
+        "conflicted": 0,
         "failed": 1,
     }
 

@@ -182,7 +182,7 @@ DEVIATIONS: Sequence[Deviation] = (
         _deleted_stays_dirty,
     ),
     Deviation(
-        "spread-deletions-stay-dirty",
+        "propagated-deletions-stay-dirty",
         "Morango leaves a record dirty that it deletes because what it refers to was deleted.",
         _spread_stays_dirty,
     ),
@@ -212,7 +212,7 @@ DEVIATIONS: Sequence[Deviation] = (
         _aborts,
     ),
     Deviation(
-        "spread-deletion-levels",
+        "propagated-deletion-levels",
         "Morango aborts on live grandchildren of a deleted record; ours deletes them too.",
         _spreads_further,
     ),

@@ -199,7 +199,7 @@ def test_a_record_deleted_with_its_target_may_be_clean() -> None:
     morango["morango_deletedmodels"]["one"] = {"id": "one"}
     ours = copy.deepcopy(morango)
     morango["morango_store"]["one"]["dirty_bit"] = True
-    assert verdict_on(morango, ours).allowed == {"spread-deletions-stay-dirty": 1}
+    assert verdict_on(morango, ours).allowed == {"propagated-deletions-stay-dirty": 1}
     del morango["morango_deletedmodels"]["one"], ours["morango_deletedmodels"]["one"]
     assert not verdict_on(morango, ours).holds  # nothing will delete it elsewhere
 
@@ -212,7 +212,7 @@ def test_a_grandchild_of_a_deleted_record_may_be_deleted_where_morango_aborts() 
     ours["morango_deletedmodels"]["one"] = {"id": "one"}
     group = {"grandchild": {"ids": ["one"], "aborted": "IntegrityError"}}
     verdict = verdict_on(morango, ours, poison=group, aborted="IntegrityError", retried=True)
-    assert verdict.allowed == {"spread-deletion-levels": 2}
+    assert verdict.allowed == {"propagated-deletion-levels": 2}
     assert not verdict_on(morango, ours).holds
 
 

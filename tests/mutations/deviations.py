@@ -23,7 +23,7 @@ MUTATIONS = (
         (f"{_DEVIATIONS}::test_deleted_records_become_clean",),
     ),
     Mutation(
-        "spread-deletions-stay-dirty",
+        "propagated-deletions-stay-dirty",
         "deserialization/sink.py",
         "            self._noted[carrier.propagated_deletion][store.id] = store.profile\n",
         "            self._noted[carrier.propagated_deletion][store.id] = store.profile\n"
@@ -31,7 +31,7 @@ MUTATIONS = (
         (f"{_DEVIATIONS}::test_records_deleted_with_their_target_become_clean",),
     ),
     Mutation(
-        "spread-deletion-levels",
+        "propagated-deletion-levels",
         "deserialization/validate.py",
         "elif (noted := self.cache.noted_deletion(store_id)) is not None:",
         "elif (noted := None) is not None:",

@@ -30,7 +30,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-all-records-fail-for-alike-ends-the-run",
-        "runs/execute.py",
+        "runs/execution.py",
         "    _require_no_common_cause(batch, result, counted)\n",
         "",
         (
@@ -39,7 +39,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-failed-before-does-not-end-the-run",
-        "runs/execute.py",
+        "runs/execution.py",
         "    if batch.pass_number == 1 and run.failed > run.previous_failures:\n",
         "    if batch.pass_number == 1:\n",
         ("integration/test_systemic_errors.py::TestCommonCause::test_what_failed_before_is_no_reason",),
@@ -69,7 +69,7 @@ MUTATIONS = (
     ),
     Mutation(
         "recovery-gets-past-what-kills-it",
-        "runs/handover.py",
+        "runs/completion.py",
         '    if left.update(attempts=F("attempts") + 1):\n',
         "    if left:\n",
         ("faults/test_start.py::test_what_follows_a_runs_end_does_not_kill_one_recovery_after_another",),
@@ -101,14 +101,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a-cancelled-runs-batch-is-not-executed",
-        "runs/execute.py",
+        "runs/execution.py",
         "    if run.is_finished:\n",
         "    if False:\n",
         ("integration/test_cancel.py",),
     ),
     Mutation(
         "another-batchs-ids-are-refused",
-        "runs/execute.py",
+        "runs/execution.py",
         "        batch.require(ids_sha256)\n",
         "        pass\n",
         ("integration/test_batches.py",),

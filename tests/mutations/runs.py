@@ -99,8 +99,8 @@ MUTATIONS = (
     Mutation(
         "batches-of-exclusive-models-are-executed-in-turn",
         "runs/producer.py",
-        "part_of=Batch.IN_TURN, place=place,",
-        "part_of=None, place=place,",
+        "split_from=Batch.EXCLUSIVE, offset=offset,",
+        "split_from=None, offset=offset,",
         ("integration/test_exclusive.py::TestPlanning::test_only_the_first_of_them_is_sent",),
     ),
     Mutation(
@@ -126,15 +126,15 @@ MUTATIONS = (
     ),
     Mutation(
         "a-run-in-process-goes-on-with-what-waited",
-        "runs/lanes.py",
-        "                begin(execution.to_send)\n",
+        "runs/thread_pool.py",
+        "                begin(execution.batches_to_send)\n",
         "",
         ("integration/test_exclusive.py::TestAtTheSameTime::test_they_go_on_while_another_batch_is_held_up",),
         "postgresql",
     ),
     Mutation(
         "a-lock-timeout-in-process-is-tried-again",
-        "runs/lanes.py",
+        "runs/thread_pool.py",
         " and not is_lock_timeout(error)",
         "",
         ("integration/test_eager.py::test_lock_timeout_in_a_run_of_eager_celery_is_tried_again",),
@@ -168,9 +168,9 @@ MUTATIONS = (
     ),
     Mutation(
         "who-steps-back-is-sent-by-who-is-done",
-        "runs/turns.py",
-        "(*longest, *execution.to_send)",
-        "execution.to_send",
+        "runs/exclusive.py",
+        "(*longest, *execution.batches_to_send)",
+        "execution.batches_to_send",
         (
             "integration/test_exclusive.py::TestAtTheSameTime"
             "::test_a_worker_steps_back_and_is_sent_the_batch_afterwards",
@@ -179,7 +179,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who-steps-back-too-late-is-sent-again",
-        "runs/turns.py",
+        "runs/exclusive.py",
         "() if is_locked_exclusively() else (batch_id,)",
         "()",
         (
@@ -261,7 +261,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-batch-is-counted-once",
-        "runs/execute.py",
+        "runs/execution.py",
         "    if not batch.is_open:\n",
         "    if False:\n",
         ("integration/test_batches.py",),
@@ -292,14 +292,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a-batch-ends-its-run-only-if-nothing-is-left",
-        "runs/execute.py",
+        "runs/execution.py",
         "counted.state == Run.State.RUNNING and is_at_its_end(counted)",
         "counted.state == Run.State.RUNNING",
         ("integration/test_one_message.py::TestOrdinaryWay::test_another_pass_is_sent",),
     ),
     Mutation(
         "a-cancelled-run-is-not-completed",
-        "runs/execute.py",
+        "runs/execution.py",
         "ends_run and counted.state == Run.State.RUNNING and ",
         "ends_run and ",
         (

@@ -51,8 +51,8 @@ MUTATIONS = (
     Mutation(
         "a-lost-worker-is-missed-soon",
         "runs/overdue.py",
-        "    return min(LOST_AFTER_SECONDS, settings.RESEND_AFTER_SECONDS / 3)\n",
-        "    return settings.RESEND_AFTER_SECONDS\n",
+        "    return min(LOST_AFTER_SECONDS, settings.STALLED_AFTER_SECONDS / 3)\n",
+        "    return settings.STALLED_AFTER_SECONDS\n",
         (f"{_HELD}::test_run_whose_worker_is_killed_as_a_whole_waits_for_no_time_limit",),
         "postgresql",
     ),
@@ -74,7 +74,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-session-is-told-until-it-has-moved-on",
-        "runs/handover.py",
+        "runs/completion.py",
         "ended.filter(~stays | long_ended).update(",
         "ended.update(",
         (
@@ -86,7 +86,7 @@ MUTATIONS = (
     Mutation(
         "a-session-that-waits-after-all-is-told",
         "operations.py",
-        "        if told_by_worker and run.handed_over and not run.is_finished:\n",
+        "        if told_by_worker and run.session_notified and not run.is_finished:\n",
         "        if False:\n",
         (
             "integration/test_sync_controller.py"
@@ -97,8 +97,8 @@ MUTATIONS = (
     Mutation(
         "a-run-that-ends-after-the-last-look-is-not-waited-for",
         "operations.py",
-        "            if not left.update(handed_over=False):\n",
-        "            if left.update(handed_over=False):\n",
+        "            if not left.update(session_notified=False):\n",
+        "            if left.update(session_notified=False):\n",
         ("integration/test_request_wait.py::test_run_that_ends_after_the_last_look_is_answered_completed",),
         "postgresql",
     ),
@@ -113,8 +113,8 @@ MUTATIONS = (
     Mutation(
         "what-outlasts-the-servers-patience-counts",
         "runs/attempts.py",
-        "        trouble = attempt.reason_to_count(error)\n",
-        '        trouble = ""\n',
+        "        last_error = attempt.reason_to_count(error)\n",
+        '        last_error = ""\n',
         (f"{_DATABASE}::test_record_whose_code_outlasts_the_servers_patience_is_counted_and_ends_as_poison",),
         "postgresql",
     ),
@@ -128,7 +128,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-merge-that-outlasts-the-servers-patience-counts",
-        "runs/handover.py",
+        "runs/completion.py",
         "                    if not attempt.reason_to_count(error):\n",
         "                    if True:\n",
         (f"{_DATABASE}::test_merge_at_a_runs_end_that_outlasts_the_servers_patience_is_given_up",),

@@ -68,8 +68,9 @@ MUTATIONS = (
     Mutation(
         "a-record-that-yields-stays-dirty",
         "deserialization/sink.py",
-        "            self._returned.append((store.id, None, None))\n            self.result.yielded += 1\n",
-        "            self.result.yielded += 1\n",
+        "            self._returned.append((store.id, None, None))\n"
+        "            self.result.conflicted += 1\n",
+        "            self.result.conflicted += 1\n",
         ("parity/test_deviations.py::test_a_local_edit_wins",),
     ),
     Mutation(
@@ -97,7 +98,7 @@ MUTATIONS = (
     ),
     Mutation(
         "later-batches-know-what-code-of-models-left",
-        "runs/execute.py",
+        "runs/execution.py",
         "        left_by_others=partial(Batch.known_code_edits, run.pk),\n",
         "",
         ("integration/test_side_effects.py::test_only_an_edit_made_here_between_two_batches_wins",),

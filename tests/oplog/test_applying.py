@@ -264,7 +264,7 @@ def test_new_rows_are_numbered_above_those_that_came(log: Path) -> None:
 def test_a_model_that_is_saved_each_sends_its_raw_signals(log: Path, settings: Any) -> None:
     from django.db.models.signals import post_save
 
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["library.Shelf"]}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["library.Shelf"]}
     heard = []
 
     def hear(instance: Shelf, raw: bool, **kwargs: object) -> None:

@@ -69,12 +69,14 @@ def correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
 
 
 def _harden(case: Case) -> None:
-    """spread-deletion-levels: of several targets one may be purged, at whatever level."""
+    """propagated-deletion-levels: of several targets one may be purged, at whatever level."""
     noted = set(DeletedModels.objects.values_list("id", flat=True)) - set(case.noted)
     hard = set(HardDeletedModels.objects.values_list("id", flat=True))
     noted -= set(Store.objects.exclude(deserialization_error=None).values_list("id", flat=True))
-    spread = [row for row in case.rows if row.id in noted and case.takes(row)]
-    while more := [row for row in spread if row.id not in hard and not hard.isdisjoint(synced_targets(row))]:
+    propagated = [row for row in case.rows if row.id in noted and case.takes(row)]
+    while more := [
+        row for row in propagated if row.id not in hard and not hard.isdisjoint(synced_targets(row))
+    ]:
         hard.update(row.id for row in more)
         HardDeletedModels.objects.bulk_create(HardDeletedModels(id=r.id, profile=r.profile) for r in more)
 
@@ -95,7 +97,7 @@ def _correct_record(
     elif model_of(row) is None:  # unregistered-models
         row.deserialization_error, row.deserialization_exception = OF_OUR_OWN, UNKNOWN_MODEL
     if re.search("references non-existent|failed to deserialize", row.deserialization_error or ""):
-        # spread-deletion-levels: Morango notes a deletion beside a bad target, but of one level
+        # propagated-deletion-levels: Morango notes a deletion beside a bad target, but of one level
         named = re.search("with id (\\w+) failed", row.deserialization_error or "")
         targets = synced_targets(row)
         earlier = targets[: targets.index(named[1])] if named else targets
@@ -110,7 +112,7 @@ def _correct_record(
         # dirty-parents-called-missing
         row.deserialization_error, row.deserialization_exception = DIRTY_PARENT
     if not row.deserialization_error and (row.deleted or row.id in noted):
-        row.dirty_bit = False  # deleted-records-stay-dirty, spread-deletions-stay-dirty
+        row.dirty_bit = False  # deleted-records-stay-dirty, propagated-deletions-stay-dirty
     if not row.dirty_bit and not row.deleted:
         _restore_clock(row)
 

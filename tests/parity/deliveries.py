@@ -12,8 +12,8 @@ from django.test.utils import override_settings
 from morango.models.certificates import Filter
 
 from morango_celery.models import Batch, Run
-from morango_celery.runs.execute import execute_batch
-from morango_celery.runs.handover import finish
+from morango_celery.runs.completion import finish
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, start
 
 
@@ -32,7 +32,7 @@ class Delivery:
         """Carry out a run as workers would, one message after another."""
         with self.settings():
             run = create_run(
-                profile, filter, skip_erroring=skip_erroring, serialize_first=False, handed_over=True
+                profile, filter, skip_erroring=skip_erroring, serialize_first=False, session_notified=True
             )
             progress = start(run.pk)
             while not progress.run.is_finished:
@@ -66,7 +66,7 @@ def _cut_anew(batches: list[Batch], chance: random.Random) -> None:
     cuts = sorted(chance.choices(range(len(ids) + 1), k=len(batches) - 1))
     for batch, part in zip(batches, _parts(ids, cuts), strict=True):
         fresh = Batch.of(batch.run, batch.number, part)
-        values: dict[str, Any] = {name: getattr(fresh, name) for name in ("size", "payload", "content_hash")}
+        values: dict[str, Any] = {name: getattr(fresh, name) for name in ("size", "ids_json", "ids_sha256")}
         Batch.objects.filter(pk=batch.pk).update(**values)
 
 

@@ -248,17 +248,17 @@ def assert_same_but_clean(
     rows: Iterable[Store],
     *,
     deleted: Collection[Store] = (),
-    spread: Collection[Store] = (),
+    propagated: Collection[Store] = (),
     **arguments: Any,
 ) -> Database:
     """As `assert_same`, except that Morango leaves these records dirty, where ours are clean.
 
     :param deleted: stay dirty even after the next serialization
-    :param spread: records deleted along with what they refer to; stay dirty until then
+    :param propagated: records deleted along with what they refer to; stay dirty until then
     """
     theirs, ours = both(rows, **arguments)
     assert theirs.aborted is None, theirs.aborted
-    for row in (*deleted, *spread):
+    for row in (*deleted, *propagated):
         assert (theirs.dirty.pop(row.id), ours.dirty.pop(row.id)) == (True, False)
     for row in deleted:
         assert theirs.serialized[row.id].pop("dirty_bit") is True

@@ -75,7 +75,7 @@ def prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
     for original in sorted(case.rows, key=lambda each: not each.deleted):
         row = copy.copy(original)
         if case.takes(row):
-            row.unset_deserialization_error()  # spread-deletions-stay-dirty, with the old error
+            row.unset_deserialization_error()  # propagated-deletions-stay-dirty, with the old error
         # deleted-orphans, parents-outside-the-filter
         if row.deleted or is_elsewhere(row._self_ref_fk, case):
             row._self_ref_fk = ""
@@ -153,7 +153,7 @@ def misjudged(case: Case) -> Iterator[Finding]:
             if is_there and _self_referential_fk(type(now)):
                 continue  # of trees, Morango asks the app tables alone
             if target in deleted and not is_there and target not in in_error:
-                yield row.id, Gone(hard=target in hard_deleted), target  # spread-deletion-levels
+                yield row.id, Gone(hard=target in hard_deleted), target  # propagated-deletion-levels
             elif target in in_error:
                 yield row.id, Broken(_failed(foreign_key, target), INVALID[0]), target  # failed-targets
             elif not is_there and target in known:

@@ -137,7 +137,7 @@ def test_the_club_is_deleted_and_its_members_with_it() -> None:
     synced = build_variety_row("member", club=club, number=1)
     clean = build_variety_row("member", club=club, number=2, dirty=False)
     app = [existing(club, president_id=synced.id), existing(synced), existing(clean)]
-    result = assert_same_but_clean([club, synced, clean], deleted=[club], spread=[synced], app=app)
+    result = assert_same_but_clean([club, synced, clean], deleted=[club], propagated=[synced], app=app)
     assert (result.app["club"], result.app["member"], result.deleted) == ([], [], {synced.id})
 
 
@@ -145,7 +145,7 @@ def test_the_synced_club_has_a_deleted_president() -> None:
     club = build_variety_row("club")
     member = build_variety_row("member", club=club, deleted=True)
     club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
-    result = assert_same_but_clean([club, member], deleted=[member], spread=[club])
+    result = assert_same_but_clean([club, member], deleted=[member], propagated=[club])
     assert result.deleted == {club.id}
 
 

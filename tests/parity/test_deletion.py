@@ -22,7 +22,7 @@ def noted(row: Store, *, hard: bool = False) -> list[DeletedModels | HardDeleted
 def test_a_target_deleted_in_an_earlier_sync(hard: bool) -> None:
     unit = build_store_row("unit", dirty=False, deleted=True, hard_deleted=hard)
     lesson = build_store_row("lesson", unit=unit)
-    result = assert_same_but_clean([unit, lesson], spread=[lesson])
+    result = assert_same_but_clean([unit, lesson], propagated=[lesson])
     assert result.deleted == {lesson.id}
     assert result.hard_deleted == ({lesson.id} if hard else set())
 
@@ -33,7 +33,7 @@ def test_a_target_deleted_in_this_sync_takes_the_older_row_along(hard: bool) -> 
     unit.hard_deleted = hard
     lesson = build_store_row("lesson", unit=unit, title="new")
     app = [existing(unit), existing(lesson, title="old")]
-    result = assert_same_but_clean([lesson, unit], spread=[lesson], app=app)
+    result = assert_same_but_clean([lesson, unit], propagated=[lesson], app=app)
     assert (result.app["unit"], result.app["lesson"]) == ([], [])
 
 
@@ -63,7 +63,7 @@ def test_two_levels_of_which_both_targets_were_deleted(hard: bool) -> None:
     feedback = build_store_row("feedback", attempt=attempt)
     app = [existing(unit), *([] if hard else [existing(learner), existing(attempt), existing(feedback)])]
     rows = [unit, learner, attempt, feedback]
-    result = assert_same_but_clean(rows, deleted=[learner, attempt], spread=[feedback], app=app)
+    result = assert_same_but_clean(rows, deleted=[learner, attempt], propagated=[feedback], app=app)
     assert (result.deleted, result.hard_deleted) == ({feedback.id}, set())
 
 
@@ -107,7 +107,7 @@ def test_two_targets_of_which_one_is_purged() -> None:
     lesson = build_store_row("lesson", unit=unit, hard_deleted=True)
     attempt = build_store_row("attempt", learner=learner, lesson=lesson)
     rows = [unit, learner, lesson, attempt]
-    result = assert_same_but_clean(rows, deleted=[learner, lesson], spread=[attempt])
+    result = assert_same_but_clean(rows, deleted=[learner, lesson], propagated=[attempt])
     assert (result.deleted, result.hard_deleted) == ({attempt.id}, {attempt.id})
 
 
@@ -141,7 +141,7 @@ def test_a_deletion_spreads_through_a_foreign_key_that_could_be_set_to_null() ->
     region, home = build_variety_row("region", deleted=True), build_variety_row("region")
     person = build_variety_row("person", home=home)
     card = build_variety_row("card", person=person, issued_at=region)
-    result = assert_same_but_clean([home, region, person, card], spread=[card])
+    result = assert_same_but_clean([home, region, person, card], propagated=[card])
     assert (result.app["card"], result.deleted) == ([], {card.id})
 
 
@@ -150,6 +150,6 @@ def test_the_older_row_stays_until_the_next_serialization_when_nothing_cascades_
     person = build_variety_row("person", home=home)
     card = build_variety_row("card", person=person, issued_at=region)
     app = [existing(row) for row in (home, region, person, card)]
-    result = assert_same_but_clean([home, region, person, card], spread=[card], app=app)
+    result = assert_same_but_clean([home, region, person, card], propagated=[card], app=app)
     assert [row["issued_at_id"] for row in result.app["card"]] == [None]
     assert result.serialized[card.id]["deleted"] is True

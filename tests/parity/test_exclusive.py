@@ -94,7 +94,7 @@ def assert_sound(found: Database, rows: Sequence[Store]) -> None:
             assert (above[0] < lft < rght < above[1], tree_id, level) == (True, above[2], above[3] + 1)
 
 
-@pytest.mark.parametrize("setting", ["", "SAVE_EACH", "EXCLUSIVE_MODELS"])
+@pytest.mark.parametrize("setting", ["", "SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS"])
 def test_what_is_counted_in_another_row(setting: str, settings: Any) -> None:
     settings.MORANGO_CELERY = {
         **settings.MORANGO_CELERY,

@@ -67,7 +67,7 @@ def test_a_filter_that_covers_a_record_without_its_target() -> None:
 def test_a_target_deleted_outside_the_filter() -> None:
     unit = build_store_row("unit", deleted=True, school_id=OTHER)
     lesson = build_store_row("lesson", unit=unit)
-    result = assert_same_but_clean([unit, lesson], spread=[lesson], filter=Filter(SCHOOL_ID))
+    result = assert_same_but_clean([unit, lesson], propagated=[lesson], filter=Filter(SCHOOL_ID))
     assert (result.deleted, result.dirty) == ({lesson.id}, {unit.id: True})
 
 

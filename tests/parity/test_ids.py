@@ -113,7 +113,10 @@ def test_keys_about_the_envelope_are_not_applied(model_name: str) -> None:
 def test_code_of_a_model_gives_a_record_no_other_row(
     monkeypatch: pytest.MonkeyPatch, settings: Any, each: bool
 ) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["variety.Step"] if each else []}
+    settings.MORANGO_CELERY = {
+        **settings.MORANGO_CELERY,
+        "SAVE_INDIVIDUALLY": ["variety.Step"] if each else [],
+    }
     save = Step.save
 
     def save_as_another(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -40,7 +40,7 @@ LONG = "το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μα�
 @pytest.fixture(params=[(), LABELS], ids=["chosen", "each"])
 def _way(request: pytest.FixtureRequest, settings: Any) -> None:
     labels = [f"variety.{label}" for label in request.param]
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": labels}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": labels}
 
 
 def coded(code: str) -> Store:
@@ -171,9 +171,9 @@ def test_what_refers_to_a_deleted_record_goes_with_it(hard: bool) -> None:
     rows = one_of_each()
     app = [existing(row) for row in rows.values()]
     rows["drawer"].deleted, rows["drawer"].hard_deleted = True, hard
-    spread = [rows["label"], rows["folder"]]
-    result = assert_same_but_clean(rows.values(), spread=spread, app=app)
-    assert result.deleted == {row.id for row in spread}
+    propagated = [rows["label"], rows["folder"]]
+    result = assert_same_but_clean(rows.values(), propagated=propagated, app=app)
+    assert result.deleted == {row.id for row in propagated}
     assert (result.app["drawer"], result.app["label"], result.app["folder"]) == ([], [], [])
 
 

@@ -28,7 +28,7 @@ PATHS = {"place": ["path"], "shelf": ["path"], "entry": ["parsed", "cleaned", "s
 def _way(request: pytest.FixtureRequest, settings: Any) -> None:
     models = registered_models(PROFILE) if request.param == "each" else []
     labels = [model._meta.label for model in models]
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": labels}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": labels}
 
 
 def levels_of(model_name: str) -> list[int]:

@@ -74,7 +74,7 @@ def test_of_a_deleted_record_nothing_is_read(serialized: str) -> None:
 def test_a_deletion_spreads_to_what_refers_to_the_record(hard: bool) -> None:
     unit = build_store_row("unit", deleted=True, hard_deleted=hard)
     lesson = build_store_row("lesson", unit=unit)
-    result = assert_same_but_clean([unit, lesson], spread=[lesson])
+    result = assert_same_but_clean([unit, lesson], propagated=[lesson])
     assert result.deleted == {lesson.id}
     assert result.hard_deleted == ({lesson.id} if hard else set())
     assert result.serialized[lesson.id]["deleted"] is True
@@ -100,30 +100,30 @@ def test_every_outcome_in_one_run() -> None:
     purged = build_store_row("unit", hard_deleted=True)
     saved = build_store_row("lesson", unit=unit)
     deleted = build_store_row("lesson", unit=unit, deleted=True)
-    spread = build_store_row("lesson", unit=gone)
+    propagated = build_store_row("lesson", unit=gone)
     spread_hard = build_store_row("lesson", unit=purged)
     broken = build_store_row("lesson", unit=unit, title=None)
-    yielded = build_store_row("lesson", unit=unit, title="synced")
+    conflicted = build_store_row("lesson", unit=unit, title="synced")
     app = [
         app_row(unit),
         existing(clean),
         existing(gone),
         existing(deleted),
-        existing(spread, unit_id=clean.id),
+        existing(propagated, unit_id=clean.id),
         existing(broken, title="old"),
-        existing(yielded, title="edited here", _morango_dirty_bit=True),
+        existing(conflicted, title="edited here", _morango_dirty_bit=True),
     ]
-    rows = [unit, clean, gone, purged, saved, deleted, spread, spread_hard, broken]
-    theirs, ours = both([*rows, yielded], app=app)
+    rows = [unit, clean, gone, purged, saved, deleted, propagated, spread_hard, broken]
+    theirs, ours = both([*rows, conflicted], app=app)
     assert (theirs.errors, theirs.deleted, theirs.hard_deleted) == (
         ours.errors,
         ours.deleted,
         ours.hard_deleted,
     )
-    assert {row_id for row_id, dirty in ours.dirty.items() if dirty} == {broken.id, yielded.id}
+    assert {row_id for row_id, dirty in ours.dirty.items() if dirty} == {broken.id, conflicted.id}
     assert list(ours.errors) == [broken.id]
-    assert (ours.deleted, ours.hard_deleted) == ({spread.id, spread_hard.id}, {spread_hard.id})
-    assert ours.ids("lesson") == {saved.id, spread.id, broken.id, yielded.id}
+    assert (ours.deleted, ours.hard_deleted) == ({propagated.id, spread_hard.id}, {spread_hard.id})
+    assert ours.ids("lesson") == {saved.id, propagated.id, broken.id, conflicted.id}
     for database in (theirs, ours):  # the one difference that is not in a dirty bit
-        database.app["lesson"] = [row for row in database.app["lesson"] if row["id"] != yielded.id]
+        database.app["lesson"] = [row for row in database.app["lesson"] if row["id"] != conflicted.id]
     assert theirs.app == ours.app

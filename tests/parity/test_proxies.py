@@ -77,7 +77,7 @@ def test_a_missing_target_in_the_table_itself() -> None:
 def test_a_deletion_spreads_from_a_proxy(model_name: str, hard: bool) -> None:
     site = build_variety_row(model_name, deleted=True, hard_deleted=hard)
     person = build_variety_row("person", home=site)
-    result = assert_same_but_clean([site, person], spread=[person])
+    result = assert_same_but_clean([site, person], propagated=[person])
     assert (result.deleted, result.hard_deleted) == ({person.id}, {person.id} if hard else set())
 
 

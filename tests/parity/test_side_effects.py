@@ -25,12 +25,12 @@ hard_or_not = pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"
 @pytest.fixture(params=[(), ("side_effects.Order",)], ids=["chosen", "each"])
 def way(request: pytest.FixtureRequest, settings: Any) -> None:
     """How orders are written."""
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": request.param}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": request.param}
 
 
 @pytest.fixture
 def each_late(settings: Any) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": ["side_effects.Late"]}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["side_effects.Late"]}
 
 
 class TestReceiversOfADeletion:

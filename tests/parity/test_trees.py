@@ -182,7 +182,7 @@ def test_a_deleted_subtree() -> None:
 @pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize("deleted_now", [True, False])
 def test_a_child_of_a_deleted_parent_is_in_error(deleted_now: bool, there: bool) -> None:
-    """Deletions don't spread in a tree: the missing parent fails the child's validation first."""
+    """Deletions don't propagated in a tree: the missing parent fails the child's validation first."""
     top = build_store_row("unit", deleted=True, dirty=deleted_now)
     child = build_store_row("unit", parent=top)
     grandchild = build_store_row("unit", parent=child)

@@ -17,8 +17,8 @@ from morango.models.certificates import Filter
 
 from morango_celery.db.errors import is_transient
 from morango_celery.models import Run
-from morango_celery.runs.execute import execute_batch
-from morango_celery.runs.handover import finish
+from morango_celery.runs.completion import finish
+from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, start
 from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
@@ -75,7 +75,7 @@ def _carry_out(case: Case, delivery: Delivery) -> None:
             case.filter or Filter(""),
             skip_erroring=case.skip_erroring,
             serialize_first=False,
-            handed_over=True,
+            session_notified=True,
         )
         progress = start(run.pk)
         while not progress.run.is_finished:

@@ -21,7 +21,7 @@ ALL = ("school.Unit", "school.Learner", "school.Lesson", "school.Attempt", "scho
 
 @pytest.fixture(params=[(), ALL], ids=["chosen", "each"], autouse=True)
 def _way(request: pytest.FixtureRequest, settings: Any) -> None:
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": request.param}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": request.param}
 
 
 def test_overrides_choose_the_write_strategy(settings: Any) -> None:

@@ -26,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture
 def default_worker_env(default_worker_env: dict[str, str]) -> dict[str, Any]:
-    return {**default_worker_env, "RESEND_AFTER_SECONDS": "2"}  # what got lost is missed soon
+    return {**default_worker_env, "STALLED_AFTER_SECONDS": "2"}  # what got lost is missed soon
 
 
 def test_a_worker_that_is_killed_and_restarted(celery_setup: CeleryTestSetup, school: School) -> None:

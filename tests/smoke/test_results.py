@@ -21,15 +21,15 @@ def test_a_batch_s_result_comes_through_the_backend(celery_setup: CeleryTestSetu
     factories.fill_store(20)
     factories.store_row("unit", name=None)
     with transaction.atomic():  # never unsent: the worker, which looks for such batches, would be first
-        run = start(create_run(PROFILE, None, serialize_first=False, handed_over=True).pk).run
+        run = start(create_run(PROFILE, None, serialize_first=False, session_notified=True).pk).run
         note_sent(Batch.objects.all())
     (batch,) = open_batches(run)
 
     # When its task is sent by somebody who wants to know what comes of it
     result = celery_setup.app.send_task(
-        "morango_celery.deserialize_batch", [batch.pk, batch.content_hash], ignore_result=False
+        "morango_celery.deserialize_batch", [batch.pk, batch.ids_sha256], ignore_result=False
     )
 
     # Then the worker says so
-    counts = {"saved": 20, "deleted": 0, "spread": 0, "yielded": 0, "failed": 1}
+    counts = {"saved": 20, "deleted": 0, "propagated": 0, "conflicted": 0, "failed": 1}
     assert result.get(timeout=PATIENCE_SECONDS) == counts

@@ -153,7 +153,7 @@ class TestOperations:
 class TestModels:
     """What settings name, and what can't be saved side by side."""
 
-    @pytest.mark.parametrize("setting", ["SAVE_EACH", "EXCLUSIVE_MODELS"])
+    @pytest.mark.parametrize("setting", ["SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS"])
     def test_labels_are_those_of_installed_models(self, settings: Settings, setting: str) -> None:
         settings.MORANGO_CELERY = {setting: ["school.Learner", "school.Teacher"]}
         (text,) = found()["E002"]

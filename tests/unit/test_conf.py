@@ -24,11 +24,11 @@ DEFAULTS = {
     "REQUEST_WAIT_SECONDS": 0.8,
     "BATCH_SIZE_RECORDS": None,
     "IN_PROCESS": None,
-    "IN_PROCESS_CONNECTIONS": 2,
-    "SAVE_EACH": (),
+    "IN_PROCESS_CONCURRENCY": 2,
+    "SAVE_INDIVIDUALLY": (),
     "EXCLUSIVE_MODELS": (),
     "SYNCHRONOUS_COMMIT": True,
-    "RESEND_AFTER_SECONDS": 900,
+    "STALLED_AFTER_SECONDS": 900,
     "MAX_ATTEMPTS": 3,
 }
 
@@ -46,9 +46,9 @@ def test_settings_are_read_live(settings: Settings) -> None:
     assert ours.BATCH_SIZE_RECORDS == 7
 
     # When it changes, then so does what is read, and the others keep their defaults
-    settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 8, "SAVE_EACH": ["school.Learner"]}
+    settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 8, "SAVE_INDIVIDUALLY": ["school.Learner"]}
     assert ours.BATCH_SIZE_RECORDS == 8
-    assert list(ours.SAVE_EACH) == ["school.Learner"]
+    assert list(ours.SAVE_INDIVIDUALLY) == ["school.Learner"]
     assert ours.MODE == "await"
 
 
@@ -83,10 +83,10 @@ def test_a_name_that_is_no_setting_has_no_value() -> None:
         ("IN_PROCESS", None),
         ("IN_PROCESS", True),
         ("IN_PROCESS", False),
-        ("SAVE_EACH", []),
-        ("SAVE_EACH", ("school.Learner", "school.Unit")),
+        ("SAVE_INDIVIDUALLY", []),
+        ("SAVE_INDIVIDUALLY", ("school.Learner", "school.Unit")),
         ("SYNCHRONOUS_COMMIT", False),
-        ("RESEND_AFTER_SECONDS", 1),
+        ("STALLED_AFTER_SECONDS", 1),
         ("MAX_ATTEMPTS", 1),
         ("MAX_ATTEMPTS", 100),
     ],
@@ -102,9 +102,9 @@ MODE = 'MORANGO_CELERY[\'MODE\'] must be "await" or "detach", not '
 WAIT = "MORANGO_CELERY['REQUEST_WAIT_SECONDS'] must be a number of seconds from 0 to 30, not "
 SIZE = "MORANGO_CELERY['BATCH_SIZE_RECORDS'] must be a whole number of records from 1 to 50000, or None, not "
 IN_PROCESS = "MORANGO_CELERY['IN_PROCESS'] must be True, False or None, not "
-LABELS = "MORANGO_CELERY['SAVE_EACH'] must be a list of model labels such as \"school.Learner\", not "
+LABELS = "MORANGO_CELERY['SAVE_INDIVIDUALLY'] must be a list of model labels such as \"school.Learner\", not "
 COMMIT = "MORANGO_CELERY['SYNCHRONOUS_COMMIT'] must be True or False, not "
-SECONDS = "MORANGO_CELERY['RESEND_AFTER_SECONDS'] must be a whole number of seconds above 0, not "
+SECONDS = "MORANGO_CELERY['STALLED_AFTER_SECONDS'] must be a whole number of seconds above 0, not "
 ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts from 1 to 100, not "
 
 
@@ -127,16 +127,16 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         ({"BATCH_SIZE_RECORDS": True}, SIZE + "True."),
         ({"IN_PROCESS": "yes"}, IN_PROCESS + "'yes'."),
         ({"IN_PROCESS": 0}, IN_PROCESS + "0."),
-        ({"SAVE_EACH": "school.Learner"}, LABELS + "'school.Learner'."),
-        ({"SAVE_EACH": ["Learner"]}, LABELS + "['Learner']."),
-        ({"SAVE_EACH": ["worker.school.Learner"]}, LABELS + "['worker.school.Learner']."),
-        ({"SAVE_EACH": [None]}, LABELS + "[None]."),
-        ({"SAVE_EACH": {"school.Learner": True}}, LABELS + "{'school.Learner': True}."),
-        ({"SAVE_EACH": None}, LABELS + "None."),
+        ({"SAVE_INDIVIDUALLY": "school.Learner"}, LABELS + "'school.Learner'."),
+        ({"SAVE_INDIVIDUALLY": ["Learner"]}, LABELS + "['Learner']."),
+        ({"SAVE_INDIVIDUALLY": ["worker.school.Learner"]}, LABELS + "['worker.school.Learner']."),
+        ({"SAVE_INDIVIDUALLY": [None]}, LABELS + "[None]."),
+        ({"SAVE_INDIVIDUALLY": {"school.Learner": True}}, LABELS + "{'school.Learner': True}."),
+        ({"SAVE_INDIVIDUALLY": None}, LABELS + "None."),
         ({"SYNCHRONOUS_COMMIT": "off"}, COMMIT + "'off'."),
         ({"SYNCHRONOUS_COMMIT": 1}, COMMIT + "1."),
-        ({"RESEND_AFTER_SECONDS": 0}, SECONDS + "0."),
-        ({"RESEND_AFTER_SECONDS": "900"}, SECONDS + "'900'."),
+        ({"STALLED_AFTER_SECONDS": 0}, SECONDS + "0."),
+        ({"STALLED_AFTER_SECONDS": "900"}, SECONDS + "'900'."),
         ({"MAX_ATTEMPTS": 0}, ATTEMPTS + "0."),
         ({"MAX_ATTEMPTS": 101}, ATTEMPTS + "101."),
         ({"MAX_ATTEMPTS": True}, ATTEMPTS + "True."),
@@ -148,8 +148,8 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
             {"mode": "await"},
             "MORANGO_CELERY has an unknown key 'mode'. "
             "Known keys: MODE, REQUEST_WAIT_SECONDS, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, IN_PROCESS, "
-            "IN_PROCESS_CONNECTIONS, SAVE_EACH, EXCLUSIVE_MODELS, SYNCHRONOUS_COMMIT, RESEND_AFTER_SECONDS, "
-            "MAX_ATTEMPTS, SAME_ERROR_LIMIT_RECORDS.",
+            "IN_PROCESS_CONCURRENCY, SAVE_INDIVIDUALLY, EXCLUSIVE_MODELS, SYNCHRONOUS_COMMIT, "
+            "STALLED_AFTER_SECONDS, MAX_ATTEMPTS, SAME_ERROR_LIMIT_RECORDS.",
         ),
         ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),
         (["MODE"], "MORANGO_CELERY must be a dict of settings, not list."),
@@ -169,12 +169,17 @@ def test_nonsense_is_named_with_what_to_write_instead(
 
 
 def test_all_problems_are_named_at_once(settings: Settings) -> None:
-    settings.MORANGO_CELERY = {"MODE": "sideways", "BATCHES": 3, "RESEND_AFTER_SECONDS": -1, "SAVE_EACH": []}
+    settings.MORANGO_CELERY = {
+        "MODE": "sideways",
+        "BATCHES": 3,
+        "STALLED_AFTER_SECONDS": -1,
+        "SAVE_INDIVIDUALLY": [],
+    }
 
     assert [text.split(" ")[0] for text in problems()] == [
         "MORANGO_CELERY['MODE']",
         "MORANGO_CELERY",
-        "MORANGO_CELERY['RESEND_AFTER_SECONDS']",
+        "MORANGO_CELERY['STALLED_AFTER_SECONDS']",
     ]
     with pytest.raises(InvalidSettingError) as refused:
         require_valid()

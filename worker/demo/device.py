@@ -160,7 +160,7 @@ def push(
     tell(events.STEP, text="Device: Morango pushes it over HTTP", total=transfer.records_total)
     client.signals.transferring.in_progress.connect(tell_progress)
     client.run()
-    tell(events.HANDED_OVER)
+    tell(events.SYNCED)
     client.finalize()
     connection.close_sync_session(session.sync_session)
 

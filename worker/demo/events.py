@@ -15,7 +15,7 @@ PROGRESS = "progress"
 SENT = "sent"
 """Records are queued: `transfer_session_id`, and `counts` by model name."""
 
-HANDED_OVER = "handed_over"
+SYNCED = "synced"
 """Every record has arrived; the server merges and deserializes."""
 
 RESULT = "result"

@@ -56,7 +56,7 @@ def follow(device: Process, display: Display, check: Callable[[], None]) -> Sync
             case {"event": events.SENT}:
                 sync.transfer_session_id = event["transfer_session_id"]
                 sync.sent = event["counts"]
-            case {"event": events.HANDED_OVER} if sync.transfer_session_id:
+            case {"event": events.SYNCED} if sync.transfer_session_id:
                 display.begin("Server: Morango merges them into its Store")
                 ledger = _Ledger(sync, display)
             case {"event": events.RESULT}:

@@ -39,7 +39,7 @@ def rows(sync: Sync) -> list[Row]:
         arrived: QuerySet[Store] = Store.objects.filter(
             last_transfer_session_id=sync.transfer_session_id, model_name=name
         )
-        spread = arrived.filter(deleted=False, id__in=DeletedModels.objects.values("id"))
+        propagated = arrived.filter(deleted=False, id__in=DeletedModels.objects.values("id"))
         found.append(
             Row(
                 name,
@@ -47,7 +47,7 @@ def rows(sync: Sync) -> list[Row]:
                 saved=model.syncing_objects.filter(
                     id__in=arrived.filter(dirty_bit=False, deleted=False).values("id")
                 ).count(),
-                deleted=arrived.filter(dirty_bit=False, deleted=True).count() + spread.count(),
+                deleted=arrived.filter(dirty_bit=False, deleted=True).count() + propagated.count(),
                 failed=arrived.filter(dirty_bit=True).count(),
             )
         )

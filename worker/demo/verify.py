@@ -133,7 +133,7 @@ def _check_counts(sync: Sync, table: list[Row], found: Verification) -> None:
             found.report(f"{row.model_name}: {row.sent} sent, but not as many saved, deleted or failed")
     total, run = table[-1], sync.run
     counted = (total.saved, total.deleted, total.failed)
-    ledger = (run.saved, run.deleted + run.spread, run.failed) if run else None
+    ledger = (run.saved, run.deleted + run.propagated, run.failed) if run else None
     if counted != ledger:
         found.report(f"Saved, deleted and failed are {counted}; the ledger says {ledger}")
 

@@ -1,6 +1,6 @@
 """What the plug-in adds to Kolibri's Django settings.
 
-For more, such as RESEND_AFTER_SECONDS, write a settings module that begins with all of Kolibri's
+For more, such as STALLED_AFTER_SECONDS, write a settings module that begins with all of Kolibri's
 (``from kolibri.deployment.default.settings.base import *``), and name it in DJANGO_SETTINGS_MODULE.
 """
 

@@ -82,7 +82,7 @@ class Command(PipeSafeCommand):
             "--stalled-after",
             type=seconds,
             metavar="SECONDS",
-            help="how long a run may show no sign of life (default: RESEND_AFTER_SECONDS of the settings; "
+            help="how long a run may show no sign of life (default: STALLED_AFTER_SECONDS of the settings; "
             "four times that for one in a process of its own)",
         )
 

@@ -12,25 +12,25 @@ from threading import Barrier
 from django.db import OperationalError, connection, connections
 
 from morango_celery.db.errors import is_lock_timeout
-from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.upstream import is_isolation_error
 
 ATTEMPTS = 5
 
 
-def executed(batch_ids: Iterable[int], lanes: int) -> Generator[Execution, None, None]:
+def executed(batch_ids: Iterable[int], concurrency: int) -> Generator[Execution, None, None]:
     """Execute batches, and with more than one lane also those that they let go on; yield what each came to as
     it ends.
 
     Who stops asking, or gets an error, finds no batch in execution afterwards.
 
-    :param lanes: how many at the same time; with more than 1, not inside a transaction
+    :param concurrency: how many at the same time; with more than 1, not inside a transaction
     :raises Exception: what stopped a batch; the others that were begun are completed
     """
-    if lanes == 1:
+    if concurrency == 1:
         yield from map(execute, batch_ids)
         return
-    with ThreadPoolExecutor(lanes, thread_name_prefix="batches") as threads:
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="batches") as threads:
         begun: set[Future[Execution]] = set()
         known: set[int] = set()
 
@@ -45,20 +45,20 @@ def executed(batch_ids: Iterable[int], lanes: int) -> Generator[Execution, None,
             for future in wait(begun, return_when=FIRST_COMPLETED).done:
                 begun.discard(future)
                 execution = future.result()
-                begin(execution.to_send)
+                begin(execution.batches_to_send)
                 yield execution
 
         try:
             for batch_id in batch_ids:
                 begin([batch_id])
-                if len(begun) > lanes:  # one more, so that no lane waits for us
+                if len(begun) > concurrency:  # one more, so that no thread waits for us
                     yield from ended()
             while begun:
                 yield from ended()
         finally:
             for future in begun:
                 future.cancel()
-            _close_connections(threads, lanes)
+            _close_connections(threads, concurrency)
 
 
 def execute(batch_id: int) -> Execution:
@@ -74,11 +74,11 @@ def execute(batch_id: int) -> Execution:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _close_connections(threads: ThreadPoolExecutor, lanes: int) -> None:
-    everybody = Barrier(lanes)  # so that each thread gets one of these
+def _close_connections(threads: ThreadPoolExecutor, concurrency: int) -> None:
+    everybody = Barrier(concurrency)  # so that each thread gets one of these
 
     def close() -> None:
         everybody.wait()
         connections.close_all()
 
-    wait([threads.submit(close) for _ in range(lanes)])
+    wait([threads.submit(close) for _ in range(concurrency)])

@@ -41,7 +41,7 @@ class Execution:
     """None when there was nothing to do, or it could not be done."""
     stage_is_done: bool
     """Whether the next stage may be opened, if the run goes on."""
-    to_send: tuple[int, ...] = ()
+    batches_to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
     run: Run | None = field(default=None, compare=False)
     """If there is something to tell of it: it has ended, or was counted now (and then lacks `UNCOUNTED`)."""
@@ -90,7 +90,7 @@ def _execute(
     waits: bool,
     ends_run: bool,
 ) -> Execution:
-    batch = take(batch_id, ids_sha256, message)
+    batch = lock_open_batch(batch_id, ids_sha256, message)
     if isinstance(batch, Execution):
         return batch
     run = batch.run
@@ -105,10 +105,10 @@ def _execute(
         waits=waits,
         left_by_others=partial(Batch.known_code_edits, run.pk),
     )
-    return account(batch, result, ends_run=ends_run)
+    return record_result(batch, result, ends_run=ends_run)
 
 
-def take(batch_id: int, ids_sha256: str | None, message: str | None = None) -> Batch | Execution:
+def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None = None) -> Batch | Execution:
     """Return the open batch, locked until the end of the transaction; or, if there is nothing to do, that.
 
     :param message: None, or whose attempt has to be the last that was begun
@@ -123,15 +123,15 @@ def take(batch_id: int, ids_sha256: str | None, message: str | None = None) -> B
     run: Run = RUN.instance(row[size : size + len(RUN.names)])
     batch.run = run
     if run.is_finished:
-        if batch.payload:  # another worker was at it when the run ended, and didn't get to the end
+        if batch.ids_json:  # another worker was at it when the run ended, and didn't get to the end
             Batch.forget_ids(Batch.objects.filter(pk=batch_id))
         return Execution(run.pk, None, stage_is_done=False, run=run)
     if not batch.is_open:
         # Who closed it may have died before that was followed by anything
-        return Execution(run.pk, None, stage_is_done=run.open_batches == 0, to_send=next_part(batch))
+        return Execution(run.pk, None, stage_is_done=run.open_batches == 0, batches_to_send=next_part(batch))
     if ids_sha256 is not None:
         batch.require(ids_sha256)
-    if batch.part_of is not None and Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
+    if batch.split_from is not None and Batch.objects.filter(Batch.has_to_wait(), pk=batch_id).exists():
         return Execution(run.pk, None, stage_is_done=False)
     return batch
 
@@ -148,12 +148,12 @@ def _locking(limits: Limits | None, of_message: bool) -> Statement:
 def next_part(batch: Batch) -> tuple[int, ...]:
     """What is to be sent when a part of a split batch, the whole of it, or a batch in turn is closed; at most
     one."""
-    if batch.part_of is None and batch.state != Batch.State.SPLIT:
+    if batch.split_from is None and batch.state != Batch.State.SPLIT:
         return ()
     return tuple(batch.open_parts().values_list("pk", flat=True)[:1])
 
 
-def account(batch: Batch, result: BatchResult, *, ends_run: bool = False) -> Execution:
+def record_result(batch: Batch, result: BatchResult, *, ends_run: bool = False) -> Execution:
     """Close the batch and count it; the stage is done for the one that completes it, and only for that.
 
     The run's row is locked from here to the commit, so no two batches both see the last one open.
@@ -162,17 +162,22 @@ def account(batch: Batch, result: BatchResult, *, ends_run: bool = False) -> Exe
     :raises SystemicError: all records failed alike, for what is not about them; roll back
     """
     counts = {name: getattr(result, name) for name in Run.COUNTS}
-    retry_ids = json.dumps(result.retry_ids) if result.retry_ids else ""
+    retryable_ids = json.dumps(result.retryable_ids) if result.retryable_ids else ""
     code_edits = json.dumps(result.code_edits) if result.code_edits else ""
-    batch.close(Batch.State.DONE, retry_ids=retry_ids, code_edits=code_edits, **counts)
-    counted = _count(batch.run_id, {"may_succeed_later": len(result.retry_ids), **counts})
+    batch.close(Batch.State.DONE, retryable_ids=retryable_ids, code_edits=code_edits, **counts)
+    counted = _count(batch.run_id, {"retryable_failures": len(result.retryable_ids), **counts})
     _require_no_common_cause(batch, result, counted)
     is_last = counted.open_batches == 0
     ended = ends_run and counted.state == Run.State.RUNNING and is_at_its_end(counted)
     if ended:
         complete(counted)
     return Execution(
-        batch.run_id, result, stage_is_done=is_last, to_send=next_part(batch), run=counted, ended=ended
+        batch.run_id,
+        result,
+        stage_is_done=is_last,
+        batches_to_send=next_part(batch),
+        run=counted,
+        ended=ended,
     )
 
 
@@ -197,7 +202,7 @@ def _counting(names: tuple[str, ...], _: float) -> Statement:
     """
     counted = {
         "open_batches": F("open_batches") - 1,
-        "active_at": clock.now(),
+        "last_activity_at": clock.now(),
         **when_begun(),  # by the same worker, if it was the last batch
         **added(**{name: number(place) for place, name in enumerate(names, start=1)}),
     }

@@ -13,8 +13,8 @@ from django.db import OperationalError, connection
 
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
-from morango_celery.runs import control, lanes
-from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.runs import control, thread_pool
+from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import start
 from tests import factories
@@ -50,7 +50,7 @@ def ids(batches: list[Batch]) -> list[int]:
 def test_a_lane_goes_on_while_another_waits(batches: list[Batch]) -> None:
     # Given a record that somebody else holds
     first, *others = batches
-    executions = lanes.executed(ids(batches), 2)
+    executions = thread_pool.executed(ids(batches), 2)
     with held(*first.store_ids):
         # Then the others are done meanwhile
         done = [next(executions) for _ in others]
@@ -65,13 +65,13 @@ def test_a_lane_goes_on_while_another_waits(batches: list[Batch]) -> None:
 def test_connections_are_closed_in_the_end(batches: list[Batch]) -> None:
     before = sessions()
 
-    assert len(list(lanes.executed(ids(batches), 3))) == 4
+    assert len(list(thread_pool.executed(ids(batches), 3))) == 4
 
     until(lambda: sessions() == before, "closed")
 
 
 def test_who_stops_asking_finds_nothing_in_execution(batches: list[Batch]) -> None:
-    with closing(lanes.executed(ids(batches), 2)) as executions:
+    with closing(thread_pool.executed(ids(batches), 2)) as executions:
         next(executions)
 
     open_batches = Batch.objects.filter(state=Batch.State.OPEN)
@@ -89,10 +89,10 @@ def test_what_stops_a_batch_is_raised_when_the_others_are_done(
             raise RuntimeError("broken")
         return real(batch_id, **options)
 
-    monkeypatch.setattr(lanes, "execute_batch", broken)
+    monkeypatch.setattr(thread_pool, "execute_batch", broken)
 
     with pytest.raises(RuntimeError, match="broken"):
-        list(lanes.executed(ids(batches), 2))
+        list(thread_pool.executed(ids(batches), 2))
 
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
     assert len(dirty_ids()) == Batch.objects.filter(state=Batch.State.OPEN).count()
@@ -107,13 +107,13 @@ def test_a_deadlock_is_tried_again(
 
     def in_deadlock(batch_id: int, **options: Any) -> Execution:
         tried.append(batch_id)
-        if tried.count(batch_id) < lanes.ATTEMPTS:
+        if tried.count(batch_id) < thread_pool.ATTEMPTS:
             raise OperationalError from psycopg2.errors.DeadlockDetected("deadlock detected")
         return real(batch_id, **options)
 
-    monkeypatch.setattr(lanes, "execute_batch", in_deadlock)
+    monkeypatch.setattr(thread_pool, "execute_batch", in_deadlock)
 
-    assert len(list(lanes.executed(ids(batches), number))) == 4
+    assert len(list(thread_pool.executed(ids(batches), number))) == 4
 
     assert not dirty_ids()
 
@@ -122,10 +122,10 @@ def test_one_that_keeps_coming_is_raised(batches: list[Batch], monkeypatch: pyte
     def in_deadlock(batch_id: int, **options: Any) -> Execution:
         raise OperationalError from psycopg2.errors.DeadlockDetected("deadlock detected")
 
-    monkeypatch.setattr(lanes, "execute_batch", in_deadlock)
+    monkeypatch.setattr(thread_pool, "execute_batch", in_deadlock)
 
     with pytest.raises(OperationalError):
-        list(lanes.executed(ids(batches), 2))
+        list(thread_pool.executed(ids(batches), 2))
 
 
 def test_a_run_uses_as_many_as_the_setting_says(settings: Any, batch_size: Callable[[int], None]) -> None:
@@ -133,7 +133,7 @@ def test_a_run_uses_as_many_as_the_setting_says(settings: Any, batch_size: Calla
     batch_size(20)
     rows = factories.fill_store(400)
     seen: set[str] = set()
-    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "IN_PROCESS_CONNECTIONS": 3}
+    settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "IN_PROCESS_CONCURRENCY": 3}
     real = execute_batch
 
     def watched(batch_id: int, **options: Any) -> Execution:
@@ -141,7 +141,7 @@ def test_a_run_uses_as_many_as_the_setting_says(settings: Any, batch_size: Calla
         return real(batch_id, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "execute_batch", watched)
+        patch.setattr(thread_pool, "execute_batch", watched)
         run = run_in_process(new_run(in_process=True))
 
     assert run.saved == sum(rows.values())

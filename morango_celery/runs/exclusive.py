@@ -13,7 +13,7 @@ from django.db.models import F, QuerySet
 
 from morango_celery.deserialization.sql import is_locked_exclusively
 from morango_celery.models import Batch, Run
-from morango_celery.runs.execute import Execution
+from morango_celery.runs.execution import Execution
 
 
 def step_back(attempt: QuerySet[Batch], batch_id: int) -> Execution:
@@ -23,8 +23,8 @@ def step_back(attempt: QuerySet[Batch], batch_id: int) -> Execution:
     :returns: the batch itself is to be sent, if the other one has ended before it could see this note
     """
     attempt.update(attempts=F("attempts") - 1, attempted_by="", sent_at=None, overdue_at=None)
-    to_send = () if is_locked_exclusively() else (batch_id,)
-    return Execution(None, None, stage_is_done=False, to_send=to_send)
+    batches_to_send = () if is_locked_exclusively() else (batch_id,)
+    return Execution(None, None, stage_is_done=False, batches_to_send=batches_to_send)
 
 
 def pass_on(execution: Execution) -> Execution:
@@ -43,4 +43,4 @@ def pass_on(execution: Execution) -> Execution:
         run__in_process=False,
     )
     longest = waiting.order_by("attempted_at").values_list("pk", flat=True)[:1]
-    return replace(execution, to_send=tuple(dict.fromkeys((*longest, *execution.to_send))))
+    return replace(execution, batches_to_send=tuple(dict.fromkeys((*longest, *execution.batches_to_send))))

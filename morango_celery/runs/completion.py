@@ -1,4 +1,4 @@
-"""The end of a run: the transfer session that waits for it is told, then whoever listens."""
+"""The end of a run: the transfer session that waits for it is notified, then whoever listens."""
 
 from __future__ import annotations
 
@@ -34,40 +34,42 @@ request that may still write STARTED takes that long."""
 
 
 @dataclass(frozen=True)
-class Handover:
-    """What a call to `hand_over` brought about."""
+class Notification:
+    """What a call to `notify_sessions` brought about."""
 
-    told: int = 0
+    notified: int = 0
     """Sessions that have the outcome now. Who was about to write STARTED may still do so."""
     settled: int = 0
     """Runs that have nobody any more to tell."""
 
 
-def finish(run: Run) -> Handover:
+def finish(run: Run) -> Notification:
     """What is left to do when a run has ended, after its last commit.
 
     Local edits that records gave way to are merged into the Store by Morango's rules.
 
-    :returns: if the run isn't settled, call `hand_over` again later
+    :returns: if the run isn't settled, call `notify_sessions` again later
     Twice: safe; what was done is not done again.
     """
-    handover = Handover(settled=1) if run.handed_over else hand_over(Run.objects.filter(pk=run.pk))
-    if not run.followed_up:
+    notification = (
+        Notification(settled=1) if run.session_notified else notify_sessions(Run.objects.filter(pk=run.pk))
+    )
+    if not run.finalized:
         if _has_edits_to_merge(run):
             _merge(run)
         run_finished.send(Run, run=run)
-        Run.objects.filter(pk=run.pk).update(followed_up=True)
-        run.followed_up = True
-    return handover
+        Run.objects.filter(pk=run.pk).update(finalized=True)
+        run.finalized = True
+    return notification
 
 
-def is_followed_by_nothing(run: Run) -> bool:
+def needs_no_finalizing(run: Run) -> bool:
     """Return True if nothing is left to do after the end of a run, but for telling its session."""
     return not _has_edits_to_merge(run) and not run_finished.has_listeners(Run)
 
 
 def _has_edits_to_merge(run: Run) -> bool:
-    return bool(run.yielded) and run.serialize_first
+    return bool(run.conflicted) and run.serialize_first
 
 
 def _merge(run: Run) -> None:
@@ -98,11 +100,11 @@ def _merge(run: Run) -> None:
 
 def take_back(run: Run) -> None:
     """Take back an attempt to follow up the end of a run, which was ended by nothing that it did itself."""
-    begun = Run.objects.filter(pk=run.pk, followed_up=False, attempts__gt=0)
+    begun = Run.objects.filter(pk=run.pk, finalized=False, attempts__gt=0)
     begun.update(attempts=F("attempts") - 1)
 
 
-def hand_over(runs: QuerySet[Run]) -> Handover:
+def notify_sessions(runs: QuerySet[Run]) -> Notification:
     """Write the outcomes of ended runs to the transfer sessions whose deserializing stage they are.
 
     Morango's middleware writes STARTED after the operation has returned, and so possibly after the run has
@@ -112,7 +114,7 @@ def hand_over(runs: QuerySet[Run]) -> Handover:
     Cost: two statements, whatever the number of runs.
     Twice, and at the same time: safe.
     """
-    ended = runs.filter(handed_over=False, state__in=ENDED)
+    ended = runs.filter(session_notified=False, state__in=ENDED)
     outcome = Case(
         When(state=Run.State.COMPLETED, then=Value(transfer_statuses.COMPLETED)),
         default=Value(transfer_statuses.ERRORED),
@@ -126,14 +128,14 @@ def hand_over(runs: QuerySet[Run]) -> Handover:
         take_write_lock()
         # A row that a request holds isn't waited for: it may be frozen, and there is a next time
         free = waiting.select_for_update(skip_locked=True).values("pk")
-        told = TransferSession.objects.filter(pk__in=free).update(
+        notified = TransferSession.objects.filter(pk__in=free).update(
             transfer_stage_status=Subquery(its_run.annotate(outcome=outcome).values("outcome")),
             last_activity_timestamp=clock.now(),
         )
         stays = Exists(sessions.filter(pk=OuterRef("transfer_session_id"), active=True))
         long_ended = Q(finished_at__lt=clock.now(-WATCHED_SECONDS))
-        settled = ended.filter(~stays | long_ended).update(handed_over=True)
-    return Handover(told, settled)
+        settled = ended.filter(~stays | long_ended).update(session_notified=True)
+    return Notification(notified, settled)
 
 
 def fail(run_id: int, error: Exception) -> Run | None:
