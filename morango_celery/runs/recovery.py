@@ -13,14 +13,14 @@ from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.models import Batch, Run
-from morango_celery.runs.handover import finish, hand_over
+from morango_celery.runs.completion import finish, notify_sessions
 from morango_celery.runs.liveness import Life, life_of
 from morango_celery.runs.overdue import free, nobody_opens, note_unsent, overdue
 from morango_celery.runs.producer import BATCHES_IN_MEMORY
 from morango_celery.runs.sharing import ready
 
 PATIENCE = 4
-"""A run in process is taken for abandoned after this many times RESEND_AFTER_SECONDS without a sign of life:
+"""A run in process is taken for abandoned after this many times STALLED_AFTER_SECONDS without a sign of life:
 its process may be merging local edits, which shows only when that is done."""
 
 
@@ -52,7 +52,7 @@ def recover(
     end_abandoned()
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
     ended = chosen.exclude(state__in=Run.UNFINISHED)
-    hand_over(ended)
+    notify_sessions(ended)
     with transaction.atomic():
         Batch.forget_ids(Batch.objects.filter(run__in=ended))
     others = chosen.filter(state__in=Run.UNFINISHED, in_process=False)
@@ -67,10 +67,10 @@ def recover(
     sent = _send(
         dispatch,
         waiting.filter(due, nobody_opens()),
-        batches.filter(due).select_related("run").defer("payload"),
+        batches.filter(due).select_related("run").defer("ids_json"),
     )
-    long_ended = Q() if all_unfinished else Q(finished_at__lt=clock.now(-settings.RESEND_AFTER_SECONDS))
-    _finish_all(ended.filter(long_ended, nobody_opens(), followed_up=False))
+    long_ended = Q() if all_unfinished else Q(finished_at__lt=clock.now(-settings.STALLED_AFTER_SECONDS))
+    _finish_all(ended.filter(long_ended, nobody_opens(), finalized=False))
     return sent
 
 
@@ -136,7 +136,7 @@ def _end_if_idle(run_id: int, *, is_gone: bool) -> Run | None:
     """:param is_gone: its process is known to be so; if not, only long silence tells"""
     take_write_lock()
     unfinished = Run.objects.filter(pk=run_id, state__in=Run.UNFINISHED)
-    silent = unfinished.filter(active_at__lt=clock.now(-PATIENCE * settings.RESEND_AFTER_SECONDS))
+    silent = unfinished.filter(last_activity_at__lt=clock.now(-PATIENCE * settings.STALLED_AFTER_SECONDS))
     run: Run | None = free((unfinished if is_gone else silent).filter(nobody_opens())).first()
     if run is None:
         return None
@@ -144,7 +144,7 @@ def _end_if_idle(run_id: int, *, is_gone: bool) -> Run | None:
     idle = batches.select_for_update(skip_locked=True).values_list("pk", flat=True)
     if len(idle) < batches.count():  # who executes a batch holds its row
         return None
-    heard = f"{run.active_at:%Y-%m-%d %H:%M:%S} UTC"
+    heard = f"{run.last_activity_at:%Y-%m-%d %H:%M:%S} UTC"
     gone = "is gone" if is_gone else f"was not heard of since {heard} and is taken for dead"
     run.move_to(
         Run.State.FAILED,

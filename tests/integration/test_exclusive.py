@@ -17,13 +17,13 @@ from morango_celery.deserialization import deserialize_batch
 from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows, updates
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.execute import Execution, execute_batch
+from morango_celery.runs.exclusive import step_back
+from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.overdue import note_sent
 from morango_celery.runs.plan import steps
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.runs.recovery import recover
-from morango_celery.runs.turns import step_back
 from tests.integration.ledger import Recorded
 from tests.neighbours.models import PROFILE, Branch, Memo, Place, Tally, Vote
 from tests.neighbours.rows import build_row, build_tree
@@ -38,7 +38,7 @@ def votes_are_exclusive(settings: Any) -> None:
 
 
 def new_run(sync_filter: str | None = None, **options: Any) -> Run:
-    options = {"serialize_first": False, "handed_over": True, **options}
+    options = {"serialize_first": False, "session_notified": True, **options}
     return create_run(PROFILE, None if sync_filter is None else Filter(sync_filter), **options)
 
 
@@ -68,8 +68,8 @@ class TestPlanning:
         run = start(new_run().pk).run
 
         batches = Batch.objects.filter(run=run).order_by("number")
-        assert [(batch.part_of, batch.place, batch.size) for batch in batches] == [
-            *((Batch.IN_TURN, place, size) for place, size in ((0, 5), (5, 5), (10, 2))),
+        assert [(batch.split_from, batch.offset, batch.size) for batch in batches] == [
+            *((Batch.EXCLUSIVE, place, size) for place, size in ((0, 5), (5, 5), (10, 2))),
             *((None, 0, size) for size in (5, 2)),
         ]
         assert (run.stage, run.open_batches, run.stage_batches, run.records) == (1, 5, 5, 19)
@@ -82,12 +82,12 @@ class TestPlanning:
         stages = []
         while not run.is_finished:
             batches = list(open_batches(run))
-            stages.append([(batch.size, batch.part_of) for batch in batches])
+            stages.append([(batch.size, batch.split_from) for batch in batches])
             for batch in batches:
                 execute_batch(batch.pk)
             run = advance(run.pk).run
 
-        assert sorted(stages) == [[(1, None)], [(3, Batch.IN_TURN), (2, None)]]
+        assert sorted(stages) == [[(1, None)], [(3, Batch.EXCLUSIVE), (2, None)]]
         assert votes() == 3
 
     def test_without_them_consecutive_models_share_a_batch(self) -> None:
@@ -115,15 +115,15 @@ class TestPlanning:
         assert recover(dispatch := Recorded(), all_unfinished=True) == 2
         assert set(dispatch.sent) == {f"batch {first.pk}", f"batch {memos.pk}"}
         # One that comes too early does nothing
-        assert attempt_batch(third.pk, third.content_hash).result is None
+        assert attempt_batch(third.pk, third.ids_sha256).result is None
         assert execute_batch(second.pk).result is None
         assert not Vote.objects.exists()
 
-        assert execute_batch(first.pk).to_send == (second.pk,)
+        assert execute_batch(first.pk).batches_to_send == (second.pk,)
         assert recover(dispatch := Recorded(), all_unfinished=True) == 2
         assert set(dispatch.sent) == {f"batch {second.pk}", f"batch {memos.pk}"}
-        assert execute_batch(second.pk).to_send == (third.pk,)
-        assert execute_batch(third.pk).to_send == ()
+        assert execute_batch(second.pk).batches_to_send == (third.pk,)
+        assert execute_batch(third.pk).batches_to_send == ()
         assert votes() == 5
 
     def test_a_large_tree_is_handed_out_in_waves_of_batches_in_turn(
@@ -140,8 +140,8 @@ class TestPlanning:
                 assert execute_batch(batch.pk).result is not None
             run = advance(run.pk).run
 
-        assert [[(batch.place, batch.size) for batch in wave] for wave in waves] == [[(0, 3), (3, 1)]] * 2
-        assert {batch.part_of for wave in waves for batch in wave} == {Batch.IN_TURN}
+        assert [[(batch.offset, batch.size) for batch in wave] for wave in waves] == [[(0, 3), (3, 1)]] * 2
+        assert {batch.split_from for wave in waves for batch in wave} == {Batch.EXCLUSIVE}
         assert sorted(Branch.objects.values_list("tree_id", "lft", "rght", "level")) == sorted(
             [*((tree, 1, 4, 0) for tree in range(1, 5)), *((tree, 2, 3, 1) for tree in range(1, 5))]
         )
@@ -155,14 +155,14 @@ class TestPlanning:
         first, second = Batch.objects.filter(run=run).order_by("number")
         Batch.objects.filter(pk=first.pk).update(attempts=3)
 
-        to_send = attempt_batch(first.pk, first.content_hash).to_send
+        batches_to_send = attempt_batch(first.pk, first.ids_sha256).batches_to_send
 
         done = []
-        while to_send:
-            (batch_id,) = to_send
-            to_send = execute_batch(batch_id).to_send
-            done.append(Batch.objects.get(pk=batch_id).place)
-        assert done == [0, 1, 2, 3, second.place]
+        while batches_to_send:
+            (batch_id,) = batches_to_send
+            batches_to_send = execute_batch(batch_id).batches_to_send
+            done.append(Batch.objects.get(pk=batch_id).offset)
+        assert done == [0, 1, 2, 3, second.offset]
         assert votes() == 8
 
 
@@ -327,16 +327,16 @@ class TestAtTheSameTime:
         note_sent(Batch.objects.all())
         ended: list[Execution] = []
         with held_tally("lunch") as holder:
-            in_a_thread(lambda: ended.append(attempt_batch(begun.pk, begun.content_hash)))
+            in_a_thread(lambda: ended.append(attempt_batch(begun.pk, begun.ids_sha256)))
             until(lambda: sessions_that_wait_for_a_lock(holder), "held up")
 
             # When another one gets the other run's batch, then it doesn't wait, and has lost nothing
             for _ in range(5):
-                stepped_back = attempt_batch(other.pk, other.content_hash)
-                assert (stepped_back.result, stepped_back.to_send) == (None, ())
+                stepped_back = attempt_batch(other.pk, other.ids_sha256)
+                assert (stepped_back.result, stepped_back.batches_to_send) == (None, ())
                 waiting = Batch.objects.get(pk=other.pk)
                 assert (waiting.state, waiting.attempts, waiting.overdue_at) == (Batch.State.OPEN, 0, None)
-            result = attempt_batch(memos.pk, memos.content_hash).result
+            result = attempt_batch(memos.pk, memos.ids_sha256).result
             assert result is not None
             assert result.saved == 3
             # And should the first worker die, a sweep knows
@@ -345,22 +345,22 @@ class TestAtTheSameTime:
 
         # Then who ends the first batch sends the one that waits, and its own next one
         until(lambda: ended, "ended")
-        assert ended[0].to_send == (other.pk, next_one.pk)
-        assert attempt_batch(other.pk, other.content_hash).to_send == ()
-        assert attempt_batch(next_one.pk, next_one.content_hash).to_send == ()
+        assert ended[0].batches_to_send == (other.pk, next_one.pk)
+        assert attempt_batch(other.pk, other.ids_sha256).batches_to_send == ()
+        assert attempt_batch(next_one.pk, next_one.ids_sha256).batches_to_send == ()
         assert votes() == 9
 
     def test_one_that_steps_back_too_late_to_be_seen_is_sent_again(self, votes_are_exclusive: None) -> None:
         store(*rows_of("vote", 3))
         (batch,) = open_batches(start(new_run().pk).run)
-        assert step_back(Batch.objects.filter(pk=batch.pk), batch.pk).to_send == (batch.pk,)
+        assert step_back(Batch.objects.filter(pk=batch.pk), batch.pk).batches_to_send == (batch.pk,)
 
     @pytest.mark.parametrize("save_each", [[], ["neighbours.Vote"]])
     def test_who_is_seen_to_update_other_rows_begins_again_alone(
         self, in_a_thread: CallInThread, caplog: pytest.LogCaptureFixture, settings: Any, save_each: list[str]
     ) -> None:
         # Given two batches of a model that nobody has named as exclusive
-        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_EACH": save_each}
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": save_each}
         ones, others = (store(*rows_of("vote", 3)) for _ in range(2))
 
         def deserialize(ids: list[str]) -> None:
