@@ -477,7 +477,7 @@ class TestWorkers:
 
         def start_worker() -> LoggedProcess:
             return celery_worker_process(
-                MORANGO_CELERY_BATCH_SIZE_RECORDS="5", MORANGO_CELERY_RESEND_AFTER_SECONDS="15"
+                MORANGO_CELERY_BATCH_SIZE_RECORDS="5", MORANGO_CELERY_STALLED_AFTER_SECONDS="15"
             )
 
         worker = start_worker()
