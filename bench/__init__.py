@@ -1,22 +1,22 @@
 """Speed and memory beside Morango's own functions: ``make bench``, or ``python -m bench --help``.
 
-``rows.py`` says what is measured and the bars that it has to meet, ``small_syncs.py`` the same of small
-syncs, and ``row.py`` what a row is. For each row, two sides do the same work by turns, each in a fresh
-process on a fresh copy of the same database.
+``scenarios.py`` lists everything that is measured, and the thresholds that it has to meet; ``small_syncs.py``
+lists the scenarios of small syncs. ``scenario.py`` has their type. In a scenario, two implementations do the
+same work by turns, each in a fresh process on a fresh copy of the same database.
 
-- what they work on: ``data.py`` and ``kolibri.py`` make records up, ``syncs.py`` and ``kolibri_syncs.py``
-  those of many small syncs, whose names are in ``cases.py``; ``load.py`` fills databases with them,
-  ``databases.py`` copies those
-- who works: ``sides.py``, with Celery and Redis in ``workers.py`` and without Python in ``sql.py``; a sync's
-  whole stage in ``stage.py``, many at once in ``fleet.py``, by Morango's in ``pool.py``, and small ones
-  beside a large one in ``facility.py``; ``work.py`` is what they have in common. Real servers of Kolibri's
-  are in ``over_http.py``, timed by ``relay.py``
-- what is measured: ``measure.py`` is the process that does it, ``measurement.py`` what it is told and tells,
-  ``counting.py`` its statements, ``processes.py`` its memory, ``machine.py`` where it runs
-- what comes of it: ``rounds.py`` takes the turns, ``results.py`` makes figures of them, ``report.py`` prints
-  and ``plot.py`` draws them; they are written to ``results.json``, and the picture to ``results.png``
+- Data: ``data.py`` and ``kolibri.py`` make records up, ``syncs.py`` and ``kolibri_syncs.py`` those of many
+  small syncs. ``cases.py`` has the names of these cases. ``load.py`` fills databases, ``databases.py`` copies
+  them.
+- Implementations: ``implementations.py`` lists them. ``workers.py`` adds Celery and Redis, and ``sql.py``
+  leaves Python out. ``stage.py`` is a sync's whole stage, ``fleet.py`` many syncs at once, ``pool.py`` the
+  same by Morango, and ``facility.py`` small syncs beside a large one. ``work.py`` is their common type.
+  ``over_http.py`` has real Kolibri servers, timed by ``relay.py``.
+- Measuring: ``measure.py`` is the process that measures, ``measurement.py`` its order and its answer.
+  ``counting.py`` counts statements, ``processes.py`` reads memory, ``machine.py`` describes the machine.
+- Results: ``schedule.py`` takes the turns, ``results.py`` calculates figures, ``report.py`` prints them and
+  ``plot.py`` draws them. They are written to ``results.json``, and the picture to ``results.png``.
 
-What can't be measured on one machine is modelled: ``simulate.py`` and ``simulation/``.
+``simulate.py`` and ``simulation/`` model clusters that don't fit on one machine.
 
-A further row needs a line in ``rows.py``; for other work, also a side, and records that it works on.
+A further scenario is a line in ``scenarios.py``; other work also takes an implementation, and its records.
 """

@@ -17,9 +17,9 @@ from bench.databases import ENGINES, BenchError, Databases
 from bench.processes import stop_in_order
 from bench.report import table
 from bench.results import Result
-from bench.rounds import Rounds
-from bench.row import Row
-from bench.rows import ROWS
+from bench.scenario import Scenario
+from bench.scenarios import SCENARIOS
+from bench.schedule import Schedule
 from worker import services
 from worker.demo.databases import empty_redis
 from worker.demo.processes import StepError
@@ -28,18 +28,21 @@ RESULTS = Path(__file__).parent / "results.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """:returns: the exit status: 1 if a bar isn't met; with --quick, bars are shown but not judged"""
+    """Measure the chosen scenarios, print the table and write the results.
+
+    :returns: the exit status: 1 if a threshold isn't met; with --quick, thresholds are shown but not judged
+    """
     options = _parse(arguments)
-    rows = _chosen(options)
-    if not rows:
-        print("error: there is no such row; see --help", file=sys.stderr)
+    scenarios = _chosen(options)
+    if not scenarios:
+        print("error: there is no such scenario; see --help", file=sys.stderr)
         return 2
     output: Path | None = options.output
-    if output is None and not (options.row or options.database or options.models):
+    if output is None and not (options.scenario or options.database or options.models):
         output = RESULTS
     found: list[Result] = []
     try:
-        for result in measure(rows, options.quick, options.repetitions, dict(options.setting)):
+        for result in measure(scenarios, options.quick, options.repetitions, dict(options.setting)):
             found.append(result)
             if output is not None:  # each time, for it takes long
                 results.write(found, output)
@@ -50,22 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if output is not None:
         plot.draw(found, output.with_suffix(".png"))
         print(f"\nwritten to {output}, drawn in {output.with_suffix('.png').name}")
-    return 0 if options.quick or all(result.meets_its_bars for result in found) else 1
+    return 0 if options.quick or all(result.meets_its_thresholds for result in found) else 1
 
 
 def measure(
-    rows: Sequence[Row], quick: bool, repetitions: int | None, settings: Mapping[str, object]
+    scenarios: Sequence[Scenario], quick: bool, repetitions: int | None, settings: Mapping[str, object]
 ) -> Iterator[Result]:
-    """Measure rows on servers of their own, or those that the environment names; tell what is going on.
+    """Measure scenarios on servers of their own, or those that the environment names; tell what is going on.
 
-    :param repetitions: instead of the rows' own, unless None
+    :param repetitions: instead of the scenarios' own, unless None
     :param settings: instead of those that ``MORANGO_CELERY`` has
     """
     load = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
         postgres_url = None
-        if any(row.database == "postgresql" for row in rows):
+        if any(scenario.database == "postgresql" for scenario in scenarios):
             postgres_url = stack.enter_context(services.postgres(durable=True))
             if not postgres_url.startswith("postgres"):
                 raise BenchError("DATABASE_URL names no PostgreSQL server. Unset it, and one is started.")
@@ -78,19 +81,19 @@ def measure(
         databases = Databases(folder, postgres_url, environ)
         stack.callback(databases.close)
         with ThreadPoolExecutor() as pool:
-            kinds = list(dict.fromkeys((row.models, row.database) for row in rows))
+            kinds = list(dict.fromkeys((scenario.models, scenario.database) for scenario in scenarios))
             list(pool.map(lambda kind: databases.migrate(*kind), kinds))
-        yield from Rounds(databases, description, quick, _tell, repetitions).results(rows)
+        yield from Schedule(databases, description, quick, _tell, repetitions).results(scenarios)
 
 
-def _chosen(options: argparse.Namespace) -> list[Row]:
+def _chosen(options: argparse.Namespace) -> list[Scenario]:
     return [
-        row.with_records(options.records) if options.records else row
-        for row in ROWS
-        if (not options.row or row.name in options.row)
-        and (not options.database or row.database in options.database)
-        and (not options.models or row.models in options.models)
-        and (not options.quick or row.in_quick or options.row)
+        scenario.with_records(options.records) if options.records else scenario
+        for scenario in SCENARIOS
+        if (not options.scenario or scenario.name in options.scenario)
+        and (not options.database or scenario.database in options.database)
+        and (not options.models or scenario.models in options.models)
+        and (not options.quick or scenario.in_quick or options.scenario)
     ]
 
 
@@ -104,17 +107,19 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    names = list(dict.fromkeys(row.name for row in ROWS))
+    names = list(dict.fromkeys(scenario.name for scenario in SCENARIOS))
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, epilog=f"rows: {', '.join(names)}"
+        prog="python -m bench", description=__doc__, epilog=f"scenarios: {', '.join(names)}"
     )
     only = "only these (may be repeated); nothing is written then without --output"
-    parser.add_argument("--row", action="append", choices=names, metavar="NAME", help=only)
+    parser.add_argument("--scenario", action="append", choices=names, metavar="NAME", help=only)
     parser.add_argument("--database", action="append", choices=ENGINES, help=only)
-    parser.add_argument("--models", action="append", choices=sorted({row.models for row in ROWS}), help=only)
+    parser.add_argument(
+        "--models", action="append", choices=sorted({scenario.models for scenario in SCENARIOS}), help=only
+    )
     parser.add_argument("--quick", action="store_true", help="on few records, in less than three minutes")
-    parser.add_argument("--records", type=int, metavar="N", help="instead of each row's own number")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="instead of each row's own number")
+    parser.add_argument("--records", type=int, metavar="N", help="instead of each scenario's own number")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="instead of each scenario's own number")
     parser.add_argument(
         "--setting",
         action="append",

@@ -1,6 +1,7 @@
 """Names of the cases of many small syncs, which say how many records a sync has. No Django in here.
 
-All syncs of a case together have as many records as a row says. Those that warm up processes come on top.
+All syncs of a case together have as many records as a scenario says. Those that warm up processes come on
+top.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ DELETIONS = "deletions"
 ONE_FACILITY = "one_facility"
 """All syncs are of one facility's devices, under one filter."""
 ON_A_SERVER = "on_a_server"
-"""A row says instead how many app rows the server has."""
+"""A scenario says instead how many app rows the server has."""
 SYNCS_ON_A_SERVER = 40
 
 

@@ -1,7 +1,8 @@
 """Databases that are the same at the start of each measurement: filled once, then copied.
 
 On PostgreSQL the server copies a template's files, and what it has in memory is written out before; on
-SQLite a folder with the file is copied. So no side finds the other's dead rows, or its pages in a cache.
+SQLite a folder with the file is copied. So no implementation finds
+the other's dead rows, or its pages in a cache.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ class Databases:
             )
             self._execute("CHECKPOINT")
         else:
-            os.sync()  # or the first side pays for writing the copy
+            os.sync()  # or the first implementation pays for writing the copy
         return self._environ(host, engine, target)
 
     def _remove(self, engine: Engine, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Two sides that serve many syncs asked for at once: workers, and as many processes of Morango's.
+"""Two implementations that serve many syncs asked for at once: workers, and as many processes of Morango's.
 
 The time of a sync is that from the moment at which all were asked for until it was completed.
 """
@@ -16,11 +16,11 @@ from statistics import median
 from morango.models.certificates import Filter
 
 from bench.cases import WARM_UP_SYNCS
+from bench.implementations import all_syncs, exact_records
 from bench.measurement import Order
 from bench.pool import pool_of, serve_sync
 from bench.processes import peak_rss_mb
 from bench.profiles import PROFILES
-from bench.sides import all_syncs, exact_records
 from bench.work import Work
 
 LOOK_EVERY_SECONDS = 0.02

@@ -33,13 +33,13 @@ def main(order: Order) -> Measurement:
 def measure(order: Order) -> Measurement:
     from django.db import connection
 
-    from bench.sides import SIDES, exact_records, syncs
+    from bench.implementations import IMPLEMENTATIONS, exact_records, syncs
     from morango_celery.models import Batch
 
     filters, warm_up = syncs(order)
     earlier_batches = Batch.objects.count()
     seconds, statements, commits = [], [], []
-    with SIDES[order.side](order) as work:
+    with IMPLEMENTATIONS[order.implementation](order) as work:
         connection.ensure_connection()
         if order.pinned:
             _pin()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Order:
     """What a process is to measure."""
 
-    side: str
-    """A key of ``bench.sides.SIDES``."""
+    implementation: str
+    """A key of ``bench.implementations.IMPLEMENTATIONS``."""
     models: str
     case: str
     records: int

@@ -1,4 +1,4 @@
-"""Ingesting a log of objects: the two sides."""
+"""Ingesting a log of objects: the two implementations."""
 
 from __future__ import annotations
 

@@ -56,10 +56,10 @@ def measure(order: Order) -> Measurement:
     """Push so many records several times, each time others, and take the median from request to answer."""
     server = _server()
     device = Installation(server.home / "device")
-    with _serving(server, plugged_in=order.side == PLUGGED_IN) as (relay, pid):
+    with _serving(server, plugged_in=order.implementation == PLUGGED_IN) as (relay, pid):
         seconds = [_push(device, relay, order.records) for _ in range(1 + SYNCS)]
         peak_mb = peak_rss_mb(pid)
-    if order.side == PLUGGED_IN:
+    if order.implementation == PLUGGED_IN:
         outcomes = [(run["state"], run["in_process"], run["records"]["saved"]) for run in server.runs()]
         assert outcomes == [("completed", False, order.records)] * (1 + SYNCS), outcomes
     return Measurement(median(seconds[1:]), order.records, peak_mb, 0, 0, 0)

@@ -215,8 +215,11 @@ BYTES_PER_ID = 36
 
 @contextmanager
 def values(order: Order) -> Iterator[Work]:
-    """Lists of ids, each stored (or read) once; ``put-1MiB:payloads-redis`` is a side. Takes the median."""
-    what, _, name = order.side.partition(":")
+    """Store (or read) lists of ids, each once, and take the median.
+
+    ``put-1MiB:payloads-redis`` is an example of an implementation.
+    """
+    what, _, name = order.implementation.partition(":")
     operation, _, size = what.partition("-")
     count = max(FEWEST_VALUES, min(MOST_VALUES, ALL_BYTES // SIZES[size]))
     contents = [_ids(SIZES[size] // BYTES_PER_ID + 1) for _ in range(count)]

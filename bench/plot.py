@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from bench.results import Result
 
 CURVES = ("deserialize", "curve", "memory-of-worker")
-"""The rows whose points are drawn; all on the same kind of records."""
+"""The scenarios whose points are drawn; all on the same kind of records."""
 
 Point = tuple[int, float, float]
 """Records, records per second, peak in MB."""
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """Write a PNG with a line for each side that was measured at several sizes."""
+    """Write a PNG with a line for each implementation that was measured at several sizes."""
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for column, database in enumerate(("postgresql", "sqlite")):

@@ -9,7 +9,7 @@ from itertools import chain
 from morango.models.certificates import Filter
 
 from bench.data import School, StoreRow
-from bench.rows import PREFIXES, under_prefixes
+from bench.scenarios import PREFIXES, under_prefixes
 
 
 def rows(number: int, records: int) -> Iterator[StoreRow]:

@@ -1,4 +1,4 @@
-"""The side that only plans and sends: what the producer does to keep workers busy, without any."""
+"""The implementation that only plans and sends: what the producer does to keep workers busy, without any."""
 
 from __future__ import annotations
 

@@ -93,14 +93,14 @@ def profile(models: str, case: str, records: int) -> Clock:
     """The times of one run over what the configured database holds."""
     from django.db import connection
 
+    from bench.implementations import IMPLEMENTATIONS
     from bench.measurement import Order
-    from bench.sides import SIDES
 
     clock = Clock()
     for step, (place, name) in STEPS.items():
         owner = resolve_name(f"morango_celery.{place}")
         setattr(owner, name, clock.timed(step, getattr(owner, name)))
-    with SIDES["ours"](Order("ours", models, case, records)) as work:
+    with IMPLEMENTATIONS["ours"](Order("ours", models, case, records)) as work:
         connection.ensure_connection()
         with connection.execute_wrapper(clock.executing):
             clock.begin()

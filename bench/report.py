@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.results import Result
 
 HEADINGS = (
-    "row",
+    "scenario",
     "records",
     "ours/s",
     "baseline/s",
@@ -15,14 +15,14 @@ HEADINGS = (
     "MB",
     "statements",
     "baseline",
-    "bars",
+    "thresholds",
 )
 LEFT = (0, 7, 8)
 """The columns of text."""
 
 
 def table(results: Sequence[Result]) -> str:
-    """One line a result; a bar that isn't met is marked."""
+    """One line a result; a threshold that isn't met is marked."""
     lines = [HEADINGS, *(_cells(result) for result in results)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     return "\n".join(
@@ -54,8 +54,8 @@ def _cells(result: Result) -> tuple[str, ...]:
         _statements(result),
         result.baseline,
         "; ".join(
-            f"{verdict.bar.quantity} {verdict.value:,.4g} {verdict.bar}: "
+            f"{verdict.threshold.quantity} {verdict.value:,.4g} {verdict.threshold}: "
             f"{'met' if verdict.is_met else 'NOT MET'}"
-            for verdict in result.bars
+            for verdict in result.thresholds
         ),
     )

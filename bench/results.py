@@ -1,4 +1,4 @@
-"""From measurements to the figures of a row."""
+"""From measurements to the figures of a scenario."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import median
 
 from bench.measurement import Measurement
-from bench.row import Bar, Quantity, Row
+from bench.scenario import Quantity, Scenario, Threshold
 
 
 @dataclass(frozen=True)
 class Series:
-    """The measurements of one side, in the order in which they were taken."""
+    """The measurements of one implementation, in the order in which they were taken."""
 
     description: str
     """What was measured, for the reader."""
@@ -41,9 +41,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a row stands to one of its bars."""
+    """How a scenario stands to one of its thresholds."""
 
-    bar: Bar
+    threshold: Threshold
     value: float
     is_met: bool
 
@@ -87,14 +87,14 @@ class Result:
     baseline_left_dirty: int
     case: str
     machine: str
-    bars: Sequence[Verdict]
+    thresholds: Sequence[Verdict]
 
     @property
-    def meets_its_bars(self) -> bool:
-        return all(verdict.is_met for verdict in self.bars)
+    def meets_its_thresholds(self) -> bool:
+        return all(verdict.is_met for verdict in self.thresholds)
 
 
-def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
+def result(scenario: Scenario, ours: Series, baseline: Series, machine: str) -> Result:
     last = baseline.measured[-1]
     ratios = list(_ratios(ours.measured, baseline.measured))
     quantities: dict[Quantity, float] = {
@@ -112,11 +112,11 @@ def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
         "ids_per_record": max(measurement.ids_per_record for measurement in ours.measured),
     }
     return Result(
-        name=row.name,
-        database=row.database,
-        models=row.models,
+        name=scenario.name,
+        database=scenario.database,
+        models=scenario.models,
         records=ours.measured[-1].records,
-        workers=row.workers,
+        workers=scenario.workers,
         ours_records_per_second=round(ours.records_per_second, 1),
         baseline_records_per_second=round(baseline.records_per_second, 1),
         ratio=round(median(ratios), 3),
@@ -129,7 +129,7 @@ def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
         baseline_milliseconds=round(1000 * baseline.seconds, 2),
         baseline=baseline.description,
         baseline_variants=baseline.rates_of_variants,
-        statements_per_batch=_statements_per_batch(row, ours.measured[-1]),
+        statements_per_batch=_statements_per_batch(scenario, ours.measured[-1]),
         baseline_statements_per_record=round(last.statements / last.records, 2),
         statements=ours.measured[-1].statements,
         baseline_statements=last.statements,
@@ -139,17 +139,21 @@ def result(row: Row, ours: Series, baseline: Series, machine: str) -> Result:
         baseline_median_share=round(baseline.median_share, 3),
         left_dirty=ours.measured[-1].left_dirty,
         baseline_left_dirty=baseline.measured[-1].left_dirty,
-        case=row.case,
+        case=scenario.case,
         machine=machine,
-        bars=[
-            Verdict(bar, round(quantities[bar.quantity], 3), bar.is_met(quantities[bar.quantity]))
-            for bar in row.bars
+        thresholds=[
+            Verdict(
+                threshold,
+                round(quantities[threshold.quantity], 3),
+                threshold.is_met(quantities[threshold.quantity]),
+            )
+            for threshold in scenario.thresholds
         ],
     )
 
 
-def _statements_per_batch(row: Row, found: Measurement) -> float | None:
-    if row.workers or not found.batches:
+def _statements_per_batch(scenario: Scenario, found: Measurement) -> float | None:
+    if scenario.workers or not found.batches:
         return None
     return round(found.statements / found.batches, 1)
 

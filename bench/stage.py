@@ -1,4 +1,4 @@
-"""The whole stage of a sync, for sides that merge local edits first: Morango's, and ours in this process."""
+"""The whole stage of a sync, by Morango and by us in this process: both merge local edits first."""
 
 from __future__ import annotations
 

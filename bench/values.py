@@ -1,4 +1,4 @@
-"""The sides that store values and read them: which sizes, which stores. No Django in here."""
+"""The implementations that store values and read them: which sizes, which stores. No Django in here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ KINDS = ("redis", "sqlite", "memory")
 """Of backends."""
 
 
-def side(operation: str, size: str, store: str) -> str:
+def implementation_name(operation: str, size: str, store: str) -> str:
     """:param store: "payloads-redis", "pynenc-redis" and so on"""
     return f"{operation}-{size}:{store}"

@@ -1,4 +1,4 @@
-"""What a side does in the time that is measured."""
+"""What an implementation does in the time that is measured."""
 
 from __future__ import annotations
 

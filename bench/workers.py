@@ -1,4 +1,4 @@
-"""The side that takes Redis and Celery: real workers, whatever the host."""
+"""The implementation that takes Redis and Celery: real workers, whatever the host."""
 
 from __future__ import annotations
 

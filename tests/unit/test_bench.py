@@ -14,14 +14,14 @@ from morango.models.core import Store
 
 from bench import cases, data, edits, over_http, plot, prefixes, results, syncs
 from bench.databases import ENGINES, HOSTS
+from bench.implementations import IMPLEMENTATIONS
 from bench.machine import BUSY_LOAD, warning
 from bench.measurement import Measurement
 from bench.profiles import OVER_HTTP, PROFILES
 from bench.report import table
 from bench.results import Result, Series, result
-from bench.row import Bar, Row, Size
-from bench.rows import PREFIXES, ROWS, under_prefixes
-from bench.sides import SIDES
+from bench.scenario import Scenario, Size, Threshold
+from bench.scenarios import PREFIXES, SCENARIOS, under_prefixes
 
 KEYS = (
     "name",
@@ -37,7 +37,7 @@ KEYS = (
     "repetitions",
 )
 CASES = {"kolibri", *data.CASES, *edits.CASES, *prefixes.CASES, *syncs.CASES}
-ROW = Row("deserialize", "postgresql", Size(1000, 100), (Bar("ratio", at_least=20),))
+SCENARIO = Scenario("deserialize", "postgresql", Size(1000, 100), (Threshold("ratio", at_least=20),))
 
 
 def series(*seconds: float, peak_rss_mb: float = 50.0, description: str = "Morango") -> Series:
@@ -49,8 +49,8 @@ def series(*seconds: float, peak_rss_mb: float = 50.0, description: str = "Moran
     )
 
 
-def compared(ours: Series, baseline: Series, row: Row = ROW) -> Result:
-    return result(row, ours, baseline, "a machine")
+def compared(ours: Series, baseline: Series, scenario: Scenario = SCENARIO) -> Result:
+    return result(scenario, ours, baseline, "a machine")
 
 
 def test_a_baseline_is_compared_with_what_was_measured_right_before_and_after_it() -> None:
@@ -65,35 +65,37 @@ def test_rates_are_medians_and_memory_is_the_highest_peak() -> None:
     assert (found.peak_rss_mb, found.baseline_peak_rss_mb) == (62.0, 500.0)
 
 
-def test_a_side_that_is_measured_as_often_as_the_baseline_is_compared_too() -> None:
+def test_an_implementation_that_is_measured_as_often_as_the_baseline_is_compared_too() -> None:
     assert compared(ours=series(1.0), baseline=series(20.0)).ratio == 20.0
 
 
-def test_bars_are_about_the_median_ratio_the_highest_peak_and_what_is_more_than_the_baselines() -> None:
-    bars = (
-        Bar("ratio", at_least=1),
-        Bar("records_per_second", at_least=1),
-        Bar("peak_rss_mb", at_most=1),
-        Bar("extra_peak_rss_mb", at_most=1),
-        Bar("extra_ms", at_most=1),
-        Bar("times", at_most=1),
+def test_thresholds_are_about_the_median_ratio_the_highest_peak_and_what_is_more_than_the_baselines() -> None:
+    thresholds = (
+        Threshold("ratio", at_least=1),
+        Threshold("records_per_second", at_least=1),
+        Threshold("peak_rss_mb", at_most=1),
+        Threshold("extra_peak_rss_mb", at_most=1),
+        Threshold("extra_ms", at_most=1),
+        Threshold("times", at_most=1),
     )
-    found = compared(series(2.0, 3.0, peak_rss_mb=60.0), series(1.0), replace(ROW, bars=bars))
-    assert [verdict.bar for verdict in found.bars] == list(bars)
-    assert [verdict.value for verdict in found.bars] == [0.417, 416.667, 61.0, 11.0, 1500.0, 2.5]
+    found = compared(
+        series(2.0, 3.0, peak_rss_mb=60.0), series(1.0), replace(SCENARIO, thresholds=thresholds)
+    )
+    assert [verdict.threshold for verdict in found.thresholds] == list(thresholds)
+    assert [verdict.value for verdict in found.thresholds] == [0.417, 416.667, 61.0, 11.0, 1500.0, 2.5]
 
 
-def test_bars_of_small_syncs_are_about_what_their_processes_told() -> None:
+def test_thresholds_of_small_syncs_are_about_what_their_processes_told() -> None:
     told = Measurement(2.0, 100, 50.0, 0, 36, 1, commits=6, median_share=0.5, ids_per_record=1.2)
     others = replace(told, commits=5, median_share=0.7, ids_per_record=1.1)
-    bars = (
-        Bar("statements", at_most=35),
-        Bar("commits", at_most=5),
-        Bar("median_share", at_most=0.55),
-        Bar("ids_per_record", at_most=1.1),
+    thresholds = (
+        Threshold("statements", at_most=35),
+        Threshold("commits", at_most=5),
+        Threshold("median_share", at_most=0.55),
+        Threshold("ids_per_record", at_most=1.1),
     )
-    found = compared(Series("ours", [told, others]), series(1.0), replace(ROW, bars=bars))
-    assert [(verdict.value, verdict.is_met) for verdict in found.bars] == [
+    found = compared(Series("ours", [told, others]), series(1.0), replace(SCENARIO, thresholds=thresholds))
+    assert [(verdict.value, verdict.is_met) for verdict in found.thresholds] == [
         (36, False),
         (5, True),
         (0.6, False),
@@ -103,23 +105,23 @@ def test_bars_of_small_syncs_are_about_what_their_processes_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bar", "values"),
+    ("threshold", "values"),
     [
-        (Bar("ratio", at_least=20), {19.9: False, 20.0: True, 21.0: True}),
-        (Bar("extra_ms", at_most=100), {-5.0: True, 100.0: True, 100.1: False}),
+        (Threshold("ratio", at_least=20), {19.9: False, 20.0: True, 21.0: True}),
+        (Threshold("extra_ms", at_most=100), {-5.0: True, 100.0: True, 100.1: False}),
     ],
 )
-def test_a_bar_is_met_from_its_limit_on(bar: Bar, values: dict[float, bool]) -> None:
-    assert {value: bar.is_met(value) for value in values} == values
+def test_a_threshold_is_met_from_its_limit_on(threshold: Threshold, values: dict[float, bool]) -> None:
+    assert {value: threshold.is_met(value) for value in values} == values
 
 
-def test_a_bar_that_is_not_met_stands_out_in_the_table() -> None:
+def test_a_threshold_that_is_not_met_stands_out_in_the_table() -> None:
     missed = compared(series(1.0), series(19.0))
     met = compared(series(1.0), series(21.0))
-    assert not missed.meets_its_bars
-    assert met.meets_its_bars
+    assert not missed.meets_its_thresholds
+    assert met.meets_its_thresholds
     heading, first, second = table([missed, met]).splitlines()
-    assert heading.split()[:2] == ["row", "records"]
+    assert heading.split()[:2] == ["scenario", "records"]
     assert "ratio 19 >= 20: NOT MET" in first
     assert "ratio 21 >= 20: met" in second
 
@@ -145,7 +147,7 @@ def test_the_results_are_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) 
 
 
 def test_a_curve_has_a_point_for_each_size_and_morangos_only_where_it_was_measured(tmp_path: Path) -> None:
-    curve = replace(ROW, name="curve")
+    curve = replace(SCENARIO, name="curve")
     found = [
         compared(series(1.0), series(20.0)),
         replace(compared(series(0.5), series(1.0, description="ours"), curve), records=9),
@@ -166,20 +168,32 @@ def test_a_busy_machine_is_warned_of() -> None:
     assert "1.50" in str(warning(1.5))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name} {row.database} {row.size.full}")
-def test_what_a_row_names_exists(row: Row) -> None:
-    assert row.database in ENGINES
-    assert row.models in HOSTS.keys() & PROFILES.keys()
-    if row.models == OVER_HTTP:
-        assert (row.ours, row.baseline) == (over_http.PLUGGED_IN, over_http.STOCK)
+@pytest.mark.parametrize(
+    "scenario", SCENARIOS, ids=lambda scenario: f"{scenario.name} {scenario.database} {scenario.size.full}"
+)
+def test_names_in_scenarios_exist(scenario: Scenario) -> None:
+    assert scenario.database in ENGINES
+    assert scenario.models in HOSTS.keys() & PROFILES.keys()
+    if scenario.models == OVER_HTTP:
+        assert (scenario.ours, scenario.baseline) == (over_http.PLUGGED_IN, over_http.STOCK)
         return
-    assert row.case in CASES or (row.models == "kolibri" and cases.is_of_syncs(row.case))
-    assert {row.ours, row.baseline} <= SIDES.keys()
-    assert row.size.quick <= row.size.full
+    assert scenario.case in CASES or (scenario.models == "kolibri" and cases.is_of_syncs(scenario.case))
+    assert {scenario.ours, scenario.baseline} <= IMPLEMENTATIONS.keys()
+    assert scenario.size.quick <= scenario.size.full
 
 
-def test_no_two_rows_are_of_one_name_on_the_same_data() -> None:
-    seen = Counter((row.name, row.models, row.database, row.size, row.workers, row.baseline) for row in ROWS)
+def test_no_two_scenarios_have_one_name_on_the_same_data() -> None:
+    seen = Counter(
+        (
+            scenario.name,
+            scenario.models,
+            scenario.database,
+            scenario.size,
+            scenario.workers,
+            scenario.baseline,
+        )
+        for scenario in SCENARIOS
+    )
     assert max(seen.values()) == 1
 
 

@@ -1,4 +1,4 @@
-"""Rows of the bench, measured on a few records, so that they do not rot between two measurements."""
+"""Scenarios of the bench, measured on a few records, so that they do not rot between two measurements."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def test_rows_are_measured_on_fresh_databases_in_fresh_processes(
     monkeypatch.setenv("REDIS_URL", redis_url)
     output = tmp_path / "results.json"
     options = ["--database=postgresql", "--models=school", f"--records={RECORDS}", "--quick"]
-    rows = ["--row=deserialize", "--row=fleet-of-10"]
+    scenarios = ["--scenario=deserialize", "--scenario=fleet-of-10"]
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *rows, f"--output={output}", *options],
+        [sys.executable, "-m", "bench", *scenarios, f"--output={output}", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
 
-    # Then each row says what came of it
+    # Then each scenario says what came of it
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(output.read_text())
     in_process, by_workers, fleet = results
@@ -66,7 +66,7 @@ def test_rows_of_small_syncs_say_what_their_bars_are_about(
     monkeypatch.setenv("REDIS_URL", redis_url)
     output = tmp_path / "results.json"
     names = ("sync-of-3", "five-deletions", "one-facility", "large-and-small", "sync-on-a-large-server")
-    options = ["--models=school", "--quick", *(f"--row={name}" for name in names)]
+    options = ["--models=school", "--quick", *(f"--scenario={name}" for name in names)]
     done = subprocess.run(
         [sys.executable, "-m", "bench", f"--output={output}", *options],
         cwd=ROOT,
@@ -84,12 +84,12 @@ def test_rows_of_small_syncs_say_what_their_bars_are_about(
     }
     for result in results.values():
         assert result["left_dirty"] == 0
-        (bar,) = result["bars"]
-        assert bar["value"] > 0
+        (threshold,) = result["thresholds"]
+        assert threshold["value"] > 0
     for name in ("sync-of-3", "five-deletions", "sync-on-a-large-server"):
         assert results[name]["statements"] > 10
         assert results[name]["commits"] > 2
-    assert 1 <= results["one-facility"]["bars"][0]["value"] <= 5  # of five devices
+    assert 1 <= results["one-facility"]["thresholds"][0]["value"] <= 5  # of five devices
 
 
 def test_a_run_is_timed_step_by_step(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A row of the table: the two sides that it compares, on what, and the bars that it has to meet."""
+"""A scenario: two implementations, the data on which they are compared, and thresholds for the result."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Quantity = Literal[
     "commits",
     "ids_per_record",
 ]
-"""What a bar is about; ``extra``: more than the baseline's. ``redis_ratio``: how many times as much memory as
-ours the baseline takes in Redis. ``times``: how many times as long as the baseline ours takes.
+"""The quantities that have thresholds. ``extra``: more than the baseline's. ``redis_ratio``: the baseline's
+memory in Redis, divided by ours. ``times``: the time that ours takes, divided by the baseline's.
 ``median_share``: of several syncs at once, when half are done, as a share of the time until all are.
 ``statements``, ``commits``: of one sync. ``ids_per_record``: handed out by all runs together."""
 
 
 @dataclass(frozen=True)
-class Bar:
+class Threshold:
     """What a quantity of the result has to be: at least so much, or at most."""
 
     quantity: Quantity
@@ -38,7 +38,7 @@ class Bar:
     def is_met(self, value: float) -> bool:
         if self.at_least is not None:
             return value >= self.at_least
-        assert self.at_most is not None, "a bar has a limit"
+        assert self.at_most is not None, "a threshold has a limit"
         return value <= self.at_most
 
     def __str__(self) -> str:
@@ -48,14 +48,14 @@ class Bar:
 
 
 WITH_WORKERS = frozenset(("celery", "fleet", "morango-fleet", "large-alone"))
-"""The sides that are several processes at work, as many as the row says."""
+"""The implementations that are several processes at work, as many as the scenario says."""
 
 
-def ratio(at_least: float) -> tuple[Bar, ...]:
-    return (Bar("ratio", at_least=at_least),)
+def ratio(at_least: float) -> tuple[Threshold, ...]:
+    return (Threshold("ratio", at_least=at_least),)
 
 
-MEMORY = (Bar("peak_rss_mb", at_most=80), Bar("extra_peak_rss_mb", at_most=10))
+MEMORY = (Threshold("peak_rss_mb", at_most=80), Threshold("extra_peak_rss_mb", at_most=10))
 
 
 class Size(NamedTuple):
@@ -70,30 +70,30 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class Scenario:
     """One line of the table."""
 
     name: str
     database: Engine
     size: Size
     """Of several syncs, the size of one."""
-    bars: tuple[Bar, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
     models: str = "school"
     """The host: a key of ``bench.databases.HOSTS``."""
     case: str = "school"
     """The kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
     ours: str = "ours"
-    """The side that is measured: a key of ``bench.sides.SIDES``."""
+    """The implementation that is measured: a key of ``bench.implementations.IMPLEMENTATIONS``."""
     workers: int = 0
     baseline: str = "morango"
-    """The side that it is compared with."""
+    """The implementation that it is compared with."""
     baseline_size: Size | None = None
     """If it is another one, to see what grows with it."""
     repetitions: int = 3
     """How often the baseline is measured; ours once more."""
     in_quick: bool = True
 
-    def with_records(self, number: int) -> Row:
+    def with_records(self, number: int) -> Scenario:
         """The same on another number of records."""
         return replace(self, size=Size(number, number))
 

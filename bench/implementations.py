@@ -1,7 +1,7 @@
-"""The sides of a comparison: each does the same to a prepared database, its own way.
+"""The implementations of a comparison: each does the same to a prepared database, its own way.
 
-A side is a context, entered outside of the time that is measured. It imports what it needs itself: hosts
-differ in what they have, and memory is measured too.
+An implementation is a context, entered outside of the time that is measured. It imports its modules itself:
+hosts differ in the packages that they have, and memory is measured too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from morango.models.certificates import Filter
 from bench.cases import WARM_UP_SYNCS, is_of_syncs, size_of
 from bench.measurement import Order
 from bench.profiles import PROFILES
-from bench.values import KINDS, OPERATIONS, SIZES
-from bench.values import side as value_side
+from bench.values import KINDS, OPERATIONS, SIZES, implementation_name
 from bench.work import Work, timed
 
 
@@ -61,89 +60,89 @@ def sql(order: Order) -> Iterator[Work]:
 
 def morango_stage(order: Order) -> AbstractContextManager[Work]:
     """Morango's whole stage, for what merges local edits first; see ``bench.stage``."""
-    side: AbstractContextManager[Work] = import_module("bench.stage").morango(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.stage").morango(order)
+    return implementation
 
 
 def ours_stage(order: Order) -> AbstractContextManager[Work]:
     """The same in this process; see ``bench.stage``."""
-    side: AbstractContextManager[Work] = import_module("bench.stage").in_process(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.stage").in_process(order)
+    return implementation
 
 
 def fleet(order: Order) -> AbstractContextManager[Work]:
     """Many syncs at once, by workers; see ``bench.fleet``."""
-    side: AbstractContextManager[Work] = import_module("bench.fleet").fleet(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.fleet").fleet(order)
+    return implementation
 
 
 def morango_fleet(order: Order) -> AbstractContextManager[Work]:
     """The same by Morango's stage in several processes; see ``bench.fleet``."""
-    side: AbstractContextManager[Work] = import_module("bench.fleet").morango_fleet(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.fleet").morango_fleet(order)
+    return implementation
 
 
 def tasks(order: Order) -> AbstractContextManager[Work]:
     """What workers do for a sync, in this process; see ``bench.workers``."""
-    side: AbstractContextManager[Work] = import_module("bench.workers").tasks(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.workers").tasks(order)
+    return implementation
 
 
 def large_alone(order: Order) -> AbstractContextManager[Work]:
     """A large run; see ``bench.facility``."""
-    side: AbstractContextManager[Work] = import_module("bench.facility").large_alone(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.facility").large_alone(order)
+    return implementation
 
 
 def large_and_small(order: Order) -> AbstractContextManager[Work]:
     """The same, and small ones of its facility; see ``bench.facility``."""
-    side: AbstractContextManager[Work] = import_module("bench.facility").large_and_small(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.facility").large_and_small(order)
+    return implementation
 
 
 def celery(order: Order) -> AbstractContextManager[Work]:
     """Workers; see ``bench.workers``."""
-    side: AbstractContextManager[Work] = import_module("bench.workers").celery(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.workers").celery(order)
+    return implementation
 
 
 def producer(order: Order) -> AbstractContextManager[Work]:
     """The producer alone; see ``bench.producer``."""
-    side: AbstractContextManager[Work] = import_module("bench.producer").producer(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.producer").producer(order)
+    return implementation
 
 
 def oplog(order: Order) -> AbstractContextManager[Work]:
     """A log of objects in bulk; see ``bench.oplog``."""
-    side: AbstractContextManager[Work] = import_module("bench.oplog").oplog(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.oplog").oplog(order)
+    return implementation
 
 
 def one_by_one(order: Order) -> AbstractContextManager[Work]:
     """A log of objects, one by one; see ``bench.oplog``."""
-    side: AbstractContextManager[Work] = import_module("bench.oplog").one_by_one(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.oplog").one_by_one(order)
+    return implementation
 
 
 def messages(order: Order) -> AbstractContextManager[Work]:
     """Batches sent with the hash of their ids; see ``bench.payloads``."""
-    side: AbstractContextManager[Work] = import_module("bench.payloads").messages(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.payloads").messages(order)
+    return implementation
 
 
 def messages_inline(order: Order) -> AbstractContextManager[Work]:
     """Batches sent with their ids; see ``bench.payloads``."""
-    side: AbstractContextManager[Work] = import_module("bench.payloads").messages_inline(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.payloads").messages_inline(order)
+    return implementation
 
 
 def values(order: Order) -> AbstractContextManager[Work]:
     """Values stored or read; see ``bench.payloads``."""
-    side: AbstractContextManager[Work] = import_module("bench.payloads").values(order)
-    return side
+    implementation: AbstractContextManager[Work] = import_module("bench.payloads").values(order)
+    return implementation
 
 
-SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "morango": morango,
     "ours": ours,
     "morango-serializing": morango_serializing,
@@ -163,19 +162,19 @@ SIDES: dict[str, Callable[[Order], AbstractContextManager[Work]]] = {
     "messages": messages,
     "messages-inline": messages_inline,
     **{
-        value_side(operation, size, f"{maker}-{kind}"): values
+        implementation_name(operation, size, f"{maker}-{kind}"): values
         for operation, size, maker, kind in product(OPERATIONS, SIZES, ("payloads", "pynenc"), KINDS)
     },
 }
 
 
 AT_ONCE = ("fleet", "morango-fleet")
-"""The sides that serve all syncs of a case together."""
+"""The implementations that serve all syncs of a case together."""
 
 
 def syncs(order: Order) -> tuple[list[Filter | None], int]:
     """Return the filters of the syncs that are measured one by one, and how many of them only warm up."""
-    if order.side in AT_ONCE:
+    if order.implementation in AT_ONCE:
         return [None], 0
     if is_of_syncs(order.case):
         return [*all_syncs(order)], WARM_UP_SYNCS

@@ -10,7 +10,7 @@ from bench.databases import HOSTS, BenchError, Databases, Dataset, run
 from bench.measurement import Measurement, Order
 from bench.profiles import OVER_HTTP
 from bench.results import Result, Series, result
-from bench.row import Row
+from bench.scenario import Scenario
 
 WARM_UP_RECORDS = 5_000
 QUICK_WARM_UP_RECORDS = 1_000
@@ -18,31 +18,31 @@ QUICK_WARM_UP_RECORDS = 1_000
 
 @dataclass(frozen=True)
 class Contender:
-    """One side of a comparison, and the dataset that it works on."""
+    """One implementation of a comparison, and the dataset that it works on."""
 
     dataset: Dataset
-    side: str
+    implementation: str
     workers: int = 0
     pinned: bool = False
 
     @staticmethod
-    def ours(row: Row, quick: bool) -> Contender:
-        return Contender(row.dataset(quick), row.ours, row.workers)
+    def ours(scenario: Scenario, quick: bool) -> Contender:
+        return Contender(scenario.dataset(quick), scenario.ours, scenario.workers)
 
     @staticmethod
-    def baseline(row: Row, quick: bool) -> Contender:
-        return Contender(row.baseline_dataset(quick), row.baseline, row.baseline_workers)
+    def baseline(scenario: Scenario, quick: bool) -> Contender:
+        return Contender(scenario.baseline_dataset(quick), scenario.baseline, scenario.baseline_workers)
 
     @property
     def has_variants(self) -> bool:
         """Whether it may do better on one core together with its PostgreSQL backend."""
-        alone = self.side.startswith("morango") and not self.workers
+        alone = self.implementation.startswith("morango") and not self.workers
         return alone and self.dataset.database == "postgresql"
 
     def __str__(self) -> str:
-        parts = [self.side.replace("morango", "Morango").replace("-", " ")]
+        parts = [self.implementation.replace("morango", "Morango").replace("-", " ")]
         if self.workers:
-            who = "processes" if self.side.startswith("morango") else "workers"
+            who = "processes" if self.implementation.startswith("morango") else "workers"
             parts.append(f"{self.workers} {who}")
         if self.pinned:
             parts.append("pinned")
@@ -50,8 +50,8 @@ class Contender:
 
 
 @dataclass
-class Rounds:
-    """Measures rows on databases that it makes, and removes when no row needs them any more."""
+class Schedule:
+    """Measures scenarios on databases that it makes, and removes when no scenario needs them any more."""
 
     databases: Databases
     machine: str
@@ -59,25 +59,25 @@ class Rounds:
     quick: bool
     tell: Callable[[str], None]
     repetitions: int | None = None
-    """Instead of the rows' own."""
+    """Instead of the scenarios' own."""
     _rates: dict[Contender, dict[str, float]] = field(default_factory=dict)
     """What the variants of Morango that were tried came to, in records per second."""
 
-    def results(self, rows: Sequence[Row]) -> Iterator[Result]:
-        """The rows' results, one dataset's rows after another's."""
-        groups: dict[Dataset, list[Row]] = {}
-        for row in rows:
-            groups.setdefault(row.dataset(self.quick), []).append(row)
+    def results(self, scenarios: Sequence[Scenario]) -> Iterator[Result]:
+        """The scenarios' results, one dataset's scenarios after another's."""
+        groups: dict[Dataset, list[Scenario]] = {}
+        for scenario in scenarios:
+            groups.setdefault(scenario.dataset(self.quick), []).append(scenario)
         for group in groups.values():
             yield from self._compare(group)
 
-    def _compare(self, rows: Sequence[Row]) -> Iterator[Result]:
-        ours = list(dict.fromkeys(Contender.ours(row, self.quick) for row in rows))
-        baselines = [Contender.baseline(row, self.quick) for row in rows]
+    def _compare(self, scenarios: Sequence[Scenario]) -> Iterator[Result]:
+        ours = list(dict.fromkeys(Contender.ours(scenario, self.quick) for scenario in scenarios))
+        baselines = [Contender.baseline(scenario, self.quick) for scenario in scenarios]
         turn = list(dict.fromkeys([*ours, *baselines]))
         best = {contender: self._warm_up(contender) for contender in turn}
         measured: dict[Contender, list[Measurement]] = {contender: [] for contender in turn}
-        usual = 1 if self.quick else max(row.repetitions for row in rows)
+        usual = 1 if self.quick else max(scenario.repetitions for scenario in scenarios)
         for _ in range(self.repetitions or usual):
             for contender in turn:
                 measured[contender].append(self._measure(best[contender]))
@@ -86,16 +86,18 @@ class Rounds:
                 measured[contender].append(self._measure(best[contender]))
         for contender in turn:
             self.databases.forget(contender.dataset)
-        for row, baseline in zip(rows, baselines, strict=True):
+        for scenario, baseline in zip(scenarios, baselines, strict=True):
             found = result(
-                row,
-                Series(str(Contender.ours(row, self.quick)), measured[Contender.ours(row, self.quick)]),
+                scenario,
+                Series(
+                    str(Contender.ours(scenario, self.quick)), measured[Contender.ours(scenario, self.quick)]
+                ),
                 Series(str(best[baseline]), measured[baseline], self._rates.get(baseline, {})),
                 self.machine,
             )
-            if row.baseline.startswith("morango") and found.left_dirty > found.baseline_left_dirty:
+            if scenario.baseline.startswith("morango") and found.left_dirty > found.baseline_left_dirty:
                 raise BenchError(
-                    f"{row.name}: ours left {found.left_dirty} records undone, Morango "
+                    f"{scenario.name}: ours left {found.left_dirty} records undone, Morango "
                     f"{found.baseline_left_dirty}. They did not do the same work."
                 )
             yield found
@@ -112,9 +114,9 @@ class Rounds:
         if self.quick:
             if not contender.has_variants:
                 return contender
-            if dataset.models == "school" and contender.side in ("morango", "morango-stage"):
+            if dataset.models == "school" and contender.implementation in ("morango", "morango-stage"):
                 school = replace(dataset, case="school", records=QUICK_WARM_UP_RECORDS)
-                small = replace(contender, dataset=school, side="morango")
+                small = replace(contender, dataset=school, implementation="morango")
         elif dataset.case != "schools":
             small = replace(
                 contender, dataset=replace(dataset, records=min(dataset.records, WARM_UP_RECORDS))
@@ -141,7 +143,7 @@ class Rounds:
     def _measure(self, contender: Contender, purpose: str = "measured") -> Measurement:
         dataset = contender.dataset
         order = Order(
-            contender.side,
+            contender.implementation,
             dataset.models,
             dataset.case,
             dataset.records,
