@@ -7,6 +7,7 @@ Checked against celery 5.7.0, kombu 5.7.0 and billiard 4.3.2. Nothing else here 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from celery import bootsteps
 from celery.events.dispatcher import EventDispatcher
 from celery.platforms import signals
 from celery.worker import state
+from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.virtual import QoS as VirtualQoS
 
 COLD_SIGNALS = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
@@ -27,6 +29,8 @@ CELERYS_DISPATCHER = "celery.events.dispatcher:EventDispatcher"
 HEARTBEAT = "worker.heartbeat"
 SILENCE_SECONDS = 30.0
 """How long a worker sends no events after one that the broker didn't take."""
+GATHERING_SECONDS = 0.2
+"""How long a worker gathers events of tasks at most, to send them in one message."""
 
 
 def is_celerys_handler(name: str) -> bool:
@@ -56,9 +60,44 @@ class BoundedDispatcher(EventDispatcher):
     Celery sends a heartbeat for as long as the broker doesn't take it, in the event loop, which stands
     still meanwhile: no result is read, no time limit enforced, and no lost connection noticed. Here, nothing
     is tried without an end, and after a failure nothing at all for a while.
+
+    Celery publishes what tasks tell each time that the event loop comes round, which for small tasks is once
+    for each event. Here, a worker gathers these events for `GATHERING_SECONDS`.
     """
 
     _silent_until = 0.0
+    _is_gathering = False
+
+    def gather_in(self, hub: Any) -> None:
+        """Publish events of tasks now and then from here on.
+
+        :param hub: the worker's event loop, which this thread runs
+        """
+        at_once, loop = self.on_send_buffered, threading.get_ident()
+
+        def publish() -> None:
+            self._is_gathering = False
+            self.flush()
+
+        def publish_later() -> None:
+            if threading.get_ident() != loop:  # timers are the loop's own
+                at_once()
+            elif not self._is_gathering:
+                self._is_gathering = True
+                hub.call_later(GATHERING_SECONDS, publish)
+
+        self.on_send_buffered = publish_later
+
+    def publish_at_once(self) -> None:
+        """Publish what was gathered, and from here on each event by itself: the event loop is at its end."""
+        self.on_send_buffered = self.flush
+        self.flush()
+
+    def extend_buffer(self, other: Any) -> None:
+        """Take over all that another dispatcher hasn't published."""
+        super().extend_buffer(other)
+        for group, events in other._group_buffer.items():
+            self._group_buffer[group].extend(events)
 
     def _publish(self, event: Any, producer: Any, routing_key: str, **options: Any) -> None:
         if time.monotonic() < self._silent_until:
@@ -79,6 +118,22 @@ def bound_events(app: Any) -> None:
         app.events.dispatcher_cls = BoundedDispatcher
 
 
+class GathersEvents(bootsteps.StartStopStep):
+    """Lets a worker with an event loop gather what its tasks tell, until it stops."""
+
+    requires = {"celery.worker.consumer.events:Events"}
+
+    def start(self, parent: Any) -> None:
+        dispatcher = parent.event_dispatcher
+        if parent.hub and isinstance(dispatcher, BoundedDispatcher):
+            dispatcher.gather_in(parent.hub)
+
+    def stop(self, parent: Any) -> None:
+        is_last = parent.blueprint.state == bootsteps.CLOSE  # else it is connected again
+        if is_last and isinstance(parent.event_dispatcher, BoundedDispatcher):
+            parent.event_dispatcher.publish_at_once()
+
+
 class SurvivesOutages(bootsteps.StartStopStep):
     """Corrections of what kombu's channels for Redis do when Redis doesn't answer.
 
@@ -97,6 +152,26 @@ class SurvivesOutages(bootsteps.StartStopStep):
 
 
 Errors = tuple[type[Exception], ...]
+
+
+def reuse_clients() -> None:
+    """Have channels of Redis in this process keep one client for each of their pools of connections.
+
+    kombu makes one for each command, at the price of the command itself; and a client has nothing of its own.
+    """
+    channels: Any = RedisChannel
+    create = channels._create_client
+
+    def client_of(channel: Any, asynchronous: bool = False) -> Any:
+        if asynchronous:  # which keeps a connection of its own
+            return create(channel, asynchronous=True)
+        kept = getattr(channel, "_kept_client", None)
+        if kept is None or kept.connection_pool is not channel.pool:
+            kept = channel._kept_client = create(channel)
+        return kept
+
+    if create.__module__ != __name__:
+        channels._create_client = client_of
 
 
 def errors_of_broker(consumer: Any) -> Errors:

@@ -35,7 +35,7 @@ from morango_celery.display import (
 )
 from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
 from morango_celery.intake import Envelopes
-from morango_celery.kombu_compat import SurvivesOutages, bound_events
+from morango_celery.kombu_compat import GathersEvents, SurvivesOutages, bound_events, reuse_clients
 from morango_celery.models import Batch, Run
 from morango_celery.pools import require_processes
 from morango_celery.printable import make_printable, printable
@@ -265,9 +265,10 @@ class Sweep(bootsteps.StartStopStep):
 @celeryd_init.connect
 def _add_steps(instance: Any, **kwargs: Any) -> None:
     bound_events(instance.app)
+    reuse_clients()
     guard_unacknowledged()
     instance.app.steps["worker"].add(SoftShutdown)
-    instance.app.steps["consumer"].update((Envelopes, SurvivesOutages, Sweep, Turns))
+    instance.app.steps["consumer"].update((Envelopes, GathersEvents, SurvivesOutages, Sweep, Turns))
 
 
 @celeryd_after_setup.connect
@@ -394,6 +395,7 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
         return False
     if task.ignore_result:
         options["reply_to"] = NOBODY
+    reuse_clients()  # in a web process too
     options.setdefault("task_id", secrets.token_urlsafe(TASK_ID_BYTES))
     options.setdefault("retry", True)
     try:
