@@ -1,6 +1,6 @@
-"""A store of values under the hash of their content: what is too large for a message travels as a reference.
+"""Claim check for large arguments: values stored by the hash of their content, references in messages.
 
-Knows no Celery, but for `task`, which puts the arguments of tasks in here; that is loaded on first use.
+Only the module `task` knows Celery; it is loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What keeps the bytes: the interface, through which one suite of tests drives every backend."""
+"""Interface of all backends; one suite of tests drives each of them through it."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from typing import NamedTuple, Protocol
 
 
 class Pruned(NamedTuple):
-    """What was removed."""
+    """Number and size of removed blobs."""
 
     blobs: int
     size_bytes: int
 
 
 class Backend(Protocol):
-    """Keeps blobs of bytes under keys that say their content: one key never stands for two contents.
+    """Store of blobs of bytes. A key is derived from the content: it never stands for two contents.
 
-    Every method may be called by any number of processes and threads at once, in whatever order, `prune`
-    included: a blob that `extend_ttl` or `put` has promised to keep is there until the time is up.
+    Every method, `prune` included, may be called by any number of processes and threads at once. A blob that
+    `extend_ttl` or `put` has promised to keep is there until that time is up.
 
-    Every method raises `PayloadStoreUnavailableError` when what is behind it can't be reached.
+    Every method raises `PayloadStoreUnavailableError` when the backend's server or folder can't be reached.
     """
 
     is_in_process: bool
-    """Whether its bytes are in this process: then they aren't compressed, and no cache holds them again."""
+    """True if its bytes are in this process. They are neither compressed nor cached then."""
 
     def extend_ttl(self, keys: Collection[str], seconds: float) -> set[str]:
-        """Keep those that are there for at least so long from now.
+        """Keep the stored blobs among these for at least so many seconds from now.
 
-        :returns: the keys that are not there
+        :returns: the keys that are not stored
         """
 
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
-        """Have these, and keep them for at least so long from now. What is there already stays as it is."""
+        """Store blobs for at least so many seconds from now. The bytes of a stored one are not replaced."""
 
     def get(self, keys: Collection[str]) -> dict[str, bytes]:
-        """Those of them that are there."""
+        """Return the stored blobs among these, by key."""
 
     def delete(self, sha256: str) -> int:
-        """Remove all whose keys begin with this, whoever needs them; returns how many there were."""
+        """Remove all blobs whose keys begin with this, expired or not, and return their number."""
 
     def prune(self) -> Pruned:
-        """Remove what nobody has asked to keep any longer."""
+        """Remove expired blobs."""

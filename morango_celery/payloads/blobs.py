@@ -1,4 +1,4 @@
-"""Bytes as a backend keeps them: compressed, where that helps. The first byte says which."""
+"""Format of stored bytes: compressed where that helps. The first byte says if they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ZSTANDARD = b"z"
 
 LEVEL = 1
 WORTH_IT = 0.9
-"""What is hardly smaller is kept as it is, and read sooner."""
+"""Compressed size in relation to the plain one. Bytes that shrink less stay plain, and are read sooner."""
 
 
 def packed(data: bytes, *, compress: bool) -> bytes:
@@ -21,9 +21,10 @@ def packed(data: bytes, *, compress: bool) -> bytes:
 
 
 def unpacked(blob: bytes, most_bytes: int) -> bytes:
-    """
-    :param most_bytes: no more is ever made of it
-    :raises ValueError: these are no bytes of ours
+    """Return the bytes that `packed` was given.
+
+    :param most_bytes: a limit on their size, so that a damaged blob takes no more memory
+    :raises ValueError: `packed` has not made this blob
     """
     kind = blob[:1]
     if kind == PLAIN:

@@ -1,4 +1,4 @@
-"""What this process has read lately, within a number of bytes."""
+"""Cache of the values that this process has read lately, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import OrderedDict
 
 
 class Cache:
-    """Bytes by key; those that were asked for longest ago make room. For any number of threads.
+    """Bytes by key, safe for threads. The least recently used ones make room.
 
-    Holds bytes, never values: those can be changed by whom they are given to. A forked process begins with
-    nothing, and with a lock that no thread of its parent holds.
+    It holds bytes, never values: a caller may change the value that it is given. A forked process begins with
+    an empty cache, and with a lock that no thread of its parent holds.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,10 @@ class Cache:
             return data
 
     def add(self, key: str, data: bytes, most_bytes: int) -> None:
-        """:param most_bytes: of all that is held; what is larger isn't held at all"""
+        """Add a value's bytes.
+
+        :param most_bytes: limit on the whole cache; a larger value isn't cached at all
+        """
         with self._lock:
             if key not in self._found:
                 self._found[key] = data

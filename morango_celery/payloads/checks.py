@@ -1,4 +1,4 @@
-"""The settings of payloads, and what protects them."""
+"""System checks of the settings of payloads, and of their Redis's password."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from morango_celery.payloads.conf import problems, settings
 
 @register("morango_celery")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per unknown name or unusable value in ``settings.MORANGO_CELERY_PAYLOADS``."""
+    """Return one error per unknown name or unusable value in ``settings.MORANGO_CELERY_PAYLOADS``."""
     return [Error(text, id="morango_celery.E001") for text in problems()]
 
 
 @register("morango_celery", deploy=True)
 def check_credentials(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That a Redis with payloads asks for a password that nobody guesses."""
+    """Warn of a Redis with payloads that asks for no password, or for one that is easily guessed."""
     if problems() or settings.BACKEND != "redis":
         return []
     where = "MORANGO_CELERY_PAYLOADS['LOCATION']"

@@ -14,20 +14,20 @@ class _Settings(Section):
     """The section of large arguments of tasks."""
 
     BACKEND: str = "database"
-    """Where large arguments of a `PayloadTask` are kept: ``database``, ``redis``, ``files`` or ``memory``."""
+    """Store of the large arguments of a `PayloadTask`: ``database``, ``redis``, ``files`` or ``memory``."""
 
     LOCATION: str = ""
-    """Of ``redis`` its URL, of ``files`` a folder that all machines see; the others need none."""
+    """The URL of ``redis``, or the folder of ``files``, which all machines see. The others need none."""
 
     MIN_BYTES: int = 4 * 1024
     """An argument of so many bytes, as JSON, or more travels as a reference."""
 
     MAX_MESSAGE_BYTES: int = 128 * 1024
-    """What all arguments of a message may have together, those of linked tasks included. Above it smaller
-    ones are stored too, the largest first; a message that is still too large is refused when it is sent."""
+    """Limit on all arguments of a message together, those of linked tasks included. Above it smaller ones are
+    stored too, the largest first. A message that is still too large is refused when it is sent."""
 
     CHUNK_BYTES: int = 1024 * 1024
-    """A value that is larger is stored in parts of this size."""
+    """Size of the parts in which a larger value is stored."""
 
     WARN_BYTES: int = 10 * 1024 * 1024
     """A value of so many bytes or more is stored with a warning in the log."""
@@ -36,11 +36,11 @@ class _Settings(Section):
     """A part of a value of so many bytes or more is compressed, if that makes it smaller."""
 
     CACHE_BYTES: int = 32 * 1024 * 1024
-    """How much of what it has read a process keeps in memory; 0 for nothing."""
+    """Size of a process's cache of the values that it has read; 0 for none."""
 
     TTL_SECONDS: int = 7 * 24 * 60 * 60
-    """How long a value is kept after the time at which the last message that refers to it is due. It has to
-    be longer than any message waits in a queue."""
+    """Time for which a value is kept after the last message that refers to it is due. It has to be longer
+    than any message waits in a queue."""
 
     _NAME = "MORANGO_CELERY_PAYLOADS"
     _RULES = {
@@ -73,5 +73,5 @@ settings = _Settings()
 
 
 def problems() -> list[str]:
-    """Return what is wrong with ``settings.MORANGO_CELERY_PAYLOADS``, a sentence each."""
+    """Return the faults of ``settings.MORANGO_CELERY_PAYLOADS``, a sentence each."""
     return problems_of(settings)

@@ -17,12 +17,14 @@ BACKENDS = {
 
 
 def payload_store() -> PayloadStore:
-    """One for each choice of backend and location in this process, with one cache."""
+    """Return the store that the settings choose: one, with one cache, for each backend and location."""
     return _store(settings.BACKEND, settings.LOCATION)
 
 
 @lru_cache(maxsize=8)
 def _store(name: str, location: str) -> PayloadStore:
-    module, _, class_name = BACKENDS[name].partition(":")  # each with what only it needs
+    module, _, class_name = BACKENDS[name].partition(
+        ":"
+    )  # imported late: each needs packages that the others don't
     backend = getattr(import_module(module), class_name)
     return PayloadStore(backend(location) if location else backend())

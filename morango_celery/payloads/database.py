@@ -1,4 +1,4 @@
-"""Payloads in a table: in the transaction of what they belong to, if there is one."""
+"""Backend in a table of the database. A payload takes part in the open transaction, if there is one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from morango_celery.payloads.models import Payload
 from morango_celery.stream import Buffer, Items
 
 TTL_MARGIN = 0.1
-"""What is held is held that much longer: so a value that is sent again and again is written to now and then
-only, and those who send it in long transactions don't wait for each other."""
+"""Fraction by which a time to live is prolonged. So the row of a value that is sent again and again is seldom
+updated, and long transactions that send it don't wait for each other."""
 
 ROWS_PER_INSERT = 4
 ROWS_PER_DELETE = 500
@@ -42,7 +42,7 @@ class DatabaseBackend:
         return missing
 
     def put(self, blobs: Mapping[str, bytes], seconds: float) -> None:
-        """In the order of their keys, so that two who put the same don't wait for each other in a circle."""
+        """Store blobs in the order of their keys, so that two transactions can't deadlock."""
         keys = sorted(blobs)
         with _outages():
             while keys and _insert([(key, blobs[key]) for key in keys], seconds) < len(keys):
@@ -75,7 +75,7 @@ class DatabaseBackend:
 
     @staticmethod
     def _delete(payloads: models.QuerySet[Payload]) -> int:
-        """In one statement, whose condition is looked at again for a row that another has just held.
+        """Delete rows in one statement. PostgreSQL checks its condition again on a prolonged row.
 
         Django's ``delete()`` would first read the rows, if anything listens to signals of deletion.
         """
@@ -104,9 +104,9 @@ def _insert(rows: Sequence[tuple[str, bytes]], seconds: float) -> int:
 
 
 def _select(expression: str, keys: Collection[str], *parameters: Any) -> list[tuple[str, Any]]:
-    """The key, and something else, of those that are there.
+    """Return the keys of the stored payloads among these, each with the value of an expression.
 
-    Without Django's query: to build one takes longer than all else that reading a small value needs.
+    It does without Django's query: building one takes longer than everything else in reading a small value.
     """
     if not keys:
         return []

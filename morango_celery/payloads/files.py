@@ -1,6 +1,6 @@
-"""Payloads in a folder that all machines see; until when a file is kept is its time of modification.
+"""Backend in a folder that all machines see. A file's time of modification is the time at which it expires.
 
-What time it is, the file system says: the machines' own clocks may differ.
+The current time is the file system's: the machines' own clocks may differ.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from morango_celery.errors import PayloadStoreUnavailableError
 from morango_celery.payloads.backend import Pruned
 
 NEW = "new-"
-"""What the names of files that are being written begin with."""
+"""Prefix of the names of files that are being written."""
 FORGOTTEN_AFTER_SECONDS = 24 * 60 * 60
-"""Nobody writes one file for that long."""
+"""Age at which a file that was never completed is removed: no writer takes that long."""
 
 
 class FilesBackend:
-    """:param location: the folder, which has to be there: where it isn't, something was not mounted"""
+    """Backend that keeps each payload in a file.
+
+    :param location: the folder. It has to exist: where it doesn't, it is probably not mounted.
+    """
 
     is_in_process = False
 
@@ -88,7 +91,7 @@ class FilesBackend:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[float]:
-    """Be alone in looking until when a file is kept, and in changing or removing it for that.
+    """Lock a folder against others that look at, prolong or remove its files.
 
     Yields the file system's time, in seconds.
     """
@@ -111,9 +114,9 @@ def _extend_ttl(path: Path, until: float) -> bool:
 
 
 def _write(path: Path, blob: bytes, seconds: float) -> None:
-    """Write a file all at once: nobody ever reads the half of it, not after a power cut either.
+    """Write a file atomically: nobody ever reads half of it, not after a power cut either.
 
-    The lock is not held while the disk is waited for. Another one may have written the same meanwhile.
+    The lock is not held during the write. Another process may have written the same file meanwhile.
     """
     with NamedTemporaryFile(dir=path.parent, prefix=NEW, delete=False) as file:
         try:

@@ -1,4 +1,4 @@
-"""Payloads in this process: for tests, for tasks that are called eagerly, and for workers of one process."""
+"""Backend in this process, meant for tests, for eager tasks, and for workers of one process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ class MemoryBackend:
     is_in_process = True
 
     def __init__(self, location: str = "") -> None:
-        """:param location: tells stores of this kind apart"""
+        """Begin with an empty store.
+
+        :param location: any text; tells stores of this kind apart
+        """
         self._blobs: dict[str, bytes] = {}
         self._expires_at: dict[str, float] = {}
         self._renew_lock()

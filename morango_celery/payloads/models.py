@@ -10,12 +10,12 @@ class Payload(models.Model):
     """A value, or a part of one, that some task was given."""
 
     key = models.CharField(max_length=100, primary_key=True)
-    """The SHA-256 of the value, and which part of it this is."""
+    """SHA-256 of the value, and the number of this part."""
     data = models.BinaryField()
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
-    """Before that it isn't removed: a message may refer to it. No index: each value would pay for it,
-    to spare the pruner, who comes once a day, one look at all."""
+    """Until then it isn't removed, for a message may refer to it. There is no index: each insert would pay
+    for it, and all that it would spare is one scan a day by the pruner."""
 
     def __str__(self) -> str:
         return f"payload {self.key}"

@@ -1,4 +1,4 @@
-"""The arguments of one message, those of tasks that are linked to it included: what is large is stored."""
+"""Offloading of a message's large arguments to the store, those of linked tasks included."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from morango_celery.printable import printable
 logger = logging.getLogger(__name__)
 
 MARK = "payloads"
-"""The header of a message that says which of its arguments are references; and the option of a signature in
-one, which has the header as well, for a worker that hands it on without having such a task."""
+"""Name of the header that lists the arguments that are references, and of the same option of a signature. A
+signature has both: a worker that doesn't know its task hands the header on."""
 
 COMPOSITIONS = ("celery.chain", "celery.group", "celery.chord")
 LINKED = ("link", "chain", "chord")
-"""The options that have signatures in them; not so ``link_error``: Celery may call that without a message."""
+"""Options that contain signatures. ``link_error`` is left out: Celery may call that without a message."""
 
 Place = int | str
 """A position, counted from the end, or a name."""
@@ -34,20 +34,20 @@ class Recipient(Protocol):
     """A task that resolves references."""
 
     def name_of(self, place: Place, count: int) -> str | None:
-        """What the body calls an argument; `count` is the number of positional ones."""
+        """Return the name of an argument's parameter; `count` is the number of positional arguments."""
 
     def may_offload(self, name: str | None) -> bool:
-        """Whether the argument may travel as a reference."""
+        """Return True if the argument may travel as a reference."""
 
 
 @dataclass
 class Arguments:
-    """What is sent of a task's arguments."""
+    """A task's arguments as they are sent."""
 
     args: list[Any]
     kwargs: dict[str, Any]
     marked: list[Place] = field(default_factory=list)
-    """Which of them are references."""
+    """The places of those that are references."""
 
     def refer(self, place: Place, reference: Reference) -> None:
         container: Any = self.args if isinstance(place, int) else self.kwargs
@@ -57,7 +57,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class _Value:
-    """An argument that is in the message as yet."""
+    """An argument that is still in the message."""
 
     owner: Arguments
     place: Place
@@ -69,9 +69,10 @@ class ArgumentOffloader:
     """Collector of arguments. `offload` replaces the large ones with references, in two requests at most."""
 
     def __init__(self, tasks: Mapping[str, object], *, enabled: bool) -> None:
-        """
-        :param tasks: all that are known, by name
-        :param enabled: False leaves everything in the message that isn't a reference already
+        """Begin with no arguments.
+
+        :param tasks: all known tasks, by name
+        :param enabled: False leaves all values in the message; only given references stay references
         """
         self._tasks = tasks
         self._enabled = enabled
@@ -87,10 +88,10 @@ class ArgumentOffloader:
         marked: Sequence[Place] = (),
         more: int = 0,
     ) -> Arguments:
-        """Copies of a task's arguments, which `offload` will change.
+        """Collect a task's arguments, and return the copies that `offload` will change.
 
-        :param marked: those that are references already
-        :param more: how many positional ones will be put before these
+        :param marked: places of arguments that are references already
+        :param more: number of positional arguments that will be put before these
         """
         own = Arguments(list(args), dict(kwargs))
         count = len(own.args)
@@ -107,7 +108,7 @@ class ArgumentOffloader:
         return own
 
     def signatures(self, found: Any) -> Any:
-        """Copies of signatures, one or several, as they travel in a message."""
+        """Collect the arguments of signatures, and return copies of these as they travel in a message."""
         if found is None or isinstance(found, str):
             return found
         return (
@@ -140,10 +141,10 @@ class ArgumentOffloader:
         return copy
 
     def offload(self, due_in_seconds: float = 0) -> None:
-        """Store what is large, and keep what is referred to already.
+        """Store the large arguments, and extend the time to live of given references.
 
-        :param due_in_seconds: when the message may be delivered at the earliest
-        :raises MessageTooLargeError: too much of it may not be stored; nothing was
+        :param due_in_seconds: time until the message may be delivered
+        :raises MessageTooLargeError: the arguments that may not be stored are too large; nothing was stored
         :raises PayloadStoreUnavailableError: there is something to store, and the store can't be reached
         """
         large = self._to_offload()
@@ -159,12 +160,15 @@ class ArgumentOffloader:
                 options["headers"] = {**(options.get("headers") or {}), MARK: own.marked}
 
     def _extend_ttl(self, seconds: float) -> None:
-        """Without the store, too, the message is sent: a retry is just what waits for its return."""
+        """Extend the time to live of given references, if the store is there.
+
+        Without it the message is sent all the same: a retry is just waiting for its return.
+        """
         try:
             payload_store().extend_ttl(self._referenced, seconds)
         except PayloadStoreUnavailableError as error:
             logger.warning(
-                "What a message refers to is kept no longer than it was to be so far: %s", printable(error)
+                "The payloads that a message refers to are kept no longer than before: %s", printable(error)
             )
 
     def _to_offload(self) -> list[_Value]:
@@ -185,7 +189,7 @@ class ArgumentOffloader:
 
 
 def _as_json(value: Any) -> bytes | None:
-    """None for what can't be large, and for what Celery is to refuse itself."""
+    """Return a value's JSON; None if it can't be large, or if it has none, which Celery will refuse."""
     if value is None or isinstance(value, bool | int | float):
         return None
     try:
@@ -195,7 +199,7 @@ def _as_json(value: Any) -> bytes | None:
 
 
 def due_in_seconds(countdown: float | None, eta: datetime.datetime | str | None) -> float:
-    """How long from now a message with these options waits at least."""
+    """Return the least number of seconds that a message with these options will wait."""
     if countdown:
         return float(countdown)
     if not eta:

@@ -1,4 +1,4 @@
-"""Payloads in Redis, which removes them by itself. The only module that speaks to Redis."""
+"""Backend in Redis, which removes expired payloads by itself. No other module speaks to Redis."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PREFIX = "morango_celery:payload:"
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
-"""Unless the URL says otherwise; a Redis that takes longer counts as one that can't be reached."""
+"""Time for an answer, unless the URL sets another. A Redis that takes longer counts as unreachable."""
 
-# One after another would let two senders shorten what the other has asked for
+# In two commands, one sender could shorten a time to live that another has just extended
 _EXTEND_TTL = """
 local missing = {}
 for number, key in ipairs(KEYS) do
@@ -47,12 +47,15 @@ end
 
 
 class RedisBackend:
-    """A connection per thread: to take one from a pool each time takes as long as Redis does."""
+    """Backend with a connection per thread: taking one from a pool takes as long as Redis's answer."""
 
     is_in_process = False
 
     def __init__(self, location: str) -> None:
-        """:param location: the URL of a Redis that evicts nothing: with ``maxmemory-policy noeviction``"""
+        """Connect on first use.
+
+        :param location: the URL of a Redis that evicts nothing: with ``maxmemory-policy noeviction``
+        """
         self._location = location
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
@@ -96,7 +99,7 @@ class RedisBackend:
         return {key: blob for key, blob in zip(keys, found, strict=True) if isinstance(blob, bytes)}
 
     def delete(self, sha256: str) -> int:
-        """Looks through all that this Redis has."""
+        """Remove a payload. Cost: a scan of all keys of this Redis."""
         with _outages():
             return sum(self._client.delete(name) for name in self._client.scan_iter(f"{PREFIX}{sha256}*"))
 

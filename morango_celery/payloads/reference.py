@@ -1,4 +1,4 @@
-"""What travels in place of a value."""
+"""References, which travel in place of values."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from morango_celery.errors import RefusedMessageError
 
 SHA256_DIGITS = 64
 MOST_CHUNKS = 100_000
-"""Of one value; a message that speaks of more is none of ours."""
+"""Limit on the parts of one value. A message that names more was not sent by this project."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Says which value is meant, by the hash of its content.
+    """Name of a stored value: the hash of its content, and its size.
 
-    As JSON it is an object; but what makes it a reference is where it stands: a message says in a header of
-    its own which arguments are references, so no value that anybody sends is ever taken for one.
+    As JSON it is an object like others. A header of the message lists the arguments that are references, so no
+    sent value is ever mistaken for one.
     """
 
     sha256: str
-    """Of the value's canonical bytes, as 64 hex digits."""
+    """Hash of the value's canonical bytes, as 64 hex digits."""
     size_bytes: int | None = None
-    """Of these; None when only who keeps the value knows."""
+    """Number of these bytes; None if only the store knows it."""
     chunk_bytes: int | None = None
-    """How many of these are stored together; None for all."""
+    """Number of bytes in a part; None if the value is stored whole."""
 
     def parts(self) -> list[str]:
-        """The keys that a backend has the value under, in order."""
+        """Return the keys of the value's parts in a backend, in order."""
         return [self.sha256] if self.chunk_bytes is None else list(self._parts())
 
     def _parts(self) -> Iterator[str]:
         assert self.chunk_bytes is not None, "it is split"
-        assert self.size_bytes is not None, "what is split has a size"
+        assert self.size_bytes is not None, "a value that is split has a size"
         for number in range(-(-self.size_bytes // self.chunk_bytes)):
-            # With the chunks' size: else a value stored after that was changed would be mixed from both
+            # The chunks' size is part of the key: else a value stored under two sizes would be mixed from both
             yield f"{self.sha256}.{self.chunk_bytes}.{number}"
 
     def as_json(self) -> dict[str, str | int]:
@@ -51,7 +51,10 @@ class Reference:
 
     @classmethod
     def from_json(cls, value: object) -> Reference:
-        """:raises RefusedMessageError: this is no reference"""
+        """Read a reference.
+
+        :raises RefusedMessageError: this is no reference
+        """
         match value:
             case {"payload": str() as short, **more} if sha256 := _in_full(short):
                 size_bytes, chunk_bytes = more.pop("bytes", None), more.pop("chunk", None)
@@ -68,7 +71,7 @@ class Reference:
 
 
 def _shortened(sha256: str) -> str:
-    """As 43 characters: Redis holds all messages in memory."""
+    """Return a hash as 43 characters: Redis holds all messages in memory."""
     return base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
 
 

@@ -1,4 +1,4 @@
-"""Values in and out of a backend: hashed, compressed, split, and checked on the way back."""
+"""Store of values in a backend. They are hashed, split and compressed, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from morango_celery.payloads.values import canonical, fresh, sha256
 logger = logging.getLogger(__name__)
 
 ASK_FIRST_BYTES = 128 * 1024
-"""From here on it is quicker to ask whether a value is there than to send it again."""
+"""Size from which asking for a value is quicker than sending it again."""
 
 
 class PayloadStore:
-    """Stores each value once, under the hash of its content."""
+    """Store that keeps each value once, under the hash of its content."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.cache = Cache()
 
     def put(self, value: Any, seconds: float | None = None) -> Reference:
-        """Store a value, or keep it longer if it is there.
+        """Store a value, or extend the time to live of a stored one.
 
-        :param seconds: to keep it from now on; None for `TTL_SECONDS`
+        :param seconds: time to keep it, from now on; None for `TTL_SECONDS`
         :raises TypeError, ValueError: JSON has nothing for it
         :raises PayloadStoreUnavailableError: nothing was stored
-        Twice: safe; it is stored once.
+        Twice: safe; the value is stored once.
         """
         return self.put_all([canonical(value)], seconds)[0]
 
     def put_all(self, contents: Sequence[bytes], seconds: float | None = None) -> list[Reference]:
-        """`put` for values whose canonical bytes are known, in as few requests as for one."""
+        """Store values by their canonical bytes, as `put` does, in as many requests as one value takes."""
         seconds = settings.TTL_SECONDS if seconds is None else seconds
         chunk_bytes: int = settings.CHUNK_BYTES
         references, parts = [], {}
@@ -67,17 +67,17 @@ class PayloadStore:
         return packed(part, compress=compress)
 
     def extend_ttl(self, references: Iterable[Reference], seconds: float | None = None) -> None:
-        """Keep what these stand for as long as if it was stored now. What isn't there any more stays so."""
+        """Keep the values of references as long as if they were stored now. Missing values stay missing."""
         keys = {key for reference in references for key in reference.parts()}
         if keys:
             self.backend.extend_ttl(keys, settings.TTL_SECONDS if seconds is None else seconds)
 
     def get(self, reference: Reference) -> Any:
-        """The value, made anew for each caller.
+        """Return a value, made anew for each caller.
 
-        :raises MissingPayloadError: it isn't there, or not all of it
-        :raises CorruptPayloadError: what is there is something else
-        :raises PayloadStoreUnavailableError: nobody can tell
+        :raises MissingPayloadError: the value, or a part of it, isn't stored
+        :raises CorruptPayloadError: the stored bytes have another hash
+        :raises PayloadStoreUnavailableError: the store can't be reached
         """
         if self.backend.is_in_process:
             return fresh(self._read(reference))
@@ -109,11 +109,11 @@ class PayloadStore:
         return data
 
     def delete(self, sha256: str) -> int:
-        """Remove a value, whoever needs it; returns how many parts of it there were."""
+        """Remove a value, expired or not, and return the number of its parts."""
         return self.backend.delete(sha256)
 
     def prune(self) -> Pruned:
-        """Remove what nobody needs any longer. Safe at any moment, any number of times, anywhere."""
+        """Remove expired values. Safe at any moment, any number of times, on any machine."""
         return self.backend.prune()
 
 

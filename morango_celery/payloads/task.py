@@ -1,7 +1,7 @@
-"""`PayloadTask`: a task whose large arguments travel as references. Celery's side of the store.
+"""Base class of tasks whose large arguments travel as references: the store's Celery side.
 
-A message says in a header which of its arguments are references. Positions count from the end, for Celery
-adds the result of the task before at the beginning.
+A header of the message lists the arguments that are references. Positions count from the end, for Celery
+adds the result of the preceding task at the beginning.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ LONGEST_PAUSE_SECONDS = 60
 
 
 class PayloadTask(DjangoTask):
-    """A base class for tasks of any project: ``@shared_task(base=PayloadTask)``.
+    """Base class for tasks of any project: ``@shared_task(base=PayloadTask)``.
 
-    An argument that is large as JSON is stored, and its message carries a reference to it; a worker resolves
-    that before the body runs. So bodies and callers notice nothing, but for the following: hooks and signals
-    of Celery, and ``self.request.args``, see the reference; and a message of a task of another class is not
-    changed, so what it takes along for tasks linked to it is stored only when these are sent themselves.
+    An argument that is large as JSON is stored, and its message carries a reference to it. A worker resolves
+    that before the body runs. Bodies and callers notice nothing, with two exceptions. Celery's hooks and
+    signals, and ``self.request.args``, see the reference. And a message of a task of another class is not
+    changed: arguments of the tasks that are linked to it are stored only when those tasks are sent.
 
-    A `Reference` that is given as an argument is resolved like one that was made here: a value that many
-    messages share is stored, and hashed, once, by ``payload_store().put(value)``.
+    A given `Reference` is resolved like one that was made here. So a value that many messages share is
+    stored, and hashed, once: by ``payload_store().put(value)``.
 
-    When the store can't be reached, `apply_async` raises `PayloadStoreUnavailableError` and nothing was sent;
-    in a worker, the task is retried as its ``max_retries`` allows.
+    When the store can't be reached, `apply_async` raises `PayloadStoreUnavailableError` and sends nothing.
+    In a worker, the task is retried as its ``max_retries`` allows.
 
-    Messages have to be JSON, as Celery's are by default; with another serializer, all travels inline.
+    Messages have to be JSON, Celery's default. With another serializer, all arguments travel inline.
     """
 
     abstract = True
@@ -54,11 +54,11 @@ class PayloadTask(DjangoTask):
         shadow: str | None = None,
         **options: Any,
     ) -> Any:
-        """As Celery's, but large arguments are stored first.
+        """Send the task, as Celery's own method does, after storing large arguments.
 
-        :raises MessageTooLargeError: what may not be stored is more than MAX_MESSAGE_BYTES
+        :raises MessageTooLargeError: the arguments that may not be stored are larger than MAX_MESSAGE_BYTES
         :raises PayloadStoreUnavailableError: nothing was sent
-        Cost: one or two requests to the store, whatever the number of large arguments; none if there is none.
+        Cost: no request to the store without large arguments; one or two for any number of them.
         """
         app = self._get_app()
         serializer = options.get("serializer") or self.serializer or app.conf.task_serializer
@@ -85,7 +85,7 @@ class PayloadTask(DjangoTask):
     def signature_from_request(
         self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **options: Any
     ) -> Any:
-        """As Celery's, for retries: what is a reference stays one."""
+        """Return the signature of a retry, in which references stay references."""
         marked = _marked(self.request if request is None else request)
         if still := [place for place in marked if (args if isinstance(place, int) else kwargs) is None]:
             options[MARK] = still
@@ -95,7 +95,7 @@ class PayloadTask(DjangoTask):
         request = self.request
         if request.called_directly or request._protected:
             return super().__call__(*args, **kwargs)
-        request._protected = 1  # as Celery has it: who calls this task from here on isn't the worker
+        request._protected = 1  # Celery's own flag: further calls don't come from the worker
         if marked := _marked(request):
             try:
                 args, kwargs = self._resolved(args, kwargs, marked)
@@ -121,9 +121,9 @@ class PayloadTask(DjangoTask):
         return tuple(positional), named
 
     def name_of(self, place: Place, count: int) -> str | None:
-        """What the body calls an argument.
+        """Return the name of an argument's parameter.
 
-        :param place: its name, or its position from the end of `count` positional ones
+        :param place: the argument's name, or its position from the end of `count` positional ones
         """
         if isinstance(place, str):
             return place
@@ -137,7 +137,7 @@ class PayloadTask(DjangoTask):
         return [parameter.name for parameter in parameters if parameter.kind in positional]
 
     def may_offload(self, name: str | None) -> bool:
-        """Whether an argument may travel as a reference."""
+        """Return True if an argument may travel as a reference."""
         if isinstance(self.inline_arguments, bool):
             return not self.inline_arguments
         return name not in self.inline_arguments

@@ -1,7 +1,7 @@
-"""Values as bytes, and back.
+"""Conversion of values to bytes, and back.
 
-By Celery's own JSON, so that what was stored comes back just as what travelled inside a message does: times,
-decimals and UUIDs included, and the order of an object's keys, too.
+Celery's own JSON does it. So a stored value comes back exactly as it would from inside a message, times,
+decimals, UUIDs and the order of an object's keys included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TYPED = b'"__type__"'
 
 
 def canonical(value: Any) -> bytes:
-    """The bytes that a value is known by: equal ones for equal values whose keys are in the same order.
+    """Return a value's canonical bytes: the same for equal values whose keys are in the same order.
 
     :raises TypeError, ValueError: JSON has nothing for it
     """
@@ -26,8 +26,8 @@ def canonical(value: Any) -> bytes:
 
 
 def fresh(data: bytes) -> Any:
-    """A new value, that nobody else has."""
-    # Kombu's has a function of Python's called for each object, to find what JSON has no type for
+    """Return a new value that no one shares."""
+    # kombu's parser calls a function for each object, to find types that JSON lacks
     return loads(data) if _TYPED in data else read_json(data.decode())  # type: ignore[no-untyped-call]  # kombu's
 
 
