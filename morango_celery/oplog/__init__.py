@@ -1,6 +1,6 @@
-"""Objects of another Django instance, as lines in a file that grows: recorded there, ingested here.
+"""Replication of objects between Django projects through a file of changes: recorded there, ingested here.
 
-`recorder` and `logfile` write the file; `files`, `source`, `ingest` and `follow` read it. Both sides
-keep what they must not forget in the database, in the transaction that it is about: the recorder the lines
-that are to be written, the ingestion how far it has come.
+`recorder` and `logfile` write the file; `files`, `source`, `ingest` and `follow` read it. Both sides keep
+their state in the database, in the transaction of the change: the recorder the lines to be written (a
+transactional outbox), the ingestion its position.
 """

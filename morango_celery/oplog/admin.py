@@ -1,4 +1,4 @@
-"""Dead letters of the log of another project."""
+"""Admin page of the dead letters of another project's log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morango_celery.oplog.retry import retry_dead_letters
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2's takes no parameter
-    """Lines of a log that couldn't be applied: to be read, and to be tried again."""
+    """Lines of a log that couldn't be applied, to be read and retried."""
 
     list_display = ["path", "offset", "source", "state", "reason_in_short", "attempts", "created_at"]
     list_filter = ["state", "source", "created_at"]
@@ -36,13 +36,13 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
 
     def get_queryset(self, request: HttpRequest) -> Any:
         letters = super().get_queryset(request).annotate(reason_begins=beginning("reason"))
-        return letters.defer("text", "reason")  # of megabytes, where a line is long
+        return letters.defer("text", "reason")  # megabytes, where a line is long
 
     @admin.display(description="reason")
     def reason_in_short(self, letter: Any) -> str:
         return first_line(letter.reason_begins)
 
-    @admin.action(description="Try to apply the selected lines again", permissions=["retry"])
+    @admin.action(description="Retry the selected lines", permissions=["retry"])
     def retry(self, request: HttpRequest, letters: Any) -> None:
         retried = retry_dead_letters(letter_ids=list(letters.values_list("pk", flat=True)))
         level = messages.WARNING if retried.left else messages.SUCCESS
@@ -55,5 +55,5 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """A line is what the log says; what it says wrong is mended at its source, or in the database."""
+        """Forbid changes: a line is a copy of the log. Faults are mended at the source or in the database."""
         return False

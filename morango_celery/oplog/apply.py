@@ -1,4 +1,4 @@
-"""Applying changes: together while that works, and each culprit alone."""
+"""Application of changes: together while that works, and faulty ones alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from morango_celery.oplog.unit_of_work import UnitOfWork
 
 LONGEST_REASON = 4000
 MOST_ALONE = 100
-"""How many objects of one change are written one by one; of more, only so many in which one is at fault."""
+"""Number of objects of one change that are written one by one, to find the faulty one among them."""
 
 
 @dataclass
@@ -28,27 +28,30 @@ class Failure:
     change: Change
     reason: str
     missing_object: str = ""
-    """What it refers to and isn't there; see `missing_names`."""
+    """Name of a missing object that the change refers to; see `missing_names`."""
     outdated_for: set[str] = field(default_factory=set)
-    """Names of its objects that a later change was applied to."""
+    """Names of its objects to which a later change was applied."""
 
 
 @dataclass
 class ChangeApplier:
-    """Applies changes in their order, in the open transaction."""
+    """Applier of changes in their order, in the open transaction."""
 
     check_strictly: Callable[[], None] = lambda: None
-    """Checks all references of the database; see `morango_celery.deserialization.sql.strict_check`."""
+    """Check of all references in the database; see `morango_celery.deserialization.sql.strict_check`."""
     models: Set[type[Model]] = field(default_factory=ingested_models)
-    """The concrete models whose objects are applied."""
+    """The ingested concrete models."""
     blames_lines: bool = False
-    """Whether what takes too long or too much memory is blamed on the line that asks for it."""
+    """True if a timeout or a lack of memory is blamed on the line that causes it."""
     applied: list[Change] = field(default_factory=list)
-    """By `apply`; not in their order, if some failed."""
+    """Changes that `apply` has applied; out of order, if some failed."""
     failures: list[Failure] = field(default_factory=list)
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """:raises DatabaseError, InterfaceError, MemoryError: not known to be a change's fault; roll back"""
+        """Apply changes, and collect those that fail in `failures`.
+
+        :raises DatabaseError, InterfaceError, MemoryError: not known to be a change's fault; roll back
+        """
         self._apply([change for change in changes if not self._refuses(change)])
         if not self.failures:
             return
@@ -62,7 +65,7 @@ class ChangeApplier:
             failure.outdated_for = {name for name in names(change) if last.get(name, -1) > place[id(change)]}
 
     def try_alone(self, change: Change) -> Failure | None:
-        """Apply one change by Django's own code; a large one in bulk, down to the objects that are at fault.
+        """Apply one change by Django's own code; a large one in bulk, down to the faulty objects.
 
         :returns: None on success
         """
@@ -71,16 +74,16 @@ class ChangeApplier:
                 work = UnitOfWork(self.models)
                 self._write_part(work, change)
                 self._complete(work)
-        except Exception as error:  # whatever a field, a model or the database has against it is its error
+        except Exception as error:  # any error of a field, a model or the database is the change's
             if self._is_infrastructure_error(error):
                 raise
             return Failure(change, reason_of(error), _first_missing_object(change))
         return None
 
     def try_together(self, changes: Iterable[Change]) -> bool:
-        """Apply changes that can't do without each other; all or none.
+        """Apply changes that depend on each other, all or none.
 
-        :returns: whether that worked
+        :returns: True on success
         """
         try:
             self._write(changes)
@@ -91,7 +94,7 @@ class ChangeApplier:
         return True
 
     def _refuses(self, change: Change) -> bool:
-        """Return True if a change is about a model that isn't ingested, before anything is written."""
+        """Record a failure and return True if a change has an object of a model that isn't ingested."""
         try:
             for data in change.objects:
                 require_ingested(table_of(data["model"]), self.models)
@@ -112,7 +115,7 @@ class ChangeApplier:
             return
         try:
             self._write(changes)
-        except Exception as error:  # those whose fault it is are found by halving
+        except Exception as error:  # bisection finds the faulty ones
             if self._is_infrastructure_error(error):
                 raise
             for half in bisect(list(changes)):
@@ -133,8 +136,8 @@ class ChangeApplier:
     def _write_part(self, work: UnitOfWork, part: Change) -> None:
         """Write objects of one change: in bulk, then by halves, and at last each by Django's own code.
 
-        :param work: takes what is written; all of it was written before
-        :raises Exception: whatever Django's code has against an object; roll back
+        :param work: takes the written objects over; it has nothing left to write
+        :raises Exception: any error of Django's code about an object; roll back
         Cost: of `n` objects with one at fault, that of bulk twice, and `MOST_ALONE` saves.
         """
         is_small = len(part.objects) <= MOST_ALONE
@@ -143,7 +146,7 @@ class ChangeApplier:
                 part_of_work = UnitOfWork(self.models, alone=is_small)
                 part_of_work.add(part)
                 part_of_work.flush()
-        except Exception as error:  # the object whose fault it is is found by halving
+        except Exception as error:  # bisection finds the faulty object
             if is_small or self._is_infrastructure_error(error):
                 raise
             for half in bisect(part.objects):
@@ -165,12 +168,12 @@ def _by_table(work: UnitOfWork) -> list[tuple[Table, list[ObjectRow]]]:
 
 
 def names(change: Change) -> set[str]:
-    """The names of its objects, but for those that have none."""
+    """Return the names of a change's objects, without those that have none."""
     return {name_of(data) for data in change.objects} - {""}
 
 
 def may_be_a_lines_fault(error: BaseException) -> bool:
-    """Return True if one line may well ask for the outage, and so cause it again."""
+    """Return True if one line may have caused the outage, and would cause it again."""
     if isinstance(error, DatabaseError | InterfaceError):
         return may_be_the_records_fault(error)
     return isinstance(error, MemoryError)
@@ -187,13 +190,13 @@ def reason_of(error: Exception) -> str:
 
 
 def missing_names(change: Change) -> list[str]:
-    """What its objects refer to and isn't there, but for each other."""
+    """Return the names of missing objects that a change refers to, without its own objects."""
     if change.operation is Operation.DELETE:
         return []
     try:
         with transaction.atomic():
             found = list(missing_targets(change.objects))
-    except Exception as error:  # its values are so wrong that nothing can be looked up
+    except Exception as error:  # its values are too wrong to be looked up
         if is_infrastructure_error(error) and not may_be_a_lines_fault(error):
             raise
         return []

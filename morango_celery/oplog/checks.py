@@ -1,4 +1,4 @@
-"""The models whose objects are ingested."""
+"""System checks of the log's settings, and of the models that it may change."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ POWERFUL_APPS = {
     "morango": "what Morango syncs, and whom it trusts",
     OF_THIS_PROJECT: "what is deserialized, recorded and ingested here",
 }
-"""Whose rows decide about more than themselves, and about what."""
+"""Apps with rows that decide about more than themselves, and their subjects."""
 
 
 @register("morango_celery")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per unknown name or unusable value in ``settings.MORANGO_CELERY_OPLOG``."""
+    """Return one error per unknown name or unusable value in ``settings.MORANGO_CELERY_OPLOG``."""
     return [Error(text, id="morango_celery.E001") for text in problems()]
 
 
 @register("morango_celery")
 def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per label in ``MODELS`` or ``INGEST_MODELS`` that no installed model has."""
+    """Return one error per label in ``MODELS`` or ``INGEST_MODELS`` that no installed model has."""
     if problems():
         return []
     return unknown_models("MORANGO_CELERY_OPLOG", settings, ("MODELS", "INGEST_MODELS"))
@@ -44,7 +44,7 @@ def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
 
 @register("morango_celery")
 def check_powerful_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One warning per ingested model through which who writes a log would rule more than its objects."""
+    """Return one warning per ingested model that gives a log's author power over more than its objects."""
     if problems():
         return []
     return [

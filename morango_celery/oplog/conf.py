@@ -1,4 +1,4 @@
-"""The settings ``MORANGO_CELERY_OPLOG``."""
+"""Settings ``MORANGO_CELERY_OPLOG``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ class _Settings(Section):
     """The section of the log of another project."""
 
     MODELS: tuple[str, ...] = ()
-    """Labels (``app.Model``) of models whose changes are recorded in FILE."""
+    """Labels (``app.Model``) of the models that are recorded in FILE."""
 
     FILE: str = ""
     """Path of the log that changes are recorded in."""
 
     ROTATE_BYTES: int = 64 * 1024 * 1024
-    """How large that file may become before it is given another name, and a new one is begun."""
+    """Size at which that file is given another name, and a new one is begun."""
 
     NATURAL_KEYS: bool = False
     """Record natural keys in place of primary keys, where models have them."""
 
     INGEST_MODELS: tuple[str, ...] = ()
-    """Labels (``app.Model``) of models whose objects may be ingested from a log. With none, nothing is."""
+    """Labels (``app.Model``) of the models that a log may change. Without any, nothing is ingested."""
 
     _NAME = "MORANGO_CELERY_OPLOG"
     _RULES = {
@@ -44,5 +44,5 @@ settings = _Settings()
 
 
 def problems() -> list[str]:
-    """Return what is wrong with ``settings.MORANGO_CELERY_OPLOG``, a sentence each."""
+    """Return the faults of ``settings.MORANGO_CELERY_OPLOG``, a sentence each."""
     return problems_of(settings)

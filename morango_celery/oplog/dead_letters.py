@@ -1,7 +1,7 @@
-"""Dead letters: lines that couldn't be applied, kept until they are, or until they are outdated.
+"""Dead letters: lines that couldn't be applied, kept until they are applied or outdated.
 
-A line is outdated for an object once a later line about it was applied. So a letter never brings old values
-back, whenever it is tried again.
+A line is outdated for an object once a later line about that object was applied. So a retried letter never
+brings old values back.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def keep(
     missing_object: str = "",
     failure: Failure | None = None,
 ) -> DeadLetter:
-    """Note a line that couldn't be applied.
+    """Store a line that couldn't be applied.
 
-    :param failure: if it could be read, what came of it
+    :param failure: the failure of its change; None if the line couldn't be read
     """
     known = names(failure.change) if failure is not None else set()
     current = known - (failure.outdated_for if failure is not None else set())
@@ -58,12 +58,12 @@ def open_dead_letters(source: IngestSource) -> QuerySet[DeadLetter]:
 def follow_up(
     source: IngestSource, applier: ChangeApplier, news: Iterable[Change], new: Iterable[DeadLetter] = ()
 ) -> set[int]:
-    """Try those again that waited for what was applied just now; and those that wait for each other.
+    """Retry letters that waited for objects of applied changes, and letters that wait for each other.
 
-    :param news: what was applied
-    :param new: letters that were kept just now
-    :returns: the ids of those that were applied
-    Memory: the texts of letters are read one after another, however many wait.
+    :param news: changes that were just applied
+    :param new: letters that were just stored
+    :returns: the ids of the letters that were applied
+    Memory: one letter's text at a time, however many letters wait.
     """
     applied = _follow(source, applier, set(chain.from_iterable(map(_waited_for, news))))
     for letter in new:
@@ -79,7 +79,11 @@ def follow_up(
 
 
 def _follow(source: IngestSource, applier: ChangeApplier, news: Collection[str]) -> set[int]:
-    """:param news: names of objects that are there now"""
+    """Retry the letters that wait for objects, and in turn those that wait for theirs.
+
+    :param news: names of objects that are there now
+    :returns: the ids of the letters that were applied
+    """
     applied = set()
     while news and (waiting := _ids(open_dead_letters(source), "missing_object", news)):
         names_applied: set[str] = set()
@@ -93,7 +97,7 @@ def _follow(source: IngestSource, applier: ChangeApplier, news: Collection[str])
 
 
 def _that_wait_for_each_other(source: IngestSource, letter_id: int) -> list[int]:
-    """This letter, those about what it waits for, those about what these wait for, and so on, in order."""
+    """Return the ids of a letter and of all letters that it depends on, directly or not, in order."""
     found: set[int] = set()
     entered = {letter_id}
     while entered:
@@ -106,7 +110,7 @@ def _that_wait_for_each_other(source: IngestSource, letter_id: int) -> list[int]
 
 
 def _one_by_one(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[DeadLetter]:
-    """Read open letters in order, each when it is asked for."""
+    """Yield open letters in order, each read on demand."""
     for letter_id in sorted(letter_ids):
         yield from open_dead_letters(source).filter(pk=letter_id)
 
@@ -119,7 +123,7 @@ def _changes(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[tuple[
 
 
 def _ids(letters: QuerySet[DeadLetter], name: str, values: Iterable[str]) -> set[int]:
-    """Return the ids of the letters that have one of these values."""
+    """Return the ids of the letters with one of these values."""
     found: set[int] = set()
     for chunk in Items(values) | Buffer(MOST_KEYS):
         found.update(letters.filter(**{f"{name}__in": chunk}).values_list("pk", flat=True))
@@ -127,7 +131,10 @@ def _ids(letters: QuerySet[DeadLetter], name: str, values: Iterable[str]) -> set
 
 
 def supersede(source: IngestSource, changes: Iterable[Change], before: int | None = None) -> None:
-    """Earlier letters are outdated for the objects of these changes."""
+    """Mark open letters as outdated for the objects of these changes.
+
+    :param before: id of a letter; only earlier ones are marked
+    """
     letter_ids: set[int] = set()
     for chunk in Items(set(chain.from_iterable(map(names, changes)))) | Buffer(MOST_KEYS):
         about = DeadLetterObject.objects.filter(
@@ -147,7 +154,7 @@ def supersede(source: IngestSource, changes: Iterable[Change], before: int | Non
 def try_again(letter: DeadLetter, applier: ChangeApplier) -> Change | None:
     """Apply a letter, as far as it isn't outdated.
 
-    :returns: what was applied; None when that failed again, with the new reason noted
+    :returns: the applied change; None if it failed again, and its new reason was stored
     """
     change = _current(letter)
     if change is None:
@@ -163,7 +170,7 @@ def try_again(letter: DeadLetter, applier: ChangeApplier) -> Change | None:
 
 
 def _current(letter: DeadLetter) -> Change | None:
-    """What the letter says, less what is outdated; None if it can't be read."""
+    """Return a letter's change without outdated objects; None if the line can't be read."""
     try:
         change = parse(Line(letter.offset, letter.text.encode()))
     except LineError:
@@ -179,7 +186,7 @@ def _resolve_applied(letter: DeadLetter, change: Change) -> None:
 
 
 def _waited_for(change: Change) -> set[str]:
-    """Return the names that letters may wait for, of the objects that a change saves."""
+    """Return the names by which letters may wait for the objects that a change saves."""
     if change.operation is not Operation.SAVE:
         return set()
     of_any = {name_of_any(data["model"]) for data in change.objects}

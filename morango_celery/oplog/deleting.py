@@ -13,21 +13,21 @@ from morango_celery.oplog.meta import Key, concrete, key_of, rows
 
 
 class OrderDependencyError(Exception):
-    """A deletion spreads to an object that was saved with it: only their order tells what is left."""
+    """A deletion reaches an object that was saved in the same batch. Only their order decides the result."""
 
 
 def delete_objects(model: type[Model], keys: Collection[Any], saved: Mapping[Key, object]) -> None:
-    """Delete objects of one model, as their ``delete()`` would; those that are not there are fine.
+    """Delete objects of one model, as their ``delete()`` would. Missing ones are ignored.
 
-    :param saved: what was written in the same breath
-    :raises OrderDependencyError: one of these would be deleted or changed, too; nothing was deleted
+    :param saved: objects that were written in the same batch
+    :raises OrderDependencyError: the cascade reaches one of these; nothing was deleted
     :raises ProtectedError, RestrictedError: another row forbids it; nothing was deleted
     """
     found = rows(model).filter(pk__in=keys)
     collector = Collector(using=DEFAULT_DB_ALIAS)
     collector.collect(found)
     if saved and _touches(collector, found, saved):
-        raise OrderDependencyError(f"The deletion of {model._meta.label} spreads to what was saved with it.")
+        raise OrderDependencyError(f"The deletion of {model._meta.label} reaches an object saved with it.")
     collector.delete()
 
 
@@ -55,7 +55,7 @@ def _touches(collector: Any, deleted: QuerySet[Any], saved: Mapping[Key, object]
 
 
 def affects_others(model: type[Model]) -> bool:
-    """Whether deleting an object may change others."""
+    """Return True if deleting an object may change others."""
     meta = model._meta
     return (
         bool(meta.parents)

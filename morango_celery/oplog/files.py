@@ -1,8 +1,8 @@
-"""Which files a log consists of, and how far each is read, whatever was renamed, copied or truncated since.
+"""Files of a log and their read positions, found again after renaming, copying and truncation.
 
-A file is known by its device and inode and by what it contains: the hash of its first bytes and of the last
-that were read. The first two tell files apart that are alike; the last two tell a file from another one that
-took its name or its inode, and find a copy of it.
+A file is identified by its device and inode and by its content: the hash of its first bytes, and of the last
+that were read. Device and inode distinguish equal files. The hashes find a copy of a file, and distinguish
+the file from another one that took its name or its inode.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from morango_celery.oplog.regular import SpecialFileError, open_regular
 
 BUFFER_BYTES = 256 * 1024
 MARK_BYTES = 1024
-"""How much of a file's head, and of what was read last, is hashed."""
+"""Number of bytes of each hash: of a file's head, and of the part before its position."""
 
 _ROTATED = re.compile(r"[.-]\d[\dTZ.:_-]*")
-"""What is added to a log's name when it is rotated: a number or a time, as by logrotate or the recorder."""
+"""Suffix of a rotated log's name: a number or a time, as logrotate and the recorder add it."""
 _ROTATED_END = re.compile(rf"({_ROTATED.pattern})$")
 
 LONGEST_NUMBER = 5
-"""How many digits of a rotated file's number there are at most; more of them are a date or a time."""
+"""Limit on the digits of a rotated file's number. More digits are a date or a time."""
 
 
 class OpenFile:
-    """A file of a log, held open, so that it stays the same file when its name doesn't."""
+    """An open file of a log. It stays the same file when it is renamed."""
 
     def __init__(self, path: Path) -> None:
-        """
+        """Open a file.
+
         :raises SpecialFileError: it is no regular file
         :raises OSError: it isn't there, or can't be read
         """
@@ -55,14 +56,14 @@ class OpenFile:
         return os.pread(self.file.fileno(), length, offset)
 
     def is_unchanged(self, end: int) -> bool:
-        """Whether what was read up to `end` is still what the file has: nobody truncated it meanwhile."""
+        """Return True if the file wasn't truncated or rewritten while it was read up to `end`."""
         return self.size_bytes >= end and self.read(0, len(self.head)) == self.head
 
     def is_at(self, position: IngestPosition) -> bool:
         return (self.device, self.inode) == (position.device, position.inode)
 
     def continues(self, position: IngestPosition) -> bool:
-        """Whether it has, up to the position, what was read there."""
+        """Return True if the file's content up to the position is the content that was read."""
         if self.size_bytes < position.offset:
             return False
         return (_hash(self.read(0, position.head_bytes)), self._tail_hash(position.offset)) == (
@@ -71,7 +72,7 @@ class OpenFile:
         )
 
     def mark(self, position: IngestPosition, offset: int) -> None:
-        """Note that it is read up to `offset`."""
+        """Set a position to `offset` in this file. The caller saves it."""
         position.path = printable(str(self.path))
         position.device, position.inode = self.device, self.inode
         position.offset = offset
@@ -93,20 +94,20 @@ def _hash(content: bytes) -> str:
 
 @dataclass
 class Unread:
-    """A file that has more than was read."""
+    """A file with unread bytes."""
 
     file: OpenFile
     position: IngestPosition | None
-    """None when it is new."""
+    """None if the file is new."""
     offset: int
-    """From where to read on."""
+    """Offset of the first unread byte."""
 
 
 @contextmanager
 def unread_files(path: Path, positions: Sequence[IngestPosition]) -> Iterator[list[Unread]]:
-    """What is to be read of the log at `path` and of what was rotated away from it, in its lines' order.
+    """Open the unread files of the log at `path`, rotated ones included, in the order of their lines.
 
-    :param positions: how far the files were read; the latest first
+    :param positions: positions of files that were read, the latest first
     """
     with ExitStack() as stack:
         files = _open_all(path, stack)
@@ -135,7 +136,7 @@ def unread_files(path: Path, positions: Sequence[IngestPosition]) -> Iterator[li
 
 
 def _open_all(path: Path, stack: ExitStack) -> list[OpenFile]:
-    """The log and what was rotated away from it, the oldest first."""
+    """Open the log and its rotated files, and return them, the oldest first."""
     rotated = []
     with suppress(OSError):
         for entry in path.parent.iterdir():
@@ -144,7 +145,7 @@ def _open_all(path: Path, stack: ExitStack) -> list[OpenFile]:
                 rotated.append(entry)
     opened = []
     for name in [*rotated, path]:
-        with suppress(FileNotFoundError):  # renamed in the meantime, which starts another look
+        with suppress(FileNotFoundError):  # renamed in the meantime; the next look finds it
             file = OpenFile(name)
             stack.callback(file.close)
             opened.append(file)
@@ -154,7 +155,7 @@ def _open_all(path: Path, stack: ExitStack) -> list[OpenFile]:
 
 
 def may_be_there(position: IngestPosition) -> bool:
-    """Return True if the file that was read may still be in its folder, whatever its name is now.
+    """Return True if the file of a position may still be in its folder, under any name.
 
     :raises OSError: the folder, or one of the log's files in it, can't be read
     """
@@ -190,7 +191,7 @@ def _oldest_first(path: Path, rotated: Iterable[OpenFile]) -> Iterator[OpenFile]
 
 
 def _is_being_copied(file: OpenFile, files: Sequence[OpenFile]) -> bool:
-    """Whether it begins like another one that is larger: a copy that isn't complete."""
+    """Return True if a file begins like another one that is no smaller: it may be an unfinished copy."""
     return any(
         other.size_bytes >= file.size_bytes and other.head.startswith(file.head)
         for other in files
@@ -199,7 +200,7 @@ def _is_being_copied(file: OpenFile, files: Sequence[OpenFile]) -> bool:
 
 
 def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Changes when there may be something to read."""
+    """Return a value that changes when there may be new lines: the files' names, inodes, sizes, times."""
     found = []
     with suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:

@@ -1,4 +1,4 @@
-"""Waiting for a log to grow, until somebody wants it to stop."""
+"""Waiting for a log to grow, until the process is asked to stop."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
 
 LOOK_SECONDS = 1.0
-"""At the latest after this long a file is looked at, also where the system tells of no changes: on network
-file systems, say, or when the folder itself was replaced."""
+"""Interval at which a file is looked at in any case. The system may tell of no changes: on network file
+systems, for instance, or when the folder itself was replaced."""
 
 
 class Watch:
-    """Wakes a waiting thread when something happens in a folder, as far as the system tells."""
+    """Observer of a folder that wakes a waiting thread on each change of which the system tells."""
 
     def __init__(self, folder: Path, wakeup: Wakeup) -> None:
-        """:raises UsageError: watchdog is not installed"""
+        """Watch nothing as yet; see `ensure`.
+
+        :raises UsageError: watchdog is not installed
+        """
         try:
             import watchdog.observers as observers
         except ImportError:
@@ -35,7 +38,7 @@ class Watch:
         self._observer: BaseObserver | None = None
 
     def ensure(self) -> None:
-        """Begin to watch as soon as there is something to watch; call it now and then."""
+        """Begin to watch the folder once it exists. Call this now and then."""
         if (self._observer is not None and self._observer.is_alive()) or not self._folder.is_dir():
             return
         try:
@@ -52,7 +55,7 @@ class Watch:
 
         class OnEvent(FileSystemEventHandler):
             def on_any_event(self, event: FileSystemEvent) -> None:
-                if event.event_type not in ("opened", "closed_no_write"):  # which our own reading causes
+                if event.event_type not in ("opened", "closed_no_write"):  # our own reading causes these
                     wakeup.wake()
 
         observer.schedule(OnEvent(), str(self._folder))

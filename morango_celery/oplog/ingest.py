@@ -28,30 +28,30 @@ Result = TypeVar("Result")
 
 BATCH_LINES = 1000
 ATTEMPTS = 3
-"""How often a batch is tried that takes too long or too much memory, before a line of it is blamed."""
+"""Attempts at a batch that takes too long or too much memory, before one of its lines is blamed."""
 
 
 class ConcurrentIngestionError(TransientError):
-    """Another process has read on, or the file is not what it was: look again."""
+    """Another process has read on, or the file has changed: look again."""
 
 
 @dataclass
 class IngestionProgress:
-    """What an ingestion has done so far."""
+    """Progress of an ingestion."""
 
     lines: int = 0
     dead_letters: int = 0
     """Lines that couldn't be applied."""
     dead_letters_applied: int = 0
-    """Earlier ones that could be applied now."""
+    """Earlier dead letters that could be applied now."""
     bytes_read: int = 0
     bytes_in_all: int = 0
-    """With what is yet to be read, as far as is known."""
+    """Bytes read, and those known to be unread."""
 
 
 @dataclass
 class Ingestion:
-    """Reads a log from where its source was last read to."""
+    """Reader of a log, from its source's last position on."""
 
     path: Path
     source_name: str
@@ -61,7 +61,7 @@ class Ingestion:
     progress: IngestionProgress = field(default_factory=IngestionProgress)
 
     def read_on(self) -> None:
-        """Apply what the log has, until there is no more, or until `should_stop`.
+        """Apply the log's new lines, until there are none, or until `should_stop`.
 
         :raises InvalidSettingError: no model is named whose objects may be ingested
         :raises OSError: a file can't be read
@@ -78,10 +78,10 @@ class Ingestion:
     def _pass(self) -> bool:
         """Read each file to its end.
 
-        :returns: whether there was anything
+        :returns: True if there were any lines
         """
         before = self.progress.lines
-        # First the version: who reads on after that is noticed
+        # First the version, so that a reader which goes on after this is noticed
         source, _ = IngestSource.objects.get_or_create(name=self.source_name)
         with unread_files(self.path, list(source.positions.order_by("-updated_at", "-pk"))) as found:
             unread = sum(one.file.size_bytes - one.offset for one in found)
@@ -106,7 +106,10 @@ class Ingestion:
 
 
 def require_models() -> None:
-    """:raises InvalidSettingError: there would be nothing but dead letters"""
+    """Require models to ingest: without any, each line would become a dead letter.
+
+    :raises InvalidSettingError: no installed model is named
+    """
     if not ingested_models():
         raise InvalidSettingError(
             "MORANGO_CELERY_OPLOG['INGEST_MODELS'] names no installed model, so nothing of a log may be "
@@ -115,11 +118,11 @@ def require_models() -> None:
 
 
 def in_one_transaction(source: IngestSource, work: Callable[[ChangeApplier], Result]) -> Result:
-    """Do what nobody else may do to the source's objects and positions at the same time.
+    """Call `work` in a transaction that excludes other changes of the source's objects and positions.
 
-    :param work: is done again if SQLite finds out at COMMIT only that a reference points nowhere; and when it
-        took too long or too much memory, at last with the lines to blame that ask for it
-    :raises ConcurrentIngestionError: others have done something since `source` was read; nothing was done
+    :param work: called again if SQLite finds a dangling reference only at COMMIT, and after a timeout or a
+        lack of memory. The last of those attempts blames the lines that cause it.
+    :raises ConcurrentIngestionError: another process has used the source since it was read; nothing was done
     """
     strictly, attempts = False, 0
     while True:
@@ -140,7 +143,7 @@ def _exclusively(
 ) -> Result:
     with suppress_recording(), first_error_wins(), transaction.atomic():
         expected = IngestSource.objects.filter(pk=source.pk, version=source.version)
-        if not expected.update(version=source.version + 1):  # this row's lock is the right to apply
+        if not expected.update(version=source.version + 1):  # this row's lock excludes others
             raise ConcurrentIngestionError
         applier = ChangeApplier(blames_lines=blames_lines)
         if strictly:
@@ -152,7 +155,7 @@ def _exclusively(
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What came of one batch."""
+    """Result of one batch."""
 
     lines: int
     dead_letters: int
@@ -161,7 +164,7 @@ class BatchCounts:
 
 
 class ObjectSink(Sink[Sequence[Change | BadLine], None]):
-    """Applies batches of a file, each in one transaction with the position behind it."""
+    """Sink that applies batches of a file, each in one transaction with the position behind it."""
 
     def __init__(
         self,
@@ -178,7 +181,10 @@ class ObjectSink(Sink[Sequence[Change | BadLine], None]):
         self.on_batch = on_batch
 
     def consume(self, item: Sequence[Change | BadLine]) -> None:
-        """:raises ConcurrentIngestionError: nothing was applied: the file or the source has changed"""
+        """Apply one batch.
+
+        :raises ConcurrentIngestionError: nothing was applied: the file or the source has changed
+        """
         end = item[-1].line.end
         if not self.file.is_unchanged(end):
             raise ConcurrentIngestionError
@@ -188,7 +194,7 @@ class ObjectSink(Sink[Sequence[Change | BadLine], None]):
         self.on_batch(BatchCounts(len(item), dead, revived, bytes_read=end - began))
 
     def finish(self) -> None:
-        """Nothing is left: each batch was committed."""
+        """Do nothing: each batch was committed."""
 
     def _apply(self, applier: ChangeApplier, item: Sequence[Change | BadLine], end: int) -> tuple[int, int]:
         had_letters = dead_letters.open_dead_letters(self.source).exists()

@@ -1,4 +1,4 @@
-"""The lines of a log: ``<unix time> SAVE|DELETE <Django JSON list>``, UTF-8, each ended by a newline."""
+"""Lines of a log: ``<unix time> SAVE|DELETE <Django JSON list>``, UTF-8, each ended by a newline."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from morango_celery.errors import RecordError
 
 LONGEST_LINE_BYTES = 64 * 1024 * 1024
-"""What is longer is a dead letter. Escaped and quoted, this is still no longer than a statement may be."""
+"""Limit on a line; a longer one is a dead letter. Escaped and quoted, such a line still fits in a
+statement."""
 
 
 class LineError(RecordError):
-    """The line is not built like one of a log."""
+    """A line that doesn't have the form of a log's lines."""
 
 
 class Operation(Enum):
@@ -28,11 +29,11 @@ class Line(NamedTuple):
     """A complete line of a file."""
 
     offset: int
-    """Where it begins, in bytes."""
+    """Offset of its first byte."""
     content: bytes
     """Without the newline at its end."""
     cut_bytes: int = 0
-    """How much of its end is left out of `content`, because it is longer than any line that is read."""
+    """Size of the end that `content` lacks, because the line is too long."""
 
     @property
     def size_bytes(self) -> int:
@@ -40,15 +41,15 @@ class Line(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where the next one begins."""
+        """Return the offset of the next line."""
         return self.offset + self.size_bytes + 1
 
     @property
     def text(self) -> str:
-        """The line as a database can keep it.
+        """Return the line as text that a database can store.
 
-        What is no text, or not all of it, is shown as Python writes bytes: so nobody takes it for a line that
-        could be applied, as one might be whose escaped form is JSON.
+        Bytes that are no text, and cut lines, are shown as Python's literals of bytes. So they are never
+        mistaken for lines that could be applied, even if their escaped form is JSON.
         """
         if not self.cut_bytes and b"\x00" not in self.content:
             try:
@@ -59,16 +60,16 @@ class Line(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a line says: the unit that is applied as a whole, or not at all."""
+    """Content of a line, applied as a whole or not at all."""
 
     line: Line
     operation: Operation
     objects: list[dict[str, Any]]
-    """As Django's Python deserializer takes them."""
+    """Objects in the form of Django's Python serializer."""
 
 
 def format_line(unix_time: float, operation: Operation, objects: str) -> str:
-    """A line without its newline.
+    """Return a line without its newline.
 
     :param objects: a JSON list without newlines
     """
@@ -76,7 +77,10 @@ def format_line(unix_time: float, operation: Operation, objects: str) -> str:
 
 
 def parse(line: Line) -> Change:
-    """:raises LineError: says what is wrong with it"""
+    """Read a line.
+
+    :raises LineError: its message names the fault
+    """
     if line.cut_bytes:
         raise LineError(
             f"It is {line.size_bytes:,} bytes long; no more than {LONGEST_LINE_BYTES:,} are read of a line."
@@ -109,7 +113,7 @@ def parse(line: Line) -> Change:
 
 
 def printable(text: str) -> str:
-    """What every database can store of a text."""
+    """Return a text that every database can store: NUL and halves of characters are escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 

@@ -1,9 +1,9 @@
-"""Writes recorded changes to the log, in their order, each once.
+"""Writer of recorded changes to the log, in their order, each once.
 
-Who may write holds the row lock of the `RecorderFile`, and the lock of the file itself. The changes are
-deleted and the file's new size is noted in one transaction, after the file was written. When the writer dies
-in between, what the file has beyond the noted size need not be written again: the next writer notes that
-first, in a transaction of its own.
+The writer holds the row lock of the `RecorderFile`, and the lock of the file itself. After it has written
+the file, it deletes the changes and stores the file's new size in one transaction. If it dies in between,
+the lines beyond the stored size need not be written again: the next writer stores that first, in a
+transaction of its own.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from morango_celery.stream import Items, WeighedBuffer
 
 CHUNK_LINES = 1000
 CHUNK_BYTES = 8 * 1024 * 1024
-"""How much is written, or looked through, at a time. A line that is larger is taken by itself."""
+"""Size of a chunk that is written, or compared, at a time. A larger line is a chunk of its own."""
 ROTATED_FORMAT = "%Y%m%dT%H%M%S.%fZ"
-"""What is added to the name of a file that is full: sorted by name, they are in the order of their lines."""
+"""Suffix of a full file's name. Files sorted by name are in the order of their lines."""
 
 
 def write_out() -> int:
-    """Append all changes that are committed and not written yet.
+    """Append all committed changes that are not written yet.
 
-    :returns: how many lines
+    :returns: the number of lines
     :raises OSError: the file can't be written, or is no regular one; the changes wait
     Twice: safe, also at the same time.
     """
@@ -57,9 +57,9 @@ def _exclusively(path: Path) -> RecorderFile:
 
 
 def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
-    """Compare what the file has beyond the noted size with what waits, and end the file with a newline.
+    """Delete waiting changes that the file has beyond its noted size, and end the file with a newline.
 
-    :returns: how many lines a writer that died had written
+    :returns: the number of lines that a dead writer had written
     """
     written = 0
     with _locked(path) as file:
@@ -71,7 +71,7 @@ def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
             if not last.endswith(b"\n"):
                 lines.pop()
                 if OutboxChange.objects.filter(text__startswith=_text(last)).exists():
-                    file.truncate(file.tell() - len(last))  # half a line, which no reader has taken
+                    file.truncate(file.tell() - len(last))  # half a line; no reader has taken it
                 else:
                     file.write(b"\n")
             texts = [_text(line.removesuffix(b"\n")) for line in lines]
@@ -84,7 +84,7 @@ def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
 
 
 def _text(line: bytes) -> str:
-    """Return a text that every database can compare, and that no change has if no recorder wrote the line."""
+    """Return a line as text that every database can compare. No change equals a line of another writer."""
     return printable(line.decode("utf-8", "backslashreplace"))
 
 
@@ -93,9 +93,9 @@ def _write_chunk(path: Path, noted: RecorderFile) -> int:
     content = "".join(f"{text}\n" for _, text in changes).encode()
     with _locked(path) as file:
         if not _is_as_noted(file, noted) or noted.size_bytes < os.fstat(file.fileno()).st_size:
-            return 0  # another one has died in the meantime
+            return 0  # another writer has died in the meantime
         if noted.size_bytes and noted.size_bytes + len(content) > settings.ROTATE_BYTES:
-            path.rename(_rotated(path))  # readers find the rest of it there
+            path.rename(_rotated(path))  # readers find its rest under the new name
     with _locked(path) as file:
         file.write(content)
         file.flush()
@@ -106,7 +106,7 @@ def _write_chunk(path: Path, noted: RecorderFile) -> int:
 
 
 def _rotated(path: Path) -> Path:
-    """Return a name that comes behind those that there are, though the clock may have been set back since."""
+    """Return a name that sorts behind those of all rotated files, even if the clock was set back."""
     moment = datetime.now(UTC)
     for entry in path.parent.iterdir():
         with suppress(ValueError):
@@ -117,7 +117,7 @@ def _rotated(path: Path) -> Path:
 
 
 def _is_as_noted(file: BinaryIO, noted: RecorderFile) -> bool:
-    """Whether it is the file of the note, and has at least what had been written to it."""
+    """Return True if this is the noted file, and it is no smaller than noted."""
     status = os.fstat(file.fileno())
     is_same = (noted.device, noted.inode) == (str(status.st_dev), str(status.st_ino))
     return is_same and noted.size_bytes <= status.st_size
@@ -132,7 +132,7 @@ def _note(file: BinaryIO, noted: RecorderFile) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, open for reading and appending, and locked against everyone who locks it."""
+    """Open the file for reading and appending, and lock it against other writers."""
     while True:
         is_new = not path.exists()
         with open(path, "a+b", opener=open_regular) as file:
@@ -153,7 +153,7 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Or a power cut may take the new name away."""
+    """Flush a folder to disk: otherwise a power cut may lose the new name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

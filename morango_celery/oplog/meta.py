@@ -1,4 +1,4 @@
-"""What Django knows about a model, by functions with types: the stubs' have gaps."""
+"""Typed access to Django's metadata of models, for which the stubs have gaps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from django.db.models import Field, ManyToManyField, Model, QuerySet
 AnyField: TypeAlias = "Field[Any, Any]"
 AnyRelation: TypeAlias = "ManyToManyField[Any, Any]"
 Key: TypeAlias = tuple[type[Model], Any]
-"""An object: its concrete model, and its primary key as the driver takes it."""
+"""Identity of an object: its concrete model, and its primary key as the driver takes it."""
 
 MOST_KEYS = 10_000
-"""How many keys one statement names."""
+"""Number of keys in one statement."""
 
 
 def concrete(model: type[Model]) -> type[Model]:
-    """The model itself, or the one that it is a proxy of."""
+    """Return the model itself, or the one that it is a proxy of."""
     return cast("type[Model]", model._meta.concrete_model)
 
 
@@ -29,7 +29,7 @@ def key_field(model: type[Model]) -> AnyField:
 
 
 def key_value(model: type[Model], pk: Any) -> Any:
-    """A primary key as the driver takes it."""
+    """Return a primary key as the driver takes it."""
     return key_field(model).get_db_prep_save(pk, connection)
 
 
@@ -38,21 +38,21 @@ def key_of(model: type[Model], pk: Any) -> Key:
 
 
 def own_fields(model: type[Model]) -> tuple[AnyField, ...]:
-    """The columns of the model's own table, without those of its parents."""
+    """Return the columns of the model's own table, without those of its parents."""
     meta: Any = concrete(model)._meta
     return tuple(meta.local_concrete_fields)
 
 
 def all_fields(model: type[Model]) -> tuple[AnyField, ...]:
-    """With the columns of its parents' tables."""
+    """Return the columns of the model's table and of its parents' tables."""
     meta: Any = model._meta
     return tuple(meta.concrete_fields)
 
 
 def named(labels: Iterable[str]) -> set[type[Model]]:
-    """The concrete models of these labels, and those whose tables hold a part of their objects.
+    """Return the concrete models of these labels, and their parents with tables of their own.
 
-    A label that no installed model has is left out; a system check says so.
+    A label without an installed model is left out; a system check reports it.
     """
     found = set()
     for label in labels:
@@ -63,6 +63,6 @@ def named(labels: Iterable[str]) -> set[type[Model]]:
 
 
 def rows(model: type[Model]) -> QuerySet[Any]:
-    """All of them, whatever the model's managers hide."""
+    """Return all rows, those that the model's managers hide included."""
     queryset: Any = QuerySet
     return cast("QuerySet[Any]", queryset(model, using=DEFAULT_DB_ALIAS))

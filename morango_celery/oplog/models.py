@@ -1,4 +1,4 @@
-"""What recorder and ingestion must not forget."""
+"""Tables of the recorder and of the ingestion."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from django.utils import timezone
 
 
 class OutboxChange(models.Model):
-    """A line that is to be written to the log, committed together with the change that it tells of.
+    """A line that is to be written to the log, committed together with its change: a transactional outbox.
 
-    The ids are in the order in which changes of one object were made: a later change waits for the row lock
-    of the earlier one before it gets an id.
+    Changes of one object have ascending ids: a later change waits for the row lock of the earlier one before
+    it gets an id.
     """
 
     text = models.TextField()
     """Without the newline at its end."""
     size_bytes = models.IntegerField()
-    """Of the text, in UTF-8; so nobody has to read it to know."""
+    """Size of the text in UTF-8, so that it is known without reading the text."""
 
     def __str__(self) -> str:
         return f"outbox change {self.pk}"
 
     @classmethod
     def of(cls, text: str) -> OutboxChange:
-        """An unsaved one."""
+        """Return an unsaved change."""
         return cls(text=text, size_bytes=len(text.encode()))
 
 
 class RecorderFile(models.Model):
-    """How far the recorder has written a log for good; its lock is the right to write."""
+    """Committed size of a log that is written here. The lock of this row is the right to write."""
 
     path = models.TextField(unique=True)
     device = models.CharField(max_length=20)
@@ -40,34 +40,35 @@ class RecorderFile(models.Model):
 
 
 class IngestSource(models.Model):
-    """A log that is ingested; its lock is the right to apply lines of it."""
+    """An ingested log. The lock of this row is the right to apply its lines."""
 
     name = models.TextField(unique=True)
     version = models.BigIntegerField(default=0)
-    """Raised by each transaction that applies lines: who finds another than expected has been overtaken."""
+    """Raised by each transaction that applies lines. Another version than expected shows a concurrent
+    reader."""
 
     def __str__(self) -> str:
         return self.name
 
 
 class IngestPosition(models.Model):
-    """How far a file of a source is applied. Changes in the transaction that writes the objects."""
+    """Position in a file of a source, updated in the transaction that writes the objects."""
 
     source = models.ForeignKey(IngestSource, on_delete=models.CASCADE, related_name="positions")
     path = models.TextField()
-    """Where the file was when it was last read."""
+    """Path of the file when it was last read."""
     device = models.CharField(max_length=20)
     inode = models.CharField(max_length=20)
-    """With `device`, as text: an inode may be larger than the database's numbers."""
+    """A text, as `device` is: an inode may be larger than the database's numbers."""
     head_bytes = models.IntegerField(default=0)
     head_hash = models.CharField(max_length=64, blank=True)
     """SHA-256 of the file's first `head_bytes` bytes."""
     tail_hash = models.CharField(max_length=64, blank=True)
     """SHA-256 of the bytes right before `offset`, at most as many."""
     offset = models.BigIntegerField(default=0)
-    """Where the first line begins that is not applied, in bytes."""
+    """Offset of the first line that is not applied."""
     lines = models.BigIntegerField(default=0)
-    """How many lines were read so far."""
+    """Number of lines read."""
     updated_at = models.DateTimeField(auto_now=True)
 
     def __str__(self) -> str:
@@ -80,24 +81,24 @@ class DeadLetter(models.Model):
     class State(models.TextChoices):
         OPEN = "open"
         APPLIED = "applied"
-        """By a later attempt."""
+        """A later attempt has applied it."""
         SUPERSEDED = "superseded"
-        """A later line about the same objects was applied: to apply this one would bring old values back."""
+        """A later line about the same objects was applied: this one would bring old values back."""
 
     source = models.ForeignKey(IngestSource, on_delete=models.CASCADE, related_name="dead_letters")
     path = models.TextField()
-    """Of the file, when the line was read."""
+    """Path of the file when the line was read."""
     offset = models.BigIntegerField()
-    """Where the line begins, in bytes."""
+    """Offset of the line's first byte."""
     text = models.TextField()
     reason = models.TextField()
     missing_object = models.CharField(max_length=255, blank=True)
-    """The missing object that it refers to, as ``app.model:key``; once that arrives, it is tried again."""
+    """A missing object that the line refers to, as ``app.model:key``. Its arrival retries the line."""
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     attempts = models.IntegerField(default=1)
     created_at = models.DateTimeField(default=timezone.now)
     resolved_at = models.DateTimeField(null=True)
-    """When it ceased to be open."""
+    """Time at which it ceased to be open."""
 
     class Meta:
         indexes = [
@@ -113,7 +114,7 @@ class DeadLetter(models.Model):
 
 
 class DeadLetterObject(models.Model):
-    """An object that a dead letter is about."""
+    """An object that a dead letter changes."""
 
     letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="objects_of_letter")
     key = models.CharField(max_length=255, db_index=True)

@@ -1,4 +1,4 @@
-"""Which model's rows, and which rows of one model, go before others: what is referred to goes first."""
+"""Order of writing: referenced models, and referenced rows of one model, come first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morango_celery.oplog.rows import ObjectRow, Table
 
 
 def place(model: type[Model]) -> int:
-    """The place of a concrete model: behind those that it refers to, as far as that is possible."""
+    """Return the place of a concrete model: behind its foreign keys' targets, as far as possible."""
     return _places()[model]
 
 
@@ -38,7 +38,7 @@ def _places() -> dict[type[Model], int]:
 
 
 def referenced_first(table: Table, rows: Sequence[ObjectRow]) -> list[ObjectRow]:
-    """Rows of one model, each behind those that it refers to, otherwise in their order."""
+    """Return rows of one model, each behind the rows that it refers to, otherwise in their order."""
     positions = [
         position
         for position, field in enumerate(table.fields)
@@ -49,7 +49,7 @@ def referenced_first(table: Table, rows: Sequence[ObjectRow]) -> list[ObjectRow]
     waiting: dict[Any, ObjectRow] = {row.key[1]: row for row in rows}
     ordered: list[ObjectRow] = []
     for row in rows:
-        branch = [row]  # from a row up to the ancestor that waits for none
+        branch = [row]  # from a row up to an ancestor without a waiting parent
         while branch:
             top = branch[-1]
             waiting.pop(top.key[1], None)

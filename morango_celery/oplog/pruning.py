@@ -1,4 +1,4 @@
-"""Removal of what nobody needs any more: resolved dead letters, and positions in files that are gone."""
+"""Removal of resolved dead letters, and of positions in files that are gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from morango_celery.stream import Buffer, Items
 DAY_SECONDS = 24 * 60 * 60
 
 CHUNK_LETTERS = 1000
-"""How many letters are removed in one transaction."""
+"""Number of letters that are removed in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pruned:
 
 
 def prune(older_than_days: int) -> Pruned:
-    """Remove dead letters that were resolved so long ago, and positions as old in files that are gone.
+    """Remove dead letters that were resolved so many days ago, and positions as old in files that are gone.
 
     :raises OSError: a folder of a log can't be read
     Twice: safe, also at the same time and beside an ingestion, which may have to read a batch again.
@@ -52,7 +52,7 @@ def _remove(letter_ids: list[int]) -> int:
 
 
 def _forget(source: IngestSource, old: QuerySet[IngestPosition]) -> int:
-    """Remove positions in files that are gone; whoever is reading the log notices that, and looks again."""
+    """Remove positions in files that are gone. A concurrent reader of the log notices, and looks again."""
 
     def work(_: ChangeApplier) -> int:
         gone = [position for position in old.filter(source=source) if _is_gone(position)]
@@ -70,8 +70,8 @@ def _forget(source: IngestSource, old: QuerySet[IngestPosition]) -> int:
 
 
 def _is_gone(position: IngestPosition) -> bool:
-    """Return True if the folder is there, and nothing in it may be the file, whatever its name is now.
+    """Return True if the folder is there, and none of its files may be the position's, under any name.
 
-    A folder that isn't there may be a disk that isn't mounted.
+    A missing folder may be a disk that isn't mounted.
     """
     return Path(position.path).parent.is_dir() and not may_be_there(position)

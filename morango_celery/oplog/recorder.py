@@ -1,7 +1,7 @@
-"""Records changes of chosen models: from Django's signals to lines that wait for the log.
+"""Recorder of changes of configured models: from Django's signals to lines in the outbox.
 
-A line is inserted in the transaction of its change, so it is rolled back with it, and outlives whatever
-happens between the commit and the file. What is written to the file, and when, is `logfile`'s.
+A line is inserted in the transaction of its change. So it is rolled back with it, and survives any failure
+between the commit and the file. `logfile` writes it to the file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CLEARED = "_oplog_cleared"
 
 
 class Encoder(DjangoJSONEncoder):
-    """Django's, which cuts times off after milliseconds, without that."""
+    """Django's encoder, with times in full: Django's own cuts them off after milliseconds."""
 
     def default(self, o: Any) -> Any:
         if isinstance(o, datetime.datetime):
@@ -57,7 +57,7 @@ class Encoder(DjangoJSONEncoder):
 def connect() -> None:
     """Listen to the changes of the models that ``MODELS`` names. Safe to call again."""
     if problems():
-        return  # a system check says what is wrong
+        return  # a system check reports them
     recorded = recorded_models()
     for model in apps.get_models():
         if concrete(model) not in recorded:
@@ -76,12 +76,12 @@ def connect() -> None:
 
 
 def recorded_models() -> set[type[Model]]:
-    """The models that ``MODELS`` names, and those whose tables hold a part of their objects."""
+    """Return the models that ``MODELS`` names, and their parents with tables of their own."""
     return named(settings.MODELS)
 
 
 def recorded_relations(model: type[Model]) -> list[AnyRelation]:
-    """The many-to-many fields of a model's own whose values are a part of its objects' lines."""
+    """Return the many-to-many fields of a model's own with values in its objects' lines."""
     relations = concrete(model)._meta.local_many_to_many
     return [relation for relation in relations if _through(relation)._meta.auto_created]
 
@@ -89,7 +89,7 @@ def recorded_relations(model: type[Model]) -> list[AnyRelation]:
 def record(operation: Operation, instances: Iterable[Model]) -> None:
     """Record changes that Django sends no signal for, such as those of ``bulk_create`` and ``update``.
 
-    Call it in the transaction of the change. What was saved is locked and read again.
+    Call it in the transaction of the change. Saved objects are locked and read again.
     """
     if operation is Operation.DELETE:
         _insert(_line(operation, instance) for instance in instances)
@@ -122,7 +122,7 @@ def _insert(texts: Iterable[str]) -> None:
 
 
 def _write_out() -> None:
-    """The change is committed: whatever is wrong with the file is not its author's fault."""
+    """Write the log, and only log a failure: the change is committed, and its author isn't to blame."""
     try:
         write_out()
     except (OSError, DatabaseError, InterfaceError) as error:
@@ -161,7 +161,7 @@ def _relations_changed(
     sender: type[Model],
     **kwargs: Any,
 ) -> None:
-    """Many-to-many values are a part of the object that has the field; of both, if it is symmetrical."""
+    """Record the object that has the many-to-many field; both objects, if the field is symmetrical."""
     if _is_not_ours(using):
         return
     owner: Any = model if reverse else type(instance)
@@ -185,7 +185,8 @@ def _relations_changed(
 def _target_goes(instance: Model, using: str, **kwargs: Any) -> None:
     """Record the many-to-many values that go with a deleted object: Django sends no signal for these.
 
-    Locked is what has them: or it could be saved, and recorded with such a value, behind the deletion's line.
+    Their owners are locked: otherwise one could be saved, and recorded with such a value, behind the
+    deletion's line.
     """
     if _is_not_ours(using):
         return
@@ -199,7 +200,7 @@ def _target_goes(instance: Model, using: str, **kwargs: Any) -> None:
 
 
 def _target_went(instance: Model, using: str, **kwargs: Any) -> None:
-    """Only what has no line of its own changes others in a way that its line doesn't tell."""
+    """Record the objects that had an unrecorded, deleted object among their many-to-many values."""
     if _is_not_ours(using) or _is_recorded(instance):
         return
     for relation, keys in instance.__dict__.pop(_CLEARED).items():
@@ -218,7 +219,7 @@ def _is_recorded(instance: Model) -> bool:
 
 
 def _related(relation: Any, instance: Model) -> Any:
-    """Keys of the objects that have `instance` among the values of their many-to-many field."""
+    """Return keys of the objects with `instance` among the values of their many-to-many field."""
     theirs, ours = relation.m2m_reverse_field_name(), relation.m2m_field_name()
     return rows(_through(relation)).filter(**{theirs: instance.pk}).values_list(ours, flat=True)
 
@@ -228,7 +229,7 @@ def _through(relation: AnyRelation) -> Any:
 
 
 def _is_not_ours(using: str) -> bool:
-    """Lines wait in one database, so changes in others can't be recorded along with them."""
+    """Return True for other databases, of which the outbox is no part, and while recording is suppressed."""
     return using != DEFAULT_DB_ALIAS or is_recording_suppressed()
 
 
@@ -240,7 +241,7 @@ def _line(operation: Operation, instance: Model) -> str:
     parts = [instance] if operation is Operation.DELETE else list(_parts(instance))
     try:
         objects = _serialized(parts, operation)
-    except Exception:  # values as they were assigned, of any type: those that were stored can be serialized
+    except Exception:  # assigned values may be of any type; stored ones can be serialized
         if operation is Operation.DELETE:
             raise
         objects = _serialized(list(_parts(rows(type(instance)).get(pk=instance.pk))), operation)
@@ -257,7 +258,7 @@ def _serialized(parts: Sequence[Model], operation: Operation) -> str:
 
 
 def _parts(instance: Model) -> Iterator[Model]:
-    """The instance as Django serializes it: one object for each table that holds a part of it."""
+    """Yield the instance as Django serializes it: one object for each of its tables."""
     for parent in reversed(concrete(type(instance))._meta.get_parent_list()):
         yield parent(**{field.attname: getattr(instance, field.attname) for field in all_fields(parent)})
     yield instance

@@ -1,4 +1,4 @@
-"""Opening of regular files and no others: a FIFO is waited for, and a device swallows what is written."""
+"""Opening of regular files only: a FIFO would block, and a device would swallow the lines."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _WITHOUT_EFFECT = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class SpecialFileError(OSError):
-    """A log's name belongs to something else than a regular file, or a link to one."""
+    """A log's path leads to something else than a regular file."""
 
 
 def open_regular(path: str | Path, flags: int, mode: int = 0o640) -> int:
-    """Open a regular file, without waiting for whatever else it may turn out to be.
+    """Open a regular file, without waiting for any other kind.
 
-    :param mode: of a file that is made
+    :param mode: permissions of a new file
     :returns: a file descriptor
     :raises SpecialFileError: it is no regular file
     :raises OSError: it can't be opened

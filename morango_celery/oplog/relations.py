@@ -1,4 +1,4 @@
-"""Many-to-many values in bulk, and whether what is referred to is there."""
+"""Bulk writing of many-to-many values, and checks of references."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from morango_celery.upstream import uses_postgresql
 
 
 def write(table: Table, saved: Sequence[ObjectRow]) -> None:
-    """Let the objects have the many-to-many values of their rows, and no others."""
+    """Set the objects' many-to-many values to those of their rows."""
     for name, relation in table.relations.items():
         wanted = {row.key[1]: row.relations[name] for row in saved if name in row.relations}
         if not wanted:
@@ -24,7 +24,7 @@ def write(table: Table, saved: Sequence[ObjectRow]) -> None:
         through: Any = relation.remote_field.through
         if through._meta.auto_created and not relation.remote_field.symmetrical:
             _write_pairs(relation, wanted)
-        else:  # where one object's values are another's, too, or carry more than the pair
+        else:  # symmetrical pairs, and tables with more than the pair
             for key, values in wanted.items():
                 getattr(rows(table.model).get(pk=key), name).set(values)
 
@@ -56,7 +56,7 @@ def _write_pairs(relation: AnyRelation, wanted: Mapping[Any, Collection[Any]]) -
 def refer_to(
     table: Table, saved: Iterable[ObjectRow], deleted: Mapping[type[Model], Collection[Any]]
 ) -> bool:
-    """Whether many-to-many values name objects that are deleted."""
+    """Return True if many-to-many values name deleted objects."""
     for name, relation in table.relations.items():
         target = relation.remote_field.model
         gone = deleted.get(concrete(target))
@@ -68,10 +68,10 @@ def refer_to(
 
 
 def require_targets(tables: Iterable[tuple[Table, Sequence[ObjectRow]]]) -> None:
-    """Let references fail now, where the culprit can be found, instead of at COMMIT.
+    """Let references fail now, while the faulty change can be found, instead of at COMMIT.
 
-    On PostgreSQL the deferred constraints are checked. SQLite can't; there the targets are looked up: one
-    query per table that is referred to.
+    PostgreSQL checks its deferred constraints. SQLite can't, so the targets are looked up there: one query
+    per referenced table.
 
     :raises IntegrityError: a reference points nowhere
     """
@@ -95,12 +95,12 @@ def require_targets(tables: Iterable[tuple[Table, Sequence[ObjectRow]]]) -> None
 
 
 def missing_targets(objects: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the objects that these refer to and that aren't there, in their order.
+    """Return the names of missing objects that these refer to, in their order.
 
-    One that isn't called by its primary key is named ``app.model:*``.
+    An object that isn't referred to by its primary key is named ``app.model:*``.
 
     :raises Exception: a field's own, for a value that can't refer to anything
-    Cost: a query for each field that is referred to and `MOST_KEYS` values, and one for each natural key.
+    Cost: a query for each referenced field and `MOST_KEYS` values, and one for each natural key.
     """
     by_value: dict[AnyField, dict[Any, str]] = {}
     by_natural_key: dict[tuple[type[Model], str], list[Any]] = {}
@@ -129,7 +129,7 @@ def missing_targets(objects: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _references(data: Mapping[str, Any]) -> Iterator[tuple[AnyField, Any]]:
-    """Yield what an object refers to: the field that is looked at there, and its value or a natural key."""
+    """Yield an object's references: the target's field, and its value or a natural key."""
     table = table_of(data["model"])
     for field in table.fields:
         value = data.get("pk") if field is key_field(table.model) else data["fields"].get(field.name)
@@ -141,7 +141,7 @@ def _references(data: Mapping[str, Any]) -> Iterator[tuple[AnyField, Any]]:
 
 
 def _values_there(target: AnyField, values: Iterable[Any]) -> set[Any]:
-    """Return those of the values, as the driver takes them, that a row has in this field."""
+    """Return the values, as the driver takes them, that rows have in this field."""
     there: set[Any] = set()
     for chunk in Items(values) | Buffer(MOST_KEYS):
         found = rows(target.model).filter(**{f"{target.name}__in": chunk})

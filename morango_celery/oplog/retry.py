@@ -1,4 +1,4 @@
-"""Trying dead letters again, because somebody has mended what was wrong."""
+"""Retrying of dead letters after their cause was mended."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from morango_celery.oplog.models import IngestSource
 class Retried:
     applied: int = 0
     left: int = 0
-    """Letters that couldn't be applied this time either."""
+    """Number of letters that failed again."""
 
 
 def retry_dead_letters(source_name: str | None = None, letter_ids: Collection[int] | None = None) -> Retried:
-    """Apply open dead letters, oldest first, each in a transaction of its own, while that gets any further.
+    """Apply open dead letters, oldest first, each in its own transaction, until a round applies none.
 
-    :param source_name: only this source's
-    :param letter_ids: only these; and what has waited for one of them
+    :param source_name: limits them to this source
+    :param letter_ids: limits them to these, and to letters that waited for one of them
     :raises InvalidSettingError: no model is named whose objects may be ingested
     Twice: safe, also at the same time and beside an ingestion.
     """
@@ -44,7 +44,7 @@ def retry_dead_letters(source_name: str | None = None, letter_ids: Collection[in
 
 
 def _retry(source: IngestSource, letter_id: int) -> int:
-    """:returns: how many letters were applied"""
+    """Apply a letter, and return the number of letters that were applied with it."""
 
     def work(applier: ChangeApplier) -> int:
         letter = dead_letters.open_dead_letters(source).filter(pk=letter_id).first()

@@ -1,8 +1,8 @@
-"""From the objects of a line to rows of tables, as Django's deserializer and a raw save would make them.
+"""Conversion of a line's objects to rows of tables, equal to those of Django's deserializer and a raw save.
 
-Worked out once per model: a function per column from JSON values to what the driver takes. What only
-Django's own way can tell (natural keys, a model's or a field's own code, a key that the database is to
-give) is `NotFastPath`, and goes through an instance.
+Each model has a function per column, from JSON values to the driver's, built once. Some objects need
+Django's own way: those with natural keys, with a model's or a field's own code, or with a key that the
+database assigns. They raise `NotFastPath`, and go through an instance.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from morango_celery.reading.attributes import has_plain_access, is_overshadowed
 from morango_celery.upstream import uses_postgresql
 
 LONGEST_NAME = 200
-"""What is longer is shortened, and told apart by its hash."""
+"""Limit on a name. A longer one is shortened, and made unique by its hash."""
 
 _PLAIN_FIELDS = ("django.db.models.fields", "morango.models.fields")
-"""Where fields come from that hold what `to_python` returns, whatever the instance."""
+"""Modules of fields that store just the value that `to_python` returns."""
 
 _JSON_READABLE = (
     *("bigint", "bigserial", "boolean", "bytea", "char", "date", "double", "inet", "integer", "interval"),
     *("json", "numeric", "serial", "smallint", "smallserial", "text", "time", "uuid", "varchar"),
 )
-"""How column types begin that PostgreSQL fills from JSON."""
+"""Beginnings of the column types that PostgreSQL fills from JSON."""
 
 
 @dataclass
 class ObjectRow:
-    """An object that is to be saved, as rows."""
+    """An object that is to be saved, as a row of a table and its many-to-many values."""
 
     key: Key
     fields: dict[str, Any]
-    """Its JSON, where `values` are yet to be made of it."""
+    """Its JSON, as long as `values` are not made of it."""
     values: Sequence[Any] = ()
-    """Of the model's own table, in the order of `Table.fields`."""
+    """Values of the model's own table, in the order of `Table.fields`."""
     relations: dict[str, Sequence[Any]] = field(default_factory=dict)
-    """Many-to-many values by field name: primary keys."""
+    """Many-to-many values, as primary keys, by field name."""
     deferred: DeserializedObject | None = None
-    """To be saved once what it refers to by a natural key is there."""
+    """Fields to be saved once the targets of their natural keys are there."""
 
     def references(self, table: Table) -> ObjectRow:
-        """Return the row with no values but those that refer to others."""
+        """Return the row with its references as its only values."""
         pairs = zip(table.fields, self.values, strict=True)
         values = [value if own.remote_field else None for own, value in pairs]
         return ObjectRow(self.key, {}, values, self.relations)
@@ -68,23 +68,23 @@ class ObjectRow:
 
 @dataclass(frozen=True)
 class Table:
-    """How objects of one model become rows."""
+    """Plan by which objects of one model become rows."""
 
     model: type[models.Model]
     fields: tuple[AnyField, ...]
-    """Of its own table; the parents' rows are objects of their own in a log, as in Django's fixtures."""
+    """Fields of its own table. Parents' rows are objects of their own in a log, as in Django's fixtures."""
     columns: tuple[tuple[str, Callable[[], Any], Convert], ...] | None
-    """For each field: JSON key, default, conversion. None: only an instance can tell."""
+    """JSON key, default and conversion of each field. None if objects need Django's own way."""
     relations: dict[str, AnyRelation]
     natural_targets: dict[str, type[models.Model]]
-    """By field name, the models that a value may name by a natural key."""
+    """Models that a value may name by a natural key, by field name."""
     names: frozenset[str]
-    """What an object's fields may be called."""
+    """Names that an object's fields may have."""
     key_position: int
     key_values: Convert
-    """Primary keys as the driver takes them."""
+    """Conversion of primary keys to the driver's values."""
     reads_json: bool
-    """Whether rows can be written in bulk: PostgreSQL fills all their columns from JSON."""
+    """True if rows can be written in bulk: PostgreSQL fills all their columns from JSON."""
 
     @cached_property
     def concrete(self) -> type[models.Model]:
@@ -92,21 +92,24 @@ class Table:
 
     @property
     def each(self) -> bool:
-        """Whether every object is written by a raw save of its own."""
+        """Return True if every object is written by a raw save of its own."""
         meta = self.model._meta
-        ordered = bool(meta.order_with_respect_to)  # whose place saving finds out
+        ordered = bool(meta.order_with_respect_to)  # saving assigns the place
         own_sql = any(map(has_own_sql, self.fields))
         return ordered or own_sql or not self.reads_json or meta.label in core_settings.SAVE_INDIVIDUALLY
 
     def key(self, value: Any) -> Key:
-        """:raises Exception: the field's own, for a value that can't be one"""
+        """Return the identity of the object with a primary key.
+
+        :raises Exception: the field's own, for a value that can't be a key
+        """
         return self.concrete, self.key_values((value,))[0]
 
     def row(self, data: dict[str, Any]) -> ObjectRow:
-        """A row whose values are yet to be made.
+        """Return a row without its values; `fill` makes these.
 
-        :raises NotFastPath: only an instance can tell
-        :raises Exception: a field's own, for a value that it can't take
+        :raises NotFastPath: the object needs Django's own way
+        :raises Exception: a field's own, for a value that it refuses
         """
         pk, fields = data.get("pk"), data["fields"]
         if self.columns is None or pk is None or not fields.keys() <= self.names:
@@ -123,7 +126,7 @@ class Table:
     def fill(self, rows: Sequence[ObjectRow]) -> None:
         """Make the rows' values, a column at a time.
 
-        :raises Exception: a field's own, for a value that it can't take
+        :raises Exception: a field's own, for a value that it refuses
         """
         bare = [row for row in rows if not row.values]
         if not bare or self.columns is None:
@@ -140,7 +143,7 @@ class Table:
             row.values = values
 
     def natural_lookups(self, data: dict[str, Any]) -> set[type[models.Model]]:
-        """The concrete models among whose objects some are looked up by natural keys."""
+        """Return the concrete models in which the object needs look-ups by natural keys."""
         found = set()
         if data.get("pk") is None and hasattr(self.model, "natural_key"):
             found.add(concrete(self.model))
@@ -155,7 +158,10 @@ class Table:
 
 @cache
 def table_of(label: str) -> Table:
-    """:raises UnknownModelError: no such model is installed, or its rows are in another database"""
+    """Return the plan for a model.
+
+    :raises UnknownModelError: no such model is installed, or its rows are in another database
+    """
     try:
         model = apps.get_model(label)
     except (LookupError, ValueError):
@@ -166,12 +172,15 @@ def table_of(label: str) -> Table:
 
 
 def ingested_models() -> frozenset[type[models.Model]]:
-    """The concrete models that ``INGEST_MODELS`` names, and those whose tables hold a part of them."""
+    """Return the models that ``INGEST_MODELS`` names, and their parents with tables of their own."""
     return frozenset(named(settings.INGEST_MODELS))
 
 
 def require_ingested(table: Table, ingested: Set[type[models.Model]]) -> None:
-    """:raises ModelNotIngestedError: who writes the log isn't trusted with objects of this model"""
+    """Require that a model is ingested.
+
+    :raises ModelNotIngestedError: the log's author isn't trusted with objects of this model
+    """
     if table.concrete not in ingested:
         raise ModelNotIngestedError(
             f"MORANGO_CELERY_OPLOG['INGEST_MODELS'] doesn't name {table.model._meta.label}."
@@ -212,7 +221,7 @@ def _is_json_readable(own: AnyField) -> bool:
 
 
 def _column(own: AnyField) -> Convert:
-    """What raw saves would write, given the JSON values of many objects."""
+    """Return a function from JSON values of many objects to the values that raw saves would write."""
     quick = conversion(own)
     target = own.target_field if isinstance(own, models.ForeignKey) else own
 
@@ -231,13 +240,13 @@ def _column(own: AnyField) -> Convert:
 
 
 def deserialized(data: dict[str, Any]) -> DeserializedObject:
-    """What Django's own deserializer makes of an object. Looks natural keys up, one by one."""
+    """Deserialize an object by Django's own code. It looks natural keys up, one by one."""
     (found,) = Deserializer([data], handle_forward_references=True)
     return found
 
 
 def row_of(table: Table, found: DeserializedObject, relations: Mapping[str, Iterable[Any]]) -> ObjectRow:
-    """The same as a row. What is deferred is missing in it."""
+    """Return a deserialized object as a row, without its deferred fields."""
     values = [own.get_db_prep_save(getattr(found.object, own.attname), connection) for own in table.fields]
     return ObjectRow(
         (concrete(table.model), values[table.key_position]),
@@ -249,7 +258,7 @@ def row_of(table: Table, found: DeserializedObject, relations: Mapping[str, Iter
 
 
 def name(label: str, key: object) -> str:
-    """What an object is called in the database's notes: ``app.model:key``, at most 255 characters long."""
+    """Return an object's name in the database: ``app.model:key``, at most 255 characters long."""
     text = printable(f"{label.lower()}:{key}")
     if len(text) <= LONGEST_NAME:
         return text
@@ -257,9 +266,9 @@ def name(label: str, key: object) -> str:
 
 
 def name_by_key(label: str, value: Any) -> str:
-    """Return an object's name by the value that its key has in the column, in whatever form a line has it.
+    """Return an object's name by its key's value in the column, for any form of the key in a line.
 
-    A value that can't be a key, or of no such model, is named as the line has it.
+    A value that can't be a key, or that belongs to no model, is named as it is in the line.
     """
     try:
         table = table_of(label)
@@ -270,14 +279,14 @@ def name_by_key(label: str, value: Any) -> str:
 
 
 def name_of_any(label: str) -> str:
-    """Return the name for whichever object of a model it is."""
+    """Return the name that stands for any object of a model."""
     with suppress(UnknownModelError):
         label = table_of(label).concrete._meta.label
     return name(label, "*")
 
 
 def _text_of_key(value: Any) -> str:
-    """Return one text for equal values of a column, whatever the driver's type for them."""
+    """Return one text for equal values of a column, whichever types the driver has for them."""
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
     if isinstance(value, datetime) and value.tzinfo is not None:
@@ -286,7 +295,7 @@ def _text_of_key(value: Any) -> str:
 
 
 def name_of(data: dict[str, Any]) -> str:
-    """The name of a line's object, by its natural key if need be; empty when it has neither."""
+    """Return the name of a line's object, by its natural key if need be; empty if it has no key at all."""
     try:
         if data.get("pk") is not None:
             return name_by_key(data["model"], data["pk"])
@@ -298,5 +307,5 @@ def name_of(data: dict[str, Any]) -> str:
         }
         natural_key = model(**plain).natural_key()  # type: ignore[attr-defined]  # or it has none
         return name(concrete(model)._meta.label, natural_key)
-    except Exception:  # there are no two notes about an object without a name
+    except Exception:  # an object without a name is found by no other line
         return ""

@@ -1,4 +1,4 @@
-"""The beginning of the pipeline: lines of a file, and what they say."""
+"""Beginning of the pipeline: lines of a file, parsed into changes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from morango_celery.oplog.lines import Change, Line, LineError, parse
 from morango_celery.stream import Source, Stage, Transform
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""How much of a log is applied in one transaction. A few times as much memory is taken meanwhile."""
+"""Limit on the bytes of a log in one transaction, which takes a few times as much memory."""
 KEPT_BYTES = 1000
-"""How much is kept of a line that is too long."""
+"""Number of bytes kept of a line that is too long."""
 
 
 class OplogSource(Source[Line]):
-    """The complete lines of a file from `offset` on, but for empty ones. Ends where the file ends for now."""
+    """Source of the complete, non-empty lines of a file from `offset` on, up to its present end."""
 
     def __init__(
         self, file: OpenFile, offset: int = 0, should_stop: Callable[[], bool] = lambda: False
@@ -35,7 +35,7 @@ class OplogSource(Source[Line]):
             offset = line.end
 
     def _next(self, offset: int) -> Line | None:
-        """The line that begins where the file is read; None when it has no newline yet."""
+        """Return the next line of the file; None if it has no newline yet."""
         most = lines.LONGEST_LINE_BYTES
         content = self.file.file.readline(most + 1)
         if content.endswith(b"\n"):
@@ -52,14 +52,14 @@ class OplogSource(Source[Line]):
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that says nothing that could be applied."""
+    """A line that couldn't be parsed."""
 
     line: Line
     error: LineError
 
 
 class BatchLines(Stage[Line, list[Line]]):
-    """Lists of lines, bounded by their number and by their size; one line may be larger than that alone."""
+    """Grouping of lines into lists, bounded in number and in bytes. A single line may exceed the bytes."""
 
     def __init__(self, most_lines: int, most_bytes: int = BATCH_BYTES) -> None:
         self.most_lines = most_lines
@@ -79,7 +79,7 @@ class BatchLines(Stage[Line, list[Line]]):
 
 
 class ParseLines(Transform[list[Line], list[Change | BadLine]]):
-    """Changes in place of lines."""
+    """Parsing of lines into changes."""
 
     def transform(self, item: list[Line]) -> list[Change | BadLine]:
         return [_parsed(line) for line in item]

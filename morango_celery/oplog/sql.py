@@ -1,4 +1,4 @@
-"""The hand-written SQL of ingestion, for PostgreSQL and SQLite: what Django 3.2 can't say."""
+"""Hand-written SQL of recorder and ingestion for PostgreSQL and SQLite, beyond Django 3.2's queries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence
 
 
 def missing(field: Field[Any, Any], values: Collection[Any]) -> set[Any]:
-    """Return those of the values, as the driver takes them, that no row has in this field. On SQLite only."""
+    """Return the values, as the driver takes them, that no row has in this field. For SQLite only."""
     column = column_name(field)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -53,8 +53,10 @@ def missing(field: Field[Any, Any], values: Collection[Any]) -> set[Any]:
 
 
 def first_in_outbox(most: int, most_bytes: int) -> list[tuple[int, str]]:
-    """Return the ids and texts of the changes that wait for longest: one, and more as long as these are fewer
-    than `most` and their texts begin within `most_bytes`."""
+    """Return the ids and texts of the oldest changes: at least one, and at most `most`.
+
+    Their texts begin within `most_bytes`.
+    """
     table = table_name(OutboxChange)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -70,7 +72,7 @@ def first_in_outbox(most: int, most_bytes: int) -> list[tuple[int, str]]:
 def advance_sequences(models: Sequence[type[Model]]) -> None:
     """Let PostgreSQL number new rows of these models above those that brought their numbers along.
 
-    Never backwards: numbers above may be given out in transactions that are not committed yet.
+    Sequences never go back: open transactions may have been given higher numbers.
     """
     if not uses_postgresql():
         return

@@ -1,7 +1,7 @@
-"""Objects as they are stored, with their rows locked until the transaction ends.
+"""Reading of stored objects, with their rows locked until the transaction ends.
 
-A line carries a whole object. What it says and its place in the log have to come from under one lock: else
-what was read earlier could be written later.
+A line carries a whole object. Its content and its place in the log have to come from under one lock:
+otherwise an object that was read earlier could be written later.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from morango_celery.stream import Buffer, Items
 
 CHUNK_OBJECTS = 500
 FETCHED_OBJECTS = 20
-"""How many of them are in memory at a time."""
+"""Number of objects in memory at a time."""
 
 
 def stored(model: type[Model], keys: Iterable[Any]) -> Iterator[Model]:
-    """Lock objects and read them, in the order of their keys; those that are gone are left out.
+    """Lock objects and read them, in the order of their keys, without missing ones.
 
-    Others may still refer to the objects. What they wait for is a change of one.
+    New references to the objects don't wait for these locks; changes of the objects do.
 
     Cost: a query per 500 objects, and one more for each table of a parent.
     """
@@ -42,7 +42,7 @@ def lock(model: type[Model], keys: QuerySet[Any]) -> None:
 
 
 def lock_for_deletion(instance: Model) -> None:
-    """Lock an object's row against new references, too: they can't be committed before this transaction."""
+    """Lock an object's row against new references as well: these wait until this transaction ends."""
     list(locking(rows(type(instance)).filter(pk=instance.pk)).values_list("pk"))
 
 

@@ -1,4 +1,4 @@
-"""Whether this thread is applying changes of others, which are nobody's to record."""
+"""Suppression of recording while this thread applies changes of another project's log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_recording_suppressed() -> bool:
 
 @contextmanager
 def suppress_recording() -> Iterator[None]:
-    """Signals that Django sends in the block tell of changes that come from a log."""
+    """Record no change that is made in this block: it comes from a log."""
     before, _thread.suppressed = is_recording_suppressed(), True
     try:
         yield

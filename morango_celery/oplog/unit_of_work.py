@@ -1,4 +1,4 @@
-"""Changes that are written together: collected until the order among them matters, then written in bulk."""
+"""Unit of work: changes are collected until the order among them matters, then written in bulk."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from morango_celery.oplog.rows import (
 from morango_celery.upstream import uses_postgresql
 
 MOST_BYTES = 8 * 1024 * 1024
-"""How much of a log its rows come from. A few times as much memory is taken meanwhile."""
+"""Size of the collected lines at which they are written. They take a few times as much memory."""
 
 
 class UnitOfWork:
-    """Takes changes in their order. What is in the database in the end is as if each had been applied alone.
+    """Collector of changes in their order. The database ends as if each had been applied alone.
 
-    Of several changes of an object only the last is written: whatever depends on one in between makes the
-    others be written first, or fails, and is then applied in smaller groups.
+    Of several changes of an object only the last is written. A change that depends on one in between has the
+    collected ones written first, or fails, and is then applied in smaller groups.
     """
 
     def __init__(self, models: Set[type[Model]], alone: bool = False) -> None:
-        """
-        :param models: the concrete models whose objects are written
-        :param alone: write each object at once, by Django's own code, which words the error if there is one
+        """Begin with no changes.
+
+        :param models: the concrete models that may be written
+        :param alone: True writes each object at once, by Django's own code, which words its error
         """
         self.models = models
         self.alone = alone
@@ -48,17 +49,17 @@ class UnitOfWork:
         self.saved_alone: set[type[Model]] = set()
         self.each: dict[type[Model], bool] = {}
         self.written: dict[Key, ObjectRow] = {}
-        """What was written, as far as it refers to others, where the database doesn't check that itself."""
+        """References of written objects, if the database doesn't check these itself."""
         self.superseded: set[Key] = set()
-        """Objects that were saved or deleted, whatever is known of them from earlier on."""
+        """Objects that were saved or deleted: earlier facts about them are void."""
         self.size_bytes = 0
-        """Size of the lines that `saves` comes from."""
+        """Size of the lines of `saves`."""
 
     def add(self, change: Change) -> None:
-        """Collect the objects of a change, and write what was collected when it becomes too much.
+        """Collect the objects of a change, and write the collected ones when there are too many.
 
         :raises ModelNotIngestedError: nothing was written of the object
-        :raises Exception: whatever the database or a field says against an object
+        :raises Exception: any error of the database or a field about an object
         """
         for data in change.objects:
             table = table_of(data["model"])
@@ -74,7 +75,7 @@ class UnitOfWork:
             self.flush()
 
     def take(self, later: UnitOfWork) -> None:
-        """Go on from what another one has written since this one last wrote."""
+        """Take over the facts about objects that another unit has written since this one last wrote."""
         for key in later.superseded:
             self.deferred.pop(key, None)
             self.written.pop(key, None)
@@ -83,7 +84,7 @@ class UnitOfWork:
         self.saved_alone |= later.saved_alone
 
     def complete(self) -> None:
-        """Write the rest. What is referred to by natural keys must be there now."""
+        """Write the rest, deferred fields included: the targets of natural keys must be there now."""
         self.flush()
         for deferred in self.deferred.values():
             deferred.save_deferred_fields()
@@ -100,7 +101,7 @@ class UnitOfWork:
         except NotFastPath:
             self._flush_before_lookup(table.natural_lookups(data))
             found = deserialized(data)
-            if found.object.pk is None:  # which the database is to give
+            if found.object.pk is None:  # the database assigns it
                 self.flush()
                 self._save_alone(found, table)
                 return
@@ -130,7 +131,7 @@ class UnitOfWork:
                 return  # there is no such object
             key = table.key(found.object.pk)
         if key in self.saves and key[0]._meta.parents:
-            self.flush()  # or there would be nothing to tell that the parents' rows go, too
+            self.flush()  # otherwise the parents' rows would be left behind
         self.superseded.add(key)
         self.saves.pop(key, None)
         self.deferred.pop(key, None)
@@ -161,14 +162,14 @@ class UnitOfWork:
             self.written[row.key] = row.references(table)
 
     def _flush_before_lookup(self, models: set[type[Model]]) -> None:
-        """Write what may have a say in a look-up among objects of these models."""
+        """Write collected changes of these models, among which an object is about to be looked up."""
         if any(model in models for model, _ in self.saves) or any(model in models for model in self.deletes):
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected: what is referred to before what refers to it, deletions the other way."""
+        """Write collected changes: referenced objects first, then references; deletions the other way."""
         groups: dict[type[Model], tuple[Table, list[ObjectRow]]] = {}
-        bare: dict[type[Model], tuple[Table, list[ObjectRow]]] = {}  # proxies by themselves
+        bare: dict[type[Model], tuple[Table, list[ObjectRow]]] = {}  # proxies apart
         for (model, _), (table, row) in self.saves.items():
             groups.setdefault(model, (table, []))[1].append(row)
             bare.setdefault(table.model, (table, []))[1].append(row)
@@ -179,7 +180,7 @@ class UnitOfWork:
             sql.upsert(model, table.fields, [row.values for row in referenced_first(table, rows)])
         for table, rows in groups.values():
             if relations.refer_to(table, rows, self.deletes):
-                raise OrderDependencyError(f"{table.model._meta.label} refers to what is deleted with it.")
+                raise OrderDependencyError(f"{table.model._meta.label} refers to an object deleted with it.")
             relations.write(table, rows)
         for model in sorted(self.deletes, key=place, reverse=True):
             if self.deletes[model]:

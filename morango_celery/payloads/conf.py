@@ -1,4 +1,4 @@
-"""The settings ``MORANGO_CELERY_PAYLOADS``."""
+"""Settings ``MORANGO_CELERY_PAYLOADS``."""
 
 from __future__ import annotations
 

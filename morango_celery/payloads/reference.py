@@ -19,8 +19,8 @@ MOST_CHUNKS = 100_000
 class Reference:
     """Name of a stored value: the hash of its content, and its size.
 
-    As JSON it is an object like others. A header of the message lists the arguments that are references, so no
-    sent value is ever mistaken for one.
+    As JSON it is an object like others. A header of the message lists the arguments that are references, so
+    no sent value is ever mistaken for one.
     """
 
     sha256: str
@@ -38,7 +38,7 @@ class Reference:
         assert self.chunk_bytes is not None, "it is split"
         assert self.size_bytes is not None, "a value that is split has a size"
         for number in range(-(-self.size_bytes // self.chunk_bytes)):
-            # The chunks' size is part of the key: else a value stored under two sizes would be mixed from both
+            # The chunks' size is part of the key: else parts of two sizes would be mixed
             yield f"{self.sha256}.{self.chunk_bytes}.{number}"
 
     def as_json(self) -> dict[str, str | int]:
