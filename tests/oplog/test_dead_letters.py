@@ -183,7 +183,7 @@ def test_the_admin_shows_letters_and_tries_them_again(log: Path, operator: Clien
     # Then it is in the list, and its page shows all of it and no field to change
     shown = operator.get(f"{pages}?state=open&q=waiting").content.decode()
     assert "IntegrityError" in shown
-    assert "Try to apply the selected lines again" in shown
+    assert "Retry the selected lines" in shown
     page = operator.get(f"{pages}{letter.pk}/change/").content.decode()
     assert "waiting title" in page
     assert "<textarea" not in page
