@@ -48,7 +48,7 @@ def messages_inline(order: Order) -> Iterator[Work]:
     import worker
     from morango_celery.models import Batch
     from morango_celery.tasks import SEND_RETRIES, deserialize_batch
-    from morango_celery.urgency import priority
+    from morango_celery.worker.priorities import priority
 
     run = _run_with_batches(order.records)
 

@@ -5,7 +5,7 @@
 - `TransientError`: nothing was written; the same call may succeed later, and is retried.
 - `PayloadError`: the task that was sent with a reference fails; trying again would not help.
 - `FatalError`: the run stops, with the reason on its ledger row.
-- `TimeIsUp` stands beside the tree, where no model's ``except Exception`` reaches it.
+- `SoftTimeLimitReached` stands beside the tree, where no model's ``except Exception`` reaches it.
 
 An exception's docstring is its default message.
 """
@@ -68,7 +68,7 @@ class TransientError(MorangoCeleryError):
     """The database or broker is not available at the moment; nothing was written."""
 
 
-class TookTooLongError(TransientError):
+class QueryTimeoutError(TransientError):
     """The database was given a few seconds for this, and needs more."""
 
 
@@ -100,7 +100,7 @@ class SystemicError(FatalError):
     """Every record of a batch failed with one error, which is not about the records."""
 
 
-class RefusedMessageError(FatalError):
+class InvalidMessageError(FatalError):
     """A task message doesn't fit the ledger; it was not carried out."""
 
 
@@ -108,5 +108,5 @@ class RunFailedError(FatalError):
     """The run ended without having deserialized everything."""
 
 
-class TimeIsUp(BaseException):
+class SoftTimeLimitReached(BaseException):
     """The worker's time limit for a task was reached while a batch was being deserialized."""

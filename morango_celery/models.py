@@ -15,7 +15,7 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery import clock
 from morango_celery.db.prepared import Statement, anything, concrete_fields, kept, number, updating
-from morango_celery.errors import FatalError, RefusedMessageError, RunFailedError
+from morango_celery.errors import FatalError, InvalidMessageError, RunFailedError
 from morango_celery.printable import printable
 
 
@@ -451,9 +451,9 @@ class Batch(models.Model):
         return ids
 
     def require(self, ids_sha256: str) -> None:
-        """:raises RefusedMessageError: the ids that were handed out have another hash"""
+        """:raises InvalidMessageError: the ids that were handed out have another hash"""
         if self.ids_sha256 != ids_sha256:
-            raise RefusedMessageError(
+            raise InvalidMessageError(
                 f"The message's ids are not those of {self}. It was not carried out; "
                 "recover_runs sends the batch again as the ledger has it."
             )

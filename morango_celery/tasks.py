@@ -1,7 +1,4 @@
-"""Celery shells around `runs`.
-
-Also of Celery: `display`, `intake`, `kombu_compat`, `pools`, `stopping`, `task_context` and `urgency`.
-"""
+"""Celery tasks: shells around `runs`. The sender has `messaging` beside them, the consumer `worker`."""
 
 from __future__ import annotations
 
@@ -25,21 +22,17 @@ from kombu.exceptions import OperationalError as BrokerError
 from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
-from morango_celery.display import (
+from morango_celery.errors import InvalidMessageError, SoftTimeLimitReached, TransientError
+from morango_celery.messaging.events import (
     STARTING_TASK,
-    Described,
+    DescribedTask,
     describe,
     id_of_start,
     progress_text,
-    show_progress,
+    send_progress_event,
 )
-from morango_celery.errors import RefusedMessageError, TimeIsUp, TransientError
-from morango_celery.intake import Envelopes
-from morango_celery.kombu_compat import GathersEvents, SurvivesOutages, bound_events, reuse_clients
 from morango_celery.models import Batch, Run
-from morango_celery.pools import require_processes
 from morango_celery.printable import make_printable, printable
-from morango_celery.raw_messages import guard_unacknowledged
 from morango_celery.runs import attempts, completion, opening, sharing
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.completion import Notification
@@ -50,9 +43,14 @@ from morango_celery.runs.opening import attempt_opening, attempt_start
 from morango_celery.runs.overdue import note_sent, note_start_sent, note_unsent, untouched
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches
 from morango_celery.runs.recovery import recover
-from morango_celery.stopping import SoftShutdown
 from morango_celery.stream import Buffer, Items
-from morango_celery.task_context import (
+from morango_celery.worker.kombu_compat import GathersEvents, SurvivesOutages, bound_events, reuse_clients
+from morango_celery.worker.message_validation import DropMalformedMessages
+from morango_celery.worker.pools import require_processes
+from morango_celery.worker.priorities import FairPriorities, priority
+from morango_celery.worker.raw_messages import guard_unacknowledged
+from morango_celery.worker.shutdown import SoftShutdown
+from morango_celery.worker.task_context import (
     Expected,
     current_limits,
     given_back_if_stopped,
@@ -60,7 +58,6 @@ from morango_celery.task_context import (
     note_limits,
     out_of_reach_of_models,
 )
-from morango_celery.urgency import Turns, priority
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ DELIVERED_AGAIN: dict[str, Any] = {
 }
 """A message outlives the worker that it ends; the attempts that the ledger counts put an end to that."""
 
-CAREFULLY: dict[str, Any] = {"Strategy": "morango_celery.intake:refuse_malformed"}
+VALIDATED: dict[str, Any] = {"Strategy": "morango_celery.worker.message_validation:refuse_malformed"}
 """How a worker takes a message of the task in."""
 
 TOO_EARLY_SECONDS = 0.25
@@ -97,7 +94,7 @@ WRONG_CLOCK_SECONDS = 24 * 60 * 60
 
 TASK_ID_BYTES = 12
 """Random ones: a message has its id in three places, and may have those of two others; all are in Redis."""
-NOBODY = "-"
+NO_REPLY_TO = "-"
 """Who waits for a result that is ignored; Celery would name this process, at some length."""
 
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
@@ -105,15 +102,15 @@ LARGEST_ID = 2**63 - 1
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-class LedgerTask(Expected, Described, DjangoTask):
+class LedgerTask(Expected, DescribedTask, DjangoTask):
     abstract = True
 
 
-class BatchTask(Expected, Described, DjangoTask):
+class BatchTask(Expected, DescribedTask, DjangoTask):
     abstract = True
 
 
-def fits(function: Callable[..., Any]) -> Callable[..., Any]:
+def checks_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse a message whose arguments the task doesn't have, and say which."""
     signature = inspect.signature(function)
 
@@ -122,7 +119,7 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise RefusedMessageError(
+            raise InvalidMessageError(
                 f"The message doesn't fit {function.__name__}: {printable(error)}."
             ) from None
         return function(*args, **kwargs)
@@ -135,11 +132,11 @@ def fits(function: Callable[..., Any]) -> Callable[..., Any]:
     base=LedgerTask,
     bind=True,
     expect_retry=staticmethod(opening.expect_retry),
-    **CAREFULLY,
+    **VALIDATED,
     **RETRIED,
     **DELIVERED_AGAIN,
 )
-@fits
+@checks_arguments
 def start_run(self: Any, run_id: int) -> str:
     """Start a run, or let one that stands between two stages go on.
 
@@ -172,11 +169,11 @@ def start_run(self: Any, run_id: int) -> str:
     base=BatchTask,
     bind=True,
     expect_retry=staticmethod(attempts.expect_retry),
-    **CAREFULLY,
+    **VALIDATED,
     **RETRIED,
     **DELIVERED_AGAIN,
 )
-@fits
+@checks_arguments
 def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, int]:
     """Deserialize one batch; the last one of a stage opens the next.
 
@@ -212,7 +209,7 @@ def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, in
     bind=True,
     **{**RETRIED, "max_retries": HAND_OVER_RETRIES},
 )
-@fits
+@checks_arguments
 def notify_session(self: Any, run_id: int) -> bool:
     """Tell the transfer session what came of its run, as soon as Morango is ready to hear it; and see that it
     was heard. Do whatever else is left to do after the run's end.
@@ -235,14 +232,14 @@ def _pause(done: Notification, retries: int = 0) -> float:
 
 
 @shared_task(name="morango_celery.recover_runs", base=LedgerTask, **RETRIED)
-@fits
+@checks_arguments
 def recover_runs() -> int:
     """Send again what no worker finished in time. Every worker asks for it now and then."""
     with _outages_are_retried():
         return recover(CeleryDispatch())
 
 
-class Sweep(bootsteps.StartStopStep):
+class PeriodicRecovery(bootsteps.StartStopStep):
     """Asks for `recover_runs` each time the worker has connected to the broker, and now and then after that.
 
     So what a broker has lost, and what nobody could send to it, waits for no operator and no schedule.
@@ -268,7 +265,9 @@ def _add_steps(instance: Any, **kwargs: Any) -> None:
     reuse_clients()
     guard_unacknowledged()
     instance.app.steps["worker"].add(SoftShutdown)
-    instance.app.steps["consumer"].update((Envelopes, GathersEvents, SurvivesOutages, Sweep, Turns))
+    instance.app.steps["consumer"].update(
+        (DropMalformedMessages, GathersEvents, SurvivesOutages, PeriodicRecovery, FairPriorities)
+    )
 
 
 @celeryd_after_setup.connect
@@ -330,7 +329,7 @@ def _follow_up_batch(run_id: int, execution: Execution, message: Message) -> Non
             progress = attempt_opening(run_id, advance, message)
         _after_commit(progress)
     elif execution.run:
-        show_progress(execution.run)
+        send_progress_event(execution.run)
 
 
 def _follow_up_end(run: Run) -> None:
@@ -361,7 +360,7 @@ def finish(run: Run) -> None:
 
 
 def _finish(run: Run) -> None:
-    show_progress(run)
+    send_progress_event(run)
     try:
         done = completion.finish(run)
     except (DatabaseError, InterfaceError) as error:
@@ -394,7 +393,7 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
         )
         return False
     if task.ignore_result:
-        options["reply_to"] = NOBODY
+        options["reply_to"] = NO_REPLY_TO
     reuse_clients()  # in a web process too
     options.setdefault("task_id", secrets.token_urlsafe(TASK_ID_BYTES))
     options.setdefault("retry", True)
@@ -424,9 +423,9 @@ def _ledger(run_id: int) -> Iterator[None]:
     try:
         with _outages_are_retried():
             yield
-    except (RefusedMessageError, TransientError, Run.DoesNotExist):
+    except (InvalidMessageError, TransientError, Run.DoesNotExist):
         raise
-    except (SoftTimeLimitExceeded, TimeIsUp) as error:
+    except (SoftTimeLimitExceeded, SoftTimeLimitReached) as error:
         raise TransientError("The task took longer than the worker's time limit allows.") from error
     except MemoryError as error:  # which Celery would end the whole worker for
         raise TransientError("The worker has not enough memory.") from error
@@ -462,12 +461,12 @@ def _deleted(what: str) -> str:
 
 def _id(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RefusedMessageError(f"{name} is a whole number, not {printable(repr(value))}.")
+        raise InvalidMessageError(f"{name} is a whole number, not {printable(repr(value))}.")
     if abs(value) > LARGEST_ID:
-        raise RefusedMessageError(f"{name} is larger than any in the ledger.")
+        raise InvalidMessageError(f"{name} is larger than any in the ledger.")
     return value
 
 
 def _require_hash(value: object) -> None:
     if not isinstance(value, str) or _SHA256.fullmatch(value) is None:
-        raise RefusedMessageError("ids_sha256 is a text of 64 hex digits.")
+        raise InvalidMessageError("ids_sha256 is a text of 64 hex digits.")

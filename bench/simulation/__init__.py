@@ -2,7 +2,7 @@
 
 - ``demands.py``: what a run takes of workers and of the database; measured by ``probe.py``, or given
 - ``mix.py``: how large syncs are, and when they come
-- ``broker.py``: whose message is next, by the rule of ``morango_celery.urgency``
+- ``broker.py``: whose message is next, by the rule of ``morango_celery.worker.priorities``
 - ``model.py``: workers that take turns at their own work and at the database's
 - ``picture.py``: what comes of it, drawn
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from simpy import Environment, Event
 
-from morango_celery.urgency import PRIORITIES, orders
+from morango_celery.worker.priorities import PRIORITIES, orders
 
 Work = Generator[Event, Any, None]
 """What carrying out a message takes."""
 
 
 class Broker:
-    """Lists of messages by priority, read by workers as `morango_celery.urgency` has them do."""
+    """Lists of messages by priority, read by workers as `morango_celery.worker.priorities` has them do."""
 
     def __init__(self, environment: Environment, *, by_size: bool) -> None:
         """

@@ -18,7 +18,7 @@ from morango_celery.admin.links import url_of_rows
 from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.admin.sql import time_limit
 from morango_celery.deserialization.quarantine import QUARANTINED
-from morango_celery.errors import TookTooLongError
+from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import RecordInError
 
 GROUPING_SECONDS = 10.0
@@ -34,7 +34,7 @@ def groups_page(model_admin: Any, request: HttpRequest) -> HttpResponse:
     try:
         with time_limit(GROUPING_SECONDS):
             groups = _groups()
-    except TookTooLongError as error:
+    except QueryTimeoutError as error:
         messages.error(request, f"{error} One by one, records can be searched all the same.")
     totals: Counter[str] = Counter()
     for group in groups or ():

@@ -19,7 +19,7 @@ from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
 from morango_celery.deserialization.quarantine import QUARANTINED
-from morango_celery.errors import TookTooLongError
+from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import RecordInError
 
 LISTING_SECONDS = 10.0
@@ -99,7 +99,7 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
         try:
             with time_limit(LISTING_SECONDS):
                 return super().changelist_view(request, extra_context)
-        except TookTooLongError as error:
+        except QueryTimeoutError as error:
             messages.error(request, f"{error} Choose a group, or search for less.")
             return HttpResponseRedirect(reverse("admin:morango_celery_recordinerror_changelist"))
 

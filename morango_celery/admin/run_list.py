@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from morango_celery.admin.shortened import beginning
 from morango_celery.admin.sql import time_limit
-from morango_celery.errors import TookTooLongError
+from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
 from morango_celery.runs.status import stalled, statuses
 
@@ -32,7 +32,7 @@ def with_status(run_ids: Sequence[int], *, in_short: bool = False) -> list[Any]:
     try:
         with time_limit(COUNTING_SECONDS):
             found = statuses(run_ids, prepared=prepared)
-    except TookTooLongError:
+    except QueryTimeoutError:
         found = statuses(run_ids, counted=False, prepared=prepared)
     runs: dict[int, Any] = {}
     for status in found:

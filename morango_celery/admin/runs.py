@@ -21,7 +21,7 @@ from morango_celery.admin.run_actions import (
 from morango_celery.admin.run_list import COUNTING_SECONDS, RunList, SignsOfLife, with_status
 from morango_celery.admin.shortened import first_line
 from morango_celery.admin.sql import time_limit
-from morango_celery.errors import TookTooLongError
+from morango_celery.errors import QueryTimeoutError
 from morango_celery.management.formatting import counts_text, duration
 from morango_celery.models import Run
 from morango_celery.runs.report import failures
@@ -175,7 +175,7 @@ class RunAdmin(ReadOnlyAdmin):
         try:
             with time_limit(COUNTING_SECONDS):
                 groups = failures(run)
-        except TookTooLongError as error:
+        except QueryTimeoutError as error:
             return str(error)
         lines = (
             (

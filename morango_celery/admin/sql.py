@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from django.db import OperationalError, connection, transaction
 from psycopg2.errors import QueryCanceled
 
-from morango_celery.errors import TookTooLongError
+from morango_celery.errors import QueryTimeoutError
 from morango_celery.upstream import uses_postgresql
 
 
@@ -18,7 +18,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     A shorter `statement_timeout` that is configured stays.
 
-    :raises TookTooLongError: what was done inside is undone
+    :raises QueryTimeoutError: what was done inside is undone
     Cost: a transaction or savepoint, and three statements.
     """
     try:
@@ -29,7 +29,7 @@ def time_limit(seconds: float) -> Iterator[None]:
                 _set_timeout(before)  # who called may have more to do in the same transaction
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
-            raise TookTooLongError from error
+            raise QueryTimeoutError from error
         raise
 
 

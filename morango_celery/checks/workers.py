@@ -1,6 +1,6 @@
 """What Celery is told about workers, as far as a process that is none can see it.
 
-A worker's command line may say otherwise: `morango_celery.pools` looks at it when a worker starts.
+A worker's command line may say otherwise: `morango_celery.worker.pools` looks at it when a worker starts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 
 from morango_celery.api import runs_in_process
 from morango_celery.conf import problems, settings
-from morango_celery.pools import SINGLE_FLAW, THREADS_FLAW, Kind, kind
 from morango_celery.upstream import uses_postgresql
+from morango_celery.worker.pools import SINGLE_FLAW, THREADS_FLAW, Kind, kind
 
 
 def are_used() -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from morango_celery.errors import RefusedMessageError
+from morango_celery.errors import InvalidMessageError
 
 SHA256_DIGITS = 64
 MOST_CHUNKS = 100_000
@@ -53,7 +53,7 @@ class Reference:
     def from_json(cls, value: object) -> Reference:
         """Read a reference.
 
-        :raises RefusedMessageError: this is no reference
+        :raises InvalidMessageError: this is no reference
         """
         match value:
             case {"payload": str() as short, **more} if sha256 := _in_full(short):
@@ -62,7 +62,7 @@ class Reference:
                     found = cls(sha256, size_bytes, chunk_bytes)
                     if chunk_bytes is None or found._has_chunks():
                         return found
-        raise RefusedMessageError(f"This is no reference to a payload: {value!r:.200}.")
+        raise InvalidMessageError(f"This is no reference to a payload: {value!r:.200}.")
 
     def _has_chunks(self) -> bool:
         if not self.size_bytes or not self.chunk_bytes:

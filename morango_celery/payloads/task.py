@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.contrib.django.task import DjangoTask
 
-from morango_celery.errors import PayloadStoreUnavailableError, RefusedMessageError
+from morango_celery.errors import InvalidMessageError, PayloadStoreUnavailableError
 from morango_celery.payloads.configured import payload_store
 from morango_celery.payloads.offload import LINKED, MARK, ArgumentOffloader, Place, due_in_seconds
 from morango_celery.payloads.reference import Reference
@@ -114,7 +114,7 @@ class PayloadTask(DjangoTask):
             try:
                 reference = Reference.from_json(container[place])
             except (LookupError, TypeError):
-                raise RefusedMessageError(
+                raise InvalidMessageError(
                     f"The message has no argument {place!r} to be a reference."
                 ) from None
             container[place] = store.get(reference)

@@ -20,7 +20,12 @@ from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialization import BatchResult
 from morango_celery.deserialization.sql import commit_lazily, take_write_lock
-from morango_celery.errors import ExclusiveModelsTakenError, PoisonRecordError, TimeIsUp, TransientError
+from morango_celery.errors import (
+    ExclusiveModelsTakenError,
+    PoisonRecordError,
+    SoftTimeLimitReached,
+    TransientError,
+)
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
 from morango_celery.runs import exclusive
@@ -59,7 +64,7 @@ def attempt_batch(
     database is there to hear it. One that it cancelled or had no memory for does.
 
     :param ends_run: as for `execute_batch`
-    :raises RefusedMessageError: the ids are not this batch's; nothing was done
+    :raises InvalidMessageError: the ids are not this batch's; nothing was done
     :raises TransientError: the worker that this message was delivered to before is lost, and the database
         doesn't know that yet
     :raises OperationalError, InterfaceError: the database went away; nothing was written
@@ -86,7 +91,7 @@ def attempt_begun(
             return exclusive.pass_on(execution)
     except ExclusiveModelsTakenError:
         return exclusive.step_back(_attempt_of(batch_id, message.id), batch_id)
-    except TimeIsUp:
+    except SoftTimeLimitReached:
         last_error = OUT_OF_TIME
     except MemoryError:
         last_error = OUT_OF_MEMORY

@@ -1,4 +1,4 @@
-"""Turns of the batches that have records of exclusive models, among all runs.
+"""FairPriorities of the batches that have records of exclusive models, among all runs.
 
 One of them is executed at a time. A worker doesn't wait for another's: it notes that the batch has no
 message, and takes something else. Whoever executes the other one sends it afterwards, and if that worker is

@@ -66,7 +66,7 @@ def execute_batch(
     :param ends_run: whether the last batch of all completes the run in its own transaction, so that no
         `advance` has to; who says so finishes the run
     :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; nothing was done
-    :raises RefusedMessageError: the ids are not this batch's; nothing was done
+    :raises InvalidMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Twice, and at the same time: safe; the second one finds the batch done.
     """
@@ -112,7 +112,7 @@ def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None =
     """Return the open batch, locked until the end of the transaction; or, if there is nothing to do, that.
 
     :param message: None, or whose attempt has to be the last that was begun
-    :raises RefusedMessageError: the ids are not this batch's
+    :raises InvalidMessageError: the ids are not this batch's
     """
     take_write_lock()
     row = _locking(current_limits(), message is not None).row(batch_id, message)

@@ -1,4 +1,4 @@
-"""Turns up in a worker's INSTALLED_APPS, where a test wants records that are a danger to it."""
+"""FairPriorities up in a worker's INSTALLED_APPS, where a test wants records that are a danger to it."""
 
 from __future__ import annotations
 

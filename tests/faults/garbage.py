@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from morango_celery import envelope
+from morango_celery.worker import envelope
 
 BATCH = "morango_celery.deserialize_batch"
 

@@ -39,8 +39,8 @@ class Proxy:
         self._links: dict[socket.socket, Link] = {}
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
-        self._ear, self._bell = socket.socketpair()
-        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
+        self._selector.register(self._wakeup_receiver, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -84,10 +84,10 @@ class Proxy:
 
     def end(self) -> None:
         """Close all."""
-        self._bell.send(b"\0")
+        self._wakeup_sender.send(b"\0")
         self._thread.join()
         self.cut()
-        for one in (self._listener, self._ear, self._bell):
+        for one in (self._listener, self._wakeup_receiver, self._wakeup_sender):
             one.close()
         self._selector.close()
 
@@ -102,7 +102,7 @@ class Proxy:
         while True:
             for key, _ in self._selector.select():
                 with self._lock:
-                    if key.fileobj is self._ear:
+                    if key.fileobj is self._wakeup_receiver:
                         return
                     if key.fileobj is self._listener:
                         self._connect()

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from morango.models import Store
 
-from morango_celery.display import id_of_start
+from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Run
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from morango_celery import retry
-from morango_celery.display import id_of_start
+from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Batch, Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch

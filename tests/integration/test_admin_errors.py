@@ -14,7 +14,7 @@ from django.test import Client
 from morango.models import Store
 
 from morango_celery.admin.sql import time_limit
-from morango_celery.errors import TookTooLongError
+from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
 from morango_celery.upstream import uses_postgresql
 from tests.factories import SCHOOL_ID, fill_store, store_row
@@ -276,7 +276,7 @@ class TestTimeLimit:
             self.work_for(60)
 
     def test_what_takes_longer_is_given_up_and_undone(self) -> None:
-        with pytest.raises(TookTooLongError):
+        with pytest.raises(QueryTimeoutError):
             self.write_and_work(limit_seconds=0.05)
         assert not Run.objects.exists()
         assert self.in_force() == "0"

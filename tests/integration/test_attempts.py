@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connection
 from django.db.models.signals import pre_delete
 from morango.models import DeletedModels, Store
 
-from morango_celery.errors import FatalError, RefusedMessageError, TimeIsUp
+from morango_celery.errors import FatalError, InvalidMessageError, SoftTimeLimitReached
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion
 from morango_celery.runs.attempts import attempt_batch
@@ -132,7 +132,7 @@ class TestCounting:
         for times_before in (0, 3):
             Batch.objects.update(attempts=times_before)
 
-            with pytest.raises(RefusedMessageError):
+            with pytest.raises(InvalidMessageError):
                 attempt_batch(batch.pk, batch.ids_sha256[1:])
 
             batch.refresh_from_db()
@@ -187,7 +187,7 @@ def in_the_validation_of_a_tree(monkeypatch: pytest.MonkeyPatch, code: Callable[
     monkeypatch.setattr(Unit, "cached_clean_fields", code)
 
 
-@pytest.mark.parametrize("error", [MemoryError, TimeIsUp])
+@pytest.mark.parametrize("error", [MemoryError, SoftTimeLimitReached])
 class TestTimeAndMemory:
     @pytest.mark.parametrize(
         "place", [in_parsing, in_validation, in_saving, in_saving_alone, in_the_validation_of_a_tree]

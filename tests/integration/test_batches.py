@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from morango_celery import tasks
-from morango_celery.errors import FatalError, RefusedMessageError
+from morango_celery.errors import FatalError, InvalidMessageError
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs import opening
 from morango_celery.runs.attempts import attempt_batch
@@ -76,7 +76,7 @@ class TestBatches:
         (batch,) = open_batches(start(new_run().pk).run)
         before = everything()
 
-        with pytest.raises(RefusedMessageError, match=r"ids are not those of batch 1/1 .*recover_runs"):
+        with pytest.raises(InvalidMessageError, match=r"ids are not those of batch 1/1 .*recover_runs"):
             execute_batch(batch.pk, hash_of_ids(change(batch.store_ids)))
 
         assert everything() == before
@@ -89,7 +89,7 @@ class TestBatches:
         before = everything()
 
         for call in (execute_batch, attempt_batch, tasks.deserialize_batch):
-            with pytest.raises(RefusedMessageError):
+            with pytest.raises(InvalidMessageError):
                 call(one.pk, other.ids_sha256)
 
         assert everything() == before

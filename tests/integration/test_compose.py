@@ -21,7 +21,7 @@ from morango.models.utils import _do_salted_hash
 from redis import AuthenticationError, Redis
 
 from morango_celery.models import Run
-from morango_celery.stopping import DYING_SECONDS, LEAVING_SECONDS
+from morango_celery.worker.shutdown import DYING_SECONDS, LEAVING_SECONDS
 from tests import compose
 from tests.compose import Deployment
 from tests.integration.sync_state import the_run

@@ -17,7 +17,12 @@ from redis import Redis
 from redis.client import PubSub
 
 import morango_celery
-from morango_celery.kombu_compat import GATHERING_SECONDS, BoundedDispatcher, GathersEvents, reuse_clients
+from morango_celery.worker.kombu_compat import (
+    GATHERING_SECONDS,
+    BoundedDispatcher,
+    GathersEvents,
+    reuse_clients,
+)
 from tests import factories
 from tests.conftest import StartWorker
 from tests.waiting import child_that_waits_for_a_lock, held, until

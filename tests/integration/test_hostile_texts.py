@@ -14,8 +14,8 @@ from django.test import RequestFactory
 from morango.models import Store
 
 from morango_celery.admin.messages import errors_as_messages
-from morango_celery.display import describe
-from morango_celery.errors import RefusedMessageError, UsageError
+from morango_celery.errors import InvalidMessageError, UsageError
+from morango_celery.messaging.events import describe
 from morango_celery.metrics.collector import exposed
 from morango_celery.models import Run
 from morango_celery.printable import make_printable, printable, printable_lines
@@ -139,9 +139,9 @@ def test_messages_of_the_admin_are_harmless() -> None:
 
 @pytest.mark.parametrize("argument", [LONG, {"x": LONG}, [LONG]])
 def test_a_refused_argument_is_shown_harmlessly(argument: object) -> None:
-    with pytest.raises(RefusedMessageError) as refused:
+    with pytest.raises(InvalidMessageError) as refused:
         start_run(argument)
     require_harmless(str(refused.value))
-    with pytest.raises(RefusedMessageError) as refused:
+    with pytest.raises(InvalidMessageError) as refused:
         start_run(1, **{LONG: 1})
     require_harmless(str(refused.value))

@@ -10,7 +10,7 @@ from django.db import OperationalError
 from redis import Redis
 
 from morango_celery import tasks
-from morango_celery.errors import TimeIsUp
+from morango_celery.errors import SoftTimeLimitReached
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, control, opening, producer
 from morango_celery.runs.execution import execute_batch
@@ -145,7 +145,7 @@ class TestOrdinaryWay:
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def clean_fields(*args: Any, **kwargs: Any) -> None:
-            raise TimeIsUp
+            raise SoftTimeLimitReached
 
         monkeypatch.setattr(Unit, "cached_clean_fields", clean_fields)
 

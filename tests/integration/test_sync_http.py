@@ -17,7 +17,7 @@ from redis import Redis
 
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.urgency import STARTING
+from morango_celery.worker.priorities import STARTING
 from tests.conftest import StartServer, StartWorker
 from tests.integration.sync_state import is_at, session, the_run, waits_for_its_run
 from tests.processes import LoggedProcess

@@ -18,7 +18,7 @@ from morango_celery import tasks
 from morango_celery.api import wait_for
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs.producer import create_run, open_batches, start
-from morango_celery.urgency import STARTING
+from morango_celery.worker.priorities import STARTING
 from tests import factories
 from tests.conftest import StartWorker
 from tests.queues import list_of

@@ -115,7 +115,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-message-that-does-not-fit-is-refused",
-        "intake.py",
+        "worker/message_validation.py",
         "        if problem:\n",
         "        if False:\n",
         ("faults/test_foreign_messages.py::test_they_are_refused_and_the_worker_lives",),
@@ -123,7 +123,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-is-no-message-is-dropped",
-        "raw_messages.py",
+        "worker/raw_messages.py",
         "            if name in handlers:\n",
         "            if False:\n",
         ("faults/test_foreign_messages.py::test_what_is_no_message_at_all_is_dropped_and_the_worker_lives",),
@@ -131,7 +131,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-is-no-message-is-dropped-from-any-queue",
-        "raw_messages.py",
+        "worker/raw_messages.py",
         '    elif hasattr(channel, "_get_and_deliver"):\n',
         "    elif False:\n",
         ("faults/test_garbage.py::test_any_transports_garbage_is_refused",),
@@ -139,7 +139,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what-is-sent-to-all-workers-ends-none",
-        "raw_messages.py",
+        "worker/raw_messages.py",
         'READERS = ("BRPOP", "LISTEN")',
         'READERS = ("BRPOP",)',
         ("faults/test_garbage.py::test_garbage_for_all_workers_harms_none",),
@@ -155,30 +155,30 @@ MUTATIONS = (
     ),
     Mutation(
         "what-nobody-has-foreseen-is-refused",
-        "intake.py",
+        "worker/message_validation.py",
         "            except errors:\n",
         "            except Exception:\n",
         ("unit/test_envelope.py::test_what_nobody_has_foreseen_ends_as_a_refused_message",),
     ),
     Mutation(
         "a-small-run-goes-first",
-        "urgency.py",
+        "worker/priorities.py",
         "    return BEGUN[bisect_left(LARGEST_BATCHES, batches)]",
         "    return BEGUN[0]",
-        ("integration/test_urgency.py::test_a_small_run_overtakes_a_large_one",),
+        ("integration/test_priorities.py::test_a_small_run_overtakes_a_large_one",),
         "postgresql",
     ),
     Mutation(
         "a-large-run-has-its-turn",
-        "urgency.py",
+        "worker/priorities.py",
         "    for step in steps[1:]:\n",
         "    for step in steps[:0]:\n",
-        ("integration/test_urgency.py::test_urgent_messages_without_end_do_not_keep_larger_runs_waiting",),
+        ("integration/test_priorities.py::test_urgent_messages_without_end_do_not_keep_larger_runs_waiting",),
         "postgresql",
     ),
     Mutation(
         "a-signal-to-stop-does-not-interrupt-the-loop",
-        "stopping.py",
+        "worker/shutdown.py",
         "        if kind(worker.pool_cls) is not Kind.PROCESSES:\n",
         "        if True:\n",
         ("faults/test_stop.py::test_a_worker_is_stopped_while_it_talks_to_a_process_of_its_pool",),
@@ -186,7 +186,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-process-that-waits-in-the-database-is-killed",
-        "stopping.py",
+        "worker/shutdown.py",
         "                os.kill(pid, signal.SIGKILL)\n",
         "                pass\n",
         ("faults/test_stop.py::test_a_batch_that_the_database_holds_up_goes_back",),
@@ -194,7 +194,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-channel-is-closed-to-the-end",
-        "kombu_compat.py",
+        "worker/kombu_compat.py",
         "        channel.auto_delete_queues.clear()\n        close()\n",
         "        raise\n",
         ("faults/test_redis.py::test_worker_survives_a_loss_that_it_hears_of_while_it_waits_for_messages",),
@@ -202,7 +202,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-message-that-cannot-be-acknowledged-takes-no-place",
-        "kombu_compat.py",
+        "worker/kombu_compat.py",
         "        free(qos, tag)",
         "        pass",
         ("faults/test_frozen_redis.py::test_worker_takes_messages_again_when_redis_has_thawed",),
@@ -210,7 +210,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-heartbeat-does-not-hold-the-loop-up",
-        "kombu_compat.py",
+        "worker/kombu_compat.py",
         '        if not options.get("retry_policy"):\n',
         "        if False:\n",
         ("faults/test_frozen_redis.py::test_worker_takes_messages_again_when_redis_has_thawed",),

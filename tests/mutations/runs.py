@@ -309,10 +309,12 @@ MUTATIONS = (
     ),
     Mutation(
         "what-is-begun-goes-first",
-        "urgency.py",
+        "worker/priorities.py",
         "STARTING = 3\n",
         "STARTING = 0\n",
-        ("integration/test_urgency.py::test_what_is_begun_goes_before_what_is_not_and_before_what_is_large",),
+        (
+            "integration/test_priorities.py::test_what_is_begun_goes_before_what_is_not_and_before_what_is_large",
+        ),
         "postgresql",
     ),
     Mutation(

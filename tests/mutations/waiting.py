@@ -104,7 +104,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-batch-that-celery-cancels-is-not-blamed",
-        "task_context.py",
+        "worker/task_context.py",
         "        if terminate_handler_fired():\n",
         "        if False:\n",
         ("faults/test_redis.py::test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed",),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morango_celery.errors import RefusedMessageError
+from morango_celery.errors import InvalidMessageError
 from morango_celery.payloads import Reference
 from tests.payloads.test_store import JSON
 
@@ -30,7 +30,7 @@ def test_a_reference_comes_back_from_json(reference: Reference) -> None:
 
 @given(value=JSON)
 def test_what_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(RefusedMessageError, match="no reference"):
+    with pytest.raises(InvalidMessageError, match="no reference"):
         Reference.from_json(value)
 
 
@@ -62,5 +62,5 @@ def test_what_looks_like_one_and_is_none_is_refused(change: dict[str, Any]) -> N
     sound = {"payload": SHORT, "bytes": 2**20, "chunk": 2**10}
     assert Reference.from_json(sound) == Reference(HASH, 2**20, 2**10)
 
-    with pytest.raises(RefusedMessageError, match="no reference"):
+    with pytest.raises(InvalidMessageError, match="no reference"):
         Reference.from_json({**sound, **change})

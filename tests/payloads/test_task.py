@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from morango_celery.errors import (
+    InvalidMessageError,
     MessageTooLargeError,
     MissingPayloadError,
     PayloadStoreUnavailableError,
-    RefusedMessageError,
 )
 from morango_celery.payloads import PayloadStore, Reference
 from morango_celery.payloads.memory import MemoryBackend
@@ -155,7 +155,7 @@ def test_a_message_whose_references_are_nowhere_is_refused(
     message = sent(client)
     monkeypatch.setattr(Message, "headers", {**message.headers, "payloads": marked})
 
-    with pytest.raises(RefusedMessageError, match="no argument"):
+    with pytest.raises(InvalidMessageError, match="no argument"):
         message.deliver()
 
 

@@ -11,7 +11,7 @@ from morango.models import Store
 from pytest_celery import CeleryTestSetup
 
 from morango_celery.api import wait_for
-from morango_celery.display import STARTING_TASK
+from morango_celery.messaging.events import STARTING_TASK
 from morango_celery.models import Batch, Run
 from tests.faults.schools import School
 from tests.processes import PATIENCE_SECONDS

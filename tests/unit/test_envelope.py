@@ -18,8 +18,8 @@ from kombu.transport.memory import Channel
 from kombu.transport.virtual import Message
 from kombu.utils.json import dumps
 
-from morango_celery import envelope
-from morango_celery.intake import _create_careful_handler
+from morango_celery.worker import envelope
+from morango_celery.worker.message_validation import _create_validating_handler
 
 HEADERS = (*envelope.NEEDED, *envelope.HEADERS)
 
@@ -147,7 +147,7 @@ def test_any_transports_garbage_is_refused_and_not_delivered_again(
 ) -> None:
     # Given a worker's handler of messages, and a message as a transport that keeps Python's values has it
     consumer, broker = Consumer(), Broker()
-    handle = _create_careful_handler(consumer, consumer.create_task_handler)
+    handle = _create_validating_handler(consumer, consumer.create_task_handler)
 
     # When it comes
     handle(broker.message({name: value}))
@@ -172,7 +172,7 @@ def test_values_that_only_amqp_has_are_refused(
     caplog: pytest.LogCaptureFixture, headers: dict[str, Any], text: str
 ) -> None:
     consumer, broker = Consumer(), Broker()
-    handle = _create_careful_handler(consumer, consumer.create_task_handler)
+    handle = _create_validating_handler(consumer, consumer.create_task_handler)
 
     handle(broker.message_of_amqp(headers))
     handle(sound := broker.message_of_amqp({}))
@@ -184,7 +184,7 @@ def test_values_that_only_amqp_has_are_refused(
 def test_what_nobody_has_foreseen_ends_as_a_refused_message(caplog: pytest.LogCaptureFixture) -> None:
     consumer, broker = Consumer(raising=KeyError("unforeseen")), Broker()
 
-    _create_careful_handler(consumer, consumer.create_task_handler)(broker.message({}))
+    _create_validating_handler(consumer, consumer.create_task_handler)(broker.message({}))
 
     assert broker.rejected == [("a-tag", False)]
     assert "KeyError: 'unforeseen'. It is dropped." in caplog.text
@@ -193,7 +193,7 @@ def test_what_nobody_has_foreseen_ends_as_a_refused_message(caplog: pytest.LogCa
 @pytest.mark.parametrize("error", [ConnectionError("lost"), MemoryError()])
 def test_errors_of_the_broker_are_no_messages_fault(error: Exception) -> None:
     consumer, broker = Consumer(raising=error), Broker()
-    handle = _create_careful_handler(consumer, consumer.create_task_handler)
+    handle = _create_validating_handler(consumer, consumer.create_task_handler)
 
     with pytest.raises(type(error)):
         handle(broker.message({}))
@@ -205,7 +205,7 @@ def test_a_message_that_is_settled_is_not_refused_as_well() -> None:
     message = broker.message({})
     message.reject()
 
-    _create_careful_handler(consumer, consumer.create_task_handler)(message)
+    _create_validating_handler(consumer, consumer.create_task_handler)(message)
 
     assert broker.rejected == [("a-tag", False)]
 

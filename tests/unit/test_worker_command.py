@@ -49,7 +49,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module):
         import not_installed
 sys.meta_path.insert(0, Finder())
-from morango_celery.worker import main
+from morango_celery.worker.__main__ import main
 main(["-A", "broken"])
 """
 
@@ -66,7 +66,7 @@ def test_it_has_the_options_of_celerys_command() -> None:
 def test_it_loads_nothing_of_celerys_other_commands() -> None:
     loaded = run(
         "-c",
-        "import sys\nfrom morango_celery.worker import main\n"
+        "import sys\nfrom morango_celery.worker.__main__ import main\n"
         "try: main(['-A', 'worker', '--help'])\n"
         "finally: print('loaded:', *sys.modules)",
     )

@@ -16,10 +16,10 @@ from celery import bootsteps
 from celery.exceptions import InvalidTaskError
 from celery.worker.strategy import default as celerys_strategy
 
-from morango_celery import envelope
-from morango_celery.kombu_compat import each_channel, errors_of_broker, is_at_hand
 from morango_celery.printable import printable
-from morango_celery.raw_messages import MOST_OF_FLAW, REFUSED, flaw_of_first_protocol, guard
+from morango_celery.worker import envelope
+from morango_celery.worker.kombu_compat import each_channel, errors_of_broker, is_at_hand
+from morango_celery.worker.raw_messages import MOST_OF_FLAW, REFUSED, flaw_of_first_protocol, guard
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ FARTHEST_SECONDS = 24 * 60 * 60
 """How far ahead the time of a message of ours may be: a minute, and clocks may be wrong."""
 
 
-class Envelopes(bootsteps.StartStopStep):
+class DropMalformedMessages(bootsteps.StartStopStep):
     """Refuses what is in a queue and no message of Celery's. It is not in the queue any more then.
 
     Redis takes any text from anybody. Other brokers take any headers, properties and body.
@@ -43,14 +43,16 @@ class Envelopes(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         if "create_task_handler" not in vars(parent):  # from the second connection on, it is there
-            parent.create_task_handler = partial(_create_careful_handler, parent, parent.create_task_handler)
+            parent.create_task_handler = partial(
+                _create_validating_handler, parent, parent.create_task_handler
+            )
         errors, of_tasks = errors_of_broker(parent), parent.task_consumer.channel
         each_channel(
             parent.connection, lambda channel: guard(channel, errors, carries_tasks=channel is of_tasks)
         )
 
 
-def _create_careful_handler(parent: Any, create: Callable[[], Callable[[Any], object]]) -> Any:
+def _create_validating_handler(parent: Any, create: Callable[[], Callable[[Any], object]]) -> Any:
     """Return Celery's handler of messages, but one that refuses what isn't built like one."""
     take_in = create()
     errors: tuple[type[Exception], ...] = (*errors_of_broker(parent), MemoryError)

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 STARTING_TASK = "morango_celery.start_run"
 
 
-class Described:
+class DescribedTask:
     """A base class for tasks whose messages carry a description in place of their arguments.
 
     Celery forgets it when it sends a message once more, to be retried.
@@ -41,7 +41,7 @@ def describe(run: Run) -> str:
     return f"run {run.pk} of {printable(run.profile)}"
 
 
-def show_progress(run: Run) -> None:
+def send_progress_event(run: Run) -> None:
     """Let monitors know how far a run is; in a worker only, for they take whoever tells for one.
 
     The task that starts the run tells it by its result.

@@ -29,14 +29,14 @@ from celery import bootsteps
 from celery.platforms import EX_FAILURE, signals
 from celery.signals import worker_shutting_down
 
-from morango_celery.kombu_compat import (
+from morango_celery.worker.kombu_compat import (
     COLD_SIGNALS,
     all_have_begun,
     is_celerys_handler,
     pool_pids,
     stop_warmly,
 )
-from morango_celery.pools import Kind, kind
+from morango_celery.worker.pools import Kind, kind
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ class SoftShutdown(bootsteps.StartStopStep):
         self._worker = worker
         self._pid = 0
         self._is_asked = False
-        self._ear, self._bell = socket.socketpair()
-        self._bell.setblocking(False)
+        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
+        self._wakeup_sender.setblocking(False)
 
     def start(self, worker: Any) -> None:
         """Take the signals over from Celery; a project's own handlers, and other pools, are left alone."""
@@ -93,7 +93,7 @@ class SoftShutdown(bootsteps.StartStopStep):
             return
         if self._is_asked:
             with suppress(BlockingIOError):
-                self._bell.send(b"\0")
+                self._wakeup_sender.send(b"\0")
             return
         self._is_asked = True
         _thread.start_new_thread(self._oversee, (number,))
@@ -107,8 +107,8 @@ class SoftShutdown(bootsteps.StartStopStep):
             (DYING_SECONDS, self._kill),
             (LEAVING_SECONDS, self._leave),
         ):
-            if select.select([self._ear], [], [], seconds)[0]:
-                self._ear.recv(1)
+            if select.select([self._wakeup_receiver], [], [], seconds)[0]:
+                self._wakeup_receiver.recv(1)
             _apart(step)
 
     def _begin(self, name: str) -> None:

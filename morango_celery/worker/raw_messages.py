@@ -15,8 +15,8 @@ from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import QoS as RedisQoS
 from redis import RedisError
 
-from morango_celery import envelope
 from morango_celery.printable import printable
+from morango_celery.worker import envelope
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import current_task
 from django.db import DatabaseError, InterfaceError, connection
 
-from morango_celery.errors import TimeIsUp
+from morango_celery.errors import SoftTimeLimitReached
 from morango_celery.runs.limits import Limits
 from morango_celery.runs.message import ID_CHARACTERS, Message
 
@@ -92,12 +92,12 @@ def out_of_reach_of_models() -> Iterator[None]:
     if SIG_SOFT_TIMEOUT is None or signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
         yield
         return
-    signal.signal(SIG_SOFT_TIMEOUT, _raise_time_is_up)
+    signal.signal(SIG_SOFT_TIMEOUT, _raise_soft_time_limit)
     try:
         yield
     finally:
         signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
 
 
-def _raise_time_is_up(*_: Any) -> NoReturn:
-    raise TimeIsUp
+def _raise_soft_time_limit(*_: Any) -> NoReturn:
+    raise SoftTimeLimitReached

@@ -62,7 +62,7 @@ def orders(steps: Sequence[int]) -> Iterator[list[int]]:
     return cycle(found or [list(steps)])
 
 
-class Turns(bootsteps.StartStopStep):
+class FairPriorities(bootsteps.StartStopStep):
     """Lets a worker begin with another list now and then: else small runs, if only enough of them come, would
     keep a large one waiting for ever, and what other tasks a queue has would keep runs from being started.
 

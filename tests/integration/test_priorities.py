@@ -14,11 +14,11 @@ from redis import Redis
 import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.conf import batch_size_records
-from morango_celery.display import id_of_start
+from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run, open_batches, start
 from morango_celery.tasks import CeleryDispatch
-from morango_celery.urgency import LARGEST_BATCHES, READS_PER_TURN
+from morango_celery.worker.priorities import LARGEST_BATCHES, READS_PER_TURN
 from tests import factories
 from tests.conftest import StartWorker
 from tests.processes import LoggedProcess

@@ -1,7 +1,7 @@
 """Private names of Celery's, kombu's and billiard's, and what stands in for their own code.
 
 Checked against celery 5.7.0, kombu 5.7.0 and billiard 4.3.2. Nothing else here uses such a name, but for
-`raw_messages` and `urgency`, which read queues.
+`raw_messages` and `priorities`, which read queues.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Sender side of Celery: events about runs and batches."""
