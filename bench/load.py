@@ -55,11 +55,11 @@ def write(rows: Iterable[StoreRow]) -> None:
     from morango.models.core import Store
 
     from bench.data import COLUMNS
-    from morango_celery.stream import Buffer, Items
+    from morango_celery.stream import chunked
 
     table, names = Store._meta.db_table, ", ".join(COLUMNS)
     with connection.cursor() as cursor:
-        for chunk in Items(rows) | Buffer(CHUNK_ROWS):
+        for chunk in chunked(rows, CHUNK_ROWS):
             if connection.vendor == "postgresql":
                 lines = io.StringIO()
                 csv.writer(lines, quoting=csv.QUOTE_ALL).writerows(chunk)  # unquoted, empty text is NULL

@@ -26,14 +26,14 @@ BATCHES_PER_INSERT = 20
 def messages(order: Order) -> Iterator[Work]:
     """The batches of a stage are sent as workers send them, with the hash of their ids; nobody takes them."""
     from morango_celery.runs.producer import BATCHES_IN_MEMORY, open_batches
-    from morango_celery.stream import Buffer, Items
+    from morango_celery.stream import chunked
     from morango_celery.tasks import CeleryDispatch
 
     run = _run_with_batches(order.records)
     dispatch = CeleryDispatch()
 
     def send() -> None:
-        for page in Items(open_batches(run)) | Buffer(BATCHES_IN_MEMORY):
+        for page in chunked(open_batches(run), BATCHES_IN_MEMORY):
             assert dispatch.batches(page) == len(page)
 
     with _in_empty_redis(send) as work:

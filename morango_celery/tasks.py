@@ -43,7 +43,7 @@ from morango_celery.runs.opening import attempt_opening, attempt_start
 from morango_celery.runs.overdue import note_sent, note_start_sent, note_unsent, untouched
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches
 from morango_celery.runs.recovery import recover
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import chunked
 from morango_celery.worker.kombu_compat import GathersEvents, SurvivesOutages, bound_events, reuse_clients
 from morango_celery.worker.message_validation import DropMalformedMessages
 from morango_celery.worker.pools import require_processes
@@ -338,7 +338,7 @@ def _follow_up_end(run: Run) -> None:
 
 
 def _send_batches(batches: Iterable[Batch]) -> None:
-    for page in Items(batches) | Buffer(BATCHES_IN_MEMORY):
+    for page in chunked(batches, BATCHES_IN_MEMORY):
         if CeleryDispatch().batches(page) < len(page):
             break
 

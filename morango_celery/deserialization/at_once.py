@@ -14,7 +14,7 @@ from morango_celery.deserialization.groups import Group, mark_local_edits, writa
 from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.one_by_one import OneByOne
 from morango_celery.deserialization.saving import write_together
-from morango_celery.deserialization.sink import AppModelSink, BatchResult
+from morango_celery.deserialization.sink import AppModelSink
 from morango_celery.deserialization.writing import GroupWriter
 
 MOST_RECORDS = 1_000
@@ -45,16 +45,16 @@ class AtOnceSink(AppModelSink):
             carriers = [carrier for carrier in carriers if carrier.model is not model]
 
     def _write(self, group: Group) -> None:
-        writer = _AtOnceWriter(self.cache, group, self.check_constraints)
+        writer = _AtOnceWriter(self.context, group, self.check_constraints)
         with _all_or_nothing():
             writer.write()
         self._wrote = self._wrote or writer.wrote
 
-    def finish(self) -> BatchResult:
+    def finalize(self) -> None:
         if self._wrote:
             with _all_or_nothing():
                 self.check_constraints()
-        return super().finish()
+        super().finalize()
 
 
 class _AtOnceWriter(GroupWriter):
@@ -69,7 +69,7 @@ class _AtOnceWriter(GroupWriter):
         carriers = self._without_waiting_parents(carriers)
         if carriers:
             self.wrote = True
-            if skipped_ids := write_together(carriers, self.cache, self.judge):
+            if skipped_ids := write_together(carriers, self.context, self.judge):
                 mark_local_edits(writable(carriers), skipped_ids)
 
     def _write_alone(self) -> None:
@@ -77,7 +77,7 @@ class _AtOnceWriter(GroupWriter):
         if alone:
             self.wrote = True
             units = self._units([carrier for carrier in self.group if id(carrier) in alone])
-            if not OneByOne(self.cache, self.check_constraints, self.conflicting, self.untried).save_all(
+            if not OneByOne(self.context, self.check_constraints, self.conflicting, self.untried).save_all(
                 units
             ):
                 raise NotAtOnceError

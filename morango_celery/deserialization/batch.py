@@ -14,10 +14,10 @@ from morango_celery.deserialization import sql
 from morango_celery.deserialization.at_once import MOST_RECORDS, AtOnceSink, NotAtOnceError
 from morango_celery.deserialization.claim import ClaimedSource
 from morango_celery.deserialization.code_edits import CodeEdits, Digests, noting
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.cycles import ClaimCycleMembers
 from morango_celery.deserialization.dependency_graph import exclusive_names
 from morango_celery.deserialization.exclusive import recognize
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.issuer import is_systemic
 from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows
 from morango_celery.deserialization.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
@@ -71,16 +71,16 @@ def deserialize_batch(
 
     def attempt(*, at_once: bool = False, savepoints: bool = False) -> BatchResult:
         model_code = ModelCodeGuard(savepoints=savepoints, exclusively=has_lock or not uses_postgresql())
-        cache = ForeignKeyCache(profile, sync_filter, skip_erroring, model_code, keeps_answers=at_once)
+        context = BatchContext(profile, sync_filter, skip_erroring, model_code, keeps_answers=at_once)
         edits = CodeEdits(left_by_others)
-        sink = (AtOnceSink if at_once else AppModelSink)(cache, check_constraints)
+        sink = (AtOnceSink if at_once else AppModelSink)(context, check_constraints)
         with _without_collections(), connection.execute_wrapper(model_code.execute), noting(edits):
             try:
-                result = _carry_out(store_ids, cache, sink)
+                result = _carry_out(store_ids, context, sink)
                 result.code_edits = edits.left_behind()
                 return result
             finally:
-                cache.carriers.clear()  # each knows the cache: a circle that only a collection would open
+                context.carriers.clear()  # each knows the context: a circle that only a collection would open
 
     while True:
         try:
@@ -125,14 +125,15 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _carry_out(store_ids: Sequence[str], cache: ForeignKeyCache, sink: AppModelSink) -> BatchResult:
+def _carry_out(store_ids: Sequence[str], context: BatchContext, sink: AppModelSink) -> BatchResult:
     pipeline = (
-        ClaimedSource(store_ids, cache)
-        | RefuseUnknownModels()
-        | Parse(cache)
-        | LoadForeignKeys(cache)
-        | ClaimCycleMembers(cache)
-        | OrderTree(cache)
-        | Validate(cache)
+        ClaimedSource(store_ids, context)
+        .pipe(RefuseUnknownModels())
+        .pipe(Parse(context))
+        .pipe(LoadForeignKeys(context))
+        .pipe(ClaimCycleMembers(context))
+        .pipe(OrderTree(context))
+        .pipe(Validate(context))
     )
-    return pipeline.into(sink)
+    pipeline.end(sink)
+    return sink.result

@@ -10,20 +10,21 @@ from django.db.models.base import ModelState
 from morango.models.core import Store
 
 from morango_celery.deserialization import sql
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.dependency_graph import component_positions
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.stream import Source
 
 
-def claim(store_ids: Sequence[str], cache: ForeignKeyCache) -> list[DeserializeTask]:
-    """Carriers of the still dirty records among `store_ids`, claimed and entered in `cache`; in no
+def claim(store_ids: Sequence[str], context: BatchContext) -> list[DeserializeTask]:
+    """Carriers of the still dirty records among `store_ids`, claimed and entered in `context`; in no
     particular order."""
     state = ModelState()
     state.adding, state.db = False, connection.alias
-    carriers = [DeserializeTask(_store(row, state), cache) for row in sql.claim(cache.profile, store_ids)]
-    cache.carriers.update((carrier.store.id, carrier) for carrier in carriers)
+    rows = sql.claim(context.profile, store_ids)
+    carriers = [DeserializeTask(_store(row, state), context.fk_cache) for row in rows]
+    context.carriers.update((carrier.store.id, carrier) for carrier in carriers)
     return carriers
 
 
@@ -32,14 +33,14 @@ class ClaimedSource(Source[Group]):
     those of it that are deleted. Dependencies come first; within a group, the ids' order is kept.
     """
 
-    def __init__(self, store_ids: Sequence[str], cache: ForeignKeyCache) -> None:
+    def __init__(self, store_ids: Sequence[str], context: BatchContext) -> None:
         self.store_ids = store_ids
-        self.cache = cache
+        self.context = context
 
     def stream(self) -> Iterator[Group]:
-        carriers = {carrier.store.id: carrier for carrier in claim(self.store_ids, self.cache)}
-        self.cache.foresee(list(carriers.values()))
-        components = component_positions(self.cache.profile)
+        carriers = {carrier.store.id: carrier for carrier in claim(self.store_ids, self.context)}
+        self.context.foresee(list(carriers.values()))
+        components = component_positions(self.context.profile)
         groups: dict[tuple[int, bool], Group] = {}
         for store_id in dict.fromkeys(self.store_ids):
             if (carrier := carriers.get(store_id)) is not None:

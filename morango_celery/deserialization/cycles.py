@@ -36,25 +36,25 @@ class ClaimCycleMembers(GroupTransform):
         while room > 0 and room_bytes > 0 and (waiting := self._waiting(newest)[:room]):
             waiting, claimed_bytes = _at_most(room_bytes, waiting)
             room_bytes -= claimed_bytes
-            newest = RefuseUnknownModels().transform(claim(waiting, self.cache))
+            newest = RefuseUnknownModels().transform(claim(waiting, self.context))
             for carrier in newest:
                 carrier.from_other_batch = True
-            parse([carrier for carrier in newest if carrier.has_model], self.cache)
-            self.cache.load(newest)
+            parse([carrier for carrier in newest if carrier.has_model], self.context)
+            self.context.load(newest)
             group.extend(newest)
             room -= len(newest)
 
     def _waiting(self, carriers: Group) -> list[str]:
-        keys = cyclic_foreign_keys(self.cache.profile)
-        if not self.cache.knows_edits and not any(keys.values()):
+        keys = cyclic_foreign_keys(self.context.profile)
+        if not self.context.knows_edits and not any(keys.values()):
             return []
         wanted: set[str] = set()
         for carrier in carriers:
             if carrier.has_model and keys[carrier.model]:
                 wanted |= cyclic_reference_ids(carrier)
-            if not carrier.store.deleted and self.cache.edited_locally(carrier.store._self_ref_fk):
+            if not carrier.store.deleted and self.context.edited_locally(carrier.store._self_ref_fk):
                 wanted.add(carrier.store._self_ref_fk)
-        return sorted(filter(self.cache.is_waiting, wanted))
+        return sorted(filter(self.context.is_waiting, wanted))
 
 
 def _at_most(most_bytes: int, store_ids: Sequence[str]) -> tuple[list[str], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.model_code import mentions
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import tables_of, traits_of
@@ -22,7 +22,7 @@ class LookedEarly(BaseException):
 
 
 def until_they_look(
-    carriers: list[DeserializeTask], cache: ForeignKeyCache, judge: Callable[[DeserializeTask], None]
+    carriers: list[DeserializeTask], context: BatchContext, judge: Callable[[DeserializeTask], None]
 ) -> None:
     """Call `judge` with each carrier, until code of its model is about to look at a table of theirs.
 
@@ -38,10 +38,10 @@ def until_they_look(
     tables = {table for model in models for table in tables_of(model)}
 
     def heed(statement: str) -> None:
-        if mentions(statement, tables) and not cache.follows_what_is_written:
+        if mentions(statement, tables) and not context.follows_what_is_written:
             raise LookedEarly
 
-    with cache.model_code.heard_by(heed):
+    with context.model_code.heard_by(heed):
         for carrier in carriers:
             try:
                 judge(carrier)

@@ -1,276 +1,200 @@
-"""The per-batch foreign key cache: what records refer to, looked up for all of their targets at once."""
+"""Cache of foreign keys: answers of app tables and the Store about records that others refer to."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Collection, Container, Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
 
-from django.db.models import ForeignKey
-from morango.models.certificates import Filter
-from morango.models.core import SyncableModel
+from django.db.models import ForeignKey, Model
+from morango.models.core import DeletedModels, HardDeletedModels, SyncableModel
 
+from morango_celery.deserialization import sql
 from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.conversions import is_uuid
-from morango_celery.deserialization.known import KnownRows, References, StoreState
-from morango_celery.deserialization.model_code import ModelCodeGuard
-from morango_celery.deserialization.prefetch import LazyPrefetcher
-from morango_celery.deserialization.rows import read_document, row_plan
-from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
-from morango_celery.deserialization.traits import WriteStrategy, traits_of
-from morango_celery.deserialization.valid_references import ValidReferences
-from morango_celery.errors import UnknownModelError
+from morango_celery.deserialization.prefetch import Target, target_key, target_table
+from morango_celery.deserialization.task import DeserializeOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What the Store says about a record that others refer to."""
+
+    deleted: bool
+    hard_deleted: bool
+    dirty: bool
+    partition: str
+    model_name: str
+    error: str | None
+
+    @property
+    def in_error(self) -> bool:
+        return bool(self.error)
+
+    @property
+    def is_deleted(self) -> bool:
+        return self.deleted or self.hard_deleted
+
+
+@dataclass
+class References:
+    """Values that records refer to others by."""
+
+    rows: dict[Target, set[Any]] = field(default_factory=dict)
+    """To be looked for in app tables, as those hold them."""
+    records: set[str] = field(default_factory=set)
+    """Ids to be looked for in the Store."""
+
+    def add(self, key: ForeignKey[Any, Any], values: Iterable[Any]) -> None:
+        """Take in values of a foreign key, as records hold them."""
+        texts = {value for value in values if type(value) is str}
+        others = [value for value in values if type(value) is not str]  # as what may not even have a hash
+        keys = {target_key(key, value) for value in (*texts, *others)} - {None}
+        self.rows.setdefault(target_table(key), set()).update(keys)
+        self.records.update(value for value in keys if isinstance(value, str))
+
+    def __bool__(self) -> bool:
+        return bool(self.records) or any(self.rows.values())
 
 
 class ForeignKeyCache:
-    """Answers, for the records of one batch, whether what they refer to is there.
+    """Answers about app rows and Store rows that one batch's records refer to, kept until `clear`."""
 
-    Loading costs one statement for all targets, whatever the number of records. Lives as long as the batch's
-    transaction, and no longer.
-    """
+    def __init__(self) -> None:
+        self._rows: dict[Target, dict[Any, bool]] = {}
+        """Of each value that was looked up, whether there is such a row."""
+        self._edited: set[Any] = set()
+        self._states: dict[str, StoreState | None] = {}
+        self._noted: dict[str, DeserializeOutcome | None] = {}
+        self._foreseen = References()
 
-    def __init__(
-        self,
-        profile: str,
-        sync_filter: Filter | None = None,
-        skip_erroring: bool = False,
-        model_code: ModelCodeGuard | None = None,
-        *,
-        keeps_answers: bool = False,
-    ) -> None:
+    def foresee(self, references: References) -> None:
+        """Look these up too, as soon as there is anything to look up."""
+        self._foreseen = references
+
+    def look_up(self, wanted: References, claimed: Container[str]) -> None:
+        """Find out what isn't known yet.
+
+        :param claimed: ids of the batch's own records
+        Cost: one statement for all app tables and the Store; another for each foreign key that refers to
+            something else than an id, and two about references to Store rows that have no app row.
         """
-        :param keeps_answers: whether what was found stays known from group to group, as far as it is known
-            what was written
-        """
-        self.profile = profile
-        self.model_code = model_code or ModelCodeGuard()
-        self.sync_filter = sync_filter
-        self.skip_erroring = skip_erroring
-        self.carriers: dict[str, DeserializeTask] = {}
-        """All carriers of the batch, by id."""
-        self._references = ValidReferences()
-        self._known = KnownRows()
-        self._keeps_answers = keeps_answers
-        self._known_writes = 0
-        """Of the statements that wrote something, how many it is known of what that was."""
-        self._prefetcher = LazyPrefetcher()
+        if unknown := self._unknown(wanted):
+            foreseen = self._unknown(self._foreseen)
+            for target, values in foreseen.rows.items():
+                unknown.rows.setdefault(target, set()).update(values)
+            unknown.records |= foreseen.records
+            self._load(unknown)
+        self._load_noted_deletions(wanted.records, claimed)
 
-    def load(self, carriers: list[DeserializeTask]) -> None:
-        """Look up what the parsed `carriers` refer to, and let their models' own code find it."""
-        self._look_up(carriers)
-        self._expect(carriers)
-        for carrier in carriers:
-            if carrier.app_model is not None:
-                self.attach(carrier)
+    def _unknown(self, wanted: References) -> References:
+        found = {target: keys - self._rows.get(target, {}).keys() for target, keys in wanted.rows.items()}
+        records = {each for each in wanted.records if each not in self._states and is_uuid(each)}
+        return References({target: keys for target, keys in found.items() if keys}, records)
 
-    def foresee(self, carriers: list[DeserializeTask]) -> None:
-        """Have what claimed records refer to, according to their JSON, looked up together.
-
-        Code of their models may make something else of it; that is looked up when it is known.
-        """
-        if self._keeps_answers:
-            self._known.foresee(foreseen(carriers))
-            self._known_writes = self.model_code.writes
-
-    def _look_up(self, carriers: list[DeserializeTask]) -> None:
-        wanted = References()
-        parsed: dict[type[SyncableModel], list[DeserializeTask]] = {}
-        rows: dict[type[SyncableModel], list[tuple[Any, ...]]] = {}
-        for carrier in carriers:
-            parent_id = carrier.store._self_ref_fk
-            if parent_id and is_uuid(parent_id):  # which the record itself may not say, or not legibly
-                wanted.records.add(parent_id)
-                if carrier.has_model and (tree_key := traits_of(carrier.model).tree_key):
-                    wanted.add(tree_key, [parent_id])
-            if carrier.row is not None:
-                rows.setdefault(carrier.model, []).append(carrier.row.values)
-            if carrier.app_model is not None:
-                parsed.setdefault(carrier.model, []).append(carrier)
-        for model, same in parsed.items():
-            for field in traits_of(model).foreign_keys:
-                wanted.add(field, [getattr(carrier.app_model, field.attname) for carrier in same])
-        for model, of_model in rows.items():
-            plan = row_plan(model)
-            assert plan is not None
-            for position, _, field in plan.references:
-                wanted.add(field, {row[position] for row in of_model})
-        self._known.look_up(wanted, self.carriers)
-
-    def load_again(self, carrier: DeserializeTask) -> None:
-        """`load` for a carrier that was parsed again: it may refer to others now."""
-        self._look_up([carrier])
-        self.attach(carrier, at_its_turn=True)
-
-    def _expect(self, carriers: list[DeserializeTask]) -> None:
-        """Tell code of models that `carriers` are yet to be written, if there is any that may follow them."""
-        to_write = [carrier for carrier in carriers if carrier.has_model and not carrier.store.deleted]
-        models = {carrier.model for carrier in to_write}
-        self._prefetcher.forget_found_of(models)
-        if any(traits_of(model).follows_relations for model in models):
-            for carrier in to_write:
-                self._prefetcher.expect(carrier.model, carrier.store.id)
-
-    def look_again(self, carriers: list[DeserializeTask]) -> None:
-        """`load`, for what wasn't there before, but may have been written meanwhile."""
-        self._known.forget_absent()
-        self.load(carriers)
-
-    def attach(self, carrier: DeserializeTask, *, at_its_turn: bool = False) -> None:
-        """Let code of the carrier's model follow relations.
-
-        :param at_its_turn: it is about to be written. If that is by a ``save()`` of its own, its model is to
-            see each row as the database has it then: it is left to Django
-        """
-        app_model = carrier.app_model
-        assert app_model is not None
-        traits = traits_of(carrier.model)
-        if traits.follows_relations and not (
-            at_its_turn and traits.write_strategy is WriteStrategy.INDIVIDUAL
+    def _load(self, unknown: References) -> None:
+        for target, keys in unknown.rows.items():
+            self._rows.setdefault(target, {}).update(dict.fromkeys(keys, False))
+        self._states.update(dict.fromkeys(unknown.records))
+        by_id = {target: keys for target, keys in unknown.rows.items() if _is_by_id(target)}
+        models = tuple(model for model, _ in by_id)
+        dirty: dict[Target, set[Any]] = {}
+        for place, value, is_edited, *state in sql.select_references(
+            models, list(by_id.values()), unknown.records
         ):
-            self._prefetcher.track(app_model)
+            if place is None:
+                self._states[value] = StoreState(*state)
+            else:
+                target = models[place], "id"
+                self._rows[target][value] = True
+                if is_edited:
+                    dirty.setdefault(target, set()).add(value)
+        for target, keys in unknown.rows.items():
+            if target not in by_id:
+                dirty[target] = self._load_others(target, keys)
+        for (model, attname), edited in dirty.items():
+            self._edited |= edited - current().among(model, edited) if attname == "id" else edited
 
-    def let_go(self, carrier: DeserializeTask) -> None:
-        """Leave it to Django, from now on, what code of the carrier's model finds as it follows relations."""
-        assert carrier.app_model is not None
-        self._prefetcher.let_go(carrier.app_model)
+    def _load_others(self, target: Target, values: Collection[Any]) -> set[Any]:
+        """Look up rows by something else than the id of a syncable model.
 
-    def clean_in_tree(self, app_model: SyncableModel) -> None:
-        """Validate an instance of a tree, whose references Morango looks up in the app tables alone.
-
-        :raises Exception: whatever the model raises
+        :returns: by which of the values rows are found that carry a local edit
         """
-        self._references.clean(app_model, self.row_exists, self.sync_filter)
+        model, attname = target
+        columns = ["_morango_dirty_bit"] if issubclass(model, SyncableModel) else []
+        rows: Any = model._base_manager.filter(**{f"{attname}__in": list(values)})
+        dirty = set()
+        for value, *edited in rows.values_list(attname, *columns):
+            self._rows[target][value] = True
+            if any(edited):
+                dirty.add(value)
+        return dirty
 
-    def written(self, carrier: DeserializeTask) -> None:
-        """Take note that queries find a carrier's row from now on: code of models may follow it."""
-        self._prefetcher.written(carrier.store.id)
-
-    @property
-    def expects_rows(self) -> bool:
-        """Return True if code of models may follow records that are yet to be written."""
-        return self._prefetcher.expects
-
-    @property
-    def follows_what_is_written(self) -> bool:
-        """Return True if models' code looks up relations, none of which is yet to be written."""
-        return self._prefetcher.is_loading
-
-    @contextmanager
-    def undone_on_error(self, carriers: list[DeserializeTask]) -> Iterator[None]:
-        """Let code of models see, after an error inside, that what was written of `carriers` isn't there."""
-        try:
-            with current().undone_on_error():
-                yield
-        except Exception:
-            self._prefetcher.forget_found()
-            self._expect(carriers)
-            raise
-
-    def heed(self, statement: str) -> None:
-        """Take note of what code of a model is about to write."""
-        self._prefetcher.heed(statement)
-
-    def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
-        """Whether the app table has the row that `field` refers to with `value`."""
-        return self._known.row_exists(field, value)
-
-    def is_valid_target(self, field: ForeignKey[Any, Any], value: str) -> bool:
-        """Whether a reference needs no second thought: app row and Store row exist, and neither is
-        deleted nor in error."""
-        state = self._known.state(value)
-        return (
-            state is not None
+    def _load_noted_deletions(self, wanted: Iterable[str], claimed: Container[str]) -> None:
+        absent = [
+            store_id
+            for store_id in wanted
+            if store_id not in self._noted
+            and (state := self._states.get(store_id)) is not None
             and not state.is_deleted
-            and self.row_exists(field, value)
-            and not self.failed_in_this_run(value)
-        )
+            and store_id not in claimed
+            and not any(rows.get(store_id, False) for rows in self._rows.values())
+        ]
+        if absent:
+            self._noted.update(dict.fromkeys(absent))
+            for noted, outcome in (
+                (DeletedModels, DeserializeOutcome.PROPAGATE_DELETE),
+                (HardDeletedModels, DeserializeOutcome.PROPAGATE_HARD_DELETE),
+            ):
+                found = sql.select_by_ids(noted, "id", ["profile"], absent)
+                self._noted.update((store_id, outcome) for store_id, _ in found)
+
+    def upserted(self, model: type[SyncableModel], ids: Iterable[str]) -> None:
+        """Take note of rows that were written, and hold no local edit now."""
+        table = cast(type[Model], model._meta.concrete_model)
+        for target in [target for target in self._rows if target[0] is table and not _is_by_id(target)]:
+            del self._rows[target]
+        written = self._rows.setdefault((table, "id"), {})
+        written.update(dict.fromkeys(ids, True))
+        self._edited.difference_update(ids)
+
+    def row_exists(self, key: ForeignKey[Any, Any], value: Any) -> bool:
+        """Return True if the row was found that `key` refers to with `value`."""
+        found = target_key(key, value)
+        return found is not None and self._rows.get(target_table(key), {}).get(found, False)
 
     @property
-    def knows_edits(self) -> bool:
-        """Whether any app row that was looked up carries a local edit."""
-        return self._known.has_edits
+    def has_edits(self) -> bool:
+        """Whether any app row that was found carries a local edit."""
+        return bool(self._edited)
 
-    def edited_locally(self, value: Any) -> bool:
-        """Whether the app row that was looked up by `value` carries a local edit."""
-        return self._known.is_edited(value)
+    def is_edited(self, value: Any) -> bool:
+        """Return True if the app row that was found by `value` carries a local edit."""
+        return isinstance(value, str) and value in self._edited
 
     def state(self, store_id: Any) -> StoreState | None:
-        """The Store's state of a loaded reference; None when the Store doesn't have it."""
-        return self._known.state(store_id)
+        """Return the Store's state of a reference; None when the Store doesn't have it."""
+        return self._states.get(store_id) if isinstance(store_id, str) else None
 
-    def failed_in_this_run(self, store_id: Any) -> bool:
-        """Whether the record was tried and is in error.
+    def noted_deletion(self, store_id: str) -> DeserializeOutcome | None:
+        """Return the deletion that was propagated to a reference since the last serialization, if any."""
+        return self._noted.get(store_id)
 
-        The errors of earlier runs are cleared when a run starts, except with ``skip_erroring``:
-        there, nothing tells old errors from new ones, and only this batch's own are known.
-        """
-        carrier = self.carriers.get(store_id) if isinstance(store_id, str) else None
-        if carrier is not None:
-            return carrier.has_errors
-        state = self.state(store_id)
-        return (
-            state is not None
-            and state.dirty
-            and state.in_error
-            and not self.skip_erroring
-            and self.in_filter(state)
-        )
+    def forget_absent(self) -> None:
+        """Look again for rows that weren't there."""
+        for rows in self._rows.values():
+            for value in [value for value, there in rows.items() if not there]:
+                del rows[value]
 
-    def is_waiting(self, store_id: str) -> bool:
-        """Whether a loaded reference points at a record that is yet to be tried, by another batch."""
-        state = self.state(store_id)
-        return (
-            state is not None
-            and state.dirty
-            and not state.in_error
-            and not state.is_deleted
-            and store_id not in self.carriers
-            and self.in_filter(state)
-        )
-
-    def in_filter(self, state: StoreState) -> bool:
-        return self.sync_filter is None or state.partition in self.sync_filter
-
-    def noted_deletion(self, store_id: object) -> DeserializeOutcome | None:
-        """The deletion that was propagated to a loaded reference since the last serialization, if any."""
-        if not isinstance(store_id, str):
-            return None
-        carrier = self.carriers.get(store_id)
-        return (
-            carrier.propagated_deletion
-            if carrier is not None and carrier.propagated_deletion
-            else self._known.noted_deletion(store_id)
-        )
-
-    def upserted(self, model: type[SyncableModel], ids: Collection[str]) -> None:
-        """Take note that one statement has written rows, all of them."""
-        if self._keeps_answers:
-            self._known_writes += 1
-            self._known.upserted(model, ids)
-
-    def end_group(self) -> None:
-        """Look up again what may not be as it was, when it is needed next; a group was written."""
-        self._references = ValidReferences()
-        if self._keeps_answers and self._known_writes == self.model_code.writes:
-            self._prefetcher.forget_group()
-            return
-        self._keeps_answers = False
-        self._prefetcher.forget()
-        self._known.forget()
+    def clear(self) -> None:
+        """Look everything up again when it is needed next, and nothing before."""
+        self._rows.clear()
+        self._edited.clear()
+        self._states.clear()
+        self._noted.clear()
+        self._foreseen = References()
 
 
-def foreseen(carriers: list[DeserializeTask]) -> References:
-    """Return what records refer to that are to be saved, as far as their JSON plainly says so."""
-    values: dict[ForeignKey[Any, Any], set[str]] = {}
-    for carrier in carriers:
-        with suppress(UnknownModelError):
-            keys = () if carrier.store.deleted else traits_of(carrier.model).foreign_keys
-            document = (read_document(carrier.store.serialized) if keys else None) or {}
-            for key in keys:
-                value: Any = document.get(key.attname)
-                if is_uuid(value):
-                    values.setdefault(key, set()).add(value)
-    found = References()
-    for key, of_key in values.items():
-        found.add(key, of_key)
-    return found
+def _is_by_id(target: Target) -> bool:
+    model, attname = target
+    return attname == "id" and issubclass(model, SyncableModel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.core.exceptions import ValidationError
 from morango.errors import MorangoDirtyParent, MorangoMissingParent
 
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.stream import Transform
 
@@ -15,8 +15,8 @@ Group = list[DeserializeTask]
 class GroupTransform(Transform[Group, Group]):
     """A step that changes the carriers of a group in place."""
 
-    def __init__(self, cache: ForeignKeyCache) -> None:
-        self.cache = cache
+    def __init__(self, context: BatchContext) -> None:
+        self.context = context
 
     def transform(self, item: Group) -> Group:
         self.update(item)

@@ -7,8 +7,8 @@ from itertools import chain, groupby
 
 from django.db import IntegrityError, transaction
 
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.cycles import cyclic_reference_ids
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group, dirty_parent, target_failed, writable
 from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.parse import rebuild
@@ -26,7 +26,7 @@ class OneByOne:
 
     def __init__(
         self,
-        cache: ForeignKeyCache,
+        context: BatchContext,
         check_constraints: Callable[[], None],
         conflicting: set[DeserializeTask],
         untried: set[DeserializeTask],
@@ -35,11 +35,11 @@ class OneByOne:
         :param conflicting: those that claim a unique value of another row; the rest by their own ``save()``
         :param untried: those whose instances no ``save()`` has had yet: they are as they were validated
         """
-        self.cache = cache
+        self.context = context
         self.check_constraints = check_constraints
         self.conflicting = conflicting
         self.untried = untried
-        self.judge = Validate(cache).again
+        self.judge = Validate(context).again
 
     def write(self, units: Units) -> None:
         """Write until none is left or none succeeds: some want others of the same model to be there."""
@@ -102,7 +102,7 @@ class OneByOne:
         carriers = list(chain.from_iterable(units))
         place = 0
         try:
-            with self.cache.undone_on_error(carriers), transaction.atomic():
+            with self.context.undone_on_error(carriers), transaction.atomic():
                 for place, unit in enumerate(units):  # noqa: B007  (an error says how far this came)
                     if self._are_sound(unit):
                         for carrier in writable(unit):
@@ -134,12 +134,12 @@ class OneByOne:
         """
         if not self._may_be_tried(carrier):
             return False
-        rebuild_if_changed(carrier, self.cache)
+        rebuild_if_changed(carrier, self.context)
         if carrier.errors:
             return False
         try:
-            with self.cache.undone_on_error([carrier]), transaction.atomic():
-                carrier.has_local_edit = bool(write_together([carrier], self.cache, self.judge))
+            with self.context.undone_on_error([carrier]), transaction.atomic():
+                carrier.has_local_edit = bool(write_together([carrier], self.context, self.judge))
                 self.check_constraints()
         except IntegrityError as error:
             carrier.add_error(error, is_retryable=True)
@@ -161,16 +161,16 @@ class OneByOne:
             self.judge(carrier)
         elif carrier in self.untried:
             self.untried.remove(carrier)
-            self.cache.let_go(carrier)
+            self.context.let_go(carrier)
         else:
-            rebuild(carrier, self.cache)
+            rebuild(carrier, self.context)
         return not carrier.has_errors
 
     def _may_be_tried(self, carrier: DeserializeTask) -> bool:
         if carrier.parent is not None and carrier.parent.has_errors:
             carrier.add_error(dirty_parent(), is_retryable=True)
             return False
-        for needed in map(self.cache.carriers.get, cyclic_reference_ids(carrier)):
+        for needed in map(self.context.carriers.get, cyclic_reference_ids(carrier)):
             if needed is not None and needed.has_errors:
                 carrier.add_error(_failed(needed), is_retryable=True)
                 return False
@@ -179,7 +179,7 @@ class OneByOne:
     def _try_to_save(self, unit: Group) -> bool:
         culprits = unit
         try:
-            with self.cache.undone_on_error(unit), transaction.atomic():
+            with self.context.undone_on_error(unit), transaction.atomic():
                 for carrier in writable(unit):
                     culprits = [carrier]
                     self._save(carrier)
@@ -194,16 +194,16 @@ class OneByOne:
         return True
 
     def _save(self, carrier: DeserializeTask) -> None:
-        carrier.has_local_edit = not write_alone(carrier, self.cache)
-        self.cache.written(carrier)
+        carrier.has_local_edit = not write_alone(carrier, self.context)
+        self.context.written(carrier)
 
 
-def rebuild_if_changed(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+def rebuild_if_changed(carrier: DeserializeTask, context: BatchContext) -> None:
     """Parse and judge a carrier again, if its model's ``save()`` may have changed it."""
     if carrier.looked_early:
         carrier.put_off()
     elif carrier.app_model is not None and traits_of(carrier.model).follows_relations:
-        rebuild(carrier, cache)
+        rebuild(carrier, context)
 
 
 def _is_exclusive(unit: Group) -> bool:

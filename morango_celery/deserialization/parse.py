@@ -11,9 +11,9 @@ from django.core.exceptions import ValidationError
 from django.db.models.signals import post_init, pre_init
 from morango.models.core import SyncableModel
 
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.dependency_graph import parents_first
 from morango_celery.deserialization.early_looks import until_they_look
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialization.identity import take_own_id
 from morango_celery.deserialization.rows import row_plan
@@ -52,10 +52,10 @@ class Parse(GroupTransform):
     """JSON to an unsaved instance, by the model's own ``deserialize()``; or straight to a row."""
 
     def update(self, group: Group) -> None:
-        parse(to_save(group), self.cache)
+        parse(to_save(group), self.context)
 
 
-def parse(carriers: Group, cache: ForeignKeyCache) -> None:
+def parse(carriers: Group, context: BatchContext) -> None:
     """Parse carriers that are to be saved."""
     of_model: dict[type[SyncableModel], Group] = {}
     for carrier in carriers:
@@ -69,7 +69,7 @@ def parse(carriers: Group, cache: ForeignKeyCache) -> None:
             for place, error in refused.items():
                 same[place].add_error(error)
     others = [carrier for carrier in carriers if carrier.row is None and not carrier.has_errors]
-    until_they_look(others, cache, lambda carrier: instantiate(carrier, cache))
+    until_they_look(others, context, lambda carrier: instantiate(carrier, context))
 
 
 def _is_observed(model: type[SyncableModel]) -> bool:
@@ -77,35 +77,35 @@ def _is_observed(model: type[SyncableModel]) -> bool:
     return pre_init.has_listeners(model) or post_init.has_listeners(model)
 
 
-def rebuild(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+def rebuild(carrier: DeserializeTask, context: BatchContext) -> None:
     """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
     carrier.row = None
-    instantiate(carrier, cache)
+    instantiate(carrier, context)
     if carrier.has_errors or carrier.app_model is None:
         return
-    cache.attach(carrier, at_its_turn=True)
+    context.attach(carrier, at_its_turn=True)
     try:
-        with cache.model_code.called():
+        with context.model_code.called():
             if traits_of(carrier.model).in_tree:
-                cache.clean_in_tree(carrier.app_model)
+                context.clean_in_tree(carrier.app_model)
             else:
-                carrier.app_model.deferred_clean_fields(sync_filter=cache.sync_filter)
+                carrier.app_model.deferred_clean_fields(sync_filter=context.sync_filter)
     except Exception as error:
-        if not cache.model_code.is_records_fault(error):
+        if not context.model_code.is_records_fault(error):
             raise
         carrier.add_error(error, is_retryable=True)
 
 
-def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
+def instantiate(carrier: DeserializeTask, context: BatchContext) -> None:
     """Parse a carrier by its model's own ``deserialize()``, or as that would."""
     carrier.app_model = None
     store, model = carrier.store, carrier.model
     try:
         data = read_json(store.serialized)
-        with cache.model_code.called():
+        with context.model_code.called():
             # A receiver of pre_init sees how the values are passed
             if overrides(model, "deserialize", "__init__") or pre_init.has_listeners(model):
-                app_model = model.deserialize(data, sync_filter=cache.sync_filter)
+                app_model = model.deserialize(data, sync_filter=context.sync_filter)
             else:
                 app_model = _deserialized(model, data)
         take_own_id(app_model, store)
@@ -115,11 +115,11 @@ def instantiate(carrier: DeserializeTask, cache: ForeignKeyCache) -> None:
     except MismatchedIdError as error:
         carrier.add_error(error)
     except Exception as error:
-        if not cache.model_code.is_records_fault(error):
+        if not context.model_code.is_records_fault(error):
             raise
         carrier.add_error(error, is_retryable=traits_of(carrier.model).overrides_deserialize)
     else:
-        carrier.app_model = app_model
+        carrier.set_app_model(app_model)
 
 
 def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:
@@ -137,7 +137,7 @@ def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:
 
 
 class LoadForeignKeys(GroupTransform):
-    """Fill the foreign key cache for the whole group."""
+    """Fill the foreign key context for the whole group."""
 
     def update(self, group: Group) -> None:
-        self.cache.load(group)
+        self.context.load(group)

@@ -154,8 +154,8 @@ def _field_errors(rejected: Sequence[tuple[models.Field[Any, Any], Any]]) -> Val
 def row_plan(model: type[SyncableModel]) -> RowPlan | None:
     """The plan for a model; None when its own code, or a field's, has a say."""
     traits = traits_of(model)
-    model_code = traits.follows_relations or not keeps_values(model)
-    if traits.write_strategy is not WriteStrategy.BULK or model_code or traits.in_tree:
+    has_own_code = traits.follows_relations or not keeps_values(model)
+    if traits.write_strategy is not WriteStrategy.BULK or has_own_code or traits.in_tree:
         return None
     columns = []
     references = []

@@ -12,7 +12,7 @@ from morango.models.core import Store, SyncableModel
 
 from morango_celery.deserialization import sql
 from morango_celery.deserialization.code_edits import current
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.identity import require_own_id
 from morango_celery.deserialization.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
 from morango_celery.deserialization.muting import muted
@@ -32,7 +32,7 @@ class ModelCodeError(Exception):
 
 @muted(pre_save, post_save)
 def write_together(
-    carriers: Sequence[DeserializeTask], cache: ForeignKeyCache, judge: Callable[[DeserializeTask], None]
+    carriers: Sequence[DeserializeTask], context: BatchContext, judge: Callable[[DeserializeTask], None]
 ) -> set[str]:
     """Write bulk and captured records with one upsert per model; more where their code looks at each other.
 
@@ -43,19 +43,19 @@ def write_together(
     :raises ModelCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
-    rows = WaitingRows(cache.upserted)
+    rows = WaitingRows(context.upserted)
     rejected: dict[int, DeserializeTask] = {}
     reads_stored_rows = sql.reads_stored_rows()
-    expected = cache.expects_rows
+    expected = context.expects_rows
 
     def heed(statement: str) -> None:
-        cache.model_code.heed_update(carrier.model, statement)
+        context.model_code.heed_update(carrier.model, statement)
         rows.heed(statement)
-        cache.heed(statement)
+        context.heed(statement)
 
     strategies = {model: traits_of(model).write_strategy for model in {carrier.model for carrier in carriers}}
     try:
-        with cache.model_code.heard_by(heed):
+        with context.model_code.heard_by(heed):
             for carrier in carriers:
                 if id(carrier.parent) in rejected:
                     rejected[id(carrier)] = carrier
@@ -66,7 +66,7 @@ def write_together(
                 elif not _put(carrier, strategies[carrier.model], rows, judge):
                     rejected[id(carrier)] = carrier
                 if expected:
-                    cache.written(carrier)
+                    context.written(carrier)
     except NotWrittenError as error:
         raise error.error from error.error.__cause__  # which has the database's code
     if rejected:
@@ -107,7 +107,7 @@ def _put(
 
 
 @muted(pre_save, post_save)
-def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
+def write_alone(carrier: DeserializeTask, context: BatchContext) -> bool:
     """Write one record by its model's own ``save()``, with the same signals muted as by `write_together`.
 
     :returns: False when it was left alone because of a local edit
@@ -124,12 +124,12 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
     rejected: list[DatabaseError] = []
 
     def heed(statement: str) -> None:
-        cache.model_code.heed_update(carrier.model, statement)
-        cache.heed(statement)
+        context.model_code.heed_update(carrier.model, statement)
+        context.heed(statement)
 
     def save_base(**options: Any) -> None:
         try:
-            with cache.model_code.unheard(), OUR_STATEMENT:
+            with context.model_code.unheard(), OUR_STATEMENT:
                 require_own_id(app_model, carrier.store)
                 _save_base(app_model, **options)
         except DatabaseError as error:
@@ -138,7 +138,7 @@ def write_alone(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
             raise
 
     try:
-        with cache.model_code.heard_by(heed):
+        with context.model_code.heard_by(heed):
             _save(app_model, save_base)
     except Exception:
         if not rejected:

@@ -10,9 +10,9 @@ from morango.models.core import DeletedModels, HardDeletedModels
 
 from morango_celery.deserialization import code_edits, sql
 from morango_celery.deserialization.common_cause import CommonCause
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.deleting import delete_rows
 from morango_celery.deserialization.error_text import error_text
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group, mark_local_edits
 from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
@@ -47,7 +47,7 @@ class BatchResult:
         return self.saved + self.deleted + self.propagated + self.conflicted + self.failed
 
 
-class AppModelSink(Sink[Group, BatchResult]):
+class AppModelSink(Sink[Group]):
     """Writes each group in few statements; where one fails, finds the records that are to blame.
 
     Must be used inside a transaction. A group is written before the next one is parsed, so that
@@ -55,9 +55,9 @@ class AppModelSink(Sink[Group, BatchResult]):
     """
 
     def __init__(
-        self, cache: ForeignKeyCache, check_constraints: Callable[[], None] = sql.check_constraints
+        self, context: BatchContext, check_constraints: Callable[[], None] = sql.check_constraints
     ) -> None:
-        self.cache = cache
+        self.context = context
         self.check_constraints = check_constraints
         self.result = BatchResult()
         self._returned: list[tuple[str, str | None, str | None]] = []
@@ -73,10 +73,10 @@ class AppModelSink(Sink[Group, BatchResult]):
         self._delete([carrier for carrier in item if carrier.store.deleted and not carrier.errors])
         self._write(item)
         self._count(item)
-        self.cache.end_group()
+        self.context.end_group()
 
     def _write(self, group: Group) -> None:
-        GroupWriter(self.cache, group, self.check_constraints).write()
+        GroupWriter(self.context, group, self.check_constraints).write()
 
     def _delete(self, carriers: Group) -> None:
         if not carriers:
@@ -133,13 +133,13 @@ class AppModelSink(Sink[Group, BatchResult]):
         if carrier.is_retryable:
             self.result.retryable_ids.append(carrier.store.id)
 
-    def finish(self) -> BatchResult:
+    def finalize(self) -> None:
         if self.result.failed == self.result.records:
             self.result.common_cause = self._cause.text
         for failure in self._failed[:1] if self.result.common_cause else self._failed:
             shown = map(printable, failure)
             deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *shown)
-        sql.mark_processed(self.cache.carriers, self._returned)
+        sql.mark_processed(self.context.carriers, self._returned)
         hard = self._noted[DeserializeOutcome.PROPAGATE_HARD_DELETE]
         for table, noted in (
             (DeletedModels, {**self._noted[DeserializeOutcome.PROPAGATE_DELETE], **hard}),
@@ -148,4 +148,3 @@ class AppModelSink(Sink[Group, BatchResult]):
             if noted:
                 rows = [table(id=store_id, profile=profile) for store_id, profile in sorted(noted.items())]
                 table.objects.bulk_create(rows, ignore_conflicts=True)
-        return self.result

@@ -1,4 +1,4 @@
-"""The carrier: one Store record on its way through the pipeline."""
+"""Carrier of one Store record on its way through the pipeline."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from morango.models.core import Store, SyncableModel
 from morango.registry import syncable_models
 
 from morango_celery.errors import UnknownModelError
+from morango_celery.reading.partitions import SourceTask
+from morango_celery.upstream import self_referential_fk
 
 if TYPE_CHECKING:
     from morango_celery.deserialization.foreign_keys import ForeignKeyCache
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class DeserializeOutcome(enum.Enum):
-    """What becomes of a record."""
+    """Result of deserializing one record."""
 
     SAVE = "save"
     """Its values are written to the app table."""
 
     DELETE = "delete"
-    """It was deleted elsewhere: so is the app row."""
+    """It was deleted elsewhere, and its app row is deleted here."""
 
     PROPAGATE_DELETE = "propagate_delete"
     """It refers to a deleted record: noted in DeletedModels, not saved."""
@@ -37,8 +39,8 @@ class DeserializeOutcome(enum.Enum):
     """It stays dirty in the Store, with its error."""
 
 
-class DeserializeTask:
-    """Holds a reference to one Store instance and everything that is found out about it.
+class DeserializeTask(SourceTask):
+    """Reference to one Store record, and everything that is found out about it.
 
     Not a Celery task: those are in ``tasks.py``.
     """
@@ -59,31 +61,39 @@ class DeserializeTask:
     )
 
     def __init__(self, store: Store, fk_cache: ForeignKeyCache | None = None) -> None:
+        """
+        :param fk_cache: answers about the records that this one may refer to; one for all carriers of a batch
+        """
         self.store = store
         self.fk_cache = fk_cache
         self.app_model: SyncableModel | None = None
         """The deserialized, unsaved instance, once parsed; None where `row` is all that is needed."""
         self.row: Row | None = None
-        """The column values themselves, for a model whose code is all Morango's own."""
+        """The column values themselves, for a model with no code of its own."""
         self.errors: list[Exception] = []
         self.is_retryable = False
-        """Whether the error may be due to the order of records only."""
+        """True if the error may be due to the order of records only."""
         self.parent: DeserializeTask | None = None
         """The carrier of its tree parent, when that is in the same group."""
         self.propagated_deletion: DeserializeOutcome | None = None
         """One of the two PROPAGATE outcomes, when a foreign key points at a deleted record."""
         self.from_other_batch = False
-        """Whether another batch has it too, which will say what was wrong if it can't be saved here."""
+        """True if another batch has it too. That one records the error, if it can't be saved here."""
         self.looked_early = False
-        """Whether code of its model wants to see rows that its group is yet to write: it is parsed and judged
-        when it is its turn to be written."""
+        """True if code of its model wants to see rows that its group is yet to write. Such a record is parsed
+        and judged when it is its turn to be written."""
         self._model: type[SyncableModel] | None = None
         self.has_local_edit = False
-        """Whether a local edit of the app row took precedence."""
+        """True if a local edit of the app row took precedence."""
+
+    @property
+    def id(self) -> str:
+        store_id: str = self.store.id
+        return store_id
 
     @property
     def model(self) -> type[SyncableModel]:
-        """The syncable class that the Store's profile and model name stand for.
+        """Return the syncable class that the Store's profile and model name stand for.
 
         :raises UnknownModelError: none does
         """
@@ -110,39 +120,67 @@ class DeserializeTask:
 
     @property
     def has_model(self) -> bool:
-        """Whether the record's model is installed; one whose isn't has the error already, or gets it."""
+        """Return False if the record's model isn't installed, and the carrier has the error for that."""
         return not (self.errors and any(isinstance(error, UnknownModelError) for error in self.errors))
 
     @property
     def outcome(self) -> DeserializeOutcome:
+        """Return the outcome, as far as it is known.
+
+        :raises AssertionError: nothing is resolved yet
+        """
         if self.errors:
             return DeserializeOutcome.ERROR
         if self.store.deleted:
             return DeserializeOutcome.DELETE
-        return self.propagated_deletion or DeserializeOutcome.SAVE
+        if self.propagated_deletion is not None:
+            return self.propagated_deletion
+        if not self.is_parsed:
+            raise AssertionError(f"{self!r} is not resolved yet.")
+        return DeserializeOutcome.SAVE
+
+    def self_referential_fk(self) -> str | None:
+        """Return the column name of the model's foreign key to itself, if it has one."""
+        return self_referential_fk(self.model)
+
+    def set_app_model(self, app_model: SyncableModel) -> None:
+        """Take the instance that the record was deserialized to."""
+        self.app_model = app_model
+
+    def set_propagated_deletion(self, hard: bool) -> None:
+        """Note that a foreign key points at a deleted record. One purged target is enough to purge.
+
+        :param hard: True if the target was purged
+        """
+        if hard:
+            self.propagated_deletion = DeserializeOutcome.PROPAGATE_HARD_DELETE
+        elif self.propagated_deletion is None:
+            self.propagated_deletion = DeserializeOutcome.PROPAGATE_DELETE
 
     def add_error(self, error: Exception, *, is_retryable: bool = False) -> None:
-        """Record why the record can't be deserialized.
+        """Note why the record can't be deserialized.
 
-        :param is_retryable: when other records might be all that is missing
+        :param is_retryable: True if other records might be all that is missing
         """
         let_go_of_frames(error)
         self.errors.append(error)
         self.is_retryable = is_retryable
 
     def put_off(self) -> None:
-        """Leave it open what becomes of the record until it is its turn to be written."""
+        """Leave the outcome open until it is the record's turn to be written."""
         self.looked_early = True
         self.errors.clear()
         self.propagated_deletion = None
 
     def __repr__(self) -> str:
-        return f"<DeserializeTask {self.store.model_name} {self.store.id} {self.outcome.name}>"
+        return f"<DeserializeTask {self.store.model_name} {self.store.id}>"
 
 
 def let_go_of_frames(error: Exception) -> None:
-    """Forget where an error came through: those frames hold all that the batch does, in circles that only a
-    collection would open."""
+    """Remove the tracebacks of an error, of its parts, and of the errors behind them.
+
+    Their frames hold everything that the batch does, in circles that only a garbage collection would open.
+    """
     parts: Iterable[Exception] = ()
     if isinstance(error, ValidationError):
         by_field = getattr(error, "error_dict", None)

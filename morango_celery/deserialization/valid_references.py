@@ -17,7 +17,7 @@ AnyKey: TypeAlias = "ForeignKey[Any, Any]"
 class ValidReferences:
     """References of one group's records that need no query any more.
 
-    Morango has one cache for all records, by value and table. So what is right for one foreign key, as null
+    Morango has one context for all records, by value and table. So what is right for one foreign key, as null
     is where it is allowed, is taken for right for all others to that table, from the next record on.
     """
 

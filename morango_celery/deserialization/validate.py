@@ -10,9 +10,10 @@ from django.db.models import ForeignKey
 from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference, SyncableModel
 
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.dependency_graph import parent_names
 from morango_celery.deserialization.early_looks import until_they_look
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.foreign_keys import StoreState
 from morango_celery.deserialization.groups import (
     Group,
     GroupTransform,
@@ -20,7 +21,6 @@ from morango_celery.deserialization.groups import (
     missing_parent,
     target_failed,
 )
-from morango_celery.deserialization.known import StoreState
 from morango_celery.deserialization.parse import instantiate
 from morango_celery.deserialization.rows import RowPlan, row_plan
 from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
@@ -33,8 +33,8 @@ References = list[tuple[str, ForeignKeyReference]]
 class Validate(GroupTransform):
     """``clean_fields`` with the model's overrides, and foreign keys by Morango's two rules."""
 
-    def __init__(self, cache: ForeignKeyCache) -> None:
-        super().__init__(cache)
+    def __init__(self, context: BatchContext) -> None:
+        super().__init__(context)
         self._sound: set[tuple[type[SyncableModel], str, str]] = set()
 
     def update(self, group: Group) -> None:
@@ -49,14 +49,14 @@ class Validate(GroupTransform):
             and carrier.has_model
         ]
         # Parents first: a child's verdict depends on its parent's
-        until_they_look(others, self.cache, self._judge_instance)
+        until_they_look(others, self.context, self._judge_instance)
 
     def _judge_instance(self, carrier: DeserializeTask) -> None:
         traits = traits_of(carrier.model)
         if traits.in_tree:
             self._validate_in_tree(carrier)
         elif not carrier.has_errors:
-            self._validate(carrier, model_code=traits.overrides_clean_fields)
+            self._validate(carrier, is_overridden=traits.overrides_clean_fields)
 
     def _resolve_rows(self, carriers: Group) -> None:
         """References of rows whose values are valid already; most need no look at each record."""
@@ -67,7 +67,7 @@ class Validate(GroupTransform):
             unresolved: set[int] = set()
             for position, _, field in plan.references:
                 values = {carrier.row.values[position] for carrier in rows if carrier.row} - {None}
-                absent = {value for value in values if not self.cache.is_valid_target(field, value)}
+                absent = {value for value in values if not self.context.is_valid_target(field, value)}
                 if absent:
                     unresolved.update(
                         index
@@ -80,9 +80,9 @@ class Validate(GroupTransform):
     def again(self, carrier: DeserializeTask) -> None:
         """Parse and judge a carrier that was put off, now that it is its turn."""
         carrier.put_off()
-        instantiate(carrier, self.cache)
+        instantiate(carrier, self.context)
         if carrier.app_model is not None:
-            self.cache.load_again(carrier)
+            self.context.load_again(carrier)
         self._validate_in_tree(carrier)
 
     def _validate_in_tree(self, carrier: DeserializeTask) -> None:
@@ -94,14 +94,16 @@ class Validate(GroupTransform):
             return
         assert carrier.app_model is not None
         try:
-            with self.cache.model_code.called():
-                self.cache.clean_in_tree(carrier.app_model)
+            with self.context.model_code.called():
+                self.context.clean_in_tree(carrier.app_model)
         except ObjectDoesNotExist as error:
-            carrier.propagated_deletion = self._deleted_reference(carrier)
-            if carrier.propagated_deletion is None:
+            target = self._deleted_target(carrier)
+            if target is None:
                 carrier.add_error(error, is_retryable=True)
+            else:
+                carrier.set_propagated_deletion(target.hard_deleted)
         except Exception as error:
-            if not self.cache.model_code.is_records_fault(error):
+            if not self.context.model_code.is_records_fault(error):
                 raise
             carrier.add_error(error, is_retryable=True)
 
@@ -109,46 +111,43 @@ class Validate(GroupTransform):
         parent_id: str = carrier.store._self_ref_fk
         if not parent_id:
             return None
-        parent = self.cache.carriers.get(parent_id)
+        parent = self.context.carriers.get(parent_id)
         if parent is not None:
             return dirty_parent() if parent.has_errors else None
-        state = self.cache.state(parent_id)
-        if self.cache.edited_locally(parent_id):
-            return dirty_parent() if self.cache.failed_in_this_run(parent_id) else None
+        state = self.context.state(parent_id)
+        if self.context.edited_locally(parent_id):
+            return dirty_parent() if self.context.failed_in_this_run(parent_id) else None
         if state is not None and self._counts_as_parent(carrier, state):
             return dirty_parent() if state.dirty else None
         tree_key = traits_of(carrier.model).tree_key
-        if tree_key is not None and self.cache.row_exists(tree_key, parent_id):
+        if tree_key is not None and self.context.row_exists(tree_key, parent_id):
             return None
         return missing_parent()
 
     def _counts_as_parent(self, carrier: DeserializeTask, parent: StoreState) -> bool:
         return (
             parent.model_name in parent_names(carrier.model)
-            and self.cache.in_filter(parent)
-            and not (self.cache.skip_erroring and parent.in_error)
+            and self.context.in_filter(parent)
+            and not (self.context.skip_erroring and parent.in_error)
         )
 
-    def _deleted_reference(self, carrier: DeserializeTask) -> DeserializeOutcome | None:
-        for field in traits_of(carrier.model).foreign_keys:
-            state = self.cache.state(getattr(carrier.app_model, field.attname))
-            if state is not None and state.deleted:
-                return (
-                    DeserializeOutcome.PROPAGATE_HARD_DELETE
-                    if state.hard_deleted
-                    else DeserializeOutcome.PROPAGATE_DELETE
-                )
-        return None
+    def _deleted_target(self, carrier: DeserializeTask) -> StoreState | None:
+        """Return the first deleted record that an instance refers to."""
+        states = (
+            self.context.state(getattr(carrier.app_model, field.attname))
+            for field in traits_of(carrier.model).foreign_keys
+        )
+        return next((state for state in states if state is not None and state.deleted), None)
 
-    def _validate(self, carrier: DeserializeTask, *, model_code: bool) -> None:
+    def _validate(self, carrier: DeserializeTask, *, is_overridden: bool) -> None:
         assert carrier.app_model is not None
         try:
-            with self.cache.model_code.called():
-                by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.cache.sync_filter)
+            with self.context.model_code.called():
+                by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.context.sync_filter)
         except Exception as error:
-            if not self.cache.model_code.is_records_fault(error):
+            if not self.context.model_code.is_records_fault(error):
                 raise
-            carrier.add_error(error, is_retryable=model_code)
+            carrier.add_error(error, is_retryable=is_overridden)
             return
         references = [(name, reference) for name, found in by_target.items() for reference in found]
         if not all(self._is_sound(carrier, reference) for _, reference in references):
@@ -162,14 +161,14 @@ class Validate(GroupTransform):
         if known in self._sound:
             return True
         field = _foreign_key(carrier.model, reference.from_field)
-        is_sound = self.cache.is_valid_target(field, reference.to_pk)
-        if is_sound and reference.to_pk not in self.cache.carriers:  # whose errors are yet to be found
+        is_sound = self.context.is_valid_target(field, reference.to_pk)
+        if is_sound and reference.to_pk not in self.context.carriers:  # whose errors are yet to be found
             self._sound.add(known)
         return is_sound
 
     def _judge(self, carrier: DeserializeTask, references: References) -> None:
         for position, (target_name, reference) in enumerate(references):
-            if self.cache.failed_in_this_run(reference.to_pk):
+            if self.context.failed_in_this_run(reference.to_pk):
                 carrier.add_error(target_failed(target_name, reference.to_pk), is_retryable=True)
                 # By then Morango has put the targets before this one aside for its bulk checks.
                 references = [r for r in references[:position] if r[0] != target_name]
@@ -188,12 +187,12 @@ class Validate(GroupTransform):
         :returns: False where the Store has the target and the app table hasn't, for want of deserializing
         """
         store_id = reference.to_pk
-        state = self.cache.state(store_id)
-        if state is not None and state.is_deleted and not self.cache.edited_locally(store_id):
-            self._propagate_deletion(carrier, hard=state.hard_deleted)
+        state = self.context.state(store_id)
+        if state is not None and state.is_deleted and not self.context.edited_locally(store_id):
+            carrier.set_propagated_deletion(state.hard_deleted)
             return True
         field = _foreign_key(carrier.model, reference.from_field)
-        if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):
+        if self.context.row_exists(field, store_id) or self._is_being_saved(store_id):
             return True
         if state is None:
             carrier.errors.clear()
@@ -203,23 +202,16 @@ class Validate(GroupTransform):
                     f" {target_name} instance with id '{store_id}'"
                 )
             )
-        elif (noted := self.cache.noted_deletion(store_id)) is not None:
-            self._propagate_deletion(carrier, hard=noted is DeserializeOutcome.PROPAGATE_HARD_DELETE)
+        elif (noted := self.context.noted_deletion(store_id)) is not None:
+            carrier.set_propagated_deletion(noted is DeserializeOutcome.PROPAGATE_HARD_DELETE)
         else:
             return False
         return True
 
     def _is_being_saved(self, store_id: object) -> bool:
         """Models that refer to each other are written together; the database checks afterwards."""
-        carrier = self.cache.carriers.get(store_id) if isinstance(store_id, str) else None
+        carrier = self.context.carriers.get(store_id) if isinstance(store_id, str) else None
         return carrier is not None and carrier.is_parsed and carrier.outcome is DeserializeOutcome.SAVE
-
-    @staticmethod
-    def _propagate_deletion(carrier: DeserializeTask, *, hard: bool) -> None:
-        if hard or carrier.propagated_deletion is None:
-            carrier.propagated_deletion = (
-                DeserializeOutcome.PROPAGATE_HARD_DELETE if hard else DeserializeOutcome.PROPAGATE_DELETE
-            )
 
 
 def _foreign_key(model: type[SyncableModel], attname: str) -> ForeignKey[Any, Any]:

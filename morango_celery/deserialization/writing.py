@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from django.db import transaction
 
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.cycles import strongly_connected
 from morango_celery.deserialization.dependency_graph import cyclic_foreign_keys
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.groups import Group, dirty_parent, mark_local_edits, writable
 from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.one_by_one import OneByOne, rebuild_if_changed
@@ -29,11 +29,11 @@ WORTH_ANOTHER_TIME = 10
 class GroupWriter:
     """Writes the valid records of one group; each that can't be written ends with its error."""
 
-    def __init__(self, cache: ForeignKeyCache, group: Group, check_constraints: Callable[[], None]) -> None:
-        self.cache = cache
+    def __init__(self, context: BatchContext, group: Group, check_constraints: Callable[[], None]) -> None:
+        self.context = context
         self.group = group
         self.check_constraints = check_constraints
-        self.judge = Validate(cache).again
+        self.judge = Validate(context).again
         self.alone: Group = []
         """Records that are written one by one, after all others."""
         self.conflicting: set[DeserializeTask] = set()
@@ -59,8 +59,8 @@ class GroupWriter:
         if not carriers:
             return
         try:
-            with self.cache.undone_on_error(carriers), transaction.atomic():
-                skipped_ids = write_together(carriers, self.cache, self.judge)
+            with self.context.undone_on_error(carriers), transaction.atomic():
+                skipped_ids = write_together(carriers, self.context, self.judge)
                 self.check_constraints()
         except ModelCodeError as error:
             rejected = {id(carrier) for carrier in error.rejected}
@@ -86,9 +86,9 @@ class GroupWriter:
         if len(after) * WORTH_ANOTHER_TIME < len(carriers):
             self.alone.extend(carriers)
             return
-        self.cache.look_again(carriers)
+        self.context.look_again(carriers)
         for carrier in carriers:
-            rebuild_if_changed(carrier, self.cache)
+            rebuild_if_changed(carrier, self.context)
         sound = writable(carriers)
         unsound = [carrier for carrier in carriers if carrier.errors]
         for carrier in unsound:
@@ -109,7 +109,7 @@ class GroupWriter:
     def _retry(self, carriers: Group) -> None:
         """Write carriers whose first attempt was rolled back: their ``save()`` may have changed them."""
         for carrier in carriers:
-            rebuild_if_changed(carrier, self.cache)
+            rebuild_if_changed(carrier, self.context)
         self._write_together(writable(carriers))
 
     def _without_waiting_parents(self, carriers: Group) -> Group:
@@ -128,7 +128,7 @@ class GroupWriter:
 
     def _units(self, carriers: Group) -> list[Group]:
         """What can be written without the rest of `carriers`, once what stands before it has been."""
-        keys = cyclic_foreign_keys(self.cache.profile)
+        keys = cyclic_foreign_keys(self.context.profile)
         if any(keys[model] for model in {carrier.model for carrier in carriers}):
             return strongly_connected(carriers)
         return [[carrier] for carrier in carriers]
@@ -137,7 +137,7 @@ class GroupWriter:
         alone = {id(carrier) for carrier in self.alone}
         if alone:
             units = self._units([carrier for carrier in self.group if id(carrier) in alone])
-            OneByOne(self.cache, self.check_constraints, self.conflicting, self.untried).write(units)
+            OneByOne(self.context, self.check_constraints, self.conflicting, self.untried).write(units)
         self._fail_descendants()
 
     def _fail_descendants(self) -> None:

@@ -17,7 +17,7 @@ from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse
 from morango_celery.oplog.meta import MOST_KEYS
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
 from morango_celery.oplog.rows import name_of, name_of_any
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import chunked
 
 
 def keep(
@@ -125,7 +125,7 @@ def _changes(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[tuple[
 def _ids(letters: QuerySet[DeadLetter], name: str, values: Iterable[str]) -> set[int]:
     """Return the ids of the letters with one of these values."""
     found: set[int] = set()
-    for chunk in Items(values) | Buffer(MOST_KEYS):
+    for chunk in chunked(values, MOST_KEYS):
         found.update(letters.filter(**{f"{name}__in": chunk}).values_list("pk", flat=True))
     return found
 
@@ -136,7 +136,7 @@ def supersede(source: IngestSource, changes: Iterable[Change], before: int | Non
     :param before: id of a letter; only earlier ones are marked
     """
     letter_ids: set[int] = set()
-    for chunk in Items(set(chain.from_iterable(map(names, changes)))) | Buffer(MOST_KEYS):
+    for chunk in chunked(set(chain.from_iterable(map(names, changes))), MOST_KEYS):
         about = DeadLetterObject.objects.filter(
             letter__source=source, letter__state=DeadLetter.State.OPEN, key__in=chunk
         )
@@ -144,9 +144,9 @@ def supersede(source: IngestSource, changes: Iterable[Change], before: int | Non
             about = about.filter(letter__lt=before)
         found = dict(about.values_list("pk", "letter"))
         letter_ids.update(found.values())
-        for outdated in Items(found) | Buffer(MOST_KEYS):
+        for outdated in chunked(found, MOST_KEYS):
             DeadLetterObject.objects.filter(pk__in=outdated).delete()
-    for some in Items(sorted(letter_ids)) | Buffer(MOST_KEYS):
+    for some in chunked(sorted(letter_ids), MOST_KEYS):
         about_nothing = open_dead_letters(source).filter(pk__in=some, objects_of_letter=None)
         _resolve(about_nothing, DeadLetter.State.SUPERSEDED)
 

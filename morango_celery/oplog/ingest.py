@@ -95,7 +95,7 @@ class Ingestion:
     def _read(self, source: IngestSource, unread: Unread) -> None:
         lines = OplogSource(unread.file, unread.offset, self.should_stop)
         sink = ObjectSink(source, unread.file, unread.position, self._count)
-        (lines | BatchLines(self.batch_lines) | ParseLines()).into(sink)
+        lines.pipe(BatchLines(self.batch_lines)).pipe(ParseLines()).end(sink)
 
     def _count(self, batch: BatchCounts) -> None:
         self.progress.lines += batch.lines
@@ -163,7 +163,7 @@ class BatchCounts:
     bytes_read: int
 
 
-class ObjectSink(Sink[Sequence[Change | BadLine], None]):
+class ObjectSink(Sink[Sequence[Change | BadLine]]):
     """Sink that applies batches of a file, each in one transaction with the position behind it."""
 
     def __init__(
@@ -192,9 +192,6 @@ class ObjectSink(Sink[Sequence[Change | BadLine], None]):
         dead, revived = in_one_transaction(self.source, lambda applier: self._apply(applier, item, end))
         self.position = self.next
         self.on_batch(BatchCounts(len(item), dead, revived, bytes_read=end - began))
-
-    def finish(self) -> None:
-        """Do nothing: each batch was committed."""
 
     def _apply(self, applier: ChangeApplier, item: Sequence[Change | BadLine], end: int) -> tuple[int, int]:
         had_letters = dead_letters.open_dead_letters(self.source).exists()

@@ -24,7 +24,7 @@ from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import OutboxChange, RecorderFile
 from morango_celery.oplog.regular import open_regular
 from morango_celery.oplog.sql import first_in_outbox
-from morango_celery.stream import Items, WeighedBuffer
+from morango_celery.stream import chunked_by_weight
 
 CHUNK_LINES = 1000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -66,7 +66,7 @@ def _note_what_is_written(path: Path, noted: RecorderFile) -> int:
         end = noted.size_bytes if _is_as_noted(file, noted) else 0
         file.seek(end)
         sized = ((line, len(line)) for line in file)
-        for lines in Items(sized) | WeighedBuffer(CHUNK_LINES, CHUNK_BYTES):
+        for lines in chunked_by_weight(sized, CHUNK_LINES, CHUNK_BYTES):
             last = lines[-1]
             if not last.endswith(b"\n"):
                 lines.pop()

@@ -13,7 +13,7 @@ from morango_celery.oplog.apply import ChangeApplier
 from morango_celery.oplog.files import may_be_there
 from morango_celery.oplog.ingest import ConcurrentIngestionError, in_one_transaction
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestPosition, IngestSource
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import chunked
 
 DAY_SECONDS = 24 * 60 * 60
 
@@ -35,7 +35,7 @@ def prune(older_than_days: int) -> Pruned:
     """
     until = clock.now(-older_than_days * DAY_SECONDS)
     resolved = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN).filter(resolved_at__lt=until)
-    letters = sum(map(_remove, Items(list(resolved.values_list("pk", flat=True))) | Buffer(CHUNK_LETTERS)))
+    letters = sum(map(_remove, chunked(list(resolved.values_list("pk", flat=True)), CHUNK_LETTERS)))
     old = IngestPosition.objects.filter(updated_at__lt=until)
     sources = IngestSource.objects.filter(pk__in=old.values("source")).order_by("pk")
     return Pruned(letters, sum(_forget(source, old) for source in sources))

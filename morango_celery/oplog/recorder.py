@@ -34,7 +34,7 @@ from morango_celery.oplog.stored import (
 )
 from morango_celery.oplog.suppression import is_recording_suppressed
 from morango_celery.printable import make_printable
-from morango_celery.stream import Items, WeighedBuffer
+from morango_celery.stream import chunked_by_weight
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def record_stored(model: type[Model], keys: Iterable[Any]) -> None:
 def _insert(texts: Iterable[str]) -> None:
     changes = map(OutboxChange.of, texts)
     sized = ((change, change.size_bytes) for change in changes)
-    for lines in Items(sized) | WeighedBuffer(CHUNK_OBJECTS, CHUNK_BYTES):
+    for lines in chunked_by_weight(sized, CHUNK_OBJECTS, CHUNK_BYTES):
         if len(lines) == 1:
             lines[0].save(force_insert=True)
         else:

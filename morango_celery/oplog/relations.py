@@ -11,7 +11,7 @@ from django.db.models import ForeignKey, Model
 from morango_celery.oplog import sql
 from morango_celery.oplog.meta import MOST_KEYS, AnyField, AnyRelation, concrete, key_field, key_value, rows
 from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any, table_of
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import chunked
 from morango_celery.upstream import uses_postgresql
 
 
@@ -44,7 +44,7 @@ def _write_pairs(relation: AnyRelation, wanted: Mapping[Any, Collection[Any]]) -
         pair = ours.get_db_prep_save(key, connection), theirs.get_db_prep_save(value, connection)
         if pairs.pop(pair, None) is None:
             superfluous.append(pk)
-    for chunk in Items(superfluous) | Buffer(MOST_KEYS):
+    for chunk in chunked(superfluous, MOST_KEYS):
         unwanted: Any = rows(through).filter(pk__in=chunk)
         unwanted._raw_delete(DEFAULT_DB_ALIAS)
     through._base_manager.bulk_create(
@@ -143,7 +143,7 @@ def _references(data: Mapping[str, Any]) -> Iterator[tuple[AnyField, Any]]:
 def _values_there(target: AnyField, values: Iterable[Any]) -> set[Any]:
     """Return the values, as the driver takes them, that rows have in this field."""
     there: set[Any] = set()
-    for chunk in Items(values) | Buffer(MOST_KEYS):
+    for chunk in chunked(values, MOST_KEYS):
         found = rows(target.model).filter(**{f"{target.name}__in": chunk})
         there.update(
             target.get_db_prep_save(value, connection)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from morango_celery.oplog import lines
 from morango_celery.oplog.files import BUFFER_BYTES, OpenFile
 from morango_celery.oplog.lines import Change, Line, LineError, parse
-from morango_celery.stream import Source, Stage, Transform
+from morango_celery.stream import OperatorModule, Source, Transform
 
 BATCH_BYTES = 8 * 1024 * 1024
 """Limit on the bytes of a log in one transaction, which takes a few times as much memory."""
@@ -58,14 +58,14 @@ class BadLine:
     error: LineError
 
 
-class BatchLines(Stage[Line, list[Line]]):
+class BatchLines(OperatorModule[Line, list[Line]]):
     """Grouping of lines into lists, bounded in number and in bytes. A single line may exceed the bytes."""
 
     def __init__(self, most_lines: int, most_bytes: int = BATCH_BYTES) -> None:
         self.most_lines = most_lines
         self.most_bytes = most_bytes
 
-    def apply(self, items: Iterator[Line]) -> Iterator[list[Line]]:
+    def __call__(self, items: Iterable[Line]) -> Iterator[list[Line]]:
         batch: list[Line] = []
         size = 0
         for line in items:

@@ -14,7 +14,7 @@ from django.db.models import Model, QuerySet
 
 from morango_celery.deserialization.identifiers import locking
 from morango_celery.oplog.meta import concrete, key_field, own_fields, rows
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import chunked
 
 CHUNK_OBJECTS = 500
 FETCHED_OBJECTS = 20
@@ -29,7 +29,7 @@ def stored(model: type[Model], keys: Iterable[Any]) -> Iterator[Model]:
     Cost: a query per 500 objects, and one more for each table of a parent.
     """
     wanted = sorted(set(map(key_field(model).to_python, keys)))
-    for chunk in Items(wanted) | Buffer(CHUNK_OBJECTS):
+    for chunk in chunked(wanted, CHUNK_OBJECTS):
         for parent in reversed(concrete(model)._meta.get_parent_list()):  # first, as saving does
             lock(parent, rows(model).filter(pk__in=chunk).values(key_field(parent).name))
         found = _locking(rows(model).filter(pk__in=chunk))

@@ -14,7 +14,7 @@ from morango_celery import clock
 from morango_celery.errors import PayloadStoreUnavailableError
 from morango_celery.payloads.backend import Pruned
 from morango_celery.payloads.models import Payload
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import chunked
 
 TTL_MARGIN = 0.1
 """Fraction by which a time to live is prolonged. So the row of a value that is sent again and again is seldom
@@ -93,7 +93,7 @@ def _insert(rows: Sequence[tuple[str, bytes]], seconds: float) -> int:
     until, later = clock.now_in_sql(_with_margin(seconds), _alias())
     values = f"(%s, %s, {now}, {until})"
     with transaction.atomic(using=_alias()), connections[_alias()].cursor() as cursor:
-        for chunk in Items(rows) | Buffer(ROWS_PER_INSERT):
+        for chunk in chunked(rows, ROWS_PER_INSERT):
             cursor.execute(
                 f'INSERT INTO {Payload._meta.db_table} ("key", "data", "created_at", "expires_at")'  # noqa: S608  (ours)
                 f" VALUES {', '.join([values] * len(chunk))} ON CONFLICT DO NOTHING",

@@ -184,7 +184,7 @@ class PendingRecordSource(StoreModelSource):
         :param waiting: from `waiting_models`, so that no others are asked for
         """
         models = [m for m in step.models if waiting is None or m.morango_model_name in waiting]
-        super().__init__(run.profile, run.sync_filter, models=models)
+        super().__init__(run.profile, run.sync_filter, skip_errored=True, models=models)
         self.step = step
         self.only_marked = run.retry_errors
 
@@ -196,12 +196,13 @@ class PendingRecordSource(StoreModelSource):
         """Sort by partition alone, which an index has: the order of the prefixes makes no difference."""
         return [self.partition_field]
 
-    def querysets(self) -> Iterator[QuerySet[Any]]:
+    def querysets(self, partition_condition: Q | None = None) -> Iterator[QuerySet[Any]]:
         if not self.step.unregistered:
-            yield from super().querysets()
+            yield from super().querysets(partition_condition)
             return
         known = [model.morango_model_name for model in StoreModelSource(self.profile).models()]
-        yield self.records().filter(self.condition).exclude(model_name__in=known)
+        condition = self.condition if partition_condition is None else partition_condition
+        yield self.records().filter(condition).exclude(model_name__in=known)
 
     def sized_ids(self) -> Iterator[SizedId]:
         """The ids, in order, and how many bytes each record has."""

@@ -37,7 +37,7 @@ from morango_celery.runs.plan import (
 from morango_celery.runs.tree import next_wave
 from morango_celery.serialization import serialize_into_store
 from morango_celery.signals import first_pass_failed
-from morango_celery.stream import Buffer, Items, WeighedBuffer
+from morango_celery.stream import chunked, chunked_by_weight
 
 BATCHES_IN_MEMORY = 20
 
@@ -135,7 +135,7 @@ def _forget_errors(run: Run) -> int:
 
     :returns: the number of records that were in error
     """
-    everything = StoreModelSource(run.profile, run.sync_filter, skip_errored=False)
+    everything = StoreModelSource(run.profile, run.sync_filter)
     in_error = ~Q(deserialization_error=None)
     if not run.retry_errors:
         in_error &= ~is_quarantined()
@@ -242,7 +242,7 @@ def _hand_out(run: Run, ids: Iterable[SizedId], *covered: Step, in_turn: Iterabl
     :param in_turn: those whose batches are executed one after another, beside those of `ids`
     """
     _number_stage(run, covered)
-    for chunk in Items(_batches(run, ids, in_turn)) | Buffer(BATCHES_IN_MEMORY):
+    for chunk in chunked(_batches(run, ids, in_turn), BATCHES_IN_MEMORY):
         Batch.objects.bulk_create(chunk)
         _count(run, chunk)
 
@@ -277,12 +277,12 @@ def _count(run: Run, batches: Sequence[Batch]) -> None:
 def _batches(run: Run, ids: Iterable[SizedId], in_turn: Iterable[SizedId]) -> Iterator[Batch]:
     numbers = count(1)
     offset = 0
-    for store_ids in Items(in_turn) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
+    for store_ids in chunked_by_weight(in_turn, batch_size_records(), settings.BATCH_SIZE_BYTES):
         yield Batch.of(
             run, next(numbers), store_ids, split_from=Batch.EXCLUSIVE, offset=offset, **when_begun()
         )
         offset += len(store_ids)
-    for store_ids in Items(ids) | WeighedBuffer(batch_size_records(), settings.BATCH_SIZE_BYTES):
+    for store_ids in chunked_by_weight(ids, batch_size_records(), settings.BATCH_SIZE_BYTES):
         yield Batch.of(run, next(numbers), store_ids, **when_begun())
 
 

@@ -38,7 +38,7 @@ def failures(run: Run) -> list[FailureGroup]:
     Cost: one query for the groups and one per group for its example. While a run goes on, what it takes in
     between is left out.
     """
-    source = StoreModelSource(run.profile, run.sync_filter, skip_errored=False)
+    source = StoreModelSource(run.profile, run.sync_filter)
     in_error = source.records().filter(source.condition).exclude(deserialization_exception=None)
     groups = in_error.values_list("model_name", "deserialization_exception").annotate(count=Count("id"))
     found = []

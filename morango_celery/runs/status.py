@@ -97,7 +97,7 @@ def count_quarantined(run: Run | None = None) -> int:
     if run is None:
         records: QuerySet[Any] = Store.objects.filter(dirty_bit=True)
     else:
-        source = StoreModelSource(run.profile, run.sync_filter, skip_errored=False)
+        source = StoreModelSource(run.profile, run.sync_filter)
         records = source.records().filter(source.condition)
     return records.filter(is_quarantined()).count()
 

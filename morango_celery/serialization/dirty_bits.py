@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 
 from morango_celery.reading.cursors import stream
 from morango_celery.serialization.source import CHUNK_ROWS
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import chunked
 from morango_celery.upstream import is_isolation_error
 
 
@@ -21,7 +21,7 @@ def mark_as_clean(queryset: QuerySet[Any]) -> None:
     if _all_are_clean(queryset):
         return
     ids = queryset.order_by().values_list("pk", flat=True)
-    for chunk in Items(stream(ids, CHUNK_ROWS)) | Buffer(CHUNK_ROWS):
+    for chunk in chunked(stream(ids, CHUNK_ROWS), CHUNK_ROWS):
         _mark_unchanged(queryset.model, chunk)
 
 

@@ -1,4 +1,4 @@
-"""Where carriers end: in the Store."""
+"""Sink that writes to the Store."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from morango_celery.serialization.task import SerializeTask
 from morango_celery.stream import Sink
 
 
-class StoreSink(Sink[list[SerializeTask], int]):
-    """Writes Store rows, new ones and changed ones. Two statements a list of one model.
+class StoreSink(Sink[list[SerializeTask]]):
+    """Writer of Store rows, new ones and changed ones. Two statements for a list of one model.
 
     Neither counters nor dirty bits are seen to: they are the same for all rows of a query, and one
     statement each (`serialize_into_store`).
@@ -17,7 +17,6 @@ class StoreSink(Sink[list[SerializeTask], int]):
 
     def __init__(self, saver: Saver) -> None:
         self.saver = saver
-        self.written_rows = 0
 
     def consume(self, item: list[SerializeTask]) -> None:
         new = [task for task in item if task.stored is None]
@@ -25,8 +24,3 @@ class StoreSink(Sink[list[SerializeTask], int]):
             sql.insert(new[0].model, new, self.saver)
         if len(new) < len(item):
             sql.update([task for task in item if task.stored is not None], self.saver)
-        self.written_rows += len(item)
-
-    def finish(self) -> int:
-        """How many rows were written."""
-        return self.written_rows

@@ -1,4 +1,4 @@
-"""Where carriers come from: rows of the app tables under a sync filter."""
+"""Source of app rows under a sync filter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from django.db.models import (
     Field,
     Model,
+    Q,
     QuerySet,
     prefetch_related_objects,
     signals,
@@ -17,19 +18,19 @@ from morango.models.core import SyncableModel
 
 from morango_celery.reading.attributes import has_plain_access, is_plain_attribute
 from morango_celery.reading.cursors import stream
-from morango_celery.reading.partitions import PartitionedSource
+from morango_celery.reading.partitions import MorangoSource
 from morango_celery.reading.sizes import CHUNK_BYTES, is_unbounded, rows_at_a_time
 from morango_celery.serialization.columns import has_large, selected
-from morango_celery.serialization.task import SerializeTask, size_of
-from morango_celery.stream import Items, Source, WeighedBuffer
+from morango_celery.serialization.task import AppRow, SerializeTask, size_of
+from morango_celery.stream import Source, chunked_by_weight
 from morango_celery.upstream import self_referential_fk
 
 CHUNK_ROWS = 500
 """Rows on their way at a time. More take memory, and no less time: the processor's caches are small too."""
 
 
-class AppModelSource(PartitionedSource[SerializeTask]):
-    """Streams a carrier per app row.
+class AppModelSource(MorangoSource[SerializeTask]):
+    """Stream of a carrier for each app row.
 
     Where a model serializes as Morango does, no instances are made. With a partition order, SQLite sorts
     whole rows, in the memory of this process.
@@ -41,13 +42,13 @@ class AppModelSource(PartitionedSource[SerializeTask]):
         queryset: QuerySet[Any] = model.syncing_objects.all()
         return queryset.filter(_morango_dirty_bit=True) if self.dirty_only else queryset
 
-    def stream(self) -> Iterator[SerializeTask]:
-        for queryset in self.querysets():
-            yield from RowSource(queryset)
+    def stream_for_filter(self, partition_condition: Q | None) -> Iterator[SerializeTask]:
+        for queryset in self.querysets(partition_condition):
+            yield from RowSource(queryset).stream()
 
 
 class RowSource(Source[SerializeTask]):
-    """Streams a carrier for each row of a query of one model."""
+    """Stream of a carrier for each row of a query of one model."""
 
     def __init__(self, queryset: QuerySet[Any]) -> None:
         self.queryset = queryset
@@ -72,8 +73,7 @@ def _rows(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
     for row in stream(queryset.values_list(*values), chunk_rows):
         if large is not None and row[-1]:
             row = model._base_manager.filter(pk=row[id_at]).values_list(*whole).get()
-        yield SerializeTask(
-            model,
+        obj = AppRow(
             row[id_at],
             row[partition_at],
             row[source_at],
@@ -82,6 +82,7 @@ def _rows(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
             row[: len(names)],
             sum(map(size_of, [row[place] for place in unbounded])),
         )
+        yield SerializeTask(model, obj)
 
 
 def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
@@ -93,8 +94,7 @@ def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
         except Exception as error:  # a model's own code: whatever it raises gets the record's name
             error.add_note(f"While {model._meta.label} {instance.pk} was being serialized.")
             raise
-        yield SerializeTask(
-            model,
+        obj = AppRow(
             instance.id,
             instance._morango_partition,
             instance._morango_source_id,
@@ -103,6 +103,7 @@ def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
             tuple(data.values()),
             sum(map(size_of, data.values())),
         )
+        yield SerializeTask(model, obj)
 
 
 def _prefetched(queryset: QuerySet[Any]) -> Iterator[Any]:
@@ -114,7 +115,7 @@ def _prefetched(queryset: QuerySet[Any]) -> Iterator[Any]:
         yield from rows
         return
     sized = ((row, _size_of_instance(row)) for row in rows)
-    for chunk in Items(sized) | WeighedBuffer(CHUNK_ROWS, CHUNK_BYTES):
+    for chunk in chunked_by_weight(sized, CHUNK_ROWS, CHUNK_BYTES):
         prefetch_related_objects(chunk, *lookups)
         yield from chunk
 

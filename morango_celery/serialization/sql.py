@@ -70,15 +70,16 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
         "deleted": False,
         "hard_deleted": False,
     }
+    rows = [(task.obj, task.serialized) for task in tasks]
     names = ", ".join(["id", "serialized", "partition", "source_id", "_self_ref_fk", *same])
     with connection.cursor() as cursor:
         if uses_postgresql():
             constants = "\t".join(map(_copied, map(str, same.values())))
             lines = [
                 # JSON has its control characters escaped
-                f"{task.id}\t{task.serialized.replace(_ESCAPE, _ESCAPED)}\t{_copied(task.partition)}"
-                f"\t{_copied(task.source_id)}\t{_copied(task.self_ref_fk)}\t{constants}\n"
-                for task in tasks
+                f"{obj.id}\t{text.replace(_ESCAPE, _ESCAPED)}\t{_copied(obj.partition)}"
+                f"\t{_copied(obj.source_id)}\t{_copied(obj.self_ref_fk)}\t{constants}\n"
+                for obj, text in rows
             ]
             copied = io.BytesIO("".join(lines).encode())
             with connection.wrap_database_errors:  # which Django does for other statements
@@ -88,8 +89,8 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
             cursor.executemany(
                 f"INSERT INTO {_STORE} ({names}) VALUES ({marks})",
                 [
-                    (t.id, t.serialized, t.partition, t.source_id, t.self_ref_fk, *same.values())
-                    for t in tasks
+                    (obj.id, text, obj.partition, obj.source_id, obj.self_ref_fk, *same.values())
+                    for obj, text in rows
                 ],
             )
 

@@ -121,10 +121,10 @@ def _note_unless_edited(
 
 
 def _store_rows(queryset: QuerySet[Any], saver: Saver) -> bool:
-    """Return True if there were any."""
-    sized = RowSource(queryset) | Sized()
-    rows = sized | WeighedBuffer(CHUNK_ROWS, CHUNK_BYTES) | StoreLookup() | StoreUpdate()
-    if not rows.into(StoreSink(saver)):
+    """Store the edited rows of a query. Return True if there were any."""
+    sized = RowSource(queryset).pipe(Sized())
+    lists = sized.pipe(WeighedBuffer(CHUNK_ROWS, CHUNK_BYTES)).pipe(StoreLookup()).pipe(StoreUpdate())
+    if not lists.end(StoreSink(saver)):
         return False
     sql.count(queryset.order_by().values("id"), saver)
     mark_as_clean(queryset)

@@ -1,33 +1,45 @@
-"""The carrier of one app row on its way into the Store."""
+"""Carrier of one app row on its way into the Store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from morango.models.core import SyncableModel
 
+from morango_celery.reading.partitions import SourceTask
 
-@dataclass(slots=True)
-class SerializeTask:
-    """One app row, and what becomes of its Store row. Not a Celery task."""
 
-    model: type[SyncableModel]
+class AppRow(NamedTuple):
+    """Values of an app row, as they are read: no instance is made where its model has no code of its own."""
+
     id: str
     """32-digit hex."""
     partition: str
     source_id: str
     self_ref_fk: str
-    """The id of the row of the same model that it refers to; ``""`` without one."""
+    """Id of the row of the same model that it refers to; ``""`` without one."""
     names: tuple[Any, ...]
     """Names of the values, as the model's ``serialize()`` has them; nearly always one tuple for all rows."""
     values: tuple[Any, ...]
     size: int = 0
-    """About how many bytes the values have that may be large."""
+    """Estimate, in bytes, of the values that may be large."""
+
+
+@dataclass(slots=True)
+class SerializeTask(SourceTask):
+    """Reference to one app row, and the text that its Store row is to hold. Not a Celery task."""
+
+    model: type[SyncableModel]
+    obj: AppRow
     stored: str | None = None
-    """What the Store row holds until now; None when there is no Store row."""
+    """Text that the Store row holds until now; None when there is no Store row."""
     serialized: str = ""
-    """What it is to hold."""
+    """Text that it is to hold."""
+
+    @property
+    def id(self) -> str:
+        return self.obj.id
 
 
 def size_of(value: object) -> int:

@@ -12,14 +12,14 @@ from morango_celery.reading.sizes import CHUNK_BYTES
 from morango_celery.serialization import sql
 from morango_celery.serialization.encoding import encode, encode_rows
 from morango_celery.serialization.task import SerializeTask
-from morango_celery.stream import FlatMap, Items, Transform, WeighedBuffer
+from morango_celery.stream import FlatMap, Transform, chunked_by_weight
 
 
 class Sized(Transform[SerializeTask, tuple[SerializeTask, int]]):
     """Says of each row how large it is."""
 
     def transform(self, item: SerializeTask) -> tuple[SerializeTask, int]:
-        return item, item.size
+        return item, item.obj.size
 
 
 class StoreLookup(FlatMap[list[SerializeTask], list[SerializeTask]]):
@@ -29,9 +29,9 @@ class StoreLookup(FlatMap[list[SerializeTask], list[SerializeTask]]):
     """
 
     def flat_map(self, item: list[SerializeTask]) -> Iterator[list[SerializeTask]]:
-        stored = sql.stored([task.id for task in item])
-        sized = ((task, task.size + stored.get(task.id, ("", 0))[1]) for task in item)
-        for part in Items(sized) | WeighedBuffer(len(item), CHUNK_BYTES):
+        stored = sql.stored([task.obj.id for task in item])
+        sized = ((task, task.obj.size + stored.get(task.id, ("", 0))[1]) for task in item)
+        for part in chunked_by_weight(sized, len(item), CHUNK_BYTES):
             large = [task.id for task in part if stored.get(task.id, ("", 0))[0] is None]
             texts = sql.stored_whole(large) if large else {}
             for task in part:
@@ -49,7 +49,7 @@ class StoreUpdate(Transform[list[SerializeTask], list[SerializeTask]]):
     """
 
     def transform(self, item: list[SerializeTask]) -> list[SerializeTask]:
-        for names, group in groupby(item, attrgetter("names")):
+        for names, group in groupby(item, attrgetter("obj.names")):
             tasks = list(group)
             for task, text in zip(tasks, _encoded(names, tasks), strict=True):
                 task.serialized = text if task.stored is None else _merged(task, task.stored, text)
@@ -59,15 +59,15 @@ class StoreUpdate(Transform[list[SerializeTask], list[SerializeTask]]):
 def _encoded(names: tuple[Any, ...], tasks: Sequence[SerializeTask]) -> Sequence[str] | Iterator[str]:
     try:
         if all(type(name) is str for name in names):
-            return encode_rows(names, [task.values for task in tasks])
-        return [encode(dict(zip(names, task.values, strict=True))) for task in tasks]
+            return encode_rows(names, [task.obj.values for task in tasks])
+        return [encode(dict(zip(names, task.obj.values, strict=True))) for task in tasks]
     except (TypeError, ValueError, RecursionError):
         return map(_blamed, tasks)
 
 
 def _blamed(task: SerializeTask) -> str:
     try:
-        return encode(dict(zip(task.names, task.values, strict=True)))
+        return encode(dict(zip(task.obj.names, task.obj.values, strict=True)))
     except Exception as error:
         error.add_note(f"While {task.model._meta.label} {task.id} was being serialized.")
         raise
@@ -78,7 +78,7 @@ def _merged(task: SerializeTask, stored: str, text: str) -> str:
         held = read_json(stored)
     except (ValueError, RecursionError):
         return text  # nothing that could be read by anyone
-    if not isinstance(held, dict) or tuple(held) == task.names:
+    if not isinstance(held, dict) or tuple(held) == task.obj.names:
         return text
-    held.update(zip(task.names, task.values, strict=True))
+    held.update(zip(task.obj.names, task.obj.values, strict=True))
     return encode(held)

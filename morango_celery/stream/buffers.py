@@ -1,4 +1,4 @@
-"""Stages that put items into lists and take them out again."""
+"""Operators and functions that put items into lists, and take them out again."""
 
 from __future__ import annotations
 
@@ -6,60 +6,78 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
-from morango_celery.stream.core import FlatMap, Stage
+from morango_celery.stream.core import FlatMap, OperatorModule
 
 Item = TypeVar("Item")
 
 
-class Buffer(Stage[Item, list[Item]]):
-    """Lists of up to `size` items; only the last may be shorter."""
+def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` items, of which only the last may be shorter.
+
+    :param size: items per list, at least 1
+    """
+    ahead = iter(items)
+    while chunk := list(islice(ahead, size)):
+        yield chunk
+
+
+def chunked_by_weight(items: Iterable[tuple[Item, int]], size: int, most: int) -> Iterator[list[Item]]:
+    """Yield lists of items, bounded by their number and by their weights.
+
+    :param items: each with its weight; an item that weighs more than `most` has a list to itself
+    :param size: most items per list, at least 1
+    :param most: sum of the weights that a list of several items may have
+    """
+    held: list[Item] = []
+    total = 0
+    for item, weight in items:
+        if held and (len(held) == size or total + weight > most):
+            yield held
+            held, total = [], 0
+        held.append(item)
+        total += weight
+    if held:
+        yield held
+
+
+class Buffer(OperatorModule[Item, list[Item]]):
+    """Operator that collects items in lists of `size`. The last list may be shorter."""
 
     def __init__(self, size: int) -> None:
         """
         :param size: items per list, at least 1
         :raises ValueError: `size` is smaller
         """
-        if size < 1:
-            raise ValueError(f"A buffer holds at least 1 item, not {size}.")
-        self.size = size
+        self.size = _checked(size)
 
-    def apply(self, items: Iterator[Item]) -> Iterator[list[Item]]:
-        while chunk := list(islice(items, self.size)):
-            yield chunk
+    def __call__(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        return chunked(items, self.size)
 
 
-class WeighedBuffer(Stage[tuple[Item, int], list[Item]]):
-    """Lists of up to `size` items, of which each comes with its weight, that weigh up to `most` together.
-
-    An item that weighs more has a list to itself.
-    """
+class WeighedBuffer(OperatorModule[tuple[Item, int], list[Item]]):
+    """Operator that collects items in lists, as `chunked_by_weight` does."""
 
     def __init__(self, size: int, most: int) -> None:
         """
-        :param size: items per list, at least 1
-        :param most: what the items of a list weigh together
+        :param size: most items per list, at least 1
+        :param most: sum of the weights that a list of several items may have
         :raises ValueError: `size` is smaller
         """
-        if size < 1:
-            raise ValueError(f"A buffer holds at least 1 item, not {size}.")
-        self.size = size
+        self.size = _checked(size)
         self.most = most
 
-    def apply(self, items: Iterator[tuple[Item, int]]) -> Iterator[list[Item]]:
-        held: list[Item] = []
-        total = 0
-        for item, weight in items:
-            if held and (len(held) == self.size or total + weight > self.most):
-                yield held
-                held, total = [], 0
-            held.append(item)
-            total += weight
-        if held:
-            yield held
+    def __call__(self, items: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
+        return chunked_by_weight(items, self.size, self.most)
 
 
 class Unbuffer(FlatMap[Iterable[Item], Item]):
-    """The items of each list, one by one."""
+    """Operator that yields the items of each list, one by one."""
 
     def flat_map(self, item: Iterable[Item]) -> Iterable[Item]:
         return item
+
+
+def _checked(size: int) -> int:
+    if size < 1:
+        raise ValueError(f"A buffer holds at least 1 item, not {size}.")
+    return size

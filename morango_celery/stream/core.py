@@ -1,95 +1,128 @@
-"""The interfaces: a source is read lazily through stages into one sink."""
+"""Interfaces of a stream: items of a source pass operators, one after another, on their way into a sink.
+
+Names, signatures and behaviour are those of Morango's ``morango.sync.stream.core``, which isn't released yet.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
+Item = TypeVar("Item")
 Next = TypeVar("Next")
-Result = TypeVar("Result", covariant=True)
 
 
-class Source(ABC, Generic[Out]):
-    """Where items come from. Iterating starts afresh each time, and reads no further than asked."""
+class StreamModule(ABC):  # noqa: B024  (what is abstract differs from part to part)
+    """Base of all parts of a stream."""
+
+
+class PipelineModule(StreamModule, Generic[Out]):
+    """Base of the parts that an operator can be appended to."""
+
+    @abstractmethod
+    def pipe(self, other: OperatorModule[Out, Next]) -> Pipeline[Next]:
+        """Return a pipeline that ends with `other`."""
+
+
+class OperatorModule(StreamModule, Generic[In, Out]):
+    """Base of the parts between a source and a sink: an iterable in, an iterator out."""
+
+    @abstractmethod
+    def __call__(self, items: Iterable[In]) -> Iterator[Out]:
+        """Yield the results for `items`, in order. `items` is read no further than the results are."""
+
+
+class Source(PipelineModule[Out]):
+    """Beginning of a stream. It may be streamed more than once, after another `begin`."""
+
+    def begin(self) -> None:
+        """Prepare to stream from the first item on. Called once before each stream."""
 
     @abstractmethod
     def stream(self) -> Iterator[Out]:
-        """Yield the items, one by one."""
+        """Yield the items one by one, reading no further than asked."""
 
-    def __iter__(self) -> Iterator[Out]:
-        return self.stream()
+    def pipe(self, other: OperatorModule[Out, Next]) -> Pipeline[Next]:
+        """Return a new pipeline of this source and `other`.
 
-    def __or__(self, stage: Stage[Out, Next]) -> Pipeline[Next]:
-        return Pipeline(self, stage)
-
-    def pipe(self, stage: Stage[Out, Next]) -> Pipeline[Next]:
-        """The same as ``source | stage``."""
-        return self | stage
-
-    def into(self, sink: Sink[Out, Result]) -> Result:
-        """Read everything into `sink` and return its result.
-
-        The sink is finished only when the source ended without an error.
+        :raises ValueError: `other` is no operator
         """
-        for item in self:
-            sink.consume(item)
-        return sink.finish()
+        return Pipeline(self).pipe(other)
 
 
-class Stage(ABC, Generic[In, Out]):
-    """One step between a source and a sink: an iterator in, an iterator out."""
-
-    @abstractmethod
-    def apply(self, items: Iterator[In]) -> Iterator[Out]:
-        """Yield the results for `items`, in order, reading `items` lazily."""
-
-
-class Transform(Stage[In, Out]):
-    """One item in, one item out."""
-
-    @abstractmethod
-    def transform(self, item: In) -> Out:
-        """The result for one item."""
-
-    def apply(self, items: Iterator[In]) -> Iterator[Out]:
-        return map(self.transform, items)
-
-
-class FlatMap(Stage[In, Out]):
-    """One item in, any number of items out."""
-
-    @abstractmethod
-    def flat_map(self, item: In) -> Iterable[Out]:
-        """The results for one item, in order."""
-
-    def apply(self, items: Iterator[In]) -> Iterator[Out]:
-        for item in items:
-            yield from self.flat_map(item)
-
-
-class Pipeline(Source[Out]):
-    """A source with one more stage behind it; itself a source, so stages chain with ``|``."""
-
-    def __init__(self, source: Source[In], stage: Stage[In, Out]) -> None:
-        def start() -> Iterator[Out]:
-            return stage.apply(iter(source))
-
-        self._start = start
-
-    def stream(self) -> Iterator[Out]:
-        return self._start()
-
-
-class Sink(ABC, Generic[In, Result]):
-    """Where items end."""
+class Sink(StreamModule, Generic[In]):
+    """End of a stream."""
 
     @abstractmethod
     def consume(self, item: In) -> None:
         """Take one item."""
 
+    def finalize(self) -> None:
+        """Complete the work after the last item. Called once, unless something raised before."""
+
+
+class Pipeline(PipelineModule[Item]):
+    """A source and the operators that its items pass."""
+
+    def __init__(
+        self, source: Source[Any], modules: Iterable[OperatorModule[Any, Any]] | None = None
+    ) -> None:
+        """
+        :param modules: operators, in the order in which items pass them
+        """
+        self.source = source
+        self.modules = list(modules or ())
+
+    def pipe(self, other: OperatorModule[Item, Next]) -> Pipeline[Next]:
+        """Append an operator to this very pipeline, and return it.
+
+        :raises ValueError: `other` is no operator
+        """
+        if not isinstance(other, OperatorModule):
+            raise ValueError(f"A pipeline consists of operators. {other!r} is none.")
+        self.modules.append(other)
+        return cast("Pipeline[Next]", self)
+
+    def end(self, sink: Sink[Item]) -> int:
+        """Send all items through the operators into `sink`, then finalize it.
+
+        An item reaches the sink before the next one is read, as far as no operator holds it back.
+
+        :returns: the number of items that the sink consumed
+        """
+        self.source.begin()
+        items: Iterator[Any] = self.source.stream()
+        for module in self.modules:
+            items = module(items)
+        consumed = 0
+        for item in items:
+            sink.consume(item)
+            consumed += 1
+        sink.finalize()
+        return consumed
+
+
+class Transform(OperatorModule[In, Out]):
+    """Operator with at most one result for an item."""
+
     @abstractmethod
-    def finish(self) -> Result:
-        """Called once, after the last item."""
+    def transform(self, item: In) -> Out | None:
+        """Return the result for one item, or None to drop the item."""
+
+    def __call__(self, items: Iterable[In]) -> Iterator[Out]:
+        return (result for result in map(self.transform, items) if result is not None)
+
+
+class FlatMap(OperatorModule[In, Out]):
+    """Operator with any number of results for an item."""
+
+    @abstractmethod
+    def flat_map(self, item: In) -> Iterable[Out]:
+        """Return the results for one item, in order."""
+
+    def __call__(self, items: Iterable[In]) -> Iterator[Out]:
+        for item in items:
+            yield from self.flat_map(item)

@@ -39,7 +39,7 @@ def begin():
     deserialize_from_store("neighbours")
 
 def read_the_store():
-    assert sum(1 for _ in StoreModelSource(PROFILE, dirty_only=False)) == RECORDS + 2
+    assert sum(1 for _ in StoreModelSource(PROFILE, dirty_only=False).stream()) == RECORDS + 2
 
 def deserialize():
     run = deserialize_from_store(PROFILE)
@@ -56,7 +56,8 @@ def serialize():
     assert not Attempt.objects.filter(_morango_dirty_bit=True).exists()
 
 def read_app_rows():
-    assert sum(1 for _ in AppModelSource(PROFILE, dirty_only=False, partition_order=None)) == RECORDS + 2
+    source = AppModelSource(PROFILE, dirty_only=False, partition_order=None)
+    assert sum(1 for _ in source.stream()) == RECORDS + 2
 
 def serialize_new_rows():
     for store_id in list(Store.objects.filter(model_name="attempt").values_list("pk", flat=True)):

@@ -10,7 +10,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.parse import instantiate, rebuild
 from morango_celery.deserialization.prefetch import LazyPrefetcher
 from morango_celery.deserialization.task import DeserializeTask
@@ -175,15 +175,17 @@ def test_a_row_that_another_writes_is_looked_up_again() -> None:
 def test_a_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["neighbours.Guest"]}
     (place,) = places(None)
-    cache = ForeignKeyCache("neighbours")
-    carriers: Any = [DeserializeTask(build_row("guest", place_id=place.pk), cache) for _ in range(2)]
+    context = BatchContext("neighbours")
+    carriers: Any = [
+        DeserializeTask(build_row("guest", place_id=place.pk), context.fk_cache) for _ in range(2)
+    ]
     for carrier in carriers:
-        instantiate(carrier, cache)
-        cache.attach(carrier)
+        instantiate(carrier, context)
+        context.attach(carrier)
     seen_together = carriers[0].app_model.place is carriers[1].app_model.place
 
     for carrier in carriers:
-        rebuild(carrier, cache)
+        rebuild(carrier, context)
 
     seen_again = carriers[0].app_model.place is carriers[1].app_model.place
     assert (seen_together, seen_again) == (True, False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -16,7 +15,7 @@ from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery.deserialization import DeserializeTask, StoreModelSource
-from morango_celery.reading.partitions import PartitionedSource
+from morango_celery.reading.partitions import MorangoSource
 from morango_celery.serialization import AppModelSource
 from morango_celery.stream import Source
 from tests import factories
@@ -67,8 +66,8 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
-def keys(kind: Any, source: Iterable[Any]) -> list[str]:
-    return [kind.key(item) for item in source]
+def keys(kind: Any, source: MorangoSource[Any]) -> list[str]:
+    return [kind.key(item) for item in source.stream()]
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
@@ -136,7 +135,7 @@ def test_no_filter_and_the_empty_one_take_in_everything(kind: Any, sync_filter: 
 
 
 def test_one_condition_holds_for_all_prefixes(kind: Any) -> None:
-    source: PartitionedSource[Any] = kind.source(PROFILE, Filter("b a"), partition_order="desc")
+    source: MorangoSource[Any] = kind.source(PROFILE, Filter("b a"), partition_order="desc")
 
     field = {StoreModelSource: "partition", AppModelSource: "_morango_partition"}[kind.source]
     one, other = (Q(**{f"{field}__startswith": prefix}) for prefix in "ab")
@@ -179,11 +178,11 @@ def test_a_query_is_sent_only_when_its_records_are_wanted(kind: Any) -> None:
     made = [kind.make(Unit, "a"), kind.make(Lesson, "a")]
 
     with CaptureQueriesContext(connection) as queries:
-        stream = iter(kind.source(PROFILE))
+        stream = kind.source(PROFILE).stream()
         assert len(queries) == 0
         assert kind.key(next(stream)) == made[0]
         assert len(queries) == queries_of(kind, 1) - 4
-        assert keys(kind, stream) == made[1:]
+        assert list(map(kind.key, stream)) == made[1:]
 
     assert len(queries) == queries_of(kind, 2)
 
@@ -191,7 +190,7 @@ def test_a_query_is_sent_only_when_its_records_are_wanted(kind: Any) -> None:
 def test_carriers_hold_the_whole_store_row() -> None:
     row = factories.store_row("lesson", title="Fractions")
 
-    (carrier,) = StoreModelSource(PROFILE)
+    (carrier,) = StoreModelSource(PROFILE).stream()
 
     assert isinstance(carrier, DeserializeTask)
     with CaptureQueriesContext(connection) as queries:
@@ -204,10 +203,10 @@ def test_carriers_hold_the_whole_store_row() -> None:
 def test_app_models_come_as_carriers_of_their_values() -> None:
     learner_id = AppRows().make(Learner, "a")
 
-    (carrier,) = AppModelSource(PROFILE)
+    (carrier,) = AppModelSource(PROFILE).stream()
 
-    assert (carrier.model, carrier.id, carrier.partition) == (Learner, learner_id, "a")
-    assert dict(zip(carrier.names, carrier.values, strict=True)) == Learner.objects.get().serialize()
+    assert (carrier.model, carrier.id, carrier.obj.partition) == (Learner, learner_id, "a")
+    assert dict(zip(carrier.obj.names, carrier.obj.values, strict=True)) == Learner.objects.get().serialize()
 
 
 @pytest.fixture
@@ -221,13 +220,13 @@ def with_and_without_error() -> dict[str | None, str]:
 
 
 def test_both_kinds_of_no_error_are_none(with_and_without_error: dict[str | None, str]) -> None:
-    found = keys(StoreRows(), StoreModelSource(PROFILE))
+    found = keys(StoreRows(), StoreModelSource(PROFILE, skip_errored=True))
 
     assert found == [with_and_without_error[None], with_and_without_error[""]]
 
 
 def test_records_in_error_can_be_asked_for(with_and_without_error: dict[str | None, str]) -> None:
-    source = StoreModelSource(PROFILE, skip_errored=False)
+    source = StoreModelSource(PROFILE)
 
     assert keys(StoreRows(), source) == list(with_and_without_error.values())
 
@@ -236,7 +235,7 @@ def test_other_profiles_and_unregistered_models_are_not_streamed() -> None:
     factories.store_row("lesson", profile="facilitydata")
     factories.store_row("spaceship", partition="a")
 
-    assert list(StoreModelSource(PROFILE)) == []
+    assert list(StoreModelSource(PROFILE).stream()) == []
     assert StoreModelSource(PROFILE).records().count() == 1
 
 
@@ -314,8 +313,8 @@ from morango_celery.serialization import AppModelSource
 process = psutil.Process()
 for name, stream in (
     ("ids", lambda prefix: StoreModelSource("school", Filter(prefix)).ids()),
-    ("records", lambda prefix: StoreModelSource("school", Filter(prefix))),
-    ("app models", lambda prefix: AppModelSource("school", Filter(prefix))),
+    ("records", lambda prefix: StoreModelSource("school", Filter(prefix)).stream()),
+    ("app models", lambda prefix: AppModelSource("school", Filter(prefix)).stream()),
 ):
     for prefix in ("0", ""):
         peak_bytes = 0

@@ -18,7 +18,7 @@ from morango_celery.deserialization import (
     StoreModelSource,
     deserialize_batch,
 )
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.errors import RecordError, UnknownModelError
 from tests import factories
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
@@ -57,12 +57,12 @@ def test_a_name_that_nobody_registered_says_what_to_do(profile: str, name: str) 
 
 def test_a_new_carrier_knows_its_record_and_nothing_else() -> None:
     store = factories.build_store_row("lesson")
-    cache = ForeignKeyCache(PROFILE)
+    context = BatchContext(PROFILE)
 
-    carrier = DeserializeTask(store, cache)
+    carrier = DeserializeTask(store, context.fk_cache)
 
     assert carrier.store is store
-    assert carrier.fk_cache is cache
+    assert carrier.fk_cache is context.fk_cache
     assert (carrier.app_model, carrier.row, carrier.parent, carrier.propagated_deletion) == (
         None,
         None,
@@ -75,8 +75,38 @@ def test_a_new_carrier_knows_its_record_and_nothing_else() -> None:
         False,
         False,
     )
-    assert carrier.outcome is DeserializeOutcome.SAVE
-    assert repr(carrier) == f"<DeserializeTask lesson {store.id} SAVE>"
+    assert carrier.id == store.id
+    assert repr(carrier) == f"<DeserializeTask lesson {store.id}>"
+
+
+def test_outcome_of_an_unresolved_record_is_refused() -> None:
+    carrier = DeserializeTask(factories.build_store_row("lesson"))
+
+    with pytest.raises(AssertionError, match="not resolved"):
+        _ = carrier.outcome
+
+
+@pytest.mark.parametrize(
+    ("targets", "outcome"),
+    [
+        ([False], DeserializeOutcome.PROPAGATE_DELETE),
+        ([True], DeserializeOutcome.PROPAGATE_HARD_DELETE),
+        ([True, False], DeserializeOutcome.PROPAGATE_HARD_DELETE),
+        ([False, True], DeserializeOutcome.PROPAGATE_HARD_DELETE),
+    ],
+)
+def test_one_purged_target_is_enough_to_purge(targets: list[bool], outcome: DeserializeOutcome) -> None:
+    carrier = DeserializeTask(factories.build_store_row("lesson"))
+
+    for hard in targets:
+        carrier.set_propagated_deletion(hard)
+
+    assert carrier.outcome is outcome
+
+
+@pytest.mark.parametrize(("name", "column"), [("lesson", None), ("unit", "parent_id")])
+def test_a_carrier_names_its_models_key_to_itself(name: str, column: str | None) -> None:
+    assert DeserializeTask(factories.build_store_row(name)).self_referential_fk() == column
 
 
 OUTCOMES = {
@@ -114,6 +144,7 @@ def test_the_outcome_follows_from_what_is_known(
 ) -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson", **columns))
 
+    carrier.set_app_model(Lesson())
     carrier.propagated_deletion = propagated
     if failed:
         carrier.add_error(ValidationError("It is bad."))
@@ -196,7 +227,7 @@ def test_a_carrier_is_parsed_once_it_has_an_instance_or_a_row(attribute: str) ->
 @pytest.mark.django_db
 def test_the_model_costs_no_query() -> None:
     factories.store_row("lesson")
-    (carrier,) = StoreModelSource(PROFILE)
+    (carrier,) = StoreModelSource(PROFILE).stream()
 
     with CaptureQueriesContext(connection) as queries:
         assert carrier.model is carrier.model is Lesson

@@ -33,7 +33,7 @@ MUTATIONS = (
     Mutation(
         "propagated-deletion-levels",
         "deserialization/validate.py",
-        "elif (noted := self.cache.noted_deletion(store_id)) is not None:",
+        "elif (noted := self.context.noted_deletion(store_id)) is not None:",
         "elif (noted := None) is not None:",
         (f"{_DEVIATIONS}::test_deletion_spreads_over_any_number_of_levels",),
     ),
@@ -71,18 +71,18 @@ MUTATIONS = (
         "failed-targets",
         "deserialization/validate.py",
         "        for position, (target_name, reference) in enumerate(references):\n"
-        "            if self.cache.failed_in_this_run(reference.to_pk):\n",
+        "            if self.context.failed_in_this_run(reference.to_pk):\n",
         "        for name, reference in references:\n"
         "            self._resolve(carrier, name, reference)\n"
         "        for position, (target_name, reference) in enumerate(references := []):\n"
-        "            if self.cache.failed_in_this_run(reference.to_pk):\n",
+        "            if self.context.failed_in_this_run(reference.to_pk):\n",
         (f"{_DEVIATIONS}::test_a_target_that_could_not_be_saved",),
     ),
     Mutation(
         "targets-outside-the-store",
         "deserialization/validate.py",
-        "if self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):",
-        "if state is not None and self.cache.row_exists(field, store_id) or self._is_being_saved(store_id):",
+        "if self.context.row_exists(field, store_id) or",
+        "if state is not None and self.context.row_exists(field, store_id) or",
         (f"{_DEVIATIONS}::test_a_target_that_only_the_app_table_has",),
     ),
     Mutation(
@@ -95,7 +95,7 @@ MUTATIONS = (
     Mutation(
         "parents-outside-the-filter",
         "deserialization/validate.py",
-        "if tree_key is not None and self.cache.row_exists(tree_key, parent_id):",
+        "if tree_key is not None and self.context.row_exists(tree_key, parent_id):",
         "if False:",
         (f"{_DEVIATIONS}::test_a_parent_outside_the_filter_counts_if_it_is_there",),
     ),
@@ -183,11 +183,11 @@ MUTATIONS = (
     ),
     Mutation(
         "several-deleted-targets",
-        "deserialization/validate.py",
-        "        if hard or carrier.propagated_deletion is None:\n",
-        "        if carrier.propagated_deletion is not None:\n"
-        "            raise IntegrityError('duplicate key')\n"
-        "        if hard or carrier.propagated_deletion is None:\n",
+        "deserialization/task.py",
+        "        if hard:\n",
+        "        if self.propagated_deletion is not None:\n"
+        "            raise ValueError('duplicate key')\n"
+        "        if hard:\n",
         (f"{_DEVIATIONS}::test_several_deleted_targets_note_one_deletion",),
     ),
     Mutation(

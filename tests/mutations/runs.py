@@ -8,8 +8,8 @@ MUTATIONS = (
     Mutation(
         "only-what-the-filter-covers",
         "runs/plan.py",
-        "super().__init__(run.profile, run.sync_filter, models=models)",
-        "super().__init__(run.profile, None, models=models)",
+        "super().__init__(run.profile, run.sync_filter, skip_errored=True, models=models)",
+        "super().__init__(run.profile, None, skip_errored=True, models=models)",
         ("parity/test_filters.py::test_only_what_the_filter_covers",),
     ),
     Mutation(
@@ -57,8 +57,8 @@ MUTATIONS = (
     Mutation(
         "errors-outside-the-filter-are-kept",
         "runs/producer.py",
-        "everything = StoreModelSource(run.profile, run.sync_filter, skip_errored=False)",
-        "everything = StoreModelSource(run.profile, None, skip_errored=False)",
+        "everything = StoreModelSource(run.profile, run.sync_filter)",
+        "everything = StoreModelSource(run.profile, None)",
         ("parity/test_filters.py::test_the_errors_of_records_outside_the_filter_stay",),
     ),
     Mutation(
@@ -212,13 +212,13 @@ MUTATIONS = (
     Mutation(
         "each-group-sees-what-was-written-before-it",
         "deserialization/sink.py",
-        "        self.cache.end_group()\n",
+        "        self.context.end_group()\n",
         "",
         ("parity/test_model_code.py::test_own_code_sees_the_synced_version_of_what_was_a_parent_before",),
     ),
     Mutation(
         "answers-are-kept-only-while-it-is-known-what-was-written",
-        "deserialization/foreign_keys.py",
+        "deserialization/context.py",
         "self._known_writes == self.model_code.writes",
         "True",
         ("integration/test_at_once.py::test_what_a_deletion_takes_along_is_looked_up_again",),
@@ -234,14 +234,14 @@ MUTATIONS = (
     Mutation(
         "records-that-need-each-other-come-together",
         "deserialization/batch.py",
-        "        | ClaimCycleMembers(cache)\n",
+        "        .pipe(ClaimCycleMembers(context))\n",
         "",
         ("parity/test_cycles_of_models.py::test_a_cycle_of_two_records",),
     ),
     Mutation(
         "an-edited-parent-is-judged-with-its-child",
         "deserialization/cycles.py",
-        "self.cache.edited_locally(carrier.store._self_ref_fk)",
+        "self.context.edited_locally(carrier.store._self_ref_fk)",
         "False",
         ("parity/test_merges.py::test_a_child_of_an_edited_row_whose_synced_version_is_not_valid",),
     ),

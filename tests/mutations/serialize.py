@@ -47,7 +47,7 @@ MUTATIONS = (
     Mutation(
         "keys-that-the-model-lacks-are-kept",
         "serialization/update.py",
-        "    held.update(zip(task.names, task.values, strict=True))\n    return encode(held)\n",
+        "    held.update(zip(task.obj.names, task.obj.values, strict=True))\n    return encode(held)\n",
         "    return text\n",
         (
             f"{_TESTS}/test_values.py::test_keys_of_the_store_row_keep_their_place_and_unknown_ones_their_values",
@@ -176,7 +176,7 @@ MUTATIONS = (
     Mutation(
         "one-edited-row-leaves-the-others-clean",
         "serialization/dirty_bits.py",
-        "    for chunk in Items(stream(ids, CHUNK_ROWS)) | Buffer(CHUNK_ROWS):\n"
+        "    for chunk in chunked(stream(ids, CHUNK_ROWS), CHUNK_ROWS):\n"
         "        _mark_unchanged(queryset.model, chunk)\n",
         "",
         (f"{_TESTS}/test_concurrency.py::test_an_edit_that_is_committed_meanwhile_stays_to_be_serialized",),

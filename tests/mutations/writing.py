@@ -303,7 +303,7 @@ MUTATIONS = (
     Mutation(
         "relations-that-are-written-already-are-no-early-look",
         "deserialization/early_looks.py",
-        " and not cache.follows_what_is_written",
+        " and not context.follows_what_is_written",
         "",
         (
             "integration/test_statements.py"
@@ -359,7 +359,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who-saves-each-record-sees-the-database",
-        "deserialization/foreign_keys.py",
+        "deserialization/context.py",
         "at_its_turn and traits.write_strategy is WriteStrategy.INDIVIDUAL",
         "False",
         ("integration/test_prefetch.py::test_a_save_that_must_see_each_row_is_left_to_django",),

@@ -16,7 +16,6 @@ from morango_celery.oplog.ingest import Ingestion
 from morango_celery.oplog.lines import Line
 from morango_celery.oplog.models import IngestPosition
 from morango_celery.oplog.source import BatchLines
-from morango_celery.stream import Items
 from tests.oplog.library.models import Local, Shelf
 from tests.oplog.logs import append, ingest, ingested, letters, positions, save
 
@@ -258,7 +257,7 @@ def test_the_command_says_what_is_wrong_with_its_arguments(log: Path) -> None:
 
 def test_a_batch_is_bounded_by_lines_and_by_bytes() -> None:
     lines = [Line(offset, size * b"x") for offset, size in enumerate([4, 4, 2, 1, 1, 1, 1, 30, 9, 1])]
-    batches = [[len(line.content) for line in batch] for batch in Items(lines) | BatchLines(3, 10)]
+    batches = [[len(line.content) for line in batch] for batch in BatchLines(3, 10)(lines)]
     assert batches == [[4, 4, 2], [1, 1, 1], [1], [30], [9, 1]]
 
 

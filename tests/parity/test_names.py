@@ -13,7 +13,7 @@ from morango.models import Store
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization import deserialize_batch, one_by_one, sql
-from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.saving import write_alone
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.serialization import serialize_into_store
@@ -119,9 +119,9 @@ def test_no_value_is_lost_or_exchanged_in_silence() -> None:
 def test_misnamed_rows_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
     alone: set[str] = set()
 
-    def noting(carrier: DeserializeTask, cache: ForeignKeyCache) -> bool:
+    def noting(carrier: DeserializeTask, context: BatchContext) -> bool:
         alone.add(carrier.store.model_name)
-        return write_alone(carrier, cache)
+        return write_alone(carrier, context)
 
     monkeypatch.setattr(one_by_one, "write_alone", noting)
     rows = [*one_of_each().values(), build_variety_row("tab")]

@@ -7,7 +7,7 @@ from django.db import connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialization.known import KnownRows, References
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache, References
 from morango_celery.deserialization.prefetch import LazyPrefetcher
 from tests.factories import build_store_row
 from tests.parity.harness import both, run, save_all
@@ -62,7 +62,7 @@ def test_a_row_that_can_not_be_read_is_there_all_the_same() -> None:
 
     # When they are looked up, and when a model's code follows the references
     key = Attempt._meta.get_field("lesson")
-    known, references = KnownRows(), References()
+    known, references = ForeignKeyCache(), References()
     references.add(key, [attempt.lesson_id for attempt in attempts])
     known.look_up(references, {})
 

@@ -1,4 +1,4 @@
-"""The vocabulary keeps its promises: lazy, in order, repeatable; a sink is finished only when all is well."""
+"""Streams are lazy, in order and repeatable, and a sink is finalized only when all went well."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -17,38 +18,75 @@ from hypothesis import strategies as st
 from morango_celery import stream
 from morango_celery.stream import (
     Buffer,
-    Collect,
     FlatMap,
-    Items,
+    OperatorModule,
     Pipeline,
     Sink,
     Source,
-    Stage,
     Transform,
     Unbuffer,
     WeighedBuffer,
+    chunked,
+    chunked_by_weight,
 )
 from tests.processes import ROOT
 
+Item = TypeVar("Item")
+
+
+class Numbers(Source[int]):
+    """Source of some numbers. It can be streamed once after each `begin`."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+        self.begun = 0
+        self.streamed = 0
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def stream(self) -> Iterator[int]:
+        self.streamed += 1
+        assert self.begun == self.streamed
+        return iter(self.numbers)
+
 
 class Counted(Source[int]):
-    """0, 1, 2, ... as if for ever; knows how many were read and how often it was started."""
+    """Source of 0, 1, 2, ... that must not be read to its end, and knows how many were read."""
 
     def __init__(self) -> None:
         self.read = 0
-        self.starts = 0
 
     def stream(self) -> Iterator[int]:
-        self.starts += 1
         for number in range(1000):
             self.read += 1
             yield number
         raise AssertionError("read to the end")
 
 
+class Collect(Sink[Item]):
+    """Sink that holds all items, and counts how often it was finalized."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.finalized = 0
+
+    def consume(self, item: Item) -> None:
+        assert not self.finalized
+        self.items.append(item)
+
+    def finalize(self) -> None:
+        self.finalized += 1
+
+
 class Double(Transform[int, int]):
     def transform(self, item: int) -> int:
         return 2 * item
+
+
+class OnlyOdd(Transform[int, int]):
+    def transform(self, item: int) -> int | None:
+        return item if item % 2 else None
 
 
 class Repeat(FlatMap[int, int]):
@@ -58,84 +96,59 @@ class Repeat(FlatMap[int, int]):
         return [item] * item
 
 
-class Noting(Sink[int, str]):
-    def __init__(self) -> None:
-        self.noted: list[int | str] = []
-
-    def consume(self, item: int) -> None:
-        self.noted.append(item)
-
-    def finish(self) -> str:
-        self.noted.append("finished")
-        return "the result"
-
-
-# What a stage has to read from its source to give so many items
-STAGES: list[tuple[Callable[[], Stage[int, object]], int, int]] = [
+# How much an operator has to read to give so many items
+OPERATORS: list[tuple[Callable[[], OperatorModule[int, object]], int, int]] = [
     (Double, 3, 3),
+    (OnlyOdd, 3, 6),
     (Repeat, 3, 3),  # 0 gives none, 1 gives one, 2 gives two
     (lambda: Buffer(5), 2, 10),
 ]
 
 
-@pytest.mark.parametrize(("make", "taken", "read"), STAGES, ids=["Transform", "FlatMap", "Buffer"])
-def test_stages_read_no_further_than_asked(
-    make: Callable[[], Stage[int, object]], taken: int, read: int
+@pytest.mark.parametrize(
+    ("make", "wanted", "read"), OPERATORS, ids=["Transform", "dropping", "FlatMap", "Buffer"]
+)
+def test_operators_read_no_further_than_asked(
+    make: Callable[[], OperatorModule[int, object]], wanted: int, read: int
 ) -> None:
-    # Given a pipeline over a source that must not be read to its end
     source = Counted()
-    pipeline = source | make()
-
-    # When nothing is asked for, nothing is read
-    results = iter(pipeline)
+    results = make()(source.stream())
     assert source.read == 0
 
-    # When some items are asked for
-    assert len(list(islice(results, taken))) == taken
+    assert len(list(islice(results, wanted))) == wanted
 
-    # Then the source was read so far and no further
     assert source.read == read
 
 
 def test_unbuffer_reads_one_list_at_a_time() -> None:
     source = Counted()
-    numbers = iter(source | Buffer(10) | Unbuffer[int]())
+    numbers = Unbuffer[int]()(Buffer[int](10)(source.stream()))
 
     assert [next(numbers) for _ in range(11)] == list(range(11))
     assert source.read == 20
 
 
-def test_a_source_is_read_into_a_sink_item_by_item() -> None:
-    # Given a sink that looks how far the source was read whenever it gets an item
+def test_an_item_is_consumed_before_the_next_one_is_read() -> None:
     source = Counted()
     reads = []
 
-    class Watching(Sink[int, None]):
+    class Watch(Sink[int]):
         def consume(self, item: int) -> None:
             reads.append(source.read)
-            if item == 3:
+            if item == 6:
                 raise StopAsyncIteration
 
-        def finish(self) -> None:
-            raise AssertionError("not reached")
-
-    # When it takes four items and then fails
     with pytest.raises(StopAsyncIteration):
-        (source | Double() | Buffer(1) | Unbuffer[int]() | Half()).into(Watching())
+        source.pipe(Double()).pipe(Buffer(1)).pipe(Unbuffer[int]()).end(Watch())
 
-    # Then each was handed over before the next was read
     assert reads == [1, 2, 3, 4]
-
-
-class Half(Transform[int, int]):
-    def transform(self, item: int) -> int:
-        return item // 2
 
 
 @given(st.lists(st.integers()), st.integers(min_value=1, max_value=12))
 def test_a_buffer_fills_every_list_but_the_last(items: list[int], size: int) -> None:
-    buffers = (Items(items) | Buffer(size)).into(Collect())
+    buffers = list(Buffer[int](size)(items))
 
+    assert buffers == list(chunked(items, size))
     assert [item for buffer in buffers for item in buffer] == items
     assert all(len(buffer) == size for buffer in buffers[:-1])
     assert all(1 <= len(buffer) <= size for buffer in buffers)
@@ -143,7 +156,11 @@ def test_a_buffer_fills_every_list_but_the_last(items: list[int], size: int) -> 
 
 @given(st.lists(st.integers()), st.integers(min_value=1, max_value=12))
 def test_unbuffer_undoes_buffer(items: list[int], size: int) -> None:
-    assert (Items(items) | Buffer(size) | Unbuffer[int]()).into(Collect()) == items
+    sink = Collect[int]()
+
+    Numbers(*items).pipe(Buffer(size)).pipe(Unbuffer[int]()).end(sink)
+
+    assert sink.items == items
 
 
 @pytest.mark.parametrize("size", [0, -1])
@@ -153,82 +170,96 @@ def test_a_buffer_for_nothing_is_refused(size: int) -> None:
 
 
 def test_flat_map_keeps_the_order() -> None:
-    assert (Items([3, 0, 1, 2]) | Repeat()).into(Collect()) == [3, 3, 3, 1, 2, 2]
+    assert list(Repeat()([3, 0, 1, 2])) == [3, 3, 3, 1, 2, 2]
 
 
-def test_stages_chain_with_pipe_and_with_the_operator() -> None:
-    chained = Items([1, 2]).pipe(Double()).pipe(Buffer(1))
-
-    assert isinstance(chained, Pipeline)
-    assert list(chained) == list(Items([1, 2]) | Double() | Buffer(1)) == [[2], [4]]
+def test_a_transform_drops_items_for_which_it_returns_none() -> None:
+    assert list(OnlyOdd()([1, 2, 3, 0])) == [1, 3]
 
 
-def test_each_iteration_of_a_pipeline_starts_afresh() -> None:
-    # Given a pipeline whose stages hold something between items
-    source = Counted()
-    pipeline = source | Double() | Buffer(2) | Unbuffer[int]() | Buffer(4)
-    assert source.starts == 0  # building it starts nothing
+def test_pipe_appends_to_a_pipeline_and_leaves_its_source_as_it_is() -> None:
+    source = Numbers(1, 2)
+    pipeline = source.pipe(Double())
 
-    # When two readers are in the middle of it at once
-    one, other = iter(pipeline), iter(pipeline)
-    assert next(one) == next(other) == [0, 2, 4, 6]
-    assert next(one) == next(other) == [8, 10, 12, 14]
+    longer = pipeline.pipe(Buffer(1))
 
-    # Then each of them, and a third, reads from the beginning
-    assert next(iter(pipeline)) == [0, 2, 4, 6]
-    assert source.starts == 3
+    assert isinstance(longer, Pipeline)
+    assert id(longer) == id(pipeline)
+    lists, numbers = Collect[list[int]](), Collect[int]()
+    assert longer.end(lists) == Pipeline(source).end(numbers) == 2
+    assert (lists.items, numbers.items) == ([[2], [4]], [1, 2])
 
 
-def test_a_sink_is_finished_once_after_the_last_item() -> None:
-    sink = Noting()
+def test_a_pipeline_takes_its_operators_as_a_list_too() -> None:
+    sink = Collect[list[int]]()
 
-    result = (Items([1, 2]) | Double()).into(sink)
+    Pipeline[list[int]](Numbers(1, 2, 3), [Double(), Buffer(2)]).end(sink)
 
-    assert result == "the result"
-    assert sink.noted == [2, 4, "finished"]
-
-
-def test_an_empty_source_finishes_its_sink_too() -> None:
-    sink = Noting()
-
-    assert Items[int]([]).into(sink) == "the result"
-    assert sink.noted == ["finished"]
+    assert sink.items == [[2, 4], [6]]
 
 
-class Breaking(Source[int]):
+@pytest.mark.parametrize("start", [Numbers(), Pipeline[int](Numbers())], ids=["source", "pipeline"])
+def test_only_operators_can_be_piped(start: Source[int] | Pipeline[int]) -> None:
+    no_operator: Any = Collect[int]()
+
+    with pytest.raises(ValueError, match="consists of operators"):
+        start.pipe(no_operator)
+
+
+def test_each_end_begins_the_source_and_streams_it_once_more() -> None:
+    source, sinks = Numbers(1, 2, 3), [Collect[list[int]](), Collect[list[int]]()]
+    pipeline = source.pipe(Double()).pipe(Buffer(2))
+    assert source.begun == 0  # building it starts nothing
+
+    for sink in sinks:
+        pipeline.end(sink)
+
+    assert source.begun == source.streamed == 2
+    assert [sink.items for sink in sinks] == [[[2, 4], [6]]] * 2
+
+
+@pytest.mark.parametrize("numbers", [(), (1, 2)], ids=["empty", "two"])
+def test_end_finalizes_the_sink_once_and_returns_the_number_of_items(numbers: tuple[int, ...]) -> None:
+    sink = Collect[int]()
+
+    count = Numbers(*numbers).pipe(Double()).end(sink)
+
+    assert (count, sink.finalized) == (len(numbers), 1)
+
+
+class BreakingSource(Source[int]):
     def stream(self) -> Iterator[int]:
         yield 1
         raise LookupError("the source broke")
 
 
-class BreakingStage(Transform[int, int]):
+class BreakingOperator(Transform[int, int]):
     def transform(self, item: int) -> int:
         if item == 2:
-            raise LookupError("the stage broke")
+            raise LookupError("the operator broke")
         return item
 
 
-class BreakingSink(Noting):
+class BreakingSink(Collect[int]):
     def consume(self, item: int) -> None:
         super().consume(item)
-        if item == 1:
-            raise LookupError("the sink broke")
+        raise LookupError("the sink broke")
 
 
 @pytest.mark.parametrize(
-    ("source", "sink"),
+    ("pipeline", "sink"),
     [
-        (Breaking(), Noting()),
-        (Items([1, 2, 3]) | BreakingStage(), Noting()),
-        (Items([1, 2, 3]), BreakingSink()),
+        (Pipeline[int](BreakingSource()), Collect[int]()),
+        (Numbers(1, 2, 3).pipe(BreakingOperator()), Collect[int]()),
+        (Pipeline[int](Numbers(1, 2, 3)), BreakingSink()),
     ],
-    ids=["source", "stage", "sink"],
+    ids=["source", "operator", "sink"],
 )
-def test_a_sink_is_not_finished_after_an_error(source: Source[int], sink: Noting) -> None:
+def test_a_sink_is_not_finalized_after_an_error(pipeline: Pipeline[int], sink: Collect[int]) -> None:
     with pytest.raises(LookupError, match="broke"):
-        source.into(sink)
+        pipeline.end(sink)
 
-    assert sink.noted == [1]
+    assert (sink.items, sink.finalized) == ([1], 0)
 
 
 def test_the_examples_in_the_documentation_hold() -> None:
@@ -253,9 +284,9 @@ BEFORE_SETUP = """
 import sys
 import morango_celery
 import morango_celery.stream
-from morango_celery.stream import Buffer, Items
+from morango_celery.stream import Buffer
 
-assert list(Items([1, 2]) | Buffer(1)) == [[1], [2]]
+assert list(Buffer(1)([1, 2])) == [[1], [2]]
 loaded = {name.split(".")[0] for name in sys.modules} & {"django", "morango", "celery", "redis"}
 print(sorted(loaded), sorted(morango_celery.__all__))
 """
@@ -296,8 +327,9 @@ def test_an_unknown_name_of_the_package_is_named_in_the_error() -> None:
 
 @given(weights=st.lists(st.integers(0, 20), max_size=30), size=st.integers(1, 5), most=st.integers(1, 30))
 def test_a_list_holds_no_more_than_its_items_may_weigh(weights: list[int], size: int, most: int) -> None:
-    lists = (Items(list(enumerate(weights))) | WeighedBuffer[int](size, most)).into(Collect())
+    lists = list(WeighedBuffer[int](size, most)(enumerate(weights)))
 
+    assert lists == list(chunked_by_weight(enumerate(weights), size, most))
     assert [number for items in lists for number in items] == list(range(len(weights)))
     for items in lists:
         assert 1 <= len(items) <= size

@@ -50,7 +50,7 @@ def _claimed(run: Run) -> Mapping[str, set[str]]:
     password."""
     claimed = defaultdict(set)
     violating = {"deserialization_exception": exception_path(IntegrityError()), "deleted": False}
-    failed = StoreModelSource(run.profile, run.sync_filter, skip_errored=False, models=[FacilityUser])
+    failed = StoreModelSource(run.profile, run.sync_filter, models=[FacilityUser])
     for records in failed.querysets():
         for partition, serialized in records.filter(**violating).values_list("partition", "serialized"):
             password = json.loads(serialized).get("picture_password")
