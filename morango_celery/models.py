@@ -1,4 +1,4 @@
-"""The ledger: what was asked for, what was handed out, what came of it."""
+"""The ledger: runs as they were requested, the batches handed out for them, and the results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Run(models.Model):
 
     class State(models.TextChoices):
         PENDING = "pending"
-        """In the ledger; no worker has begun."""
+        """Written to the ledger, and begun by no worker."""
         RUNNING = "running"
         COMPLETED = "completed"
         """Every record was tried; some may be in error."""
         FAILED = "failed"
         """It could not go on; `error` says why."""
         CANCELLED = "cancelled"
-        """Somebody ended it; what was not done is still dirty."""
+        """Somebody ended it; the records that were left are still dirty."""
 
     MOVES = {
         State.PENDING: {State.RUNNING, State.FAILED, State.CANCELLED},
@@ -53,7 +53,7 @@ class Run(models.Model):
     in_process = models.BooleanField(default=False)
     """Carried out by the process that wrote it: no message is ever sent for it."""
     transfer_session_id = UUIDField(null=True, blank=True, unique=True)
-    """The transfer session whose deserializing stage this run is."""
+    """Id of the transfer session that waits for this run as its deserializing stage."""
     retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="retries")
     """The run that this one does again."""
     # Without constraints: their checks lock the other run's row, and so do runs that begin at the same time
@@ -78,9 +78,9 @@ class Run(models.Model):
     coalesced_runs = models.IntegerField(default=0)
     """Number of runs that were coalesced into this one."""
     session_notified = models.BooleanField(default=False)
-    """Whether the transfer session was told the outcome, or there is nobody to tell."""
+    """True once the transfer session has the outcome, or if no session waits for it."""
     finalized = models.BooleanField(default=False)
-    """Whether all was done that follows the end of a run, its signal included."""
+    """True once everything that follows the end of the run was done, its signal included."""
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
     error = models.TextField(blank=True)
@@ -90,16 +90,15 @@ class Run(models.Model):
     """Number of stages opened so far."""
     pass_number = models.IntegerField(default=1)
     stage_models = models.TextField(blank=True)
-    """What models' records the last of them deserializes, for the reader."""
+    """Names of the models of the current stage, for the reader."""
     stage_batches = models.IntegerField(default=0)
-    """How many batches were made of it, those of batches that were split included."""
+    """Number of batches of the current stage, including the parts of split batches."""
     open_batches = models.IntegerField(default=0)
     """Batches of the open stage that are not done; at 0 the next stage may be opened."""
     attempts = models.IntegerField(default=0)
-    """How many workers began to open the next stage, or to follow up the end, and were not heard of again,
-    or are at it."""
+    """Number of workers that began to open the next stage, or to finalize the run, and did not end that."""
     retryable_failures = models.IntegerField(default=0)
-    """Failures of this pass that another pass may mend."""
+    """Failed records of this pass that another pass may save."""
     previous_retryable_failures = models.IntegerField(null=True)
     previous_failures = models.IntegerField(default=0)
     """Records that were in error when it began, and that it tries again."""
@@ -115,11 +114,11 @@ class Run(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
-    """When a message for the run was last sent; NULL when none was, or not to anybody."""
+    """Time of the last message for the run; NULL if none was sent, or no broker took it."""
     last_activity_at = models.DateTimeField(default=clock.now)
-    """When a batch of it was last done, or a stage opened."""
+    """Time at which a batch of the run was last done, or a stage opened."""
     overdue_at = models.DateTimeField(null=True)
-    """When recovery takes it up, as long as no batch of it is open and nobody is at it; NULL for at once."""
+    """Time from which recovery takes the run up, unless a batch is open or somebody works on it; NULL: at once."""
 
     class Meta:
         indexes = [
@@ -148,14 +147,14 @@ class Run(models.Model):
     COUNTS = ("saved", "deleted", "propagated", "conflicted", "failed")
 
     has_released = False
-    """Whether other runs may begin now that this instance has written the run's end."""
+    """True if other runs may begin since this instance wrote the end of the run."""
 
     def __str__(self) -> str:
         state = ", ".join(filter(None, (self.state, self.sharing)))
         return f"run {self.pk} of {printable(self.profile)} ({state})"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save as Django does. A time that the database has put in is read when somebody asks for it."""
+        """Save as Django does. A time that the database has set is read on first access."""
         super().save(*args, **kwargs)
         for name, value in list(vars(self).items()):
             if hasattr(value, "resolve_expression"):
@@ -163,7 +162,7 @@ class Run(models.Model):
 
     @property
     def sharing(self) -> str:
-        """Like "waits for the end of run 3" or "its records are deserialized by run 3"; empty if neither."""
+        """Text such as "waits for the end of run 3" or "its records are deserialized by run 3"; or empty."""
         if self.coalesced_into_id is not None:
             verb = "were" if self.is_finished else "are"
             return f"its records {verb} deserialized by run {self.coalesced_into_id}"
@@ -175,7 +174,7 @@ class Run(models.Model):
 
     @property
     def done(self) -> int:
-        """Number of records that something came of."""
+        """Number of records with an outcome."""
         return sum(getattr(self, name) for name in self.COUNTS)
 
     @property
@@ -183,7 +182,10 @@ class Run(models.Model):
         return not self.MOVES[self.State(self.state)]
 
     def require_success(self) -> None:
-        """:raises RunFailedError: it has ended without being completed"""
+        """Raise an error unless the run is completed or goes on.
+
+        :raises RunFailedError: it was cancelled, or has failed
+        """
         if self.state == self.State.CANCELLED:
             raise RunFailedError(f"Run {self.pk} was cancelled.")
         if self.state == self.State.FAILED:
@@ -200,7 +202,7 @@ class Run(models.Model):
             self._let_others_go_on()
 
     def change_state(self, state: State, error: str = "") -> None:
-        """Change the state of a row that is locked by this transaction, and is saved by who calls.
+        """Change the state of a row that this transaction has locked, and the caller saves.
 
         :raises FatalError: the ledger knows no such move
         """
@@ -215,7 +217,7 @@ class Run(models.Model):
             self.blocked_by = None
 
     def _let_others_go_on(self) -> None:
-        """End the runs that were coalesced into this one as it was completed; else release them. Release
+        """Complete the runs that were coalesced into this one if it is completed, else release them; release
         those that it blocked."""
         blocked = Q(blocked_by=self)
         if self.coalesced_runs:
@@ -234,14 +236,14 @@ class Run(models.Model):
         self.has_released |= released > 0
 
     def save_active(self) -> None:
-        """Save the row, and that somebody is at work on it."""
+        """Save the row, with now as the time of the last activity."""
         self.last_activity_at = clock.now()
         self._save_loaded()
         if self.is_finished and self.open_batches:
             Batch.forget_ids(Batch.objects.filter(run=self))
 
     def _save_loaded(self) -> None:
-        """Save what is loaded of a row that is there, by a statement that is compiled once."""
+        """Save the loaded columns of an existing row, by a statement that is compiled once."""
         columns = vars(self)
         loaded = [f for f in concrete_fields(Run) if not f.primary_key and f.attname in columns]
         names = tuple(field.attname for field in loaded)
@@ -257,7 +259,7 @@ class Run(models.Model):
 
     @classmethod
     def locked(cls, run_id: int, **annotations: Any) -> Run:
-        """The row, locked until the end of the transaction.
+        """Return the row, locked until the end of the transaction.
 
         :param annotations: of the query
         :raises Run.DoesNotExist: it was deleted
@@ -267,8 +269,9 @@ class Run(models.Model):
 
 @kept
 def _saving(names: tuple[str, ...], times: frozenset[str]) -> Statement:
-    """
-    :param times: those that are the time of the statement
+    """Return the statement that saves some columns of a run.
+
+    :param times: columns that get the time of the statement
     """
     values = (name for name in names if name not in times)
     columns = {name: clock.now() for name in times}
@@ -277,7 +280,7 @@ def _saving(names: tuple[str, ...], times: frozenset[str]) -> Statement:
 
 
 class Batch(models.Model):
-    """What one task deserializes: some records of one stage of a run."""
+    """The records of a run's stage that one task deserializes."""
 
     class State(models.TextChoices):
         OPEN = "open"
@@ -286,7 +289,7 @@ class Batch(models.Model):
         """Its records were handed out again, in smaller batches."""
 
     EXCLUSIVE = 0
-    """What the batches of a stage are parts of that hold records of exclusive models, and their parts."""
+    """`split_from` of a stage's batches that hold records of exclusive models, and of their parts."""
 
     MOVES = {
         State.OPEN: {State.DONE, State.SPLIT},
@@ -304,27 +307,26 @@ class Batch(models.Model):
     ids_sha256 = models.CharField(max_length=64)
     """SHA-256 of `ids_json`. A message carries it in place of the ids, to show that it is this batch's."""
     ids_json = models.TextField(blank=True)
-    """The ids as a JSON list, for as long as somebody needs them: emptied in the transaction that closes the
-    batch or ends the run. Read with the row that has to be read and locked anyway."""
+    """The ids as a JSON list, until the transaction that closes the batch or ends the run empties it."""
     retryable_ids = models.TextField(blank=True)
-    """Ids, as a JSON list, of failed records that another pass may mend."""
+    """Ids, as a JSON list, of failed records that another pass may save."""
     code_edits = models.TextField(blank=True)
-    """Digests, as a JSON list, of app rows that models' code has left dirty before their records came."""
+    """Digests, as a JSON list, of app rows that models' code left dirty before their records came."""
     pass_number = models.IntegerField(default=1)
     attempts = models.IntegerField(default=0)
-    """How many workers began to execute it and were not heard of again, or are at it."""
+    """Number of workers that began to execute the batch and have not ended that."""
     attempted_at = models.DateTimeField(null=True)
-    """When the last of them began."""
+    """Time at which the last of them began."""
     attempted_by = models.CharField(max_length=64, blank=True)
     """The id of the message that it began with; empty once that attempt is known to be over."""
     suspect = models.BooleanField(default=False)
-    """Whether one more attempt that fails is enough to split it."""
+    """True if one more failed attempt is enough to split it."""
     split_from = models.IntegerField(null=True)
     """The number of the planned batch that was split and that it is a part of; or `EXCLUSIVE`."""
     offset = models.IntegerField(default=0)
-    """How many records of the planned batch, or of those in turn, come before its own."""
+    """Number of records that come before its own in the planned batch, or in all exclusive ones."""
     last_error = models.TextField(blank=True)
-    """What ended the last attempt, if the worker lived to tell."""
+    """Reason for the end of the last attempt, if the worker survived it."""
 
     saved = models.IntegerField(default=0)
     deleted = models.IntegerField(default=0)
@@ -333,9 +335,9 @@ class Batch(models.Model):
     failed = models.IntegerField(default=0)
 
     sent_at = models.DateTimeField(null=True)
-    """When a message for the batch was last sent; NULL when none was, or not to anybody."""
+    """Time of the last message for the batch; NULL if none was sent, or no broker took it."""
     overdue_at = models.DateTimeField(null=True)
-    """When recovery sends it again, unless somebody holds its row; NULL for at once."""
+    """Time from which recovery sends it again, unless somebody holds its row; NULL for at once."""
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -357,7 +359,7 @@ class Batch(models.Model):
 
     @classmethod
     def of(cls, run: Run, number: int, store_ids: Sequence[str], **columns: Any) -> Batch:
-        """An unsaved batch of the run's current stage and pass."""
+        """Return an unsaved batch of the run's current stage and pass."""
         return cls(
             run=run,
             stage=run.stage,
@@ -371,28 +373,27 @@ class Batch(models.Model):
 
     @classmethod
     def has_to_wait(cls) -> Exists:
-        """Whether an earlier part of the same planned batch, or an earlier batch of those in turn, is open.
+        """Return the condition that an earlier part of the planned batch, or exclusive batch, is open.
 
-        These are executed one after another: the records of a batch may depend on their order, and exclusive
-        models bear no two at a time.
+        Such batches are executed one after another: the records of a batch may depend on their order, and
+        two batches of exclusive models must not be executed at the same time.
         """
         same = {name: OuterRef(name) for name in ("run", "stage", "split_from")}
         earlier = cls.objects.filter(**same, offset__lt=OuterRef("offset"), state=cls.State.OPEN)
         return Exists(earlier)
 
     def open_parts(self) -> models.QuerySet[Batch]:
-        """What is open of the planned batch that was split, or of those in turn, if this is one of them; in
-        order."""
+        """Return the open parts of the planned batch, or the open exclusive batches, in their order."""
         planned = self.number if self.split_from is None else self.split_from
         parts = Batch.objects.filter(run=self.run_id, stage=self.stage, split_from=planned)
         return parts.filter(state=self.State.OPEN).order_by("offset")
 
     @classmethod
     def forget_ids(cls, batches: models.QuerySet[Batch]) -> None:
-        """Empty the ids of those that are open, and that nobody is going to execute any more.
+        """Empty the ids of open batches that nobody is going to execute any more.
 
-        Who executes one at the moment holds its row, and is not waited for: closing it empties it, and if it
-        isn't closed, the next message or sweep does.
+        A batch in execution is skipped, since its row is held: closing it empties its ids, and if it isn't
+        closed, the next message or recovery does.
         """
         left = batches.filter(state=cls.State.OPEN).exclude(ids_json="")
         free = left.select_for_update(skip_locked=True).values("pk")
@@ -400,9 +401,9 @@ class Batch(models.Model):
 
     @classmethod
     def known_code_edits(cls, run_id: int, digests: set[str]) -> set[str]:
-        """Return those of some digests of app rows that batches of a run have noted.
+        """Return the digests of app rows, among those given, that batches of the run have noted.
 
-        Cost: one query, whose rows aren't kept.
+        Cost: one query, read row by row.
         """
         noted = cls.objects.filter(run=run_id).exclude(code_edits="").values_list("code_edits", flat=True)
         return {digest for text in noted.iterator() for digest in json.loads(text) if digest in digests}
@@ -412,7 +413,7 @@ class Batch(models.Model):
         return bool(self.MOVES[self.State(self.state)])
 
     def close(self, state: State, **columns: Any) -> None:
-        """Change the state of a row that is locked by this transaction, for good.
+        """Close a batch for good; this transaction has locked its row.
 
         :param columns: more to write
         :raises FatalError: the ledger knows no such move
@@ -424,9 +425,9 @@ class Batch(models.Model):
 
     @property
     def store_ids(self) -> list[str]:
-        """The ids handed out; empty once the batch is done.
+        """Ids handed out; empty once the batch is done.
 
-        :raises FatalError: what the ledger has is not what was handed out
+        :raises FatalError: the ledger's ids are not those that were handed out
         """
         if not self.ids_json:
             return []
@@ -440,18 +441,21 @@ class Batch(models.Model):
 
     @property
     def description(self) -> str:
-        """Of an open batch that was read with its run: "facilityuser x 500, run 12, batch 3/40"."""
+        """Text about an open batch that was read with its run: "facilityuser x 500, run 12, batch 3/40"."""
         run = self.run
         return f"{run.stage_models} x {self.size}, run {run.pk}, batch {self.number}/{run.stage_batches}"
 
     @property
     def ids_to_retry(self) -> list[str]:
-        """Ids of failed records that another pass may mend."""
+        """Ids of failed records that another pass may save."""
         ids: list[str] = json.loads(self.retryable_ids or "[]")
         return ids
 
     def require(self, ids_sha256: str) -> None:
-        """:raises InvalidMessageError: the ids that were handed out have another hash"""
+        """Raise an error unless a message's hash is that of this batch's ids.
+
+        :raises InvalidMessageError: the ids that were handed out have another hash
+        """
         if self.ids_sha256 != ids_sha256:
             raise InvalidMessageError(
                 f"The message's ids are not those of {self}. It was not carried out; "
@@ -473,7 +477,7 @@ class RecordsInError(models.Manager["RecordInError"]):
 
 
 class RecordInError(Store):
-    """A Store row that can't be saved, for the admin: a host project may have registered Morango's own."""
+    """A Store row in error, for the admin: a host project may have registered Morango's own model."""
 
     objects = RecordsInError()
 
@@ -496,5 +500,5 @@ def _sha256(text: str) -> str:
 
 
 def added(**counts: int) -> dict[str, Any]:
-    """Keyword arguments for ``update()`` that add to counters."""
+    """Return keyword arguments for ``update()`` that add to counters."""
     return {name: F(name) + count for name, count in counts.items()}
