@@ -118,7 +118,7 @@ class Run(models.Model):
     last_activity_at = models.DateTimeField(default=clock.now)
     """Time at which a batch of the run was last done, or a stage opened."""
     overdue_at = models.DateTimeField(null=True)
-    """Time from which recovery takes the run up, unless a batch is open or somebody works on it; NULL: at once."""
+    """Time from which recovery takes the run up, if no batch is open and nobody is at it; NULL: at once."""
 
     class Meta:
         indexes = [
