@@ -2,7 +2,7 @@
 
 N ?= 20000
 EXAMPLES ?= 1000
-MUTANTS ?= 20000
+FUZZED ?= 20000
 MINUTES ?= 10
 SEED := $(or $(SEED),$(shell date +%s))
 VENV := .venv
@@ -83,14 +83,14 @@ faults: venv ## Kill, drop, double and garble all there is to, at every point, a
 	@$(MAKE) --no-print-directory --jobs=2 faults-on-postgresql faults-on-sqlite
 
 faults-on-postgresql:
-	$(PYTEST) --database=postgresql --every-fault tests/faults tests/oplog $(ARGS)
+	$(PYTEST) --database=postgresql --exhaustive tests/faults tests/oplog $(ARGS)
 
 faults-on-sqlite:
-	$(PYTEST) --database=sqlite --every-fault tests/oplog $(ARGS)
+	$(PYTEST) --database=sqlite --exhaustive tests/oplog $(ARGS)
 
-fuzz: venv ## Deserialize MUTANTS=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
-	FUZZ_MUTANTS=$(MUTANTS) FUZZ_SEED=$(SEED) $(PYTEST) --database=postgresql -x -q tests/faults/test_rubbish.py $(ARGS)
-	FUZZ_MUTANTS=$(MUTANTS) FUZZ_SEED=$(SEED) $(PYTEST) --database=sqlite -x -q tests/faults/test_rubbish.py $(ARGS)
+fuzz: venv ## Deserialize FUZZED=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
+	FUZZ_RECORDS=$(FUZZED) FUZZ_SEED=$(SEED) $(PYTEST) --database=postgresql -x -q tests/faults/test_fuzzed_records.py $(ARGS)
+	FUZZ_RECORDS=$(FUZZED) FUZZ_SEED=$(SEED) $(PYTEST) --database=sqlite -x -q tests/faults/test_fuzzed_records.py $(ARGS)
 
 soak: venv ## Sync for MINUTES=10 while workers, Redis and database sessions are killed; then check all
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)

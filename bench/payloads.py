@@ -77,7 +77,7 @@ def _in_empty_redis(send: Callable[[], None]) -> Iterator[Work]:
 
     def figures() -> dict[str, float]:
         """What Redis holds when all was sent and nothing taken, which is the most that it ever held."""
-        from tests.queues import lists
+        from tests.support.queues import lists
 
         with Redis.from_url(settings.REDIS_URL) as client:
             sizes = [len(raw) for name in lists() for raw in client.lrange(name, 0, -1)]

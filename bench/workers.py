@@ -20,7 +20,7 @@ from bench.processes import peak_rss_mb
 from bench.profiles import PROFILES
 from bench.work import Work
 from morango_celery.api import deserialize
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 from worker.demo.memory import peak_memory_bytes
 
 QUEUE = "celery"

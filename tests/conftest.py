@@ -18,7 +18,7 @@ import django
 import pytest
 from redis import Redis
 
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 from worker import services
 
 NEEDS_POSTGRESQL = "needs_postgresql"
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="postgresql",
         help="the database that this run's tests use (default: postgresql)",
     )
-    parser.addoption("--every-fault", action="store_true", help="inject every fault, not only a sample")
+    parser.addoption("--exhaustive", action="store_true", help="inject every fault, not only a sample")
     parser.addoption("--docker", action="store_true", help="run tests/smoke, and no others, in containers")
 
 
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{NEEDS_POSTGRESQL}: the test means nothing on SQLite and is left out there"
     )
-    config.addinivalue_line("markers", "at_length: left out without --every-fault")
+    config.addinivalue_line("markers", "slow: left out without --exhaustive")
     given_database = os.environ.get("DATABASE_URL", "")
     config.stash[_postgres_port] = None
     if config.getoption("database") == "sqlite":
@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_left_out(config: pytest.Config, item: pytest.Item) -> bool:
-    if item.get_closest_marker("at_length") is not None and not config.getoption("every_fault"):
+    if item.get_closest_marker("slow") is not None and not config.getoption("exhaustive"):
         return True
     return config.getoption("database") == "sqlite" and _is_for_postgresql(item)
 
@@ -90,9 +90,9 @@ def unavailable(reason: str) -> NoReturn:
 
 
 @pytest.fixture
-def every_fault(pytestconfig: pytest.Config) -> bool:
+def exhaustive(pytestconfig: pytest.Config) -> bool:
     """Whether to inject all faults, or a sample of them."""
-    chosen: bool = pytestconfig.getoption("every_fault")
+    chosen: bool = pytestconfig.getoption("exhaustive")
     return chosen
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from morango_celery import conf as core
 from morango_celery.oplog import conf as oplog
 from morango_celery.payloads import conf as payloads
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
 

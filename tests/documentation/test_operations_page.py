@@ -10,7 +10,7 @@ from django.utils import timezone
 from morango.models import InstanceIDModel
 
 from morango_celery.models import Batch, Run
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db
 

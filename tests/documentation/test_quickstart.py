@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests.processes import ROOT, LoggedProcess
+from tests.support.processes import ROOT, LoggedProcess
 
 PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {block.split()[1]: block for language, block in BLOCKS if language == "python"}
 _INSTALL, PREPARE, WORKER, SEE = [
-    block.replace("facilitydata", "variety") for language, block in BLOCKS if not language
+    block.replace("facilitydata", "model_zoo") for language, block in BLOCKS if not language
 ]
 
 PROJECT = {
@@ -39,7 +39,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "mptt",
     "morango",
-    "tests.variety",
+    "tests.model_zoo",
 ]
 DATABASES = {"default": json.loads(os.environ["DATABASE"])}
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
@@ -47,23 +47,23 @@ USE_TZ = True
 SILENCED_SYSTEM_CHECKS = ["morango_celery.I002"]  # one of these models has queries of its own
 """,
 }
-"""A project as it is before, with the models of `tests.variety`. It imports no `worker`: that brings a Celery
-application, and would hide that the project has none."""
+"""A project as it is before, with the models of `tests.model_zoo`. It imports no `worker`: that brings a
+Celery application, and would hide that the project has none."""
 
 RECEIVE = """\
 from morango.models import Store
 from morango.sync.controller import MorangoProfileController
-from tests.variety.models import Town
+from tests.model_zoo.models import Town
 
 Town.objects.create(name="Exampleton")
-MorangoProfileController("variety").serialize_into_store()
+MorangoProfileController("model_zoo").serialize_into_store()
 Town.objects.all()._raw_delete("default")
 Store.objects.update(dirty_bit=True)
 """
 """Leaves a record as a sync does that was received and not deserialized."""
 
 COUNT = """python manage.py shell --command \
-"from tests.variety.models import Town; print('towns:', Town.objects.count())"
+"from tests.model_zoo.models import Town; print('towns:', Town.objects.count())"
 """
 CHECKED = "System check identified no issues"
 

@@ -1,7 +1,7 @@
 """Faults, injected into real workers, servers and messages; and that nothing is lost by them.
 
-`make faults` injects every one (``--every-fault``); without that option a sample, in seconds. A test
-chooses its sample by the fixture `every_fault`; one that has none to offer is marked ``at_length`` and
+`make faults` injects every one (``--exhaustive``); without that option a sample, in seconds. A test
+chooses its sample by the fixture `exhaustive`; one that has none to offer is marked ``slow`` and
 left out.
 
 `school` and `make_school` commit Store rows, with every fate among them, and know what an undisturbed run
@@ -21,10 +21,10 @@ import pytest
 
 from tests.conftest import StartWorker
 from tests.faults.servers import Server, own_redis
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 
 if TYPE_CHECKING:  # models can't be imported yet
-    from tests.faults.schools import School
+    from tests.support.schools import School
 
 
 class MakeSchool(Protocol):
@@ -34,7 +34,7 @@ class MakeSchool(Protocol):
 @pytest.fixture
 def make_school(transactional_db: None) -> MakeSchool:
     """A function that commits one more `School`; its arguments are those of the class, but the id."""
-    from tests.faults.schools import School
+    from tests.support.schools import School
 
     numbers = count(1)
 

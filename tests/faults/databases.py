@@ -11,7 +11,7 @@ import psycopg2
 from django.db import connection
 
 from tests.faults.servers import Server
-from tests.waiting import until
+from tests.support.waiting import until
 
 WAITS_FOR_A_LOCK = "wait_event_type = 'Lock'"
 IDLE = "state = 'idle'"

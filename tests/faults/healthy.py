@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from morango.models import Store
 
-from tests.factories import build_school, build_store_row
-from tests.variety.models import PROFILE as VARIETY
-from tests.variety.rows import build_variety_row
+from tests.model_zoo.models import PROFILE as MODEL_ZOO
+from tests.model_zoo.rows import build_zoo_row
+from tests.support.factories import build_school, build_store_row
 from worker.school.models import PROFILE as SCHOOL
 
 
@@ -50,9 +50,9 @@ def school() -> World:
     )
 
 
-def variety() -> World:
+def model_zoo() -> World:
     def build(model_name: str, place: int, **fields: object) -> Store:
-        return build_variety_row(model_name, source_id=f"{model_name}-{place}", **fields)
+        return build_zoo_row(model_name, source_id=f"{model_name}-{place}", **fields)
 
     sound: list[Store] = []
     for number in range(5):
@@ -74,28 +74,28 @@ def variety() -> World:
     person, club = build("person", 100, home=town), build("club", 100)
     member = build("member", 100, club=club, number=77_100)
     return World(
-        VARIETY,
+        MODEL_ZOO,
         (*sound, region, town, person, club, member),
         (region, town, person, club, member),
         (
-            lambda name, _: build_variety_row("region", source_id=name, parent_id=region.id),
-            lambda name, _: build_variety_row("town", source_id=name, parent_id=region.id),
-            lambda name, _: build_variety_row("person", source_id=name, home=town),
-            lambda name, _: build_variety_row("card", source_id=name, person=person, issued_at_id=town.id),
-            lambda name, _: build_variety_row("club", source_id=name, president_id=member.id),
-            lambda name, number: build_variety_row("member", source_id=name, club=club, number=number),
-            lambda name, number: build_variety_row("lorry", source_id=name, plate=f"{number}", load_kg=7),
-            lambda name, _: build_variety_row("step", source_id=name, trail=name[:20], number=1),
-            lambda name, _: build_variety_row("letter", source_id=name, sender_id=member.id),
+            lambda name, _: build_zoo_row("region", source_id=name, parent_id=region.id),
+            lambda name, _: build_zoo_row("town", source_id=name, parent_id=region.id),
+            lambda name, _: build_zoo_row("person", source_id=name, home=town),
+            lambda name, _: build_zoo_row("card", source_id=name, person=person, issued_at_id=town.id),
+            lambda name, _: build_zoo_row("club", source_id=name, president_id=member.id),
+            lambda name, number: build_zoo_row("member", source_id=name, club=club, number=number),
+            lambda name, number: build_zoo_row("lorry", source_id=name, plate=f"{number}", load_kg=7),
+            lambda name, _: build_zoo_row("step", source_id=name, trail=name[:20], number=1),
+            lambda name, _: build_zoo_row("letter", source_id=name, sender_id=member.id),
             _sample,
-            lambda name, _: build_variety_row("reading", source_id=name, small=1, big=2, positive=3),
-            lambda name, _: build_variety_row("visit", source_id=name, person=person),
+            lambda name, _: build_zoo_row("reading", source_id=name, small=1, big=2, positive=3),
+            lambda name, _: build_zoo_row("visit", source_id=name, person=person),
         ),
     )
 
 
 def _sample(name: str, number: int) -> Store:
-    return build_variety_row(
+    return build_zoo_row(
         "sample",
         source_id=name,
         words="some words",

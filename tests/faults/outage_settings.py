@@ -19,8 +19,8 @@ MORANGO_CELERY = {
 }
 if os.environ.get("CANCEL_ON_CONNECTION_LOSS"):
     CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
-if os.environ.get("DANGEROUS"):
-    INSTALLED_APPS = [*INSTALLED_APPS, "tests.dangerous.apps.DangerousConfig"]
+if os.environ.get("POISON_APP"):
+    INSTALLED_APPS = [*INSTALLED_APPS, "tests.poison_app.apps.PoisonAppConfig"]
 if os.environ.get("WITHOUT_SOCKET_TIMEOUTS"):
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         name: value

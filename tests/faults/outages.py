@@ -11,13 +11,13 @@ import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.models import Batch, Run
 from morango_celery.tasks import CeleryDispatch
-from tests.factories import SCHOOL_ID
-from tests.faults.schools import School
 from tests.faults.servers import Server
-from tests.integration.sync_state import dequeued_session, proceed
-from tests.processes import LoggedProcess
-from tests.queues import lengths
-from tests.waiting import child_that_waits_for_a_lock
+from tests.support.factories import SCHOOL_ID
+from tests.support.processes import LoggedProcess
+from tests.support.queues import lengths
+from tests.support.schools import School
+from tests.support.sync_state import dequeued_session, proceed
+from tests.support.waiting import child_that_waits_for_a_lock
 from worker.school.models import PROFILE
 
 SWEEPING = "3"

@@ -13,7 +13,7 @@ import psutil
 import psycopg2
 from redis import Redis, RedisError
 
-from tests.waiting import until
+from tests.support.waiting import until
 from worker import services
 
 REDIS_OPTIONS = ("port", "bind", "dir", "save", "maxmemory-policy", "appendonly", "appendfsync")

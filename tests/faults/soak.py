@@ -23,7 +23,7 @@ import django
 import psutil
 
 from tests.faults.servers import Server, own_postgres, own_redis
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 
 WARM_UP, CALM_RUNS, CALM_ROWS = 4, 12, 2000
 GROWTH, SLACK_BYTES = 1.10, 10_000_000
@@ -65,7 +65,7 @@ class Soak:
     def sync(self, rows: int | None = None) -> str:
         """Let a new school arrive, with records that nobody can deserialize among the others."""
         import morango_celery
-        from tests import factories
+        from tests.support import factories
         from worker.school.models import PROFILE
 
         number = self.did["syncs"] = self.did["syncs"] + 1
@@ -174,7 +174,7 @@ class Soak:
         from morango.models import Store
 
         from morango_celery.models import Batch, Run
-        from tests import factories
+        from tests.support import factories
         from worker.school.models import Lesson
 
         found = [f"run {run.pk}: {run.state} {run.error}" for run in Run.objects.exclude(state="completed")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 
 _SUCCEEDED = re.compile(r"recover_runs\[[^]]+\] succeeded in [\d.e-]+s: (\d+)")
 

@@ -8,12 +8,12 @@ import pytest
 
 from morango_celery.models import Batch, Run
 from morango_celery.runs.status import status_of
-from tests.clocks import wrong_clock
 from tests.faults.conftest import MakeSchool, StartWorkerThere
 from tests.faults.outages import SWEEPING, first, messages, sent, wait_for_a_batch
 from tests.faults.servers import Server
-from tests.processes import LoggedProcess
-from tests.waiting import held, until
+from tests.support.clocks import wrong_clock
+from tests.support.processes import LoggedProcess
+from tests.support.waiting import held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -49,7 +49,7 @@ def test_what_a_worker_that_is_ahead_has_lost_is_missed_in_time(
     school.assert_intact(run)
 
 
-@pytest.mark.parametrize("ahead_seconds", [HOUR, pytest.param(-HOUR, marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("ahead_seconds", [HOUR, pytest.param(-HOUR, marks=pytest.mark.slow)])
 def test_recovery_by_a_wrong_clock_takes_nothing_for_lost(
     make_school: MakeSchool,
     redis: Server,

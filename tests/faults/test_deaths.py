@@ -20,9 +20,9 @@ from tests.conftest import StartWorker
 from tests.faults.conftest import MakeSchool
 from tests.faults.deaths import plan
 from tests.faults.deaths.plan import Death, Event
-from tests.faults.schools import School
-from tests.processes import LoggedProcess
-from tests.waiting import until
+from tests.support.processes import LoggedProcess
+from tests.support.schools import School
+from tests.support.waiting import until
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
@@ -106,12 +106,12 @@ def test_the_process_dies_at_every_point(
     events: list[Event],
     make_school: MakeSchool,
     start_worker: Callable[..., LoggedProcess],
-    every_fault: bool,
+    exhaustive: bool,
 ) -> None:
     # Given a run for each point at which a process of the pool may die
     chosen = (
         events
-        if every_fault
+        if exhaustive
         else [e for i, e in enumerate(events) if i % 20 == 3 or e.what == "end of the task"]
     )
     dying = runs_that_die(make_school, chosen)
@@ -135,11 +135,11 @@ def test_the_process_dies_while_the_server_executes_a_statement(
     events: list[Event],
     make_school: MakeSchool,
     start_worker: Callable[..., LoggedProcess],
-    every_fault: bool,
+    exhaustive: bool,
 ) -> None:
     # Given a run for each statement, which the server goes on with when its client is gone
     statements = [e for e in events if e.is_statement]
-    dying = runs_that_die(make_school, statements if every_fault else statements[5::15], inside=True)
+    dying = runs_that_die(make_school, statements if exhaustive else statements[5::15], inside=True)
 
     # When a worker carries them out
     worker = start_worker(3)
@@ -156,11 +156,11 @@ def test_the_whole_worker_dies(
     events: list[Event],
     make_school: MakeSchool,
     start_worker: Callable[..., LoggedProcess],
-    every_fault: bool,
+    exhaustive: bool,
 ) -> None:
     # Given runs that take their worker, with all that it does, along
     chosen = [e for i, e in enumerate(events) if decisive(e) or i % 15 == 0]
-    dying = runs_that_die(make_school, chosen if every_fault else chosen[2::14], whole_worker=True)
+    dying = runs_that_die(make_school, chosen if exhaustive else chosen[2::14], whole_worker=True)
     runs = [run for _, run, _ in dying]
 
     # When there is a new one whenever one is gone

@@ -15,8 +15,8 @@ from redis import Redis
 
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
-from tests.faults.schools import School
-from tests.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.schools import School
+from tests.support.waiting import child_that_waits_for_a_lock, held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 

@@ -22,10 +22,10 @@ from tests.faults.outages import (
     wait_for_a_batch,
 )
 from tests.faults.proxy import proxy_to
-from tests.faults.schools import School
 from tests.faults.servers import Server
-from tests.integration.sync_state import is_at
-from tests.waiting import held, until
+from tests.support.schools import School
+from tests.support.sync_state import is_at
+from tests.support.waiting import held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -38,8 +38,8 @@ def school(transactional_db: None) -> School:
     return School(rows=200)
 
 
-@pytest.mark.parametrize("begin", [by_a_sync, pytest.param(by_the_function, marks=pytest.mark.at_length)])
-@pytest.mark.parametrize("connected", [True, pytest.param(False, marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("begin", [by_a_sync, pytest.param(by_the_function, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("connected", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_asking_for_a_run_comes_back_while_redis_is_frozen(
     school: School,
     redis: Server,
@@ -91,7 +91,7 @@ def test_worker_takes_messages_again_when_redis_has_thawed(
     assert worker.is_running
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_worker_that_waits_for_messages_connects_again_when_redis_has_thawed(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:

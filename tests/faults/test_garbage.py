@@ -14,9 +14,9 @@ from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.faults.garbage import LAST, generated, packed, sound
 from tests.faults.test_foreign_messages import has_followed_up
-from tests.processes import LoggedProcess
-from tests.queues import lists
-from tests.waiting import until
+from tests.support.processes import LoggedProcess
+from tests.support.queues import lists
+from tests.support.waiting import until
 from worker.celery import app
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

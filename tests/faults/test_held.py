@@ -18,10 +18,10 @@ from morango_celery.models import Run
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.faults.conftest import MakeSchool
-from tests.faults.schools import School
 from tests.faults.sweeps import sent_again, sweeps
-from tests.processes import LoggedProcess
-from tests.waiting import (
+from tests.support.processes import LoggedProcess
+from tests.support.schools import School
+from tests.support.waiting import (
     child_that_waits_for_a_lock,
     held,
     held_partition,
@@ -154,7 +154,7 @@ def test_who_waits_too_long_for_a_lock_lets_others_have_the_process(
     assert attempts(run) == {1}
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_start_that_waits_for_a_partition_lets_others_have_the_process(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:
@@ -196,7 +196,7 @@ def test_frozen_process_keeps_nobody_elses_run(
     assert attempts(run) == {1}
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_batch_of_a_frozen_process_is_completed_by_another(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:
@@ -248,7 +248,7 @@ def test_batch_of_a_frozen_worker_is_completed_by_another(
     assert [run.state, run.done, *attempts(run)] == done_twice
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_frozen_worker_that_has_more_to_read_than_fits_gives_its_batch_up(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:
@@ -306,7 +306,7 @@ def test_session_of_a_killed_process_does_not_go_on_waiting(
 
 @pytest.mark.parametrize(
     ("resend_after", "within_seconds"),
-    [("60", 45), pytest.param("900", BY_DEFAULT_SECONDS, marks=pytest.mark.at_length, id="by default")],
+    [("60", 45), pytest.param("900", BY_DEFAULT_SECONDS, marks=pytest.mark.slow, id="by default")],
 )
 def test_run_whose_worker_is_killed_as_a_whole_waits_for_no_time_limit(
     make_school: MakeSchool,

@@ -14,9 +14,9 @@ from django.db import connection
 import morango_celery
 from morango_celery.models import Run
 from morango_celery.runs.recovery import recover
-from tests import factories
-from tests.integration.ledger import Recorded, ago, dirty_ids, new_run
-from tests.processes import ROOT, LoggedProcess
+from tests.support import factories
+from tests.support.processes import ROOT, LoggedProcess
+from tests.support.run_helpers import RecordingDispatcher, ago, dirty_ids, new_run
 from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -100,7 +100,7 @@ def test_a_frozen_process_keeps_its_run_on_sqlite_however_long_it_is_silent(froz
     Run.objects.update(last_activity_at=ago(10**6))
 
     assert new_run_here().saved == 2
-    recover(Recorded())
+    recover(RecordingDispatcher())
 
     run.refresh_from_db()
     assert run.state == Run.State.RUNNING

@@ -13,12 +13,12 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
-from tests.faults.postman import DELIVERED, Postman
-from tests.faults.schools import School
-from tests.integration.ledger import everything
-from tests.processes import LoggedProcess
-from tests.queues import lists
-from tests.waiting import until
+from tests.faults.messages import DELIVERED, MessageShuffler
+from tests.support.processes import LoggedProcess
+from tests.support.queues import lists
+from tests.support.run_helpers import deserialized_state
+from tests.support.schools import School
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -44,41 +44,41 @@ def all_taken(redis_url: str) -> Callable[[], bool]:
     return taken
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_twice_at_the_same_time_late_and_out_of_order(
     school: School, start_workers: Callable[[], Any], redis_url: str, seed: int
 ) -> None:
-    # Given two workers with two processes each, and a postman who doubles and shuffles
+    # Given two workers with two processes each, and a shuffler that doubles and reorders messages
     start_workers()
     run = school.new_run()
-    with Postman(redis_url, seed) as postman:
+    with MessageShuffler(redis_url, seed) as shuffler:
         # When the run is carried out, and once more delivered all that was ever sent, last things first
         assert CeleryDispatch().start(run)
         until(lambda: Run.objects.get(pk=run.pk).finalized, "done", 60)
         until(all_taken(redis_url), "taken")
         school.assert_intact(run)
-        before = everything()
-        for letter in reversed(postman.letters):
-            postman.deliver(letter)
+        before = deserialized_state()
+        for message in reversed(shuffler.messages):
+            shuffler.deliver(message)
         until(all_taken(redis_url), "taken")
-        delivered = postman.delivered
+        delivered = shuffler.delivered
 
     # Then each batch was done once, and what came late did nothing
-    assert everything() == before
+    assert deserialized_state() == before
     school.assert_intact(run)
     assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}
     assert delivered["deserialize_batch"] > 2 * run.batches.count() > 40
     assert delivered["start_run"] > 1
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["cancelled", "deleted"])
 def test_for_a_run_that_is_no_more(
     school: School, start_workers: Callable[[], list[LoggedProcess]], redis_url: str, fate: str
 ) -> None:
     # Given a run whose first stage is open, and that is then cancelled or deleted
     run = school.new_run()
-    with Postman(redis_url, seed=3) as postman:
+    with MessageShuffler(redis_url, seed=3) as shuffler:
         assert CeleryDispatch().start(run)
         (batch,) = open_batches(start(run.pk).run)
         assert CeleryDispatch().batch(batch)
@@ -86,16 +86,16 @@ def test_for_a_run_that_is_no_more(
             cancel(run.pk)
         else:
             Run.objects.filter(pk=run.pk).delete()
-        before = everything()
+        before = deserialized_state()
 
         # When workers get all of its messages
         workers = start_workers()
         until(all_taken(redis_url), "taken")
-        until(lambda: len(postman.letters) >= 4, "sent")  # the run, a batch, recovery of each worker
+        until(lambda: len(shuffler.messages) >= 4, "sent")  # the run, a batch, recovery of each worker
         until(all_taken(redis_url), "taken")
 
         # Then nothing happens, and the next run does it all
-        assert everything() == before
+        assert deserialized_state() == before
         if fate == "deleted":
             logs = "".join(worker.log() for worker in workers)
             assert f"Run {run.pk} is not in the ledger: it was deleted." in logs

@@ -9,10 +9,10 @@ from morango.models import Store
 
 import morango_celery
 from morango_celery.models import Batch, Run
-from tests import factories
 from tests.conftest import StartWorker
-from tests.faults.beside import sync
-from tests.processes import LoggedProcess
+from tests.support import factories
+from tests.support.concurrency import sync
+from tests.support.processes import LoggedProcess
 from worker.school.models import PROFILE, Attempt, Learner
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
@@ -22,11 +22,11 @@ POISON = "morango_celery.errors.PoisonRecordError"
 
 @pytest.fixture
 def start_worker(celery_worker_process: StartWorker) -> Any:
-    """A worker whose learners do as their names say; see `tests.dangerous`."""
+    """A worker whose learners do as their names say; see `tests.poison_app`."""
 
     def start(**environment: str) -> LoggedProcess:
         return celery_worker_process(
-            concurrency=1, DJANGO_SETTINGS_MODULE="tests.dangerous.settings", **environment
+            concurrency=1, DJANGO_SETTINGS_MODULE="tests.poison_app.settings", **environment
         )
 
     return start

@@ -23,7 +23,7 @@ from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.faults.conftest import MakeSchool
-from tests.waiting import until
+from tests.support.waiting import until
 from worker import services
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

@@ -20,11 +20,11 @@ from morango_celery.runs.producer import start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
 from tests.faults.databases import IDLE, IS_HELD_UP, WAITS_FOR_A_LOCK, Database
-from tests.faults.schools import School
 from tests.faults.servers import Server, own_postgres
 from tests.faults.sweeps import sent_again
-from tests.processes import LoggedProcess
-from tests.waiting import held, until
+from tests.support.processes import LoggedProcess
+from tests.support.schools import School
+from tests.support.waiting import held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -112,7 +112,7 @@ def assert_complete(
     assert max(batches.values_list("attempts", flat=True)) <= due
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -140,7 +140,7 @@ def test_restarted_in_the_middle_of_a_batch(
     assert "The database is not available" in worker.log()
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_connections_are_terminated_again_and_again(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
@@ -185,15 +185,15 @@ SAMPLE = ("its first stage is being opened", "one of its batches was sent, the o
     "restart",
     [
         pytest.param(False, id="connection cut"),
-        pytest.param(True, id="restarted", marks=pytest.mark.at_length),
+        pytest.param(True, id="restarted", marks=pytest.mark.slow),
     ],
 )
 def test_gone_at_every_moment_of_the_ledger(
-    database: Database, start_worker: StartWorker, make_school: Any, every_fault: bool, restart: bool
+    database: Database, start_worker: StartWorker, make_school: Any, exhaustive: bool, restart: bool
 ) -> None:
     worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
     for moment, trigger in MOMENTS.items():
-        if not every_fault and moment not in SAMPLE:
+        if not exhaustive and moment not in SAMPLE:
             continue
         school = make_school(60)
         with database.holding_up(trigger):
@@ -212,9 +212,7 @@ def test_gone_at_every_moment_of_the_ledger(
     assert worker.is_running
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param("start_run", marks=pytest.mark.at_length), "deserialize_batch"]
-)
+@pytest.mark.parametrize("task", [pytest.param("start_run", marks=pytest.mark.slow), "deserialize_batch"])
 def test_a_connection_that_was_cut_between_two_tasks_costs_a_retry(
     database: Database, school: School, start_worker: StartWorker, task: str
 ) -> None:
@@ -235,7 +233,7 @@ def test_a_connection_that_was_cut_between_two_tasks_costs_a_retry(
     assert retries(worker) == 1
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_a_deadlock_ends_the_batch_and_not_the_other(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
@@ -258,7 +256,7 @@ def test_a_deadlock_ends_the_batch_and_not_the_other(
     assert "deadlock detected" in worker.log()
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_serialization_failures(
@@ -281,7 +279,7 @@ def test_serialization_failures(
     assert "could not serialize access due to concurrent update" in worker.log()
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "message", "blameless"),
     [
@@ -303,7 +301,7 @@ def test_a_batch_that_waits_too_long_is_tried_again(
     assert_complete(school, run, blameless=blameless)
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_no_connection_left(database: Database, school: School, start_worker: StartWorker) -> None:
     # Given others that have taken every connection there is, those of the worker too
     worker = start_worker()  # which sweeps once a minute: it doesn't connect again while they do
@@ -323,7 +321,7 @@ def test_no_connection_left(database: Database, school: School, start_worker: St
     assert "WorkerLostError" not in worker.log()
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_read_only_in_the_middle_of_a_run(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:

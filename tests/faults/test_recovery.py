@@ -17,12 +17,12 @@ from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import start
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
-from tests.faults.beside import again_and_again
 from tests.faults.conftest import MakeSchool
 from tests.faults.databases import WAITS_FOR_A_LOCK
-from tests.faults.schools import School
-from tests.processes import LoggedProcess
-from tests.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.concurrency import again_and_again
+from tests.support.processes import LoggedProcess
+from tests.support.schools import School
+from tests.support.waiting import child_that_waits_for_a_lock, held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -138,7 +138,7 @@ def test_everywhere_at_once(
     assert "0 messages sent." in again.log()
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorker) -> None:
     # Given a run that two workers are busy with
     workers = [celery_worker_process(1, **SIZE) for _ in range(2)]
@@ -158,7 +158,7 @@ def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorke
     assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_a_run_is_cancelled_in_the_middle_of_a_batch_and_done_again(
     school: School, celery_worker_process: StartWorker, command: Callable[..., LoggedProcess]
 ) -> None:

@@ -15,7 +15,6 @@ from redis import Redis
 from morango_celery.api import wait_for
 from morango_celery.conf import settings
 from morango_celery.models import Batch, Run
-from tests import factories
 from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import (
     SWEEPING,
@@ -28,11 +27,12 @@ from tests.faults.outages import (
     wait_for_a_batch,
 )
 from tests.faults.proxy import proxy_to
-from tests.faults.schools import School
 from tests.faults.servers import Server
-from tests.integration.sync_state import is_at
-from tests.processes import LoggedProcess
-from tests.waiting import held, until
+from tests.support import factories
+from tests.support.processes import LoggedProcess
+from tests.support.schools import School
+from tests.support.sync_state import is_at
+from tests.support.waiting import held, until
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
@@ -74,7 +74,7 @@ def make_room(redis: Server) -> None:
 
 @pytest.mark.parametrize(
     "redis",
-    [FORGETS, pytest.param(REMEMBERS, marks=pytest.mark.at_length)],
+    [FORGETS, pytest.param(REMEMBERS, marks=pytest.mark.slow)],
     ids=["without AOF", "with AOF"],
     indirect=True,
 )
@@ -148,7 +148,7 @@ def test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed(
     school = School(rows=10)
     slow = factories.store_row("learner", unit_id=first("unit"), school_id=school.id, username="sleeps")
     school.expected = school.undisturbed()
-    options = {"CANCEL_ON_CONNECTION_LOSS": "1", "STALLED_AFTER_SECONDS": SWEEPING, "DANGEROUS": "1"}
+    options = {"CANCEL_ON_CONNECTION_LOSS": "1", "STALLED_AFTER_SECONDS": SWEEPING, "POISON_APP": "1"}
     worker = start_worker(2, **options)
     run = sent(school)
     batches = run.batches.filter(state=Batch.State.OPEN, attempts__gt=0).exclude(attempted_by="")
@@ -175,7 +175,7 @@ def test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed(
     assert not run.batches.filter(state=Batch.State.SPLIT).exists()
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_worker_survives_any_number_of_losses(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
@@ -203,7 +203,7 @@ def test_worker_survives_any_number_of_losses(
     assert worker.is_running
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["a worker", "the command"])
 def test_killed_together_with_the_worker(
     school: School, redis: Server, start_worker: StartWorkerThere, by: str
@@ -239,7 +239,7 @@ def full(redis: Server) -> Callable[[], None]:
     return lambda: make_room(redis)
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [away, full])
 def test_not_there_between_two_stages(
     school: School,
@@ -268,9 +268,9 @@ def test_not_there_between_two_stages(
     ("begin", "fault"),
     [
         (by_a_sync, away),
-        pytest.param(by_a_sync, full, marks=pytest.mark.at_length),
-        pytest.param(by_the_function, away, marks=pytest.mark.at_length),
-        pytest.param(by_the_function, full, marks=pytest.mark.at_length),
+        pytest.param(by_a_sync, full, marks=pytest.mark.slow),
+        pytest.param(by_the_function, away, marks=pytest.mark.slow),
+        pytest.param(by_the_function, full, marks=pytest.mark.slow),
     ],
 )
 def test_not_there_when_a_run_is_asked_for(

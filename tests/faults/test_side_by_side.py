@@ -20,10 +20,10 @@ from morango_celery.models import Run
 from morango_celery.serialization import serialize_into_store
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
-from tests.factories import SCHOOL_ID, fill_store
-from tests.faults.beside import again_and_again, serialize, sync
 from tests.faults.conftest import MakeSchool
-from tests.waiting import sessions_that_wait_for_a_lock, until
+from tests.support.concurrency import again_and_again, serialize, sync
+from tests.support.factories import SCHOOL_ID, fill_store
+from tests.support.waiting import sessions_that_wait_for_a_lock, until
 from worker.school.models import PROFILE, Attempt, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

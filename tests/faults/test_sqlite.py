@@ -18,9 +18,9 @@ import morango_celery
 from morango_celery.api import deserialize_from_store
 from morango_celery.models import Run
 from morango_celery.serialization import serialize_into_store
-from tests import factories
-from tests.faults.schools import School
 from tests.oplog.logs import append, ingest, letters, library, save
+from tests.support import factories
+from tests.support.schools import School
 from worker.school.models import PROFILE, Learner, Lesson
 
 pytestmark = [
@@ -134,14 +134,14 @@ def small_batches(request: pytest.FixtureRequest, settings: Any) -> None:
 
 @pytest.mark.usefixtures("small_batches")
 def test_a_full_disk_is_called_so_and_leaves_nothing_half_written(
-    make_school: Any, remember: Callable[[], Copy], every_fault: bool
+    make_school: Any, remember: Callable[[], Copy], exhaustive: bool
 ) -> None:
     # Given records of every fate, and room for a few pages more, each time for some more than before
     school = make_school(150)
     before = ids_of(school.outcome().app)
     copy = remember()
     failed = 0
-    for pages in copy.with_ever_more_room(1 if every_fault else 19):
+    for pages in copy.with_ever_more_room(1 if exhaustive else 19):
         # When they are deserialized
         error = what_stops(lambda: carry_out(school), full_at(pages))
         if not error:
@@ -158,18 +158,18 @@ def test_a_full_disk_is_called_so_and_leaves_nothing_half_written(
         # ... and it goes on when there is room again
         assert carry_out(school).state == Run.State.COMPLETED
         school.assert_intact()
-    assert failed > (100 if every_fault else 5)
+    assert failed > (100 if exhaustive else 5)
 
 
 @pytest.mark.usefixtures("small_batches")
 def test_an_interrupt_is_called_so_and_leaves_nothing_half_written(
-    make_school: Any, remember: Callable[[], Copy], every_fault: bool
+    make_school: Any, remember: Callable[[], Copy], exhaustive: bool
 ) -> None:
     school = make_school(150)
     before = ids_of(school.outcome().app)
     copy = remember()
     failed = 0
-    for looks in count(1, 3 if every_fault else 40):
+    for looks in count(1, 3 if exhaustive else 40):
         copy.restore()
         error = what_stops(lambda: carry_out(school), interrupted_after(looks))
         if not error:
@@ -179,7 +179,7 @@ def test_an_interrupt_is_called_so_and_leaves_nothing_half_written(
         assert_nothing_is_half_written(school, before)
         assert carry_out(school).state == Run.State.COMPLETED
         school.assert_intact()
-    assert failed > (100 if every_fault else 5)
+    assert failed > (100 if exhaustive else 5)
 
 
 def meet_a_full_disk_and_ignore_it() -> None:

@@ -13,11 +13,11 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
-from tests.dangerous.apps import SERIALIZED
 from tests.faults.conftest import MakeSchool
 from tests.faults.databases import WAITS_FOR_A_LOCK
-from tests.faults.schools import School
-from tests.processes import LoggedProcess
+from tests.poison_app.apps import SERIALIZED
+from tests.support.processes import LoggedProcess
+from tests.support.schools import School
 from worker.school.models import Learner
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgre
 def start_worker(celery_worker_process: StartWorker) -> Callable[[int, int], LoggedProcess]:
     def start(concurrency: int, attempts: int) -> LoggedProcess:
         return celery_worker_process(
-            concurrency, DJANGO_SETTINGS_MODULE="tests.dangerous.settings", MAX_ATTEMPTS=str(attempts)
+            concurrency, DJANGO_SETTINGS_MODULE="tests.poison_app.settings", MAX_ATTEMPTS=str(attempts)
         )
 
     return start
@@ -48,7 +48,7 @@ def saved(school: School) -> School:
     return school
 
 
-@pytest.mark.parametrize("way", ["is killed", pytest.param("exits", marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("way", ["is killed", pytest.param("exits", marks=pytest.mark.slow)])
 def test_a_start_that_kills_its_worker_each_time_fails_the_run(
     make_school: MakeSchool, start_worker: Callable[[int, int], LoggedProcess], way: str
 ) -> None:

@@ -13,14 +13,14 @@ from morango.models import Store
 
 from morango_celery.models import Batch, Run
 from morango_celery.tasks import CeleryDispatch
-from tests import factories
 from tests.conftest import CELERYS, OURS, StartWorker
 from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import sent, wait_for_a_batch
-from tests.faults.schools import School
 from tests.faults.servers import Server
-from tests.processes import LoggedProcess
-from tests.waiting import child_that_waits_for_a_lock, held, until
+from tests.support import factories
+from tests.support.processes import LoggedProcess
+from tests.support.schools import School
+from tests.support.waiting import child_that_waits_for_a_lock, held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 60
 
 SIZE = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "100"}
 INTERRUPTED = {"DJANGO_SETTINGS_MODULE": "tests.faults.interrupted_settings"}
-DANGEROUS = {"DJANGO_SETTINGS_MODULE": "tests.dangerous.settings"}
+POISON_APP = {"DJANGO_SETTINGS_MODULE": "tests.poison_app.settings"}
 
 REPLACED_IN = ("unit", "learner", "attempt")
 """Models of which each is a stage of its own, in this order."""
@@ -59,7 +59,7 @@ def ask_to_stop(worker: LoggedProcess, number: signal.Signals = signal.SIGTERM) 
 
 
 def sleeping_batch(school: School) -> Run:
-    """A run with a learner that takes for ever in a worker with `DANGEROUS` settings, but not elsewhere."""
+    """A run with a learner that takes for ever in a worker with `POISON_APP` settings, but not elsewhere."""
     factories.store_row("learner", unit_id=root_unit(school), school_id=school.id, username="sleeps")
     school.expected = school.undisturbed()
     run = school.new_run()
@@ -79,7 +79,7 @@ def test_idle_worker_stops_at_once(celery_worker_process: StartWorker) -> None:
     assert worker.wait_until_ended(PATIENCE_SECONDS) == CARRIED_ON
 
 
-@pytest.mark.parametrize("command", [OURS, pytest.param(CELERYS, marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("command", [OURS, pytest.param(CELERYS, marks=pytest.mark.slow)])
 def test_worker_ends_right_after_its_last_batch(
     school: School, celery_worker_process: StartWorker, command: Sequence[str]
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_batch_that_does_not_end_in_time_goes_back(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a worker with a batch that will take for ever in it, but would not elsewhere
-    worker = celery_worker_process(1, **DANGEROUS, **SHORT, **SIZE)
+    worker = celery_worker_process(1, **POISON_APP, **SHORT, **SIZE)
     run = sleeping_batch(school)
     in_hand = wait_until_begun(run)
 
@@ -155,7 +155,7 @@ def test_a_batch_that_the_database_holds_up_goes_back(
 
 def test_second_signal_gives_batches_back_at_once(school: School, celery_worker_process: StartWorker) -> None:
     # Given a worker that is asked to stop, with a batch that never ends and all the time for it
-    worker = celery_worker_process(1, **DANGEROUS, **LONG, **SIZE)
+    worker = celery_worker_process(1, **POISON_APP, **LONG, **SIZE)
     run = sleeping_batch(school)
     wait_until_begun(run)
     ask_to_stop(worker)
@@ -170,12 +170,12 @@ def test_second_signal_gives_batches_back_at_once(school: School, celery_worker_
     school.assert_intact(run)
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_interrupt_lets_batches_end_then_limits_them_then_gives_them_back(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a worker with a batch that never ends
-    worker = celery_worker_process(1, **DANGEROUS, **LONG, **SIZE)
+    worker = celery_worker_process(1, **POISON_APP, **LONG, **SIZE)
     run = sleeping_batch(school)
     wait_until_begun(run)
 
@@ -195,7 +195,7 @@ def test_interrupt_lets_batches_end_then_limits_them_then_gives_them_back(
     school.assert_intact(run)
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_celerys_own_worker_without_remapping_waits_for_batches_without_limit(
     school: School, celery_worker_process: StartWorker
 ) -> None:
@@ -226,9 +226,9 @@ def gone(redis: Server) -> None:
     redis.end()
 
 
-@pytest.mark.parametrize("fault", [frozen, pytest.param(gone, marks=pytest.mark.at_length)])
-@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.at_length)])
-@pytest.mark.parametrize("time", [1, *(pytest.param(time, marks=pytest.mark.at_length) for time in (2, 3))])
+@pytest.mark.parametrize("fault", [frozen, pytest.param(gone, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("time", [1, *(pytest.param(time, marks=pytest.mark.slow) for time in (2, 3))])
 def test_worker_ends_when_redis_fails_in_the_same_instant(
     school: School,
     redis: Server,
@@ -252,7 +252,7 @@ def test_worker_ends_when_redis_fails_in_the_same_instant(
         worker.wait_until_ended(PATIENCE_SECONDS)
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_worker_that_waits_for_redis_without_limit_ends_too(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
@@ -268,7 +268,7 @@ def test_worker_that_waits_for_redis_without_limit_ends_too(
     assert "the worker is held up, and leaves" in worker.log()
 
 
-@pytest.mark.parametrize("moment", ["writing", pytest.param("reading", marks=pytest.mark.at_length)])
+@pytest.mark.parametrize("moment", ["writing", pytest.param("reading", marks=pytest.mark.slow)])
 def test_a_worker_is_stopped_while_it_talks_to_a_process_of_its_pool(
     school: School, celery_worker_process: StartWorker, moment: str
 ) -> None:
@@ -286,7 +286,7 @@ def test_a_worker_is_stopped_while_it_talks_to_a_process_of_its_pool(
     school.assert_intact(run)
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_a_batch_goes_back_whose_beginning_was_not_heard_of(
     school: School, celery_worker_process: StartWorker
 ) -> None:
@@ -305,7 +305,7 @@ def test_a_batch_goes_back_whose_beginning_was_not_heard_of(
     assert set(run.batches.values_list("attempts", flat=True)) == {1}
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 def test_workers_are_replaced_again_and_again(school: School, celery_worker_process: StartWorker) -> None:
     # Given a run of many batches, which gets past each of three stages only when it is let
     size = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "1"}

@@ -17,10 +17,10 @@ from morango_celery.admin.sql import time_limit
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
 from morango_celery.upstream import uses_postgresql
-from tests.factories import SCHOOL_ID, fill_store, store_row
-from tests.integration.ledger import errors, new_run
-from tests.operators import LOOK, OPERATE, logged_in
-from tests.waiting import held_store
+from tests.support.factories import SCHOOL_ID, fill_store, store_row
+from tests.support.operators import LOOK, OPERATE, logged_in
+from tests.support.run_helpers import errors, new_run
+from tests.support.waiting import held_store
 from worker.school.models import PROFILE, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]

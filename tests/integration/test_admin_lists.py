@@ -15,10 +15,10 @@ from morango.models import Store
 
 from morango_celery.models import Batch, Run
 from morango_celery.oplog.models import DeadLetter, IngestSource
-from tests.factories import store_row
-from tests.integration.ledger import ago, new_run
-from tests.operators import LOOK, OPERATE, logged_in
-from tests.processes import ROOT
+from tests.support.factories import store_row
+from tests.support.operators import LOOK, OPERATE, logged_in
+from tests.support.processes import ROOT
+from tests.support.run_helpers import ago, new_run
 
 pytestmark = pytest.mark.django_db
 

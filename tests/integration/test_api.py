@@ -23,7 +23,7 @@ from morango_celery.errors import (
 from morango_celery.models import Batch, Run
 from morango_celery.signals import run_finished
 from tests.conftest import StartWorker
-from tests.factories import SCHOOL_ID, app_rows, fill_store, store_row
+from tests.support.factories import SCHOOL_ID, app_rows, fill_store, store_row
 from worker.school.models import PROFILE, Unit
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from morango_celery.models import Batch, Run
 from morango_celery.oplog.models import DeadLetter, IngestSource
 from morango_celery.runs.report import EXAMPLE_CHARACTERS, failures
-from tests.factories import store_row
-from tests.integration.ledger import ago, new_run
-from tests.operators import LOOK, logged_in
+from tests.support.factories import store_row
+from tests.support.operators import LOOK, logged_in
+from tests.support.run_helpers import ago, new_run
 
 pytestmark = pytest.mark.django_db
 

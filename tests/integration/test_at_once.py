@@ -13,9 +13,9 @@ from morango.models import Store, SyncableModel
 
 from morango_celery.deserialization import BatchResult, deserialize_batch
 from morango_celery.deserialization.model_code import verb
-from tests.factories import app_rows, build_store_row
-from tests.variety.models import PROFILE as VARIETY
-from tests.variety.rows import build_variety_row
+from tests.model_zoo.models import PROFILE as MODEL_ZOO
+from tests.model_zoo.rows import build_zoo_row
+from tests.support.factories import app_rows, build_store_row
 from worker.school.models import PROFILE, Learner, Lesson
 
 pytestmark = pytest.mark.django_db
@@ -112,27 +112,27 @@ def left_behind(rows: list[Store], profile: str) -> tuple[Any, ...]:
 
 def deleted(row: Store) -> Store:
     """Return the same record once more, deleted elsewhere."""
-    return build_variety_row(row.model_name, id=row.id, source_id=row.source_id, deleted=True)
+    return build_zoo_row(row.model_name, id=row.id, source_id=row.source_id, deleted=True)
 
 
 def deletions() -> list[Store]:
     """Deletions in two models, of which one is forbidden; and records that code of two others refuses."""
-    clubs = [build_variety_row("club") for _ in range(2)]
-    members = [build_variety_row("member", club=clubs[0], number=number) for number in range(3)]
-    there = [*clubs, *members, build_variety_row("letter", sender=members[0])]
+    clubs = [build_zoo_row("club") for _ in range(2)]
+    members = [build_zoo_row("member", club=clubs[0], number=number) for number in range(3)]
+    there = [*clubs, *members, build_zoo_row("letter", sender=members[0])]
     Store.objects.bulk_create(there)
-    assert batch(there, VARIETY).saved == len(there)
+    assert batch(there, MODEL_ZOO).saved == len(there)
     gone = [clubs[1], *members[:2]]
     Store.objects.filter(pk__in=[row.id for row in gone]).delete()
     return [
         *map(deleted, gone),
-        build_variety_row("person", home_id="ab" * 16, name="Nobody"),
-        *(build_variety_row("step", trail="south", number=number) for number in (1, 2, 4)),
+        build_zoo_row("person", home_id="ab" * 16, name="Nobody"),
+        *(build_zoo_row("step", trail="south", number=number) for number in (1, 2, 4)),
     ]
 
 
 @pytest.mark.parametrize(
-    ("make", "profile", "counts"), [(mixed, PROFILE, (11, 0, 12)), (deletions, VARIETY, (2, 2, 3))]
+    ("make", "profile", "counts"), [(mixed, PROFILE, (11, 0, 12)), (deletions, MODEL_ZOO, (2, 2, 3))]
 )
 def test_culprits_and_all_others_end_as_if_each_group_had_been_written_alone(
     make: Callable[[], list[Store]],

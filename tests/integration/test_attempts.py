@@ -22,9 +22,9 @@ from morango_celery.runs.limits import Limits, within
 from morango_celery.runs.message import Message
 from morango_celery.runs.outages import FORGIVEN_IN_A_ROW
 from morango_celery.runs.producer import advance, open_batches, start
-from tests import factories
-from tests.integration.ledger import ago, carry_out, dirty_ids, errors, new_run, together, unit
-from tests.waiting import held_rows, until
+from tests.support import factories
+from tests.support.run_helpers import ago, carry_out, dirty_ids, errors, new_run, together, unit
+from tests.support.waiting import held_rows, until
 from worker.school.models import Attempt, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]

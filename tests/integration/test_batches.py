@@ -18,8 +18,8 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import advance, open_batches, start
-from tests import factories
-from tests.integration.ledger import MISSING, dirty_ids, everything, new_run, together, unit
+from tests.support import factories
+from tests.support.run_helpers import MISSING, deserialized_state, dirty_ids, new_run, together, unit
 from worker.school.models import Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -35,14 +35,14 @@ class TestBatches:
         batch, *_ = open_batches(run)
         first = execute_batch(batch.pk, batch.ids_sha256)
         assert first.result is not None
-        before = everything()
+        before = deserialized_state()
 
         # When its message comes again, or the ledger is asked again
         again = [execute_batch(batch.pk, batch.ids_sha256), execute_batch(batch.pk)]
 
         # Then nothing happens
         assert [execution.result for execution in again] == [None, None]
-        assert everything() == before
+        assert deserialized_state() == before
 
     def test_a_doubled_message_opens_the_stage_that_its_first_worker_did_not(self) -> None:
         # Given a worker that died between the commit of the last batch and the next stage
@@ -74,25 +74,25 @@ class TestBatches:
     def test_ids_that_are_not_the_batchs_are_refused(self, change: Callable[[list[str]], Any]) -> None:
         factories.fill_store(10)
         (batch,) = open_batches(start(new_run().pk).run)
-        before = everything()
+        before = deserialized_state()
 
         with pytest.raises(InvalidMessageError, match=r"ids are not those of batch 1/1 .*recover_runs"):
             execute_batch(batch.pk, hash_of_ids(change(batch.store_ids)))
 
-        assert everything() == before
+        assert deserialized_state() == before
 
     def test_ids_of_another_runs_batch_are_refused(self) -> None:
         unit()
         (one,) = open_batches(start(new_run().pk).run)
         unit()
         (other,) = open_batches(start(new_run().pk).run)
-        before = everything()
+        before = deserialized_state()
 
         for call in (execute_batch, attempt_batch, tasks.deserialize_batch):
             with pytest.raises(InvalidMessageError):
                 call(one.pk, other.ids_sha256)
 
-        assert everything() == before
+        assert deserialized_state() == before
 
     def test_a_message_of_a_deleted_run_does_nothing(self) -> None:
         factories.fill_store(10)
@@ -116,14 +116,14 @@ class TestBatches:
         run = start(new_run().pk).run
         (batch,) = open_batches(run)
         run.move_to(state, error="by hand")
-        before = everything()
+        before = deserialized_state()
 
         execution = execute_batch(batch.pk, batch.ids_sha256)
         progress = [start(run.pk), advance(run.pk)]
 
         assert (execution.result, execution.stage_is_done) == (None, False)
         assert not any(p.opened or p.ended for p in progress)
-        assert everything() == before
+        assert deserialized_state() == before
 
     def test_starting_a_run_twice_opens_one_stage(self) -> None:
         factories.fill_store(10)

@@ -13,8 +13,8 @@ import pytest
 from django.core.management import get_commands
 
 from morango_celery.management.base import BROKEN_PIPE
-from tests.integration.ledger import new_run
-from tests.processes import PATIENCE_SECONDS, ROOT
+from tests.support.processes import PATIENCE_SECONDS, ROOT
+from tests.support.run_helpers import new_run
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

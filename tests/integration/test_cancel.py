@@ -25,13 +25,13 @@ from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.signals import run_finished
-from tests import factories
 from tests.conftest import StartWorker
-from tests.integration.ledger import (
+from tests.support import factories
+from tests.support.run_helpers import (
     carry_out,
+    deserialized_state,
     dirty_ids,
     edited_unit,
-    everything,
     learners_in_order,
     new_run,
     rename,
@@ -58,12 +58,12 @@ class TestCancel:
         cancelled = [morango_celery.cancel(run.pk), morango_celery.cancel(run.pk)]
 
         # Then messages for it have no effect, and what was not done waits
-        before = everything()
+        before = deserialized_state()
         assert attempt_batch(open_.pk, open_.ids_sha256).result is None
         assert tasks.deserialize_batch(open_.pk, open_.ids_sha256) == {}
         assert tasks.start_run(run.pk)
         assert not advance(run.pk).opened
-        assert everything() == before
+        assert deserialized_state() == before
         assert {(one.state, one.error) for one in cancelled} == {(Run.State.CANCELLED, "It was cancelled.")}
         assert cancelled[0].finished_at is not None
         assert Unit.objects.count() == len(dirty_ids()) == 1

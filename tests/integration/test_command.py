@@ -17,8 +17,8 @@ from django.core.management import CommandError, call_command
 
 from morango_celery.models import Run
 from tests.conftest import StartWorker
-from tests.factories import SCHOOL_ID, fill_store, store_row
-from tests.processes import ROOT
+from tests.support.factories import SCHOOL_ID, fill_store, store_row
+from tests.support.processes import ROOT
 from worker.school.models import Unit
 
 

@@ -22,11 +22,11 @@ from redis import AuthenticationError, Redis
 
 from morango_celery.models import Run
 from morango_celery.worker.shutdown import DYING_SECONDS, LEAVING_SECONDS
-from tests import compose
-from tests.compose import Deployment
-from tests.integration.sync_state import the_run
-from tests.processes import PATIENCE_SECONDS, ROOT, LoggedProcess
-from tests.waiting import until
+from tests.support import compose
+from tests.support.compose import Deployment
+from tests.support.processes import PATIENCE_SECONDS, ROOT, LoggedProcess
+from tests.support.sync_state import the_run
+from tests.support.waiting import until
 from worker.demo import server
 
 FILLED_IN = {name: f"{name.lower().replace('_', '')}0123456789" for name in compose.required_variables()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 ALONE = """
 import json
@@ -22,7 +22,7 @@ from django.core.management import call_command, get_commands
 from django.db import connection
 from morango.models import Store
 call_command("migrate", verbosity=0)
-from tests import factories
+from tests.support import factories
 factories.fill_store(20)
 call_command("deserialize", "--profile=school", "--in-process")
 OURS = "morango_celery"

@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 
 from morango_celery.reading.cursors import pages, stream
-from tests import factories
+from tests.support import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -20,8 +20,8 @@ import pytest
 from django.core.management import call_command
 from redis import Redis
 
-from tests import factories
-from tests.processes import ROOT
+from tests.support import factories
+from tests.support.processes import ROOT
 from worker.demo.attachment import device_attached
 from worker.demo.databases import empty_postgres, empty_redis
 from worker.demo.processes import StepError

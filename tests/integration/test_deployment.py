@@ -10,7 +10,7 @@ import requests
 from morango.models import Certificate
 
 from tests.conftest import StartServer, StartWorker
-from tests.processes import PATIENCE_SECONDS
+from tests.support.processes import PATIENCE_SECONDS
 from worker.celery import app
 from worker.school.models import PROFILE, Account
 

@@ -18,8 +18,8 @@ from morango_celery.errors import InvalidSettingError
 from morango_celery.models import Run
 from morango_celery.runs.producer import create_run
 from morango_celery.tasks import CeleryDispatch
-from tests import factories
-from tests.waiting import held
+from tests.support import factories
+from tests.support.waiting import held
 from worker.celery import app
 from worker.school.models import PROFILE, Unit
 

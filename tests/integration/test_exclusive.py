@@ -24,10 +24,10 @@ from morango_celery.runs.overdue import note_sent
 from morango_celery.runs.plan import steps
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.runs.recovery import recover
-from tests.integration.ledger import Recorded
 from tests.neighbours.models import PROFILE, Branch, Memo, Place, Tally, Vote
 from tests.neighbours.rows import build_row, build_tree
-from tests.waiting import held, held_rows, sessions_that_wait_for_a_lock, until
+from tests.support.run_helpers import RecordingDispatcher
+from tests.support.waiting import held, held_rows, sessions_that_wait_for_a_lock, until
 
 pytestmark = pytest.mark.usefixtures("serializable_in_a_transaction")
 
@@ -112,7 +112,7 @@ class TestPlanning:
         first, second, third, memos = Batch.objects.filter(run=run).order_by("number")
 
         assert [batch.pk for batch in open_batches(run)] == [first.pk, memos.pk]
-        assert recover(dispatch := Recorded(), all_unfinished=True) == 2
+        assert recover(dispatch := RecordingDispatcher(), all_unfinished=True) == 2
         assert set(dispatch.sent) == {f"batch {first.pk}", f"batch {memos.pk}"}
         # One that comes too early does nothing
         assert attempt_batch(third.pk, third.ids_sha256).result is None
@@ -120,7 +120,7 @@ class TestPlanning:
         assert not Vote.objects.exists()
 
         assert execute_batch(first.pk).batches_to_send == (second.pk,)
-        assert recover(dispatch := Recorded(), all_unfinished=True) == 2
+        assert recover(dispatch := RecordingDispatcher(), all_unfinished=True) == 2
         assert set(dispatch.sent) == {f"batch {second.pk}", f"batch {memos.pk}"}
         assert execute_batch(second.pk).batches_to_send == (third.pk,)
         assert execute_batch(third.pk).batches_to_send == ()
@@ -340,7 +340,7 @@ class TestAtTheSameTime:
             assert result is not None
             assert result.saved == 3
             # And should the first worker die, a sweep knows
-            assert recover(dispatch := Recorded()) == 1
+            assert recover(dispatch := RecordingDispatcher()) == 1
             assert list(dispatch.sent) == [f"batch {other.pk}"]
 
         # Then who ends the first batch sends the one that waits, and its own next one

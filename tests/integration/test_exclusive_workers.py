@@ -11,7 +11,7 @@ from morango_celery.models import Batch, Run
 from tests.conftest import StartWorker
 from tests.neighbours.models import PROFILE, Branch, Memo, Tally, Vote
 from tests.neighbours.rows import build_row, build_tree
-from tests.waiting import held_rows, sessions_that_wait_for_a_lock, until
+from tests.support.waiting import held_rows, sessions_that_wait_for_a_lock, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

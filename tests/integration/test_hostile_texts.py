@@ -20,8 +20,8 @@ from morango_celery.metrics.collector import exposed
 from morango_celery.models import Run
 from morango_celery.printable import make_printable, printable, printable_lines
 from morango_celery.tasks import _ledger, start_run
-from tests import factories
-from tests.integration.ledger import carry_out, new_run
+from tests.support import factories
+from tests.support.run_helpers import carry_out, new_run
 
 HOSTILE = "a\n2026-01-01 CRITICAL forged\r\x1b[2J\x9b31m\u202e\u2028\x7f"
 FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")

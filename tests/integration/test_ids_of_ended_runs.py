@@ -15,8 +15,8 @@ from morango_celery.runs import completion, control
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import PATIENCE, recover
-from tests import factories
-from tests.integration.ledger import Recorded, ago, new_run, together, unit
+from tests.support import factories
+from tests.support.run_helpers import RecordingDispatcher, ago, new_run, together, unit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -45,7 +45,7 @@ def fail(run: Run) -> None:
 
 def abandon(run: Run) -> None:
     Run.objects.filter(pk=run.pk).update(in_process=True, last_activity_at=ago(PATIENCE * 900 + 60))
-    recover(Recorded())
+    recover(RecordingDispatcher())
 
 
 @pytest.mark.parametrize("end", [cancel, fail, abandon])
@@ -92,7 +92,7 @@ class TestBatchInExecution:
         assert payloads(left.run) == ["", "", ""]
 
     def test_the_next_sweep_empties_it(self, left: Batch, runs: tuple[Run, Run]) -> None:
-        recover(Recorded())
+        recover(RecordingDispatcher())
         assert payloads(left.run) == ["", "", ""]
         assert all(payloads(runs[1]))
 

@@ -12,10 +12,10 @@ from morango.registry import syncable_models
 
 from morango_celery.deserialization import deserialize_batch
 from morango_celery.deserialization.instances import read_instances
-from tests.factories import build_store_row
-from tests.variety.models import PROFILE as VARIETY
-from tests.variety.models import Card, Lorry, Site, Vehicle
-from tests.variety.rows import build_variety_row
+from tests.model_zoo.models import PROFILE as MODEL_ZOO
+from tests.model_zoo.models import Card, Lorry, Site, Vehicle
+from tests.model_zoo.rows import build_zoo_row
+from tests.support.factories import build_store_row
 from worker.school.models import PROFILE as SCHOOL
 from worker.school.models import Lesson
 
@@ -29,24 +29,24 @@ def saved(rows: list[Store]) -> None:
 
 def everything() -> None:
     """Save rows of every kind of column and name."""
-    region = build_variety_row("region")
-    person = build_variety_row("person", home=region)
-    cabinet = build_variety_row("cabinet")
+    region = build_zoo_row("region")
+    person = build_zoo_row("person", home=region)
+    cabinet = build_zoo_row("cabinet")
     moment = "2026-01-02T03:04:05.678901Z"
     typed = {"words": "a b", "flag": True, "price": "1.50", "day": "2026-01-02", "hour": "03:04:05"}
     more = {"moment": moment, "length": "1 02:03:04", "address": "10.0.0.1", "data": {"a": [1, None]}}
     saved(
         [
             region,
-            build_variety_row("town", parent=region),
+            build_zoo_row("town", parent=region),
             person,
-            build_variety_row("card", person=person, issued_at=region),
-            build_variety_row("lorry", owner=person, plate="AB 1"),
-            build_variety_row("letter", closed=True),
-            build_variety_row("sample", **typed, **more, other_id=region.id),
-            build_variety_row("reading", day="2026-01-02", moment=moment, big=2**40),
+            build_zoo_row("card", person=person, issued_at=region),
+            build_zoo_row("lorry", owner=person, plate="AB 1"),
+            build_zoo_row("letter", closed=True),
+            build_zoo_row("sample", **typed, **more, other_id=region.id),
+            build_zoo_row("reading", day="2026-01-02", moment=moment, big=2**40),
             cabinet,
-            build_variety_row("drawer", cabinet=cabinet),
+            build_zoo_row("drawer", cabinet=cabinet),
         ]
     )
     unit = build_store_row("unit")
@@ -63,7 +63,7 @@ def state(instance: Any) -> dict[str, Any]:
 def test_they_are_those_that_django_reads() -> None:
     everything()
     read = 0
-    for model in {*syncable_models.get_models(VARIETY), *syncable_models.get_models(SCHOOL), Site, Vehicle}:
+    for model in {*syncable_models.get_models(MODEL_ZOO), *syncable_models.get_models(SCHOOL), Site, Vehicle}:
         rows = {row.pk: row for row in model._base_manager.all()}
         found = {row.pk: row for row in read_instances(model, "id", [*rows, "ab" * 16])}
         assert {key: state(row) for key, row in found.items()} == {key: state(rows[key]) for key in rows}
@@ -94,7 +94,7 @@ def test_what_is_not_plain_is_djangos(model: type[models.Model], name: str) -> N
     assert "json_each" not in queries[0]["sql"]
 
 
-@isolate_apps("tests.variety")
+@isolate_apps("tests.model_zoo")
 def test_a_base_manager_of_a_models_own_has_its_say() -> None:
     class Nothing(models.Manager[Any]):
         def get_queryset(self) -> Any:
@@ -105,7 +105,7 @@ def test_a_base_manager_of_a_models_own_has_its_say() -> None:
         objects = Nothing()
 
         class Meta:
-            app_label = "variety"
+            app_label = "model_zoo"
             managed = False
             base_manager_name = "objects"
 

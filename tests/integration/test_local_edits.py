@@ -12,8 +12,8 @@ from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, open_batches, start
 from morango_celery.serialization import serialize_into_store
-from tests.factories import store_row
-from tests.integration.ledger import (
+from tests.support.factories import store_row
+from tests.support.run_helpers import (
     carry_out,
     dirty_ids,
     edited_unit,

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.factories import build_store_row
-from tests.processes import ROOT
-from tests.variety.rows import build_variety_row
+from tests.model_zoo.rows import build_zoo_row
+from tests.support.factories import build_store_row
+from tests.support.processes import ROOT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
@@ -30,7 +30,7 @@ from morango.models import Store
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization import StoreModelSource, deserialize_batch
 from morango_celery.serialization import AppModelSource, serialize_into_store
-from tests.variety.models import PROFILE as VARIETY
+from tests.model_zoo.models import PROFILE as MODEL_ZOO
 from worker.school.models import PROFILE, Attempt
 
 RECORDS = int(sys.argv[1])
@@ -66,7 +66,7 @@ def serialize_new_rows():
 
 def follow_a_cycle():
     with transaction.atomic():
-        deserialize_batch(VARIETY, ["c" + "0" * 31], strict=True)
+        deserialize_batch(MODEL_ZOO, ["c" + "0" * 31], strict=True)
 
 for name in sys.argv[2:]:
     globals()[name]()
@@ -123,7 +123,7 @@ def test_a_batch_claims_no_more_members_of_a_cycle_than_fit(database_url: str) -
         following = ids[(number + 1) % RECORDS]
         references: dict[str, object]
         references = {"president_id": following} if number % 2 else {"club_id": following, "number": number}
-        row = build_variety_row("club" if number % 2 else "member", id=store_id, **references)
+        row = build_zoo_row("club" if number % 2 else "member", id=store_id, **references)
         row.serialized = json.dumps({**json.loads(row.serialized), "of_a_later_version": fat("x")})
         row.save(force_insert=True)
 

@@ -27,9 +27,9 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.control import cancel
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, open_batches, start
-from tests.factories import fill_store, store_row
-from tests.integration.ledger import ago, carry_out, edited_unit, new_run, unit
-from tests.processes import ROOT
+from tests.support.factories import fill_store, store_row
+from tests.support.processes import ROOT
+from tests.support.run_helpers import ago, carry_out, edited_unit, new_run, unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
 

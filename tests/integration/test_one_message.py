@@ -19,9 +19,9 @@ from morango_celery.runs.opening import attempt_start
 from morango_celery.runs.producer import Progress, advance
 from morango_celery.runs.recovery import recover
 from morango_celery.signals import run_finished
-from tests import factories
-from tests.integration.ledger import MISSING, Recorded, ago, dirty_ids, new_run, unit
-from tests.queues import lengths
+from tests.support import factories
+from tests.support.queues import lengths
+from tests.support.run_helpers import MISSING, RecordingDispatcher, ago, dirty_ids, new_run, unit
 from worker.school.models import Unit
 
 pytestmark = pytest.mark.django_db
@@ -199,7 +199,7 @@ class TestLostWorkers:
 
     def test_recovery_sends_it(self, killed: Batch) -> None:
         Batch.objects.update(overdue_at=ago(1))
-        dispatch = Recorded()
+        dispatch = RecordingDispatcher()
 
         assert recover(dispatch) == 1
 

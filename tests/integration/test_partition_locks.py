@@ -13,7 +13,7 @@ from morango.sync.backends.utils import load_backend
 from morango.sync.utils import lock_partitions
 
 from morango_celery.upstream import isolated_transaction, share_partitions
-from tests.factories import SCHOOL_ID
+from tests.support.factories import SCHOOL_ID
 
 pytestmark = [
     pytest.mark.needs_postgresql,

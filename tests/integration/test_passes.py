@@ -13,8 +13,8 @@ from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, open_batches, start
 from morango_celery.signals import first_pass_failed
-from tests import factories
-from tests.integration.ledger import (
+from tests.support import factories
+from tests.support.run_helpers import (
     MISSING,
     carry_out,
     dirty_ids,

@@ -15,8 +15,8 @@ from morango.models import Store
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import Step, steps
 from morango_celery.runs.producer import start
-from tests import factories
-from tests.integration.ledger import MISSING, Stages, carry_out, errors, new_run
+from tests.support import factories
+from tests.support.run_helpers import MISSING, Stages, carry_out, errors, new_run
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]

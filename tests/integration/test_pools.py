@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 
 pytestmark = [pytest.mark.needs_postgresql, pytest.mark.django_db(transaction=True)]
 

@@ -14,9 +14,9 @@ from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.parse import instantiate, rebuild
 from morango_celery.deserialization.prefetch import LazyPrefetcher
 from morango_celery.deserialization.task import DeserializeTask
+from tests.model_zoo.models import Card, Lorry, Person, Region, Town
 from tests.neighbours.models import Place
 from tests.neighbours.rows import build_row
-from tests.variety.models import Card, Lorry, Person, Region, Town
 
 pytestmark = pytest.mark.django_db
 

@@ -29,8 +29,8 @@ from morango_celery.runs.execution import UNCOUNTED
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.overdue import RUN, lock_opened, note_start_sent, read_run
 from morango_celery.runs.producer import Progress, create_run
-from tests.factories import build_store_row
-from tests.integration.ledger import new_run
+from tests.support.factories import build_store_row
+from tests.support.run_helpers import new_run
 from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.django_db

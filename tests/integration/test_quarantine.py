@@ -21,10 +21,10 @@ from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.status import count_quarantined, status_of
 from morango_celery.serialization import serialize_into_store
-from tests import factories
-from tests.faults.beside import sync
-from tests.integration.ledger import carry_out, dirty_ids, errors, new_run, rename
-from tests.operators import LOOK, OPERATE, logged_in
+from tests.support import factories
+from tests.support.concurrency import sync
+from tests.support.operators import LOOK, OPERATE, logged_in
+from tests.support.run_helpers import carry_out, dirty_ids, errors, new_run, rename
 from worker.school.models import PROFILE, Attempt, Learner, Lesson
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]

@@ -13,7 +13,7 @@ from django.db import connection
 
 from morango_celery.models import Run
 from morango_celery.runs.producer import create_run
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 from worker.school.models import PROFILE
 
 

@@ -21,8 +21,17 @@ from morango_celery.runs.overdue import OPENING, note_sent
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import recover
 from morango_celery.signals import run_finished
-from tests.integration.ledger import Recorded, ago, dirty_ids, new_run, sent, together, unit, waiting_session
-from tests.queues import lengths
+from tests.support.queues import lengths
+from tests.support.run_helpers import (
+    RecordingDispatcher,
+    ago,
+    dirty_ids,
+    new_run,
+    sent,
+    together,
+    unit,
+    waiting_session,
+)
 from worker.school.models import Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -30,7 +39,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_
 
 class TestRecovery:
     def sent(self, **options: Any) -> set[str]:
-        dispatch = Recorded()
+        dispatch = RecordingDispatcher()
         count = recover(dispatch, **options)
         assert count == len(dispatch.sent) == sum(dispatch.sent.values())
         return set(dispatch.sent)
@@ -119,7 +128,7 @@ class TestRecovery:
                 raise RuntimeError("not today")
 
         # When recovery comes upon them
-        dispatch = Recorded()
+        dispatch = RecordingDispatcher()
         run_finished.connect(refuse)
         try:
             with pytest.raises(RuntimeError, match="not today"):
@@ -145,7 +154,7 @@ class TestRecovery:
 
     def test_what_the_broker_did_not_take_is_not_counted(self, two_batches: list[Batch]) -> None:
 
-        assert recover(Recorded(broker_is_there=False)) == 0
+        assert recover(RecordingDispatcher(broker_is_there=False)) == 0
 
     def test_a_broker_that_is_not_there_is_tried_once_and_what_was_to_be_sent_waits(
         self, two_batches: list[Batch]
@@ -153,7 +162,7 @@ class TestRecovery:
         # Given what was sent a moment ago, to a broker that has lost it and doesn't answer
         pending = new_run(**sent())
         Batch.objects.update(**sent())
-        dispatch = Recorded(broker_is_there=False)
+        dispatch = RecordingDispatcher(broker_is_there=False)
 
         # When everything is to be sent again
         assert recover(dispatch, all_unfinished=True) == 0
@@ -227,14 +236,14 @@ class TestRecovery:
         session = waiting_session(transfer_statuses.PENDING)
         run = new_run(transfer_session_id=session.id, session_notified=False, state=Run.State.COMPLETED)
 
-        recover(Recorded())
+        recover(RecordingDispatcher())
         run.refresh_from_db()
         session.refresh_from_db()
         assert (session.transfer_stage_status, run.session_notified) == (transfer_statuses.PENDING, False)
 
         # When it has, then the next recovery tells it
         TransferSession.objects.update(transfer_stage_status=transfer_statuses.STARTED)
-        recover(Recorded())
+        recover(RecordingDispatcher())
         session.refresh_from_db()
         assert session.transfer_stage_status == transfer_statuses.COMPLETED
 
@@ -259,7 +268,7 @@ class TestRunsInProcess:
 
         run_finished.connect(receive)
         try:
-            assert recover(Recorded()) == 0
+            assert recover(RecordingDispatcher()) == 0
         finally:
             run_finished.disconnect(receive)
 
@@ -273,14 +282,14 @@ class TestRunsInProcess:
         waiting = new_run(in_process=True)
         self.last_heard_of(waiting, 4 * 900 + 1)
 
-        recover(Recorded())
+        recover(RecordingDispatcher())
 
         waiting.refresh_from_db()
         assert waiting.state == Run.State.FAILED
 
     def test_one_that_was_heard_of_goes_on(self, begun: Run) -> None:
         self.last_heard_of(begun, 4 * 900 - 60)
-        recover(Recorded(), all_unfinished=True)
+        recover(RecordingDispatcher(), all_unfinished=True)
         begun.refresh_from_db()
         assert begun.state == Run.State.RUNNING
 
@@ -302,7 +311,7 @@ class TestRunsInProcess:
 
         def hold_up(run: Run) -> None:
             self.last_heard_of(run, 5000)
-            recover(Recorded())
+            recover(RecordingDispatcher())
 
         # When it goes on, then it says what has happened, and leaves the rest alone
         with pytest.raises(RunFailedError, match=r"ended from elsewhere .* not heard of since"):
@@ -329,7 +338,7 @@ class TestRunsInProcess:
         def recover_meanwhile() -> str:
             assert at_it.wait(20)
             try:
-                recover(Recorded())
+                recover(RecordingDispatcher())
                 return str(Run.objects.get().state)
             finally:
                 go_on.set()

@@ -15,9 +15,9 @@ from morango_celery.operations import DeserializeOperation
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.tasks import CeleryDispatch
-from tests import factories
 from tests.conftest import StartWorker
-from tests.integration.sync_state import (
+from tests.support import factories
+from tests.support.sync_state import (
     controller_of,
     dequeued_session,
     is_at,
@@ -27,7 +27,7 @@ from tests.integration.sync_state import (
     the_run,
     waits_for_its_run,
 )
-from tests.waiting import held_partition
+from tests.support.waiting import held_partition
 from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.needs_postgresql

@@ -21,7 +21,7 @@ from morango.sync.operations import SerializeOperation
 
 from morango_celery import operations
 from morango_celery.operations import StreamingSerializeOperation
-from tests.factories import SCHOOL_ID
+from tests.support.factories import SCHOOL_ID
 from worker.school.models import PROFILE, Unit
 
 OPERATIONS = [SerializeOperation, StreamingSerializeOperation]

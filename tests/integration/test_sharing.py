@@ -25,11 +25,19 @@ from morango_celery.runs.producer import Progress, advance, create_run, open_bat
 from morango_celery.runs.recovery import recover
 from morango_celery.runs.status import stalled, status_of
 from morango_celery.signals import run_finished
-from tests import factories
 from tests.conftest import StartWorker
-from tests.integration.ledger import Recorded, ago, dirty_ids, sent, together, unit, waiting_session
-from tests.processes import LoggedProcess
-from tests.waiting import child_that_waits_for_a_lock, held, until
+from tests.support import factories
+from tests.support.processes import LoggedProcess
+from tests.support.run_helpers import (
+    RecordingDispatcher,
+    ago,
+    dirty_ids,
+    sent,
+    together,
+    unit,
+    waiting_session,
+)
+from tests.support.waiting import child_that_waits_for_a_lock, held, until
 from worker.school.models import PROFILE
 
 SCHOOL = factories.SCHOOL_ID
@@ -318,10 +326,10 @@ class TestBlocking:
         Run.objects.update(sent_at=None, overdue_at=None)
         Batch.objects.update(**sent())
 
-        assert recover(dispatch := Recorded()) == 0, dispatch.sent
+        assert recover(dispatch := RecordingDispatcher()) == 0, dispatch.sent
 
         control.cancel(first.pk)
-        recover(dispatch := Recorded())
+        recover(dispatch := RecordingDispatcher())
         assert set(dispatch.sent) == {f"run {coalesced.pk}", f"run {blocked.pk}"}
 
     def test_recovery_sends_what_nobody_has_released(self) -> None:
@@ -334,7 +342,7 @@ class TestBlocking:
         Run.objects.filter(pk=first.pk).update(state=Run.State.COMPLETED, finalized=True)
         Run.objects.filter(pk=blocked.pk).update(overdue_at=None)
 
-        recover(dispatch := Recorded())
+        recover(dispatch := RecordingDispatcher())
 
         assert set(dispatch.sent) == {f"run {blocked.pk}"}
 

@@ -18,8 +18,8 @@ from morango_celery.deserialization import DeserializeTask, StoreModelSource
 from morango_celery.reading.partitions import MorangoSource
 from morango_celery.serialization import AppModelSource
 from morango_celery.stream import Source
-from tests import factories
-from tests.processes import ROOT
+from tests.support import factories
+from tests.support.processes import ROOT
 from worker.school.models import PROFILE, Learner, Lesson, Unit
 
 pytestmark = pytest.mark.django_db

@@ -20,13 +20,13 @@ from morango_celery.runs.producer import create_run, open_batches, start
 from morango_celery.runs.report import failures
 from morango_celery.runs.status import status_of
 from morango_celery.serialization import serialize_into_store
-from tests.factories import SCHOOL_ID, build_school, build_store_row
-from tests.integration.ledger import MISSING, new_run
+from tests.model_zoo.models import PROFILE as MODEL_ZOO
+from tests.model_zoo.rows import build_zoo_row
 from tests.neighbours.models import PROFILE as NEIGHBOURS
 from tests.neighbours.rows import build_row as build_neighbour_row
 from tests.neighbours.rows import build_tree
-from tests.variety.models import PROFILE as VARIETY
-from tests.variety.rows import build_variety_row
+from tests.support.factories import SCHOOL_ID, build_school, build_store_row
+from tests.support.run_helpers import MISSING, new_run
 from worker.school.models import PROFILE, Unit
 
 pytestmark = pytest.mark.django_db
@@ -131,14 +131,14 @@ def inserts_of_steps(rows: list[Store]) -> int:
     """What writing steps takes, of which each asks for the one before it."""
     Store.objects.bulk_create(rows)
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        result = deserialize_batch(VARIETY, [row.id for row in rows])
+        result = deserialize_batch(MODEL_ZOO, [row.id for row in rows])
     assert result.saved == len(rows)
-    return sum('INSERT INTO "variety_step"' in query["sql"] for query in queries)
+    return sum('INSERT INTO "model_zoo_step"' in query["sql"] for query in queries)
 
 
 def steps(trails: int, numbers: Iterable[int]) -> list[Store]:
     names = [f"{trail} of {trails}" for trail in range(trails)]
-    return [build_variety_row("step", trail=name, number=number) for number in numbers for name in names]
+    return [build_zoo_row("step", trail=name, number=number) for number in numbers for name in names]
 
 
 @pytest.mark.parametrize("trails", [2, 50])

@@ -28,9 +28,9 @@ from morango_celery.runs.control import cancel
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.runs.status import Status, recent, stalled, status_of
-from tests.factories import SCHOOL_ID, fill_store, store_row
-from tests.integration.ledger import ago, carry_out, new_run
-from tests.processes import ROOT, LoggedProcess
+from tests.support.factories import SCHOOL_ID, fill_store, store_row
+from tests.support.processes import ROOT, LoggedProcess
+from tests.support.run_helpers import ago, carry_out, new_run
 from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.django_db

@@ -16,9 +16,9 @@ from morango_celery.models import Run
 from morango_celery.runs.completion import notify_sessions
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
-from tests import factories
 from tests.conftest import StartWorker
-from tests.integration.sync_state import (
+from tests.support import factories
+from tests.support.sync_state import (
     controller_of,
     dequeued_session,
     is_at,

@@ -17,10 +17,10 @@ from morango.models import Store
 import morango_celery
 from morango_celery.errors import SystemicError
 from morango_celery.models import Run
-from tests import factories
-from tests.integration.ledger import dirty_ids, errors
-from tests.variety.models import PROFILE as VARIETY
-from tests.variety.rows import build_variety_row
+from tests.model_zoo.models import PROFILE as MODEL_ZOO
+from tests.model_zoo.rows import build_zoo_row
+from tests.support import factories
+from tests.support.run_helpers import dirty_ids, errors
 from worker.school.models import PROFILE, Learner, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
@@ -81,8 +81,8 @@ def fill(profile: str = PROFILE) -> None:
     if profile == PROFILE:
         factories.fill_store(100)
     else:
-        Store.objects.bulk_create([build_variety_row("lorry", plate=f"{number}") for number in range(20)])
-        Store.objects.bulk_create([build_variety_row("step", number=number) for number in range(1, 20)])
+        Store.objects.bulk_create([build_zoo_row("lorry", plate=f"{number}") for number in range(20)])
+        Store.objects.bulk_create([build_zoo_row("step", number=number) for number in range(1, 20)])
 
 
 PERMISSIONS = [
@@ -93,9 +93,9 @@ PERMISSIONS = [
     ("SELECT", "school_unit", PROFILE),
     ("INSERT", "school_unit", PROFILE),
     ("UPDATE", "morango_store", PROFILE),
-    ("INSERT", "variety_vehicle", VARIETY),
-    ("INSERT", "variety_lorry", VARIETY),
-    ("INSERT", "variety_step", VARIETY),
+    ("INSERT", "model_zoo_vehicle", MODEL_ZOO),
+    ("INSERT", "model_zoo_lorry", MODEL_ZOO),
+    ("INSERT", "model_zoo_step", MODEL_ZOO),
 ]
 
 

@@ -20,7 +20,7 @@ from morango_celery.deserialization import (
 )
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.errors import RecordError, UnknownModelError
-from tests import factories
+from tests.support import factories
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
 
 

@@ -17,9 +17,9 @@ from morango_celery.runs import control, thread_pool
 from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import start
-from tests import factories
-from tests.integration.ledger import dirty_ids, new_run, unit
-from tests.waiting import held, until
+from tests.support import factories
+from tests.support.run_helpers import dirty_ids, new_run, unit
+from tests.support.waiting import held, until
 from worker.school.models import Unit
 
 pytestmark = [pytest.mark.needs_postgresql, pytest.mark.django_db(transaction=True)]

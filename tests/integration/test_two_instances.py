@@ -12,9 +12,9 @@ from morango.models import Certificate, DeletedModels, Store
 
 from morango_celery.models import Run
 from tests.conftest import StartServer, StartWorker
-from tests.processes import LoggedProcess
 from tests.side_effects.device import ACCOUNT, SCOPE, define_scope
 from tests.side_effects.models import Seat
+from tests.support.processes import LoggedProcess
 from worker.school.models import Account
 
 SETTINGS = "tests.side_effects.settings"

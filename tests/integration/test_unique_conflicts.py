@@ -8,14 +8,14 @@ import pytest
 
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.unique_conflicts import find_conflicting
-from tests.variety.models import Member
-from tests.variety.rows import build_variety_row
+from tests.model_zoo.models import Member
+from tests.model_zoo.rows import build_zoo_row
 
 pytestmark = pytest.mark.django_db
 
 
 def member(number: object, club: str = "ab" * 16) -> DeserializeTask:
-    store = build_variety_row("member")
+    store = build_zoo_row("member")
     carrier = DeserializeTask(store)
     carrier.app_model = Member(id=store.id, club_id=club, number=cast(int, number))
     return carrier

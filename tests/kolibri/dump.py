@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.db import connection
 
-from tests import tables
+from tests.support import tables
 
 Value = str | int | float | bool | None
 Tables = dict[str, dict[str, dict[str, Value]]]

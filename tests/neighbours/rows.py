@@ -8,8 +8,8 @@ from typing import Any
 
 from morango.models import Store
 
-from tests.factories import build_store_row
 from tests.neighbours.models import PROFILE
+from tests.support.factories import build_store_row
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "place": {"parent_id": None},
@@ -26,7 +26,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def build_row(model_name: str, **arguments: Any) -> Store:
-    """Return an unsaved Store row; see `tests.factories.build_store_row`."""
+    """Return an unsaved Store row; see `tests.support.factories.build_store_row`."""
     fields = {"name": model_name, "partition": "neighbours", **_DEFAULTS.get(model_name, {}), **arguments}
     return build_store_row(model_name, profile=PROFILE, **fields)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from tests.processes import PATIENCE_SECONDS
+from tests.support.processes import PATIENCE_SECONDS
 
 Work = Callable[[], Any]
 Stops = Callable[[str, str], bool]

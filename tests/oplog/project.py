@@ -10,11 +10,11 @@ INSTALLED_APPS = [
     *INSTALLED_APPS,
     "morango_celery.oplog",
     "morango_celery.payloads",
-    "tests.variety",
+    "tests.model_zoo",
     "tests.oplog.library",
 ]
 MORANGO_CELERY_OPLOG: dict[str, object] = {"INGEST_MODELS": LIBRARY}
-SILENCED_SYSTEM_CHECKS = ["morango_celery.I001", "morango_celery.I002"]  # about `variety`, at each command
+SILENCED_SYSTEM_CHECKS = ["morango_celery.I001", "morango_celery.I002"]  # about `model_zoo`, at each command
 if os.environ.get("OPLOG_FILE"):
     MORANGO_CELERY_OPLOG = {
         **MORANGO_CELERY_OPLOG,

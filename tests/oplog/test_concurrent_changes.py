@@ -245,7 +245,7 @@ def test_what_is_gone_when_it_is_to_be_recorded_was_recorded_as_deleted(changes:
     assert say_what_is_left(changes, works, before_reading_or_deleting, atomic=False) >= 2
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pair", list(combinations_with_replacement(CHANGES, 2)), ids=" and ".join)
 def test_the_log_says_what_any_two_transactions_leave(changes: Path, pair: tuple[str, str]) -> None:
@@ -253,7 +253,7 @@ def test_the_log_says_what_any_two_transactions_leave(changes: Path, pair: tuple
     say_what_is_left(changes, (CHANGES[one], CHANGES[other]), before_reading_or_deleting)
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pair", PAIRS[:3], ids=" and ".join)
 def test_the_log_says_what_two_transactions_leave_statement_by_statement(

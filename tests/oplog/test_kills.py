@@ -14,7 +14,7 @@ import pytest
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource, OutboxChange
 from tests.oplog.library.models import Local, Shelf
 from tests.oplog.logs import append, delete, empty_library, ingest, letters, library, positions, save
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
@@ -23,13 +23,13 @@ Die = Callable[..., int]
 
 
 @pytest.fixture
-def die(database_url: str, every_fault: bool) -> Die:
+def die(database_url: str, exhaustive: bool) -> Die:
     """A function that has `tests.oplog.dying` do something, and returns how often it was killed."""
 
     def run(what: str, argument: str, **environment: str) -> int:
         settings = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.oplog.project"}
         done = subprocess.run(
-            [sys.executable, "-m", "tests.oplog.dying", what, argument, "1" if every_fault else "9"],
+            [sys.executable, "-m", "tests.oplog.dying", what, argument, "1" if exhaustive else "9"],
             cwd=ROOT,
             env={**os.environ, **settings, **environment},
             capture_output=True,
@@ -57,7 +57,7 @@ def with_everything() -> list[str]:
     ]
 
 
-def test_ingestion_dies_at_every_point(log: Path, die: Die, every_fault: bool) -> None:
+def test_ingestion_dies_at_every_point(log: Path, die: Die, exhaustive: bool) -> None:
     # Given what undisturbed ingestion makes of a log
     append(log, *with_everything())
     ingest(log, 12)
@@ -70,7 +70,7 @@ def test_ingestion_dies_at_every_point(log: Path, die: Die, every_fault: bool) -
     deaths = die("ingest", str(log))
 
     # Then it is as if none had
-    assert deaths > (100 if every_fault else 11)
+    assert deaths > (100 if exhaustive else 11)
     assert without_numbers(library()) == expected
     assert (letters(), positions()) == (dead, read)
     assert sorted(Local.objects.values_list("note", flat=True)) == ["last", "once", "twice"]
@@ -88,10 +88,10 @@ def without_numbers(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[str
     return {model: sorted(map(str, found)) for model, found in rows.items()}
 
 
-def test_the_recorder_dies_at_every_point(log: Path, die: Die, every_fault: bool) -> None:
+def test_the_recorder_dies_at_every_point(log: Path, die: Die, exhaustive: bool) -> None:
     # When a project's processes die one after the other while they change objects
     deaths = die("record", "2", OPLOG_FILE=str(log), OPLOG_ROTATE_BYTES="1500")
-    assert deaths > (50 if every_fault else 5)
+    assert deaths > (50 if exhaustive else 5)
     assert Shelf.objects.count() > 2
 
     # Then the log tells of every change that was committed, once

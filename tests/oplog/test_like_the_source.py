@@ -31,8 +31,8 @@ def start_anew() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_log_makes_what_its_source_had(recorded: Path, seed: int, every_fault: bool) -> None:
-    for number in range(seed * 1000, seed * 1000 + (30 if every_fault else 1)):
+def test_a_log_makes_what_its_source_had(recorded: Path, seed: int, exhaustive: bool) -> None:
+    for number in range(seed * 1000, seed * 1000 + (30 if exhaustive else 1)):
         # Given a history, and the log of it
         start_anew()
         recorded.unlink(missing_ok=True)

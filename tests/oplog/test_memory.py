@@ -15,7 +15,7 @@ import pytest
 from morango_celery.oplog.models import IngestPosition, OutboxChange
 from tests.oplog.library.models import Book
 from tests.oplog.logs import append, delete, ingested, letters, save
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -167,7 +167,7 @@ def test_memory_does_not_grow_with_the_size_of_what_exists(log: Path, database_u
     assert log.read_bytes().count(b"\n") == LARGE_LINES
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_million_lines_are_read_in_flat_memory(log: Path, database_url: str) -> None:
     read_in_flat_memory(log, database_url, 1_000_000)

@@ -14,9 +14,9 @@ from django.utils import timezone
 from morango_celery.oplog.ingest import Ingestion
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestPosition
 from morango_celery.oplog.pruning import prune
-from tests.clocks import clock_ahead
 from tests.oplog.library.models import Shelf
 from tests.oplog.logs import append, ingest, ingested, letters, positions, save
+from tests.support.clocks import clock_ahead
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

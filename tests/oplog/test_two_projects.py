@@ -15,7 +15,7 @@ import pytest
 from morango_celery.oplog.models import IngestPosition
 from tests.oplog.library.models import Local, Shelf
 from tests.oplog.logs import append, letters, library, save
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,14 +69,12 @@ def read_to_the_end(log: Path) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_the_reader_has_what_the_writer_has(
-    log: Path, write: Start, follow: Start, every_fault: bool
-) -> None:
+def test_the_reader_has_what_the_writer_has(log: Path, write: Start, follow: Start, exhaustive: bool) -> None:
     # Given a reader that waits for a log which isn't there yet
     reader = follow("--batch-size=20")
 
     # When a project writes, its log is rotated meanwhile, and the reader is killed in the middle
-    writer = write(1500 if every_fault else 70)
+    writer = write(1500 if exhaustive else 70)
     reader.wait_until(IngestPosition.objects.exists, "reading", 60)
     reader.kill()
     reader = follow("--batch-size=20")

@@ -27,6 +27,6 @@ def trees_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     See trees-in-other-passes in docs/fidelity.md; too much differs to be put right one by one.
     """
-    from tests.variety.models import Person
+    from tests.model_zoo.models import Person
 
     monkeypatch.setattr(Person, "morango_model_dependencies", ())

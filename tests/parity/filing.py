@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.forests import Kind, Reference, World
-from tests.variety.rows import build_variety_row
 
 _OLD = {"heading": None, "title": "old", "count": 1, "order": "old", "mixedCase": None, "spaced": 7.5}
 _INVALID = ({"heading": "x" * 51}, {"title": 5 * ["x"], "user": None}, {"count": "three"}, {"bare": "today"})
@@ -60,6 +60,6 @@ FILING = World(
             link="box_id",
         ),
     ),
-    build_variety_row,
-    "variety",
+    build_zoo_row,
+    "model_zoo",
 )

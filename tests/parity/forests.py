@@ -14,9 +14,9 @@ from morango.models import Store, SyncableModel
 from morango.models.certificates import Filter
 from morango.registry import syncable_models
 
-from tests.factories import SCHOOL_ID, build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.case import Case
-from tests.variety.rows import build_variety_row
+from tests.support.factories import SCHOOL_ID, build_store_row
 
 SEED = int(os.environ.get("PARITY_SEED") or 0)
 """0 draws the same databases each time, any other seed others."""
@@ -162,7 +162,7 @@ SCHOOL = World(
     build_store_row,
     SCHOOL_ID,
 )
-VARIETY = World(
+MODEL_ZOO = World(
     (
         Kind(
             "region",
@@ -209,8 +209,8 @@ VARIETY = World(
         Kind("reading", 1, old={"small": 7}, invalid=({"small": "x"}, {"positive": -1})),
         Kind("visit", 2, (Reference("person_id", ("person",)),)),
     ),
-    build_variety_row,
-    "variety",
+    build_zoo_row,
+    "model_zoo",
 )
 
 
@@ -412,7 +412,7 @@ def _app_row(record: Record, row: Store) -> SyncableModel:
             record.targets,
             values=record.values,
         ),
-        World((), VARIETY.build if row.profile == "variety" else SCHOOL.build, ""),
+        World((), MODEL_ZOO.build if row.profile == "model_zoo" else SCHOOL.build, ""),
     )
     data = json.loads(sound.serialized)
     if record.state is not State.SAME:

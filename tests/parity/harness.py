@@ -30,7 +30,7 @@ from morango.utils import exception_path
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.at_once import MOST_RECORDS
-from tests.factories import SCHOOL_ID, app_rows
+from tests.support.factories import SCHOOL_ID, app_rows
 from worker.school.models import Unit
 
 Engine = Callable[..., Any]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import Database, both, existing
-from tests.variety.rows import build_variety_row
 
-HOME = build_variety_row("region", dirty=False)
-PERSON = build_variety_row("person", home=HOME, dirty=False)
+HOME = build_zoo_row("region", dirty=False)
+PERSON = build_zoo_row("person", home=HOME, dirty=False)
 THERE = [existing(HOME), existing(PERSON)]
 
 
@@ -27,7 +27,7 @@ def years(database: Database) -> list[tuple[int, int]]:
 
 
 def visit(**fields: Any) -> Any:
-    return build_variety_row("visit", person=PERSON, **fields)
+    return build_zoo_row("visit", person=PERSON, **fields)
 
 
 def test_a_new_row() -> None:

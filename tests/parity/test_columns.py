@@ -10,8 +10,8 @@ from django.db import connection
 from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, both, existing, run
-from tests.variety.rows import build_variety_row
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -92,7 +92,7 @@ ON_SQLITE: dict[str, list[Any]] = {
 
 def samples(values: dict[str, list[Any]]) -> list[Store]:
     """A record for each value."""
-    return [build_variety_row("sample", **{name: value}) for name in values for value in values[name]]
+    return [build_zoo_row("sample", **{name: value}) for name in values for value in values[name]]
 
 
 def test_values_that_are_right() -> None:
@@ -111,7 +111,7 @@ def test_values_that_are_right_overwrite_others() -> None:
         "words": ["old"],
         "other_id": "ef" * 16,
     }
-    app = [existing(build_variety_row("sample", id=row.id, source_id=row.source_id, **older)) for row in rows]
+    app = [existing(build_zoo_row("sample", id=row.id, source_id=row.source_id, **older)) for row in rows]
     assert_same(rows, app=app)
 
 
@@ -124,7 +124,7 @@ def test_values_that_are_wrong() -> None:
 
 def test_no_number(batch_size: int) -> None:
     """A float may be NaN on PostgreSQL, where it is unequal to itself; on SQLite it is null."""
-    rows = [build_variety_row("sample", ratio=value) for value in (NAN, "nan")]
+    rows = [build_zoo_row("sample", ratio=value) for value in (NAN, "nan")]
     theirs, ours = both(rows, batch_sizes=[batch_size])
     assert ours.errors == theirs.errors
     assert ours.dirty == theirs.dirty
@@ -148,7 +148,7 @@ def test_times_without_a_zone() -> None:
 def test_values_that_abort_morango_cost_only_their_record() -> None:
     rows = samples(ABORTING)
     rows += samples(ON_POSTGRESQL if connection.vendor == "postgresql" else ON_SQLITE)
-    good = build_variety_row("sample", slug="good")
+    good = build_zoo_row("sample", slug="good")
     theirs, ours = both([*rows, good])
     assert theirs.aborted is not None
     assert (ours.aborted, ours.ids("sample")) == (None, {good.id})
@@ -169,13 +169,13 @@ def test_json_that_only_sqlite_takes() -> None:
 
 @pytest.mark.parametrize("value", [None, "", "nonsense", "short"])
 def test_an_id_in_another_form(value: object) -> None:
-    row = build_variety_row("sample")
+    row = build_zoo_row("sample")
     row.serialized = row.serialized.replace(json.dumps(row.id), json.dumps(value), 1)
     assert_same([row])
 
 
 def test_a_field_that_is_not_serialized_is_taken_when_it_comes_and_has_its_default_when_not() -> None:
-    given, missing = build_variety_row("sample", secret="theirs"), build_variety_row("sample")
+    given, missing = build_zoo_row("sample", secret="theirs"), build_zoo_row("sample")
     result = assert_same([given, missing])
     assert {row["id"]: row["secret"] for row in result.app["sample"]} == {
         given.id: "theirs",
@@ -185,14 +185,14 @@ def test_a_field_that_is_not_serialized_is_taken_when_it_comes_and_has_its_defau
 
 def test_a_field_that_is_not_serialized_loses_its_local_value() -> None:
     """As with Morango, a record is written with all its columns."""
-    row = build_variety_row("sample", slug="new")
+    row = build_zoo_row("sample", slug="new")
     result = assert_same([row], app=[existing(row, secret="mine", slug="old")])
     assert [(found["slug"], found["secret"]) for found in result.app["sample"]] == [("new", "local")]
 
 
 def test_a_local_edit_of_every_type_is_serialized() -> None:
     values = {name: values[1] for name, values in VALID.items() if len(values) > 1}
-    row, other = build_variety_row("sample", dirty=False), build_variety_row("sample", **values)
+    row, other = build_zoo_row("sample", dirty=False), build_zoo_row("sample", **values)
     result = assert_same([row, other], app=[existing(row, slug="edited", _morango_dirty_bit=True)])
     data = json.loads(result.serialized[row.id]["serialized"])
     assert (data["slug"], data["words"], "secret" in data) == ("edited", "", False)
@@ -219,17 +219,17 @@ PLAIN: dict[tuple[str, str], list[Any]] = {
 
 
 def test_values_of_models_without_code_of_their_own() -> None:
-    home, club = build_variety_row("region"), build_variety_row("club")
-    person = build_variety_row("person", home=home)
+    home, club = build_zoo_row("region"), build_zoo_row("club")
+    person = build_zoo_row("person", home=home)
     targets: dict[str, dict[str, Any]] = {"member": {"club": club}, "visit": {"person": person}}
     rows = []
     for (model_name, name), values in PLAIN.items():
         for value in values:
             target = targets.get(model_name, {})
             if model_name == "member":  # numbers are unique within a club
-                target = {"club": build_variety_row("club")}
+                target = {"club": build_zoo_row("club")}
                 rows.append(target["club"])
-            rows.append(build_variety_row(model_name, **target, **{name: value}))
+            rows.append(build_zoo_row(model_name, **target, **{name: value}))
     theirs, ours = both([home, club, person, *rows])
     assert (theirs.aborted, ours.errors, ours.dirty) == (None, theirs.errors, theirs.dirty)
     without_visits = [{**found.app, "visit": []} for found in (theirs, ours)]
@@ -249,6 +249,6 @@ READING: dict[str, list[Any]] = {
 
 
 def test_plain_dates_and_numbers() -> None:
-    rows = [build_variety_row("reading", **{name: value}) for name in READING for value in READING[name]]
+    rows = [build_zoo_row("reading", **{name: value}) for name in READING for value in READING[name]]
     result = assert_same(rows)
     assert len(result.app["reading"]) + len(result.errors) == len(rows)

@@ -5,35 +5,35 @@ from __future__ import annotations
 import pytest
 
 from morango_celery import deserialize_from_store
+from tests.model_zoo.models import PROFILE
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
-from tests.variety.models import PROFILE
-from tests.variety.rows import build_variety_row
 
 
 def test_the_optional_half_of_a_cycle_first() -> None:
-    club = build_variety_row("club", dirty=False)
-    member = build_variety_row("member", club=club)
+    club = build_zoo_row("club", dirty=False)
+    member = build_zoo_row("member", club=club)
     assert assert_same([club, member], app=[existing(club)]).ids("member") == {member.id}
 
 
 def test_clubs_without_a_president() -> None:
-    clubs = [build_variety_row("club") for _ in range(4)]
-    members = [build_variety_row("member", club=club) for club in clubs]
+    clubs = [build_zoo_row("club") for _ in range(4)]
+    members = [build_zoo_row("member", club=club) for club in clubs]
     assert len(assert_same([*members, *clubs]).app["member"]) == 4
 
 
 def test_a_president_of_another_club() -> None:
-    first = build_variety_row("club", dirty=False)
-    president = build_variety_row("member", club=first, dirty=False)
-    second = build_variety_row("club", president=president)
+    first = build_zoo_row("club", dirty=False)
+    president = build_zoo_row("member", club=first, dirty=False)
+    second = build_zoo_row("club", president=president)
     result = assert_same([second, first, president], app=[existing(first), existing(president)])
     assert {row["president_id"] for row in result.app["club"]} == {None, president.id}
 
 
 def test_a_cycle_of_two_records() -> None:
-    club = build_variety_row("club")
-    member = build_variety_row("member", club=club)
-    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
+    club = build_zoo_row("club")
+    member = build_zoo_row("member", club=club)
+    club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
     for rows in ([club, member], [member, club]):
         result = assert_same(rows)
         assert (result.ids("club"), result.ids("member"), result.errors) == ({club.id}, {member.id}, {})
@@ -42,39 +42,39 @@ def test_a_cycle_of_two_records() -> None:
 def test_several_cycles() -> None:
     clubs, members = [], []
     for _ in range(4):
-        club = build_variety_row("club")
-        member = build_variety_row("member", club=club)
-        clubs.append(build_variety_row("club", id=club.id, source_id=club.source_id, president=member))
+        club = build_zoo_row("club")
+        member = build_zoo_row("member", club=club)
+        clubs.append(build_zoo_row("club", id=club.id, source_id=club.source_id, president=member))
         members.append(member)
     result = assert_same([*clubs, *members])
     assert (len(result.app["club"]), len(result.app["member"]), result.errors) == (4, 4, {})
 
 
 def test_a_cycle_of_four_records() -> None:
-    first = build_variety_row("club")
-    member = build_variety_row("member", club=first)
-    second = build_variety_row("club", president=member)
-    other = build_variety_row("member", club=second)
-    first = build_variety_row("club", id=first.id, source_id=first.source_id, president=other)
+    first = build_zoo_row("club")
+    member = build_zoo_row("member", club=first)
+    second = build_zoo_row("club", president=member)
+    other = build_zoo_row("member", club=second)
+    first = build_zoo_row("club", id=first.id, source_id=first.source_id, president=other)
     result = assert_same([first, other, second, member])
     assert (result.errors, len(result.app["club"]), len(result.app["member"])) == ({}, 2, 2)
 
 
 def test_an_existing_cycle_is_changed() -> None:
-    club = build_variety_row("club")
-    old, new = (build_variety_row("member", club=club, number=number) for number in (1, 2))
-    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=new)
+    club = build_zoo_row("club")
+    old, new = (build_zoo_row("member", club=club, number=number) for number in (1, 2))
+    club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=new)
     app = [existing(club, president_id=old.id), existing(old)]
     assert [row["president_id"] for row in assert_same([club, old, new], app=app).app["club"]] == [new.id]
 
 
 def test_a_cycle_beside_a_record_that_the_database_refuses() -> None:
-    other = build_variety_row("club", dirty=False)
-    taken = build_variety_row("member", club=other, dirty=False)
-    club = build_variety_row("club")
-    member = build_variety_row("member", club=club)
-    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
-    refused = build_variety_row("member", club=other)
+    other = build_zoo_row("club", dirty=False)
+    taken = build_zoo_row("member", club=other, dirty=False)
+    club = build_zoo_row("club")
+    member = build_zoo_row("member", club=club)
+    club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
+    refused = build_zoo_row("member", club=other)
     rows = [other, taken, club, member, refused]
     result = assert_same(rows, app=[existing(other), existing(taken)])
     assert list(result.errors) == [refused.id]
@@ -83,18 +83,18 @@ def test_a_cycle_beside_a_record_that_the_database_refuses() -> None:
 
 def test_the_first_half_is_not_valid() -> None:
     """Clubs come before members here as there: the member hears of the club's failure."""
-    club = build_variety_row("club")
-    member = build_variety_row("member", club=club)
-    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member, name="")
+    club = build_zoo_row("club")
+    member = build_zoo_row("member", club=club)
+    club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member, name="")
     result = assert_same([club, member])
     assert set(result.errors) == {club.id, member.id}
 
 
 def test_the_second_half_is_not_valid_where_morango_fails() -> None:
-    club = build_variety_row("club")
-    member = build_variety_row("member", club=club, number="one")
-    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
-    good = build_variety_row("club")
+    club = build_zoo_row("club")
+    member = build_zoo_row("member", club=club, number="one")
+    club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
+    good = build_zoo_row("club")
     theirs, ours = both([club, member, good])
     assert theirs.aborted == "django.db.utils.IntegrityError"
     assert set(ours.errors) == {club.id, member.id}
@@ -103,9 +103,9 @@ def test_the_second_half_is_not_valid_where_morango_fails() -> None:
 
 def test_each_record_is_counted_once_whatever_batch_it_is_in() -> None:
     for number in (1, "one"):
-        club = build_variety_row("club")
-        member = build_variety_row("member", club=club, number=number)
-        club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
+        club = build_zoo_row("club")
+        member = build_zoo_row("member", club=club, number=number)
+        club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
         for row in (club, member):
             row.save(force_insert=True)
     run = deserialize_from_store(PROFILE)
@@ -114,9 +114,9 @@ def test_each_record_is_counted_once_whatever_batch_it_is_in() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_both_halves_are_deleted(hard: bool) -> None:
-    club = build_variety_row("club")
-    member = build_variety_row("member", club=club)
-    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
+    club = build_zoo_row("club")
+    member = build_zoo_row("member", club=club)
+    club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
     app = [existing(club), existing(member)]
     for row in (club, member):
         row.deleted, row.hard_deleted = True, hard
@@ -125,35 +125,35 @@ def test_both_halves_are_deleted(hard: bool) -> None:
 
 
 def test_the_president_is_deleted_and_the_club_stays() -> None:
-    club = build_variety_row("club", name="new")
-    member = build_variety_row("member", club=club, deleted=True)
+    club = build_zoo_row("club", name="new")
+    member = build_zoo_row("member", club=club, deleted=True)
     app = [existing(club, president_id=member.id, name="old"), existing(member)]
     result = assert_same_but_clean([club, member], deleted=[member], app=app)
     assert [(row["name"], row["president_id"]) for row in result.app["club"]] == [("new", None)]
 
 
 def test_the_club_is_deleted_and_its_members_with_it() -> None:
-    club = build_variety_row("club", deleted=True)
-    synced = build_variety_row("member", club=club, number=1)
-    clean = build_variety_row("member", club=club, number=2, dirty=False)
+    club = build_zoo_row("club", deleted=True)
+    synced = build_zoo_row("member", club=club, number=1)
+    clean = build_zoo_row("member", club=club, number=2, dirty=False)
     app = [existing(club, president_id=synced.id), existing(synced), existing(clean)]
     result = assert_same_but_clean([club, synced, clean], deleted=[club], propagated=[synced], app=app)
     assert (result.app["club"], result.app["member"], result.deleted) == ([], [], {synced.id})
 
 
 def test_the_synced_club_has_a_deleted_president() -> None:
-    club = build_variety_row("club")
-    member = build_variety_row("member", club=club, deleted=True)
-    club = build_variety_row("club", id=club.id, source_id=club.source_id, president=member)
+    club = build_zoo_row("club")
+    member = build_zoo_row("member", club=club, deleted=True)
+    club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
     result = assert_same_but_clean([club, member], deleted=[member], propagated=[club])
     assert result.deleted == {club.id}
 
 
 def test_a_partner_of_a_model_that_is_not_installed() -> None:
     # Given a club whose president waits too, and is of a kind that no app knows
-    spaceship = build_variety_row("spaceship")
-    club = build_variety_row("club", president_id=spaceship.id)
-    good = build_variety_row("club")
+    spaceship = build_zoo_row("spaceship")
+    club = build_zoo_row("club", president_id=spaceship.id)
+    good = build_zoo_row("club")
 
     ours = both([club, spaceship, good])[1]
 

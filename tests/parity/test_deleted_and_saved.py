@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.factories import build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, assert_same_but_clean, existing
-from tests.variety.rows import build_variety_row
+from tests.support.factories import build_store_row
 
 
 def test_a_record_leaves_a_target_that_is_deleted() -> None:
@@ -56,27 +56,27 @@ def test_a_nullable_reference_leaves_a_target_that_is_deleted() -> None:
 
 
 def test_a_reference_is_set_to_null_by_a_deletion() -> None:
-    home, gone = build_variety_row("region"), build_variety_row("region", deleted=True)
-    person = build_variety_row("person", home=home)
-    card = build_variety_row("card", person=person, issued_at=gone, dirty=False)
+    home, gone = build_zoo_row("region"), build_zoo_row("region", deleted=True)
+    person = build_zoo_row("person", home=home)
+    card = build_zoo_row("card", person=person, issued_at=gone, dirty=False)
     app = [existing(row) for row in (home, gone, person, card)]
     result = assert_same([home, gone, person, card], app=app)
     assert [(row["issued_at_id"], row["_morango_dirty_bit"]) for row in result.app["card"]] == [(None, False)]
 
 
 def test_a_reference_set_to_null_by_a_deletion_gets_its_new_target() -> None:
-    home, gone = build_variety_row("region"), build_variety_row("region", deleted=True)
-    person = build_variety_row("person", home=home)
-    card = build_variety_row("card", person=person, issued_at=home)
+    home, gone = build_zoo_row("region"), build_zoo_row("region", deleted=True)
+    person = build_zoo_row("person", home=home)
+    card = build_zoo_row("card", person=person, issued_at=home)
     app = [existing(row) for row in (home, gone, person)] + [existing(card, issued_at_id=gone.id)]
     result = assert_same([card, gone, person, home], app=app)
     assert [row["issued_at_id"] for row in result.app["card"]] == [home.id]
 
 
 def test_a_locally_edited_row_loses_its_reference_to_a_deletion() -> None:
-    home, gone = build_variety_row("region"), build_variety_row("region", deleted=True)
-    person = build_variety_row("person", home=home)
-    card = build_variety_row("card", person=person, issued_at=gone, dirty=False)
+    home, gone = build_zoo_row("region"), build_zoo_row("region", deleted=True)
+    person = build_zoo_row("person", home=home)
+    card = build_zoo_row("card", person=person, issued_at=gone, dirty=False)
     app = [existing(row) for row in (home, gone, person)]
     result = assert_same([home, gone, person, card], app=[*app, existing(card, _morango_dirty_bit=True)])
     assert '"issued_at_id": null' in result.serialized[card.id]["serialized"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from morango.models import DeletedModels, HardDeletedModels, Store
 
-from tests.factories import build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
-from tests.variety.rows import build_variety_row
+from tests.support.factories import build_store_row
 
 both_kinds = pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
 
@@ -138,17 +138,17 @@ def test_an_invalid_record_of_a_deleted_target_is_in_error() -> None:
 
 
 def test_a_deletion_spreads_through_a_foreign_key_that_could_be_set_to_null() -> None:
-    region, home = build_variety_row("region", deleted=True), build_variety_row("region")
-    person = build_variety_row("person", home=home)
-    card = build_variety_row("card", person=person, issued_at=region)
+    region, home = build_zoo_row("region", deleted=True), build_zoo_row("region")
+    person = build_zoo_row("person", home=home)
+    card = build_zoo_row("card", person=person, issued_at=region)
     result = assert_same_but_clean([home, region, person, card], propagated=[card])
     assert (result.app["card"], result.deleted) == ([], {card.id})
 
 
 def test_the_older_row_stays_until_the_next_serialization_when_nothing_cascades_to_it() -> None:
-    region, home = build_variety_row("region", deleted=True), build_variety_row("region")
-    person = build_variety_row("person", home=home)
-    card = build_variety_row("card", person=person, issued_at=region)
+    region, home = build_zoo_row("region", deleted=True), build_zoo_row("region")
+    person = build_zoo_row("person", home=home)
+    card = build_zoo_row("card", person=person, issued_at=region)
     app = [existing(row) for row in (home, region, person, card)]
     result = assert_same_but_clean([home, region, person, card], propagated=[card], app=app)
     assert [row["issued_at_id"] for row in result.app["card"]] == [None]

@@ -11,9 +11,9 @@ from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.quarantine import QUARANTINED
-from tests.factories import SCHOOL_ID, build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import app_row, both, existing, run
-from tests.variety.rows import build_variety_row
+from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import Learner
 
 OTHER = "ab" * 16
@@ -210,7 +210,7 @@ MISMATCH = "morango_celery.errors.MismatchedIdError"
 @pytest.mark.parametrize("model_name", ["unit", "learner", "lesson", "attempt", "person", "lorry", "label"])
 def test_a_record_writes_no_row_but_its_own(model_name: str) -> None:
     # Given a row of another facility, and a record whose JSON says that it is this row
-    build: Any = build_variety_row if model_name in ("person", "lorry", "label") else build_store_row
+    build: Any = build_zoo_row if model_name in ("person", "lorry", "label") else build_store_row
     targets = {
         "learner": ["unit"],
         "lesson": ["unit"],
@@ -266,10 +266,10 @@ def test_a_local_edit_wins_over_a_deletion() -> None:
 
 
 def test_a_protected_row_costs_only_the_record_that_would_delete_it() -> None:
-    club = build_variety_row("club", dirty=False)
-    kept = build_variety_row("member", club=club, number=1, deleted=True)
-    gone = build_variety_row("member", club=club, number=2, deleted=True)
-    letter = build_variety_row("letter", sender=kept, dirty=False)
+    club = build_zoo_row("club", dirty=False)
+    kept = build_zoo_row("member", club=club, number=1, deleted=True)
+    gone = build_zoo_row("member", club=club, number=2, deleted=True)
+    letter = build_zoo_row("letter", sender=kept, dirty=False)
     app = [existing(row) for row in (club, kept, gone, letter)]
     theirs, ours = both([club, kept, gone, letter], app=app)
     assert theirs.aborted == PROTECTED
@@ -292,8 +292,8 @@ def test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions() -> None:
 
 def test_a_null_reference_is_judged_by_its_own_field() -> None:
     # Given a null where it is allowed, and one where it isn't, to the same table
-    crate = build_variety_row("crate", cabinet_id=None)
-    drawer = build_variety_row("drawer", cabinet_id=None)
+    crate = build_zoo_row("crate", cabinet_id=None)
+    drawer = build_zoo_row("drawer", cabinet_id=None)
 
     morango, ours = both([crate, drawer])
 
@@ -306,8 +306,8 @@ def test_a_null_reference_is_judged_by_its_own_field() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_several_deleted_targets_note_one_deletion(hard: bool) -> None:
-    cabinets = [build_variety_row("cabinet", deleted=True, hard_deleted=hard) for _ in range(2)]
-    label = build_variety_row("label", cabinet=cabinets[0], printed_for=cabinets[1])
+    cabinets = [build_zoo_row("cabinet", deleted=True, hard_deleted=hard) for _ in range(2)]
+    label = build_zoo_row("label", cabinet=cabinets[0], printed_for=cabinets[1])
 
     morango, ours = both([*cabinets, label])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
 from tests.parity.filing import FILING
-from tests.parity.forests import EXAMPLES, SCHOOL, SEED, VARIETY, World, cases
+from tests.parity.forests import EXAMPLES, MODEL_ZOO, SCHOOL, SEED, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
 from tests.parity.oracle import expected, in_our_words
 
@@ -35,7 +35,7 @@ def outcome(case: Case, delivery: Delivery) -> Database:
 
 @pytest.mark.usefixtures("trees_alone")
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("world", [SCHOOL, VARIETY, FILING], ids=["school", "variety", "filing"])
+@pytest.mark.parametrize("world", [SCHOOL, MODEL_ZOO, FILING], ids=["school", "model_zoo", "filing"])
 @settings(
     deadline=None,
     derandomize=not SEED,

@@ -9,10 +9,10 @@ import pytest
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from tests.factories import build_store_row
+from tests.model_zoo.models import Step
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import Database, assert_same, existing, run
-from tests.variety.models import Step
-from tests.variety.rows import build_variety_row
+from tests.support.factories import build_store_row
 
 VICTIM = "0a" * 16
 MISMATCH = "morango_celery.errors.MismatchedIdError"
@@ -21,7 +21,7 @@ MODELS = ["sample", "reading", "step", "region", "lorry", "tab"]
 
 def saying(model_name: str, /, **values: Any) -> Store:
     """A record whose JSON has these values whatever it is about."""
-    row = build_variety_row(model_name)
+    row = build_zoo_row(model_name)
     row.serialized = json.dumps({**json.loads(row.serialized), **values})
     return row
 
@@ -40,7 +40,7 @@ def outcome(row: Store, victim: Store) -> Database:
 @pytest.mark.parametrize("model_name", MODELS)
 def test_another_id_is_refused_in_each_form_that_the_database_reads(model_name: str, named: str) -> None:
     row = saying(model_name, id=named)
-    result = outcome(row, build_variety_row(model_name, id=VICTIM))
+    result = outcome(row, build_zoo_row(model_name, id=VICTIM))
     assert result.errors[row.id][1] == MISMATCH
     assert result.ids(table(model_name)) == {VICTIM}
 
@@ -51,21 +51,21 @@ def test_another_id_is_refused_in_each_form_that_the_database_reads(model_name: 
 @pytest.mark.parametrize("model_name", ["sample", "reading", "step", "region"])
 def test_no_form_of_another_id_is_written(model_name: str, named: object) -> None:
     row = saying(model_name, id=named)
-    result = outcome(row, build_variety_row(model_name, id=VICTIM))
+    result = outcome(row, build_zoo_row(model_name, id=VICTIM))
     assert row.id in result.errors
     assert [found["_morango_partition"] for found in result.app[table(model_name)]] == ["elsewhere"]
 
 
 def test_a_link_to_another_row_of_a_parents_table_is_refused() -> None:
     row = saying("lorry", vehicle_ptr_id=VICTIM, plate="new")
-    result = outcome(row, build_variety_row("lorry", id=VICTIM, plate="old"))
+    result = outcome(row, build_zoo_row("lorry", id=VICTIM, plate="old"))
     assert result.errors[row.id][1] == MISMATCH
     assert [found["plate"] for found in result.app["vehicle"]] == ["old"]
 
 
 @pytest.mark.parametrize("model_name", ["sample", "reading", "step", "region"])
 def test_an_id_of_its_own_in_capitals_is_its_own(model_name: str) -> None:
-    row = build_variety_row(model_name)
+    row = build_zoo_row(model_name)
     row.serialized = row.serialized.replace(f'"id": "{row.id}"', f'"id": "{row.id.upper()}"')
     assert assert_same([row]).ids(table(model_name)) == {row.id}
 
@@ -115,7 +115,7 @@ def test_code_of_a_model_gives_a_record_no_other_row(
 ) -> None:
     settings.MORANGO_CELERY = {
         **settings.MORANGO_CELERY,
-        "SAVE_INDIVIDUALLY": ["variety.Step"] if each else [],
+        "SAVE_INDIVIDUALLY": ["model_zoo.Step"] if each else [],
     }
     save = Step.save
 
@@ -125,7 +125,7 @@ def test_code_of_a_model_gives_a_record_no_other_row(
         save(self, *args, **kwargs)
 
     monkeypatch.setattr(Step, "save", save_as_another)
-    row = build_variety_row("step", trail="forged")
-    result = outcome(row, build_variety_row("step", id=VICTIM))
+    row = build_zoo_row("step", trail="forged")
+    result = outcome(row, build_zoo_row("step", id=VICTIM))
     assert result.errors[row.id][1] == MISMATCH
     assert [found["trail"] for found in result.app["step"]] == ["north"]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, both, existing
-from tests.variety.rows import build_variety_row
 
 OTHER = "ab" * 16
-HOME = build_variety_row("region", dirty=False)
-OWNER = build_variety_row("person", home=HOME, dirty=False)
+HOME = build_zoo_row("region", dirty=False)
+OWNER = build_zoo_row("person", home=HOME, dirty=False)
 THERE = [existing(HOME), existing(OWNER)]
 
 
 def test_a_new_row() -> None:
-    lorry = build_variety_row("lorry", plate="A 1", owner=OWNER)
+    lorry = build_zoo_row("lorry", plate="A 1", owner=OWNER)
     result = assert_same([HOME, OWNER, lorry], app=THERE)
     assert [(row["plate"], row["load_kg"], row["owner_id"]) for row in result.app["lorry"]] == [
         ("A 1", 900, OWNER.id)
@@ -23,29 +23,29 @@ def test_a_new_row() -> None:
 
 
 def test_both_tables_are_updated() -> None:
-    lorry = build_variety_row("lorry", plate="NEW", load_kg=7)
+    lorry = build_zoo_row("lorry", plate="NEW", load_kg=7)
     result = assert_same([lorry], app=[existing(lorry, plate="OLD", load_kg=5)])
     assert [(row["plate"], row["load_kg"]) for row in result.app["lorry"]] == [("NEW", 7)]
 
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_both_rows_are_deleted(hard: bool) -> None:
-    lorry = build_variety_row("lorry", plate="A 1", deleted=True)
+    lorry = build_zoo_row("lorry", plate="A 1", deleted=True)
     lorry.hard_deleted = hard
     result = assert_same([lorry], app=[existing(lorry)])
     assert (result.app["lorry"], result.app["vehicle"], result.dirty) == ([], [], {lorry.id: False})
 
 
 def test_the_owner_is_of_the_same_sync() -> None:
-    owner = build_variety_row("person", home=HOME)
-    lorry = build_variety_row("lorry", plate="A 1", owner=owner)
+    owner = build_zoo_row("person", home=HOME)
+    lorry = build_zoo_row("lorry", plate="A 1", owner=owner)
     assert assert_same([lorry, owner, HOME], app=[existing(HOME)]).ids("lorry") == {lorry.id}
 
 
 def test_the_owner_is_missing() -> None:
     """In words of Django's, because of the parent link a lorry counts as a record of a tree."""
-    lorry = build_variety_row("lorry", plate="A 1", owner_id=OTHER)
-    good = build_variety_row("lorry", plate="A 2")
+    lorry = build_zoo_row("lorry", plate="A 1", owner_id=OTHER)
+    good = build_zoo_row("lorry", plate="A 2")
     result = assert_same([lorry, good])
     assert result.errors == {
         lorry.id: (
@@ -58,15 +58,15 @@ def test_the_owner_is_missing() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_the_owner_is_deleted(hard: bool) -> None:
-    owner = build_variety_row("person", home=HOME, deleted=True, dirty=False, hard_deleted=hard)
-    lorry = build_variety_row("lorry", plate="A 1", owner=owner)
+    owner = build_zoo_row("person", home=HOME, deleted=True, dirty=False, hard_deleted=hard)
+    lorry = build_zoo_row("lorry", plate="A 1", owner=owner)
     result = assert_same([HOME, owner, lorry], app=[existing(HOME)])
     assert (list(result.errors), result.deleted, result.app["vehicle"]) == ([lorry.id], set(), [])
 
 
 def test_the_owners_deletion_cascades_to_both_tables() -> None:
-    owner = build_variety_row("person", home=HOME)
-    lorry = build_variety_row("lorry", plate="A 1", owner=owner, dirty=False)
+    owner = build_zoo_row("person", home=HOME)
+    lorry = build_zoo_row("lorry", plate="A 1", owner=owner, dirty=False)
     app = [existing(HOME), existing(owner), existing(lorry)]
     owner.deleted = True
     theirs, ours = both([HOME, owner, lorry], app=app)
@@ -75,43 +75,43 @@ def test_the_owners_deletion_cascades_to_both_tables() -> None:
 
 
 def test_the_owner_is_not_valid() -> None:
-    owner = build_variety_row("person", home=HOME, name="")
-    lorry = build_variety_row("lorry", plate="A 1", owner=owner)
+    owner = build_zoo_row("person", home=HOME, name="")
+    lorry = build_zoo_row("lorry", plate="A 1", owner=owner)
     assert set(assert_same([HOME, owner, lorry], app=[existing(HOME)]).errors) == {owner.id, lorry.id}
 
 
 def test_the_plate_is_taken_in_the_parents_table() -> None:
-    there = build_variety_row("lorry", plate="A 1", dirty=False)
-    lorry = build_variety_row("lorry", plate="A 1")
-    good = build_variety_row("lorry", plate="A 2")
+    there = build_zoo_row("lorry", plate="A 1", dirty=False)
+    lorry = build_zoo_row("lorry", plate="A 1")
+    good = build_zoo_row("lorry", plate="A 2")
     result = assert_same([lorry, there, good], app=[existing(there)])
     assert result.errors[lorry.id][1] == "django.db.utils.IntegrityError"
     assert (list(result.errors), result.ids("vehicle")) == ([lorry.id], {there.id, good.id})
 
 
 def test_the_plate_of_a_deleted_row_is_free() -> None:
-    gone = build_variety_row("lorry", plate="A 1", deleted=True)
-    lorry = build_variety_row("lorry", plate="A 1")
+    gone = build_zoo_row("lorry", plate="A 1", deleted=True)
+    lorry = build_zoo_row("lorry", plate="A 1")
     assert assert_same([gone, lorry], app=[existing(gone)]).ids("vehicle") == {lorry.id}
 
 
 @pytest.mark.parametrize("fields", [{"plate": ""}, {"plate": None}, {"load_kg": "much"}, {"load_kg": -1}])
 def test_a_column_of_either_table_is_not_valid(fields: dict[str, object]) -> None:
     arguments = {"plate": "A 1", **fields}
-    lorry, good = build_variety_row("lorry", **arguments), build_variety_row("lorry", plate="A 2")
+    lorry, good = build_zoo_row("lorry", **arguments), build_zoo_row("lorry", plate="A 2")
     assert list(assert_same([lorry, good]).errors) == [lorry.id]
 
 
 def test_a_record_without_the_parent_link() -> None:
-    lorry = build_variety_row("lorry", plate="A 1")
+    lorry = build_zoo_row("lorry", plate="A 1")
     lorry.serialized = lorry.serialized.replace(f'"vehicle_ptr_id": "{lorry.id}", ', "")
     assert "vehicle_ptr_id" not in lorry.serialized
-    assert_same([lorry, build_variety_row("lorry", plate="A 2")])
+    assert_same([lorry, build_zoo_row("lorry", plate="A 2")])
 
 
 def test_a_record_as_morango_serializes_it_is_its_own_parent_and_stays_in_error() -> None:
     """Morango takes the parent link for a reference to a record of the same kind: to the record itself."""
-    lorry = build_variety_row("lorry", plate="A 1")
+    lorry = build_zoo_row("lorry", plate="A 1")
     lorry._self_ref_fk = lorry.id
     assert assert_same([lorry]).errors == {
         lorry.id: ("Parent is dirty; could not deserialize.", "morango.errors.MorangoDirtyParent")
@@ -119,6 +119,6 @@ def test_a_record_as_morango_serializes_it_is_its_own_parent_and_stays_in_error(
 
 
 def test_a_local_row_is_serialized() -> None:
-    lorry, synced = build_variety_row("lorry", plate="A 1"), build_variety_row("lorry", plate="A 2")
+    lorry, synced = build_zoo_row("lorry", plate="A 1"), build_zoo_row("lorry", plate="A 2")
     result = assert_same([synced], app=[existing(lorry, _morango_dirty_bit=True)])
     assert result.serialized[lorry.id]["_self_ref_fk"] == lorry.id

@@ -9,9 +9,9 @@ import pytest
 from morango.models import DeletedModels, RecordMaxCounter
 
 from morango_celery import deserialize_from_store
-from tests.factories import SAVED_BY, build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import app_row, assert_same, both, existing, run
-from tests.variety.rows import build_variety_row
+from tests.support.factories import SAVED_BY, build_store_row
 
 CONFLICT = '{"name": "an older version"}\n'
 
@@ -114,14 +114,14 @@ def test_a_child_of_an_edited_row_whose_synced_version_is_not_valid() -> None:
 
 
 def test_an_edit_of_a_row_that_spans_tables() -> None:
-    row = build_variety_row("lorry", plate="A 1", load_kg=1)
+    row = build_zoo_row("lorry", plate="A 1", load_kg=1)
     theirs, ours = both([row], app=[existing(row, load_kg=2, _morango_dirty_bit=True)])
     assert [lorry["load_kg"] for lorry in theirs.app["lorry"]] == [1]
     assert [lorry["load_kg"] for lorry in ours.app["lorry"]] == [2]
 
 
 def test_an_edit_back_to_the_synced_version_is_none() -> None:
-    row = build_variety_row("lorry", plate="A 1")
+    row = build_zoo_row("lorry", plate="A 1")
     result = assert_same([row], app=[existing(row, _morango_dirty_bit=True)])
     assert result.app["lorry"][0]["_morango_dirty_bit"] is False
 

@@ -12,14 +12,14 @@ from morango.models import SyncableModel
 from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
-from tests.factories import SCHOOL_ID, build_store_row
+from tests.model_zoo.models import PROFILE, Card, Person, Region
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import BATCH_SIZES, assert_same, assert_same_but_clean, both, existing, run
-from tests.variety.models import PROFILE, Card, Person, Region
-from tests.variety.rows import build_variety_row
+from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import Learner
 
 OTHER = "ab" * 16
-HOME = build_variety_row("region", dirty=False)
+HOME = build_zoo_row("region", dirty=False)
 
 
 def test_save_changes_the_row() -> None:
@@ -56,28 +56,28 @@ def test_own_code_sees_the_synced_version_of_what_was_a_parent_before(
         original(self, exclude=exclude, sync_filter=sync_filter)
 
     monkeypatch.setattr(Person, "clean_fields", clean_fields)
-    region = build_variety_row("region", name="new")
-    town = build_variety_row("town", parent=region)
-    person = build_variety_row("person", home=region)
+    region = build_zoo_row("region", name="new")
+    town = build_zoo_row("town", parent=region)
+    person = build_zoo_row("person", home=region)
     assert_same([region, town, person], app=[existing(region, name="old")])
     assert seen == ["new"] * (1 + len(BATCH_SIZES))
 
 
 def test_save_reads_a_sibling_that_comes_first() -> None:
-    steps = [build_variety_row("step", number=number) for number in range(1, 5)]
+    steps = [build_zoo_row("step", number=number) for number in range(1, 5)]
     assert len(assert_same(steps).app["step"]) == 4
 
 
 def test_save_misses_a_sibling() -> None:
-    first, third = build_variety_row("step", number=1), build_variety_row("step", number=3)
+    first, third = build_zoo_row("step", number=1), build_zoo_row("step", number=3)
     result = assert_same([first, third])
     assert result.errors == {
-        third.id: ("Step matching query does not exist.", "tests.variety.models.DoesNotExist")
+        third.id: ("Step matching query does not exist.", "tests.model_zoo.models.DoesNotExist")
     }
 
 
 def test_save_finds_a_sibling_that_comes_later_where_morango_does_not() -> None:
-    steps = [build_variety_row("step", number=number) for number in (3, 2, 1)]
+    steps = [build_zoo_row("step", number=number) for number in (3, 2, 1)]
     theirs, ours = both(steps)
     assert len(theirs.errors) == 2
     assert (ours.errors, len(ours.app["step"])) == ({}, 3)
@@ -85,26 +85,26 @@ def test_save_finds_a_sibling_that_comes_later_where_morango_does_not() -> None:
 
 def test_within_a_batch_siblings_are_found_in_the_first_pass(batch_size: int) -> None:
     for number in (3, 2, 1):
-        build_variety_row("step", number=number).save(force_insert=True)
+        build_zoo_row("step", number=number).save(force_insert=True)
     done = deserialize_from_store(PROFILE)
     assert (done.saved, done.failed) == (3, 0)
     assert (done.pass_number == 1) is (batch_size > 1)
 
 
 def test_deserialize_accepts_an_older_form() -> None:
-    person = build_variety_row("person", home=HOME, full_name="Grace Example")
+    person = build_zoo_row("person", home=HOME, full_name="Grace Example")
     assert assert_same([HOME, person], app=[existing(HOME)]).app["person"][0]["name"] == "Grace Example"
 
 
 def test_clean_fields_changes_a_field() -> None:
-    person = build_variety_row("person", home=HOME, name="Ada Example", initials="XX")
+    person = build_zoo_row("person", home=HOME, name="Ada Example", initials="XX")
     assert assert_same([HOME, person], app=[existing(HOME)]).app["person"][0]["initials"] == "AE"
 
 
 def test_clean_fields_refuses_the_record() -> None:
-    good = build_variety_row("person", home=HOME)
-    person = build_variety_row("person", home=HOME, name="Nobody")
-    card = build_variety_row("card", person=person)
+    good = build_zoo_row("person", home=HOME)
+    person = build_zoo_row("person", home=HOME, name="Nobody")
+    card = build_zoo_row("card", person=person)
     result = assert_same([HOME, person, good, card], app=[existing(HOME)])
     assert result.errors[person.id] == (
         "['Nobody is no name.']",
@@ -116,8 +116,8 @@ def test_clean_fields_refuses_the_record() -> None:
 
 @pytest.mark.parametrize("fields", [{"name": None}, {"name": "x" * 51}, {"full_name": ""}])
 def test_clean_fields_meets_nonsense(fields: dict[str, Any]) -> None:
-    person = build_variety_row("person", home=HOME, **fields)
-    good = build_variety_row("person", home=HOME)
+    person = build_zoo_row("person", home=HOME, **fields)
+    good = build_zoo_row("person", home=HOME)
     theirs, ours = both([HOME, person, good], app=[existing(HOME)])
     if theirs.aborted is None:
         assert ours == theirs
@@ -125,25 +125,25 @@ def test_clean_fields_meets_nonsense(fields: dict[str, Any]) -> None:
 
 
 def test_a_hidden_row_is_overwritten() -> None:
-    letter = build_variety_row("letter", text="new", closed=True)
+    letter = build_zoo_row("letter", text="new", closed=True)
     result = assert_same([letter], app=[existing(letter, text="old")])
     assert [(row["text"], row["closed"]) for row in result.app["letter"]] == [("new", True)]
 
 
 def test_a_hidden_row_is_shown_again() -> None:
-    letter = build_variety_row("letter", closed=False)
+    letter = build_zoo_row("letter", closed=False)
     result = assert_same([letter], app=[existing(letter, closed=True)])
     assert result.app["letter"][0]["closed"] is False
 
 
 def test_a_hidden_row_is_deleted() -> None:
-    letter = build_variety_row("letter", closed=True, deleted=True)
+    letter = build_zoo_row("letter", closed=True, deleted=True)
     result = assert_same_but_clean([letter], deleted=[letter], app=[existing(letter)])
     assert result.app["letter"] == []
 
 
 def test_a_hidden_row_is_saved_anew() -> None:
-    letter = build_variety_row("letter", closed=True)
+    letter = build_zoo_row("letter", closed=True)
     assert assert_same([letter]).ids("letter") == {letter.id}
 
 
@@ -202,8 +202,8 @@ def test_a_query_that_the_database_refuses_is_the_records_error(
     query_in(monkeypatch, model)
     fields = {"home": HOME} if model is Person else {}
     name = str(model.morango_model_name)
-    refused = build_variety_row(name, name="Refused", **fields)
-    good = [build_variety_row(name, name=f"Good {number}", **fields) for number in range(4)]
+    refused = build_zoo_row(name, name="Refused", **fields)
+    good = [build_zoo_row(name, name=f"Good {number}", **fields) for number in range(4)]
     rows = [HOME, *good[:2], refused, *good[2:]]
 
     theirs, ours = both(rows, app=[existing(HOME)])
@@ -230,8 +230,8 @@ def test_a_query_whose_failure_the_model_ignores_spoils_only_its_record(
         original(self, exclude=exclude, sync_filter=sync_filter)
 
     monkeypatch.setattr(Person, "clean_fields", clean_fields)
-    refused = build_variety_row("person", home=HOME, name="Refused")
-    good = build_variety_row("person", home=HOME)
+    refused = build_zoo_row("person", home=HOME, name="Refused")
+    good = build_zoo_row("person", home=HOME)
 
     ours = both([HOME, refused, good], app=[existing(HOME)])[1]
 
@@ -250,8 +250,8 @@ def test_a_query_that_is_refused_when_the_record_stands_alone(monkeypatch: pytes
         original(self, exclude=exclude, sync_filter=sync_filter)
 
     monkeypatch.setattr(Card, "clean_fields", clean_fields)
-    person = build_variety_row("person", home=HOME)
-    cards = [build_variety_row("card", person=person) for _ in range(2)]
+    person = build_zoo_row("person", home=HOME)
+    cards = [build_zoo_row("card", person=person) for _ in range(2)]
 
     ours = run(deserialize_from_store, [HOME, person, *cards], app=[existing(HOME)])
 
@@ -267,7 +267,7 @@ def test_what_the_database_says_about_itself_is_no_records_error(monkeypatch: py
             cursor.execute("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(10)")
 
     monkeypatch.setattr(Person, "clean_fields", clean_fields)
-    person = build_variety_row("person", home=HOME)
+    person = build_zoo_row("person", home=HOME)
 
     ours = run(deserialize_from_store, [HOME, person], app=[existing(HOME)])
 

@@ -17,7 +17,8 @@ from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.saving import write_alone
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.serialization import serialize_into_store
-from tests.factories import app_rows
+from tests.model_zoo.models import PROFILE
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import (
     assert_same,
     assert_same_but_clean,
@@ -28,8 +29,7 @@ from tests.parity.harness import (
     save_all,
 )
 from tests.parity.serialization import harness as serialization
-from tests.variety.models import PROFILE
-from tests.variety.rows import build_variety_row
+from tests.support.factories import app_rows
 
 MODELS = ("cabinet", "drawer", "label", "folder", "sign", "crate")
 """Those that derive from `Misnamed`."""
@@ -39,28 +39,28 @@ LONG = "το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μα�
 
 @pytest.fixture(params=[(), LABELS], ids=["chosen", "each"])
 def _way(request: pytest.FixtureRequest, settings: Any) -> None:
-    labels = [f"variety.{label}" for label in request.param]
+    labels = [f"model_zoo.{label}" for label in request.param]
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": labels}
 
 
 def coded(code: str) -> Store:
     """A cabinet that others refer to by another value than its id."""
-    row = build_variety_row("cabinet")
+    row = build_zoo_row("cabinet")
     row.serialized = row.serialized.replace(f'"code": "{row.id}"', f'"code": "{code}"')
     return row
 
 
 def one_of_each(**values: Any) -> dict[str, Store]:
     """A record of each misnamed model, with what it refers to."""
-    cabinet = build_variety_row("cabinet", **values)
-    drawer = build_variety_row("drawer", cabinet=cabinet, **values)
+    cabinet = build_zoo_row("cabinet", **values)
+    drawer = build_zoo_row("drawer", cabinet=cabinet, **values)
     return {
         "cabinet": cabinet,
         "drawer": drawer,
-        "label": build_variety_row("label", drawer=drawer, cabinet=cabinet, printed_for=cabinet, **values),
-        "folder": build_variety_row("folder", drawer=drawer, **values),
-        "sign": build_variety_row("sign", **values),
-        "crate": build_variety_row("crate", cabinet=cabinet, **values),
+        "label": build_zoo_row("label", drawer=drawer, cabinet=cabinet, printed_for=cabinet, **values),
+        "folder": build_zoo_row("folder", drawer=drawer, **values),
+        "sign": build_zoo_row("sign", **values),
+        "crate": build_zoo_row("crate", cabinet=cabinet, **values),
     }
 
 
@@ -105,8 +105,8 @@ def test_a_key_that_is_called_as_the_column_brings_nothing(name: str) -> None:
 
 @pytest.mark.usefixtures("_way")
 def test_no_value_is_lost_or_exchanged_in_silence() -> None:
-    cabinet = build_variety_row("cabinet")
-    rows = [cabinet, build_variety_row("tab", cabinet=cabinet), build_variety_row("tab", width_mm=None)]
+    cabinet = build_zoo_row("cabinet")
+    rows = [cabinet, build_zoo_row("tab", cabinet=cabinet), build_zoo_row("tab", width_mm=None)]
     result = assert_same(rows)
     found = {row["id"]: [*row.values()][4:-2] for row in result.app["tab"]}
     moment = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
@@ -124,14 +124,14 @@ def test_misnamed_rows_are_written_together(monkeypatch: pytest.MonkeyPatch) -> 
         return write_alone(carrier, context)
 
     monkeypatch.setattr(one_by_one, "write_alone", noting)
-    rows = [*one_of_each().values(), build_variety_row("tab")]
+    rows = [*one_of_each().values(), build_zoo_row("tab")]
     assert not run(deserialize_from_store, rows).errors
     assert alone == {"sign", "crate"}  # whose ways are no others
 
 
 def test_a_wrong_value_is_the_error_of_its_record() -> None:
     sound, broken = one_of_each(), one_of_each(heading="x" * 51)
-    label = build_variety_row("label", cabinet=sound["cabinet"], number="seven")
+    label = build_zoo_row("label", cabinet=sound["cabinet"], number="seven")
     result = assert_same([*sound.values(), *broken.values(), label])
     assert result.errors.keys() == {label.id, *(row.id for row in broken.values())}
     assert all("'heading'" in str(result.errors[row.id][0]) for row in broken.values())
@@ -159,8 +159,8 @@ def test_values_that_others_have_are_found() -> None:
     rows = one_of_each()
     taken = [
         coded(rows["cabinet"].id),
-        build_variety_row("label", cabinet=rows["cabinet"], number=1),
-        build_variety_row("label", cabinet=rows["cabinet"], number=2, drawer=rows["drawer"]),
+        build_zoo_row("label", cabinet=rows["cabinet"], number=1),
+        build_zoo_row("label", cabinet=rows["cabinet"], number=2, drawer=rows["drawer"]),
     ]
     result = assert_same([*rows.values(), *taken], app=[existing(row) for row in rows.values()])
     assert result.errors.keys() == {row.id for row in taken}
@@ -188,11 +188,11 @@ def test_records_of_every_model_are_deleted() -> None:
 
 
 def test_a_tree_is_saved_parents_first() -> None:
-    cabinet = build_variety_row("cabinet")
-    top = build_variety_row("drawer", cabinet=cabinet)
+    cabinet = build_zoo_row("cabinet")
+    top = build_zoo_row("drawer", cabinet=cabinet)
     rows = [cabinet, top]
     for _ in range(3):
-        rows.append(build_variety_row("drawer", cabinet=cabinet, parent_id=rows[-1].id))
+        rows.append(build_zoo_row("drawer", cabinet=cabinet, parent_id=rows[-1].id))
     result = assert_same([rows[0], *reversed(rows[1:])])
     assert {row["id"]: row["parent_id"] for row in result.app["drawer"]} == {
         top.id: None,
@@ -205,8 +205,8 @@ CODE = "c0de" * 8
 
 def test_a_tree_refers_to_what_is_no_id() -> None:
     cabinet = coded(CODE)
-    drawer = build_variety_row("drawer", cabinet_id=CODE)
-    lost = build_variety_row("drawer", cabinet_id="ab" * 16)
+    drawer = build_zoo_row("drawer", cabinet_id=CODE)
+    lost = build_zoo_row("drawer", cabinet_id="ab" * 16)
     result = assert_same([drawer, cabinet, lost])
     assert result.ids("drawer") == {drawer.id}
     assert result.errors.keys() == {lost.id}
@@ -215,8 +215,8 @@ def test_a_tree_refers_to_what_is_no_id() -> None:
 def test_a_record_refers_to_what_is_no_id() -> None:
     """Morango looks for the value among the ids of the Store (targets-outside-the-store)."""
     cabinet = coded(CODE)
-    label = build_variety_row("label", cabinet_id=CODE)
-    lost = build_variety_row("label", cabinet_id="ab" * 16)
+    label = build_zoo_row("label", cabinet_id=CODE)
+    lost = build_zoo_row("label", cabinet_id="ab" * 16)
     theirs, ours = both([label, cabinet, lost])
     assert theirs.errors.keys() == {label.id, lost.id}
     assert ours.errors.keys() == {lost.id}
@@ -235,7 +235,7 @@ VALUES: dict[str, list[Any]] = {
 def test_fields_make_what_they_will_of_values() -> None:
     rows = one_of_each()
     folders = [
-        build_variety_row("folder", drawer=rows["drawer"], **{name: value})
+        build_zoo_row("folder", drawer=rows["drawer"], **{name: value})
         for name, values in VALUES.items()
         for value in values
     ]
@@ -244,7 +244,7 @@ def test_fields_make_what_they_will_of_values() -> None:
 
 
 def edited() -> list[Any]:
-    rows = [*one_of_each().values(), build_variety_row("tab")]
+    rows = [*one_of_each().values(), build_zoo_row("tab")]
     return [existing(row, _morango_dirty_bit=True, title="ü%s'\"") for row in rows]
 
 
@@ -289,10 +289,10 @@ def test_what_is_serialized_here_is_deserialized_elsewhere() -> None:
 
 
 def test_a_reference_that_points_nowhere_is_named() -> None:
-    said = f"drawer.Cabinet Id refers to '{CODE}', which variety_cabinet doesn't have."
+    said = f"drawer.Cabinet Id refers to '{CODE}', which model_zoo_cabinet doesn't have."
     with rolled_back():
         check = sql.strict_check()
-        save_all([], [existing(build_variety_row("drawer", cabinet_id=CODE))])
+        save_all([], [existing(build_zoo_row("drawer", cabinet_id=CODE))])
         with pytest.raises(IntegrityError, match=said if connection.vendor == "sqlite" else "Cabinet Id"):
             check()
 
@@ -309,9 +309,9 @@ def one_batch(rows: list[Store]) -> dict[str, str]:
 
 def test_null_in_a_tree_is_judged_by_each_foreign_key_to_a_table() -> None:
     """Morango's verdict depends on whether a record whose null is allowed comes first."""
-    cabinet = build_variety_row("cabinet")
-    allowed = build_variety_row("drawer", id=FIRST, cabinet=cabinet, lent_to_id=None)
-    refused = build_variety_row("drawer", id=SECOND, cabinet_id=None, lent_to=cabinet)
+    cabinet = build_zoo_row("cabinet")
+    allowed = build_zoo_row("drawer", id=FIRST, cabinet=cabinet, lent_to_id=None)
+    refused = build_zoo_row("drawer", id=SECOND, cabinet_id=None, lent_to=cabinet)
     errors = one_batch([cabinet, allowed, refused])
     assert errors == {refused.id: "{'cabinet': ['This field cannot be null.']}"}
 
@@ -319,8 +319,8 @@ def test_null_in_a_tree_is_judged_by_each_foreign_key_to_a_table() -> None:
 def test_a_reference_in_a_tree_is_looked_up_by_each_foreign_keys_own_column() -> None:
     # Given one cabinet whose id is no cabinet's code
     cabinet = coded(CODE)
-    drawer = build_variety_row("drawer", id=FIRST, cabinet_id=CODE, lent_to=cabinet)
-    lost = build_variety_row("drawer", id=SECOND, cabinet_id=cabinet.id)
+    drawer = build_zoo_row("drawer", id=FIRST, cabinet_id=CODE, lent_to=cabinet)
+    lost = build_zoo_row("drawer", id=SECOND, cabinet_id=cabinet.id)
     errors = one_batch([cabinet, drawer, lost])
     assert f"cabinet instance with code '{cabinet.id}' does not exist" in errors.pop(lost.id)
     assert errors == {}

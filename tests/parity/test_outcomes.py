@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from morango_celery import deserialize_from_store
-from tests.factories import build_school, build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import app_row, assert_same, assert_same_but_clean, both, existing
-from tests.variety.rows import build_variety_row
+from tests.support.factories import build_school, build_store_row
 from worker.school.models import PROFILE
 
 
@@ -30,7 +30,7 @@ def test_records_that_are_not_dirty_are_left_alone() -> None:
 
 
 def test_records_of_another_profile_are_left_alone() -> None:
-    ours, others = build_store_row("unit"), build_variety_row("club")
+    ours, others = build_store_row("unit"), build_zoo_row("club")
     result = assert_same([ours, others])
     assert result.dirty == {ours.id: False, others.id: True}
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import both, existing
-from tests.variety.rows import build_variety_row
 
 PROTECTED = "django.db.models.deletion.ProtectedError"
 
 
 def test_a_row_is_protected_from_a_cascade_too() -> None:
-    club = build_variety_row("club", deleted=True)
-    member = build_variety_row("member", club=club, dirty=False)
-    letter = build_variety_row("letter", sender=member, dirty=False)
+    club = build_zoo_row("club", deleted=True)
+    member = build_zoo_row("member", club=club, dirty=False)
+    letter = build_zoo_row("letter", sender=member, dirty=False)
     theirs, ours = both([club, member, letter], app=[existing(row) for row in (club, member, letter)])
     assert theirs.aborted == PROTECTED
     assert (list(ours.errors), ours.ids("club"), ours.ids("letter")) == ([club.id], {club.id}, {letter.id})
@@ -19,9 +19,9 @@ def test_a_row_is_protected_from_a_cascade_too() -> None:
 
 def test_a_protected_row_whose_letter_is_deleted_too() -> None:
     """Members come before letters: Morango fails, and we try again once the letter is gone."""
-    club = build_variety_row("club", dirty=False)
-    member = build_variety_row("member", club=club, deleted=True)
-    letter = build_variety_row("letter", sender=member, deleted=True)
+    club = build_zoo_row("club", dirty=False)
+    member = build_zoo_row("member", club=club, deleted=True)
+    letter = build_zoo_row("letter", sender=member, deleted=True)
     app = [existing(row) for row in (club, member, letter)]
     theirs, ours = both([club, member, letter], app=app)
     assert theirs.aborted == PROTECTED
@@ -29,9 +29,9 @@ def test_a_protected_row_whose_letter_is_deleted_too() -> None:
 
 
 def test_a_letter_leaves_a_protected_row() -> None:
-    club = build_variety_row("club", dirty=False)
-    member = build_variety_row("member", club=club, deleted=True)
-    letter = build_variety_row("letter", sender_id=None)
+    club = build_zoo_row("club", dirty=False)
+    member = build_zoo_row("member", club=club, deleted=True)
+    letter = build_zoo_row("letter", sender_id=None)
     app = [existing(row) for row in (club, member)] + [existing(letter, sender_id=member.id)]
     theirs, ours = both([club, member, letter], app=app)
     assert theirs.aborted == PROTECTED

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.model_zoo.models import Region, Town
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
-from tests.variety.models import Region, Town
-from tests.variety.rows import build_variety_row
 
 OTHER = "ab" * 16
 INVALID = "django.core.exceptions.ValidationError"
@@ -18,9 +18,9 @@ DIRTY_PARENT = ("Parent is dirty; could not deserialize.", "morango.errors.Moran
 
 
 def test_a_tree_over_two_proxies() -> None:
-    region = build_variety_row("region")
-    town = build_variety_row("town", parent=region)
-    quarter = build_variety_row("town", parent=town)
+    region = build_zoo_row("region")
+    town = build_zoo_row("town", parent=region)
+    quarter = build_zoo_row("town", parent=town)
     result = assert_same([quarter, town, region])
     assert {row["id"]: row["kind"] for row in result.app["site"]} == {
         region.id: "region",
@@ -30,42 +30,42 @@ def test_a_tree_over_two_proxies() -> None:
 
 
 def test_a_tree_within_each_proxy() -> None:
-    regions = [build_variety_row("region")]
-    towns = [build_variety_row("town")]
+    regions = [build_zoo_row("region")]
+    towns = [build_zoo_row("town")]
     for _ in range(3):
-        regions.append(build_variety_row("region", parent=regions[-1]))
-        towns.append(build_variety_row("town", parent=towns[-1]))
+        regions.append(build_zoo_row("region", parent=regions[-1]))
+        towns.append(build_zoo_row("town", parent=towns[-1]))
     assert len(assert_same([*reversed(towns), *reversed(regions)]).app["site"]) == 8
 
 
 def test_the_proxies_own_save_runs() -> None:
-    assert assert_same([build_variety_row("town", kind="region")]).app["site"][0]["kind"] == "town"
+    assert assert_same([build_zoo_row("town", kind="region")]).app["site"][0]["kind"] == "town"
 
 
 def test_rows_of_the_other_proxy_are_not_touched_by_a_deletion() -> None:
     """A proxy's manager shows only its own rows."""
-    region = build_variety_row("region")
+    region = build_zoo_row("region")
     row = existing(region)
-    gone = build_variety_row("town", id=region.id, source_id=region.source_id, deleted=True)
+    gone = build_zoo_row("town", id=region.id, source_id=region.source_id, deleted=True)
     assert assert_same([gone], app=[row]).ids("site") == {region.id}
 
 
 @pytest.mark.parametrize("model_name", ["region", "town"])
 def test_a_deleted_record_of_a_proxy(model_name: str) -> None:
-    site, kept = build_variety_row(model_name, deleted=True), build_variety_row("region")
+    site, kept = build_zoo_row(model_name, deleted=True), build_zoo_row("region")
     result = assert_same([site, kept], app=[existing(site), existing(kept)])
     assert result.ids("site") == {kept.id}
 
 
 def test_a_foreign_key_to_the_table_itself() -> None:
-    region = build_variety_row("region")
-    town = build_variety_row("town", parent=region)
-    people = [build_variety_row("person", home=site) for site in (region, town)]
+    region = build_zoo_row("region")
+    town = build_zoo_row("town", parent=region)
+    people = [build_zoo_row("person", home=site) for site in (region, town)]
     assert len(assert_same([*people, town, region]).app["person"]) == 2
 
 
 def test_a_missing_target_in_the_table_itself() -> None:
-    person = build_variety_row("person", home_id=OTHER)
+    person = build_zoo_row("person", home_id=OTHER)
     assert assert_same([person]).errors[person.id] == (
         f"Person.home_id references non-existent site instance with id '{OTHER}'",
         "django.db.utils.IntegrityError",
@@ -75,16 +75,16 @@ def test_a_missing_target_in_the_table_itself() -> None:
 @pytest.mark.parametrize("model_name", ["region", "town"])
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_deletion_spreads_from_a_proxy(model_name: str, hard: bool) -> None:
-    site = build_variety_row(model_name, deleted=True, hard_deleted=hard)
-    person = build_variety_row("person", home=site)
+    site = build_zoo_row(model_name, deleted=True, hard_deleted=hard)
+    person = build_zoo_row("person", home=site)
     result = assert_same_but_clean([site, person], propagated=[person])
     assert (result.deleted, result.hard_deleted) == ({person.id}, {person.id} if hard else set())
 
 
 @pytest.mark.parametrize("model_name", ["region", "town"])
 def test_a_target_of_a_proxy_that_is_not_valid(model_name: str) -> None:
-    site = build_variety_row(model_name, name="")
-    person = build_variety_row("person", home=site)
+    site = build_zoo_row(model_name, name="")
+    person = build_zoo_row("person", home=site)
     result = assert_same([site, person])
     assert set(result.errors) == {site.id, person.id}
     assert "name" in (result.errors[site.id][0] or "")
@@ -93,21 +93,21 @@ def test_a_target_of_a_proxy_that_is_not_valid(model_name: str) -> None:
 
 def test_a_named_dependency_comes_first_though_nothing_refers_to_it() -> None:
     """Town names Region: so a town may have any region as its parent, and none is missed."""
-    regions = [build_variety_row("region") for _ in range(4)]
-    towns = [build_variety_row("town", parent=region) for region in regions]
+    regions = [build_zoo_row("region") for _ in range(4)]
+    towns = [build_zoo_row("town", parent=region) for region in regions]
     assert len(assert_same([*towns, *regions]).app["site"]) == 8
 
 
 def test_a_clean_parent_of_another_proxy() -> None:
-    region = build_variety_row("region", dirty=False)
-    town = build_variety_row("town", parent=region)
+    region = build_zoo_row("region", dirty=False)
+    town = build_zoo_row("town", parent=region)
     assert assert_same([town, region], app=[existing(region)]).ids("site") == {region.id, town.id}
 
 
 def test_a_region_below_a_town() -> None:
     """Against the order of the models: a region's parents are looked for among regions only."""
-    town = build_variety_row("town")
-    region = build_variety_row("region", parent=town)
+    town = build_zoo_row("town")
+    region = build_zoo_row("region", parent=town)
     assert_same([town, region])
 
 
@@ -117,8 +117,8 @@ def test_a_dirty_parent_of_another_proxy_that_morango_calls_missing(
     """Morango comes to a town twice: with the regions, where its parent is dirty, and then without them."""
     monkeypatch.setattr(Region, "morango_model_dependencies", (Town,))
     monkeypatch.setattr(Town, "morango_model_dependencies", ())
-    region = build_variety_row("region", name="")
-    town = build_variety_row("town", parent=region)
+    region = build_zoo_row("region", name="")
+    town = build_zoo_row("town", parent=region)
     theirs, ours = both([town, region])
     assert theirs.errors[town.id] == MISSING_PARENT
     assert ours.errors == {region.id: theirs.errors[region.id], town.id: DIRTY_PARENT}
@@ -129,9 +129,9 @@ def test_a_dirty_parent_of_another_proxy_that_morango_calls_missing(
 
 
 def test_an_invalid_parent_of_another_proxy_where_morango_fails() -> None:
-    region = build_variety_row("region", name="")
-    town = build_variety_row("town", parent=region)
-    below = build_variety_row("town", parent=town)
+    region = build_zoo_row("region", name="")
+    town = build_zoo_row("town", parent=region)
+    below = build_zoo_row("town", parent=town)
     theirs, ours = both([below, town, region])
     assert theirs.aborted == "django.db.utils.IntegrityError"
     assert ours.errors[region.id][1] == INVALID
@@ -139,8 +139,8 @@ def test_an_invalid_parent_of_another_proxy_where_morango_fails() -> None:
 
 
 def test_a_missing_parent_where_morango_fails() -> None:
-    town = build_variety_row("town", parent_id=OTHER)
-    below = build_variety_row("town", parent=town)
+    town = build_zoo_row("town", parent_id=OTHER)
+    below = build_zoo_row("town", parent=town)
     theirs, ours = both([below, town])
     assert theirs.aborted == "django.db.utils.IntegrityError"
     assert ours.errors[town.id][1] == "morango.errors.MorangoMissingParent"
@@ -149,8 +149,8 @@ def test_a_missing_parent_where_morango_fails() -> None:
 
 @pytest.mark.parametrize("now", [True, False])
 def test_a_deleted_parent_of_another_proxy_from_which_morango_spreads(now: bool) -> None:
-    region = build_variety_row("region", deleted=True, dirty=now)
-    town = build_variety_row("town", parent=region)
+    region = build_zoo_row("region", deleted=True, dirty=now)
+    town = build_zoo_row("town", parent=region)
     theirs, ours = both([town, region])
     assert ours.errors == theirs.errors
     assert ours.errors[town.id][1] == INVALID
@@ -158,8 +158,8 @@ def test_a_deleted_parent_of_another_proxy_from_which_morango_spreads(now: bool)
 
 
 def test_a_cycle_that_only_the_stores_column_has_where_morango_saves_both() -> None:
-    region = build_variety_row("region")
-    town = build_variety_row("town", parent=region)
+    region = build_zoo_row("region")
+    town = build_zoo_row("town", parent=region)
     region._self_ref_fk = town.id
     theirs, ours = both([region, town])
     assert theirs.ids("site") == {region.id, town.id}

@@ -11,9 +11,9 @@ from morango.models import Store
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization import sql
-from tests.factories import build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import Database, assert_same, both, existing, run
-from tests.variety.rows import build_variety_row
+from tests.support.factories import build_store_row
 from worker.school.models import Attempt
 
 
@@ -89,7 +89,7 @@ def test_the_last_of_two_equal_keys_counts() -> None:
 
 
 def test_what_the_json_lacks_gets_its_default() -> None:
-    complete, lacking = build_variety_row("reading"), build_variety_row("reading")
+    complete, lacking = build_zoo_row("reading"), build_zoo_row("reading")
     lacking.serialized = lacking.serialized.replace(', "checked": null', "")
     assert "checked" not in lacking.serialized
     found = {row["id"]: row["checked"] for row in assert_same([complete, lacking]).app["reading"]}

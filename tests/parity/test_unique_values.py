@@ -10,7 +10,7 @@ from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
 from morango_celery import deserialize_from_store
-from tests.factories import SCHOOL_ID, build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import (
     BATCH_SIZES,
     Database,
@@ -21,7 +21,7 @@ from tests.parity.harness import (
     run,
     save_all,
 )
-from tests.variety.rows import build_variety_row
+from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import PROFILE, Learner
 
 TAKEN = "django.db.utils.IntegrityError"
@@ -181,25 +181,25 @@ def test_a_record_that_is_tried_again_is_saved_as_it_came(monkeypatch: pytest.Mo
 
 
 def test_unique_together() -> None:
-    club, other = build_variety_row("club"), build_variety_row("club")
-    first = build_variety_row("member", club=club, number=7)
-    elsewhere = build_variety_row("member", club=other, number=7)
-    second = build_variety_row("member", club=club, number=7)
+    club, other = build_zoo_row("club"), build_zoo_row("club")
+    first = build_zoo_row("member", club=club, number=7)
+    elsewhere = build_zoo_row("member", club=other, number=7)
+    second = build_zoo_row("member", club=club, number=7)
     assert_one_wins([club, other, first, elsewhere, second], first, second, app=[])
 
 
 def test_unique_together_with_an_existing_row() -> None:
-    club = build_variety_row("club")
-    there = build_variety_row("member", club=club, dirty=False)
-    new = build_variety_row("member", club=club)
+    club = build_zoo_row("club")
+    there = build_zoo_row("member", club=club, dirty=False)
+    new = build_zoo_row("member", club=club)
     result = assert_same([new, club, there], app=[existing(club), existing(there)])
     assert (result.errors[new.id][1], result.ids("member")) == (TAKEN, {there.id})
 
 
 def test_unique_together_with_a_row_of_a_club_that_is_deleted() -> None:
-    old, new = build_variety_row("club", deleted=True), build_variety_row("club")
-    member = build_variety_row("member", club=new)
-    joined = build_variety_row("member", club=new, number=2)
+    old, new = build_zoo_row("club", deleted=True), build_zoo_row("club")
+    member = build_zoo_row("member", club=new)
+    joined = build_zoo_row("member", club=new, number=2)
     app = [existing(old), existing(new), existing(member, club_id=old.id)]
     theirs, ours = both([joined, member, old, new], app=app)
     assert ours.app == theirs.app
@@ -207,18 +207,18 @@ def test_unique_together_with_a_row_of_a_club_that_is_deleted() -> None:
 
 
 def test_one_to_one() -> None:
-    home = build_variety_row("region")
-    person = build_variety_row("person", home=home)
-    first, second = (build_variety_row("card", person=person) for _ in range(2))
+    home = build_zoo_row("region")
+    person = build_zoo_row("person", home=home)
+    first, second = (build_zoo_row("card", person=person) for _ in range(2))
     assert_one_wins([home, person, first, second], first, second, app=[])
 
 
 def test_a_deleted_record_frees_a_one_to_one_target() -> None:
-    home = build_variety_row("region")
-    person = build_variety_row("person", home=home)
+    home = build_zoo_row("region")
+    person = build_zoo_row("person", home=home)
     old, new = (
-        build_variety_row("card", person=person, deleted=True),
-        build_variety_row("card", person=person),
+        build_zoo_row("card", person=person, deleted=True),
+        build_zoo_row("card", person=person),
     )
     app = [existing(row) for row in (home, person, old)]
     result = assert_same_but_clean([new, old, home, person], deleted=[old], app=app)
@@ -226,9 +226,9 @@ def test_a_deleted_record_frees_a_one_to_one_target() -> None:
 
 
 def test_two_records_exchange_their_one_to_one_targets_in_vain() -> None:
-    home = build_variety_row("region")
-    people = [build_variety_row("person", home=home) for _ in range(2)]
-    cards = [build_variety_row("card", person=person) for person in people]
+    home = build_zoo_row("region")
+    people = [build_zoo_row("person", home=home) for _ in range(2)]
+    cards = [build_zoo_row("card", person=person) for person in people]
     app = [existing(row) for row in (home, *people)]
     app += [existing(cards[0], person_id=people[1].id), existing(cards[1], person_id=people[0].id)]
     result = assert_same([home, *people, *cards], app=app)

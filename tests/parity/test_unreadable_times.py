@@ -9,9 +9,9 @@ from morango.models import Store
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache, References
 from morango_celery.deserialization.prefetch import LazyPrefetcher
-from tests.factories import build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import both, run, save_all
-from tests.variety.rows import build_variety_row
+from tests.support.factories import build_store_row
 from worker.school.models import PROFILE, Attempt, Lesson
 
 BEYOND = ["9999-12-31T23:59:59.999999-14:00", "0001-01-01T00:00:00+14:00"]
@@ -19,16 +19,16 @@ BEYOND = ["9999-12-31T23:59:59.999999-14:00", "0001-01-01T00:00:00+14:00"]
 
 
 def visit(person: Store, moment: str) -> Store:
-    return build_variety_row("visit", person=person, began_at=moment)
+    return build_zoo_row("visit", person=person, began_at=moment)
 
 
 @pytest.mark.parametrize("moment", BEYOND)
 def test_a_time_beyond_the_calendar_is_its_records_error(moment: str) -> None:
     # Given such times in a column that is written in bulk, and in one of a model that saves each by itself
-    home = build_variety_row("region")
-    person = build_variety_row("person", home=home)
-    refused = [build_variety_row("sample", moment=moment), visit(person, moment)]
-    good = [build_variety_row("sample"), visit(person, "2026-01-02T03:04:05Z")]
+    home = build_zoo_row("region")
+    person = build_zoo_row("person", home=home)
+    refused = [build_zoo_row("sample", moment=moment), visit(person, moment)]
+    good = [build_zoo_row("sample"), visit(person, "2026-01-02T03:04:05Z")]
 
     ours = run(deserialize_from_store, [home, person, *refused, *good])
 
@@ -42,7 +42,7 @@ def test_a_time_beyond_the_calendar_is_its_records_error(moment: str) -> None:
 
 @pytest.mark.skipif("connection.vendor == 'postgresql'", reason="Morango saves it, and can't read it again")
 def test_a_time_beyond_the_calendar_aborts_morango() -> None:
-    theirs, ours = both([build_variety_row("sample", moment=BEYOND[0])])
+    theirs, ours = both([build_zoo_row("sample", moment=BEYOND[0])])
     assert (theirs.aborted, ours.aborted) == ("builtins.OverflowError", None)
 
 

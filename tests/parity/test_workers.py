@@ -22,7 +22,7 @@ from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, start
 from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
-from tests.parity.forests import EXAMPLES, SCHOOL, SEED, VARIETY, World, cases
+from tests.parity.forests import EXAMPLES, MODEL_ZOO, SCHOOL, SEED, World, cases
 from tests.parity.harness import Database, difference, read, rolled_back
 from tests.parity.oracle import expected, in_our_words
 
@@ -32,7 +32,7 @@ WORKERS = 3
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("trees_alone")
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("world", [SCHOOL, VARIETY], ids=["school", "variety"])
+@pytest.mark.parametrize("world", [SCHOOL, MODEL_ZOO], ids=["school", "model_zoo"])
 @settings(
     deadline=None,
     derandomize=not SEED,

@@ -11,9 +11,9 @@ from django.db.models import signals
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
-from tests.factories import SCHOOL_ID, build_school, build_store_row
+from tests.model_zoo.models import Lorry
 from tests.parity.harness import app_row, assert_same, run
-from tests.variety.models import Lorry
+from tests.support.factories import SCHOOL_ID, build_school, build_store_row
 from worker.school.models import Attempt, Feedback, Learner, Lesson, Unit
 
 ALL = ("school.Unit", "school.Learner", "school.Lesson", "school.Attempt", "school.Feedback")

@@ -13,9 +13,9 @@ from morango_celery.payloads import Backend, Pruned
 from morango_celery.payloads.database import DatabaseBackend
 from morango_celery.payloads.models import Payload
 from morango_celery.payloads.redis import RedisBackend
-from tests.clocks import clock_ahead
 from tests.payloads.threads import at_once
-from tests.waiting import until
+from tests.support.clocks import clock_ahead
+from tests.support.waiting import until
 
 KEYS = [f"{number:02x}" + "a" * 62 for number in range(40)]
 BLOB = bytes(range(256)) * 40

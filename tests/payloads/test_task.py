@@ -23,7 +23,7 @@ from morango_celery.errors import (
 )
 from morango_celery.payloads import PayloadStore, Reference
 from morango_celery.payloads.memory import MemoryBackend
-from tests.payloads.postman import Message, waiting
+from tests.payloads.messages import Message, waiting
 from tests.payloads.project import (
     app,
     echo,

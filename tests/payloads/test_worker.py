@@ -13,7 +13,7 @@ from django.db import transaction
 from redis import Redis
 
 from tests.payloads.project import echo, join, join_all, replaced, succeed_later
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 
 LARGE = [f"{number:032x}" for number in range(2000)]
 pytestmark = [

@@ -6,9 +6,9 @@ from typing import Any
 
 from morango.models import Store
 
-from tests.factories import build_store_row
 from tests.side_effects.deeds import DEEDS
 from tests.side_effects.models import PROFILE
+from tests.support.factories import build_store_row
 
 KINDS = ("item", "slip", "order", "late")
 """Names of the models whose rows have a number, in the order in which they are synced."""
@@ -29,7 +29,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 def build_row(model_name: str, name: str, **arguments: Any) -> Store:
     """Return an unsaved Store row, whose id follows from its model and name.
 
-    :param arguments: see `tests.factories.build_store_row`
+    :param arguments: see `tests.support.factories.build_store_row`
     """
     fields = {**_DEFAULTS[model_name], "name": name, **arguments}
     return build_store_row(model_name, source_id=name, partition="side_effects", profile=PROFILE, **fields)

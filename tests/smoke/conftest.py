@@ -23,7 +23,6 @@ from pytest_celery import (
     RedisTestBroker,
 )
 
-from tests.processes import ROOT
 from tests.smoke.containers import (
     POSTGRES_PORT,
     default_pytest_celery_network,
@@ -36,10 +35,11 @@ from tests.smoke.containers import (
 )
 from tests.smoke.deployment import SETTINGS, DeployedWorker, ForgetfulRedis
 from tests.smoke.processes import other_worker_process, redis_process, worker_process
+from tests.support.processes import ROOT
 from worker.celery import app
 
 if TYPE_CHECKING:  # models can't be imported yet
-    from tests.faults.schools import School
+    from tests.support.schools import School
 
 __all__ = [
     "default_pytest_celery_network",
@@ -108,7 +108,7 @@ def workers_database_url(request: pytest.FixtureRequest, database_url: str, in_c
 
 @pytest.fixture
 def school(transactional_db: None) -> School:
-    from tests.faults.schools import School
+    from tests.support.schools import School
 
     return School(rows=200)
 

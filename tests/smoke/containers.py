@@ -19,8 +19,8 @@ from pytest_docker_tools import build, container, fxtr, network
 from pytest_docker_tools.wrappers import Container
 
 from tests.conftest import unavailable
-from tests.processes import ROOT
 from tests.smoke.deployment import SERVICES, DeployedWorker, ForgetfulRedis
+from tests.support.processes import ROOT
 
 POSTGRES_PORT = "5432/tcp"
 IMAGE = SERVICES["worker"]["build"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 
-from tests import compose
+from tests.support import compose
 from worker.services import free_port
 
 SERVICES: dict[str, dict[str, Any]] = compose.interpolated(

@@ -15,8 +15,8 @@ import pytest
 from pytest_celery import CeleryTestContainer
 
 from tests.conftest import unavailable
-from tests.processes import LoggedProcess
 from tests.smoke.deployment import DeployedWorker, ForgetfulRedis
+from tests.support.processes import LoggedProcess
 from worker import services
 
 

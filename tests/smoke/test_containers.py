@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from docker.utils.build import exclude_paths
 
-from tests.processes import ROOT
 from tests.smoke.containers import IMAGE, confinement, engine
 from tests.smoke.deployment import SERVICES, SETTINGS, DeployedWorker
+from tests.support.processes import ROOT
 
 HINT = r"No Docker engine answers \(.+\)\. Start one, name it by DOCKER_HOST, or leave out --docker"
 CLUSTERS = {

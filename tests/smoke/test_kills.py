@@ -13,10 +13,10 @@ from pytest_celery import CeleryTestSetup
 from morango_celery.api import wait_for
 from morango_celery.messaging.events import STARTING_TASK
 from morango_celery.models import Batch, Run
-from tests.faults.schools import School
-from tests.processes import PATIENCE_SECONDS
-from tests.queues import lengths
-from tests.waiting import held, sessions_that_wait_for_a_lock, until
+from tests.support.processes import PATIENCE_SECONDS
+from tests.support.queues import lengths
+from tests.support.schools import School
+from tests.support.waiting import held, sessions_that_wait_for_a_lock, until
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

@@ -9,8 +9,8 @@ from pytest_celery import CeleryTestSetup
 from morango_celery.models import Batch
 from morango_celery.runs.overdue import note_sent
 from morango_celery.runs.producer import create_run, open_batches, start
-from tests import factories
-from tests.processes import PATIENCE_SECONDS
+from tests.support import factories
+from tests.support.processes import PATIENCE_SECONDS
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

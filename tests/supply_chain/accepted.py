@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import ROOT
 from tests.supply_chain.advisories import Finding, Package
+from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs/supply-chain.md"
 HEADING = "## What is known and accepted\n"

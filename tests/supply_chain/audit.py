@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import ROOT
 from tests.supply_chain import accepted, locks
 from tests.supply_chain.accepted import Accepted, AcceptedError
 from tests.supply_chain.advisories import Finding, NoAnswerError, Package, ask
 from tests.supply_chain.locks import LockError
+from tests.support.processes import ROOT
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 EVERYTHING = ROOT / "requirements.lock"
 IMAGE = ROOT / "worker/requirements.lock"

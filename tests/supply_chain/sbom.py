@@ -21,9 +21,9 @@ from cyclonedx.model.license import License, LicenseAcknowledgement
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from tests.processes import ROOT
 from tests.supply_chain import locks
 from tests.supply_chain.locks import PROJECT, Pin
+from tests.support.processes import ROOT
 
 DOCKERFILE = ROOT / "worker/Dockerfile"
 NAMESPACE = uuid.UUID("9a68c33b-3a0c-4eb2-893e-647707e5d548")

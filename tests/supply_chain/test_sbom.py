@@ -14,9 +14,9 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.processes import ROOT
 from tests.supply_chain import locks
 from tests.supply_chain.sbom import DOCKERFILE, bill_of_materials, image_environment
+from tests.support.processes import ROOT
 
 LOCKED = f" \\\n    --hash=sha256:{'0' * 64}\n    # via morango-celery (pyproject.toml)\n"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 RECORDS = 200
 
@@ -56,7 +56,7 @@ def test_rows_are_measured_on_fresh_databases_in_fresh_processes(
     assert "deserialize" in done.stdout
 
 
-@pytest.mark.at_length
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # likewise
 @pytest.mark.needs_postgresql
 def test_rows_of_small_syncs_say_what_their_bars_are_about(

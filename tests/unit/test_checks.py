@@ -19,7 +19,7 @@ from pytest_django import Settings
 from morango_celery.checks import operations
 from morango_celery.operations import DeserializeOperation
 from morango_celery.worker.pools import Kind, kind
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 from worker.celery import app as deployed
 
 OURS = "morango_celery.operations:DeserializeOperation"

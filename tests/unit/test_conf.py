@@ -17,7 +17,7 @@ from pytest_django import Settings
 from morango_celery.conf import batch_size_records, problems, require_valid
 from morango_celery.conf import settings as ours
 from morango_celery.errors import InvalidSettingError
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 DEFAULTS = {
     "MODE": "await",

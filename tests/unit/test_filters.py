@@ -17,7 +17,7 @@ from morango_celery.errors import InvalidFilterError
 from morango_celery.reading import prefixes
 from morango_celery.reading.filters import PartitionOrder, parse_filter, partition_order, under_filter
 from morango_celery.reading.prefixes import outermost
-from tests import factories
+from tests.support import factories
 
 
 def test_no_filter_stands_for_the_whole_profile() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 BUNDLED = "bundled"
 

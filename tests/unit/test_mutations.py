@@ -13,7 +13,7 @@ from tests.mutations import deviations
 from tests.mutations.__main__ import main
 from tests.mutations.catalogue import CATALOGUE
 from tests.mutations.mutation import Mutation, OutOfDateError
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 CODE = "def larger(a, b):\n    return a if a > b else b\n"
 TEST = "from morango_celery.code import larger\n\ndef test_larger():\n    assert larger(2, 1) == 2\n"

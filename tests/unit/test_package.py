@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import morango_celery
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 FUNCTIONS = [
     "cancel",

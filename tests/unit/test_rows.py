@@ -30,7 +30,7 @@ from morango_celery.deserialization.error_text import error_text
 from morango_celery.deserialization.rows import Row, RowPlan, row_plan
 from morango_celery.deserialization.traits import traits_of
 from morango_celery.deserialization.values import database_values, value_to_save
-from tests import factories
+from tests.support import factories
 from worker.school.models import Account, Attempt, Feedback, Learner, Lesson, Unit
 
 HEX = "0123456789abcdef" * 2

@@ -12,7 +12,7 @@ from morango.models import Filter, ScopeDefinition, Store, SyncableModel
 from morango.registry import syncable_models
 from morango.sync.operations import _deserialize_from_store, _serialize_into_store
 
-from tests import factories
+from tests.support import factories
 from worker.school.models import PROFILE, Account, Attempt, Feedback, Learner, Lesson, Unit, WrongSchoolError
 
 pytestmark = pytest.mark.django_db

@@ -29,7 +29,7 @@ from morango_celery.stream import (
     chunked,
     chunked_by_weight,
 )
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 Item = TypeVar("Item")
 

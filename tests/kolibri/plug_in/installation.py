@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg2
 
-from tests.processes import ROOT, LoggedProcess
+from tests.support.processes import ROOT, LoggedProcess
 from worker import services
 
 ENVIRONMENT = ROOT / ".venv-kolibri-server"

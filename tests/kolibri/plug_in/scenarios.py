@@ -10,7 +10,7 @@ from tests.kolibri.plug_in import people
 from tests.kolibri.plug_in.installation import PLUG_IN, SLOW_SECONDS, WORKER, Installation
 from tests.kolibri.plug_in.outcome import NOTIFICATIONS, user
 from tests.kolibri.plug_in.stage import EXHAUSTED, PASSWORDS, Stage, ended, pushing, status_of, wait_for
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 from worker import services
 
 

@@ -21,7 +21,7 @@ from tests.kolibri.plug_in.installation import (
 )
 from tests.kolibri.plug_in.outcome import outcome, user
 from tests.kolibri.verdict import Verdict, judge
-from tests.processes import LoggedProcess
+from tests.support.processes import LoggedProcess
 
 EXHAUSTED = "tests.kolibri.plug_in.exhausted"
 

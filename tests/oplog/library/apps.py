@@ -1,7 +1,7 @@
 from django.apps import AppConfig
 from django.db.models.signals import pre_migrate
 
-from tests.schemas import create_other_schema
+from tests.support.schemas import create_other_schema
 
 
 class LibraryConfig(AppConfig):

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.db import models
 
-from tests.schemas import elsewhere
-from tests.variety.fields import LoudField
+from tests.model_zoo.fields import LoudField
+from tests.support.schemas import elsewhere
 
 
 class Shelf(models.Model):

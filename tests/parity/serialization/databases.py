@@ -18,9 +18,9 @@ from morango.models.certificates import Filter
 from morango.registry import syncable_models
 
 from morango_celery.upstream import uses_postgresql
-from tests.factories import SAVED_BY
+from tests.model_zoo.fields import CentsField, Color, ColorField, NotesField, WordsField, ZonedTimeField
 from tests.parity.serialization.harness import database_counter, record_counter
-from tests.variety.fields import CentsField, Color, ColorField, NotesField, WordsField, ZonedTimeField
+from tests.support.factories import SAVED_BY
 
 PARTITIONS = ("aa:1", "aa:2", "AA:1", "aab", "b_", "bb", "%", "é:1")
 MANY = [f"z{number}" for number in range(100)]

@@ -19,10 +19,10 @@ from morango.models.core import DatabaseMaxCounter, InstanceIDModel, RecordMaxCo
 from morango.sync.operations import _serialize_into_store as morangos
 
 from morango_celery.serialization import serialize_into_store
-from tests.factories import build_store_row
 from tests.kolibri.compare import differences
 from tests.kolibri.dump import Tables, dump
 from tests.parity.harness import existing, rolled_back, save_all
+from tests.support.factories import build_store_row
 from worker.school.models import PROFILE
 
 Engine = Callable[..., None]

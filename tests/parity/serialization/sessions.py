@@ -12,7 +12,7 @@ import psycopg2
 from django.db import connection
 from morango.models import DeletedModels, Store, SyncableModel
 
-from tests.waiting import until
+from tests.support.waiting import until
 from worker.school.models import PROFILE, Unit
 
 Engine = Callable[..., None]

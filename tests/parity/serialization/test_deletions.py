@@ -6,8 +6,8 @@ import pytest
 from morango.models import DeletedModels, HardDeletedModels
 from morango.models.certificates import Filter
 
-from tests.factories import SAVED_BY
 from tests.parity.serialization.harness import assert_same, edited, record_counter, unit
+from tests.support.factories import SAVED_BY
 from worker.school.models import PROFILE
 
 UNKNOWN = "ab" * 16
@@ -61,7 +61,7 @@ def test_a_deletion_of_what_the_store_does_not_know(note: type[DeletedModels]) -
 @pytest.mark.parametrize("note", NOTES)
 def test_a_deletion_of_another_profile_waits(note: type[DeletedModels]) -> None:
     stored = unit()
-    result = assert_same([], [stored], [note(id=stored.id, profile="variety")])
+    result = assert_same([], [stored], [note(id=stored.id, profile="model_zoo")])
     assert list(result.tables[note._meta.db_table]) == [stored.id]
     assert not result.store[stored.id]["deleted"]
 
@@ -69,14 +69,14 @@ def test_a_deletion_of_another_profile_waits(note: type[DeletedModels]) -> None:
 @pytest.mark.parametrize("note", NOTES)
 def test_a_deletion_of_another_profile_waits_beside_one_of_this(note: type[DeletedModels]) -> None:
     stored, other = unit(), unit()
-    notes = [note(id=stored.id, profile=PROFILE), note(id=other.id, profile="variety")]
+    notes = [note(id=stored.id, profile=PROFILE), note(id=other.id, profile="model_zoo")]
     result = assert_same([], [stored, other], notes)
     assert list(result.tables[note._meta.db_table]) == [other.id]
 
 
 @pytest.mark.parametrize("note", NOTES)
 def test_a_deletion_counts_whatever_the_store_row_says_of_its_profile(note: type[DeletedModels]) -> None:
-    stored = unit(profile="variety")
+    stored = unit(profile="model_zoo")
     result = assert_same([], [stored], [note(id=stored.id, profile=PROFILE)])
     assert result.store[stored.id]["deleted" if note is DeletedModels else "hard_deleted"]
 

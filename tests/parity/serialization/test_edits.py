@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from tests.factories import SAVED_BY, SCHOOL_ID, build_store_row
 from tests.parity.serialization.harness import (
     assert_same,
     database_counter,
@@ -15,6 +14,7 @@ from tests.parity.serialization.harness import (
     record_counter,
     unit,
 )
+from tests.support.factories import SAVED_BY, SCHOOL_ID, build_store_row
 
 OTHER = "ab" * 16
 
@@ -155,5 +155,5 @@ def test_a_second_serialization_finds_nothing() -> None:
 
 def test_another_profile_is_left_alone() -> None:
     stored = unit(dirty=True)
-    result = assert_same([edited(stored)], [stored], profile="variety")
+    result = assert_same([edited(stored)], [stored], profile="model_zoo")
     assert result.dirty("school_unit") == {stored.id}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from morango.models.certificates import Filter
 
-from tests.factories import SCHOOL_ID
 from tests.parity.serialization.harness import assert_same, database_counter, edited, unit
+from tests.support.factories import SCHOOL_ID
 
 OTHER = "ab" * 16
 

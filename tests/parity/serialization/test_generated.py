@@ -12,7 +12,7 @@ from tests.parity.serialization.harness import assert_same
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("profile", ["school", "variety"])
+@pytest.mark.parametrize("profile", ["school", "model_zoo"])
 @settings(
     deadline=None,
     derandomize=not SEED,

@@ -12,29 +12,29 @@ from morango.models import SyncableModel
 from morango.models.certificates import Filter
 from morango.models.manager import SyncableModelManager
 
+from tests.model_zoo.models import PROFILE, Region
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.serialization.harness import assert_same, edited, unit
-from tests.variety.models import PROFILE, Region
-from tests.variety.rows import build_variety_row
 from worker.school.models import Unit
 
 
 def test_proxies_of_one_table() -> None:
-    region, town = build_variety_row("region"), build_variety_row("town")
-    quarter = build_variety_row("town", parent=town)
+    region, town = build_zoo_row("region"), build_zoo_row("town")
+    quarter = build_zoo_row("town", parent=town)
     result = assert_same([edited(row) for row in (quarter, town, region)], [region], profile=PROFILE)
     assert {row["model_name"] for row in result.store.values()} == {"region", "town"}
     assert result.store[quarter.id]["_self_ref_fk"] == town.id
 
 
 def test_a_row_that_no_manager_shows_stays_dirty() -> None:
-    hidden = edited(build_variety_row("region", kind="island"))
+    hidden = edited(build_zoo_row("region", kind="island"))
     result = assert_same([hidden], profile=PROFILE)
     assert not result.store
-    assert result.dirty("variety_site") == {hidden.id}
+    assert result.dirty("model_zoo_site") == {hidden.id}
 
 
 def test_a_row_that_two_managers_show_is_of_the_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    site = edited(build_variety_row("town"))
+    site = edited(build_zoo_row("town"))
     monkeypatch.setattr(Region, "syncing_objects", _manager(Region, lambda rows: rows))
     result = assert_same([site], profile=PROFILE)
     assert result.store[site.id]["model_name"] == "region"
@@ -85,15 +85,15 @@ def test_a_manager_that_fetches_beforehand_what_serialize_wants(monkeypatch: pyt
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_a_row_of_two_tables(is_stored: bool) -> None:
     """Morango takes the link to the parent's table for a reference to itself."""
-    lorry = build_variety_row("lorry", plate="A 1", dirty=False)
+    lorry = build_zoo_row("lorry", plate="A 1", dirty=False)
     result = assert_same([edited(lorry, load_kg=7)], [lorry] if is_stored else [], profile=PROFILE)
     assert result.store[lorry.id]["_self_ref_fk"] == ("" if is_stored else lorry.id)
     assert json.loads(result.store[lorry.id]["serialized"])["load_kg"] == 7
-    assert not result.dirty("variety_vehicle")
+    assert not result.dirty("model_zoo_vehicle")
 
 
 def test_a_filtered_row_of_two_tables() -> None:
-    rows = [edited(build_variety_row("lorry", plate=text, partition=text)) for text in ("a", "b")]
+    rows = [edited(build_zoo_row("lorry", plate=text, partition=text)) for text in ("a", "b")]
     assert len(assert_same(rows, profile=PROFILE, filter=Filter("a")).counters) == 1
 
 

@@ -10,8 +10,8 @@ import pytest
 from django.db.models import signals
 from morango.models import SyncableModel
 
-from tests.factories import build_store_row
 from tests.parity.serialization.harness import Outcome, assert_same, edited, unit
+from tests.support.factories import build_store_row
 from worker.school.models import Learner, Unit
 
 OTHER = "ab" * 16

@@ -14,10 +14,10 @@ from morango.models.core import DatabaseMaxCounter, HardDeletedModels, InstanceI
 from morango_celery.reading.prefixes import FEW
 from morango_celery.serialization import serialize_into_store
 from morango_celery.upstream import uses_postgresql
-from tests.factories import SCHOOL_ID, build_store_row
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import existing, rolled_back, save_all
 from tests.parity.serialization.harness import assert_same, database_counter, device, edited, unit
-from tests.variety.rows import build_variety_row
+from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import PROFILE, Learner, Lesson, Unit
 
 OTHER = "ab" * 16
@@ -40,15 +40,15 @@ def covers(sync_filter: Filter | None, partition: str) -> bool:
 @pytest.mark.parametrize("sync_filter", FILTERS, ids=NAMES)
 def test_counters_are_morangos_where_nothing_was_edited(sync_filter: Filter | None, times: int) -> None:
     here, elsewhere = unit(dirty=True), unit(school_id=OTHER)
-    rows = [existing(here), edited(build_variety_row("region"))]
+    rows = [existing(here), edited(build_zoo_row("region"))]
     if not covers(sync_filter, elsewhere.partition):
         rows.append(edited(elsewhere))
     others = [
         database_counter("", 7),
         database_counter(SCHOOL_ID, 7),
         database_counter(SCHOOL_ID, 7, instance_id=OTHER),
-        DeletedModels(id=here.id, profile="variety"),
-        HardDeletedModels(id=here.id, profile="variety"),
+        DeletedModels(id=here.id, profile="model_zoo"),
+        HardDeletedModels(id=here.id, profile="model_zoo"),
     ]
 
     result = assert_same(rows, [here], others, filter=sync_filter, times=times)

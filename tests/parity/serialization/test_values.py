@@ -14,6 +14,7 @@ from django.db import connection
 from morango.sync.operations import _serialize_into_store as morangos
 
 from morango_celery.serialization import serialize_into_store
+from tests.model_zoo.models import PROFILE, Lorry, Reading, Sample
 from tests.parity.serialization.harness import (
     Engine,
     Outcome,
@@ -23,7 +24,6 @@ from tests.parity.serialization.harness import (
     run,
     unit,
 )
-from tests.variety.models import PROFILE, Lorry, Reading, Sample
 from worker.school.models import Attempt
 
 ID = "12" * 16
@@ -41,7 +41,7 @@ MOMENT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, datetime.UTC)
 
 
 def about(**values: Any) -> dict[str, Any]:
-    return {"id": ID, "_morango_source_id": "source", "_morango_partition": "variety", **values}
+    return {"id": ID, "_morango_source_id": "source", "_morango_partition": "model_zoo", **values}
 
 
 def sampled(stored: str | None = None, **values: Any) -> Outcome:
@@ -139,7 +139,7 @@ def test_a_time_that_was_written_by_others(stored: str) -> None:
     def serialized(engine: Engine) -> Outcome:
         def rewritten(*arguments: Any) -> None:
             with connection.cursor() as cursor:
-                cursor.execute("UPDATE variety_reading SET moment = %s", [stored])
+                cursor.execute("UPDATE model_zoo_reading SET moment = %s", [stored])
             engine(*arguments)
 
         return run(rewritten, [Reading(**about())], profile=PROFILE)
@@ -184,7 +184,7 @@ def test_left_out_fields_of_morangos_own(monkeypatch: pytest.MonkeyPatch) -> Non
     left_out = ("id", "_morango_partition", "_morango_source_id", "big")
     monkeypatch.setattr(Sample, "morango_fields_not_to_serialize", left_out)
     stored = sampled().store[ID]
-    assert stored["partition"] == "variety"
+    assert stored["partition"] == "model_zoo"
     assert "id" not in json.loads(stored["serialized"])
 
 

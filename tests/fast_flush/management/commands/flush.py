@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.management.commands import flush
 from django.db import connections, transaction
 
-from tests import tables
+from tests.support import tables
 
 
 class Command(flush.Command):

@@ -12,8 +12,8 @@ from typing import Any
 from django.apps import AppConfig
 
 
-class DangerousConfig(AppConfig):
-    name = "tests.dangerous"
+class PoisonAppConfig(AppConfig):
+    name = "tests.poison_app"
 
     def ready(self) -> None:
         from worker.school.models import Learner

@@ -9,14 +9,14 @@ from django.db import models
 from morango.models import UUIDField
 from morango.models.manager import SyncableModelManager
 
-from tests.variety.base import PROFILE, VarietyModel
-from tests.variety.fields import WordsField
-from tests.variety.misnamed import Box, Cabinet, Crate, Drawer, Folder, Label, Sign, Tab
+from tests.model_zoo.base import PROFILE, ZooModel
+from tests.model_zoo.fields import WordsField
+from tests.model_zoo.misnamed import Box, Cabinet, Crate, Drawer, Folder, Label, Sign, Tab
 
-__all__ = ["PROFILE", "Box", "Cabinet", "Crate", "Drawer", "Folder", "Label", "Sign", "Tab", "VarietyModel"]
+__all__ = ["PROFILE", "Box", "Cabinet", "Crate", "Drawer", "Folder", "Label", "Sign", "Tab", "ZooModel"]
 
 
-class Site(VarietyModel):
+class Site(ZooModel):
     """A tree in one table whose proxies are registered, and which itself isn't; as Kolibri's collections."""
 
     morango_model_name: str | None = None
@@ -67,7 +67,7 @@ class Town(Site):
         proxy = True
 
 
-class Person(VarietyModel):
+class Person(ZooModel):
     """Points at a model that isn't registered; overrides ``deserialize`` and ``clean_fields``."""
 
     morango_model_name = "person"
@@ -92,7 +92,7 @@ class Person(VarietyModel):
         self.initials = "".join(word[0] for word in self.name.split())[:5]
 
 
-class Card(VarietyModel):
+class Card(ZooModel):
     """A one-to-one relation: a foreign key that is unique; and a foreign key that is set to null."""
 
     morango_model_name = "card"
@@ -101,7 +101,7 @@ class Card(VarietyModel):
     issued_at = models.ForeignKey(Site, on_delete=models.SET_NULL, null=True, blank=True)
 
 
-class Club(VarietyModel):
+class Club(ZooModel):
     """One half of a cycle of foreign keys."""
 
     morango_model_name = "club"
@@ -112,7 +112,7 @@ class Club(VarietyModel):
     name = models.CharField(max_length=50)
 
 
-class Member(VarietyModel):
+class Member(ZooModel):
     """The other half; unique together within its club."""
 
     morango_model_name = "member"
@@ -124,7 +124,7 @@ class Member(VarietyModel):
         unique_together = [("club", "number")]
 
 
-class Vehicle(VarietyModel):
+class Vehicle(ZooModel):
     """The parent table of multi-table inheritance."""
 
     morango_model_name: str | None = None
@@ -141,7 +141,7 @@ class Lorry(Vehicle):
     load_kg = models.PositiveIntegerField()
 
 
-class Step(VarietyModel):
+class Step(ZooModel):
     """``save()`` wants a sibling row to be there first, as Kolibri's memberships do."""
 
     morango_model_name = "step"
@@ -161,7 +161,7 @@ class OpenManager(SyncableModelManager):
         return super().get_queryset().filter(closed=False)
 
 
-class Letter(VarietyModel):
+class Letter(ZooModel):
     """The default manager hides rows that ``syncing_objects`` shows; points at a protected row."""
 
     morango_model_name = "letter"
@@ -174,7 +174,7 @@ class Letter(VarietyModel):
     syncing_objects = SyncableModelManager()
 
 
-class Sample(VarietyModel):
+class Sample(ZooModel):
     """Every type of column, and the clock's."""
 
     morango_model_name = "sample"
@@ -201,7 +201,7 @@ class Sample(VarietyModel):
     secret = models.CharField(max_length=10, default="local")
 
 
-class Reading(VarietyModel):
+class Reading(ZooModel):
     """Columns that take the fast path from JSON to row, for no code but Morango's has a say."""
 
     morango_model_name = "reading"
@@ -216,7 +216,7 @@ class Reading(VarietyModel):
     checked = models.BooleanField(null=True, blank=True, default=True)
 
 
-class Visit(VarietyModel):
+class Visit(ZooModel):
     """Columns that are filled by the clock on an ordinary ``save()``."""
 
     morango_model_name = "visit"

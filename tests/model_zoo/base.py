@@ -1,13 +1,13 @@
-"""The profile of the variety, and what its models share."""
+"""The profile of the model zoo, and what its models share."""
 
 from __future__ import annotations
 
 from morango.models import SyncableModel
 
-PROFILE = "variety"
+PROFILE = "model_zoo"
 
 
-class VarietyModel(SyncableModel):
+class ZooModel(SyncableModel):
     """A syncable model with random ids within one partition."""
 
     morango_profile = PROFILE
@@ -19,4 +19,4 @@ class VarietyModel(SyncableModel):
         return None
 
     def calculate_partition(self) -> str:
-        return "variety"
+        return "model_zoo"

@@ -1,4 +1,4 @@
-"""Store rows of the variety, as a sync leaves them."""
+"""Store rows of the model zoo, as a sync leaves them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from morango.models import Store
 
-from tests.factories import build_store_row
-from tests.variety.models import PROFILE
+from tests.model_zoo.models import PROFILE
+from tests.support.factories import build_store_row
 
 _MISNAMED: dict[str, Any] = {
     "heading": "Heading",
@@ -84,9 +84,9 @@ _ALSO_ITS_ID = {"lorry": "vehicle_ptr_id", "crate": "box_id", "cabinet": "code"}
 others refer to is where Morango looks for it."""
 
 
-def build_variety_row(model_name: str, **arguments: Any) -> Store:
-    """An unsaved Store row; see `tests.factories.build_store_row`."""
-    arguments = {"partition": "variety", "profile": PROFILE, **_DEFAULTS.get(model_name, {}), **arguments}
+def build_zoo_row(model_name: str, **arguments: Any) -> Store:
+    """An unsaved Store row; see `tests.support.factories.build_store_row`."""
+    arguments = {"partition": "model_zoo", "profile": PROFILE, **_DEFAULTS.get(model_name, {}), **arguments}
     row = build_store_row(model_name, **arguments)
     if also := _ALSO_ITS_ID.get(model_name):
         row.serialized = row.serialized.replace(

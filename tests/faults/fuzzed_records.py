@@ -88,7 +88,7 @@ TEXTS: tuple[Callable[[str], str], ...] = (
 
 
 @dataclass
-class Mutant:
+class FuzzedRecord:
     """A broken record and what was done to it."""
 
     row: Store
@@ -101,11 +101,11 @@ class Mutant:
         return f"{row.model_name!r:.50} {row.id} ({changes}): {row.serialized!r:.300}"
 
 
-def mutants(world: World, number: int, seed: str) -> Iterator[Mutant]:
+def fuzzed_records(world: World, number: int, seed: str) -> Iterator[FuzzedRecord]:
     """So many broken records; the same for the same seed. No two have the same id."""
     maker = _Maker(world, random.Random(seed))
     for position in range(number):
-        yield maker.make(f"mutant-{seed}-{position}"[-90:], 1000 + position)
+        yield maker.make(f"fuzzed-{seed}-{position}"[-90:], 1000 + position)
 
 
 class _Maker:
@@ -115,20 +115,20 @@ class _Maker:
         self.made: list[Store] = []
         self.names = sorted({row.model_name for row in world.healthy})
 
-    def make(self, name: str, number: int) -> Mutant:
-        mutant = Mutant(self.chance.choice(self.world.templates)(name, number))
-        if self.chance.random() < 0.3 and mutant.row.model_name not in UNIQUE_REFERENCES:
-            mutant.older = existing(mutant.row, **WITHOUT.get(mutant.row.model_name, {}))
+    def make(self, name: str, number: int) -> FuzzedRecord:
+        fuzzed = FuzzedRecord(self.chance.choice(self.world.templates)(name, number))
+        if self.chance.random() < 0.3 and fuzzed.row.model_name not in UNIQUE_REFERENCES:
+            fuzzed.older = existing(fuzzed.row, **WITHOUT.get(fuzzed.row.model_name, {}))
         how_often = self.chance.choice((1, 1, 1, 2, 3))
         for _ in range(how_often):
             ways = (self._value, self._value, self._value, self._column, self._column, self._text)
-            self.chance.choice(ways)(mutant)
-        self.made.append(mutant.row)
-        return mutant
+            self.chance.choice(ways)(fuzzed)
+        self.made.append(fuzzed.row)
+        return fuzzed
 
-    def _value(self, mutant: Mutant) -> None:
+    def _value(self, fuzzed: FuzzedRecord) -> None:
         try:
-            data = json.loads(mutant.row.serialized)
+            data = json.loads(fuzzed.row.serialized)
         except (ValueError, RecursionError):
             return
         if not isinstance(data, dict) or not data:
@@ -142,8 +142,8 @@ class _Maker:
             value = self._any_id(key) if roll < 0.3 else self._any_value()
             data[key], raw = (PLACE, value) if isinstance(value, Raw) else (value, raw)
             change = f"{key} = {str(value)!r:.60}"
-        mutant.changes.append(change)
-        mutant.row.serialized = json.dumps(data).replace(json.dumps(PLACE), raw)
+        fuzzed.changes.append(change)
+        fuzzed.row.serialized = json.dumps(data).replace(json.dumps(PLACE), raw)
 
     def _any_value(self) -> Any:
         roll = self.chance.random()
@@ -157,8 +157,8 @@ class _Maker:
         row = self.chance.choice([*self.made[-20:], *sound] or [None])
         return ABSENT if row is None else str(row.id)
 
-    def _column(self, mutant: Mutant) -> None:
-        row = mutant.row
+    def _column(self, fuzzed: FuzzedRecord) -> None:
+        row = fuzzed.row
         broken = self.chance.choice([row, *self.made[-20:]])
         any_row = self.chance.choice([row, *self.made[-20:], *self.world.targets])
         text = self.chance.choice(
@@ -168,7 +168,7 @@ class _Maker:
             (
                 ("model_name", self.chance.choice(self.names)),
                 ("model_name", self.chance.choice(("nothing", "Unit", "store", "learner", "region", text))),
-                ("profile", self.chance.choice(("school", "variety", "facility", text))),
+                ("profile", self.chance.choice(("school", "model_zoo", "facility", text))),
                 ("partition", self.chance.choice((text, "x" * 128, "${id}", row.partition.upper()))),
                 ("source_id", self.chance.choice((text, "x" * 96, broken.source_id))),
                 ("_self_ref_fk", self.chance.choice((text[:32], any_row.id, row.id, ABSENT, row.id.upper()))),
@@ -185,19 +185,19 @@ class _Maker:
             )
         )
         setattr(row, column, value)
-        mutant.changes.append(f"column {column} = {str(value)!r:.40}")
+        fuzzed.changes.append(f"column {column} = {str(value)!r:.40}")
 
-    def _text(self, mutant: Mutant) -> None:
-        text = mutant.row.serialized
+    def _text(self, fuzzed: FuzzedRecord) -> None:
+        text = fuzzed.row.serialized
         roll = self.chance.random()
         if roll < 0.5:
             position = self.chance.randrange(len(TEXTS))
-            mutant.row.serialized = TEXTS[position](text)
-            mutant.changes.append(f"text {position}")
+            fuzzed.row.serialized = TEXTS[position](text)
+            fuzzed.changes.append(f"text {position}")
             return
         at = self.chance.randrange(len(text) + 1)
         inserted = (
             "" if roll < 0.7 else chr(self.chance.choice((0, 0x22, 0x5C, 0x7B, 0x7D, 0x30, 0x2C, 0x1F648)))
         )
-        mutant.row.serialized = text[:at] + inserted + text[at + self.chance.randrange(8) :]
-        mutant.changes.append(f"text changed at {at}")
+        fuzzed.row.serialized = text[:at] + inserted + text[at + self.chance.randrange(8) :]
+        fuzzed.changes.append(f"text changed at {at}")

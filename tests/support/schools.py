@@ -18,7 +18,7 @@ from morango.registry import syncable_models
 
 import morango_celery
 from morango_celery.models import Batch, Run
-from tests import factories
+from tests.support import factories
 from worker.school.models import PROFILE
 
 COMPARED = ("dirty_bit", "hard_deleted", "serialized")

@@ -15,7 +15,7 @@ from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
 from morango.models import Store, SyncableModel
 
-from tests import tables
+from tests.support import tables
 from worker.school.models import PROFILE
 
 SCHOOL_ID = "5c" * 16

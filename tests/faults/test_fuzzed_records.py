@@ -1,6 +1,6 @@
 """Broken records among sound ones: no batch fails, the sound ones are saved, the broken ones say why not.
 
-``FUZZ_MUTANTS`` and ``FUZZ_SEED`` in the environment, or ``make fuzz``, choose how many there are and which.
+``FUZZ_RECORDS`` and ``FUZZ_SEED`` in the environment, or ``make fuzz``, choose how many there are and which.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import morango_celery
 from morango_celery import deserialize_from_store
 from morango_celery.models import Batch, Run
 from tests.conftest import StartWorker
-from tests.factories import app_rows, build_store_row
 from tests.faults import healthy
 from tests.faults.causes import says_why
-from tests.faults.mutants import Mutant, mutants
+from tests.faults.fuzzed_records import FuzzedRecord, fuzzed_records
 from tests.parity.harness import existing, rolled_back, save_all
+from tests.support.factories import app_rows, build_store_row
 
-WORLDS = {"school": healthy.school, "variety": healthy.variety}
+WORLDS = {"school": healthy.school, "model_zoo": healthy.model_zoo}
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")
 LONGEST_LINE = 10_000
 AT_ONCE = 50
 """Broken records of each world in one run."""
-MUTANTS = int(os.environ.get("FUZZ_MUTANTS", "500"))
+RECORDS = int(os.environ.get("FUZZ_RECORDS", "500"))
 SEED = os.environ.get("FUZZ_SEED", "1")
-CHUNKS = [f"seed-{SEED}-{number}" for number in range(-(-MUTANTS // (AT_ONCE * len(WORLDS))))]
+CHUNKS = [f"seed-{SEED}-{number}" for number in range(-(-RECORDS // (AT_ONCE * len(WORLDS))))]
 
 
 @pytest.fixture(params=WORLDS)
@@ -42,18 +42,18 @@ def world(request: pytest.FixtureRequest) -> healthy.World:
     return WORLDS[request.param]()
 
 
-def stored(broken: Sequence[Mutant]) -> list[Mutant]:
+def stored(broken: Sequence[FuzzedRecord]) -> list[FuzzedRecord]:
     """Those that the database agrees to store, and so could ever arrive."""
     kept = []
-    for mutant in broken:
+    for fuzzed in broken:
         try:
             with transaction.atomic():
-                mutant.row.save(force_insert=True)
+                fuzzed.row.save(force_insert=True)
         except (DataError, ValueError):
-            columns = [value for value in vars(mutant.row).values() if isinstance(value, str)]
-            assert any("\x00" in value or len(value) > 32 for value in columns), str(mutant)
+            columns = [value for value in vars(fuzzed.row).values() if isinstance(value, str)]
+            assert any("\x00" in value or len(value) > 32 for value in columns), str(fuzzed)
         else:
-            kept.append(mutant)
+            kept.append(fuzzed)
     return kept
 
 
@@ -91,23 +91,23 @@ def _by_id(profile: str) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def require_verdicts(world: healthy.World, broken: Sequence[Mutant]) -> None:
+def require_verdicts(world: healthy.World, broken: Sequence[FuzzedRecord]) -> None:
     """Each broken record is saved or deleted, or it is dirty and says why."""
     in_app = {row["id"] for rows in _by_id(world.profile).values() for row in rows}
     noted = set(DeletedModels.objects.values_list("id", flat=True))
-    for mutant in broken:
-        if mutant.row.profile != world.profile or not mutant.row.dirty_bit:
+    for fuzzed in broken:
+        if fuzzed.row.profile != world.profile or not fuzzed.row.dirty_bit:
             continue  # not in this run
-        row = Store.objects.get(pk=mutant.row.pk)
+        row = Store.objects.get(pk=fuzzed.row.pk)
         text, path = row.deserialization_error, row.deserialization_exception
         if row.dirty_bit:
-            assert text is not None, str(mutant)
-            assert says_why(text, row), f"{text!r:.300} ({path}) of {mutant}"
-            assert path.rpartition(".")[0], str(mutant)
+            assert text is not None, str(fuzzed)
+            assert says_why(text, row), f"{text!r:.300} ({path}) of {fuzzed}"
+            assert path.rpartition(".")[0], str(fuzzed)
             continue
-        assert (text, path) == (None, None), str(mutant)
+        assert (text, path) == (None, None), str(fuzzed)
         if not (row.deleted or row.hard_deleted or row.id in noted):
-            assert key_in(row.serialized) in {None, *in_app}, str(mutant)
+            assert key_in(row.serialized) in {None, *in_app}, str(fuzzed)
 
 
 def key_in(serialized: str) -> str | None:
@@ -143,11 +143,11 @@ def test_broken_records_harm_nobody_and_say_why(settings: Any, world: healthy.Wo
 
     # When they are deserialized along with broken ones
     Store.objects.bulk_create(world.healthy)
-    broken = stored(list(mutants(world, AT_ONCE, seed)))
+    broken = stored(list(fuzzed_records(world, AT_ONCE, seed)))
     assert len(broken) > AT_ONCE // 2
     if chance.random() < 0.5:
         with_targets(world)
-        save_all([], [mutant.older for mutant in broken if mutant.older is not None])
+        save_all([], [fuzzed.older for fuzzed in broken if fuzzed.older is not None])
     run = deserialize_from_store(world.profile)
     connection.check_constraints()
 
@@ -167,7 +167,7 @@ def test_a_worker_outlives_broken_records(celery_worker_process: StartWorker, wo
 
     # When a worker finds them among broken ones
     Store.objects.bulk_create(world.healthy)
-    broken = stored(list(mutants(world, AT_ONCE, f"worker-{SEED}")))
+    broken = stored(list(fuzzed_records(world, AT_ONCE, f"worker-{SEED}")))
     worker = celery_worker_process(
         DJANGO_SETTINGS_MODULE="tests.settings", MORANGO_CELERY_BATCH_SIZE_RECORDS="30"
     )

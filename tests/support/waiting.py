@@ -12,7 +12,7 @@ import psutil
 import psycopg2
 from django.db import connection
 
-from tests.processes import PATIENCE_SECONDS
+from tests.support.processes import PATIENCE_SECONDS
 
 
 def until(happened: Callable[[], Any], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> Any:

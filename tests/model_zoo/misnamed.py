@@ -7,12 +7,12 @@ from typing import Any
 from django.db import connection, models
 from morango.models import UUIDField
 
-from tests.schemas import elsewhere
-from tests.variety.base import VarietyModel
-from tests.variety.fields import CentsField, ColorField, LoudField, NotesField, ZonedTimeField
+from tests.model_zoo.base import ZooModel
+from tests.model_zoo.fields import CentsField, ColorField, LoudField, NotesField, ZonedTimeField
+from tests.support.schemas import elsewhere
 
 
-class Misnamed(VarietyModel):
+class Misnamed(ZooModel):
     """Columns whose names are each other's, reserved, or as odd as a name may be."""
 
     id = UUIDField(primary_key=True, editable=False, db_column="Key")
@@ -75,7 +75,7 @@ class Label(Misnamed):
         unique_together = [("cabinet", "number")]
 
 
-class Tab(VarietyModel):
+class Tab(ZooModel):
     """Columns that would take what isn't theirs without a word, and none that would refuse it."""
 
     morango_model_name = "tab"

@@ -17,7 +17,7 @@ from morango.sync.operations import _dequeue_into_store
 
 from morango_celery.serialization import serialize_into_store
 from morango_celery.upstream import is_isolation_error
-from tests.factories import SAVED_BY
+from tests.support.factories import SAVED_BY
 
 COPIED = ("model_name", "partition", "source_id", "_self_ref_fk", "profile")
 

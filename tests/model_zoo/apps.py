@@ -1,12 +1,12 @@
 from django.apps import AppConfig
 from django.db.models.signals import pre_migrate
 
-from tests.schemas import create_other_schema
+from tests.support.schemas import create_other_schema
 
 
-class VarietyConfig(AppConfig):
-    name = "tests.variety"
-    label = "variety"
+class ModelZooConfig(AppConfig):
+    name = "tests.model_zoo"
+    label = "model_zoo"
     default_auto_field = "django.db.models.AutoField"
 
     def ready(self) -> None:

@@ -20,7 +20,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, open_batches, start
-from tests import factories
+from tests.support import factories
 from worker.school.models import PROFILE, Learner, Unit
 
 MISSING = "ab" * 16
@@ -47,7 +47,7 @@ def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
     return progress.run, stages
 
 
-def everything() -> tuple[Any, ...]:
+def deserialized_state() -> tuple[Any, ...]:
     """All that deserializing may change."""
     ledger = ("pk", "state", "error", "step", "stage", "pass_number", "open_batches", *Run.COUNTS)
     return (
@@ -118,7 +118,7 @@ def edited_unit(row: Store, name: str, **values: Any) -> None:
     local.save(update_dirty_bit_to=True)
 
 
-class Recorded:
+class RecordingDispatcher:
     """A dispatcher that sends nothing."""
 
     def __init__(self, *, broker_is_there: bool = True) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 PATIENCE_SECONDS = 60
 """What takes a second on a machine at rest is done within this, whatever else the machine does."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from django.utils import timezone
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tests.processes import ROOT, LoggedProcess
+from tests.support.processes import ROOT, LoggedProcess
 from worker.services import free_port
 
 FILE = ROOT / "docker-compose.yml"

@@ -13,7 +13,7 @@ from morango.sync.context import LocalSessionContext
 from morango.sync.controller import SessionController
 
 from morango_celery.models import Run
-from tests import factories
+from tests.support import factories
 from worker.school.models import PROFILE
 
 RECORDS = 120
