@@ -1,4 +1,4 @@
-"""Sections of Django's settings, read live; and the one of syncs and runs, ``MORANGO_CELERY``."""
+"""Sections of Django's settings, read live, and the section of syncs and runs, ``MORANGO_CELERY``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AWAIT: Literal["await"] = "await"
 DETACH: Literal["detach"] = "detach"
 
 Rule = tuple[Callable[[Any], bool], str]
-"""Whether a value is one for the setting, and what it has to be, in words."""
+"""Test of a setting's value, and the same rule in words."""
 
 
 class Section:
-    """A dict in Django's settings: each attribute is a key of it, and its value in the class the default."""
+    """Dict in Django's settings. Each attribute of the class is a key, and its value the default."""
 
     _NAME: str
     _RULES: Mapping[str, Rule]
@@ -39,12 +39,12 @@ class Section:
         return configured
 
     def _contradictions(self, configured: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what is wrong with several values together."""
+        """Yield contradictions between values, a sentence each."""
         yield from ()
 
 
 def problems_of(section: Section) -> list[str]:
-    """Return what is wrong with a section of the settings, a sentence each; empty when all is well."""
+    """Return the faults of a section of the settings, a sentence each."""
     name, rules = section._NAME, section._RULES
     try:
         configured = section._configured()
@@ -82,54 +82,54 @@ LABELS_RULE = 'must be a list of model labels such as "school.Learner"'
 
 
 class _Settings(Section):
-    """The section of syncs and runs."""
+    """Section of syncs and runs."""
 
     MODE: str = AWAIT
-    """``await``: a sync's deserializing stage completes with its run. ``detach``: at once."""
+    """``await``: a sync's deserializing stage completes with its run. ``detach``: it completes at once."""
 
     REQUEST_WAIT_SECONDS: float = 0.8
-    """How long a request waits for its sync's run before it answers that the run goes on, for a client pauses
+    """Time that a request waits for its sync's run before it answers that the run goes on: a client pauses
     before it asks again. It doesn't wait in mode ``detach``, nor in an open transaction
     (``ATOMIC_REQUESTS``), nor while workers have other runs to do. 0: never."""
 
     BATCH_SIZE_RECORDS: int | None = None
-    """How many records one Celery task deserializes at most. None: 2,000; on SQLite, where each batch waits
-    for the disk, 5,000."""
+    """Limit on the records of a batch, which one Celery task deserializes. None: 2,000; on SQLite, where
+    each batch waits for the disk, 5,000."""
 
     BATCH_SIZE_BYTES: int = 8 * 1024 * 1024
-    """How many bytes of JSON these records have together at most: of large ones, a task takes fewer. A record
-    that is larger than this is a task of its own. What can only be saved along with them, where foreign keys
-    form a cycle, may have as many again."""
+    """Limit on the bytes of JSON in a batch: a batch of large records has fewer. A record that is larger is a
+    batch of its own. Records of a cycle of foreign keys, which can only be saved together, may
+    have as many bytes again."""
 
     IN_PROCESS: bool | None = None
     """Run syncs in the process that received them. None: only on SQLite, which has one writer."""
 
     IN_PROCESS_CONCURRENCY: int = 2
-    """How many batches a run in process executes at the same time, each on a connection of its own. On SQLite
-    it is one."""
+    """Number of batches that a run in process executes at the same time, each on a connection of its own. On
+    SQLite it is one."""
 
     SAVE_INDIVIDUALLY: tuple[str, ...] = ()
-    """Labels (``app.Model``) of models whose ``save()`` must see each row in the database."""
+    """Labels (``app.Model``) of models with a ``save()`` that must see each row in the database."""
 
     EXCLUSIVE_MODELS: tuple[str, ...] = ()
-    """Labels (``app.Model``) of models whose ``save()`` reads or writes other rows, as one that counts in
-    another: their records are saved one by one, and never by two processes at a time. Models of django-mptt
+    """Labels (``app.Model``) of models with a ``save()`` that reads or writes other rows, a counter for
+    example. Their records are saved one by one, and never by two processes at a time. Models of django-mptt
     need not be named."""
 
     SYNCHRONOUS_COMMIT: bool = True
     """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
 
     STALLED_AFTER_SECONDS: int = 900
-    """Recovery sends a message again that no worker has taken for this long. Each worker looks fifteen times
-    as often. What was begun, and is in nobody's hands, counts as lost after 15 seconds, or a third of this. A
-    run in process is given up after four times as long."""
+    """Time after which recovery sends a message again that no worker has taken. Each worker looks fifteen
+    times as often. Work that was begun, and that no process holds, counts as lost after 15 seconds, or a
+    third of this. A run in process is given up after four times as long."""
 
     MAX_ATTEMPTS: int = 3
-    """How many workers a batch may cost before it is split, and a record before it is in error."""
+    """Number of workers that a batch may end before it is split, and a record before it is in error."""
 
     SAME_ERROR_LIMIT_RECORDS: int = 100
-    """A run fails when all records of a batch, so many or more, fail with one and the same error that isn't
-    about what is in them: a service that a model's code asks is down, say. 0: never."""
+    """Number of records in a batch from which the run fails, if all of them fail with one error that isn't
+    about their content: a service that a model's code asks is down, for example. 0: never."""
 
     _NAME = "MORANGO_CELERY"
     _RULES = {
@@ -161,23 +161,23 @@ class _Settings(Section):
 
 
 def problems() -> list[str]:
-    """What is wrong with ``settings.MORANGO_CELERY``, a sentence each; empty when all is well."""
+    """Return the faults of ``settings.MORANGO_CELERY``, a sentence each."""
     return problems_of(settings)
 
 
 def replica_problems() -> list[str]:
-    """Return a sentence for each model of a sync that is read from another database than it is written to.
+    """Return a sentence for each synced model that is read from another database than it is written to.
 
-    These are Morango's, this app's and those of profiles. What a replica hasn't heard of yet looks as if it
-    weren't there: records would stay dirty in a completed run.
+    These are Morango's models, this app's and those of profiles. A replica lags behind, and rows that it
+    lacks seem not to exist: records would stay dirty in a completed run.
     """
     if not django_settings.DATABASE_ROUTERS:
         return []
     from morango.models.core import SyncableModel
 
     return [
-        f"DATABASE_ROUTERS have {model._meta.label} written to {write!r} and read from {read!r}: what was "
-        "just written isn't found there."
+        f"DATABASE_ROUTERS have {model._meta.label} written to {write!r} and read from {read!r}: rows "
+        "that were just written aren't found there."
         for model in apps.get_models()
         if model.__module__.split(".")[0] in ("morango", "morango_celery") or issubclass(model, SyncableModel)
         for read, write in [(router.db_for_read(model), router.db_for_write(model))]
@@ -186,9 +186,10 @@ def replica_problems() -> list[str]:
 
 
 def require_valid() -> None:
-    """Refuse to work on nonsense: system checks don't run in every process.
+    """Refuse to work with faulty settings: system checks don't run in every process.
 
-    :raises InvalidSettingError: names every wrong key, and every model that is read from a replica
+    :raises InvalidSettingError: its message names every wrong key, and every model that is read from a
+        replica
     """
     found = problems() or replica_problems()
     if found:
@@ -199,5 +200,5 @@ settings = _Settings()
 
 
 def batch_size_records() -> int:
-    """As configured, or as the database needs."""
+    """Return the configured size, or the database's default."""
     return settings.BATCH_SIZE_RECORDS or (5000 if connection.vendor == "sqlite" else 2000)

@@ -15,7 +15,7 @@ def main() -> None:
     try:
         utility.execute()
     except (ImproperlyConfigured, AppRegistryNotReady) as error:
-        # Django goes on without settings as far as it gets; what it had to say about them comes first.
+        # Django goes on without settings as far as it gets; its error about them comes first.
         sys.exit(f"error: {utility.settings_exception or error}")
 
 

@@ -19,9 +19,9 @@ app.autodiscover_tasks()
 
 @celeryd_init.connect
 def require_broker(**_: Any) -> None:
-    """Say which variable is missing, rather than retry a broker that can't exist for ever.
+    """Name the missing variable, instead of retrying a broker that can't exist.
 
-    Exits, because Celery only logs an ordinary exception of a signal's receiver.
+    It exits, because Celery only logs an ordinary exception of a signal's receiver.
     """
     if not getattr(settings, "REDIS_URL", "set by other settings"):
         sys.exit("error: The environment variable REDIS_URL is not set. Set it to redis://host:port/0.")

@@ -1,4 +1,4 @@
-"""Reads the environment variables that configure a deployment, and names the one that is wrong."""
+"""Reading of the environment variables that configure a deployment; errors name the faulty one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from django.core.exceptions import ImproperlyConfigured
 Default = TypeVar("Default", bound=int | None)
 
 SQLITE_TIMEOUT_SECONDS = 20
-"""How long a SQLite connection waits for the one writer before "database is locked"."""
+"""Time that a SQLite connection waits for the one writer before "database is locked"."""
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
 
 def required(name: str, hint: str) -> str:
-    """The variable's value; empty counts as missing.
+    """Return a variable's value; an empty one counts as missing.
 
-    :param hint: what to set it to, for whoever reads the error
+    :param hint: the value to set, for the error's reader
     :raises ImproperlyConfigured: it is missing
     """
     value = os.environ.get(name, "").strip()
@@ -50,12 +50,12 @@ def whole_number(name: str, default: Default, minimum: int = 1) -> int | Default
 
 
 def words(name: str, default: str = "") -> list[str]:
-    """The comma-separated parts of the variable, without the empty ones."""
+    """Return the comma-separated parts of a variable, without the empty ones."""
     return [word.strip() for word in os.environ.get(name, default).split(",") if word.strip()]
 
 
 def database(name: str = "DATABASE_URL") -> dict[str, Any]:
-    """An entry of Django's DATABASES from ``postgresql://user:password@host:port/name?option=value``,
+    """Return an entry of DATABASES from ``postgresql://user:password@host:port/name?option=value``,
     ``sqlite:////absolute/path``, ``sqlite:///relative/path`` or ``sqlite://`` (in memory).
 
     Special characters in user, password, host and name are percent-encoded, so that a folder of

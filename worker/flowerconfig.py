@@ -1,7 +1,7 @@
 """Flower's options: ``celery -A worker flower --conf=worker/flowerconfig.py``.
 
-Flower executes this file, and takes what is named like one of its options. Those that aren't here can be
-given as FLOWER_... in the environment; its command line goes before all.
+Flower executes this file, and takes the names of its options from it. Other options can be given as
+FLOWER_... in the environment. Its command line overrides both.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ try:
     password = environment.required("FLOWER_PASSWORD", "Set it to the password that Flower shall ask for.")
     if ":" in user:
         raise ImproperlyConfigured("The environment variable FLOWER_USER must not contain a colon.")
-    # Who may do more than look on can send any task with any arguments, and stop workers
+    # A user who may do more than watch can send any task with any arguments, and stop workers
     read_only = environment.flag("FLOWER_READ_ONLY", default=True)
 except ImproperlyConfigured as error:
     sys.exit(f"error: {error}")
 
 basic_auth = [f"{user}:{password}"]
 
-# What it shows is gone when it ends: the ledger is what lasts, and the file system may be read-only.
+# Its data ends with it: the ledger lasts, and the file system may be read-only.
 persistent = False
 max_tasks = 20_000
 purge_offline_workers = 600  # seconds; a container that is created again has another name
@@ -35,6 +35,6 @@ tasks_columns = "name,args,state,result,received,runtime,worker,retries"
 
 
 def format_task(task: Any) -> Any:
-    """A copy of Flower's task, as its row shows it."""
+    """Return a copy of Flower's task, as its row shows it."""
     task.result = result_text(task.name, task.result, task.exception)
     return task

@@ -1,4 +1,4 @@
-"""What Flower shows as a task's result."""
+"""Results of tasks as Flower shows them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ OURS = "morango_celery."
 
 
 def result_text(name: str | None, result: str | None, exception: str | None) -> str | None:
-    """Of our tasks, why one failed or is retried, or the counts of a batch: "1,990 saved, 10 failed".
+    """Return a result's text: the reason of a failure or retry, or a batch's counts ("1,990 saved").
 
-    :param name: the task's
-    :param result: the representation of what it returned, cut off if it is long, as are all others' here
+    :param name: the task's name
+    :param result: the representation of the task's result. A long one is cut off, as other tasks' are.
     """
     if not (name or "").startswith(OURS):
         return result

@@ -1,4 +1,4 @@
-"""Metrics for who knows the token."""
+"""Metrics, protected by a token."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from morango_celery.metrics.views import metrics
 
 
 def protected_metrics(request: HttpRequest) -> HttpResponse:
-    """The metrics, if METRICS_TOKEN is set and the request has it, as Prometheus' ``authorization`` sends it.
-
-    To anybody else there are none.
-    """
+    """Return the metrics if METRICS_TOKEN is set and Prometheus' ``authorization`` sends it, else 404."""
     token = os.environ.get("METRICS_TOKEN", "").strip()
     given = request.headers.get("Authorization", "")
     if not token or not constant_time_compare(given, f"Bearer {token}"):

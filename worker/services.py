@@ -1,11 +1,11 @@
 """Real Redis and PostgreSQL for demo, tests and development, without Docker or root.
 
-Where a server comes from, in this order: the one that REDIS_URL or DATABASE_URL names (left alone: not
-started, not stopped); the system's own (``redis-server`` on PATH from 6.2, ``initdb`` and ``postgres``
-in the folder POSTGRES_BIN_DIR); the one in a wheel of the extra ``services``. What is started here
-listens on 127.0.0.1, keeps its files in a temporary folder, and is gone when its context ends.
+A server is chosen in this order: the one that REDIS_URL or DATABASE_URL names (it is neither started nor
+stopped); the system's own (``redis-server`` on PATH from 6.2, ``initdb`` and ``postgres`` in the folder
+POSTGRES_BIN_DIR); the one in a wheel of the extra ``services``. A server that is started here listens on
+127.0.0.1, keeps its files in a temporary folder, and ends with its context.
 
-``python -m worker.services`` starts both and prints what to export.
+``python -m worker.services`` starts both and prints the variables to export.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 30
-"""How long a server may take until it accepts connections."""
+"""Time for a server to accept connections."""
 
 STOP_SECONDS = 20
-"""How long it may take to end by itself before it is killed."""
+"""Time for a server to end by itself before it is killed."""
 
 OLDEST_REDIS = (6, 2)
 """Celery's transport needs commands of this version."""
@@ -38,12 +38,12 @@ _INSTALL_HINT = "install the extra with the servers (pip install 'morango-celery
 
 
 class ServiceError(Exception):
-    """A server couldn't be started; the message says what to install or set."""
+    """A server couldn't be started; the message names the missing program or variable."""
 
 
 @contextlib.contextmanager
 def redis(*, durable: bool = False) -> Iterator[str]:
-    """The URL of a Redis database: REDIS_URL if set, else of a server started here.
+    """Yield the URL of a Redis database: REDIS_URL if set, else of a server started here.
 
     :raises ServiceError: there is no server, or it doesn't start
     """
@@ -56,7 +56,7 @@ def redis(*, durable: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def postgres(*, durable: bool = False) -> Iterator[str]:
-    """The URL of a PostgreSQL database: DATABASE_URL if set, else of a server started here.
+    """Yield the URL of a PostgreSQL database: DATABASE_URL if set, else of a server started here.
 
     :raises ServiceError: there is no server, or it doesn't start
     """
@@ -69,7 +69,7 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def start_redis(*, durable: bool = False, port: int | None = None) -> Iterator[str]:
-    """A Redis of our own; takes some 10 ms.
+    """Start a Redis, and yield its URL. Cost: some 10 ms.
 
     :param durable: write each command to disk (an append-only file) before answering
     :param port: where to listen, by default on a free port
@@ -88,7 +88,7 @@ def start_redis(*, durable: bool = False, port: int | None = None) -> Iterator[s
 
 @contextlib.contextmanager
 def start_postgres(*, durable: bool = False, port: int | None = None) -> Iterator[str]:
-    """A PostgreSQL of our own with an empty UTF-8 database sorted by code point; takes about a second.
+    """Start a PostgreSQL with an empty UTF-8 database sorted by code point. Cost: about a second.
 
     :param durable: survive a power cut (fsync); slower, so off in tests
     :param port: where to listen, by default on a free port
@@ -115,7 +115,7 @@ def start_postgres(*, durable: bool = False, port: int | None = None) -> Iterato
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
+    """Return an unused TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -130,7 +130,7 @@ def _running(
     stop_signal: signal.Signals = signal.SIGTERM,
     **account: Any,
 ) -> Iterator[None]:
-    """The process from the moment it `is_ready` until it has ended."""
+    """Start a process, yield once it `is_ready`, and end it afterwards."""
     with log.open("wb") as output:
         # In a session of its own, so that Ctrl-C reaches us alone and we stop it in order.
         process = subprocess.Popen(
@@ -173,7 +173,7 @@ def _answers_ping(port: int) -> bool:
 
 
 def _accepts(data: Path) -> bool:
-    """PostgreSQL listens before it accepts; line 8 of its pid file tells when it does, as pg_ctl reads it."""
+    """Return True if PostgreSQL accepts connections, which line 8 of its pid file tells, as for pg_ctl."""
     with contextlib.suppress(OSError):
         lines = (data / "postmaster.pid").read_text().splitlines()
         return len(lines) >= 8 and lines[7].strip() == "ready"
@@ -181,7 +181,7 @@ def _accepts(data: Path) -> bool:
 
 
 def redis_binary() -> str | Path:
-    """The server that is started here.
+    """Return the path of the Redis server to start.
 
     :raises ServiceError: there is none
     """
@@ -199,7 +199,7 @@ def redis_binary() -> str | Path:
 
 
 def _redis_version(binary: str) -> tuple[int, int]:
-    """Major and minor; (0, 0) when it doesn't say."""
+    """Return the major and minor version; (0, 0) if it isn't known."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10).stdout
         if match := re.search(r"v=(\d+)\.(\d+)", output):
@@ -208,11 +208,11 @@ def _redis_version(binary: str) -> tuple[int, int]:
 
 
 def _postgres_binaries(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder of initdb and postgres, and as whom to run them (arguments of Popen).
+    """Return the folder of initdb and postgres, and the account to run them (arguments of Popen).
 
-    PostgreSQL refuses to run as root. Then `folder` becomes nobody's, and a wheel's binaries are copied
-    into it together with their libraries, which they look for at the same relative place, because the
-    account can't enter root's own site-packages.
+    PostgreSQL refuses to run as root. For root, `folder` is given to the account nobody, which can't enter
+    root's site-packages. So a wheel's binaries are copied into it, with their libraries at the same relative
+    place.
     """
     root = os.geteuid() == 0
     account: dict[str, Any] = {}
@@ -247,7 +247,7 @@ def _group_exists(name: str) -> bool:
 
 
 def _wheel_folder(package: str) -> Path | None:
-    """Where an installed package lies, without importing it."""
+    """Return the folder of an installed package, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -22,7 +22,7 @@ SECRET_KEY = (
 )
 ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
-if environment.flag("BEHIND_TLS"):  # a proxy that sets the header itself, whatever clients send
+if environment.flag("BEHIND_TLS"):  # a proxy that overrides the clients' own header
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
     # Health checks come from the container itself, without TLS
@@ -71,7 +71,7 @@ AUTH_USER_MODEL = "school.Account"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
-# Devices ask for JSON; the pages that are for browsers would show what others have sent.
+# Devices ask for JSON; the pages for browsers would show others' data.
 REST_FRAMEWORK = {"DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"]}
 
 DATABASES = {"default": environment.database()}
@@ -99,7 +99,7 @@ MORANGO_CELERY: dict[str, object] = {
     "BATCH_SIZE_RECORDS": environment.whole_number("MORANGO_CELERY_BATCH_SIZE_RECORDS", default=None),
 }
 
-# Celery. Without REDIS_URL the broker's host is a name that can't exist and says what is missing: a
+# Celery. Without REDIS_URL the broker's host is a name that can't exist and tells the missing variable: a
 # server that never enqueues needs none.
 REDIS_URL = os.environ.get("REDIS_URL", "").strip()
 CELERY_BROKER_URL = REDIS_URL or "redis://redis_url-is-not-set.invalid:6379/0"

@@ -1,4 +1,4 @@
-"""The WSGI application of the sync server, and the admin's files, once ``collectstatic`` has been there."""
+"""WSGI application of the sync server, with the admin's files after ``collectstatic``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""System checks: what can't work is refused at start-up, and what may hurt is said."""
+"""System checks: errors refuse settings that can't work, warnings name those that may do harm."""
 
 from __future__ import annotations
 

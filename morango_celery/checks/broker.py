@@ -1,4 +1,4 @@
-"""What Celery is told about messages: where they go, how they are written, when they are delivered again."""
+"""System checks of Celery's settings for messages: broker, format, and redelivery."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kombu.utils.url import parse_url
 from morango_celery.checks.workers import are_used
 
 VISIBILITY_SECONDS = {"redis": 3600, "rediss": 3600, "sentinel": 3600, "sqs": 1800}
-"""After how long these transports deliver a message again that nobody acknowledged, unless told otherwise.
-Others wait for the connection to break."""
+"""Default time after which these transports deliver an unacknowledged message again. Others wait for the
+connection to break."""
 
 REDIS = ("redis", "rediss", "redis+socket", "sentinel")
 SOCKET_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
@@ -21,7 +21,7 @@ JSON = {"json", "application/json"}
 
 
 def broker_urls() -> list[dict[str, Any]]:
-    """The parts of each URL of the broker, as kombu reads them; none when Celery isn't told of any."""
+    """Return the parts of each URL of the broker, as kombu reads them; none if Celery has no URL."""
     url = current_app.conf.broker_url
     urls = url.split(";") if isinstance(url, str) else url or []
     return [parse_url(one) for one in urls]
@@ -29,7 +29,7 @@ def broker_urls() -> list[dict[str, Any]]:
 
 @register("morango_celery")
 def check_broker(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That this process knows where to send messages."""
+    """Warn if this process knows no broker to send messages to."""
     if not are_used() or broker_urls():
         return []
     return [
@@ -46,7 +46,7 @@ def check_broker(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 @register("morango_celery")
 def check_visibility_timeout(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That no message is delivered again while its task may still be executed."""
+    """Warn if a message may be delivered again while its task may still be executed."""
     limit = current_app.conf.task_time_limit
     if not are_used() or not limit:
         return []
@@ -69,7 +69,7 @@ def check_visibility_timeout(app_configs: Any = None, **kwargs: Any) -> list[Che
 
 @register("morango_celery")
 def check_socket_timeouts(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That nobody waits for ever for a Redis that doesn't answer."""
+    """Warn if a Redis that doesn't answer would be waited for without end."""
     options = current_app.conf.broker_transport_options or {}
     missing = [name for name in SOCKET_TIMEOUTS if not options.get(name)]
     uses_redis = any(parts["transport"] in REDIS for parts in broker_urls())
@@ -89,7 +89,7 @@ def check_socket_timeouts(app_configs: Any = None, **kwargs: Any) -> list[CheckM
 
 @register("morango_celery")
 def check_serializers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That messages are JSON, and that workers take nothing else: what is pickled may be any program."""
+    """Require that messages are JSON, and warn if workers accept more: a pickle may run any program."""
     if not are_used():
         return []
     conf = current_app.conf

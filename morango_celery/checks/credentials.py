@@ -1,4 +1,4 @@
-"""Passwords that whoever finds a server tries first."""
+"""Passwords that an intruder tries first."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ GUESSED = {
     "secret",
     "test",
 }
-"""What is tried first by whoever finds a server."""
+"""Passwords that are tried first, in lower case."""
 
 OVER_TCP = ("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp")
 
 
 def unprotected_server(what: str, setting: str, parts: Mapping[str, Any]) -> Iterator[Warning]:
-    """Yield a warning if a server asks for no password, or for one that is guessed.
+    """Yield a warning if a server asks for no password, or for one that is easily guessed.
 
-    :param parts: of its URL, as kombu's ``parse_url`` returns them
+    :param parts: parts of its URL, as kombu's ``parse_url`` returns them
     """
     if parts["transport"] in OVER_TCP and is_guessed(parts["password"], parts["userid"]):
         yield unprotected(f"{what} ({parts['transport']}://{parts['hostname']})", setting)

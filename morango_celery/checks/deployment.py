@@ -1,4 +1,4 @@
-"""``manage.py check --deploy``: what hurts only where others can reach it, or on more than one machine."""
+"""System checks of ``manage.py check --deploy``: faults on networks, and on more than one machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from morango_celery.conf import problems
 
 IDENTITY = ("MORANGO_SYSTEM_ID", "MORANGO_NODE_ID")
 SHORTEST_IDENTITY = 3
-"""Morango takes no notice of fewer characters."""
+"""Length from which Morango takes notice of the value."""
 
 
 @register("morango_celery", deploy=True)
 def check_credentials(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That the broker, and the database, ask for a password that nobody guesses.
+    """Warn if the broker or the database asks for no password, or for one that is easily guessed.
 
     Django's own checks look at SECRET_KEY.
     """
@@ -47,7 +47,7 @@ def check_credentials(app_configs: Any = None, **kwargs: Any) -> list[CheckMessa
 
 @register("morango_celery", deploy=True)
 def check_identity(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That all machines are one instance to Morango, which else takes each for a device of its own."""
+    """Warn if Morango would take each machine for an instance of its own."""
     missing = [name for name in IDENTITY if len(os.environ.get(name, "").strip()) < SHORTEST_IDENTITY]
     if not are_used() or not missing:
         return []

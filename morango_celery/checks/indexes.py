@@ -1,4 +1,4 @@
-"""Indexes by which a sync finds what waits, where tables are so large that it needs them."""
+"""System check of the indexes by which a sync finds waiting rows in large tables."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from morango_celery.reading.indexes import states, sync_indexes
 from morango_celery.upstream import uses_postgresql
 
 LARGE_ROWS = 100_000
-"""From how many rows on reading a whole table, as each sync does without its index, takes some 10 ms."""
+"""Size at which reading a whole table, as each sync does without its index, takes some 10 ms."""
 
 NAMED = 3
-"""How many tables a message names at most."""
+"""Number of tables that a message names at most."""
 
 
 @register("morango_celery", Tags.database)
 def check_sync_indexes(
     app_configs: Any = None, databases: Collection[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """That large tables have valid indexes of what waits. Django calls it where a database may be asked.
+    """Warn of large tables without a valid index of waiting rows. Django calls it where queries are allowed.
 
-    Cost: one statement, which reads catalogs alone: how large a table is, the planner knows.
+    Cost: one statement, which reads catalogs only: the planner knows the size of a table.
     """
     if DEFAULT_DB_ALIAS not in (databases or ()) or not uses_postgresql():
         return []
     try:
         found = states(sync_indexes())
-    except (DatabaseError, InterfaceError):  # whoever uses the database next says what is wrong with it
+    except (DatabaseError, InterfaceError):  # the next use of the database reports its fault
         return []
     missing = [state for state in found if state.rows >= LARGE_ROWS and state.is_plain_table]
     missing = sorted((s for s in missing if not s.is_valid), key=lambda state: -state.rows)

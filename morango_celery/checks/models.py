@@ -1,4 +1,5 @@
-"""The models that settings name; and those that can't be saved side by side, or perhaps shouldn't be."""
+"""System checks of models: of their labels in settings, and of models that are or may have to be
+exclusive."""
 
 from __future__ import annotations
 
@@ -19,14 +20,14 @@ LABELS = ("SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS")
 """Settings that name models."""
 
 QUERYING = {"objects", "syncing_objects", "_default_manager", "_base_manager", "cursor", "raw"}
-"""Names in a function that hardly stand for anything but a query."""
+"""Names in a function that almost always mean a query."""
 
 FRAMEWORKS = ("django", "morango", "mptt", "rest_framework")
 
 
 @register("morango_celery")
 def check_named_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per label that no installed model has."""
+    """Return one error per label that no installed model has."""
     return [] if problems() else unknown_models("MORANGO_CELERY", settings, LABELS)
 
 
@@ -46,7 +47,7 @@ def unknown_models(name: str, section: Section, keys: Iterable[str]) -> list[Che
 
 @register("morango_celery")
 def check_recognized_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One information per model that is exclusive by its class."""
+    """Return one information per model that is exclusive by its class."""
     return [
         Info(
             f"{model._meta.label} is exclusive, for {why}.",
@@ -60,9 +61,9 @@ def check_recognized_models(app_configs: Any = None, **kwargs: Any) -> list[Chec
 
 @register("morango_celery")
 def check_querying_models(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One information per model that isn't exclusive, and whose ``save()`` has queries of its own.
+    """Return one information per model that isn't exclusive, but has a ``save()`` with queries of its own.
 
-    On SQLite none, for nobody else writes there at the same time.
+    On SQLite there is none: it has one writer at a time.
     """
     if problems() or not uses_postgresql():
         return []
@@ -94,7 +95,7 @@ def _models() -> Iterator[type[Model]]:
 
 
 def _queries(model: type[Model]) -> Iterator[str]:
-    """Yield where functions of a model, which its ``save()`` calls or may call, name queries."""
+    """Yield the queries that are named in functions of a model's ``save()``, called ones included."""
     seen: set[FunctionType] = set()
     waiting = [function for base in model.__mro__ for name in SAVING if (function := _own(base, name))]
     while waiting:

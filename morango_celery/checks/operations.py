@@ -1,4 +1,4 @@
-"""What Morango's middleware asks at each stage, and in which order: the first that takes a stage has it."""
+"""System checks of Morango's operations and their order: the first one that takes a stage has it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SERIALIZE = "MORANGO_SERIALIZE_OPERATIONS"
 OURS = "morango_celery.operations:DeserializeOperation"
 
 ASKED_BY: set[str] = set()
-"""Operations of others, as settings name them, that ask ours in their turn. A plug-in adds to it."""
+"""Other projects' operations, as settings name them, that call ours. A plug-in adds to it."""
 
 
 @register("morango_celery")
 def check_deserialize_operations(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That syncs reach `DeserializeOperation`, and what it leaves to Morango reaches Morango's."""
+    """Check that syncs reach `DeserializeOperation`, and that Morango's own operation comes after it."""
     found = _operations(DESERIALIZE)
     if isinstance(found, Error):
         return [found]
@@ -52,7 +52,7 @@ def check_deserialize_operations(app_configs: Any = None, **kwargs: Any) -> list
 
 @register("morango_celery")
 def check_serialize_operations(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That `StreamingSerializeOperation`, which nobody has to use, comes first where it is used."""
+    """Check that `StreamingSerializeOperation`, which is optional, comes first if it is used."""
     found = _operations(SERIALIZE)
     if isinstance(found, Error):
         return [found]
@@ -60,11 +60,11 @@ def check_serialize_operations(app_configs: Any = None, **kwargs: Any) -> list[C
 
 
 Operations = list[tuple[str, type]]
-"""What a setting has, in its order: what it says, and the class that this names."""
+"""Entries of a setting, in order: the text, and the class that it names."""
 
 
 def _operations(setting: str) -> Operations | Error:
-    """What the setting has; or what is wrong with it as a whole."""
+    """Return a setting's entries, or an error if one of them can't be used."""
     names = getattr(SETTINGS, setting)
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return Error(

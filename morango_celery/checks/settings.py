@@ -1,4 +1,4 @@
-"""The settings of this app."""
+"""System checks of this app's settings, and of database routers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from morango_celery.conf import problems, replica_problems
 
 @register("morango_celery")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per unknown name or unusable value in ``settings.MORANGO_CELERY``."""
+    """Return one error per unknown name or unusable value in ``settings.MORANGO_CELERY``."""
     return [Error(text, id="morango_celery.E001") for text in problems()]
 
 
 @register("morango_celery")
 def check_replicas(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """One error per model of a sync that is read from another database than it is written to."""
+    """Return one error per synced model that is read from another database than it is written to."""
     return [
         Error(
             text,

@@ -1,6 +1,6 @@
-"""What Celery is told about workers, as far as a process that is none can see it.
+"""System checks of Celery's settings for workers, as any process sees them.
 
-A worker's command line may say otherwise: `morango_celery.worker.pools` looks at it when a worker starts.
+A worker's command line may override these: `morango_celery.worker.pools` looks at it when a worker starts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from morango_celery.worker.pools import SINGLE_FLAW, THREADS_FLAW, Kind, kind
 
 
 def are_used() -> bool:
-    """Whether runs are sent to workers at all."""
+    """Return True if runs are sent to workers at all."""
     return not problems() and not runs_in_process()
 
 
 @register("morango_celery")
 def check_pool(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That ``worker_pool`` is one of processes."""
+    """Check that ``worker_pool`` is a pool of processes."""
     pool = current_app.conf.worker_pool
     if not are_used() or pool is None:
         return []
@@ -57,7 +57,7 @@ def _unfit(text: str) -> Error:
 
 @register("morango_celery")
 def check_single_writer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That nobody makes workers write to SQLite at the same time."""
+    """Refuse several workers on SQLite, which has one writer."""
     if problems() or uses_postgresql() or settings.IN_PROCESS is not False:
         return []
     return [
@@ -72,7 +72,7 @@ def check_single_writer(app_configs: Any = None, **kwargs: Any) -> list[CheckMes
 
 @register("morango_celery")
 def check_time_limits(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That a task has a time limit, and a moment before that to give way in."""
+    """Warn if a task has no time limit, or no soft one before it, in which it can still give up."""
     if not are_used():
         return []
     hard, soft = current_app.conf.task_time_limit, current_app.conf.task_soft_time_limit

@@ -1,5 +1,5 @@
-"""Figures for Prometheus, from the ledger: docs/metrics.md.
+"""Metrics for Prometheus, computed from the ledger: docs/metrics.md.
 
-Workers come and go, on several machines: what one process counts is a part of the truth, and gone with it. So
-all figures are computed from the database when they are asked for, by whatever process is asked.
+Workers come and go, on several machines: the counts of one process are partial, and end with it. So any
+process can be scraped, and computes all figures from the database at that moment.
 """

@@ -1,4 +1,4 @@
-"""The figures as prometheus_client has them."""
+"""Collector for prometheus_client."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from morango_celery.printable import printable
 
 
 class LedgerCollector(Collector):
-    """For a registry: the view's own, or another that a project has its figures in already."""
+    """Collector of all metrics, for the view's registry or for a project's own."""
 
     def collect(self) -> Iterator[Family]:
-        """Every metric, also those that have no figure at the moment. Cost: that of `figures`."""
+        """Yield every metric, even without a figure. Cost: that of `figures`."""
         families = {metric: _family(metric) for metric in METRICS}
         for figure in figures():
             _add(families[figure.metric], figure)
         yield from families.values()
 
     def describe(self) -> Iterator[Family]:
-        """What a registry wants to know beforehand; no query."""
+        """Yield the metrics without figures, for a registry. Cost: no query."""
         yield from map(_family, METRICS)
 
 
 def exposed(accept: str) -> tuple[bytes, str]:
-    """All metrics as text, in the format that an ``Accept`` header asks for, and what that is called.
+    """Return all metrics as text, in the format of an ``Accept`` header, and its content type.
 
     Cost: that of `figures`.
     """
@@ -52,7 +52,7 @@ def exposed(accept: str) -> tuple[bytes, str]:
     registry.register(LedgerCollector())
     try:
         encode, content_type = choose_encoder(accept)
-    except Exception:  # whatever the library comes upon in a header that isn't built like one
+    except Exception:  # the library raises various errors for a malformed header
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
@@ -73,7 +73,7 @@ def _family(metric: Metric) -> Families:
 
 
 def _add(family: Families, figure: Figure) -> None:
-    # No two texts become one: that would be a sample twice, which no scraper takes
+    # Distinct labels stay distinct: no scraper accepts a sample twice
     labels = [printable(label.replace("\\", "\\\\")) for label in figure.labels]
     if isinstance(family, HistogramMetricFamily):
         ends = [*map(str, map(float, figure.metric.buckets_seconds)), "+Inf"]

@@ -1,4 +1,4 @@
-"""The figures themselves: five queries, however much there is."""
+"""Figures of all metrics, by five queries on a ledger of any size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.status import stalled
 
 FINAL_AT_THE_END = ("conflicted", "failed")
-"""Counts of a run that another pass may lower."""
+"""Counts of a run that a later pass may lower."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Figure:
     metric: Metric
     labels: tuple[str, ...]
     value: float
-    """Of a histogram, the sum."""
+    """Number, or the sum of a histogram."""
     buckets: tuple[int, ...] = ()
-    """Of a histogram, how many are in each bucket or one before it; in all of them at last."""
+    """Cumulative counts of a histogram's buckets; the last one counts all."""
 
 
 def figures() -> Iterator[Figure]:
-    """All of them, as the ledger has it now.
+    """Yield all figures from the present ledger.
 
     Cost: five queries. One reads all runs and two all batches, in the database; one counts the dirty records.
     """
@@ -79,7 +79,7 @@ def _of_batches() -> Iterator[Figure]:
         batches=Count("pk"),
         unfinished=Count(
             "pk", filter=Q(run__state__in=Run.UNFINISHED)
-        ),  # a cancelled run's stay as they were
+        ),  # a cancelled run's batches stay open
         **_histogram(names.BATCH_SECONDS),
     )
     for row in rows.order_by("profile", "state"):
@@ -122,7 +122,7 @@ def _timed(rows: QuerySet[Any], duration: Any) -> QuerySet[Any]:
 
 
 def _histogram(metric: Metric) -> dict[str, Any]:
-    """What `_read` reads, of rows with a duration; one without is in no bucket."""
+    """Return the aggregates for `_read`. Rows without a duration are in no bucket."""
     return {
         "total": Sum("duration"),
         "timed": Count("duration"),

@@ -1,4 +1,4 @@
-"""What is measured: each metric's name, kind, meaning and labels."""
+"""Metrics: their names, kinds, meanings and labels."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric, as it is exposed."""
+    """A metric as it is exposed."""
 
     name: str
     kind: Kind
     meaning: str
     labels: tuple[str, ...] = ()
     buckets_seconds: tuple[float, ...] = ()
-    """Upper ends of a histogram's buckets, without the last one, which has none."""
+    """Upper ends of a histogram's buckets, without the last one, which is open."""
 
     @property
     def sample_names(self) -> tuple[str, ...]:
-        """What queries may name."""
+        """Return the names of its samples, for queries."""
         if self.kind == "histogram":
             return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         return (self.name,)
@@ -30,7 +30,7 @@ class Metric:
 RUNS = Metric(
     "morango_celery_runs",
     "gauge",
-    "Runs that are not done. state: pending (nobody has begun) or running.",
+    "Runs that are not done. state: pending (not begun) or running.",
     ("profile", "state"),
 )
 RUNS_STALLED = Metric(
@@ -42,7 +42,7 @@ RUNS_STALLED = Metric(
 OLDEST_PENDING = Metric(
     "morango_celery_oldest_pending_run_seconds",
     "gauge",
-    "For how long the oldest run that nobody has begun has waited; 0 when there is none.",
+    "Waiting time of the oldest pending run; 0 if there is none.",
 )
 RUNS_ENDED = Metric(
     "morango_celery_runs_ended_total",
@@ -53,7 +53,7 @@ RUNS_ENDED = Metric(
 RUN_SECONDS = Metric(
     "morango_celery_run_seconds",
     "histogram",
-    "From the moment a run was asked for to its end, of those that were completed.",
+    "Time from the request for a run to its end, of completed runs.",
     ("profile",),
     (1, 5, 15, 60, 300, 900, 3600, 14400, 86400),
 )
@@ -82,7 +82,7 @@ QUARANTINED_RECORDS = Metric(
 BATCHES_OPEN = Metric(
     "morango_celery_batches_open",
     "gauge",
-    "Batches that are handed out and not done.",
+    "Batches that are created and not done.",
     ("profile",),
 )
 BATCHES = Metric(
@@ -95,14 +95,14 @@ BATCHES = Metric(
 BATCH_SECONDS = Metric(
     "morango_celery_batch_seconds",
     "histogram",
-    "How long a worker took for a batch that is done, counted from its last attempt.",
+    "Time of a worker for a batch that is done, counted from its last attempt.",
     ("profile",),
     (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300),
 )
 STAGE_SECONDS = Metric(
     "morango_celery_stage_seconds",
     "histogram",
-    "From the first attempt at a batch of a stage to the end of its last, of those that are done.",
+    "Time from the first attempt at a stage's batches to the end of the last one, of stages that are done.",
     (),
     (1, 5, 15, 60, 300, 900, 3600, 14400),
 )

@@ -1,4 +1,4 @@
-"""To be included in a project's URLs, where only those reach it who may."""
+"""URLs of the metrics. A project includes them where only the permitted reach them."""
 
 from __future__ import annotations
 

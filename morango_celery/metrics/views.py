@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""View for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from morango_celery.metrics.collector import exposed
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """All metrics. Who may see them is up to the project."""
+    """Return all metrics. The project decides about access."""
     text, content_type = exposed(request.headers.get("Accept", ""))
     return HttpResponse(text, content_type=content_type)

@@ -152,7 +152,7 @@ def test_model_of_a_sync_that_is_read_from_a_replica_is_refused(
     text = f"DATABASE_ROUTERS have {label} written to 'default' and read from 'replica'"
 
     assert any(message.msg.startswith(text) for message in refused())
-    with pytest.raises(InvalidSettingError, match="isn't found there"):
+    with pytest.raises(InvalidSettingError, match="aren't found there"):
         morango_celery.deserialize(PROFILE, in_process=True)
 
 

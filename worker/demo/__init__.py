@@ -4,4 +4,4 @@
 """
 
 FEWEST_RECORDS = 100
-"""What it takes for a few records of each model, and a few to break."""
+"""Least number of records: a few of each model, and a few to break."""

@@ -1,4 +1,4 @@
-"""``python -m worker.demo [--records N]``: the demo; exit status 0 if all is as it should be."""
+"""Command line of the demo: ``python -m worker.demo [--records N]``. Exit status 0 if all is as expected."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ def _records() -> int:
 
 
 def _run(records: int, stack: ExitStack, display: Display, interrupts: Interrupts) -> int:
-    """
-    :param stack: gets whatever has to be stopped and removed
+    """Run the demo.
+
+    :param stack: gets all that has to be stopped and removed
     """
     display.line(f"A device pushes {records:,} records to a server; Celery workers deserialize them there.\n")
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="morango-demo-")))

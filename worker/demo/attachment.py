@@ -1,4 +1,4 @@
-"""A second database beside the default one, for the time of a comparison."""
+"""Second database beside the default one, for the time of a comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VARIABLE = "DEVICE_DATABASE_URL"
 
 @contextmanager
 def device_attached(url: str) -> Iterator[str]:
-    """The alias of the device's database, which is known to Django until the block is left."""
+    """Make the device's database known to Django until the block is left, and yield its alias."""
     os.environ[_VARIABLE] = url
     connections.databases[DEVICE] = database(_VARIABLE)
     try:

@@ -1,4 +1,4 @@
-"""Where the server's data lives: servers of our own, or a corner of those the environment names."""
+"""Databases of the demo's server: on servers of its own, or on those that the environment names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from worker.demo.processes import StepError
 
 @contextmanager
 def empty_postgres() -> Iterator[str]:
-    """The URL of an empty PostgreSQL database, which is gone afterwards.
+    """Yield the URL of an empty PostgreSQL database, and remove it afterwards.
 
-    A server of our own, durable as in earnest; where DATABASE_URL names one, a new database in it.
+    It is on a durable server of its own, or on the server that DATABASE_URL names.
     """
     with services.postgres(durable=True) as url:
         if not os.environ.get("DATABASE_URL"):
@@ -40,9 +40,9 @@ def empty_postgres() -> Iterator[str]:
 
 @contextmanager
 def empty_redis() -> Iterator[str]:
-    """The URL of an empty Redis database: on a server of our own, or the one that REDIS_URL names.
+    """Yield the URL of an empty Redis database, on a server of its own or the one that REDIS_URL names.
 
-    :raises StepError: that one has keys; our workers would take another deployment's messages
+    :raises StepError: that database has keys; our workers would take another deployment's messages
     """
     with services.redis() as url:
         if not os.environ.get("REDIS_URL"):

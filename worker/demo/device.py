@@ -1,4 +1,4 @@
-"""What the device does, as Morango's documentation has a client do it."""
+"""Work of the device, as Morango's documentation describes a client's."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ DELETED_RECORDS = 6
 EDITED_RECORDS = EARLY_UNITS - 1
 
 SLICE_RECORDS = 5 * CHUNK_RECORDS
-"""Morango serializes so many at once: its memory grows with them."""
+"""Number of records that Morango serializes at once, which its memory grows with."""
 
 FEWEST_CHUNK, MOST_CHUNK = 500, 10_000
 PUSHES = 4
-"""Morango's client pauses for up to a second after each chunk it pushes: so few big ones."""
+"""Size of a chunk. Morango's client pauses for up to a second after each one, so chunks are large."""
 
 
 def connect(url: str, records: int) -> NetworkSyncConnection:
-    """
-    :param records: how many will be pushed
+    """Connect to the server.
+
+    :param records: number of records that will be pushed
     """
     chunk = min(max(records // PUSHES, FEWEST_CHUNK), MOST_CHUNK)
     # Level 1: on one machine, compressing well costs more than it saves.
@@ -49,7 +50,7 @@ def prepare_database() -> None:
 
 
 def _hurry(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """The device's database doesn't outlive the demo: it needn't wait for the disk."""
+    """Let the device's database skip waiting for the disk: it doesn't outlive the demo."""
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA synchronous = OFF")
 
@@ -59,7 +60,7 @@ def fetch_certificate(
 ) -> tuple[Certificate, Certificate]:
     """Ask the server to sign a certificate for this device.
 
-    :returns: ours and the server's
+    :returns: this device's certificate and the server's
     """
     (theirs,) = connection.get_remote_certificates(school_id, SCOPE)
     own = connection.certificate_signing_request(
@@ -71,7 +72,7 @@ def fetch_certificate(
 def send_plain(
     connection: NetworkSyncConnection, own: Certificate, theirs: Certificate, school_id: str, records: int
 ) -> None:
-    """Push so many sound records in one sync."""
+    """Push a number of valid records in one sync."""
     school = School(school_id, records - EARLY_RECORDS)
     for _ in create(school.early_records()):
         pass
@@ -83,9 +84,9 @@ def send_plain(
 def send(
     connection: NetworkSyncConnection, own: Certificate, theirs: Certificate, school_id: str, records: int
 ) -> None:
-    """Two syncs: the first one brings what the second one edits and deletes.
+    """Push in two syncs: the second one edits and deletes records of the first one.
 
-    :param records: how many the second one pushes
+    :param records: number of records that the second sync pushes
     """
     school = School(school_id, records - EDITED_RECORDS - DELETED_RECORDS)
     for _ in create(school.early_records()):
@@ -139,9 +140,9 @@ def push(
     *,
     quiet: bool = False,
 ) -> None:
-    """Push what the server doesn't have, by Morango's client; ends when the server says it is done.
+    """Push records that the server doesn't have, by Morango's client, until the server reports completion.
 
-    :param quiet: don't tell the steps
+    :param quiet: True reports no steps
     """
 
     def tell(event: str, **data: Any) -> None:

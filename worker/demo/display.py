@@ -1,4 +1,4 @@
-"""A line a step: a bar while it runs, on a terminal, and how long it took when it is done."""
+"""Display of steps, a line each: on a terminal a bar while it runs, and its duration when it is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 66
 
 
 class Display:
-    """What the demo prints."""
+    """Output of the demo."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
@@ -27,7 +27,7 @@ class Display:
         print(text, flush=True)
 
     def begin(self, text: str, total: int | None = None) -> None:
-        """A step begins; the one before, if any, is done."""
+        """Begin a step; the previous one, if any, is done."""
         self.end()
         self._text = text
         self._total = total
@@ -41,7 +41,7 @@ class Display:
         )
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """So much of the step is done; what there is to do may have become more."""
+        """Set the step's progress; its total may have grown."""
         if self._bar is None:
             return
         if total is not None:
@@ -59,7 +59,7 @@ class Display:
         self._text = ""
 
     def give_up(self) -> None:
-        """The step won't be done."""
+        """Mark the step as given up."""
         self._remove_bar()
         if self._text:
             print(f"{self._text} ... not done", flush=True)

@@ -1,4 +1,4 @@
-"""What the device's process tells the demo: a JSON object a line, on its standard output."""
+"""Events from the device's process to the demo: a JSON object a line, on its standard output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STEP = "step"
 """A step begins: `text`, and `total` when it can be counted."""
 
 PROGRESS = "progress"
-"""So much of the step is `done`."""
+"""Progress of the step: `done`."""
 
 SENT = "sent"
 """Records are queued: `transfer_session_id`, and `counts` by model name."""
@@ -19,7 +19,7 @@ SYNCED = "synced"
 """Every record has arrived; the server merges and deserializes."""
 
 RESULT = "result"
-"""All went well: what `worker.demo.device.Result` holds."""
+"""Success: the fields of `worker.demo.device.Result`."""
 
 
 def emit(event: str, **data: Any) -> None:
@@ -28,7 +28,8 @@ def emit(event: str, **data: Any) -> None:
 
 
 def parse(line: str) -> dict[str, Any]:
-    """
+    """Read an event.
+
     :raises ValueError: the line isn't an event
     """
     event = json.loads(line)

@@ -1,4 +1,4 @@
-"""Follows a sync from both ends: the device's events, then the server's ledger."""
+"""Following of a sync from both ends: the device's events, then the server's ledger."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from worker.demo.spoiling import Broken
 
 LOOK_SECONDS = 0.1
 STALL_SECONDS = 60
-"""A run that gets no further for so long is given up."""
+"""Time without progress after which a run is given up."""
 
 
 @dataclass
 class Sync:
-    """What is known of the sync."""
+    """Known facts of the sync."""
 
     transfer_session_id: str = ""
     sent: dict[str, int] = field(default_factory=dict)
@@ -36,9 +36,9 @@ class Sync:
 
 
 def follow(device: Process, display: Display, check: Callable[[], None]) -> Sync:
-    """Show what goes on until the device has ended.
+    """Show the progress until the device has ended.
 
-    :param check: called several times a second; what it raises ends the following
+    :param check: called several times a second; an exception of it ends the following
     :raises StepError: the device failed, or the server's run did
     """
     sync = Sync()
@@ -70,7 +70,7 @@ def follow(device: Process, display: Display, check: Callable[[], None]) -> Sync
 
 
 def _events(device: Process) -> Iterator[dict[str, Any] | None]:
-    """The device's events until it closes its output; None every `LOOK_SECONDS` in between."""
+    """Yield the device's events until it closes its output, and None every `LOOK_SECONDS`."""
     lines: Queue[str | None] = Queue()
 
     def read() -> None:
@@ -91,7 +91,7 @@ def _events(device: Process) -> Iterator[dict[str, Any] | None]:
 
 
 class _Ledger:
-    """Shows how far the run of a sync has got."""
+    """Progress of a sync's run."""
 
     def __init__(self, sync: Sync, display: Display) -> None:
         self._sync = sync
@@ -101,7 +101,8 @@ class _Ledger:
         self._moved_at = time.monotonic()
 
     def look(self) -> None:
-        """
+        """Show the run's progress.
+
         :raises StepError: the run failed, or has stopped moving
         """
         run = self._sync.run

@@ -1,4 +1,4 @@
-"""The two instances' processes: the server's HTTP server and workers, and the device."""
+"""Processes of both instances: the server's HTTP server and workers, and the device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORKERS = 2
 
 
 def server_environment(database_url: str, redis_url: str) -> dict[str, str]:
-    """The environment variables of the server's processes, over those of this process."""
+    """Return the environment variables of the server's processes, which override this process' own."""
     return {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -33,19 +33,21 @@ def server_environment(database_url: str, redis_url: str) -> dict[str, str]:
 
 
 class Instances:
-    """Starts the processes; whoever holds this stops what is in `started`."""
+    """Starter of the processes. Its owner stops those in `started`."""
 
     def __init__(self, folder: Path, check: Callable[[], None]) -> None:
-        """
-        :param folder: for logs and the device's database
-        :param check: called several times a second while something starts; what it raises ends the waiting
+        """Begin with no process.
+
+        :param folder: place of logs and of the device's database
+        :param check: called several times a second while something starts; an exception of it ends the
+            waiting
         """
         self.started: list[Process] = []
         self._folder = folder
         self._check = check
 
     def start_server(self, environment: dict[str, str]) -> str:
-        """The URL of the HTTP server."""
+        """Start the HTTP server, and return its URL."""
         port = services.free_port()
         server = self._start(
             "The HTTP server", ["worker", "runserver", "--noreload", f"127.0.0.1:{port}"], environment
@@ -77,7 +79,8 @@ class Instances:
         return f"sqlite:///{self._folder / 'device.sqlite3'}"
 
     def check(self) -> None:
-        """
+        """Check that all processes run.
+
         :raises StepError: one of them has ended
         """
         for process in self.started:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noted when they come and acted upon where nothing is half started."""
+"""Ctrl-C and SIGTERM, noted at once, and obeyed where nothing is half started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequestedError(Exception):
-    """The user, or the system, wants the demo to stop."""
+    """The user or the system stops the demo."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -21,8 +21,8 @@ class StopRequestedError(Exception):
 class Interrupts:
     """The first signal that has come, if any.
 
-    An exception out of a signal's handler could strike between the start of a process and the note that
-    it has to be ended. So whoever waits calls `check`, several times a second.
+    An exception out of a signal's handler could strike between the start of a process and the note that it
+    has to be ended. So each waiting loop calls `check`, several times a second.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Interrupts:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note signals, rather than end at once, until the block is left."""
+        """Note signals until the block is left, instead of ending at once."""
         before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         try:
             yield
@@ -39,7 +39,8 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """
+        """Check that no signal has come.
+
         :raises StopRequestedError: a signal has come
         """
         if self._received is not None:

@@ -1,4 +1,4 @@
-"""How much memory the children of a process use."""
+"""Memory of a process' children."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def peak_memory_bytes(parent_pid: int) -> int | None:
-    """The most that any child of the process ever had in memory; None where that can't be told.
+    """Return the largest peak of memory of a child of the process; None if it isn't known.
 
-    Linux keeps each process' peak; elsewhere psutil, when it is installed, tells what it is now.
+    Linux keeps each process' peak. Elsewhere psutil, if installed, tells the present size.
     """
     if Path("/proc/self/status").exists():
         return _peak_in_proc(parent_pid)

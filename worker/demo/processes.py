@@ -1,4 +1,4 @@
-"""The demo's processes: each in a session of its own, so that Ctrl-C reaches the demo alone, with a log."""
+"""Processes of the demo, each with a log, and in a session of its own: Ctrl-C reaches the demo alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TAIL_LINES = 15
 
 
 class StepError(Exception):
-    """A step of the demo failed; the message is for whoever started it."""
+    """A step of the demo failed; the message is for the user."""
 
 
 class Process:
-    """A running ``python -m ...``; `stop` it, whatever happens."""
+    """A running ``python -m ...``, which has to be stopped by `stop` in any case."""
 
     def __init__(
         self,
@@ -35,9 +35,10 @@ class Process:
         *,
         piped: bool = False,
     ) -> None:
-        """
-        :param name: what it is, for messages
-        :param environment: all of it
+        """Start the process.
+
+        :param name: its name in messages
+        :param environment: all of its environment variables
         :param piped: keep standard output apart from the log, as `output`
         """
         self.name = name
@@ -71,15 +72,17 @@ class Process:
         return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
 
     def check(self) -> None:
-        """
+        """Check that it runs.
+
         :raises StepError: it has ended
         """
         if (status := self._process.poll()) is not None:
             raise StepError(f"{self.name} ended with status {status}. The end of its log:\n{self.tail()}")
 
     def wait_until(self, is_ready: Callable[[], bool], check: Callable[[], None]) -> None:
-        """
-        :param check: called several times a second; what it raises ends the waiting
+        """Wait until it is ready.
+
+        :param check: called several times a second; an exception of it ends the waiting
         :raises StepError: it ended first, or took too long
         """
         deadline = time.monotonic() + START_SECONDS
@@ -93,7 +96,7 @@ class Process:
             time.sleep(0.02)
 
     def wait(self, check: Callable[[], None]) -> None:
-        """Until it has ended by itself.
+        """Wait until it has ended by itself.
 
         :raises StepError: its status is not 0
         """
@@ -108,7 +111,7 @@ class Process:
             self._process.terminate()
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL for it and whatever is left of its children."""
+        """Send SIGTERM, then SIGKILL to it and its remaining children."""
         self.request_stop()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
@@ -120,7 +123,7 @@ class Process:
 
 
 def stop_all(processes: Iterable[Process]) -> None:
-    """Stop them side by side."""
+    """Stop all of them at the same time."""
     processes = list(processes)
     for process in processes:
         process.request_stop()

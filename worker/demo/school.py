@@ -1,4 +1,4 @@
-"""The records of the device's school, computed from their numbers, so that none has to be remembered."""
+"""Records of the device's school, computed from their numbers, so that none is kept in memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ EARLY_ATTEMPTS = 4
 EARLY_RECORDS = EARLY_UNITS + EARLY_LEARNERS + EARLY_LESSONS + EARLY_ATTEMPTS
 
 WITHOUT_ATTEMPTS = 2
-"""So many of the last learners, and of the last lessons, have no attempts: these can be broken alone."""
+"""Number of last learners, and of last lessons, without attempts: these can be broken alone."""
 
 MODELS = (Unit, Learner, Lesson, Attempt, Feedback)
-"""What others refer to comes first."""
+"""The school's models, referenced ones first."""
 
 _FIRST_DAY = datetime.datetime(2026, 1, 5, 8, tzinfo=datetime.UTC)
 _NAMES = ("Amina Diallo", "Zoë Müller", "Nguyễn Văn An", "José  Peña", "Ngozi Okafor", "李 明", "Åsa Straße")
@@ -34,7 +34,7 @@ Record = TypeVar("Record", bound=SchoolModel)
 
 
 class School:
-    """A tree of units, learners and lessons in them, attempts of the learners, and feedback on these."""
+    """School: a tree of units with learners and lessons, the learners' attempts, and feedback on these."""
 
     def __init__(self, school_id: str, records: int) -> None:
         """
@@ -57,7 +57,7 @@ class School:
         self._cached_learner = lru_cache(maxsize=64)(self.learner)
 
     def early_records(self) -> Iterator[SchoolModel]:
-        """What the server knows from an earlier sync: a few units, two learners, the first one's attempts."""
+        """Yield the records of an earlier sync: a few units, two learners, the first one's attempts."""
         for number in range(EARLY_UNITS):
             yield self.unit(number)
         for number in range(EARLY_LEARNERS):
@@ -68,7 +68,7 @@ class School:
             yield self.attempt(number)
 
     def records(self) -> Iterator[SchoolModel]:
-        """All others, after what they refer to; feedback follows its attempt."""
+        """Yield all other records, each after its targets. Feedback follows its attempt."""
         for number in range(EARLY_UNITS, self.units):
             yield self.unit(number)
         for number in range(EARLY_LEARNERS, self.learners):
@@ -109,7 +109,7 @@ class School:
         return _identified(lesson, number)
 
     def attempt(self, number: int) -> Attempt:
-        """The first few are the first learner's, the others are spread over the learners but the last."""
+        """Return an attempt. The first few are the first learner's, the others are of all but the last."""
         learner_number = 0
         if number >= EARLY_ATTEMPTS:
             among = self.learners - WITHOUT_ATTEMPTS - 1
@@ -121,7 +121,7 @@ class School:
             lesson_id=self._id(Lesson, lesson_number) if in_lesson else None,
             kind=Attempt.Kind.values[number % 3],
             score=number % 11 / 10,
-            # Milliseconds are what Morango's JSON has room for.
+            # Morango's JSON has times in milliseconds.
             answered_at=_FIRST_DAY + datetime.timedelta(minutes=number, milliseconds=number % 1000),
             answer=f"{number}\n÷ {number + 1}",
         )
@@ -131,7 +131,7 @@ class School:
         return _identified(Feedback(attempt=attempt, text=f"Well done, no. {number}!"), number)
 
     def _id(self, model: type[SchoolModel], number: int) -> str:
-        """The id of a unit or lesson, without building one."""
+        """Return the id of a unit or lesson, without building one."""
         name = model.morango_model_name
         record_id: str = model.compute_namespaced_id(self._partitions[model], _source_id(name, number), name)
         return record_id
@@ -142,7 +142,7 @@ def _source_id(model_name: str, number: int) -> str:
 
 
 def _identified(record: Record, number: int) -> Record:
-    """The record with id, source id and partition, as Morango computes them when it saves one."""
+    """Return the record with id, source id and partition, as Morango computes them when it saves one."""
     record._morango_source_id = _source_id(record.morango_model_name, number)
     record.id = record.calculate_uuid()
     return record
@@ -151,7 +151,7 @@ def _identified(record: Record, number: int) -> Record:
 def create(records: Iterator[SchoolModel]) -> Iterator[int]:
     """Write the records as app rows, `CHUNK_RECORDS` in a transaction.
 
-    :returns: how many have been written, after each transaction
+    :returns: the number of written records, after each transaction
     """
     written = 0
     while chunk := list(islice(records, CHUNK_RECORDS)):

@@ -1,6 +1,6 @@
-"""The device: a Morango instance on SQLite, in a process of its own, that pushes its records.
+"""Process of the device: a Morango instance on SQLite that pushes its records.
 
-Reads DATABASE_URL and DEMO_PASSWORD, and tells its progress as `worker.demo.events`.
+It reads DATABASE_URL and DEMO_PASSWORD, and reports its progress as `worker.demo.events`.
 """
 
 from __future__ import annotations

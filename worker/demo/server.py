@@ -1,4 +1,4 @@
-"""The server's side before the sync: its tables, the school's certificate, and who may hand out others."""
+"""Preparation of the server: its tables, the school's certificate, and the account that may sign others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.school.models import Account
 
 @dataclass(frozen=True)
 class Access:
-    """What a device has to know to join."""
+    """Data by which a device joins."""
 
     school_id: str
     account: str
@@ -26,7 +26,7 @@ def create_tables() -> None:
 
 
 def found_school() -> Access:
-    """Create the school's root certificate, and the account of who may sign others."""
+    """Create the school's root certificate, and the account that may sign others."""
     call_command("loaddata", "scopedefinitions", verbosity=0)
     root = Certificate.generate_root_certificate(SCOPE)
     account = Account(username="head", is_superuser=True)

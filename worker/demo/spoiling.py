@@ -1,4 +1,4 @@
-"""Breaks a few records on purpose, in the device's Store, so that they travel through the real sync."""
+"""Breaking of a few records in the device's Store, so that they travel through the real sync."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.demo.school import EARLY_ATTEMPTS, School
 from worker.school.models import SchoolModel
 
 ABSENT_ID = "0" * 31 + "1"
-"""No record has this id."""
+"""An id that no record has."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Broken:
     id: str
     model_name: str
     how: str
-    """What is wrong with it, for people."""
+    """Its fault, for people."""
 
 
 def spoil(school: School) -> list[Broken]:
@@ -53,7 +53,7 @@ def spoil(school: School) -> list[Broken]:
 
 
 def orphan(school: School) -> Broken:
-    """Let an attempt refer to the first learner, who is deleted: the deletion spreads to it."""
+    """Let an attempt refer to the first learner, who is deleted: the deletion is propagated to it."""
     attempt = school.attempt(school.attempts - 7)
     return _change(attempt, "its learner is deleted", learner_id=school.learner(0).id)
 

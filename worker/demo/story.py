@@ -1,4 +1,4 @@
-"""The demo itself, from the server's first table to the comparison of both instances."""
+"""Steps of the demo, from the server's first table to the comparison of both instances."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ def tell(
     display: Display,
     check: Callable[[], None],
 ) -> int:
-    """
-    :param folder: for logs and the device's database
+    """Carry the demo out.
+
+    :param folder: place of logs and of the device's database
     :param environment: environment variables of the server's processes
-    :param stack: gets whatever has to be stopped
-    :param check: called often; raises when the user wants to stop
+    :param stack: gets all that has to be stopped
+    :param check: called often; raises if the user stops the demo
     :returns: the exit status
     """
     stack.callback(connections.close_all)
@@ -83,7 +84,7 @@ def _measured(run: Run, idle_bytes: int | None, peak_bytes: int | None) -> str:
 
 
 def _peak_memory(workers: list[Process]) -> int | None:
-    """The most that any of the workers' children had until now, in bytes."""
+    """Return the largest peak of memory of the workers' children, in bytes."""
     peaks = [peak_memory_bytes(worker.pid) for worker in workers]
     return max((peak for peak in peaks if peak is not None), default=None)
 

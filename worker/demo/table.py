@@ -1,4 +1,4 @@
-"""What became of the records, as the server's own tables have it."""
+"""Table of the records' outcomes, read from the server's own tables."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Row:
 
     model_name: str
     sent: int
-    """As the device counted them."""
+    """Records that the device has counted."""
     saved: int
-    """Those that are there as app rows."""
+    """Records with an app row."""
     deleted: int
-    """Deleted on the device, or with what they refer to."""
+    """Records deleted on the device, or together with their target."""
     failed: int
-    """In error."""
+    """Records in error."""
 
 
 def rows(sync: Sync) -> list[Row]:
-    """A row a model, those that others refer to first, and their total."""
+    """Return a row for each model, referenced ones first, and their total."""
     found = []
     for model in MODELS:
         name = model.morango_model_name
@@ -67,7 +67,7 @@ def rendered(rows: Sequence[Row]) -> str:
 
 
 def rendered_errors(broken: Sequence[Broken]) -> str:
-    """The broken records, each with the error that the server's Store has for it."""
+    """Return the broken records, each with its error in the server's Store, as text."""
     stored = Store.objects.in_bulk([record.id for record in broken])
     lines = []
     for record in broken:
@@ -77,7 +77,7 @@ def rendered_errors(broken: Sequence[Broken]) -> str:
 
 
 def _error(row: Store | None) -> str:
-    """The exception's name and message, in one line of a terminal."""
+    """Return an exception's name and message, in one line of a terminal."""
     if row is None or not row.deserialization_exception:
         return "no error"
     name = row.deserialization_exception.rsplit(".", 1)[-1]

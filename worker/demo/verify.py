@@ -1,4 +1,4 @@
-"""Compares what both instances have, column by column, in one walk through both in the order of ids."""
+"""Comparison of both instances, column by column, in one walk through both in the order of ids."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from worker.demo.table import Row
 from worker.school.models import PROFILE
 
 SHOWN = 10
-"""So many of what is wrong are named."""
+"""Number of faults that are named."""
 
 AppRow = tuple[Any, ...]
 
 
 class Verification:
-    """What was compared, and what is wrong."""
+    """Result of the comparison."""
 
     def __init__(self) -> None:
         self.compared = 0
@@ -42,7 +42,7 @@ class Verification:
 
 
 def verify(sync: Sync, table: list[Row], device: str, on_progress: Callable[[int], None]) -> Verification:
-    """Whether the server has what it should, and nothing else.
+    """Compare the server's rows with the expected ones.
 
     :param device: alias of the device's database
     :param on_progress: called with the number of rows compared, every now and then
@@ -98,7 +98,7 @@ def _app_rows(model: type[SyncableModel], names: list[str], alias: str) -> Itera
 def _aligned(
     left: Iterator[AppRow], right: Iterator[AppRow]
 ) -> Iterator[tuple[AppRow | None, AppRow | None]]:
-    """Pairs of rows with the same id, None where one side has none; both sides come in the order of ids."""
+    """Yield pairs of rows with the same id, or with None; both sides are in the order of ids."""
     ours, theirs = next(left, None), next(right, None)
     while ours is not None or theirs is not None:
         if theirs is None or (ours is not None and ours[0] < theirs[0]):
@@ -113,7 +113,7 @@ def _aligned(
 
 
 def _check_errors(sync: Sync, found: Verification) -> None:
-    """The records broken on purpose, and no others, are in error; none waits without an error."""
+    """Check that just the broken records are in error, and that no record waits without an error."""
     no_error = Q(deserialization_error=None) | Q(deserialization_error="")
     unfinished = Store.objects.filter(profile=PROFILE, dirty_bit=True)
     for record_id in unfinished.filter(no_error).values_list("id", flat=True)[:SHOWN]:
@@ -127,7 +127,7 @@ def _check_errors(sync: Sync, found: Verification) -> None:
 
 
 def _check_counts(sync: Sync, table: list[Row], found: Verification) -> None:
-    """Every record came to something, and the ledger says the same as the tables."""
+    """Check that every record has an outcome, and that the ledger agrees with the tables."""
     for row in table:
         if row.sent != row.saved + row.deleted + row.failed:
             found.report(f"{row.model_name}: {row.sent} sent, but not as many saved, deleted or failed")

@@ -1,1 +1,1 @@
-"""A sample app of syncable models: a school's units, learners, lessons, attempts and feedback."""
+"""Sample app of syncable models: a school's units, learners, lessons, attempts and feedback."""

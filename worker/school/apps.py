@@ -19,7 +19,7 @@ class SchoolConfig(AppConfig):
 def _identify_once(using: str, plan: object = None, **kwargs: Any) -> None:
     """Give a new database its identity in ``migrate``, before several processes serve it.
 
-    Two that are asked for it at once would give it two, and Morango can't go on with these.
+    Two processes that are asked at once would create two identities, and Morango can't work with these.
     """
     from morango.models.core import DatabaseIDModel
 

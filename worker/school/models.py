@@ -1,7 +1,7 @@
 """Syncable models of the profile ``school``, and the account that may hand out certificates.
 
 The id of a school's root certificate is its `school_id`: the primary partition of everything below it.
-Between them the models cover what a bulk writer meets: a self-referential tree, two levels of foreign
+Together the models have all that is hard for a bulk writer: a self-referential tree, two levels of foreign
 keys, null foreign keys, a unique constraint, validators, choices and an overridden ``save()``.
 """
 
@@ -19,12 +19,12 @@ PROFILE = "school"
 
 
 class Account(AbstractUser):
-    """Who logs in here. Not synced."""
+    """A user of this server, not synced."""
 
     def has_morango_certificate_scope_permission(
         self, scope_definition_id: str, scope_params: dict[str, str]
     ) -> bool:
-        """Morango asks this before it signs a certificate for a device that gave our password."""
+        """Return True if this account may sign a certificate; Morango asks after a device gave its password."""
         return self.is_active and self.is_superuser
 
 
@@ -33,7 +33,7 @@ class WrongSchoolError(ValidationError):
 
 
 class SchoolModel(SyncableModel):
-    """What the models of the profile share: random ids within their partition."""
+    """Base of the profile's models, with random ids within their partition."""
 
     morango_profile = PROFILE
 
@@ -45,7 +45,7 @@ class SchoolModel(SyncableModel):
 
 
 class Unit(SchoolModel):
-    """The school itself (no parent), a department, a class."""
+    """A school (which has no parent), a department or a class."""
 
     morango_model_name = "unit"
 
@@ -61,7 +61,7 @@ class Unit(SchoolModel):
 
 
 class Learner(SchoolModel):
-    """Overrides ``save()``, and reads its unit there, as Kolibri's models do."""
+    """A learner. Its ``save()`` is overridden and reads the unit, as in Kolibri's models."""
 
     morango_model_name = "learner"
 
@@ -140,7 +140,7 @@ class Attempt(SchoolModel):
 
 
 class Feedback(SchoolModel):
-    """A teacher's remark on an attempt; lives and travels in the attempt's partition."""
+    """A teacher's remark on an attempt, in the attempt's partition."""
 
     morango_model_name = "feedback"
 
