@@ -24,7 +24,7 @@ class Account(AbstractUser):
     def has_morango_certificate_scope_permission(
         self, scope_definition_id: str, scope_params: dict[str, str]
     ) -> bool:
-        """Return True if this account may sign a certificate; Morango asks after a device gave its password."""
+        """Return True if this account may sign certificates. Morango asks for devices with its password."""
         return self.is_active and self.is_superuser
 
 
