@@ -1,6 +1,6 @@
-"""Deserialize Morango's Store in Celery workers, with Morango's own results.
+"""A deserializer of Morango's Store in Celery workers, with Morango's own results.
 
-Importable before ``django.setup()``: the names below are loaded on first use.
+It can be imported before ``django.setup()``: the names below are loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Python door: start a run, wait for it, carry it out in this process, cancel it, or do it again."""
+"""Functions for host projects: start a run, wait for it, carry it out in this process, cancel or retry it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def deserialize(
 
     :param sync_filter: partition prefixes; None for the whole profile
     :param skip_erroring: leave out records that are in error already
-    :param retry_errors: take only records that are in error now, in whatever run they failed
-    :param wait: True until the run has ended, or so many seconds at most
-    :param in_process: without Celery; None as the setting IN_PROCESS says
+    :param retry_errors: take only records that are in error now, in any run
+    :param wait: True to wait until the run has ended; a number to wait for so many seconds at most
+    :param in_process: True to carry the run out here, without Celery; None as the setting IN_PROCESS says
     :param on_progress: called with the run now and then, while it is waited for or carried out here
-    :returns: the ledger's row; counts are final only if it has ended
+    :returns: the ledger's row; counts are final only if the run has ended
     :raises UsageError: an unknown profile, a filter, options or settings that can't be used, or waiting
         inside an open transaction, which workers can't see into; nothing was done
-    :raises RunFailedError: waited for, and not completed; records in error don't count
+    :raises RunFailedError: the run was waited for, and not completed; records in error don't count
     :raises TransientError: `wait` seconds have passed; the run goes on
-    When the broker can't be reached the run waits in the ledger for `recover_runs`.
+    When the broker can't be reached, the run waits in the ledger for `recover_runs`.
     """
     if skip_erroring and retry_errors:
         raise UsageError("A run can't both leave out the records in error and take only them.")
@@ -64,9 +64,9 @@ def deserialize(
 
 
 def deserialize_from_store(profile: str, skip_erroring: bool = False, filter: Filter | None = None) -> Run:  # noqa: A002  (as Morango has it)
-    """A replacement for ``morango.sync.operations._deserialize_from_store``, in this process.
+    """Deserialize in this process, in place of ``morango.sync.operations._deserialize_from_store``.
 
-    Like Morango's it merges no local edits first, and it works inside an open transaction.
+    Like Morango's function, it merges no local edits first, and it works inside an open transaction.
 
     :raises UnknownProfileError: no app has syncable models of this profile
     """
@@ -75,12 +75,12 @@ def deserialize_from_store(profile: str, skip_erroring: bool = False, filter: Fi
 
 
 def cancel(run_id: int) -> Run:
-    """End a run. What it has not done stays dirty; its transfer session, if one waits, is errored.
+    """Cancel a run. Its remaining records stay dirty; a transfer session that waits for it is errored.
 
     Batches that are being executed at the moment are completed.
 
     :returns: the ledger's row
-    :raises UsageError: the ledger doesn't have it, or it has ended otherwise
+    :raises UsageError: the ledger doesn't have the run, or it has ended otherwise
     """
     run = runs.cancel(run_id)
     transaction.on_commit(lambda: finish(run))
@@ -90,13 +90,13 @@ def cancel(run_id: int) -> Run:
 def retry(
     run_id: int, *, wait: bool | float = False, on_progress: Callable[[Run], None] | None = None
 ) -> Run:
-    """Do again what a run that has ended was to do: a new run with its profile, filter and options.
+    """Start a new run with the profile, filter and options of one that has ended.
 
-    A transfer session that waited for the first one is not told of this one.
+    A transfer session that waited for the first run isn't notified of the new one.
 
-    :param wait: as for `deserialize`, which see for what else is raised
-    :returns: the new run's row, whose `retry_of` is the other
-    :raises UsageError: the ledger doesn't have it, or it hasn't ended
+    :param wait: as for `deserialize`, which raises the same errors
+    :returns: the new run's row; its `retry_of` is the first run
+    :raises UsageError: the ledger doesn't have the first run, or it hasn't ended
     """
     require_valid()
     was_here = Run.objects.filter(pk=run_id, in_process=True).exists()
@@ -106,16 +106,16 @@ def retry(
 
 
 def recover_runs(*, all_unfinished: bool = False, run_ids: Collection[int] | None = None) -> int:
-    """Send again what no worker finished in time; see `morango_celery.runs.recovery.recover`."""
+    """Send messages again for unfinished work; see `morango_celery.runs.recovery.recover`."""
     return recover(CeleryDispatch(), all_unfinished=all_unfinished, run_ids=run_ids)
 
 
 def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None) -> Run:
     """Wait until a run has ended.
 
-    :param seconds: at most; None for as long as it takes
+    :param seconds: longest wait; None for no limit
     :param on_progress: called with the run at each look
-    :raises RunFailedError: it could not be completed, or was cancelled
+    :raises RunFailedError: the run has failed, or was cancelled
     :raises TransientError: the time is up
     """
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -139,7 +139,7 @@ def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run]
 def runs_in_process(in_process: bool | None = None) -> bool:
     """Return True if a run is carried out here: as asked for, as configured, or as the database needs.
 
-    An eager Celery has no workers. It would carry each task out inside the one that sends it.
+    It always is with an eager Celery, which has no workers: each task would run inside the one that sends it.
     """
     if is_eager():
         return True
@@ -173,7 +173,10 @@ def _new_run(profile: str, sync_filter: Filter | None, **options: bool) -> Run:
 
 
 def require_profile(profile: str) -> None:
-    """:raises UnknownProfileError: no app has syncable models of this profile"""
+    """Raise an error unless an installed app has syncable models of this profile.
+
+    :raises UnknownProfileError: no app has any
+    """
     known = profiles()
     if profile in known:
         return

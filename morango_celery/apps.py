@@ -1,3 +1,5 @@
+"""The Django app of the core: the ledger, and the hooks that Morango's models need."""
+
 from __future__ import annotations
 
 from django.apps import AppConfig

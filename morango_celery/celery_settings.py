@@ -1,12 +1,13 @@
-"""Celery's settings as these tasks want them, for Django's: ``from morango_celery.celery_settings import *``.
+"""Celery's settings for these tasks, to be imported into Django's.
 
-Under the namespace ``CELERY``. What a project decides for itself, such as CELERY_BROKER_URL, is not here.
+``from morango_celery.celery_settings import *`` sets them under the namespace ``CELERY``. Settings that each
+project decides for itself, such as CELERY_BROKER_URL, are not here.
 """
 
 import socket as _socket
 
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# Else a worker gives up, and ends, after 100 tries: Redis may be away for about 50 minutes.
+# With Celery's default, a worker ends after 100 tries: Redis may be away for about 50 minutes.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 # Without it, a worker ends when Redis is full and refuses even that a message is acknowledged.
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
@@ -14,16 +15,17 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     # Redis hands a message out again after this long without an acknowledgement; must exceed
     # the time limit of a task, or it runs twice at once.
     "visibility_timeout": 600,
-    # How often a worker looks for those, in its event loop. A Redis that doesn't answer holds it up for less.
+    # Seconds between two looks for such messages, in the worker's event loop, which a Redis that doesn't
+    # answer holds up.
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
     # Without these two, a Redis that is there but doesn't answer holds up a sync's request, and a worker, for
-    # ever. A worker waits for messages in its event loop, which this doesn't limit.
+    # ever. They don't limit a worker's wait for messages, which happens in its event loop.
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
     # A worker drops a connection on which an answer is overdue by this long, and connects again.
     "health_check_interval": 5,
-    # Who only listens, as Flower does, hears by these that the other end is gone.
+    # By these, a listener such as Flower notices that the other end is gone.
     "socket_keepalive": True,
     "socket_keepalive_options": {
         getattr(_socket, name): value
@@ -31,7 +33,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
         if hasattr(_socket, name)
     },
 }
-# The same, where a project keeps results in Redis; by default two minutes, and none.
+# The same for a project that keeps results in Redis; Celery's defaults are two minutes, and no limit.
 CELERY_REDIS_SOCKET_TIMEOUT = 5
 CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = 5
 CELERY_TASK_TIME_LIMIT = 300
@@ -44,8 +46,8 @@ CELERY_TASK_SEND_SENT_EVENT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
-# With late acknowledgement, a worker then takes no message for which it has no process: what a lost worker
-# had only reserved would wait for the visibility timeout. CELERY_WORKER_DISABLE_PREFETCH adds nothing to it.
+# With late acknowledgement, a worker then takes no message for which it has no process. Messages that a lost
+# worker had only reserved would wait for the visibility timeout. CELERY_WORKER_DISABLE_PREFETCH adds nothing.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = True
 # A task still running this long after SIGTERM goes back to the queue; under `celery worker` only with
@@ -53,5 +55,5 @@ CELERY_WORKER_SEND_TASK_EVENTS = True
 # supervisor's grace must be longer than both together.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
-# A database connection serves this many tasks; one a task costs a quarter of the throughput.
+# A database connection serves this many tasks; a new one for each task costs a quarter of the throughput.
 CELERY_DB_REUSE_MAX = 500

@@ -1,4 +1,4 @@
-"""The database's clock, by which machines that share a ledger compare times: their own may be wrong."""
+"""The database's clock: machines that share a ledger compare times by it, since their own may be wrong."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from django.utils import timezone
 
 
 def now(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> Any:
-    """Return the time of the statement that it becomes part of, as an expression.
+    """Return an expression for the time of the statement that it becomes part of.
 
-    SQLite's clock is this machine's, which is the only one then, and SQLite knows whole seconds only.
+    On SQLite it is this machine's time. No other machine uses the file, and SQLite counts whole seconds.
 
     :param later_seconds: to add; negative for a time in the past
     :param using: alias of the database that the statement goes to
@@ -26,7 +26,7 @@ def now(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> Any:
 
 
 def now_in_sql(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> tuple[str, Any]:
-    """Return the same for a statement that is written by hand: SQL with one placeholder, and its value."""
+    """Return `now` for a statement that is written by hand, as SQL with one placeholder and as its value."""
     connection = connections[using]
     if connection.vendor != "postgresql":
         later = timezone.now() + datetime.timedelta(seconds=later_seconds)

@@ -1,4 +1,4 @@
-"""The doors from Morango: its deserializing stage becomes a run, its serializing stage a stream.
+"""Operations for Morango: its deserializing stage becomes a run, its serializing stage a stream.
 
 Prepend ``"morango_celery.operations:DeserializeOperation"`` to ``MORANGO_DESERIALIZE_OPERATIONS``, and
 ``"morango_celery.operations:StreamingSerializeOperation"`` to ``MORANGO_SERIALIZE_OPERATIONS``.
@@ -30,27 +30,29 @@ PENDING: str = transfer_statuses.PENDING
 STARTED: str = transfer_statuses.STARTED
 
 LOOK_EVERY_SECONDS = 0.025
-"""While a request waits for its run. A look is one statement, by primary key."""
+"""Pause between two looks of a request that waits for its run. A look is one statement, by primary key."""
 
 
 class DeserializeOperation(LocalOperation):
-    """Takes over the deserializing stage of a receiver; leaves producers to Morango.
+    """An operation that turns a receiver's deserializing stage into a run; senders are left to Morango.
 
-    What it answers depends on who asks, because Morango's controllers differ in how they wait:
+    The answer depends on the caller, because Morango's controllers differ in how they wait:
 
     - mode ``detach``: COMPLETED at once; the run goes on by itself.
-    - a server whose client polls over HTTP is never asked again: STARTED, and the worker that ends
-      the run writes the outcome to the transfer session.
-    - a loop in this process never sees what another process writes: PENDING, until it asks again
-      and finds that the run has ended.
+    - a server with a client that polls over HTTP: STARTED. Morango doesn't ask again there, so the worker
+      that ends the run writes the outcome to the transfer session.
+    - a loop in this process: PENDING, until the loop asks again and the run has ended. Such a loop never sees
+      changes that another process makes to the session.
     - without Celery (SQLite, or ``IN_PROCESS``): the run is carried out here, then COMPLETED.
 
-    A client pauses before it asks again. So whoever waits for the run is answered a moment later, and
-    COMPLETED, if it ends within REQUEST_WAIT_SECONDS.
+    A client pauses before it asks again. So the answer is put off for up to REQUEST_WAIT_SECONDS, and is
+    COMPLETED if the run ends meanwhile.
     """
 
     def handle(self, context: Any) -> str:
-        """
+        """Start the transfer session's run, or look how far it is.
+
+        :returns: a transfer status: COMPLETED, STARTED or PENDING
         :raises RunFailedError: the run could not be completed
         Twice: safe; a transfer session has one run.
         """
@@ -88,7 +90,7 @@ class DeserializeOperation(LocalOperation):
     def _run_of(cls, context: Any, *, told_by_worker: bool) -> Run:
         """Return the transfer session's run; a new one is sent to the workers once it is committed.
 
-        No worker tells the session while this request may still do so itself.
+        No worker notifies the session while this request may still do so itself.
         """
         waits = cls._may_end_soon()
         run, is_new = Run.objects.get_or_create(
@@ -105,8 +107,8 @@ class DeserializeOperation(LocalOperation):
         elif is_new:
             transaction.on_commit(lambda: CeleryDispatch().start(run))
         if told_by_worker and run.session_notified and not run.is_finished:
-            # This request has waited in vain, another one looked for the outcome by itself, or the mode was
-            # another one. A run that has ended meanwhile left its session to us
+            # This request has waited in vain, or another one, perhaps in another mode, needed no notice. From
+            # here on the worker notifies the session; if the run has ended meanwhile, this request answers
             left = Run.objects.filter(pk=run.pk, state__in=Run.UNFINISHED)
             if not left.update(session_notified=False):
                 run.refresh_from_db()
@@ -114,7 +116,7 @@ class DeserializeOperation(LocalOperation):
 
     @staticmethod
     def _may_end_soon() -> bool:
-        """Return True if a run that is sent now may end while its request waits: workers have no other.
+        """Return True if a run that is sent now may end while its request waits: workers have no other run.
 
         Cost: one statement.
         """
@@ -124,7 +126,7 @@ class DeserializeOperation(LocalOperation):
 
     @staticmethod
     def _wait_for(run: Run) -> None:
-        """Look for the end of a run, for REQUEST_WAIT_SECONDS at most."""
+        """Wait for the end of a run, for REQUEST_WAIT_SECONDS at most."""
         deadline = time.monotonic() + settings.REQUEST_WAIT_SECONDS
         while not run.is_finished and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(LOOK_EVERY_SECONDS, left))
@@ -132,12 +134,12 @@ class DeserializeOperation(LocalOperation):
 
 
 class StreamingSerializeOperation(LocalOperation):
-    """Takes over the serializing stage, for servers and clients: as Morango does it, in flat memory."""
+    """An operation for the serializing stage of servers and clients: Morango's results, in flat memory."""
 
     def handle(self, context: Any) -> str:
-        """Bring local edits into the Store if this side sends, and say what it knows of the filter's data.
+        """Bring local edits into the Store if this side sends, and note its counters for the filter.
 
-        Answers PENDING, and so is asked again, when PostgreSQL asks to try again and keeps asking.
+        :returns: COMPLETED; or PENDING, to be called again, after repeated serialization failures
         Twice: safe; there is nothing left to serialize then.
         """
         self._assert(context.sync_session is not None)
@@ -155,8 +157,10 @@ class StreamingSerializeOperation(LocalOperation):
 
     @staticmethod
     def _note_counters(context: Any) -> None:
-        """The counters by which both sides find out what the other lacks: ours, and a client's, if it sent
-        its own."""
+        """Write the counters to the transfer session: this side's, and those that a client has sent.
+
+        Both sides compare them to find the records that the other one lacks.
+        """
         counters = DatabaseMaxCounter.calculate_filter_specific_instance_counters(
             context.filter,
             is_producer=context.is_producer,

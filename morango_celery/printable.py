@@ -1,4 +1,4 @@
-"""Texts that come from data, as a log or a terminal may show them."""
+"""Texts from data, made harmless for logs and terminals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MOST_LINES = 20
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters, half characters, line separators, and what changes the direction of writing."""
+"""Control characters, surrogates, line separators, and marks that change the direction of writing."""
 
 
 def printable(text: object, most: int = MOST_CHARACTERS) -> str:
-    """Return a text in one line, with what a terminal would obey escaped, and cut.
+    """Return a text in one line, cut, with escapes for characters that a terminal would obey.
 
-    :param most: characters that are shown; how many more there are is said
+    :param most: number of characters that are shown; the text then ends with the number of the others
     """
     whole = str(text)
     shown = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], whole[:most])
@@ -27,7 +27,7 @@ def printable(text: object, most: int = MOST_CHARACTERS) -> str:
 def printable_lines(text: object, most_lines: int = MOST_LINES) -> str:
     """Return a text of several lines, each of them `printable`.
 
-    :param most_lines: that are shown; how many more there are is said
+    :param most_lines: number of lines that are shown; the text then ends with the number of the others
     """
     lines = str(text).strip().split("\n")
     shown = [printable(line) for line in lines[:most_lines]]
@@ -37,9 +37,9 @@ def printable_lines(text: object, most_lines: int = MOST_LINES) -> str:
 
 
 def make_printable(error: BaseException) -> None:
-    """Make the texts `printable` that an error, and what it was raised for, say in a traceback.
+    """Make the texts of an error, of its causes and of its contexts `printable`, by changing their arguments.
 
-    For errors that somebody else logs, as Celery does with those of tasks. The errors are changed.
+    It is for errors that other code logs with their traceback, as Celery logs those of tasks.
     """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
@@ -48,6 +48,6 @@ def make_printable(error: BaseException) -> None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        with suppress(Exception):  # what a project's own class has against it
+        with suppress(Exception):  # a project's own class may refuse it
             one.args = tuple(printable_lines(each) if isinstance(each, str) else each for each in one.args)
         waiting += [one.__cause__, one.__context__]

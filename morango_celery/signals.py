@@ -13,7 +13,7 @@ Sent a second time only if the first sender died, or a receiver raised, before t
 first_pass_failed = Signal()
 """Sent when all records of a run were tried once, and some failed that are tried again. Arguments: ``run``.
 
-A receiver can mend what they failed for first; their errors are in the Store. It is sent in the transaction
-that hands them out again: what a receiver writes is committed with that, and so once for a run, whoever dies.
-What a receiver raises fails the run.
+A receiver can first mend the causes of the failures; their errors are in the Store. The signal is sent in the
+transaction that hands the records out again. So a receiver's writes are committed with it, and once for a
+run, even if a process dies. An error that a receiver raises fails the run.
 """

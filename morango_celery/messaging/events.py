@@ -1,4 +1,4 @@
-"""What those who listen to Celery's events, Flower above all, are shown of a run."""
+"""Descriptions and progress of runs, for monitors that read Celery's events, Flower above all."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ STARTING_TASK = "morango_celery.start_run"
 
 
 class DescribedTask:
-    """A base class for tasks whose messages carry a description in place of their arguments.
+    """A base class for tasks whose messages show monitors a description in place of their arguments.
 
-    Celery forgets it when it sends a message once more, to be retried.
+    Celery drops the description when it sends a message once more for a retry; these tasks keep it.
     """
 
     request: Any
@@ -33,7 +33,7 @@ class DescribedTask:
 
 
 def id_of_start(run: Run) -> str:
-    """Of the message that starts the run. What monitors show of that is where the run's progress is shown."""
+    """Return the id of the message that starts the run; monitors show the run's progress under it."""
     return f"run-{run.pk}"
 
 
@@ -42,9 +42,10 @@ def describe(run: Run) -> str:
 
 
 def send_progress_event(run: Run) -> None:
-    """Let monitors know how far a run is; in a worker only, for they take whoever tells for one.
+    """Send monitors an event with the progress of a run.
 
-    The task that starts the run tells it by its result.
+    Only a worker sends it, since monitors take every sender for a worker. The task that starts the run sends
+    none: its result is the progress.
     Cost: one message to the broker, which keeps it for nobody. When it can't be sent, nothing happens.
     """
     request = current_task.request if current_task else None
@@ -57,19 +58,19 @@ def send_progress_event(run: Run) -> None:
             dispatcher.send(
                 "task-progress",
                 uuid=id_of_start(run),
-                name=STARTING_TASK,  # this and the next for a monitor that was started later than the run
+                name=STARTING_TASK,  # this and `args` serve monitors that were started later than the run
                 args=f"({describe(run)})",
                 result=progress_text(run),
             )
-    except Exception as error:  # whatever a transport raises: the batch is done, and no display is worth it
+    except Exception as error:  # transports raise anything; the batch is done, and must not fail for an event
         logger.debug("The progress of run %s could not be shown: %s", run.pk, printable(error))
 
 
 def progress_text(run: Run) -> str:
-    """Like "running: 61,000 of 100,000 records so far, 60,988 saved, 12 failed"."""
+    """Return a text such as "running: 61,000 of 100,000 records so far, 60,988 saved, 12 failed"."""
     records = f"{run.records:,} records"
     if not run.is_finished:
-        records = f"{run.done:,} of {records} so far"  # how many the stages to come have isn't known
+        records = f"{run.done:,} of {records} so far"  # stages to come add records that aren't counted yet
     counts = {name: getattr(run, name) for name in Run.COUNTS}
     return ", ".join(
         [f"{run.state}: {records}", *(f"{count:,} {name}" for name, count in counts.items() if count)]

@@ -1,7 +1,8 @@
 """A worker: ``python -m morango_celery.worker -A project [options of celery worker]``.
 
-Does what ``celery -A project worker`` does, and spares each worker what Celery's other commands load: an
-interactive shell, plug-ins such as Flower's, and Django's checks, whose results Celery drops.
+It works as ``celery -A project worker`` does, without the modules that only Celery's other commands need: an
+interactive shell and plug-ins such as Flower's. Django's checks are left out too, since Celery drops their
+results.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> None:
     """Work until told to stop.
 
-    SIGTERM has the running batches finished or given back, unless the environment's REMAP_SIGTERM, which
-    Celery reads, says something else.
+    SIGTERM has the running batches finished or given back, unless the environment variable REMAP_SIGTERM,
+    which Celery reads, says something else.
 
     :raises SystemExit: always, with the worker's exit status; 2 if the arguments are wrong
     """

@@ -1,7 +1,7 @@
-"""The shape of a task's message: of what Celery reads in its headers and properties, wherever it comes from.
+"""Rules for the headers, properties and body of a task's message, as far as Celery reads them.
 
-Celery's own messages have this shape. It finds out what another one has in the middle of taking it in, or
-when the task begins or ends. Then the error ends the worker, and the message goes to the next one.
+Celery's own messages pass. Celery itself notices a malformed one late: while it takes the message in, or when
+the task begins or ends. The error then ends the worker, and the message goes to the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Rule = Callable[[object], bool]
 def _is_text(value: object) -> bool:
     if not isinstance(value, str) or len(value) > LONGEST_CHARACTERS:
         return False
-    return not any("\ud800" <= character <= "\udfff" for character in value)  # which no broker can be sent
+    return not any("\ud800" <= character <= "\udfff" for character in value)  # no broker can be sent these
 
 
 def _is_number(value: object) -> bool:
@@ -45,7 +45,7 @@ def _are_limits(value: object) -> bool:
 def moment_of(value: str | datetime) -> datetime:
     """Return the time of a header as Celery reads it.
 
-    :raises Exception: it is none
+    :raises Exception: the value is no time
     """
     moment: datetime = maybe_make_aware(maybe_iso8601(value), UTC)
     return moment
@@ -74,7 +74,7 @@ def _is_flag(value: object) -> bool:
 
 
 def _is_signature(value: object) -> bool:
-    """Return True if Celery can send what is to follow a task."""
+    """Return True if Celery can send the task that a message names to follow its own."""
     if not isinstance(value, Mapping) or not _is_text(value.get("task")):
         return False
     arguments, named, options = (value.get(name) for name in ("args", "kwargs", "options"))
@@ -105,7 +105,7 @@ HEADERS: dict[str, tuple[Rule, str]] = {
     "stamped_headers": (_are_texts, "a list of texts"),
     "stamps": (_are_named, "named values"),
 }
-"""What each may be, besides nothing."""
+"""Rule of each optional header, and the words for it; absent and None always pass."""
 EMBEDDED = {
     **dict.fromkeys(("callbacks", "errbacks", "chain"), (_are_signatures, "a list of tasks")),
     "chord": (_is_signature, "a task"),
@@ -115,10 +115,10 @@ ADDRESS = {"exchange": TEXT, "routing_key": TEXT}
 
 
 def flaw(headers: object, properties: object, delivery_info: object) -> str | None:
-    """Return what is wrong with a message of Celery's second protocol; None if nothing is."""
-    for what, values in (("headers", headers), ("properties", properties), ("address", delivery_info)):
+    """Return the first flaw of a message of Celery's second protocol, as a text; None if it has none."""
+    for part, values in (("headers", headers), ("properties", properties), ("address", delivery_info)):
         if not isinstance(values, Mapping):
-            return f"its {what} are not named"
+            return f"its {part} are not named"
     assert isinstance(headers, Mapping)
     assert isinstance(properties, Mapping)
     assert isinstance(delivery_info, Mapping)
@@ -129,7 +129,7 @@ def flaw(headers: object, properties: object, delivery_info: object) -> str | No
 
 
 def flaw_of(headers: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with headers, or with what stands for them in the first protocol."""
+    """Return the first flaw of the optional headers, or of a first protocol's body, which has them inside."""
     return _first_flaw(headers, HEADERS)
 
 
@@ -142,7 +142,7 @@ def _first_flaw(values: Mapping[str, Any], rules: Mapping[str, tuple[Rule, str]]
 
 
 def flaw_of_body(body: object) -> str | None:
-    """Return what is wrong with a decoded body, in either protocol."""
+    """Return the flaw of a decoded body, in either protocol; None if it has none."""
     if isinstance(body, dict) and "args" in body:
         if not isinstance(body["args"], list | tuple) or not isinstance(body.get("kwargs", {}), dict):
             return "its body has no list of arguments and no named arguments"

@@ -1,6 +1,6 @@
-"""Private names of Celery's, kombu's and billiard's, and what stands in for their own code.
+"""Private names of Celery's, kombu's and billiard's, and replacements for their own code.
 
-Checked against celery 5.7.0, kombu 5.7.0 and billiard 4.3.2. Nothing else here uses such a name, but for
+Checked against celery 5.7.0, kombu 5.7.0 and billiard 4.3.2. The only other modules with such names are
 `raw_messages` and `priorities`, which read queues.
 """
 
@@ -23,14 +23,15 @@ from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.virtual import QoS as VirtualQoS
 
 COLD_SIGNALS = ("SIGQUIT", "SIGTERM") if REMAP_SIGTERM == "SIGQUIT" else ("SIGQUIT",)
-"""Signals that have Celery end a worker in bounded time. Any other SIGTERM lets all batches end first."""
+"""Signals at which Celery ends a worker in bounded time. Without the remapping, SIGTERM is not among them: it
+lets all batches end first."""
 
 CELERYS_DISPATCHER = "celery.events.dispatcher:EventDispatcher"
 HEARTBEAT = "worker.heartbeat"
 SILENCE_SECONDS = 30.0
-"""How long a worker sends no events after one that the broker didn't take."""
+"""Time for which a worker sends no events after one that the broker didn't take."""
 GATHERING_SECONDS = 0.2
-"""How long a worker gathers events of tasks at most, to send them in one message."""
+"""Longest time for which a worker gathers events of tasks, to send them in one message."""
 
 
 def is_celerys_handler(name: str) -> bool:
@@ -39,7 +40,7 @@ def is_celerys_handler(name: str) -> bool:
 
 
 def stop_warmly() -> None:
-    """Have the worker stop when it looks next: its loop does between two callbacks, never inside one."""
+    """Have the worker stop at its next look, which its loop takes between two callbacks, never inside one."""
     state.should_stop = os.EX_OK
 
 
@@ -49,27 +50,27 @@ def all_have_begun() -> bool:
 
 
 def pool_pids(worker: Any) -> list[int]:
-    """Return the ids of a worker's pool processes; none if it has no pool, or no longer."""
+    """Return the ids of a worker's pool processes; none if it has no pool, or has one no longer."""
     pool = getattr(worker.pool, "_pool", None)
     return [process.pid for process in list(getattr(pool, "_pool", None) or ())]
 
 
 class BoundedDispatcher(EventDispatcher):
-    """A dispatcher of events that takes no more of a worker's time than a display is worth.
+    """A dispatcher of events that bounds the time which a worker spends on them.
 
-    Celery sends a heartbeat for as long as the broker doesn't take it, in the event loop, which stands
-    still meanwhile: no result is read, no time limit enforced, and no lost connection noticed. Here, nothing
-    is tried without an end, and after a failure nothing at all for a while.
+    Celery retries a heartbeat for as long as the broker doesn't take it, inside the event loop. The loop
+    stands still meanwhile: no result is read, no time limit enforced, and no lost connection noticed. Here,
+    every attempt has an end, and after a failure there is none for `SILENCE_SECONDS`.
 
-    Celery publishes what tasks tell each time that the event loop comes round, which for small tasks is once
-    for each event. Here, a worker gathers these events for `GATHERING_SECONDS`.
+    Celery publishes tasks' events at each turn of the event loop, for small tasks one at a time. Here, a
+    worker gathers these events for `GATHERING_SECONDS`.
     """
 
     _silent_until = 0.0
     _is_gathering = False
 
     def gather_in(self, hub: Any) -> None:
-        """Publish events of tasks now and then from here on.
+        """Publish events of tasks every `GATHERING_SECONDS` from here on.
 
         :param hub: the worker's event loop, which this thread runs
         """
@@ -89,7 +90,7 @@ class BoundedDispatcher(EventDispatcher):
         self.on_send_buffered = publish_later
 
     def publish_at_once(self) -> None:
-        """Publish what was gathered, and from here on each event by itself: the event loop is at its end."""
+        """Publish the gathered events, and from here on each by itself: the event loop is at its end."""
         self.on_send_buffered = self.flush
         self.flush()
 
@@ -106,7 +107,7 @@ class BoundedDispatcher(EventDispatcher):
             return
         buffered = len(self._outbound_buffer)
         if not options.get("retry_policy"):
-            options["retry"] = False  # which would be for ever
+            options["retry"] = False  # without a policy, kombu retries for ever
         super()._publish(event, producer, routing_key, **options)
         if len(self._outbound_buffer) > buffered:
             self._silent_until = time.monotonic() + SILENCE_SECONDS
@@ -119,7 +120,7 @@ def bound_events(app: Any) -> None:
 
 
 class GathersEvents(bootsteps.StartStopStep):
-    """Lets a worker with an event loop gather what its tasks tell, until it stops."""
+    """A bootstep with which a worker that has an event loop gathers its tasks' events until it stops."""
 
     requires = {"celery.worker.consumer.events:Events"}
 
@@ -135,13 +136,13 @@ class GathersEvents(bootsteps.StartStopStep):
 
 
 class SurvivesOutages(bootsteps.StartStopStep):
-    """Corrections of what kombu's channels for Redis do when Redis doesn't answer.
+    """A bootstep that corrects kombu's channels for Redis, for the times when Redis doesn't answer.
 
-    - Closing one stops at the first command without an answer. Celery closes a lost connection twice in a
-      row, and the second time kombu goes on where the connection isn't known any more: ``AttributeError:
-      'NoneType' object has no attribute 'hostname'``, which ends the worker.
-    - A message that can't be acknowledged counts as being worked at, for as long as the connection lasts. A
-      connection outlasts the freezing of Redis; so the worker takes fewer messages from then on, or none.
+    - Closing a channel stops at the first command without an answer. Celery closes a lost connection twice in
+      a row. The second time, kombu goes on with a connection that is None: ``AttributeError: 'NoneType'
+      object has no attribute 'hostname'``, which ends the worker.
+    - A message that can't be acknowledged counts as being worked at for as long as the connection lasts. A
+      connection outlasts the freezing of Redis, so the worker takes fewer messages from then on, or none.
     """
 
     requires = {"celery.worker.consumer.control:Control"}
@@ -157,13 +158,14 @@ Errors = tuple[type[Exception], ...]
 def reuse_clients() -> None:
     """Have channels of Redis in this process keep one client for each of their pools of connections.
 
-    kombu makes one for each command, at the price of the command itself; and a client has nothing of its own.
+    kombu makes one for each command, which costs as much as the command itself. A client can be shared: it
+    has no state of its own.
     """
     channels: Any = RedisChannel
     create = channels._create_client
 
     def client_of(channel: Any, asynchronous: bool = False) -> Any:
-        if asynchronous:  # which keeps a connection of its own
+        if asynchronous:  # such a client keeps a connection of its own
             return create(channel, asynchronous=True)
         kept = getattr(channel, "_kept_client", None)
         if kept is None or kept.connection_pool is not channel.pool:
@@ -175,14 +177,16 @@ def reuse_clients() -> None:
 
 
 def errors_of_broker(consumer: Any) -> Errors:
-    """Return what a worker's connection may raise. With Redis, kombu has `KeyError` there as well, which what
-    is no message raises, too."""
+    """Return the errors of a worker's connection to the broker.
+
+    With Redis, kombu counts `KeyError` among them. It is left out: a malformed message raises it, too.
+    """
     errors: Errors = consumer.connection_errors + consumer.channel_errors
     return tuple(error for error in errors if not issubclass(error, LookupError))
 
 
 def each_channel(connection: Any, do: Callable[[Any], None]) -> None:
-    """Do something with each channel of a connection once, those included that are opened later on."""
+    """Call `do` once with each channel of a connection, including channels that are opened later on."""
     transport = connection.transport
     create = transport.create_channel
     known: WeakSet[Any] = WeakSet()
@@ -205,7 +209,7 @@ def is_at_hand(message: Any) -> bool:
 
 
 def _mend(errors: Errors, channel: Any) -> None:
-    if "BRPOP" not in getattr(channel, "handlers", {}):  # it is none of Redis
+    if "BRPOP" not in getattr(channel, "handlers", {}):  # the transport is not Redis
         return
     qos = channel.qos
     channel.close = partial(_close, errors, channel, channel.close)
@@ -217,8 +221,8 @@ def _close(errors: Errors, channel: Any, close: Callable[[], None]) -> None:
     try:
         close()
     except errors:
-        # What the first time came upon is over, but for queues that can't be deleted now: those of remote
-        # control, which this worker takes again when it reconnects
+        # The second call gets past the failure, but for queues that can't be deleted now: those of remote
+        # control. This worker takes them again when it reconnects
         channel.auto_delete_queues.clear()
         close()
 
@@ -228,5 +232,5 @@ def _settle(errors: Errors, qos: Any, settle: Callable[..., None], tag: str, **o
     try:
         settle(tag, **options)
     except errors:
-        free(qos, tag)  # Redis has it still, and delivers it again: the second finds the batch done
+        free(qos, tag)  # Redis still has the message and delivers it again, which finds the batch done
         raise

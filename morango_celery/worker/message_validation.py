@@ -1,7 +1,7 @@
-"""How a worker takes messages in: what isn't built like one is refused, with the reason in its log.
+"""Validation of messages as a worker takes them in: a malformed one is refused, with the reason in the log.
 
-Celery and kombu let it end the worker instead. What was delivered by then goes back to the queue, for the
-next worker to be ended by.
+Celery and kombu let such a message end the worker instead. Everything delivered by then goes back to the
+queue, where it ends the next worker.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from morango_celery.worker.raw_messages import MOST_OF_FLAW, REFUSED, flaw_of_fi
 logger = logging.getLogger(__name__)
 
 SHORTEST_LIMIT_SECONDS = 1
-"""Of time limits that a message of ours brings along."""
+"""Shortest time limit that a message of ours may bring along."""
 MOST_RETRIES = 1000
 
 UNFORESEEN = "A message for %.200r could not be taken in."
 
 FARTHEST_SECONDS = 24 * 60 * 60
-"""How far ahead the time of a message of ours may be: a minute, and clocks may be wrong."""
+"""Farthest time ahead that a message of ours may name. A minute is enough, but clocks may be wrong."""
 
 
 class DropMalformedMessages(bootsteps.StartStopStep):
-    """Refuses what is in a queue and no message of Celery's. It is not in the queue any more then.
+    """A bootstep that refuses malformed messages and so takes them out of their queue.
 
     Redis takes any text from anybody. Other brokers take any headers, properties and body.
     """
@@ -42,7 +42,7 @@ class DropMalformedMessages(bootsteps.StartStopStep):
     requires = {"celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.control:Control"}
 
     def start(self, parent: Any) -> None:
-        if "create_task_handler" not in vars(parent):  # from the second connection on, it is there
+        if "create_task_handler" not in vars(parent):  # it is there from the second connection on
             parent.create_task_handler = partial(
                 _create_validating_handler, parent, parent.create_task_handler
             )
@@ -53,7 +53,7 @@ class DropMalformedMessages(bootsteps.StartStopStep):
 
 
 def _create_validating_handler(parent: Any, create: Callable[[], Callable[[Any], object]]) -> Any:
-    """Return Celery's handler of messages, but one that refuses what isn't built like one."""
+    """Return Celery's handler of messages, wrapped in one that refuses malformed messages."""
     take_in = create()
     errors: tuple[type[Exception], ...] = (*errors_of_broker(parent), MemoryError)
 
@@ -64,7 +64,7 @@ def _create_validating_handler(parent: Any, create: Callable[[], Callable[[Any],
                 return take_in(message)
             except errors:
                 raise
-            except Exception as error:  # what nobody has foreseen, and Celery lets end the worker
+            except Exception as error:  # a flaw that no rule has foreseen; it would end the worker
                 logger.exception(UNFORESEEN, message.headers.get("task"))
                 if is_at_hand(message):
                     return None
@@ -85,13 +85,13 @@ def _flaw_of_message(message: Any) -> str | None:
         return found
     try:
         body = message.payload
-    except Exception:  # whatever a decoder raises: Celery will come to it, and refuses the message then
+    except Exception:  # decoders raise anything; Celery decodes later, and refuses the message then
         return None
     return envelope.flaw_of_body(body)
 
 
 def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[..., None]:
-    """Celery's strategy for a task, but a message that isn't built like one for it is refused."""
+    """Return Celery's strategy for a task, which then refuses messages that are malformed for this task."""
     take_in = celerys_strategy(task, *arguments, **options)
 
     def take_in_if_sound(message: Any, *further: Any, **more: Any) -> None:
@@ -104,7 +104,8 @@ def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[...
 
 
 def _flaw_for_ours(headers: Mapping[str, Any]) -> str | None:
-    """Return what is sound for others' tasks, and would have one of ours killed and delivered without end."""
+    """Return the flaw of headers that are sound for others' tasks, but would have one of ours killed and
+    delivered without end; None if there is none."""
     limits = headers.get("timelimit")
     if limits and any(limit is not None and limit < SHORTEST_LIMIT_SECONDS for limit in limits):
         return "its time limits end it before it can begin"

@@ -1,8 +1,8 @@
-"""What a worker of these tasks has to consist of: processes, as Celery's own pool has them.
+"""Pools of workers: these tasks need processes, as in Celery's own prefork pool.
 
-A time limit ends only a process, and only a process can be lost without what others execute. In threads, of
-whatever colour, a record that never returns keeps its place for ever, with the locks that it holds; and one
-that kills what touches it ends all batches beside it, each of which counts that as an attempt of its own.
+A time limit can end only a process, and only a process can be lost without harm to the tasks of others. In
+real or green threads, a record that never returns keeps its thread and its locks for ever. A record that
+kills its worker ends all batches beside it, and each of them counts that as an attempt of its own.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ class Kind(enum.Enum):
     SINGLE = "single"
     """The worker's own process: one task at a time."""
     THREADS = "threads"
-    """Real or green ones, or what nobody knows."""
+    """Real or green threads, or an unknown implementation."""
 
 
 def kind(pool: Any) -> Kind:
-    """Of a pool as Celery is told it: a name, ``module:Class``, or the class.
+    """Return the kind of a pool.
 
+    :param pool: as Celery takes it: a name, ``module:Class``, or the class
     :raises ImportError, AttributeError: there is no such pool
     """
     if pool in GREEN:
@@ -51,11 +52,11 @@ def kind(pool: Any) -> Kind:
 
 
 def require_processes(worker: Any, tasks: Iterable[str]) -> None:
-    """End a worker whose pool is none of processes, if messages of these tasks are sent to its queues.
+    """End a worker with a pool of threads, and warn of a solo one, if its queues get messages of these tasks.
 
-    What else a project has Celery do may have pools as it likes, in workers of other queues.
+    A project's other tasks may have any pool, in workers of other queues.
 
-    :raises SystemExit: Celery would only log another exception
+    :raises SystemExit: the pool is one of threads; Celery would only log another exception
     """
     queues = _queues_of(worker.app, tasks) & set(worker.app.amqp.queues.consume_from)
     if not queues:
@@ -73,6 +74,6 @@ def require_processes(worker: Any, tasks: Iterable[str]) -> None:
 
 
 def _queues_of(app: Any, tasks: Iterable[str]) -> set[str]:
-    # On a copy, for a queue that is asked for is added to those that are consumed
+    # On a copy: looking a queue up adds it to those that the worker consumes
     router = app.amqp.Router(queues=app.amqp.Queues(dict(app.amqp.queues)))
     return {router.route({}, task)["queue"].name for task in tasks}

@@ -1,12 +1,12 @@
 """Fair message priorities: begun runs go before others, small ones before large ones, and none starves.
 
 A run that fits one batch is carried out by the message that starts it, so such runs end in the order in which
-they were asked for. One of a few batches ends soon after it has begun, however many wait to be started; and
-none waits to be started because a large one is being carried out.
+they were requested. A run of a few batches ends soon after it has begun, however many others wait to be
+started. No run waits to be started because a large one is being carried out.
 
-Celery's transport for Redis keeps a list for each of four priorities beside a queue, and reads all four with
-one command, the first that has something in it first. So any worker reads them, as it is started, and a
-message keeps its place when it is delivered again.
+Celery's transport for Redis keeps a list for each of four priorities of a queue. It reads all four with one
+command, which takes from the first list that isn't empty. So every worker reads them without any option, and
+a message keeps its priority when it is delivered again.
 """
 
 from __future__ import annotations
@@ -20,41 +20,46 @@ from celery import bootsteps
 
 from morango_celery.conf import batch_size_records
 
-if TYPE_CHECKING:  # the bench's model of this needs no database
+if TYPE_CHECKING:  # the bench models these priorities without a database
     from morango_celery.models import Run
 
 PRIORITIES = (0, 3, 6, 9)
-"""The transport's own, the most urgent first. What was sent without one, and all that isn't ours, is among
-the first too."""
+"""Priorities of the transport, the most urgent first. It gives 0 to messages without one, such as those of
+other tasks."""
 
 STARTING = 3
-"""The priority of messages that start runs, of whatever size these turn out to be."""
+"""Priority of messages that start runs: their sizes are not known yet."""
 
 BEGUN = (0, 6, 9)
-"""The priorities of the messages of runs that have begun, by their size."""
+"""Priorities of the messages of begun runs, from small to large."""
 
 LARGEST_BATCHES = (5, 50)
-"""How many batches' records the runs of each of these have at most, but for the last one's."""
+"""Sizes, in full batches, up to which a run has the first and the second of `BEGUN`; above, the last."""
 
 READS_PER_TURN = 8
-"""Of so many messages that a worker takes, one may be of a less urgent kind, though more urgent ones wait."""
+"""Number of messages that a worker takes, of which one may be less urgent than others that wait."""
 
 
 def priority(run: Run) -> int:
-    """Return that of the run's messages: by how many records it has handed out so far, for it knows of no
-    more."""
+    """Return the priority of a run's messages, by the number of records that it has handed out so far.
+
+    The records of later stages aren't counted yet.
+    """
     if run.state == run.State.PENDING:
         return STARTING
     return priority_of(run.records / batch_size_records())
 
 
 def priority_of(batches: float) -> int:
-    """Return that of a begun run of that size."""
+    """Return the priority of a begun run of this size."""
     return BEGUN[bisect_left(LARGEST_BATCHES, batches)]
 
 
 def orders(steps: Sequence[int]) -> Iterator[list[int]]:
-    """The orders to read the lists in: mostly `steps`, and each of the others first when it is its turn."""
+    """Return, without end, the order in which to read the lists next.
+
+    It is mostly `steps`. Once in `READS_PER_TURN` times, one of the less urgent lists comes first.
+    """
     found = []
     for step in steps[1:]:
         found += [list(steps)] * (READS_PER_TURN - 1)
@@ -63,10 +68,11 @@ def orders(steps: Sequence[int]) -> Iterator[list[int]]:
 
 
 class FairPriorities(bootsteps.StartStopStep):
-    """Lets a worker begin with another list now and then: else small runs, if only enough of them come, would
-    keep a large one waiting for ever, and what other tasks a queue has would keep runs from being started.
+    """A bootstep with which a worker reads a less urgent list first now and then.
 
-    Only where the broker is Redis; other transports have no such lists.
+    Without it, enough small runs would keep a large one waiting for ever, and a project's other tasks in the
+    same queue would keep runs from being started. It changes nothing for brokers other than Redis, whose
+    transports have no such lists.
     """
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
@@ -79,13 +85,13 @@ class FairPriorities(bootsteps.StartStopStep):
         usual = channel.priority_steps
         turns = orders(usual)
 
-        def ask_in_turn(timeout: float | None = None) -> None:
+        def ask_fairly(timeout: float | None = None) -> None:
             channel.priority_steps = next(turns)
-            channel.priority = int  # not looked up among the steps, which are in no order now
+            channel.priority = int  # kombu's own looks it up among the steps, which are not sorted now
             try:
                 ask(timeout)
             finally:
-                channel.priority_steps = usual  # by which messages are put back
+                channel.priority_steps = usual  # messages are put back by these
                 del channel.priority
 
-        channel._brpop_start = ask_in_turn
+        channel._brpop_start = ask_fairly

@@ -1,7 +1,7 @@
-"""Raw messages, as transports read them: what kombu can't make a message of is dropped.
+"""Raw messages, as transports read them: texts that kombu can't make a message of are dropped.
 
-kombu raises whatever it comes upon instead, which ends the worker. Private names of kombu's here, checked
-against kombu 5.7.0: those of channels of its virtual transports, Redis and those that are polled.
+kombu raises an error for such a text instead, which ends the worker. This module uses private names of
+kombu's virtual transports (Redis, and those that are polled), checked against kombu 5.7.0.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ logger = logging.getLogger(__name__)
 
 REFUSED = "Refused what is no message of Celery's, but was in its queue: %s: %s. It is dropped."
 MOST_OF_FLAW = 200
-"""What is shown, in characters, of why a message was refused; it may quote the message."""
+"""Length, in characters, up to which the reason for a refusal is shown; it may quote the message."""
 
 READERS = ("BRPOP", "LISTEN")
-"""By which names a channel of Redis knows its reader of queues, and that of what is sent to all workers."""
+"""Names of the readers of a channel of Redis: that of queues, and that of messages to all workers."""
 
 Errors = tuple[type[Exception], ...]
 Read = Callable[..., object]
 
 
 def guard(channel: Any, errors: Errors, *, carries_tasks: bool) -> None:
-    """Have a channel drop what is no message. Only channels of virtual transports read raw ones.
+    """Have a channel drop texts that are no messages. Only channels of virtual transports read raw texts.
 
     :param errors: those of the broker and its connection, which are no message's fault
-    :param carries_tasks: whether what comes after a message was made of it has a guard of its own; if not,
-        that is remote control or workers' events, where no error is worth the worker
+    :param carries_tasks: True if messages, once made, are handled under a guard of their own. Otherwise they
+        are remote control or workers' events, and no error of theirs is worth the worker
     """
     errors = (*errors, RedisError, OSError, Empty)
     handlers = getattr(channel, "handlers", None)
@@ -49,7 +49,7 @@ def guard(channel: Any, errors: Errors, *, carries_tasks: bool) -> None:
         channel._get_and_deliver = _guarded(
             channel, channel._get_and_deliver, errors, passes_on=carries_tasks
         )
-        channel._reset_cycle()  # which knows the reader
+        channel._reset_cycle()  # the cycle keeps a reference to the reader
 
 
 def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Read:
@@ -67,13 +67,13 @@ def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Re
     def read_carefully(*arguments: Any, **options: Any) -> object:
         nonlocal is_made
         is_made = False
-        # Two readers of one channel take turns at making its messages
+        # A channel has two readers, and each makes its messages by the channel's one class
         channel.Message = Envelope
         try:
             return read(*arguments, **options)
         except errors:
             raise
-        except Exception as error:  # whatever kombu comes upon in a text that it didn't write
+        except Exception as error:  # kombu raises anything for a text that it didn't write
             if is_made and passes_on:
                 raise
             logger.error(REFUSED, type(error).__name__, printable(error, MOST_OF_FLAW))
@@ -83,9 +83,9 @@ def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Re
 
 
 class CarefulQoS(RedisQoS):
-    """A keeper of unacknowledged messages that forgets what can't be one, instead of putting it back.
+    """A keeper of unacknowledged messages that forgets malformed ones instead of putting them back.
 
-    kombu comes upon it each time it looks, and then not as far as the messages after it.
+    kombu would stop at such a message each time it looks, and never get to the messages after it.
     """
 
     def restore_by_tag(self, tag: Any, *arguments: Any, **options: Any) -> None:
@@ -100,12 +100,12 @@ class CarefulQoS(RedisQoS):
 
 
 def guard_unacknowledged() -> None:
-    """Have channels of Redis use `CarefulQoS`: they look while they connect, which is before any bootstep."""
+    """Have channels of Redis use `CarefulQoS`. They look for it as they connect, before any bootstep."""
     RedisChannel.QoS = CarefulQoS
 
 
 def _flaw_of_envelope(raw: dict[str, Any]) -> str | None:
-    """Return what would end the worker later, when the message counts as delivered."""
+    """Return a flaw that would end the worker later, when the message counts as delivered; None for none."""
     match raw["properties"]:
         case {"delivery_tag": str() | int(), "delivery_info": {"exchange": _, "routing_key": _}}:
             pass
@@ -125,12 +125,15 @@ def _flaw_of_task(message: Any) -> str | None:
 
 
 def flaw_of_first_protocol(message: Any) -> str | None:
-    """Return what is wrong with a message that has in its body what others have in their headers."""
+    """Return the flaw of a message of Celery's first protocol, whose body has the headers inside.
+
+    :returns: None if it has none, or is of another protocol
+    """
     if "task" in (message.headers or {}):
         return None
     try:
         payload = message.decode()
-    except Exception:  # whatever a decoder raises: Celery will come to it, and refuses the message then
+    except Exception:  # decoders raise anything; Celery decodes later, and refuses the message then
         return None
     if not isinstance(payload, dict) or "task" not in payload:
         return None

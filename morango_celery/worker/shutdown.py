@@ -1,13 +1,13 @@
-"""The end of a worker: in time, whatever its batches, its processes and its broker are at.
+"""Shutdown of a worker in bounded time, even if its batches, its processes or its broker hang.
 
 Celery's soft shutdown is one sleep inside a signal's handler. It lasts for all of its time-out if anything
-runs at its beginning. It reads no results, enforces no time limit, and stands on top of whatever the event
-loop was at: if that was writing a job to a process, the other half is missing, and both wait for each other.
-After it, a process that waits inside the database, and a Redis that doesn't answer, are waited for without
-limit.
+runs at its beginning. It reads no results and enforces no time limit. It also interrupts the event loop at
+any point: if the loop was writing a job to a process, the other half is missing, and both wait for each
+other. After it, Celery waits without limit for a process that waits inside the database, and for a Redis that
+doesn't answer.
 
-Here, a soft shutdown is Celery's warm one with a deadline. The worker takes no more messages, lets batches
-end that have begun, and is gone right after the last. A thread of its own sees to the deadline.
+Here, a soft shutdown is Celery's warm one with a deadline. The worker takes no more messages, lets begun
+batches end, and is gone right after the last. A thread of its own enforces the deadline.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from morango_celery.worker.pools import Kind, kind
 logger = logging.getLogger(__name__)
 
 SETTLING_SECONDS = 1.0
-"""How long to wait at most for processes to say that they have begun what they were given. They do at once,
-but for a job that waits for a free one. Celery would not wait for the others, and give them back."""
+"""Longest wait for processes to report that they have begun their jobs. They report at once, unless a job
+waits for a free process. Without this wait, Celery would give back jobs that have just begun."""
 LOOK_AGAIN_SECONDS = 0.02
 
 DYING_SECONDS = 5.0
-"""How long a process may take that is told to give its batch up. One that waits inside the database can't."""
+"""Time that a process has to give its batch up. One that waits inside the database can't."""
 LEAVING_SECONDS = 15.0
-"""How long the worker may take then to give messages back. A broker that doesn't answer costs its socket
+"""Time that the worker has then to give messages back. A broker that doesn't answer costs its socket
 timeouts, one after another."""
 
 
 class SoftShutdown(bootsteps.StartStopStep):
-    """A worker's answer to SIGTERM and SIGQUIT, and to the second SIGINT.
+    """A bootstep that handles SIGTERM and SIGQUIT, and the second SIGINT.
 
     After ``worker_soft_shutdown_timeout`` seconds, batches that haven't ended are given back to the queue.
-    After five more, processes that have not given way are killed. After fifteen more the worker leaves
-    whatever holds it up. Each further signal takes the next of these steps at once. Under ``celery worker``
-    without ``REMAP_SIGTERM=SIGQUIT``, SIGTERM is Celery's own: it waits for batches without limit.
+    After five more, processes that still run one are killed. After fifteen more, the worker exits, even if it
+    is held up. Each further signal takes the next of these steps at once. Under ``celery worker`` without
+    ``REMAP_SIGTERM=SIGQUIT``, Celery itself handles SIGTERM: it waits for batches without limit.
     """
 
     requires = {"celery.worker.components:Pool"}
@@ -72,7 +72,7 @@ class SoftShutdown(bootsteps.StartStopStep):
         self._wakeup_sender.setblocking(False)
 
     def start(self, worker: Any) -> None:
-        """Take the signals over from Celery; a project's own handlers, and other pools, are left alone."""
+        """Take the signals over from Celery; leave a project's own handlers, and other pools, alone."""
         if kind(worker.pool_cls) is not Kind.PROCESSES:
             return
         self._pid = os.getpid()
@@ -83,12 +83,12 @@ class SoftShutdown(bootsteps.StartStopStep):
             signals["SIGINT"] = partial(self._interrupt, signals["SIGINT"])
 
     def _interrupt(self, celerys: Callable[..., object], number: int, frame: Any) -> None:
-        celerys(number, frame)  # warm; it also makes the second one cold, in Celery's own way
+        celerys(number, frame)  # a warm shutdown; it also installs Celery's cold one, which is replaced here
         if os.getpid() == self._pid:
             signals["SIGINT"] = self._ask
 
     def _ask(self, number: int, frame: Any) -> None:
-        """Handle a signal. Whoever it interrupted may hold any lock, so that none is taken here."""
+        """Handle a signal, without taking a lock: the interrupted code may hold any."""
         if os.getpid() != self._pid:  # a process of the pool that isn't set up yet
             return
         if self._is_asked:
@@ -99,7 +99,7 @@ class SoftShutdown(bootsteps.StartStopStep):
         _thread.start_new_thread(self._oversee, (number,))
 
     def _oversee(self, number: int) -> None:
-        """Take each step in its time, in a thread of its own: one may be held up, the next must not be."""
+        """Take each step in its time, in a thread of its own, so that one that hangs holds up no other."""
         _apart(partial(self._begin, signal.Signals(number).name))
         soft_seconds = self._worker.app.conf.worker_soft_shutdown_timeout or 0
         for seconds, step in (
@@ -123,14 +123,14 @@ class SoftShutdown(bootsteps.StartStopStep):
             time.sleep(LOOK_AGAIN_SECONDS)
         stop_warmly()
         if self._worker.use_eventloop:
-            self._worker.hub.call_soon(_nothing)  # so that it looks at once
+            self._worker.hub.call_soon(_nothing)  # wakes the loop, which then looks at once
 
     def _give_back(self) -> None:
-        stop_warmly()  # no new ones, if it is as soon as that
+        stop_warmly()  # `_begin` may not have come as far as that
         logger.warning("Stopping: the time is up. What still runs goes back to the queue.")
         self._worker.exitcode = EX_FAILURE
         while True:
-            with suppress(RuntimeError):  # another one ended while they were gone through
+            with suppress(RuntimeError):  # a request ended during the iteration over them
                 self._worker.consumer.cancel_active_requests()
                 return
 

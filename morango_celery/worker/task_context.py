@@ -1,4 +1,4 @@
-"""Circumstances of the task at hand: its message, its limits, and the signals that end it."""
+"""Context of the task that this process executes: its message, its limits, and the signals that end it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ _worker_limits: tuple[float | None, float | None] = (None, None)
 
 
 def note_limits(worker: Any) -> None:
-    """Note with what time limits a worker was started, before it starts its processes."""
+    """Note the time limits that a worker was started with, before it starts its processes."""
     global _worker_limits
     _worker_limits = worker.time_limit, worker.soft_time_limit
 
 
 class Expected:
-    """A base class for tasks on which the ledger waits, also when they're retried."""
+    """A base class for tasks whose retries the ledger expects."""
 
     request: Any
     expect_retry: Any = None
-    """Notes in how many seconds a message is to come; for what, its first argument says."""
+    """A function that notes in how many seconds a message is to come. Its arguments: the primary key of the
+    run or batch, the message that is retried, and the seconds."""
 
     def retry(self, *arguments: Any, countdown: float | None = None, **options: Any) -> Any:
-        """Retry as Celery does. Should the message that is to come be lost, recovery sends another one."""
+        """Retry as Celery does, and note it in the ledger: recovery replaces the message if it gets lost."""
         pk = next(iter(self.request.args or ()), None)
         if self.expect_retry is not None and isinstance(pk, int) and countdown is not None:
             self.expect_retry(pk, message_of(self.request), countdown)
@@ -42,13 +43,13 @@ class Expected:
 
 
 def message_of(request: Any) -> Message:
-    """Return what matters of a task's message."""
+    """Return a task's message, reduced to the parts that attempts are counted by."""
     is_redelivered = bool((request.delivery_info or {}).get("redelivered"))
     return Message(str(request.id or "")[:ID_CHARACTERS], request.retries, is_redelivered)
 
 
 def current_limits() -> Limits | None:
-    """Return limits for transactions of the task that this process carries out; None for what isn't one."""
+    """Return the limits for transactions of the task that this process executes; None outside of a task."""
     request = current_task.request if current_task else None
     if request is None or request.called_directly or request.is_eager:
         return None
@@ -62,22 +63,22 @@ def current_limits() -> Limits | None:
 
 @contextmanager
 def given_back_if_stopped(give_back: Callable[[], None], look_again: Callable[[], object]) -> Iterator[None]:
-    """Let an attempt not count that Celery, a supervisor or an operator ends by a signal to its process, and
-    have another worker look for what is left of it.
+    """Uncount the attempt that is made inside if a signal ends its process, and ask for recovery.
 
-    Among them: a worker that has lost the broker and cancels what it can't acknowledge any more.
+    The signal may come from Celery, a supervisor or an operator. One case is a worker that has lost the
+    broker and cancels tasks that it can't acknowledge any more.
 
-    :param give_back: notes in the ledger that it isn't at work any more
+    :param give_back: notes in the ledger that this process doesn't work at it any more
     :param look_again: asks another worker for recovery
     """
     try:
         yield
-    except BaseException:  # whatever became, on its way, of the SystemExit that the signal's handler raised
+    except BaseException:  # the handler's SystemExit may have become any other error on its way
         if terminate_handler_fired():
-            signal.signal(TERM_SIGNAL, signal.SIG_IGN)  # a second one is to end it at once
+            signal.signal(TERM_SIGNAL, signal.SIG_IGN)  # a second one would end it in the middle of this
             with suppress(DatabaseError, InterfaceError):
                 if not connection.in_atomic_block:
-                    connection.close()  # it was interrupted in the middle of anything
+                    connection.close()  # the signal may have come in the middle of a statement
                 give_back()
             look_again()
         raise
@@ -85,9 +86,9 @@ def given_back_if_stopped(give_back: Callable[[], None], look_again: Callable[[]
 
 @contextmanager
 def out_of_reach_of_models() -> Iterator[None]:
-    """Let the soft time limit raise what no ``except Exception`` of a model's code takes for its own.
+    """Let the soft time limit raise a `BaseException`: no ``except Exception`` of a model's code catches it.
 
-    Only a process of the prefork pool has that limit, and there its signal's handler is billiard's.
+    Only a process of the prefork pool has that limit. There, the handler of its signal is billiard's.
     """
     if SIG_SOFT_TIMEOUT is None or signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
         yield
