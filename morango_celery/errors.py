@@ -1,4 +1,4 @@
-"""The error tree. The branch decides what happens.
+"""Tree of errors. The branch decides about the run, the record, or the task.
 
 - `UsageError`: the caller asked for something that can't be; nothing was done.
 - `RecordError`: written to the record's Store row; never retried within a pass.
@@ -81,7 +81,7 @@ class PayloadStoreUnavailableError(TransientError):
 
 
 class PayloadError(MorangoCeleryError):
-    """What an argument of a task refers to can't be had."""
+    """The value that a task's argument refers to can't be had."""
 
 
 class MissingPayloadError(PayloadError):
@@ -89,7 +89,7 @@ class MissingPayloadError(PayloadError):
 
 
 class CorruptPayloadError(PayloadError):
-    """What the store of payloads has is not what was put there."""
+    """The store of payloads has another value than the one that was put there."""
 
 
 class FatalError(MorangoCeleryError):

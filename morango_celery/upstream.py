@@ -42,27 +42,27 @@ __all__ = [
 ]
 
 PRIMARY_PARTITION_LENGTH = 32
-"""Morango locks by the part of a partition that says whose it is: the hex id of a facility."""
+"""Length of the part of a partition that names its facility by a hex id. Morango locks by that part."""
 
 deserialization_log = logging.getLogger("morango.sync.operations")
-"""Where Morango warns about records it can't deserialize; who watches it shall see ours too."""
+"""Logger for Morango's warnings about records it can't deserialize. Its readers shall see ours too."""
 
 _backend = load_backend(connection)
 
 
 def profiles() -> list[str]:
-    """The profiles that any installed app registers syncable models for."""
+    """Return the profiles that any installed app registers syncable models for."""
     return sorted(syncable_models.profile_models)
 
 
 def registered_models(profile: str) -> list[type[SyncableModel]]:
-    """The profile's syncable models in Morango's order: after what their foreign keys point at."""
+    """Return the profile's syncable models in Morango's order: each after the targets of its foreign keys."""
     models: list[type[SyncableModel]] = syncable_models.get_models(profile)
     return models
 
 
 def self_referential_fk(model: type[SyncableModel]) -> str | None:
-    """The column name of the model's first foreign key to itself, or to a model it is a proxy of."""
+    """Return the column name of the model's first foreign key to itself, or to a model it is a proxy of."""
     for field in model._meta.concrete_fields:
         if field.related_model and issubclass(model, field.related_model):
             name: str = field.attname
@@ -74,7 +74,7 @@ def self_referential_fk(model: type[SyncableModel]) -> str | None:
 def isolated_transaction(
     sync_filter: Filter | None, on_begin: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """A transaction with one view of the data (REPEATABLE READ), alone on the filter's partitions.
+    """Open a transaction with one view of the data (REPEATABLE READ), alone on the filter's partitions.
 
     :param on_begin: called first in it, before it waits to be alone
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
@@ -87,7 +87,7 @@ def isolated_transaction(
 
 
 def refuse_open_transaction() -> None:
-    """Refuse what Morango refuses: serializing inside an open transaction, but for that of a test.
+    """Refuse to serialize inside an open transaction, as Morango does, but for that of a test.
 
     :raises MorangoDatabaseError: there is one
     """
@@ -140,7 +140,7 @@ _SHARE = _LOCK.replace("lock(", "lock_shared(")
 
 
 def is_isolation_error(error: OperationalError) -> bool:
-    """Whether the database asks to run the transaction again (serialization failure, deadlock)."""
+    """Return True if the database asks to run the transaction again (serialization failure, deadlock)."""
     return bool(_backend._is_transaction_isolation_error(error))
 
 
@@ -153,7 +153,7 @@ def report_writes(
     before_update: Callable[[QuerySet[Any]], None],
     before_insert: Callable[[QuerySet[Any], Iterable[Any]], None],
 ) -> None:
-    """Have querysets of syncable models say what they are about to write, where no signal does.
+    """Have querysets of syncable models announce the rows that they are about to write, where no signal does.
 
     :param before_update: called with the rows that an update is about to leave dirty
     :param before_insert: called with a queryset of the model, and the instances it is about to create

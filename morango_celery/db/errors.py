@@ -1,4 +1,4 @@
-"""Kinds of database errors: who or what is to blame, and what to do about it."""
+"""Kinds of database errors: who is to blame, and how to go on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASKED_TOO_MUCH = ("57014", "53200", "53400")
 _NO_PERMISSION = "42501"
 _REFUSED_CLASSES = ("3F", "42")
 _BY_POLICY = "ExecWithCheckOptions"
-"""What PostgreSQL finds a row with that a policy forbids."""
+"""Code of PostgreSQL's error for a row that a policy forbids."""
 _REFUSED_ON_SQLITE = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
@@ -38,7 +38,7 @@ _TRANSIENT_ON_SQLITE = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_FULL,
 }
-"""Locked, or an end of what this machine has; the latter end the transaction too."""
+"""Codes for a lock, or for an end of this machine's resources; the latter end the transaction too."""
 
 
 def is_transient(error: DatabaseError | InterfaceError) -> bool:
@@ -62,7 +62,7 @@ def is_lock_timeout(error: DatabaseError) -> bool:
 
 
 def is_infrastructure_error(error: Exception) -> bool:
-    """Return True if it is the database or this machine that can't, whatever the record."""
+    """Return True if the database or this machine fails, so that no record is to blame."""
     if isinstance(error, DatabaseError | InterfaceError):
         return is_transient(error)
     return isinstance(error, MemoryError)
@@ -81,10 +81,10 @@ def sqlstate(error: DatabaseError | InterfaceError) -> str | None:
 
 
 def is_refusal(error: DatabaseError) -> bool:
-    """Return True if the database refuses a statement whatever its values.
+    """Return True if the database refuses a statement for any values: a permission, table or column is
+    missing.
 
-    That is for want of a permission, a table or a column. A policy or a trigger may refuse single rows with
-    the same codes, which counts as those rows' fault.
+    A policy or a trigger may refuse single rows with the same codes, which counts as those rows' fault.
     """
     code = sqlstate(error)
     if code is not None:
@@ -93,7 +93,7 @@ def is_refusal(error: DatabaseError) -> bool:
 
 
 def remedy(error: DatabaseError | InterfaceError) -> str:
-    """Return what an operator can do about an error of the database, in a sentence or two."""
+    """Return an operator's remedy for an error of the database, in a sentence or two."""
     code = sqlstate(error) or ""
     on_sqlite = _code_of_sqlite(error)
     if code == _NO_PERMISSION:

@@ -19,7 +19,7 @@ from django.db.models.sql import UpdateQuery
 from morango_celery.upstream import uses_postgresql
 
 MOST_TEXTS = 100
-"""How many variants of one query a process keeps."""
+"""Most variants of one query that a process keeps."""
 
 _FIRST_NUMBER = -2_147_000_000
 _TEXT = "\x01mark"  # one word, as a prefix of a filter has to be
@@ -45,7 +45,7 @@ def anything(place: int) -> Any:
 
 
 def kept(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep what a function makes of the same arguments; but not on SQLite, where the time is a value.
+    """Keep a function's statements by its arguments; but not on SQLite, where the time is a value.
 
     :param make: returns a statement. All that differs between two calls is among its arguments, or a mark
     """
@@ -59,7 +59,7 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Statement:
-    """A compiled statement."""
+    """Compiled statement."""
 
     def __init__(self, sql: str, parameters: Sequence[Any]) -> None:
         self.sql = sql
@@ -102,7 +102,8 @@ class Statement:
 
 
 def _mark(parameter: Any) -> tuple[int, str] | None:
-    """Return a mark's place, and what a lookup has put behind it: "%", if it is one for beginnings."""
+    """Return a mark's place, and the text that a lookup has put behind it: "%", if it is one for
+    beginnings."""
     if type(parameter) is int and _FIRST_NUMBER <= parameter < _FIRST_NUMBER + MOST_TEXTS:
         return parameter - _FIRST_NUMBER, ""
     if isinstance(parameter, str) and parameter.startswith(_TEXT):
@@ -147,7 +148,7 @@ class Columns:
         ]
 
     def instance(self, values: Sequence[Any]) -> Any:
-        """Return an instance, as a query of Django's makes it; what it was made without is read when asked
+        """Return an instance, as a query of Django's makes it. Columns that are left out are read when asked
         for."""
         made = list(values)
         for place, convert, expression in self._converters:

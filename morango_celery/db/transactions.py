@@ -13,7 +13,7 @@ from morango_celery.upstream import uses_postgresql
 
 @contextmanager
 def first_error_wins() -> Iterator[None]:
-    """Raise the error by which SQLite ended the transaction inside, whatever came of it later.
+    """Raise the error by which SQLite ended the transaction inside, even if it was caught there.
 
     A full disk, an I/O error, an interrupt or a lack of memory makes SQLite roll back the whole transaction.
     Django doesn't notice: every later statement would be committed alone. So it is told, and refuses them.

@@ -23,11 +23,12 @@ would have to be written again for one record that can't be."""
 
 
 class NotAtOnceError(Exception):
-    """Something in a batch can't be written: undo all of it, and write it group by group."""
+    """Signal that a batch can't be written at once. All of it is undone, and written group by group."""
 
 
 class AtOnceSink(AppModelSink):
-    """Writes each group without a savepoint of its own; must be used inside one that is rolled back on error.
+    """Writer of groups without savepoints of their own. Must be used inside a savepoint that an error rolls
+    back.
 
     Cost: as `AppModelSink`, less a savepoint and a check of constraints per model, and less a query per
     unique constraint.
@@ -58,7 +59,7 @@ class AtOnceSink(AppModelSink):
 
 
 class _AtOnceWriter(GroupWriter):
-    """Writes the valid records of one group, or raises what is against it."""
+    """Writer of the valid records of one group, which raises on the first that can't be written."""
 
     wrote = False
 
@@ -86,13 +87,15 @@ class _AtOnceWriter(GroupWriter):
 
 @contextmanager
 def _all_or_nothing() -> Iterator[None]:
-    """Let whatever is a record's fault be found group by group.
+    """Turn each error that a record may be to blame for into `NotAtOnceError`.
 
-    :raises NotAtOnceError: instead of errors for which a record may be to blame
+    The batch is then written group by group, which finds the record.
+
+    :raises NotAtOnceError: instead of such errors
     """
     try:
         yield
-    except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+    except Exception as error:  # a model's own code may raise anything, and a record is to blame
         if is_no_records_fault(error):
             raise
         raise NotAtOnceError from error

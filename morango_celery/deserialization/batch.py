@@ -93,9 +93,9 @@ def deserialize_batch(
 
 
 def _attempted(attempt: Callable[..., BatchResult], *, at_once: bool) -> BatchResult:
-    """Return the result of the first attempt that isn't undone, each of which takes more care.
+    """Return the result of the first attempt that isn't undone. Each attempt takes more care.
 
-    :param at_once: whether to try first what most batches allow
+    :param at_once: whether to try first without a savepoint per group, as most batches allow
     """
     for first in (True, False) if at_once else (False,):
         try:

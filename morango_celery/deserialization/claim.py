@@ -1,4 +1,4 @@
-"""From ids to groups of carriers: records are taken for this transaction, and nobody else has them."""
+"""Source of claimed records: they are locked for this transaction, and arrive in groups."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ def claim(store_ids: Sequence[str], context: BatchContext) -> list[DeserializeTa
 
 
 class ClaimedSource(Source[Group]):
-    """The still dirty records among some ids: a group for each component of models, and one before it for
-    those of it that are deleted. Dependencies come first; within a group, the ids' order is kept.
+    """Source of the records among some ids that are still dirty.
+
+    It streams a group for each component of models, preceded by one for the deleted records of that
+    component. Dependencies come first; within a group, the ids' order is kept.
     """
 
     def __init__(self, store_ids: Sequence[str], context: BatchContext) -> None:
@@ -52,7 +54,7 @@ class ClaimedSource(Source[Group]):
 
 
 def _store(row: Sequence[Any], state: ModelState) -> Store:
-    """What ``Store.from_db`` makes of the claimed columns, in a tenth of its time.
+    """Return the record that ``Store.from_db`` would make of the claimed columns, in a tenth of the time.
 
     :param state: one for all, as nobody changes it
     """

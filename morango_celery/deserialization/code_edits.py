@@ -21,15 +21,15 @@ from morango_celery.deserialization.issuer import OUR_STATEMENT
 from morango_celery.deserialization.traits import traits_of
 
 MOST_ROWS = 10_000
-"""Rows that one batch takes note of. What its code writes beyond that counts as edited here."""
+"""Most rows that one batch remembers. Rows beyond these count as edited here."""
 _DIGEST_CHARACTERS = 32
 
 Digests = set[str]
-"""Of rows as code has left them: of model, id and all values."""
+"""Digests of rows as code has left them: of model, id and all values."""
 
 
 class CodeEdits:
-    """The rows that code of models has written in one batch, and that were no local edits before."""
+    """Rows that code of models has written in one batch, and that carried no local edit before."""
 
     def __init__(self, left_by_others: Callable[[Digests], Digests] = lambda digests: set()) -> None:
         """
@@ -71,9 +71,9 @@ class CodeEdits:
         return found
 
     def left_behind(self) -> list[str]:
-        """Return digests of the rows that are dirty because of this batch, and whose own record is to come.
+        """Return digests of the rows that this batch left dirty, and that have a record still to come.
 
-        Cost: nothing, or one statement for each model whose rows code has written.
+        Cost: nothing, or one statement for each model that code has written rows of.
         """
         found: list[str] = []
         for model, ids in self._ids.items():
@@ -84,7 +84,7 @@ class CodeEdits:
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Forget what was noted inside, if an exception leaves the block and so undoes what was written."""
+        """Forget the rows noted inside, if an exception leaves the block: their writes are undone."""
         before = {model: set(ids) for model, ids in self._ids.items()}
         try:
             yield
@@ -98,7 +98,7 @@ _current: ContextVar[CodeEdits | None] = ContextVar("code_edits", default=None)
 
 @contextmanager
 def noting(edits: CodeEdits) -> Iterator[CodeEdits]:
-    """Let `edits` take note of what code writes inside; others' threads and requests are not meant."""
+    """Let `edits` take note of rows that code writes inside, in this context only."""
     token = _current.set(edits)
     try:
         yield edits
@@ -107,7 +107,7 @@ def noting(edits: CodeEdits) -> Iterator[CodeEdits]:
 
 
 def current() -> CodeEdits:
-    """Return what takes note at the moment; outside of a batch, one that knows of nothing."""
+    """Return the active `CodeEdits`; outside of a batch, an empty one."""
     return _current.get() or CodeEdits()
 
 

@@ -1,4 +1,4 @@
-"""The common cause for which all records of a batch fail, if there is one that isn't about their data."""
+"""Common cause for which all records of a batch fail, if there is one that isn't about their data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABOUT_DATA = (
     MorangoDirtyParent,
     MorangoMissingParent,
     RecordError,
-    # What Python and models' code raise for values of a kind that they don't expect
+    # Python and models' code raise these for values of a kind that they don't expect
     ValueError,
     TypeError,
     LookupError,
@@ -29,14 +29,15 @@ ABOUT_DATA = (
     AssertionError,
     RecursionError,
 )
-"""What a record can bring about by what it holds, and so, if it likes, a device by what it sends."""
+"""Errors that the contents of a record can bring about. A device can bring them about by the records it
+sends."""
 
 _COMPARED_CHARACTERS = 500
 _OWN_TO_RECORDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}|\d+")
 
 
 class CommonCause:
-    """The error that all failed records share, as long as they do."""
+    """Error that all failed records share, as long as they do."""
 
     def __init__(self) -> None:
         self._first: DeserializeTask | None = None
@@ -47,7 +48,7 @@ class CommonCause:
     def add(self, carrier: DeserializeTask, text: str) -> None:
         """Take in one more record in error.
 
-        :param text: what its Store row will say
+        :param text: the error text of its Store row
         """
         kind = _kind(carrier, text)
         if self._first is None:
@@ -57,14 +58,14 @@ class CommonCause:
 
     @property
     def text(self) -> str:
-        """The first record's error, if all share it and it isn't about data; else nothing."""
+        """Return the first record's error, if all records share it and it isn't about data; else ``""``."""
         if self._first is None or not self._is_common or _is_about_data(self._first):
             return ""
         return f"{type(self._first.errors[-1]).__name__}: {self._text}"
 
 
 def _kind(carrier: DeserializeTask, text: str) -> str:
-    """The error, without numbers and ids that differ from record to record."""
+    """Return the error without numbers and ids, which differ from record to record."""
     said = _OWN_TO_RECORDS.sub("0", text[:_COMPARED_CHARACTERS])
     return f"{type(carrier.errors[-1]).__qualname__}: {said}"
 

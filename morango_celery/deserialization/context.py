@@ -25,8 +25,8 @@ from morango_celery.errors import UnknownModelError
 class BatchContext:
     """Options, carriers and known references of one batch.
 
-    It lives as long as the batch's transaction, and no longer. `load` costs one statement for all targets,
-    whatever the number of records.
+    It lives as long as the batch's transaction, and no longer. `load` costs one statement for all targets of
+    any number of records.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class BatchContext:
         """The cache that all carriers of the batch refer to."""
         self._keeps_answers = keeps_answers
         self._known_writes = 0
-        """Of the statements that wrote something, how many it is known of what that was."""
+        """Number of writing statements with a known effect on the cache."""
         self._prefetcher = LazyPrefetcher()
 
     def load(self, carriers: list[DeserializeTask]) -> None:
-        """Look up what the parsed `carriers` refer to, and let their models' own code find it."""
+        """Look up the references of parsed `carriers`, and let their models' own code follow them."""
         self._look_up(carriers)
         self._expect(carriers)
         for carrier in carriers:
@@ -67,9 +67,9 @@ class BatchContext:
                 self.attach(carrier)
 
     def foresee(self, carriers: list[DeserializeTask]) -> None:
-        """Have what claimed records refer to, according to their JSON, looked up together.
+        """Have the references in the JSON of claimed records looked up together.
 
-        Code of their models may make something else of it; that is looked up when it is known.
+        Code of their models may change a reference. It is looked up when that is known.
         """
         if self._keeps_answers:
             self.fk_cache.foresee(foreseen(carriers))
@@ -114,7 +114,7 @@ class BatchContext:
                 self._prefetcher.expect(carrier.model, carrier.store.id)
 
     def look_again(self, carriers: list[DeserializeTask]) -> None:
-        """`load`, for what wasn't there before, but may have been written meanwhile."""
+        """Load again, to find rows that were absent before and may have been written meanwhile."""
         self.fk_cache.forget_absent()
         self.load(carriers)
 
@@ -133,14 +133,14 @@ class BatchContext:
             self._prefetcher.track(app_model)
 
     def let_go(self, carrier: DeserializeTask) -> None:
-        """Leave it to Django, from now on, what code of the carrier's model finds as it follows relations."""
+        """Leave it to Django, from now on, to follow relations of the carrier's instance."""
         assert carrier.app_model is not None
         self._prefetcher.let_go(carrier.app_model)
 
     def clean_in_tree(self, app_model: SyncableModel) -> None:
-        """Validate an instance of a tree, whose references Morango looks up in the app tables alone.
+        """Validate an instance of a tree. Morango looks up its references in the app tables alone.
 
-        :raises Exception: whatever the model raises
+        :raises Exception: anything that the model raises
         """
         self._references.clean(app_model, self.row_exists, self.sync_filter)
 
@@ -160,7 +160,7 @@ class BatchContext:
 
     @contextmanager
     def undone_on_error(self, carriers: list[DeserializeTask]) -> Iterator[None]:
-        """Let code of models see, after an error inside, that what was written of `carriers` isn't there."""
+        """Show code of models, after an error inside, that no row of `carriers` was written."""
         try:
             with current().undone_on_error():
                 yield
@@ -170,16 +170,16 @@ class BatchContext:
             raise
 
     def heed(self, statement: str) -> None:
-        """Take note of what code of a model is about to write."""
+        """Take note of a statement that code of a model is about to execute."""
         self._prefetcher.heed(statement)
 
     def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
-        """Whether the app table has the row that `field` refers to with `value`."""
+        """Return True if the app table has the row that `field` refers to with `value`."""
         return self.fk_cache.row_exists(field, value)
 
     def is_valid_target(self, field: ForeignKey[Any, Any], value: str) -> bool:
-        """Whether a reference needs no second thought: app row and Store row exist, and neither is
-        deleted nor in error."""
+        """Return True if a reference is valid at once: app row and Store row exist, neither deleted nor in
+        error."""
         state = self.fk_cache.state(value)
         return (
             state is not None
@@ -190,19 +190,19 @@ class BatchContext:
 
     @property
     def knows_edits(self) -> bool:
-        """Whether any app row that was looked up carries a local edit."""
+        """Return True if any app row that was looked up carries a local edit."""
         return self.fk_cache.has_edits
 
     def edited_locally(self, value: Any) -> bool:
-        """Whether the app row that was looked up by `value` carries a local edit."""
+        """Return True if the app row that was looked up by `value` carries a local edit."""
         return self.fk_cache.is_edited(value)
 
     def state(self, store_id: Any) -> StoreState | None:
-        """The Store's state of a loaded reference; None when the Store doesn't have it."""
+        """Return the Store's state of a loaded reference; None when the Store doesn't have it."""
         return self.fk_cache.state(store_id)
 
     def failed_in_this_run(self, store_id: Any) -> bool:
-        """Whether the record was tried and is in error.
+        """Return True if the record was tried and is in error.
 
         The errors of earlier runs are cleared when a run starts, except with ``skip_erroring``:
         there, nothing tells old errors from new ones, and only this batch's own are known.
@@ -220,7 +220,7 @@ class BatchContext:
         )
 
     def is_waiting(self, store_id: str) -> bool:
-        """Whether a loaded reference points at a record that is yet to be tried, by another batch."""
+        """Return True if a loaded reference points at a record that another batch is yet to try."""
         state = self.state(store_id)
         return (
             state is not None
@@ -235,7 +235,8 @@ class BatchContext:
         return self.sync_filter is None or state.partition in self.sync_filter
 
     def noted_deletion(self, store_id: object) -> DeserializeOutcome | None:
-        """The deletion that was propagated to a loaded reference since the last serialization, if any."""
+        """Return the deletion that was propagated to a loaded reference since the last serialization, if
+        any."""
         if not isinstance(store_id, str):
             return None
         carrier = self.carriers.get(store_id)
@@ -252,7 +253,7 @@ class BatchContext:
             self.fk_cache.upserted(model, ids)
 
     def end_group(self) -> None:
-        """Look up again what may not be as it was, when it is needed next; a group was written."""
+        """Forget answers that the written group may have changed. They are looked up again when needed."""
         self._references = ValidReferences()
         if self._keeps_answers and self._known_writes == self.model_code.writes:
             self._prefetcher.forget_group()
@@ -263,7 +264,7 @@ class BatchContext:
 
 
 def foreseen(carriers: list[DeserializeTask]) -> References:
-    """Return what records refer to that are to be saved, as far as their JSON plainly says so."""
+    """Return the references of records to be saved, as far as their JSON has them as plain ids."""
     values: dict[ForeignKey[Any, Any], set[str]] = {}
     for carrier in carriers:
         with suppress(UnknownModelError):

@@ -1,6 +1,7 @@
-"""From JSON values to column values, field by field, where nothing can be said against it.
+"""Converters from JSON values to column values, for values that need no more than a look.
 
-For every other value, valid or not, there is `NotFastPath`: Django's own way decides, and words the error.
+They raise `NotFastPath` for every other value, valid or not. Django's own code decides then, and words the
+error.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ from morango_celery.upstream import uses_postgresql
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
 Convert = Callable[[Sequence[Any]], Sequence[Any]]
-"""From the JSON values of a column to what the database's driver takes, or `NotFastPath` if one isn't plain.
+"""Converter of one column's JSON values to values for the database's driver. It raises `NotFastPath` if one
+isn't plain.
 
-A column is looked at as a whole, by functions that are written in C: that takes a fifth of the time of
-a look at each value.
+A column is converted as a whole, by functions written in C. That takes a fifth of the time of a look at each
+value.
 """
 
 _NO_HEX_DIGITS = str.maketrans("", "", "0123456789abcdef")
 _DATETIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?Z", re.ASCII)
-"""The forms that DjangoJSONEncoder writes; others are for Django's own parser."""
+"""Forms that DjangoJSONEncoder writes; others are for Django's own parser."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 class NotFastPath(Exception):  # noqa: N818  (not an error: the record takes the slow path)
-    """The fast path can't tell what the slow path would make of a value."""
+    """Signal that only the slow path can tell the result for a value."""
 
 
 def conversion(field: AnyField) -> Convert | None:
-    """The conversion of one field; None when only the field's own code can tell."""
+    """Return the converter of one field; None when only the field's own code can tell."""
     if getattr(field, "morango_serialize_to_string", False):
         return None
     convert: Convert | None
@@ -108,7 +110,7 @@ def _text(field: AnyField) -> Convert | None:
 
 
 def is_uuid(value: Any) -> bool:
-    """Whether the value is an id as Morango writes them: 32 lower case hexadecimal digits."""
+    """Return True if the value is an id as Morango writes them: 32 lower case hexadecimal digits."""
     return type(value) is str and len(value) == 32 and not value.translate(_NO_HEX_DIGITS)
 
 
@@ -120,7 +122,7 @@ def _exact_uuids(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _length_limits(field: AnyField) -> list[int] | None:
-    """The longest texts that the field's validators allow; None when they ask for more than that."""
+    """Return the lengths that the field's validators allow; None if they check anything else."""
     limits = []
     for validator in field.validators:
         limit = getattr(validator, "limit_value", None)
@@ -185,7 +187,7 @@ def _float(field: AnyField) -> Convert | None:
 
 
 def _bounds(field: AnyField) -> tuple[float, float] | None:
-    """What the field's validators allow; None when they ask for more than a range."""
+    """Return the range that the field's validators allow; None if they check anything else."""
     low, high = -math.inf, math.inf
     for validator in field.validators:
         limit = getattr(validator, "limit_value", None)
@@ -209,7 +211,7 @@ def _datetime(field: AnyField) -> Convert | None:
 
     def as_text(text: str) -> Any:
         moment = datetime.datetime.fromisoformat(text)
-        # What SQLite keeps is the text, with another punctuation; a fraction of 0 is left out
+        # SQLite keeps the text with another punctuation; a fraction of 0 is left out
         return f"{text[:10]} {text[11:26]}" if len(text) == 27 and moment.microsecond else adapt(moment)
 
     return _parsed(_DATETIME, as_text)
@@ -222,7 +224,7 @@ def _date(field: AnyField) -> Convert | None:
 
 
 def _parsed(form: re.Pattern[str], *steps: Callable[[Any], Any]) -> Convert:
-    """One step after another, for values of a form."""
+    """Return a converter that takes texts of a form through one step after another."""
 
     def parsed(values: Sequence[Any]) -> Sequence[Any]:
         _require_type(values, str)

@@ -1,7 +1,7 @@
-"""Records of other batches that a batch can't do without.
+"""Records of other batches that a batch needs beside its own.
 
-Where the foreign keys of models form a cycle, some records can only be saved together. And what becomes
-of the child of a locally edited tree record depends on whether that one is sound, though it isn't saved.
+Where the foreign keys of models form a cycle, some records can only be saved together. The child of a locally
+edited tree record needs a verdict on that parent, though the parent isn't saved.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_CYCLE_MEMBERS = 5_000
 
 
 class ClaimCycleMembers(GroupTransform):
-    """Add the waiting records that a group can't do without, whatever batch they were handed out with.
+    """Operator that adds the waiting records that a group needs, from any batch of the run.
 
     Cost: nothing but for models in a cycle and children of edited records; else one look at sizes, one claim
     and one lookup per reference followed.
@@ -73,7 +73,7 @@ def _at_most(most_bytes: int, store_ids: Sequence[str]) -> tuple[list[str], int]
 
 
 def cyclic_reference_ids(carrier: DeserializeTask) -> set[str]:
-    """What a parsed carrier refers to by the foreign keys that form a cycle."""
+    """Return the ids that a parsed carrier refers to by the foreign keys that form a cycle."""
     if carrier.has_errors or not carrier.is_parsed:
         return set()
     keys = cyclic_foreign_keys(carrier.store.profile)[carrier.model]
@@ -98,7 +98,7 @@ def strongly_connected(carriers: Sequence[DeserializeTask]) -> list[Group]:
         for store_id in ids:
             needed_by[store_id].append(key)
     last_first = reversed(_finished(by_id, needed_by, set()))
-    # Kosaraju: backwards from what nothing else leads to, each walk stays inside one component
+    # Kosaraju: backwards from nodes without successors, each walk stays inside one component
     seen: set[str] = set()
     walks = [_finished([key], needs, seen) for key in last_first]
     place = {key: index for index, key in enumerate(by_id)}

@@ -17,7 +17,7 @@ from morango_celery.deserialization.muting import muted
 
 
 def delete_rows(model: type[SyncableModel], ids: Sequence[str]) -> set[str]:
-    """Delete the app rows with these ids, and what cascades from them.
+    """Delete the app rows with these ids, and all rows that cascade from them.
 
     As by Morango, ``post_delete`` is muted for all that is deleted meanwhile, by receivers of ``pre_delete``
     too: Morango's own receiver would take it for a deletion made here.

@@ -1,4 +1,4 @@
-"""Which models depend on which, from their foreign keys; and parents before children in a tree."""
+"""Dependencies between models, from their foreign keys, and between the records of a tree."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Component:
     """
 
     models: tuple[Model, ...]
-    """In Morango's registry order."""
+    """Models in Morango's registry order."""
     level: int
     """Components of one level don't depend on each other; each depends on lower levels only."""
     is_tree: bool
-    """Whether records point at parents within the component (Morango's ``_self_ref_fk``)."""
+    """True if records point at parents within the component (Morango's ``_self_ref_fk``)."""
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether no two batches may hold records of these models at the same time."""
+        """Return True if no two batches may hold records of these models at the same time."""
         return any(map(is_exclusive, self.models))
 
     @property
@@ -45,7 +45,7 @@ class Component:
 
 @lru_cache(maxsize=32)
 def components(profile: str) -> tuple[Component, ...]:
-    """The profile's models, grouped and sorted so that dependencies come first.
+    """Return the profile's models, grouped and sorted so that dependencies come first.
 
     Two models are in one component when each depends on the other, however indirectly.
     """
@@ -78,7 +78,7 @@ def exclusive_names(profile: str) -> list[str]:
 
 @lru_cache(maxsize=32)
 def component_positions(profile: str) -> Mapping[str, int]:
-    """For each model name the index of its component in `components`."""
+    """Return the index of each model's component in `components`, by the model's name."""
     return {
         name: index for index, component in enumerate(components(profile)) for name in component.model_names
     }
@@ -86,9 +86,9 @@ def component_positions(profile: str) -> Mapping[str, int]:
 
 @lru_cache(maxsize=32)
 def cyclic_foreign_keys(profile: str) -> Mapping[Model, tuple[ForeignKey[Any, Any], ...]]:
-    """Of each model, the foreign keys that are part of a cycle of models; nearly always none.
+    """Return the foreign keys of each model that are part of a cycle of models; nearly always none.
 
-    The one that points at a record's tree parent isn't among them.
+    The key that points at a record's tree parent isn't among them.
     """
     found: dict[Model, tuple[ForeignKey[Any, Any], ...]] = {}
     for component in components(profile):
@@ -107,7 +107,7 @@ def cyclic_foreign_keys(profile: str) -> Mapping[Model, tuple[ForeignKey[Any, An
 
 @once_per_model
 def parent_names(model: Model) -> frozenset[str]:
-    """Names of the models whose records can be tree parents of the model's records.
+    """Return the names of models that the tree parents of a model's records can be of.
 
     Morango looks for parents among the records that it comes to together: with each tree model, its
     own and those of its ``morango_model_dependencies``.
@@ -121,7 +121,8 @@ def parent_names(model: Model) -> frozenset[str]:
 
 
 def _dependencies(model: Model, registered: Sequence[Model]) -> set[Model]:
-    """The registered models that share a table with a foreign key's target, or are named.
+    """Return the registered models that share a table with a foreign key's target, or are named as
+    dependencies.
 
     A target need not be registered itself: Kolibri's point at ``Collection``, four proxies of
     which are.
@@ -139,7 +140,7 @@ def _dependencies(model: Model, registered: Sequence[Model]) -> set[Model]:
 
 
 def _tables(model: Model) -> set[type[models.Model] | None]:
-    """The models that have the tables which a record of `model` has rows in."""
+    """Return the models of the tables that a record of `model` has rows in."""
     return {model._meta.concrete_model, *model._meta.get_parent_list()}
 
 

@@ -15,9 +15,9 @@ from morango_celery.deserialization.traits import tables_of, traits_of
 
 
 class LookedEarly(BaseException):
-    """Code of a model was about to look at what isn't written yet.
+    """Interruption of a model's code that is about to read rows which aren't written yet.
 
-    Beside `Exception`, so that this code doesn't take it for its own.
+    It stands beside `Exception`, so that this code doesn't take it for its own.
     """
 
 

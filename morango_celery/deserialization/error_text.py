@@ -1,4 +1,4 @@
-"""What a Store row says was wrong with its record."""
+"""Texts of errors, as Store rows hold them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ STORED_VERBATIM = (
     MorangoMissingParent,
     RecordError,
 )
-"""What Morango writes to the Store by its text alone, and what is worded here. Anything else ends Morango's
-run, and may be as short as ``'invalid'``, a `KeyError`."""
+"""Errors that Morango writes to the Store with their text alone, and errors that are worded here. Any other
+error ends Morango's run, and its text may be as short as ``'invalid'``, that of a `KeyError`.
+"""
 
 _SHORTENED = Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 60
 
 
 def error_text(error: Exception, store: Store, model: type[SyncableModel] | None) -> str:
-    """The error's own text; before it, what can't be read of the record, where the text alone may not tell.
+    """Return the error's own text, preceded by the record's unreadable values where the text alone may not
+    do.
 
     :param model: None where no app has one
     """
@@ -45,12 +47,12 @@ def error_text(error: Exception, store: Store, model: type[SyncableModel] | None
 
 
 def has_unreadable_fields(store: Store, model: type[SyncableModel]) -> bool:
-    """Return True if something of the record can't be read, and `error_text` says what, where it has to."""
+    """Return True if any value of the record is unreadable, so that `error_text` names it where needed."""
     return bool(_unreadable_fields(store, model))
 
 
 def _text(error: Exception) -> str:
-    """Its text; for what ``clean_fields`` raises, without the copies that Django makes of all its parts."""
+    """Return an error's text, for ``clean_fields`` without the copies that Django makes of all its parts."""
     if type(error) is not ValidationError or not hasattr(error, "error_dict"):
         return str(error)
     said = {name: [_message(each) for each in errors] for name, errors in error.error_dict.items()}
@@ -88,5 +90,5 @@ def _unreadable(data: dict[str, object], model: type[SyncableModel]) -> Iterator
             field.get_db_prep_save(value, connection)
         except ValidationError:
             pass  # would have been said
-        except Exception:  # whatever a field's code raises for a value that it doesn't expect
+        except Exception:  # a field's code may raise anything for a value that it doesn't expect
             yield name

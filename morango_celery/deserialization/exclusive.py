@@ -1,4 +1,4 @@
-"""Exclusive models: those whose ``save()`` reads or writes other rows, and so can't run twice at a time.
+"""Exclusive models: their ``save()`` reads or writes other rows, and so can't run twice at a time.
 
 Their records are saved one by one, and all batches that have any of them wait for each other.
 """
@@ -18,10 +18,10 @@ KNOWN: Mapping[str, str] = {
     "mptt.models.MPTTModel": "its save() asks for the highest tree_id, and makes room in other rows",
     "ordered_model.models.OrderedModelBase": "its save() asks for the highest order",
 }
-"""What the ``save()`` of a class does with other rows, by the class's name: it need not be installed."""
+"""Reason why a class is exclusive, by the class's name: it need not be installed."""
 
 _seen_writing: set[type[Model]] = set()
-"""Models whose ``save()`` was seen to update other rows, in this process."""
+"""Models with a ``save()`` that was seen to update other rows, in this process."""
 
 
 def is_exclusive(model: type[Model]) -> bool:
@@ -34,7 +34,7 @@ def is_exclusive(model: type[Model]) -> bool:
 
 
 def reason(model: type[Model]) -> str | None:
-    """Return what is known of a model's ``save()``; None if its class is none of those that are known."""
+    """Return the reason why a model's class is known as exclusive; None if it isn't."""
     for base in model.__mro__:
         name = f"{base.__module__}.{base.__qualname__}"
         if name in KNOWN:
@@ -43,7 +43,7 @@ def reason(model: type[Model]) -> str | None:
 
 
 def recognize(model: type[Model], statement: str) -> None:
-    """Treat a model as exclusive from now on, in this process, for what its ``save()`` was about to do."""
+    """Treat a model as exclusive from now on, in this process, and log the statement of its ``save()``."""
     _seen_writing.add(model)
     logger.warning(
         "%s.save() updates other rows (%s ...). Its records are saved one by one from now on, by one process "

@@ -18,7 +18,7 @@ from morango_celery.deserialization.task import DeserializeOutcome
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What the Store says about a record that others refer to."""
+    """State of a record that others refer to, as the Store has it."""
 
     deleted: bool
     hard_deleted: bool
@@ -41,14 +41,14 @@ class References:
     """Values that records refer to others by."""
 
     rows: dict[Target, set[Any]] = field(default_factory=dict)
-    """To be looked for in app tables, as those hold them."""
+    """Values to look for in app tables, as those hold them."""
     records: set[str] = field(default_factory=set)
     """Ids to be looked for in the Store."""
 
     def add(self, key: ForeignKey[Any, Any], values: Iterable[Any]) -> None:
         """Take in values of a foreign key, as records hold them."""
         texts = {value for value in values if type(value) is str}
-        others = [value for value in values if type(value) is not str]  # as what may not even have a hash
+        others = [value for value in values if type(value) is not str]  # which need not have a hash
         keys = {target_key(key, value) for value in (*texts, *others)} - {None}
         self.rows.setdefault(target_table(key), set()).update(keys)
         self.records.update(value for value in keys if isinstance(value, str))
@@ -62,7 +62,8 @@ class ForeignKeyCache:
 
     def __init__(self) -> None:
         self._rows: dict[Target, dict[Any, bool]] = {}
-        """Of each value that was looked up, whether there is such a row."""
+        """True for each value that has a row, False for each that hasn't; values that were not looked up are
+        absent."""
         self._edited: set[Any] = set()
         self._states: dict[str, StoreState | None] = {}
         self._noted: dict[str, DeserializeOutcome | None] = {}
@@ -73,7 +74,7 @@ class ForeignKeyCache:
         self._foreseen = references
 
     def look_up(self, wanted: References, claimed: Container[str]) -> None:
-        """Find out what isn't known yet.
+        """Look up the references that aren't known yet.
 
         :param claimed: ids of the batch's own records
         Cost: one statement for all app tables and the Store; another for each foreign key that refers to
@@ -165,7 +166,7 @@ class ForeignKeyCache:
 
     @property
     def has_edits(self) -> bool:
-        """Whether any app row that was found carries a local edit."""
+        """Return True if any app row that was found carries a local edit."""
         return bool(self._edited)
 
     def is_edited(self, value: Any) -> bool:

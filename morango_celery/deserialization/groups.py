@@ -13,7 +13,7 @@ Group = list[DeserializeTask]
 
 
 class GroupTransform(Transform[Group, Group]):
-    """A step that changes the carriers of a group in place."""
+    """Operator that changes the carriers of a group in place."""
 
     def __init__(self, context: BatchContext) -> None:
         self.context = context
@@ -27,7 +27,7 @@ class GroupTransform(Transform[Group, Group]):
 
 
 def to_save(group: Group) -> Group:
-    """The carriers that are neither in error nor to be deleted."""
+    """Return the carriers that are neither in error nor to be deleted."""
     return [carrier for carrier in group if not carrier.errors and not carrier.store.deleted]
 
 
@@ -37,7 +37,7 @@ def writable(group: Group) -> Group:
 
 
 def mark_local_edits(carriers: Group, skipped_ids: set[str]) -> None:
-    """Take note of carriers whose rows were left alone because of a local edit.
+    """Note which carriers were skipped because their app rows carry a local edit.
 
     :param skipped_ids: the ids of such rows
     """
@@ -46,19 +46,19 @@ def mark_local_edits(carriers: Group, skipped_ids: set[str]) -> None:
 
 
 def dirty_parent() -> Exception:
-    """What Morango records of a tree's record whose parent was not deserialized."""
+    """Return Morango's error for a tree's record with a parent that was not deserialized."""
     error: Exception = MorangoDirtyParent("Parent is dirty; could not deserialize.")
     return error
 
 
 def missing_parent() -> Exception:
-    """What Morango records of a tree's record whose parent it doesn't find."""
+    """Return Morango's error for a tree's record with a parent that can't be found."""
     error: Exception = MorangoMissingParent("Parent does not exist in Store; could not deserialize.")
     return error
 
 
 def target_failed(target_name: str, store_id: object) -> ValidationError:
-    """What Morango records of a record that refers to one which failed.
+    """Return Morango's error for a record that refers to a failed one.
 
     :param target_name: verbose name of the foreign key's target model
     """

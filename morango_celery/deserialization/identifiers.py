@@ -1,6 +1,6 @@
 """Names of tables and columns, as statements take them and as PostgreSQL keeps them.
 
-What a model says is passed on as Django does it: quoted, unless it has quotes already (``"schema"."table"``).
+A model's name is passed on as Django does it: quoted, unless it has quotes already (``"schema"."table"``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def column_name(field: Field[object, object]) -> str:
 def column_of(model: type[Model], attname: str) -> str:
     """Return the `column_name` of the field that is called so."""
     field = model._meta.get_field(attname)
-    assert isinstance(field, Field)  # what others refer to by an id, or a column of Morango's
+    assert isinstance(field, Field)  # the field is referred to by an id, or is a column of Morango's
     return column_name(field)
 
 
@@ -54,7 +54,7 @@ def as_sent(part: str) -> str:
 
 
 def as_written(part: str) -> str:
-    """Return what is to be sent as it stands in a statement that has parameters."""
+    """Return a text as it stands in a statement that has parameters."""
     return part.replace("%", "%%")
 
 

@@ -1,7 +1,7 @@
-"""Ids of records: each writes the row of its own, whatever its JSON says.
+"""Ids of records. A record writes the row of its own id, even if its JSON names another.
 
 On a push, Morango checks the ids of Store rows against the filter, and nothing in their JSON. So a JSON that
-names another id would let whoever may push to one facility overwrite rows of another.
+names another id would let a device with access to one facility overwrite rows of another.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def take_own_id(app_model: SyncableModel, store: Store) -> None:
 def require_own_id(app_model: SyncableModel, store: Store) -> None:
     """Refuse an instance that would be saved as another row than its record's.
 
-    :raises MismatchedIdError: in whatever form the other id is written
+    :raises MismatchedIdError: another id, in any form
     """
     for field in _key_fields(type(app_model)):
         value = getattr(app_model, field.attname)
         if value == store.id:
             continue
         key = None
-        with suppress(Exception):  # what is no id at all is refused as it is validated, or written
+        with suppress(Exception):  # a value that is no id at all is refused as it is validated, or written
             key = field.get_db_prep_save(value, connection)
         if key is not None and key != store.id:
             raise MismatchedIdError(

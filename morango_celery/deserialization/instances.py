@@ -20,20 +20,20 @@ from morango_celery.upstream import uses_postgresql
 
 @dataclass(frozen=True)
 class _Query:
-    """A query of one model by ids."""
+    """Query of one model by ids."""
 
     text: str
     names: tuple[str, ...]
-    """The attnames of its columns."""
+    """Attnames of its columns."""
     converters: tuple[tuple[int, Any, Any], ...]
-    """Place of a column, what converts its values, and Django's expression for it; in their order."""
+    """Place of a column, converter of its values, and Django's expression for it; in their order."""
 
 
 def read_instances(model: type[Model], attname: str, values: Collection[Any]) -> list[Model]:
     """Return the rows of the model's base manager that have one of these values, as instances.
 
-    :param attname: of the field that the values are of, as the database holds them
-    :raises ValueError, OverflowError: a row holds what Python can't, as a year beyond 9999
+    :param attname: name of the field with these values; they are given as the database holds them
+    :raises ValueError, OverflowError: a row holds a value that Python can't, as a year beyond 9999
     """
     key = model._meta.get_field(attname)
     query = _query(model, key) if isinstance(key, Field) else None

@@ -1,4 +1,4 @@
-"""The issuer of a statement that the database refused: this app, or code of a model."""
+"""Issuer of a statement that the database refused: this app, or code of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIGNATURE = "_morango_celery_by_model"
 
 
 class _Signing:
-    """A context manager that signs the database errors which leave it, unless they are signed already.
+    """Context manager that signs the database errors which leave it, unless they are signed already.
 
     Cost: less than a microsecond.
     """
@@ -35,14 +35,14 @@ class _Signing:
 MODELS_CODE = _Signing(by_model=True)
 """Around each call of a model's own code."""
 OUR_STATEMENT = _Signing(by_model=False)
-"""Around what this app does for such code, inside of that."""
+"""Context of statements that this app executes for such code, inside of a call."""
 
 _PROJECTS_CODE: set[CodeType] = {
     Signal.send.__code__,
     Model.__init__.__code__,
     Model.from_db.__func__.__code__,  # type: ignore[attr-defined]  # the stubs see no method in it
 }
-"""What runs receivers and constructors of a project, also in the middle of a statement of ours."""
+"""Code that runs receivers and constructors of a project, also in the middle of a statement of ours."""
 
 
 def is_systemic(error: BaseException) -> bool:
@@ -57,7 +57,8 @@ def is_systemic(error: BaseException) -> bool:
 
 
 def is_no_records_fault(error: Exception) -> bool:
-    """Return True if no record is to blame: the database or this machine can't, or refuses what is ours."""
+    """Return True if no record is to blame: the database or this machine fails, or refuses a statement of
+    ours."""
     return is_infrastructure_error(error) or is_systemic(error)
 
 

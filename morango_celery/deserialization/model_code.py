@@ -1,4 +1,4 @@
-"""Calls of models' own code, and whose error it is when one raises."""
+"""Calls of models' own code, and the attribution of errors that they raise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mentions(statement: str, tables: Iterable[str]) -> bool:
 
 
 class UpdatesOtherRows(BaseException):
-    """Code of a model is about to update other rows, which code for another batch may have read already.
+    """Interruption of a model's code that is about to update rows which another batch's code may have read.
 
     Beside `Exception`, so that this code doesn't take it for its own.
     """
@@ -47,7 +47,7 @@ class UpdatesOtherRows(BaseException):
 
 
 class ModelCodeGuard:
-    """How models' own ``deserialize()`` and ``clean_fields()`` are called in one batch.
+    """Guard around the calls of models' own ``deserialize()`` and ``clean_fields()`` in one batch.
 
     On PostgreSQL a query that fails there spoils the whole transaction, unless a savepoint is set before
     each call. That costs two statements a record and is hardly ever needed: so a batch is done without
@@ -61,7 +61,7 @@ class ModelCodeGuard:
         self.savepoints = savepoints
         self.exclusively = exclusively
         self.writes = 0
-        """How many statements were executed that may have changed something, whoever's they were."""
+        """Number of executed statements that may have changed something, this app's own included."""
         self._heard_by: Callable[[str], None] | None = None
 
     def called(self) -> AbstractContextManager[None]:
@@ -102,7 +102,7 @@ class ModelCodeGuard:
     def execute(
         self, execute: Callable[..., Any], statement: Any, parameters: Any, many: bool, context: Any
     ) -> Any:
-        """Execute a statement, whoever's it is; for ``connection.execute_wrapper``. Cost: a function call."""
+        """Execute a statement of this app or of a model's code; for ``connection.execute_wrapper``."""
         if (listener := self._heard_by) is not None:
             with self.unheard():
                 listener(str(statement))
@@ -111,7 +111,7 @@ class ModelCodeGuard:
         return execute(statement, parameters, many, context)
 
     def is_records_fault(self, error: Exception) -> bool:
-        """Whether what a call raised is the record's error; if not, it has to be raised again."""
+        """Return True if an error of a call is the record's. If not, it has to be raised again."""
         if isinstance(error, DatabaseError | InterfaceError):
             return self.savepoints and not is_transient(error) and not is_systemic(error)
         return not isinstance(error, MemoryError)

@@ -1,8 +1,8 @@
-"""Django's signals that Morango mutes while it writes, muted for one context instead of the whole process.
+"""Signals of Django that Morango mutes while it writes, muted for one context instead of the whole process.
 
-Morango takes away all receivers of a signal for a while, for every thread: overlapping uses can make that
-permanent, and what other requests delete meanwhile is recorded nowhere. Here the signals stay as they are for
-whoever applies no sync.
+Morango takes away all receivers of a signal for a while, for every thread. Overlapping uses can make that
+permanent, and deletions by other requests are recorded nowhere meanwhile. Here the signals stay as they are
+for everybody who applies no sync.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _muted: ContextVar[frozenset[ModelSignal]] = ContextVar("muted", default=frozens
 
 
 class MutableSignal(ModelSignal):
-    """A signal that reaches no receiver in a context that mutes it."""
+    """Signal that reaches no receiver in a context that mutes it."""
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
         if self is pre_save and not named.get("raw"):

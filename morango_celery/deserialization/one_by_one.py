@@ -1,4 +1,4 @@
-"""Writing the records of a group one by one, and finding out what is wrong with each."""
+"""Writing the records of a group one by one, and attributing an error to each that can't be written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Units = list[Group]
 
 
 class OneByOne:
-    """Writes units in their order; each that can't be written ends with its error."""
+    """Writer of units in their order. Each that can't be written ends with its error."""
 
     def __init__(
         self,
@@ -31,9 +31,10 @@ class OneByOne:
         conflicting: set[DeserializeTask],
         untried: set[DeserializeTask],
     ) -> None:
-        """
-        :param conflicting: those that claim a unique value of another row; the rest by their own ``save()``
-        :param untried: those whose instances no ``save()`` has had yet: they are as they were validated
+        """:param conflicting: carriers that claim a unique value of another row; the rest by their own
+        ``save()``
+        :param untried: carriers with instances that no ``save()`` has had yet: they are as they were
+            validated
         """
         self.context = context
         self.check_constraints = check_constraints
@@ -55,7 +56,7 @@ class OneByOne:
         """Save units in their order, in the caller's savepoint.
 
         :returns: False if there is one that isn't valid, or not yet; roll back
-        :raises Exception: whatever a model or the database raises; roll back
+        :raises Exception: anything that a model or the database raises; roll back
         """
         for unit in units:
             if not self._are_sound(unit):
@@ -111,7 +112,7 @@ class OneByOne:
                         unsound.append(unit)
                 place = len(units) // 2
                 self.check_constraints()
-        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+        except Exception as error:  # a model's own code may raise anything, and a record is to blame
             if is_no_records_fault(error):
                 raise
             for carrier in carriers:
@@ -144,14 +145,14 @@ class OneByOne:
         except IntegrityError as error:
             carrier.add_error(error, is_retryable=True)
             return False
-        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+        except Exception as error:  # a model's own code may raise anything, and a record is to blame
             if is_no_records_fault(error):
                 raise
             return None
         return True
 
     def _are_sound(self, unit: Group) -> bool:
-        """Parse and judge what is inseparable again, unless it is as it was when that was done first."""
+        """Parse and validate a unit's carriers again, unless their instances are as they were after that."""
         return _blame([carrier for carrier in unit if not self._is_sound(carrier)], unit)
 
     def _is_sound(self, carrier: DeserializeTask) -> bool:
@@ -185,7 +186,7 @@ class OneByOne:
                     self._save(carrier)
                 culprits = unit
                 self.check_constraints()
-        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+        except Exception as error:  # a model's own code may raise anything, and a record is to blame
             if is_no_records_fault(error):
                 raise
             for carrier in culprits:

@@ -1,6 +1,6 @@
-"""From a claimed Store row to an app model, or straight to a row; and what has to come before.
+"""Parsing of claimed Store rows to app models or column values, and the order of a tree's records.
 
-Whatever a record's own data or its model's code raises becomes the error of that record.
+Any error of a record's own data or of its model's code becomes the error of that record.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from morango_celery.stream import Transform
 
 
 class RefuseUnknownModels(Transform[Group, Group]):
-    """Records that no installed app has a model for get an error that says so."""
+    """Operator that gives records an error if no installed app has their model."""
 
     def transform(self, item: Group) -> Group:
         for carrier in item:
             try:
-                carrier.model  # noqa: B018  (looking it up is what raises)
+                carrier.model  # noqa: B018  (the look-up raises)
             except UnknownModelError as error:
                 carrier.add_error(error)
         return item
 
 
 class OrderTree(GroupTransform):
-    """Put parents before their children; refuse cycles, as Morango does."""
+    """Operator that puts parents before their children, and refuses cycles as Morango does."""
 
     def transform(self, item: Group) -> Group:
         if not any(traits_of(model).in_tree for model in {carrier.model for carrier in to_save(item)}):
@@ -49,7 +49,8 @@ class OrderTree(GroupTransform):
 
 
 class Parse(GroupTransform):
-    """JSON to an unsaved instance, by the model's own ``deserialize()``; or straight to a row."""
+    """Operator that parses JSON to an unsaved instance, by the model's own ``deserialize()``, or straight to
+    a row."""
 
     def update(self, group: Group) -> None:
         parse(to_save(group), self.context)
@@ -123,7 +124,8 @@ def instantiate(carrier: DeserializeTask, context: BatchContext) -> None:
 
 
 def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:
-    """What Morango's ``deserialize()`` makes of it. That passes values by name, which takes twice as long."""
+    """Return an instance as Morango's ``deserialize()`` does. That passes values by name, and takes twice as
+    long."""
     values = []
     for field in traits_of(model).fields:
         name = field.attname
@@ -137,7 +139,7 @@ def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:
 
 
 class LoadForeignKeys(GroupTransform):
-    """Fill the foreign key context for the whole group."""
+    """Operator that looks up the foreign keys of the whole group."""
 
     def update(self, group: Group) -> None:
         self.context.load(group)

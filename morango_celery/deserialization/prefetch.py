@@ -1,4 +1,4 @@
-"""What foreign keys refer to, and the instances there, for models' own code, which may follow them."""
+"""Targets of foreign keys, loaded for many instances at once when a model's own code follows one."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from morango_celery.deserialization.traits import tables_of, target_model
 
 AnyKey: TypeAlias = "ForeignKey[Any, Any]"
 Target = tuple[type[Model], str]
-"""A model, and the attribute that foreign keys to it refer to."""
+"""Model, and the attribute that foreign keys to it refer to."""
 
 
 @dataclass(frozen=True)
 class _Reference:
     table: Target
-    """With the concrete model."""
+    """Target with the concrete model."""
     by_id: bool
-    """Whether its values are ids as Morango writes them, or wrong."""
+    """True if its values are ids as Morango writes them, or wrong."""
 
 
 @cache
 def _references(model: type[Model]) -> dict[str, _Reference]:
-    """Of each foreign key's column."""
+    """Return the references of a model's foreign keys, by the names of their columns."""
     found = {}
     for field in model._meta.fields:
         if isinstance(field, ForeignKey):
@@ -46,12 +46,13 @@ def _references(model: type[Model]) -> dict[str, _Reference]:
 
 
 def target_table(field: AnyKey) -> Target:
-    """What a foreign key refers to, with the concrete model."""
+    """Return the target of a foreign key, with the concrete model."""
     return _references(field.model)[field.attname].table
 
 
 def target_key(field: AnyKey, raw: Any) -> Any:
-    """The value as the target's column holds it; None for null and for what no column could hold."""
+    """Return the value as the target's column holds it; None for null and for values that no column could
+    hold."""
     if raw is None:
         return None
     if _references(field.model)[field.attname].by_id and is_uuid(raw):
@@ -65,7 +66,8 @@ def target_key(field: AnyKey, raw: Any) -> Any:
 
 
 class LazyPrefetcher:
-    """Loads what a foreign key refers to when one instance follows it, for all of its peers at once.
+    """Loader of foreign keys' targets. When one instance follows a key, it loads the targets of all its
+    peers.
 
     Peers are the instances of the same class that were brought here or found here: so ``self.user.facility``
     costs two queries, for one record or for a thousand.
@@ -74,12 +76,12 @@ class LazyPrefetcher:
     """
 
     def __init__(self) -> None:
-        # Weak, for a record whose first attempt was rolled back gets another instance, and may do so often
+        # Weak: a record that is tried again gets another instance, and may be tried often
         self._peers: dict[type[Model], list[weakref.ref[Model]]] = {}
         self._asked: dict[tuple[type[Model], str], int] = {}
-        """For how many of the peers it was looked up what a foreign key refers to."""
+        """Number of peers, by model and key, with targets that have been looked up."""
         self._put_off: dict[tuple[type[Model], str], set[Any]] = {}
-        """What peers refer to that was yet to be written when it was looked up."""
+        """Values of peers that referred to rows yet to be written, when they were looked up."""
         self._found: dict[Target, dict[Any, Model | None]] = {}
         """None where there is no such row, or none that Python can hold."""
         self._found_in: set[str] = set()
@@ -88,10 +90,10 @@ class LazyPrefetcher:
         self._written_to: set[str] = set()
         """The names of the tables that these are to be rows of."""
         self.is_loading = False
-        """Whether rows are being looked up, none of which is yet to be written."""
+        """True while rows are being looked up that are in the database already."""
 
     def track(self, instance: Model) -> None:
-        """Let `instance` find here what it refers to."""
+        """Let `instance` find the targets of its foreign keys here."""
         peer = weakref.ref(instance)
         self._peers.setdefault(type(instance), []).append(peer)
         instance._state.fields_cache = _PrefetchingFieldsCache(self, peer)
@@ -118,9 +120,9 @@ class LazyPrefetcher:
         self._unwritten.discard(store_id)
 
     def follow(self, instance: Model, name: str) -> tuple[Model, bool]:
-        """Return what the foreign key `name` of `instance` refers to, and whether that may be kept.
+        """Return the target of the foreign key `name` of `instance`, and True if that may be kept.
 
-        :raises KeyError: it isn't to be had here; Django looks itself then, and words the error
+        :raises KeyError: it can't be had here; Django looks itself then, and words the error
         """
         model = type(instance)
         field = _foreign_keys(model)[name]
@@ -148,7 +150,7 @@ class LazyPrefetcher:
         return value in self._unwritten or not field.target_field.primary_key
 
     def _wanted(self, model: type[Model], name: str, field: AnyKey) -> set[Any]:
-        """Return the values of all peers, but for those whose rows are yet to be written."""
+        """Return the values of all peers, without those of rows that are yet to be written."""
         peers = self._peers.get(model, [])
         others = peers[self._asked.get((model, name), 0) :]
         self._asked[model, name] = len(peers)
@@ -178,18 +180,18 @@ class LazyPrefetcher:
             yield getattr(related, attname), related
 
     def heed(self, statement: str) -> None:
-        """Look again later, if a statement of a model's own code writes what was found, or undoes it."""
+        """Forget all targets if a statement of a model's own code writes their tables, or undoes writing."""
         kind = verb(statement)
         if kind == "ROLLBACK" or (kind not in READING and mentions(statement, self._found_in)):
             self.forget_found()
 
     def forget_found(self) -> None:
-        """Let go of what was found; it isn't there any more, or isn't as it was."""
+        """Forget all targets: they are gone, or may have changed."""
         self._found.clear()
         self._found_in.clear()
 
     def forget_found_of(self, models: Iterable[type[SyncableModel]]) -> None:
-        """Let go of what was found, if a group is to write rows of such models."""
+        """Forget all targets if a group is to write rows of such models."""
         if any(not self._found_in.isdisjoint(tables_of(model)) for model in models):
             self.forget_found()
 
@@ -199,7 +201,7 @@ class LazyPrefetcher:
         self.forget_group()
 
     def forget_group(self) -> None:
-        """Let go of the instances that look; what was found stays found."""
+        """Forget the instances that follow foreign keys, and keep the targets that were found."""
         self._peers.clear()
         self._asked.clear()
         self._put_off.clear()
@@ -208,14 +210,12 @@ class LazyPrefetcher:
 
 
 class _PrefetchingFieldsCache(dict[str, Any]):
-    """An instance's cache of related instances, which has `LazyPrefetcher` find those that it lacks."""
+    """Cache of an instance's related instances, which has `LazyPrefetcher` find absent ones."""
 
     __slots__ = ("_instance", "_prefetched", "_prefetcher")
 
     def __init__(self, prefetcher: LazyPrefetcher, instance: weakref.ref[Model]) -> None:
-        """
-        :param instance: whose cache this is; weak, or only a garbage collection would find that circle
-        """
+        """:param instance: owner of this cache; weak, or only a garbage collection would find that circle"""
         self._prefetcher: LazyPrefetcher | None = prefetcher
         self._instance = instance
         self._prefetched: set[str] = set()
@@ -231,7 +231,8 @@ class _PrefetchingFieldsCache(dict[str, Any]):
         return related
 
     def let_go(self) -> None:
-        """Leave it to Django to find what the instance refers to, once more for what was found here."""
+        """Leave it to Django to follow the instance's foreign keys, once more for targets that were found
+        here."""
         for name in self._prefetched:
             self.pop(name, None)
         self._prefetcher = None
@@ -243,7 +244,10 @@ class _PrefetchingFieldsCache(dict[str, Any]):
 
 @cache
 def _foreign_keys(model: type[Model]) -> dict[str, AnyKey]:
-    """By the name in an instance's cache. Of a parent's table, Django makes the instance from the child's."""
+    """Return a model's foreign keys by their names in an instance's cache.
+
+    Links to a parent's table are left out: Django makes that instance from the child's.
+    """
     return {
         field.get_cache_name(): field
         for field in model._meta.fields
@@ -252,7 +256,8 @@ def _foreign_keys(model: type[Model]) -> dict[str, AnyKey]:
 
 
 def _readable(model: type[Model], attname: str, values: Sequence[Any]) -> Iterator[Model]:
-    """The instances with these values, but for those with what Python can't hold, as a year beyond 9999."""
+    """Yield the instances with these values. Instances that Python can't hold, as of a year beyond 9999, are
+    left out."""
     try:
         with OUR_STATEMENT:
             found = read_instances(model, attname, values)

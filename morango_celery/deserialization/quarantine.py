@@ -12,7 +12,7 @@ from morango_celery.errors import PoisonRecordError
 from morango_celery.upstream import exception_path
 
 QUARANTINED: str = exception_path(PoisonRecordError)
-"""What ``deserialization_exception`` says of them, as long as they are dirty."""
+"""Value of their ``deserialization_exception``, as long as they are dirty."""
 
 
 def is_quarantined() -> Q:

@@ -1,9 +1,9 @@
-"""A compiled fast path from JSON to table rows, for models whose code is all Morango's own.
+"""Compiled fast path from JSON to table rows, for models without code of their own.
 
-For such a model the way over an instance (``deserialize``, ``clean_fields``, ``save``) depends on
-its fields alone, so it is worked out once per class: one small function per column. A fast path is
-taken only where all values of a record are plainly right as they are; of the others, a field that finds fault
-with one has said what the whole model would say. In every other case the record takes the slow path.
+For such a model the slow path over an instance (``deserialize``, ``clean_fields``, ``save``) depends on its
+fields alone. So it is worked out once per class: one small function per column. A record takes the fast path
+only if all of its values are right as they are. If a field rejects a value, its error is that of the whole
+model. In every other case the record takes the slow path.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from morango_celery.reading.attributes import keeps_values
 from morango_celery.reading.jsontext import read_json
 
 STORE_COLUMNS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
-"""Columns of an app row that are columns of the Store row too, whatever the JSON says."""
+"""Columns of an app row with the values of columns of the Store row, not of its JSON."""
 
 Rejected: TypeAlias = "dict[int, list[tuple[models.Field[Any, Any], Any]]]"
-"""By the place of a record, its fields and values that aren't plainly right, in the fields' order."""
+"""Fields and values that the fast path doesn't take, in the fields' order, by the position of their
+record."""
 
 
 class Row(NamedTuple):
-    """The values of one record's columns, as the database's driver takes them."""
+    """Values of one record's columns, as the database's driver takes them."""
 
     values: tuple[Any, ...]
     is_stored: bool
-    """Whether the Store row's JSON has each of them under its own name: the database can read them there."""
+    """True if the Store row's JSON has each of them under its own name: the database can read them there."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Where the values of one concrete field come from."""
+    """Concrete field, and the converter of its values."""
 
     field: models.Field[Any, Any]
     convert: Convert
@@ -50,20 +51,20 @@ class Column:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """How to make rows of one model."""
+    """Plan for the rows of one model."""
 
     columns: tuple[Column, ...]
     references: tuple[tuple[int, str, models.ForeignKey[Any, Any]], ...]
-    """For each foreign key: position among the columns, verbose name of the target, field."""
+    """Position among the columns, verbose name of the target, and field, for each foreign key."""
     key_position: int
-    """Which column is the primary key."""
+    """Position of the primary key among the columns."""
 
     def rows(
         self, stores: Sequence[Store], field_errors: dict[int, ValidationError] | None = None
     ) -> list[Row | None]:
-        """The row of each record, or None if fields reject it or it has to take the slow path.
+        """Return the row of each record; None if its fields reject it, or if it has to take the slow path.
 
-        :param field_errors: filled with what fields have against a record, by its place, where that is plain
+        :param field_errors: filled with the error of each record that its fields reject, by position
         """
         found: list[Row | None] = [None] * len(stores)
         documents = [read_document(store.serialized) for store in stores]
@@ -78,7 +79,7 @@ class RowPlan:
         keys = columns[self.key_position]
         for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
             if keys[index] != records[index].id:
-                continue  # what it means to name another id, or none, is for the slow path to say
+                continue  # the slow path says the error of a record that names another id, or none
             if index not in rejected:
                 found[place] = Row(values, index not in absent)
             elif field_errors is not None and (error := _field_errors(rejected[index])) is not None:
@@ -102,7 +103,7 @@ def _values(
     absent: set[int],
     rejected: Rejected,
 ) -> Sequence[Any]:
-    """The converted values of one column.
+    """Return the converted values of one column.
 
     :param absent: filled with the places where the JSON lacks the column
     :param rejected: filled with the values that aren't plain, by place
@@ -134,8 +135,8 @@ def _value(column: Column, value: Any, index: int, rejected: Rejected) -> Any:
 
 
 def _field_errors(rejected: Sequence[tuple[models.Field[Any, Any], Any]]) -> ValidationError | None:
-    """What ``clean_fields`` raises if nothing can be said against all other values; None if it is for the
-    long way to tell."""
+    """Return the error of ``clean_fields`` if all other values are valid; None if only the slow path can
+    tell."""
     errors = {}
     for field, value in rejected:
         if isinstance(field, models.ForeignKey) and value is not None:
@@ -145,14 +146,14 @@ def _field_errors(rejected: Sequence[tuple[models.Field[Any, Any], Any]]) -> Val
                 field.clean(value, None)
         except ValidationError as error:
             errors[field.name] = error.error_list
-        except Exception:  # whatever a value makes a field raise; it does so again on the slow path
+        except Exception:  # a value may make a field raise anything; it does so again on the slow path
             return None
     return ValidationError(errors) if errors else None
 
 
 @once_per_model
 def row_plan(model: type[SyncableModel]) -> RowPlan | None:
-    """The plan for a model; None when its own code, or a field's, has a say."""
+    """Return the plan for a model; None when code of its own, or of a field, takes part."""
     traits = traits_of(model)
     has_own_code = traits.follows_relations or not keeps_values(model)
     if traits.write_strategy is not WriteStrategy.BULK or has_own_code or traits.in_tree:

@@ -1,4 +1,4 @@
-"""The three ways to write a model's records; see `WriteStrategy`."""
+"""Three ways to write a model's records, one for each `WriteStrategy`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from morango_celery.deserialization.waiting_rows import NotWrittenError, Waiting
 
 
 class ModelCodeError(Exception):
-    """Models' own code rejected some records; the rest of their group is untouched by them."""
+    """Rejection of some records by their models' own code. The rest of their group is untouched by them."""
 
     def __init__(self, rejected: Sequence[DeserializeTask]) -> None:
         super().__init__(f"{len(rejected)} records were rejected by their model's own code")
@@ -36,10 +36,11 @@ def write_together(
 ) -> set[str]:
     """Write bulk and captured records with one upsert per model; more where their code looks at each other.
 
-    As by Morango, ``pre_save`` and ``post_save`` are muted for all that models' own code saves meanwhile.
+    As by Morango, ``pre_save`` and ``post_save`` are muted for everything that models' own code saves
+    meanwhile.
 
-    :param judge: called with each carrier whose code has looked early, when all before it can be seen
-    :returns: the ids that were left alone because of a local edit
+    :param judge: called with each carrier that has looked early, when its code can see all records before it
+    :returns: the ids of rows that were skipped because of a local edit
     :raises ModelCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
@@ -110,8 +111,8 @@ def _put(
 def write_alone(carrier: DeserializeTask, context: BatchContext) -> bool:
     """Write one record by its model's own ``save()``, with the same signals muted as by `write_together`.
 
-    :returns: False when it was left alone because of a local edit
-    :raises Exception: whatever the model or the database raises; roll back
+    :returns: False when it was skipped because of a local edit
+    :raises Exception: anything that the model or the database raises; roll back
     """
     app_model = carrier.app_model
     assert app_model is not None
@@ -143,7 +144,7 @@ def write_alone(carrier: DeserializeTask, context: BatchContext) -> bool:
     except Exception:
         if not rejected:
             raise
-    if rejected:  # whatever the model made of it
+    if rejected:  # even if the model has caught it
         raise rejected[0]
     return True
 

@@ -1,4 +1,4 @@
-"""The end of the pipeline: app rows, Store rows and errors are written, group by group."""
+"""End of the pipeline: app rows, Store rows and errors are written, group by group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from morango_celery.upstream import deserialization_log, exception_path
 
 @dataclass
 class BatchResult:
-    """What became of a batch's records."""
+    """Counts and notes about a batch's records."""
 
     saved: int = 0
     deleted: int = 0
@@ -36,11 +36,11 @@ class BatchResult:
     retryable_ids: list[str] = field(default_factory=list)
     """Ids of the failed records that may succeed once others have been saved."""
     code_edits: list[str] = field(default_factory=list)
-    """Digests of the rows that models' code has left dirty, and whose own records are to come."""
+    """Digests of rows that models' code has left dirty, and that have a record still to come."""
     common_cause: str = ""
-    """The error of every single record, if it is one and the same and not about what is in them."""
+    """Error of every single record, if they all share one that isn't about their contents."""
     had_exclusive_models: bool = False
-    """Whether other batches with records of exclusive models could not be executed meanwhile."""
+    """True if other batches with records of exclusive models could not be executed meanwhile."""
 
     @property
     def records(self) -> int:
@@ -48,10 +48,10 @@ class BatchResult:
 
 
 class AppModelSink(Sink[Group]):
-    """Writes each group in few statements; where one fails, finds the records that are to blame.
+    """Writer of groups, in few statements each. Where one fails, it finds the records that are to blame.
 
-    Must be used inside a transaction. A group is written before the next one is parsed, so that
-    later groups find what earlier ones wrote.
+    Must be used inside a transaction. A group is written before the next one is parsed, so that later groups
+    find the rows of earlier ones.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The hand-written SQL of a batch, for PostgreSQL and SQLite. Nothing else writes SQL.
+"""Hand-written SQL of a batch, for PostgreSQL and SQLite.
 
-On PostgreSQL rows travel as one JSON parameter, which the server turns into rows of the table's own
-types; so the statement is the same whatever the number of rows, and its plan is cheap. On SQLite
-``executemany`` of one prepared statement is fastest.
+On PostgreSQL rows travel as one JSON parameter, which the server turns into rows of the table's own types. So
+the statement is the same for any number of rows, and its plan is cheap. On SQLite ``executemany`` of one
+prepared statement is fastest.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NEEDED = {
     "_self_ref_fk",
 }
 CLAIMED_COLUMNS = tuple(f.attname for f in Store._meta.concrete_fields if f.attname in _NEEDED)
-"""In the model's own order, as ``Store.from_db`` takes them."""
+"""Columns in the model's own order, as ``Store.from_db`` takes them."""
 
 _CLEAN = "dirty_bit = %s, deserialization_error = NULL, deserialization_exception = NULL"
 
@@ -62,10 +62,11 @@ _BY_ID_IN_ORDER = (
 another page than the one before it."""
 
 INFRASTRUCTURE_ERRORS = (DatabaseError, InterfaceError, MemoryError)
-"""What may be raised while a model's code runs and says more about this machine than about the record."""
+"""Errors that may be raised while a model's code runs, and that say more about this machine than about the
+record."""
 
 _EXCLUSIVE_KEYS = (0x6D64, 1)
-"""Of an advisory lock; Morango's have 1 and 2 for the first."""
+"""Keys of an advisory lock; Morango's have 1 and 2 for the first."""
 
 
 def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -88,7 +89,7 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
                 [False, id_array(store_ids), profile, QUARANTINED],
             )
             return list(cursor.fetchall())
-        # The plus signs keep SQLite from reading, by Morango's index, whatever is dirty
+        # The plus signs keep SQLite from reading all dirty records by Morango's index
         cursor.execute(
             f"SELECT {', '.join(CLAIMED_COLUMNS)} FROM {table}"
             f" WHERE {_BY_ID_IN_ORDER} AND +dirty_bit AND +profile = %s"
@@ -99,7 +100,7 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def take_write_lock() -> None:
-    """On SQLite, become the writer before reading: a reader can't become one once another has."""
+    """Become SQLite's writer before reading: a reader can't become one once another has."""
     if not uses_postgresql():
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
@@ -108,14 +109,14 @@ def take_write_lock() -> None:
 def lock_exclusively(
     profile: str, store_ids: Sequence[str], model_names: Sequence[str], *, waits: bool
 ) -> bool:
-    """Let no other transaction that asks for it write records of some models, if any of `store_ids` is of
-    one of them. It is an advisory lock, kept until the transaction ends.
+    """Take the lock for exclusive models, if any of `store_ids` is a record of one of them.
 
-    On SQLite, whose one writer this is, there is nothing to do.
+    No other transaction that asks for the lock writes such records until this one ends. SQLite has one
+    writer, and needs no lock.
 
-    :param model_names: nothing is asked if there are none
+    :param model_names: names of the exclusive models; nothing is asked if there are none
     :param waits: whether to wait for another transaction that has the lock
-    :returns: whether this one has it now
+    :returns: True if this one has the lock now
     :raises ExclusiveModelsTakenError: another one has it; only if this doesn't wait
     """
     if not model_names or not uses_postgresql():
@@ -134,7 +135,8 @@ def lock_exclusively(
 
 
 def is_locked_exclusively() -> bool:
-    """Return True if another transaction has what `lock_exclusively` takes. Nobody waits for the question."""
+    """Return True if another transaction has the lock of `lock_exclusively`. Nobody waits for the
+    question."""
     if not uses_postgresql():
         return False
     with transaction.atomic(), connection.cursor() as cursor:
@@ -143,9 +145,9 @@ def is_locked_exclusively() -> bool:
 
 
 def mark_processed(claimed: Iterable[str], returned: Sequence[tuple[str, str | None, str | None]]) -> None:
-    """Leave claimed records clean, but for those that are returned: dirty, with what was wrong with them.
+    """Leave claimed records clean, but for the returned ones: these are dirty, with their error.
 
-    :param claimed: the ids of all, of those that are returned too
+    :param claimed: the ids of all, returned ones included
     :param returned: id, error text and exception path of each
     """
     table = table_name(Store)
@@ -211,12 +213,12 @@ _STATE = "deleted, hard_deleted, dirty_bit, partition, model_name, deserializati
 def select_references(
     models: tuple[type[Model], ...], ids: Sequence[Iterable[str]], store_ids: Iterable[str]
 ) -> list[tuple[Any, ...]]:
-    """Return rows of syncable models and of the Store by their ids, of all in one statement.
+    """Return rows of syncable models and of the Store by their ids, in one statement.
 
     :param models: each once
-    :param ids: those looked for, of each model
-    :returns: in no particular order, of an app row: the place of its model, its id, and whether it carries a
-        local edit; of a Store row: None, its id, None, and what makes a `StoreState`
+    :param ids: ids to look for, of each model
+    :returns: in no particular order, of an app row: the position of its model, its id, and whether it
+        carries a local edit; of a Store row: None, its id, None, and the fields of a `StoreState`
     """
     each = [*ids, store_ids]
     parameters = [id_array(wanted) if uses_postgresql() else json.dumps(list(wanted)) for wanted in each]
@@ -252,7 +254,8 @@ def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence
 
 
 def reads_stored_rows() -> bool:
-    """Whether the database reads a record's JSON as Python does. SQLite doesn't: its numbers differ."""
+    """Return True if the database reads a record's JSON as Python does. SQLite doesn't: its numbers
+    differ."""
     return uses_postgresql()
 
 
@@ -262,11 +265,11 @@ def upsert_stored(
     store_columns: Mapping[str, str],
     store_ids: Sequence[str],
 ) -> int:
-    """`upsert` rows as the JSON of their Store rows has them: the server has read it already.
+    """Upsert rows from the JSON of their Store rows, which the server has read already.
 
     :param fields: the concrete fields written
-    :param store_columns: fields whose value is a column of the Store row
-    :param store_ids: records whose JSON has all other fields under their own names
+    :param store_columns: columns of the Store row, by the fields that take their values
+    :param store_ids: records that have all other fields in their JSON, under their own names
     :raises DatabaseError: as `upsert`; or the server doesn't take the JSON
     """
     with connection.cursor() as cursor:
@@ -313,8 +316,8 @@ def insert(
 
     :param fields: the concrete fields written
     :param rows: their values as `Field.get_db_prep_save` makes them
-    :param rule: the end of the statement: what to do about rows that exist, in a table that is called there
-    :returns: how many rows were written
+    :param rule: the end of the statement, about rows that exist; the table is called ``there`` in it
+    :returns: the number of rows written
     """
     return _insert(insertion(model, tuple(fields), rule), rows)
 
@@ -324,7 +327,7 @@ def _insert(statement: Insertion, rows: Sequence[Sequence[Any]]) -> int:
         if uses_postgresql():
             records = [dict(zip(statement.keys, row, strict=True)) for row in rows]
             for record in records if statement.documents else ():
-                # Text in a JSON document is a JSON string, whatever it says
+                # A text in a JSON document is a JSON string, even if it reads like something else
                 record.update(
                     {c: json.loads(record[c]) for c in statement.documents if isinstance(record[c], str)}
                 )
@@ -338,7 +341,8 @@ def _insert(statement: Insertion, rows: Sequence[Sequence[Any]]) -> int:
 def conflicting_positions(
     model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]
 ) -> set[int]:
-    """The places of the `rows` whose values another row of the table has, as the database compares them.
+    """Return the positions of the `rows` with values that another row of the table has, as the database
+    compares them.
 
     :param rows: the primary key and the values of `fields` of each
     """
@@ -367,7 +371,7 @@ def conflicting_positions(
 
 
 def _as_json(value: Any) -> Any:
-    """What PostgreSQL's input functions read, for values that JSON has no form of."""
+    """Return a form that PostgreSQL's input functions read, of a value that JSON has no form of."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal | uuid.UUID):
@@ -399,7 +403,7 @@ def check_constraints() -> None:
 
 
 def strict_check() -> Callable[[], None]:
-    """A `check_constraints` that finds out on SQLite too, by reading every table with a foreign key.
+    """Return a `check_constraints` that works on SQLite too, by reading every table with a foreign key.
 
     References that point nowhere already are nobody's fault, and not reported.
     """

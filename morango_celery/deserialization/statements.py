@@ -22,7 +22,8 @@ from morango_celery.upstream import uses_postgresql
 Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
 
 MOST_TEXTS = 1_000
-"""Of each kind that are kept; there are as many as models, unless somebody makes models as they go."""
+"""Most statements of each kind that are kept. There are as many as models, unless somebody makes models on
+the go."""
 
 _JSON_TYPES = {"json", "jsonb"}
 _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
@@ -30,13 +31,13 @@ _TYPES_WITHOUT_EQUALITY = {"json", "xml", "point", "polygon"}
 
 @dataclass(frozen=True)
 class Insertion:
-    """A statement that inserts rows of one model, and what its parameter looks like on PostgreSQL."""
+    """Statement that inserts rows of one model, and the form of its parameter on PostgreSQL."""
 
     text: str
     keys: tuple[str, ...]
-    """The columns' names in the JSON that becomes rows."""
+    """Names of the columns in the JSON that becomes rows."""
     documents: tuple[str, ...]
-    """Those of them whose values are JSON themselves."""
+    """Columns among them that have JSON as their value."""
 
 
 @lru_cache(maxsize=MOST_TEXTS)
@@ -44,7 +45,7 @@ def insertion(model: type[Model], fields: Fields, rule: str) -> Insertion:
     """Return the statement that inserts rows.
 
     :param fields: the concrete fields written
-    :param rule: its end: what to do about rows that exist, in a table that is called there
+    :param rule: its end, about rows that exist; the table is called ``there`` in it
     """
     table, names = table_name(model), ", ".join(map(column_name, fields))
     if not uses_postgresql():
@@ -67,9 +68,9 @@ def upsertion(model: type[Model], fields: Fields) -> Insertion:
 
 @lru_cache(maxsize=MOST_TEXTS)
 def upsert_of_stored(model: type[Model], fields: Fields, store_columns: tuple[tuple[str, str], ...]) -> str:
-    """Return the statement that upserts rows as the JSON of Store rows has them. On PostgreSQL only.
+    """Return the statement that upserts rows from the JSON of Store rows. On PostgreSQL only.
 
-    :param store_columns: names of fields whose value is a column of the Store row, and of these columns
+    :param store_columns: pairs of a field's name and of the Store row's column that its value comes from
     """
     source = {field.attname: _in_json(field) for field in fields} | {"_morango_dirty_bit": "false"}
     source |= {name: f"stored.{column}" for name, column in store_columns}
@@ -85,9 +86,9 @@ def upsert_of_stored(model: type[Model], fields: Fields, store_columns: tuple[tu
 
 
 def _in_json(field: Field[Any, Any]) -> str:
-    """Return where a field's value is once a Store row's JSON was read, whose keys are attnames.
+    """Return the SQL for a field's value in the JSON of a Store row. Its keys are attnames.
 
-    PostgreSQL would cut off a longer one where it stands as a name: such a key is looked for in the text.
+    PostgreSQL would cut off a longer name. Such a key is looked for in the text.
     """
     if len(field.attname.encode()) <= LONGEST_NAME_BYTES:
         return _synced(field.attname)
@@ -113,7 +114,7 @@ def _on_conflict(model: type[Model], fields: Fields) -> str:
 
 
 def _overwritable(fields: Fields) -> str:
-    """The condition under which a row may be overwritten.
+    """Return the condition under which a row may be overwritten.
 
     A dirty row that equals the synced one holds no edit that could be lost: models' own code creates
     such rows while other records are saved.

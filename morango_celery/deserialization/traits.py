@@ -1,4 +1,4 @@
-"""What a model's code overrides, and so how its records have to be handled. Found once per class."""
+"""Traits of models: the methods that their code overrides, and so the way to handle their records."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Found = TypeVar("Found")
 
 
 class WriteStrategy(enum.Enum):
-    """How records of a model are written."""
+    """Strategy for writing the records of a model."""
 
     BULK = "bulk"
-    """The save chain is Morango's own: field values go straight into one upsert."""
+    """Field values go straight into one upsert: the save chain is Morango's own."""
 
     CAPTURED_SAVE = "captured save"
-    """The model's own ``save()`` runs; the row it would write joins one upsert."""
+    """``save()`` of the model runs, and the row that it would write joins one upsert."""
 
     INDIVIDUAL = "individual"
     """``save()`` writes each record in a savepoint of its own."""
@@ -35,16 +35,16 @@ class WriteStrategy(enum.Enum):
 class Traits:
     model: type[SyncableModel]
     fields: tuple[Field[Any, Any], ...]
-    """The concrete fields, in the order of the table's columns."""
+    """Concrete fields, in the order of the table's columns."""
     foreign_keys: tuple[ForeignKey[Any, Any], ...]
     overrides_save: bool
     overrides_deserialize: bool
     overrides_clean_fields: bool
     own_sql: bool
-    """Whether what is written of a field depends on SQL of its own, and not on its value alone."""
+    """True if a field has SQL of its own, so that the column isn't its value alone."""
     spans_tables: bool
     tree_key: ForeignKey[Any, Any] | None
-    """The foreign key to the parent record, of models that Morango deserializes as a tree."""
+    """Foreign key to the parent record, of models that Morango deserializes as a tree."""
 
     @property
     def in_tree(self) -> bool:
@@ -59,7 +59,7 @@ class Traits:
 
     @property
     def exclusive(self) -> bool:
-        """Whether its records are saved one by one, by no two batches at a time."""
+        """Return True if its records are saved one by one, by no two batches at a time."""
         return is_exclusive(self.model)
 
     @property
@@ -69,18 +69,19 @@ class Traits:
 
     @property
     def follows_relations(self) -> bool:
-        """Whether code of the model might follow its foreign keys: it finds instances then."""
+        """Return True if code of the model might follow its foreign keys, and so needs instances."""
         return self.overrides_save or self.overrides_deserialize or self.overrides_clean_fields
 
 
 SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
 _PLAIN_PLACEHOLDERS = ("django.db.models", "django.contrib.postgres")
-"""Modules whose placeholders only name a value's type, which the columns of a row from JSON have anyway."""
+"""Modules of placeholders that only name a value's type. Columns of a row from JSON have their types
+anyway."""
 _VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
 
 
 def once_per_model(find: Callable[[type[SyncableModel]], Found]) -> Callable[[type[SyncableModel]], Found]:
-    """Remember what a function finds for each model; there are as many as the code has."""
+    """Remember a function's result for each model. There are as many as models in the code."""
     found: dict[type[SyncableModel], Found] = {}
 
     @wraps(find)
@@ -117,18 +118,18 @@ def tables_of(model: type[SyncableModel]) -> frozenset[str]:
 
 
 def has_own_sql(field: Field[Any, Any]) -> bool:
-    """Return True if the field has the database make a column's value of what it is given."""
+    """Return True if the field has the database compute the column from the value."""
     placeholder = getattr(field, "get_placeholder", None)
     return placeholder is not None and not placeholder.__module__.startswith(_PLAIN_PLACEHOLDERS)
 
 
 def target_model(field: ForeignKey[Any, Any]) -> type[Model]:
-    """The model that a foreign key refers to, as declared: possibly a proxy."""
+    """Return the model that a foreign key refers to, as declared: possibly a proxy."""
     return cast(type[Model], field.related_model)
 
 
 def overrides(model: type[Model], *names: str) -> bool:
-    """Whether the model has methods of its own for one of these of Morango's."""
+    """Return True if the model overrides any of these methods of Morango's."""
     return any(_function(model, name) is not _function(SyncableModel, name) for name in names)
 
 

@@ -1,6 +1,6 @@
-"""Records whose unique values other rows have: found by one query per constraint, instead of by trials.
+"""Records with unique values that other rows have, found by one query per constraint instead of by trials.
 
-An attempt that fails costs as much as one that doesn't, and everything in it has to be written once more.
+An attempt that fails costs as much as one that doesn't, and all of it has to be written once more.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
 
 
 def find_conflicting(carriers: Group) -> set[DeserializeTask]:
-    """Those that claim what a row of the table has, or what one before them among `carriers` claims too.
+    """Return carriers that claim a unique value of a row in the table, or of a carrier before them.
 
-    Where two of them exchange their values, or one takes what the other gives up, more than the losers.
-    Conditions and expressions in constraints are not understood: it is a guess, and may be empty.
+    Where two of them exchange their values, or one takes a value that the other gives up, more than the
+    losers. Conditions and expressions in constraints are not understood: it is a guess, and may be empty.
 
     Cost: one query per unique constraint.
     """
@@ -48,7 +48,7 @@ def find_conflicting(carriers: Group) -> set[DeserializeTask]:
 
 @once_per_model
 def unique_fields(model: type[SyncableModel]) -> tuple[Fields, ...]:
-    """The fields of each unique constraint of the model's table but the primary key."""
+    """Return the fields of each unique constraint of the model's table but the primary key."""
     table: type[Model] = model._meta.concrete_model or model
     options = table._meta
     together = [*options.unique_together, *(each.fields for each in options.total_unique_constraints)]
@@ -79,7 +79,8 @@ def _conflicting(carriers: Group, fields: Fields) -> Group:
 
 
 def _values(carrier: DeserializeTask, fields: Fields, positions: Sequence[int]) -> list[Any] | None:
-    """As they are, without what fields and models do while they are saved; None if they can't be saved.
+    """Return the values of an unsaved carrier, without the changes that saving makes; None if it can't be
+    saved.
 
     :param positions: of the fields among the model's columns
     """

@@ -17,13 +17,14 @@ AnyKey: TypeAlias = "ForeignKey[Any, Any]"
 class ValidReferences:
     """References of one group's records that need no query any more.
 
-    Morango has one context for all records, by value and table. So what is right for one foreign key, as null
-    is where it is allowed, is taken for right for all others to that table, from the next record on.
+    Morango has one cache for all records, by value and table. So a value that is right for one foreign key,
+    as null where it is allowed, passes for all others to that table from the next record on. Here each key
+    is judged alone.
     """
 
     def __init__(self) -> None:
         self._validated: set[tuple[AnyKey, str]] = set()
-        """What Django has validated, because something else than the row's existence had a say."""
+        """References that Django has validated, because the row's existence alone didn't decide."""
         self._to_be_written: set[tuple[str, str]] = set()
         """Table and id of valid records: their children refer to them before they are there."""
 
@@ -33,10 +34,11 @@ class ValidReferences:
         row_exists: Callable[[AnyKey, Any], bool],
         sync_filter: Filter | None,
     ) -> None:
-        """Call Morango's ``cached_clean_fields`` with what is known of the record's own references.
+        """Call Morango's ``cached_clean_fields`` with the references of the record that are known to be
+        valid.
 
-        :param row_exists: tells whether what a foreign key refers to with a value was found
-        :raises Exception: whatever the model raises
+        :param row_exists: tells whether a foreign key's target with some value was found
+        :raises Exception: anything that the model raises
         """
         references: dict[str, list[tuple[AnyKey, Any]]] = {}
         for field in traits_of(type(app_model)).foreign_keys:

@@ -1,4 +1,4 @@
-"""Whether a record may be saved: its fields, its parent, and what its foreign keys point at."""
+"""Validation of records: their fields, their parents, and the targets of their foreign keys."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from morango_celery.deserialization.task import DeserializeOutcome, DeserializeT
 from morango_celery.deserialization.traits import traits_of
 
 References = list[tuple[str, ForeignKeyReference]]
-"""The verbose name of each target, and Morango's description of the reference."""
+"""Verbose name of each target, and Morango's description of the reference."""
 
 
 class Validate(GroupTransform):
-    """``clean_fields`` with the model's overrides, and foreign keys by Morango's two rules."""
+    """Operator that calls ``clean_fields`` with the model's overrides, and judges foreign keys by Morango's
+    two rules."""
 
     def __init__(self, context: BatchContext) -> None:
         super().__init__(context)
@@ -59,7 +60,7 @@ class Validate(GroupTransform):
             self._validate(carrier, is_overridden=traits.overrides_clean_fields)
 
     def _resolve_rows(self, carriers: Group) -> None:
-        """References of rows whose values are valid already; most need no look at each record."""
+        """Validate references of rows with valid values. Most need no look at each record."""
         for model in {carrier.model for carrier in carriers}:
             plan = row_plan(model)
             assert plan is not None
@@ -154,7 +155,8 @@ class Validate(GroupTransform):
             self._judge(carrier, references)
 
     def _is_sound(self, carrier: DeserializeTask, reference: ForeignKeyReference) -> bool:
-        """Whether a reference needs no second thought; once known, for all records that have the same."""
+        """Return True if a reference is valid at once. The answer is kept for all records that have the same
+        one."""
         if not isinstance(reference.to_pk, str):
             return False
         known = (carrier.model, reference.from_field, reference.to_pk)
@@ -162,7 +164,9 @@ class Validate(GroupTransform):
             return True
         field = _foreign_key(carrier.model, reference.from_field)
         is_sound = self.context.is_valid_target(field, reference.to_pk)
-        if is_sound and reference.to_pk not in self.context.carriers:  # whose errors are yet to be found
+        if (
+            is_sound and reference.to_pk not in self.context.carriers
+        ):  # errors of carriers are yet to be found
             self._sound.add(known)
         return is_sound
 
@@ -182,7 +186,7 @@ class Validate(GroupTransform):
             carrier.add_error(target_failed(*lost[0]), is_retryable=True)
 
     def _resolve(self, carrier: DeserializeTask, target_name: str, reference: ForeignKeyReference) -> bool:
-        """One reference's verdict. Like Morango, note a deletion even beside a missing target.
+        """Judge one reference. Like Morango, note a deletion even beside a missing target.
 
         :returns: False where the Store has the target and the app table hasn't, for want of deserializing
         """
@@ -219,7 +223,7 @@ def _foreign_key(model: type[SyncableModel], attname: str) -> ForeignKey[Any, An
 
 
 def _references(carrier: DeserializeTask, plan: RowPlan) -> References:
-    """As `deferred_clean_fields` returns them for an instance."""
+    """Return a row's references as `deferred_clean_fields` returns those of an instance."""
     assert carrier.row is not None
     values = carrier.row.values
     return [

@@ -1,4 +1,4 @@
-"""From an instance's fields to what is written: column values, as saving would make them."""
+"""Column values of instances, as saving would make them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ABSENT = object()
 
 
 def database_values(app_model: SyncableModel, fields: Sequence[Field[Any, Any]]) -> list[Any]:
-    """The values of `fields` as the database's driver takes them."""
+    """Return the values of `fields` as the database's driver takes them."""
     plain = _plain_types(type(app_model))
     attributes = app_model.__dict__
     values = []
@@ -48,8 +48,7 @@ def database_values(app_model: SyncableModel, fields: Sequence[Field[Any, Any]])
 
 @once_per_model
 def _plain_types(model: type[SyncableModel]) -> dict[str, type[Any]]:
-    """The fields whose attribute, if None or of such a type, the driver takes as it is; `UUIDField` for an
-    id."""
+    """Return the types of attributes that the driver takes as they are, by field; `UUIDField` for an id."""
     plain = {}
     for field in traits_of(model).fields:
         simple = type(field) in (models.ForeignKey, models.OneToOneField)
@@ -61,13 +60,16 @@ def _plain_types(model: type[SyncableModel]) -> dict[str, type[Any]]:
 
 
 def require_readable(value: object) -> None:
-    """:raises OverflowError: a time that PostgreSQL would store, and no reader of the row could read back"""
+    """Refuse a time that PostgreSQL would store, and that no reader of the row could read back.
+
+    :raises OverflowError: it is such a time
+    """
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
         value.astimezone(datetime.UTC)
 
 
 def value_to_save(app_model: Model, field: Field[Any, Any]) -> Any:
-    """What saving would write, but that a synced value is never replaced by the local clock.
+    """Return the value that saving would write, except that the local clock never replaces a synced value.
 
     :raises OverflowError: see `require_readable`
     """

@@ -14,11 +14,11 @@ from morango_celery.deserialization.rows import STORE_COLUMNS
 from morango_celery.deserialization.traits import tables_of, traits_of
 
 Rows = dict[str, Sequence[Any] | None]
-"""The rows of one model by primary key, the last of two with the same; None for those in the Store."""
+"""Rows of one model by primary key, the last of two with the same; None for those in the Store."""
 
 
 class NotWrittenError(BaseException):
-    """The database refused rows while code of another record's model was running.
+    """Refusal of rows by the database while code of another record's model was running.
 
     Beside `Exception`, so that this code doesn't take it for its own.
     """
@@ -29,7 +29,7 @@ class NotWrittenError(BaseException):
 
 
 class WaitingRows:
-    """The rows of a group by model, in the order in which they came; one upsert writes those of a model.
+    """Rows of a group by model, in the order in which they came. One upsert writes the rows of a model.
 
     A statement of a model's own code that names one of their tables has them written first. So it sees all
     records before its own, as in Morango, which saves one after another; and code that looks at nothing
@@ -50,7 +50,7 @@ class WaitingRows:
         return self._rows.setdefault(model, {})
 
     def write(self) -> None:
-        """Write what waits.
+        """Write all waiting rows.
 
         :raises DatabaseError: at least one row can't be written
         Cost: one statement per model, two where rows of both kinds wait.
@@ -65,7 +65,8 @@ class WaitingRows:
             self.skipped_ids |= skipped_ids
 
     def heed(self, statement: str) -> None:
-        """Write what waits, if a statement of a model's own code may see it, or undo it with its own.
+        """Write all waiting rows, if a statement of a model's own code may see them, or undo them with its
+        own.
 
         :raises NotWrittenError: the database refuses a row
         """
@@ -81,7 +82,10 @@ class WaitingRows:
                 raise NotWrittenError(error) from error
 
     def _upsert(self, model: type[SyncableModel], rows: Rows) -> set[str]:
-        """:returns: the ids that were left alone because of an edit of the app row"""
+        """Upsert rows of one model.
+
+        :returns: the ids of rows that were skipped because of a local edit
+        """
         skipped_ids: set[str] = set()
         fields = traits_of(model).fields
         if stored := [key for key, values in rows.items() if values is None]:

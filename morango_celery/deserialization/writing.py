@@ -23,11 +23,12 @@ from morango_celery.deserialization.validate import Validate
 Item = TypeVar("Item")
 
 WORTH_ANOTHER_TIME = 10
-"""Of so many records that their own code refuses, one other has to be written for it to be asked again."""
+"""Number of rejected records that one written record has to stand against, to have them tried together
+again."""
 
 
 class GroupWriter:
-    """Writes the valid records of one group; each that can't be written ends with its error."""
+    """Writer of the valid records of one group. Each that can't be written ends with its error."""
 
     def __init__(self, context: BatchContext, group: Group, check_constraints: Callable[[], None]) -> None:
         self.context = context
@@ -39,7 +40,8 @@ class GroupWriter:
         self.conflicting: set[DeserializeTask] = set()
         """Those among them that claim a unique value of another row; the rest by their own ``save()``."""
         self.untried: set[DeserializeTask] = set()
-        """Those among them whose instances no ``save()`` has had yet: they are as they were validated."""
+        """Carriers among them with instances that no ``save()`` has had yet: they are as they were
+        validated."""
 
     def write(self) -> None:
         carriers = writable(self.group)
@@ -67,7 +69,7 @@ class GroupWriter:
             others = [carrier for carrier in carriers if id(carrier) not in rejected]
             self._retry(others)
             self._retry_rejected(list(error.rejected), after=others)
-        except Exception as error:  # of a model's own code: whatever it is, a record is to blame
+        except Exception as error:  # a model's own code may raise anything, and a record is to blame
             if is_no_records_fault(error):
                 raise
             units = self._units(carriers)
@@ -81,8 +83,10 @@ class GroupWriter:
                 mark_local_edits(writable(carriers), skipped_ids)
 
     def _retry_rejected(self, carriers: Group, after: Group) -> None:
-        """Write what its own code rejected before other rows were there: together while enough of it succeeds
-        each time, the rest alone."""
+        """Write records that their own code rejected before other rows were there.
+
+        They are written together while enough of them succeeds each time, and alone after that.
+        """
         if len(after) * WORTH_ANOTHER_TIME < len(carriers):
             self.alone.extend(carriers)
             return
@@ -97,7 +101,8 @@ class GroupWriter:
         self._write_together(sound)
 
     def _without_conflicting(self, carriers: Group) -> Group:
-        """What claims no unique value of another row; the rest is to be written alone."""
+        """Return the carriers that claim no unique value of another row, and put the others aside to be
+        written alone."""
         self.conflicting = find_conflicting(carriers)
         if not self.conflicting:
             return carriers
@@ -107,7 +112,7 @@ class GroupWriter:
         return others
 
     def _retry(self, carriers: Group) -> None:
-        """Write carriers whose first attempt was rolled back: their ``save()`` may have changed them."""
+        """Write carriers again that were rolled back: a ``save()`` may have changed their instances."""
         for carrier in carriers:
             rebuild_if_changed(carrier, self.context)
         self._write_together(writable(carriers))
@@ -127,7 +132,8 @@ class GroupWriter:
         return ready
 
     def _units(self, carriers: Group) -> list[Group]:
-        """What can be written without the rest of `carriers`, once what stands before it has been."""
+        """Return the smallest groups of `carriers` that can be written alone, once those before them have
+        been."""
         keys = cyclic_foreign_keys(self.context.profile)
         if any(keys[model] for model in {carrier.model for carrier in carriers}):
             return strongly_connected(carriers)

@@ -1,1 +1,1 @@
-"""How rows are read: under a filter, in order, and a few in memory at a time."""
+"""Reading of rows: under a filter, in order, and a few in memory at a time."""

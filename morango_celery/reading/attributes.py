@@ -19,17 +19,18 @@ def has_plain_access(model: type[Model]) -> bool:
 
 
 def is_plain_attribute(model: type[Model], field: Field[Any, Any]) -> bool:
-    """Return True if the field's value is what stands in an instance's ``__dict__``."""
+    """Return True if the field's value is the entry in an instance's ``__dict__``."""
     return type(getattr_static(model, field.attname)) in (DeferredAttribute, ForeignKeyDeferredAttribute)
 
 
 def is_overshadowed(model: type[Model], field: Field[Any, Any]) -> bool:
-    """Return True if a property has the field's place: Django leaves alone what a base class calls so."""
+    """Return True if a property has the field's place: Django leaves a base class's attribute of that name
+    alone."""
     own: Any = field  # the stubs don't know its descriptor
     return not isinstance(getattr_static(model, field.attname), own.descriptor_class)
 
 
 def keeps_values(model: type[Model]) -> bool:
-    """Return True if an instance holds just what it was given for every column."""
+    """Return True if an instance holds the very values that it was given for its columns."""
     fields: Iterable[Field[Any, Any]] = model._meta.concrete_fields  # type: ignore[attr-defined]  # Django's own
     return has_plain_access(model) and all(is_plain_attribute(model, field) for field in fields)

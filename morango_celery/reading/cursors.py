@@ -1,4 +1,4 @@
-"""The rows of a query, a few in memory at a time, also behind a pooler that keeps only transactions together.
+"""Rows of a query, a few in memory at a time, also behind a pooler that keeps only transactions together.
 
 Django reads with a cursor of the server's, which may outlast a transaction, or with none: where
 DISABLE_SERVER_SIDE_CURSORS is set, as it has to be behind such a pooler, all rows are in memory at once.
@@ -16,7 +16,8 @@ _M = TypeVar("_M", bound=Model)
 
 
 def stream(queryset: QuerySet[Any], chunk_rows: int) -> Iterator[Any]:
-    """What ``queryset.iterator()`` yields; in a transaction, with a cursor of the server's in any case."""
+    """Return the items of ``queryset.iterator()``; in a transaction, with a cursor of the server's in any
+    case."""
     if not connection.in_atomic_block:
         return queryset.iterator(chunk_size=chunk_rows)
     in_chunks: Any = queryset._iterable_class
@@ -25,7 +26,7 @@ def stream(queryset: QuerySet[Any], chunk_rows: int) -> Iterator[Any]:
 
 
 def pages(queryset: QuerySet[_M], page_rows: int) -> Iterator[_M]:
-    """All rows by their primary key, a query for each page: for where there is no transaction.
+    """Yield all rows by their primary key, with a query for each page: for use outside of transactions.
 
     Rows that are written meanwhile may turn up or not; none turns up twice.
     """

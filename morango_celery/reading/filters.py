@@ -1,4 +1,4 @@
-"""Sync filters: from whatever a caller has to Morango's `Filter`, and from that to conditions."""
+"""Sync filters: Morango's `Filter` from a caller's value, and conditions from a `Filter`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _checked(prefix: object) -> str:
 
 
 def under_filter(field: str, sync_filter: Filter | None) -> Q:
-    """The condition that a row's partition, in `field`, lies under the filter."""
+    """Return the condition that a row's partition, in `field`, lies under the filter."""
     return Q() if sync_filter is None else starts_with_any(field, outermost(sync_filter))
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 
 def id_array(ids: Iterable[str]) -> str:
-    """The text of a ``uuid[]``: one constant, where the driver would quote and the server parse and plan each
-    item of a list.
+    """Return the text of a ``uuid[]``.
+
+    It is one constant. The driver would quote, and the server parse and plan, each item of a list.
 
     :param ids: 32 hex digits each
     """

@@ -1,7 +1,7 @@
-"""Indexes of what waits: of app rows that were edited, and of Store rows to be deserialized.
+"""Indexes of waiting rows: app rows that were edited, and Store rows to be deserialized.
 
-Without them, looking whether anything waits under a filter takes longer the more there is that doesn't. They
-have rows of the first kind only, so that they are nearly always empty.
+Without them, a look for waiting rows under a filter takes longer the more other rows there are. They contain
+waiting rows only, so that they are nearly always empty.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from morango.models.core import Store, SyncableModel
 from morango_celery.upstream import profiles, registered_models, uses_postgresql
 
 LONGEST_NAME_BYTES = 63
-"""What PostgreSQL keeps of a name."""
+"""Length of a name that PostgreSQL keeps."""
 
 
 @dataclass(frozen=True)
 class SyncIndex:
-    """An index of a table's rows that wait, by their partitions."""
+    """Index of a table's waiting rows, by their partitions."""
 
     table: str
-    """As a model names it."""
+    """Name of the table in its model."""
     partition: str
-    """The column that a filter's prefixes are compared with."""
+    """Column that a filter's prefixes are compared with."""
     waits: str
-    """The column that says of a row whether it waits."""
+    """Column that is true for waiting rows."""
 
     @property
     def name(self) -> str:
@@ -55,13 +55,13 @@ class SyncIndex:
 
     @property
     def name_on_sqlite(self) -> str:
-        """The table's name without that of the database before it, which an index can't have there."""
+        """Return the table's name without that of the database before it, which an index can't have there."""
         return self.table.rpartition('"."')[2].strip('"')
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """An index as the database has it."""
+    """Index as the database has it."""
 
     index: SyncIndex
     table_exists: bool
@@ -73,7 +73,7 @@ class IndexState:
     rows: int = 0
     """About how many the table has, as the planner knows; 0 if it doesn't, and on SQLite."""
     schema: str = ""
-    """Where table and index are; empty on SQLite."""
+    """Schema of table and index; empty on SQLite."""
 
     def removal(self) -> str:
         """Return the statement that removes it. PostgreSQL lets others use the table meanwhile."""
@@ -92,7 +92,7 @@ def sync_indexes() -> list[SyncIndex]:
 
 
 def states(indexes: Sequence[SyncIndex]) -> list[IndexState]:
-    """Return what the database has of each index.
+    """Return the state of each index in the database.
 
     Cost: one statement, which reads catalogs alone.
     """

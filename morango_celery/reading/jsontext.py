@@ -7,7 +7,7 @@ from typing import Any
 
 
 def read_json(text: str) -> Any:
-    """``json.loads``, which spends most of a short text's time on what might be around the value.
+    """Read a JSON text. ``json.loads`` spends most of a short text's time on looking around the value.
 
     :raises ValueError: as `json.loads`
     """

@@ -54,8 +54,8 @@ class MorangoSource(Source[Task]):
     ) -> None:
         """
         :param sync_filter: None for the whole profile
-        :param dirty_only: only records whose dirty bit is set
-        :param partition_order: "asc" or "desc"; None for rows as they come, which takes no sorting
+        :param dirty_only: only records with their dirty bit set
+        :param partition_order: "asc" or "desc"; None for rows as they come, without sorting
         :param models: only these, in this order; all of the profile when None
         :raises ValueError: any other order
         """

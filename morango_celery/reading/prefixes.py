@@ -22,10 +22,10 @@ takes its planner 0.07 ms for every statement, and each row is compared with all
 
 
 def starts_with_any(field: str, prefixes: Sequence[str]) -> Q:
-    """The condition that `field` begins with one of the prefixes, as Morango's own queries compare.
+    """Return the condition that `field` begins with one of the prefixes, as Morango's own queries compare.
 
     :param prefixes: from `outermost`
-    Cost: a row is looked up in a hash table, however many prefixes there are; but for `FEW`.
+    Cost: a row is looked up in a hash table, for any number of prefixes beyond `FEW`.
     """
     if len(prefixes) <= FEW:
         return _compared(field, prefixes)
@@ -35,10 +35,10 @@ def starts_with_any(field: str, prefixes: Sequence[str]) -> Q:
 
 
 def few_around(prefixes: Sequence[str]) -> list[str]:
-    """Return no more than `FEW` prefixes, with whose partitions all partitions of `prefixes` are found.
+    """Return no more than `FEW` prefixes that cover all partitions of `prefixes`.
 
     :param prefixes: from `outermost`
-    :returns: these themselves if they are few, else what those of one facility begin with; `[""]` for all
+    :returns: these themselves if they are few, else their facilities' common beginnings; `[""]` for all
     """
     if len(prefixes) <= FEW:
         return list(prefixes)
@@ -50,7 +50,7 @@ def few_around(prefixes: Sequence[str]) -> list[str]:
 
 
 def by_prefix(field: str, prefixes: Sequence[str], *, descending: bool = False) -> OrderBy:
-    """The order of rows by the prefix that they begin with.
+    """Return the order of rows by the prefix that they begin with.
 
     :param prefixes: from `outermost`
     """
@@ -67,7 +67,7 @@ def by_prefix(field: str, prefixes: Sequence[str], *, descending: bool = False) 
 
 
 def outermost(prefixes: Iterable[str]) -> list[str]:
-    """The prefixes in order, without those that lie within another."""
+    """Return the prefixes in order, without those that lie within another."""
     found: list[str] = []
     for prefix in sorted(prefixes):
         if not (found and prefix.startswith(found[-1])):
@@ -85,7 +85,7 @@ def _folded(text: str) -> str:
 
 
 class _Found(Expression):
-    """The prefix that a text begins with, or NULL; in lower case where the database ignores case."""
+    """Prefix that a text begins with, or NULL; in lower case where the database ignores case."""
 
     def __init__(self, field: str, prefixes: Sequence[str], output_field: Any = None) -> None:
         super().__init__(output_field=output_field or TextField())
@@ -111,7 +111,7 @@ class _Found(Expression):
         """Look the beginnings up in a list for each length that prefixes have.
 
         :param beginning: the expression for one
-        :param elements: the function whose rows have what a JSON list holds
+        :param elements: the function that makes rows of a JSON list
         """
         text, text_parameters = compiler.compile(self.text)
         cases, parameters = "", []
@@ -124,7 +124,7 @@ class _Found(Expression):
 
 
 class _IsFound(_Found):
-    """The condition that a text begins with one of the prefixes."""
+    """Condition that a text begins with one of the prefixes."""
 
     def __init__(self, field: str, prefixes: Sequence[str]) -> None:
         super().__init__(field, prefixes, BooleanField())

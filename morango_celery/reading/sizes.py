@@ -1,4 +1,4 @@
-"""Sizes of what rows hold: memory is bounded by bytes, for a number of rows says nothing about them."""
+"""Sizes of rows. Memory is bounded by bytes, for a number of rows says nothing about them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from django.db.models import Field, Func, IntegerField
 from morango_celery.upstream import uses_postgresql
 
 THIN_BYTES = 16 * 1024
-"""What a value may have and still be read along with hundreds of others."""
+"""Size of a value up to which it is read along with hundreds of others."""
 CHUNK_BYTES = 4 * 1024 * 1024
-"""What the rows on their way may have together, but for one that alone has more."""
+"""Sum of the sizes of rows on their way, unless a single row has more."""
 FEW_ROWS = 10
 """Rows that are read at a time where any of them may be large, and nothing is known before."""
 
@@ -25,7 +25,7 @@ _MEASURED_AS_THEY_ARE = ("text", "varchar", "char", "bytea")
 
 
 class StoredBytes(Func):
-    """The length of a text in bytes. PostgreSQL knows it without reading a text that is stored apart."""
+    """Length of a text in bytes. PostgreSQL knows it without reading a text that is stored apart."""
 
     function = "octet_length"
     output_field = IntegerField()
@@ -54,7 +54,7 @@ def bytes_of(name: str, field: Field[Any, Any]) -> str:
 def rows_at_a_time(rows: int, *, any_may_be_large: bool) -> int:
     """Return how many rows to read at a time, if up to `rows` would do.
 
-    SQLite is read in this process: how many come at a time makes no difference to what that takes.
+    SQLite is read in this process: its memory doesn't depend on how many come at a time.
     """
     if not uses_postgresql():
         return 1

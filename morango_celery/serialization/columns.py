@@ -1,4 +1,4 @@
-"""What to read of an app row, so that its values cost as little as they can.
+"""Columns of app rows in the form that costs least to read.
 
 A UUID object that is turned into text at once, or a time that is parsed by a regular expression, takes
 longer than everything else about a row.
@@ -33,7 +33,7 @@ from morango_celery.upstream import uses_postgresql
 
 
 def selected(field: Field[Any, Any], *, however_large: bool = False) -> str | Combinable:
-    """Return a column, as what gives the field's value soonest.
+    """Return the column or expression that gives the field's value soonest.
 
     :param however_large: if not, PostgreSQL reads NULL in place of a large value
     """
@@ -56,7 +56,7 @@ def has_large(fields: Sequence[Field[Any, Any]]) -> Combinable | None:
 
 
 class _Thin(Func):
-    """A value, or NULL if it is large."""
+    """Value, or NULL if it is large."""
 
     def __init__(self, name: str, *, measured: Field[Any, Any], **options: Any) -> None:
         super().__init__(name, **options)
@@ -68,7 +68,7 @@ class _Thin(Func):
 
 
 class _AnyLarge(Func):
-    """Whether any of some values is large."""
+    """Condition that any of some values is large."""
 
     output_field = BooleanField()
 
@@ -89,7 +89,7 @@ def _aside(expression: Any) -> Combinable:
 
 
 def _id_as_text(name: str) -> Combinable:
-    """32 hex digits, as Morango's field makes them of what the database has."""
+    """Return the id as 32 hex digits, as Morango's field makes them."""
     text = Cast(name, TextField())
     if not uses_postgresql():
         return text
@@ -97,10 +97,11 @@ def _id_as_text(name: str) -> Combinable:
 
 
 class _StoredTime(TextField):  # type: ignore[type-arg]
-    """A time in SQLite, which has it as text."""
+    """Time in SQLite, which has it as text."""
 
     def from_db_value(self, value: Any, expression: Any, _: Any) -> Any:
-        """What Django makes of the text, in a tenth of its time if it has the form that Django writes."""
+        """Return Django's value for the text, in a tenth of the time if it has the form that Django
+        writes."""
         if (
             isinstance(value, str)
             and value[4:17:3] == "-- ::"

@@ -32,7 +32,8 @@ class Edits:
     """Tables in which edits or notes of deletions wait to be serialized."""
 
     tables: frozenset[str]
-    """A table may be here for rows that none of its models' managers shows; none is left out."""
+    """Names of the tables. One may be here for rows that none of its models' managers shows; none is left
+    out."""
 
     def are_in(self, model: type[SyncableModel]) -> bool:
         """Return True if rows of a model, or of others in its table, were edited."""
@@ -46,8 +47,8 @@ class Edits:
 def find_edits(profile: str, sync_filter: Filter | None) -> Edits:
     """Return where edits wait under a filter, as the transaction sees it.
 
-    Cost: one statement. It reads a table that nothing was edited in from end to end, unless there is an
-    index of what was edited in it.
+    Cost: one statement. It reads a table without edits from end to end, unless there is an index of its
+    edits.
     """
     sql, tables, parameters = _search(profile, sync_filter)
     with connection.cursor() as cursor:
@@ -72,7 +73,7 @@ def note_unless_edited(
     with connection.cursor() as cursor:
         cursor.execute(
             f"{lock};"  # the view of a statement is as old as its beginning: so this is another one
-            f" WITH edited (place) AS ({search} LIMIT 1),"  # one will do: whoever merges them looks again
+            f" WITH edited (place) AS ({search} LIMIT 1),"  # one will do: they are merged by another look
             f" raised AS (UPDATE {_INSTANCES} SET counter = counter + 1"
             # Looked for first, and the row locked only then
             " WHERE id = %s AND current AND (SELECT count(*) FROM edited) >= 0 RETURNING id, counter),"

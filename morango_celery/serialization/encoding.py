@@ -16,11 +16,11 @@ from django.core.serializers.json import DjangoJSONEncoder
 _encoder = DjangoJSONEncoder()
 
 encode: Callable[[Any], str] = _encoder.encode
-"""The JSON of any value."""
+"""Encoder of any value to JSON."""
 
 
 def encode_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """The JSON objects of `rows`, each of which has a value for each of the `names`.
+    """Return `rows` as JSON objects, with a value for each of the `names`.
 
     :raises TypeError: a value that JSON has no form of
     """
@@ -58,4 +58,4 @@ _ENCODERS: Mapping[type, Callable[[Any], str]] = {
     type(None): _CONSTANTS.__getitem__,
     datetime.datetime: _encode_time,
 }
-"""By the very type: what is derived from it may have other ideas."""
+"""Encoders by the very type: a type derived from it may encode otherwise."""

@@ -91,7 +91,7 @@ def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
     for instance in _prefetched(queryset):
         try:
             data = instance.serialize()
-        except Exception as error:  # a model's own code: whatever it raises gets the record's name
+        except Exception as error:  # any error of a model's own code gets the record's name
             error.add_note(f"While {model._meta.label} {instance.pk} was being serialized.")
             raise
         obj = AppRow(
@@ -107,7 +107,7 @@ def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
 
 
 def _prefetched(queryset: QuerySet[Any]) -> Iterator[Any]:
-    """The instances of a query, with what its manager wants fetched along with them."""
+    """Yield the instances of a query, with the relations that its manager prefetches."""
     lookups = queryset._prefetch_related_lookups  # type: ignore[attr-defined]  # a stream leaves them out
     may_be_large = any(map(is_unbounded, queryset.model._meta.concrete_fields))
     rows = stream(queryset, rows_at_a_time(CHUNK_ROWS, any_may_be_large=may_be_large))

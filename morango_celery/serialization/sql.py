@@ -1,4 +1,4 @@
-"""The hand-written SQL of serialization, for PostgreSQL and SQLite."""
+"""Hand-written SQL of serialization, for PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COUNTERS = RecordMaxCounter._meta.db_table
 
 @dataclass(frozen=True)
 class Saver:
-    """Who serializes: this instance, at its new counter."""
+    """This instance, at its new counter."""
 
     instance_id: str
     """32-digit hex."""
@@ -31,14 +31,14 @@ class Saver:
 
 
 def stored(ids: Sequence[str]) -> dict[str, tuple[str | None, int]]:
-    """Return what the Store rows among `ids` hold, and its bytes; None in place of a large text."""
+    """Return the texts of the Store rows among `ids`, and their bytes; None in place of a large text."""
     size = "octet_length(serialized)" if uses_postgresql() else "length(CAST(serialized AS BLOB))"
     thin = f"CASE WHEN {size} <= {THIN_BYTES} THEN serialized END"
     return {found: (text, bytes_) for found, text, bytes_ in _looked_up(f"{thin}, {size}", ids)}
 
 
 def stored_whole(ids: Sequence[str]) -> dict[str, str]:
-    """Return what the Store rows among `ids` hold, however large."""
+    """Return the texts of the Store rows among `ids`, even large ones."""
     return dict(_looked_up("serialized", ids))
 
 
@@ -56,7 +56,7 @@ def _looked_up(columns: str, ids: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: Saver) -> None:
-    """New Store rows.
+    """Insert new Store rows.
 
     :raises IntegrityError: another transaction has inserted one of them meanwhile
     """
@@ -96,7 +96,7 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
 
 
 def update(tasks: Collection[SerializeTask], saver: Saver) -> None:
-    """Store rows that are there. One that is dirty keeps what it held as conflicting data."""
+    """Update Store rows. A dirty one keeps its text as conflicting data."""
     assignments = (
         "last_saved_instance = %s, last_saved_counter = %s, dirty_bit = false, deleted = false,"
         " hard_deleted = false, last_transfer_session_id = NULL,"
@@ -140,7 +140,7 @@ def count(ids: QuerySet[Any], saver: Saver) -> None:
 
 
 def raise_database_counters(prefixes: Iterable[str], saver: Saver) -> None:
-    """Note for each prefix of a filter what the saver has saved up to now."""
+    """Note the saver's counter for each prefix of a filter."""
     table = DatabaseMaxCounter._meta.db_table
     elements = "json_array_elements_text" if uses_postgresql() else "json_each"
     with connection.cursor() as cursor:
@@ -163,7 +163,7 @@ def lock_table(model: type[Model]) -> None:
 
 
 def _copied(text: str) -> str:
-    """A text as COPY reads it."""
+    """Return a text as COPY reads it."""
     text = text.replace(_ESCAPE, _ESCAPED)
     return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
 

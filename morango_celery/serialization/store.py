@@ -40,7 +40,7 @@ def serialize_into_store(
 ) -> None:
     """Bring local edits into the Store: new and changed app rows, deletions, counters.
 
-    Where nothing was edited, counters are all that Morango changes, and a short transaction does
+    Where nothing was edited, Morango changes counters alone, and a short transaction does
     (`_note_unless_edited`). Else it is one transaction, REPEATABLE READ on PostgreSQL, under Morango's
     exclusive lock of the filter's partitions. An app row that is edited meanwhile is stored as it was, and
     stays dirty.
@@ -54,7 +54,7 @@ def serialize_into_store(
     :raises OperationalError, InterfaceError: the database went away; or asks to try again, and keeps asking
     Cost: one statement if nothing was edited, and what `on_begin` takes. Else four more, four for each model
     with edits, and three for every 500 edited rows, or fewer of large ones. One for each row that holds a
-    large value; one for each model with edits whose own code serializes them.
+    large value; one for each model with edits that has code of its own for serializing.
     Twice: safe; there is nothing left to do then, but a counter is raised.
     """
     for left in reversed(range(ATTEMPTS)):
@@ -97,13 +97,17 @@ def _serialize(profile: str, sync_filter: Filter | None, on_begin: Callable[[], 
 def _note_unless_edited(
     profile: str, sync_filter: Filter | None, on_begin: Callable[[], None] | None
 ) -> tuple[Saver, bool]:
-    """Do what Morango does where nothing was edited; else raise the instance's counter, and nothing more.
+    """Note a new counter where nothing was edited, as Morango does; else raise the instance's counter, and
+    no more.
 
     Morango raises the counter, takes a view of the data, waits for its lock, and notes the counter for the
-    filter's prefixes. Here the lock comes first, and one statement does the rest. That needs no REPEATABLE
-    READ: a statement has one view of the data. And it is no old one, for whoever else serializes under the
-    filter, or dequeues, has to wait. What is edited after the view was taken, even before the commit, is as
-    what is edited after Morango's: no row is touched here, so it stays dirty, and the next one serializes it.
+    filter's prefixes. Here the lock comes first, and one statement does the rest.
+
+    That needs no REPEATABLE READ: a statement has one view of the data. The view is no old one, for others
+    who serialize under the filter, or dequeue, have to wait. An edit after the view was taken, even before
+    the commit, is like an edit after Morango's: no row is touched here, so it stays dirty, and the next
+    serialization takes it.
+
     Raising the counter under the lock leaves less room than Morango does for one serialization to overtake
     another, and note a higher counter before the lower one's records are in the Store.
 

@@ -1,4 +1,4 @@
-"""From an app row and its Store row to what the Store row is to hold."""
+"""Operators that make the new text of a Store row, from its app row and its old text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from morango_celery.stream import FlatMap, Transform, chunked_by_weight
 
 
 class Sized(Transform[SerializeTask, tuple[SerializeTask, int]]):
-    """Says of each row how large it is."""
+    """Operator that gives each row its size as a weight."""
 
     def transform(self, item: SerializeTask) -> tuple[SerializeTask, int]:
         return item, item.obj.size
 
 
 class StoreLookup(FlatMap[list[SerializeTask], list[SerializeTask]]):
-    """Enters what the Store holds of each row. One query a list, if that isn't large.
+    """Operator that looks up the text of each Store row. One query a list, if that isn't large.
 
-    Else a part of the list follows the other, each as much as may be in memory, with a query of its own.
+    Of a large list one part follows the other, each as much as may be in memory, with a query of its own.
     """
 
     def flat_map(self, item: list[SerializeTask]) -> Iterator[list[SerializeTask]]:
@@ -42,7 +42,7 @@ class StoreLookup(FlatMap[list[SerializeTask], list[SerializeTask]]):
 
 
 class StoreUpdate(Transform[list[SerializeTask], list[SerializeTask]]):
-    """Makes the JSON of each row: the app row's values, and what else the Store row holds.
+    """Operator that makes the JSON of each row: the app row's values, and other fields of the Store row.
 
     A Store row may hold fields that this version of the model doesn't have; they are kept, for devices
     that do.

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Next = TypeVar("Next")
 
 
-class StreamModule(ABC):  # noqa: B024  (what is abstract differs from part to part)
+class StreamModule(ABC):  # noqa: B024  (its subclasses differ in everything)
     """Base of all parts of a stream."""
 
 
@@ -65,7 +65,7 @@ class Sink(StreamModule, Generic[In]):
 
 
 class Pipeline(PipelineModule[Item]):
-    """A source and the operators that its items pass."""
+    """Source and the operators that its items pass."""
 
     def __init__(
         self, source: Source[Any], modules: Iterable[OperatorModule[Any, Any]] | None = None
