@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(
     scenarios: Sequence[Scenario], quick: bool, repetitions: int | None, settings: Mapping[str, object]
 ) -> Iterator[Result]:
-    """Measure scenarios on servers of their own, or those that the environment names; tell what is going on.
+    """Measure scenarios on servers of their own, or those that the environment names, and report progress.
 
     :param repetitions: instead of the scenarios' own, unless None
     :param settings: instead of those that ``MORANGO_CELERY`` has

@@ -1,4 +1,4 @@
-"""Counts of what connections send to the database."""
+"""Counts of the statements that connections send to the database."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Counter:
         return execute(sql, params, many, context)
 
     def watch(self, connection: Any, **_: Any) -> None:
-        """Count what the connection sends from now on, until its process ends."""
+        """Count this connection's statements from now on, until its process ends."""
         commit = connection.commit
 
         def counted() -> None:

@@ -1,7 +1,8 @@
-"""Store rows as a sync leaves them, made up: the same seed makes the same rows.
+"""Store rows in the state in which a sync leaves them, made up: the same seed makes the same rows.
 
-The mix of a school is that of Morango's users: a tree of units (1 %), learners (4 %), mostly logs of what
-they did (75 %) and what refers to those (15 %), lessons (5 %). In the table they lie model by model.
+The mix of a school is that of Morango's users: a tree of units (1 %), learners (4 %), lessons (5 %),
+mostly logs of the learners' work (75 %), and feedback that refers to these logs (15 %). In the table they
+lie model by model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SAVED_BY = "1d" * 16
 """The Morango instance that last saved the rows."""
 
 SYNCS = 8
-"""How many schools of the given size the case "schools" has: each is a sync of its own."""
+"""Number of schools, each of the given size, in the case "schools"; each is a sync of its own."""
 
 WARM_UP_SYNCS = 2
 """So many of them are not counted: who serves them was just started."""
@@ -49,7 +50,7 @@ COLUMNS = tuple("_self_ref_fk" if name == "self_ref_fk" else name for name in St
 
 
 def school_id(number: int) -> str:
-    """The id, and so the partition prefix, of a school."""
+    """Return the id of a school, which is also its partition prefix."""
     return f"{number + 1:032x}"
 
 
@@ -80,7 +81,7 @@ class School:
         return self.row("unit", f"unit-{number}", "units", **fields)
 
     def units(self, count: int, parent_of: Callable[[int], int], **fields: Any) -> Iterator[StoreRow]:
-        """A tree: unit 0, and below it the others.
+        """Yield a tree: unit 0, and the others below it.
 
         :param parent_of: the number of a unit's parent, less than its own
         """
@@ -136,7 +137,7 @@ def ten_children(number: int) -> int:
 
 
 def school(records: int, number: int = 0) -> Iterator[StoreRow]:
-    """A school of so many sound rows, at least 100; all that they refer to is among them."""
+    """Yield a school of so many sound rows, at least 100; all their references stay among them."""
     return _school(School(number), records)
 
 
@@ -182,13 +183,13 @@ def _school(
 
 
 def schools(records: int) -> Iterator[StoreRow]:
-    """`SYNCS` schools of so many rows each."""
+    """Yield `SYNCS` schools of so many rows each."""
     for number in range(SYNCS):
         yield from school(records, number)
 
 
 def invalid(records: int) -> Iterator[StoreRow]:
-    """A school each of whose rows its model refuses."""
+    """Yield a school each of whose rows is refused by its model."""
     flaws: dict[str, dict[str, Any]] = {
         "unit": {"name": "n" * 101},
         "learner": {"birth_year": 1800},
@@ -200,7 +201,7 @@ def invalid(records: int) -> Iterator[StoreRow]:
 
 
 def clashing(records: int) -> Iterator[StoreRow]:
-    """A school of which one row in a hundred has a username that another has: one of each two must fail."""
+    """Yield a school in which one row in a hundred has another row's username: one of each two must fail."""
     return _school(School(0), records, clashing_learners=records // 100)
 
 
@@ -218,7 +219,7 @@ FAT_BYTES = 40_000
 
 
 def fat(records: int) -> Iterator[StoreRow]:
-    """Attempts of a learner, each with an answer of so many bytes."""
+    """Yield attempts of a learner, each with an answer of so many bytes."""
     made = School(0)
     unit = made.unit(0, None)
     learner = made.learner(0, unit.id)
@@ -228,7 +229,7 @@ def fat(records: int) -> Iterator[StoreRow]:
 
 
 def nothing(records: int) -> Iterator[StoreRow]:
-    """No row: what is worked on comes from elsewhere."""
+    """Yield no row: the records of this case come from elsewhere."""
     return iter(())
 
 

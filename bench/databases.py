@@ -1,8 +1,8 @@
 """Databases that are the same at the start of each measurement: filled once, then copied.
 
-On PostgreSQL the server copies a template's files, and what it has in memory is written out before; on
-SQLite a folder with the file is copied. So no implementation finds
-the other's dead rows, or its pages in a cache.
+On PostgreSQL, the server copies a template's files, after a checkpoint has written out its memory. On
+SQLite, the file's folder is copied. So no implementation finds another one's dead rows, or its pages in a
+cache.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ HOSTS = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a database holds before it is deserialized."""
+    """Contents of a database before it is deserialized."""
 
     models: str
     """The host: a key of `HOSTS`."""
     database: Engine
     case: str
-    """What kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
+    """Kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
     records: int
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Databases:
 
     @contextmanager
     def copy(self, dataset: Dataset) -> Iterator[Mapping[str, str]]:
-        """A fresh copy for the block, as the environment variables of a process that works on it."""
+        """Yield a fresh copy, as the environment variables of a process that works on it."""
         self._build(dataset)
         host, engine = HOSTS[dataset.models], dataset.database
         try:
@@ -116,14 +116,14 @@ class Databases:
 
     @contextmanager
     def empty_copy(self, models: str, engine: Engine) -> Iterator[Mapping[str, str]]:
-        """The same of a host's migrated database."""
+        """Yield a fresh copy of a host's migrated database, likewise."""
         try:
             yield self._derive(HOSTS[models], engine, f"{models}_{engine}", "copy")
         finally:
             self._remove(engine, "copy")
 
     def forget(self, dataset: Dataset) -> None:
-        """Remove what copies of it were made from."""
+        """Remove the template of a dataset's copies."""
         if str(dataset) in self._built:
             self._remove(dataset.database, str(dataset))
             self._built.remove(str(dataset))
@@ -193,11 +193,11 @@ class Databases:
 
 
 class BenchError(Exception):
-    """A process of a measurement failed; the message is what it printed."""
+    """A process of a measurement failed; the message is its output."""
 
 
 def run(python: str, arguments: tuple[str, ...], environ: Mapping[str, str]) -> str:
-    """What ``python -m arguments`` prints.
+    """Run ``python -m arguments`` and return its output.
 
     :param python: an interpreter, as seen from the project's folder
     :raises BenchError: it failed

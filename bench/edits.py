@@ -11,7 +11,7 @@ from bench import prefixes
 from bench.data import StoreRow, school
 
 FEW = 100
-"""App rows that the case "few_edits" has edited, whatever the number of all rows."""
+"""Number of edited app rows in the case "few_edits", independent of the number of all rows."""
 
 
 def new(records: int) -> None:
@@ -35,7 +35,7 @@ def changed(records: int) -> None:
 
 
 def few(records: int) -> None:
-    """The same of `FEW` attempts; all other rows are clean."""
+    """Edit `FEW` attempts; all other rows are clean."""
     new(records)
     _serialize()
     from worker.school.models import Attempt

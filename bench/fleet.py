@@ -28,12 +28,12 @@ LOOK_EVERY_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Served:
-    """What came of syncs that were asked for at once."""
+    """Times and counts of syncs that were asked for at once."""
 
     ended_after: list[float]
     """Seconds, of each sync."""
     ids: int = 0
-    """How many ids their runs handed out together."""
+    """Number of ids that all runs handed out together."""
 
 
 Serve = Callable[[Sequence[Filter]], Served]
@@ -41,7 +41,7 @@ Serve = Callable[[Sequence[Filter]], Served]
 
 @contextmanager
 def fleet(order: Order) -> Iterator[Work]:
-    """A worker with prefork, as deployed."""
+    """Yield syncs served by a worker with prefork, as deployed."""
     from bench.workers import connect_to_empty_redis, peaks_mb, running_worker
 
     connect_to_empty_redis()
@@ -51,7 +51,8 @@ def fleet(order: Order) -> Iterator[Work]:
 
 @contextmanager
 def morango_fleet(order: Order) -> Iterator[Work]:
-    """Processes that have begun, each with its connection, and take the next sync when one is done."""
+    """Yield syncs served by processes that have begun; each has its connection and takes the next sync
+    when one is done."""
     with pool_of(order.workers, order.models) as (pool, pids):
         serve = partial(_serve_by_processes, pool, PROFILES[order.models])
         yield _work(order, serve, lambda: [peak_rss_mb(pid) for pid in pids])

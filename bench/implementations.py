@@ -32,7 +32,7 @@ def morango(order: Order) -> Iterator[Work]:
 
 @contextmanager
 def ours(order: Order) -> Iterator[Work]:
-    """The replacement for it, in this process: with ledger, locks and all."""
+    """Yield our replacement for it in this process, with ledger, locks and all."""
     function: Callable[..., Any] = import_module("morango_celery").deserialize_from_store
     yield timed(lambda sync_filter: function(PROFILES[order.models], filter=sync_filter))
 
@@ -46,86 +46,87 @@ def morango_serializing(order: Order) -> Iterator[Work]:
 
 @contextmanager
 def serializing(order: Order) -> Iterator[Work]:
-    """The replacement for it."""
+    """Yield our replacement for it."""
     function: Callable[..., Any] = import_module("morango_celery").serialize_into_store
     yield timed(lambda sync_filter: function(PROFILES[order.models], filter=sync_filter))
 
 
 @contextmanager
 def sql(order: Order) -> Iterator[Work]:
-    """The server alone; see ``bench.sql``."""
+    """Yield the server's work alone; see ``bench.sql``."""
     function: Callable[..., Any] = import_module("bench.sql").deserialize
     yield timed(lambda _: function(PROFILES[order.models]))
 
 
 def morango_stage(order: Order) -> AbstractContextManager[Work]:
-    """Morango's whole stage, for what merges local edits first; see ``bench.stage``."""
+    """Return Morango's whole stage, the baseline of everything that merges local edits first; see
+    ``bench.stage``."""
     implementation: AbstractContextManager[Work] = import_module("bench.stage").morango(order)
     return implementation
 
 
 def ours_stage(order: Order) -> AbstractContextManager[Work]:
-    """The same in this process; see ``bench.stage``."""
+    """Return our whole stage in this process; see ``bench.stage``."""
     implementation: AbstractContextManager[Work] = import_module("bench.stage").in_process(order)
     return implementation
 
 
 def fleet(order: Order) -> AbstractContextManager[Work]:
-    """Many syncs at once, by workers; see ``bench.fleet``."""
+    """Return workers that serve many syncs at once; see ``bench.fleet``."""
     implementation: AbstractContextManager[Work] = import_module("bench.fleet").fleet(order)
     return implementation
 
 
 def morango_fleet(order: Order) -> AbstractContextManager[Work]:
-    """The same by Morango's stage in several processes; see ``bench.fleet``."""
+    """Return Morango's stage in several processes, for many syncs at once; see ``bench.fleet``."""
     implementation: AbstractContextManager[Work] = import_module("bench.fleet").morango_fleet(order)
     return implementation
 
 
 def tasks(order: Order) -> AbstractContextManager[Work]:
-    """What workers do for a sync, in this process; see ``bench.workers``."""
+    """Return the workers' share of a sync, in this process; see ``bench.workers``."""
     implementation: AbstractContextManager[Work] = import_module("bench.workers").tasks(order)
     return implementation
 
 
 def large_alone(order: Order) -> AbstractContextManager[Work]:
-    """A large run; see ``bench.facility``."""
+    """Return a large run; see ``bench.facility``."""
     implementation: AbstractContextManager[Work] = import_module("bench.facility").large_alone(order)
     return implementation
 
 
 def large_and_small(order: Order) -> AbstractContextManager[Work]:
-    """The same, and small ones of its facility; see ``bench.facility``."""
+    """Return a large run beside small ones of its facility; see ``bench.facility``."""
     implementation: AbstractContextManager[Work] = import_module("bench.facility").large_and_small(order)
     return implementation
 
 
 def celery(order: Order) -> AbstractContextManager[Work]:
-    """Workers; see ``bench.workers``."""
+    """Return workers; see ``bench.workers``."""
     implementation: AbstractContextManager[Work] = import_module("bench.workers").celery(order)
     return implementation
 
 
 def producer(order: Order) -> AbstractContextManager[Work]:
-    """The producer alone; see ``bench.producer``."""
+    """Return the producer alone; see ``bench.producer``."""
     implementation: AbstractContextManager[Work] = import_module("bench.producer").producer(order)
     return implementation
 
 
 def oplog(order: Order) -> AbstractContextManager[Work]:
-    """A log of objects in bulk; see ``bench.oplog``."""
+    """Return a log of objects, ingested in bulk; see ``bench.oplog``."""
     implementation: AbstractContextManager[Work] = import_module("bench.oplog").oplog(order)
     return implementation
 
 
 def one_by_one(order: Order) -> AbstractContextManager[Work]:
-    """A log of objects, one by one; see ``bench.oplog``."""
+    """Return a log of objects, ingested one by one; see ``bench.oplog``."""
     implementation: AbstractContextManager[Work] = import_module("bench.oplog").one_by_one(order)
     return implementation
 
 
 def messages(order: Order) -> AbstractContextManager[Work]:
-    """Batches sent with the hash of their ids; see ``bench.payloads``."""
+    """Return messages with references to their ids; see ``bench.payloads``."""
     implementation: AbstractContextManager[Work] = import_module("bench.payloads").messages(order)
     return implementation
 

@@ -18,12 +18,12 @@ UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]
 
 
 def facilities(records: int) -> int:
-    """How many facilities have about so many records, at least 1."""
+    """Return the number of facilities that have about so many records, at least 1."""
     return max(1, round(records / len(read(RECORDING).store)))
 
 
 def exact_records(records: int) -> int:
-    """How many records these facilities have."""
+    """Return the number of records of these facilities."""
     return facilities(records) * len(read(RECORDING).store)
 
 
@@ -34,8 +34,8 @@ def write(records: int) -> None:
 
 
 def facility(number: int) -> Recording:
-    """The recorded facility with ids of its own, which depend on the number alone, and are those that Kolibri
-    would calculate: its models' own code makes records, too, and finds them by such ids."""
+    """Return the recorded facility with ids of its own, which depend on the number alone. They are those
+    that Kolibri would calculate: its models' own code makes records, too, and finds them by such ids."""
     recording = read(RECORDING)
     rows = {row["id"]: row for row in recording.store}
     known: dict[str, str] = {}

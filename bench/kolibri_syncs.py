@@ -1,4 +1,4 @@
-"""Many small syncs of Kolibri's: learners' devices push what they did to a server that has the facilities."""
+"""Many small syncs of Kolibri: learners' devices push their work to a server that has the facilities."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.kolibri.load import load
 from tests.kolibri.records import Recording, Row, live
 
 SESSIONS = 2
-"""How many sessions a learner had since the last sync, if a sync has so many records."""
+"""Sessions of a learner since the last sync, by the number of the sync's records."""
 
 
 def write(case: str, records: int) -> None:
-    """Fill the database with facilities that are deserialized, and with what arrives of as many learners as
-    there are syncs."""
+    """Fill the database with deserialized facilities, and with the arriving records of one learner for
+    each sync."""
     from morango_celery import deserialize_from_store
 
     facilities = (facility(number) for number in count())
@@ -58,7 +58,7 @@ def _learners(recording: Recording) -> list[list[Row]]:
 
 
 def _new(learner: list[Row], records: int) -> Iterator[Row]:
-    """Yield what a learner did: the summary of a content, sessions, and attempts in these."""
+    """Yield a learner's new records: the summary of a content, sessions, and attempts in these."""
     sessions = min(SESSIONS, records - 2)
     summary, session, attempt = (
         live(learner, name)[0] for name in ("contentsummarylog", "contentsessionlog", "attemptlog")

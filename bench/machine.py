@@ -1,4 +1,4 @@
-"""Where the figures come from, and whether something else was running there."""
+"""The machine of the figures, and other load on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def describe(postgres_url: str | None, redis_url: str) -> str:
 
 
 def warning(load: float) -> str | None:
-    """What to tell who reads figures that were measured at this load average."""
+    """Return a warning for readers of figures that were measured at this load average, or None."""
     if load <= BUSY_LOAD:
         return None
     return (

@@ -1,4 +1,4 @@
-"""What a process is to measure, and what it found: passed between processes as JSON. No Django in here."""
+"""Orders to measuring processes and their answers, passed as JSON. No Django in here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Order:
-    """What a process is to measure."""
+    """An order to a process: the work that it measures."""
 
     implementation: str
     """A key of ``bench.implementations.IMPLEMENTATIONS``."""
@@ -16,35 +16,35 @@ class Order:
     records: int
     workers: int = 0
     pinned: bool = False
-    """On one core, together with its PostgreSQL backend."""
+    """True for one core, together with the PostgreSQL backend."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a process found out."""
+    """The answer of a process."""
 
     seconds: float
-    """What the work took; where it is several syncs, the median of one."""
+    """Duration of the work; for several syncs, the median of one."""
     records: int
-    """What was worked on in that time."""
+    """Number of records that were worked on in that time."""
     peak_rss_mb: float
-    """Of the process that did the work; of several, the largest."""
+    """Peak memory of the process that did the work; for several processes, of the largest."""
     left_dirty: int
     """Records that were not deserialized, or not serialized."""
     statements: float
-    """What this process sent to the database; of several syncs, the median of one."""
+    """Statements that this process sent to the database; for several syncs, the median of one."""
     batches: float
-    """In the ledger; 0 for what has none."""
+    """Number of batches in the ledger; 0 for implementations without batches."""
     message_bytes: float = 0
-    """Of the largest message in Redis, where messages are what is measured."""
+    """Size of the largest message in Redis, where messages are measured."""
     redis_mb: float = 0
-    """What Redis held at most, there."""
+    """Peak memory of Redis, there."""
     commits: float = 0
     """This process's; of several syncs, the median of one."""
     median_share: float = 0
-    """Of syncs asked for at once: when half were completed, as a share of the time until all were."""
+    """Syncs asked for at once: the time until half were completed, as a share of the time until all were."""
     ids_per_record: float = 0
-    """How many ids the runs handed out together for each record, where they share records."""
+    """Ids that all runs handed out together, for each record, where runs share records."""
 
     @property
     def records_per_second(self) -> float:

@@ -15,7 +15,7 @@ from bench.work import Work, timed
 
 @contextmanager
 def oplog(order: Order) -> Iterator[Work]:
-    """What ``manage.py ingest_objects`` does."""
+    """Yield the work of ``manage.py ingest_objects``."""
     from morango_celery.oplog.ingest import Ingestion
 
     with _log(order.records) as path:
@@ -44,7 +44,7 @@ def _apply(path: Path) -> None:
 
 @contextmanager
 def _log(lines: int) -> Iterator[Path]:
-    """Written by another process, whose memory isn't ours."""
+    """Write the log in another process, so that its memory isn't counted."""
     with TemporaryDirectory(prefix="bench-oplog-") as folder:
         path = Path(folder) / "changes.log"
         subprocess.run([sys.executable, "-m", "bench.log", str(path), str(lines)], check=True)

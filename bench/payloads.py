@@ -1,4 +1,4 @@
-"""What is too large for a message: the batches' ids, and values in our store and in pynenc's."""
+"""Data that is too large for a message: the batches' ids, and values in our store and in pynenc's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ BATCHES_PER_INSERT = 20
 
 @contextmanager
 def messages(order: Order) -> Iterator[Work]:
-    """The batches of a stage are sent as workers send them, with the hash of their ids; nobody takes them."""
+    """Yield the batches of a stage, sent as workers send them, with the hash of their ids; nobody takes
+    them."""
     from morango_celery.runs.producer import BATCHES_IN_MEMORY, open_batches
     from morango_celery.stream import chunked
     from morango_celery.tasks import CeleryDispatch
@@ -42,7 +43,7 @@ def messages(order: Order) -> Iterator[Work]:
 
 @contextmanager
 def messages_inline(order: Order) -> Iterator[Work]:
-    """The same with the ids in the messages."""
+    """Yield the same with the ids in the messages."""
     from django.utils import timezone
 
     import worker
@@ -76,7 +77,7 @@ def _in_empty_redis(send: Callable[[], None]) -> Iterator[Work]:
     connect_to_empty_redis()
 
     def figures() -> dict[str, float]:
-        """What Redis holds when all was sent and nothing taken, which is the most that it ever held."""
+        """Return the memory of Redis after all was sent and nothing taken, which is its peak."""
         from tests.support.queues import lists
 
         with Redis.from_url(settings.REDIS_URL) as client:
@@ -109,7 +110,7 @@ def _ids(count: int) -> list[str]:
 
 
 class Store(Protocol):
-    """What is compared: values in, and out again by what `put` returned."""
+    """The interface of the compared stores: `put` stores a value and returns its key, `get` reads it."""
 
     def put(self, value: Any) -> Any: ...
     def get(self, key: Any) -> Any: ...
@@ -187,7 +188,7 @@ def ours_redis(folder: Path) -> Store:
 
 
 def ours_sqlite(folder: Path) -> Store:
-    """The measurement's own database, which is SQLite where the other one's is."""
+    """Return our store in the measurement's own database, which is SQLite where the other one's is."""
     from morango_celery.payloads.database import DatabaseBackend
 
     return Ours(DatabaseBackend())

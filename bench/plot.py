@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from bench.results import Result
 
 CURVES = ("deserialize", "curve", "memory-of-worker")
-"""The scenarios whose points are drawn; all on the same kind of records."""
+"""Scenarios whose points are drawn; all have the same kind of records."""
 
 Point = tuple[int, float, float]
 """Records, records per second, peak in MB."""
@@ -41,7 +41,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 
 def curves(results: Sequence[Result], database: str) -> dict[str, set[Point]]:
-    """The points of each line, by its name."""
+    """Return the points of each line, by its name."""
     found: dict[str, set[Point]] = defaultdict(set)
     for result in results:
         if result.name in CURVES and result.database == database and result.models == "school":

@@ -18,7 +18,7 @@ import django
 RETRY_AFTER_SECONDS = 0.05
 
 _ready: Barrier
-"""What the processes of a pool begin at together."""
+"""The barrier at which the processes of a pool begin together."""
 
 
 @contextmanager

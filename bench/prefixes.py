@@ -13,7 +13,7 @@ from bench.scenarios import PREFIXES, under_prefixes
 
 
 def rows(number: int, records: int) -> Iterator[StoreRow]:
-    """A unit, a learner for each other prefix, and what they did."""
+    """Yield a unit, a learner for each other prefix, and the learners' work."""
     unit, *learners = made = list(_first_of_each(number))
     yield unit
     yield from learners

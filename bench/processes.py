@@ -1,4 +1,4 @@
-"""What the system tells of a process, and how it tells one to stop."""
+"""The system's account of a process, and its signal to stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 def peak_rss_mb(pid: int | None = None) -> float:
-    """The most memory that a process (this one by default) had at any time, by Linux's account.
+    """Return the peak memory of a process (this one by default), by Linux's account.
 
     ``getrusage`` won't do: it counts what the process was before its ``exec``, a copy of its parent.
     """
@@ -20,7 +20,7 @@ def peak_rss_mb(pid: int | None = None) -> float:
 
 
 def stop_in_order() -> None:
-    """From here on, SIGTERM unwinds this process as Ctrl-C does: servers and workers end with it."""
+    """Let SIGTERM unwind this process from here on, as Ctrl-C does: servers and workers end with it."""
 
     def unwind(number: int, _: object) -> NoReturn:
         sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""The implementation that only plans and sends: what the producer does to keep workers busy, without any."""
+"""The producer alone: it plans and sends all that keeps workers busy, and no worker takes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.school.models import PROFILE, Unit
 
 @contextmanager
 def producer(order: Order) -> Iterator[Work]:
-    """What plans the stages and sends the batches, all in this process; nobody executes them."""
+    """Yield the planning and sending of all batches in this process; nobody executes them."""
     connect_to_empty_redis()
     yield Work(produce)
 

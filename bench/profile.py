@@ -1,6 +1,6 @@
-"""Where the time of a run in process goes, step by step: ``python -m bench.profile [--help]``.
+"""Time of a run in process, step by step: ``python -m bench.profile [--help]``.
 
-One connection, so that nothing overlaps. What a step does for another one that it calls counts for that.
+One connection, so that nothing overlaps. Time that a step spends in another step counts for the other one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Clock:
         self._since = 0.0
 
     def begin(self) -> None:
-        """Forget what was counted so far."""
+        """Forget all counts so far."""
         self.database.clear()
         self.python.clear()
         self._since = time.perf_counter()
@@ -62,7 +62,7 @@ class Clock:
         self._since = now
 
     def timed(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose time is the step's from now on, but for what it calls that is timed too."""
+        """Return the function, timed as this step from now on; time in other timed functions is theirs."""
 
         @wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -85,12 +85,12 @@ class Clock:
             self._count(self.database)
 
     def end(self) -> None:
-        """Count what came after the last step."""
+        """Count the time since the last step."""
         self._count(self.python)
 
 
 def profile(models: str, case: str, records: int) -> Clock:
-    """The times of one run over what the configured database holds."""
+    """Return the times of one run over the records of the configured database."""
     from django.db import connection
 
     from bench.implementations import IMPLEMENTATIONS

@@ -31,7 +31,7 @@ class Relay(ThreadingTCPServer):
 
     @property
     def seconds(self) -> float:
-        """From the first byte of the first request to the last one of the last answer."""
+        """Time from the first byte of the first request to the last byte of the last answer."""
         assert self._first is not None, "there was a request"
         return self._last - self._first
 

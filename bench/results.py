@@ -1,4 +1,4 @@
-"""From measurements to the figures of a scenario."""
+"""Figures of a scenario, calculated from its measurements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Series:
     """The measurements of one implementation, in the order in which they were taken."""
 
     description: str
-    """What was measured, for the reader."""
+    """The implementation's name for the reader."""
     measured: Sequence[Measurement]
     rates_of_variants: Mapping[str, float] = field(default_factory=dict)
     """Records per second, from the warm-up, of the settings among which the best was chosen."""
@@ -41,7 +41,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a scenario stands to one of its thresholds."""
+    """A scenario's value for one of its thresholds."""
 
     threshold: Threshold
     value: float
@@ -64,24 +64,24 @@ class Result:
     peak_rss_mb: float
     baseline_peak_rss_mb: float
     repetitions: int
-    """How often the baseline was measured, after warming up."""
+    """Number of the baseline's measurements, after warming up."""
     ratio_lowest: float
     ratio_highest: float
     ours_milliseconds: float
     baseline_milliseconds: float
     baseline: str
-    """What ours is compared with."""
+    """The implementation that ours is compared with."""
     baseline_variants: Mapping[str, float]
     statements_per_batch: float | None
-    """Of a run in process, all that it sends to the database over the number of its batches."""
+    """All statements of a run in process, divided by the number of its batches."""
     baseline_statements_per_record: float
     statements: float
-    """Of one sync, in the process that is measured; so are commits."""
+    """Statements of one sync, in the process that is measured; so are commits."""
     baseline_statements: float
     commits: float
     baseline_commits: float
     median_share: float
-    """Of syncs asked for at once: when half were completed, as a share of the time until all were."""
+    """Syncs asked for at once: the time until half were completed, as a share of the time until all were."""
     baseline_median_share: float
     left_dirty: int
     baseline_left_dirty: int
@@ -159,8 +159,8 @@ def _statements_per_batch(scenario: Scenario, found: Measurement) -> float | Non
 
 
 def _ratios(ours: Sequence[Measurement], baseline: Sequence[Measurement]) -> Iterator[float]:
-    """Yield how many times the baseline's rate ours is: for each of its measurements, by what was measured
-    right before it and right after it."""
+    """Yield our rate divided by the baseline's: for each of its measurements, with the ones right before
+    and after it."""
     for theirs, neighbour in _neighbours(ours, baseline):
         yield neighbour.records_per_second / theirs.records_per_second
 

@@ -29,7 +29,7 @@ memory in Redis, divided by ours. ``times``: the time that ours takes, divided b
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a quantity of the result has to be: at least so much, or at most."""
+    """The lowest or the highest value that a quantity of the result may have."""
 
     quantity: Quantity
     at_least: float | None = None
@@ -63,7 +63,7 @@ class Size(NamedTuple):
 
     full: int
     quick: int
-    """With QUICK=1."""
+    """The number with QUICK=1."""
 
     def of(self, quick: bool) -> int:
         return self.quick if quick else self.full
@@ -76,7 +76,7 @@ class Scenario:
     name: str
     database: Engine
     size: Size
-    """Of several syncs, the size of one."""
+    """Number of records; for several syncs, of one."""
     thresholds: tuple[Threshold, ...] = ()
     models: str = "school"
     """The host: a key of ``bench.databases.HOSTS``."""
@@ -88,13 +88,13 @@ class Scenario:
     baseline: str = "morango"
     """The implementation that it is compared with."""
     baseline_size: Size | None = None
-    """If it is another one, to see what grows with it."""
+    """The baseline's number of records, if another one, to see growth with it."""
     repetitions: int = 3
-    """How often the baseline is measured; ours once more."""
+    """Number of the baseline's measurements; ours has one more."""
     in_quick: bool = True
 
     def with_records(self, number: int) -> Scenario:
-        """The same on another number of records."""
+        """Return the same on another number of records."""
         return replace(self, size=Size(number, number))
 
     @property

@@ -103,7 +103,7 @@ SCENARIOS = [
 
 
 def _fat() -> list[Scenario]:
-    """Records of 40 KB: less memory than Morango takes, and than a batch of them would."""
+    """List records of 40 KB: less memory than Morango takes, and than a batch of them would."""
     thresholds = (*ratio(1), Threshold("peak_rss_mb", at_most=160), Threshold("extra_peak_rss_mb", at_most=0))
     scenario = Scenario(
         "fat", "postgresql", Size(5_000, 500), thresholds, case="fat", repetitions=1, in_quick=False
@@ -115,7 +115,7 @@ SCENARIOS += _fat()
 
 
 def _oplog() -> list[Scenario]:
-    """A log of objects. One by one, a million would take hours."""
+    """List logs of objects. One by one, a million would take hours."""
     scenarios = []
     databases: tuple[Engine, ...] = ("postgresql", "sqlite")
     for database in databases:
@@ -167,17 +167,17 @@ SCENARIOS += _serialization()
 
 
 PREFIXES = {3: 600, 100: 200, 450: 900, 1_000: 2_000}
-"""How many records there are under filters of so many prefixes. With 500 or more, Morango's queries nest more
+"""Numbers of records under filters of so many prefixes. With 500 or more, Morango's queries nest more
 conditions than SQLite takes."""
 
 
 def under_prefixes(number: int) -> str:
-    """The name of their case."""
+    """Return the name of their case."""
     return f"under_{number}_prefixes"
 
 
 def _prefixes() -> list[Scenario]:
-    """Filters of many prefixes, in both directions."""
+    """List filters of many prefixes, in both directions."""
     scenarios = []
     databases: dict[Engine, tuple[int, ...]] = {"postgresql": (3, 100, 1_000), "sqlite": (3, 100, 450)}
     for database, numbers in databases.items():
@@ -202,7 +202,7 @@ SCENARIOS += _prefixes()
 
 
 def _payloads() -> list[Scenario]:
-    """What is too large for a message. Of a value, records are bytes: of one that is stored, or read."""
+    """List data that is too large for a message. Of a value that is stored or read, a record is a byte."""
     thresholds = (
         *ratio(0.8),
         Threshold("message_bytes", at_most=1023),
@@ -231,7 +231,7 @@ SCENARIOS += _payloads()
 
 
 def _curve() -> list[Scenario]:
-    """What the plot needs besides: how throughput and memory change with the number of records."""
+    """List the further points of the plot: throughput and memory over the number of records."""
     scenarios = []
     databases: tuple[Engine, ...] = ("postgresql", "sqlite")
     for database in databases:

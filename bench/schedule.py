@@ -1,4 +1,4 @@
-"""Takes the measurements: side by side, by turns, each in a process and on a database of its own."""
+"""The measurements: side by side, by turns, each in a process and on a database of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Contender:
 
     @property
     def has_variants(self) -> bool:
-        """Whether it may do better on one core together with its PostgreSQL backend."""
+        """True if it may do better on one core together with its PostgreSQL backend."""
         alone = self.implementation.startswith("morango") and not self.workers
         return alone and self.dataset.database == "postgresql"
 
@@ -55,16 +55,16 @@ class Schedule:
 
     databases: Databases
     machine: str
-    """What it is, for the results."""
+    """Description of the machine, for the results."""
     quick: bool
     tell: Callable[[str], None]
     repetitions: int | None = None
     """Instead of the scenarios' own."""
     _rates: dict[Contender, dict[str, float]] = field(default_factory=dict)
-    """What the variants of Morango that were tried came to, in records per second."""
+    """Records per second of each variant of Morango that was tried."""
 
     def results(self, scenarios: Sequence[Scenario]) -> Iterator[Result]:
-        """The scenarios' results, one dataset's scenarios after another's."""
+        """Yield the scenarios' results, one dataset's scenarios after another's."""
         groups: dict[Dataset, list[Scenario]] = {}
         for scenario in scenarios:
             groups.setdefault(scenario.dataset(self.quick), []).append(scenario)

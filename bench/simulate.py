@@ -1,6 +1,7 @@
-"""What many workers and many syncs come to with one PostgreSQL: ``make simulate``, or ``--help``.
+"""Throughput and waiting of many workers and many syncs with one PostgreSQL: ``make simulate``, or
+``--help``.
 
-A model (``bench.simulation``), fed by what was measured on this machine.
+The model (``bench.simulation``) is fed by measurements of this machine.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ WORKERS = (1, 2, 4, 16, 64, 250, 1000)
 SYNCS = (1, 10, 100, 1_000, 10_000)
 LOAD = 0.7
 MEASURED = 3
-"""How often; what was disturbed least counts."""
+"""Number of measurements; the least disturbed one counts."""
 ARRIVING = 4_000
-"""Of how many syncs the waiting is taken."""
+"""Number of syncs whose waiting is averaged."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """:returns: the exit status: 1 if the model is off by more than the tolerance"""
+    """Run the model, or hold it to this machine's measurements.
+
+    :returns: the exit status: 1 if the model is off by more than the tolerance
+    """
     options = _parse(arguments)
     try:
         if options.check:

@@ -46,7 +46,7 @@ def _kolibri() -> list[Scenario]:
 
 
 def _smallest() -> list[Scenario]:
-    """The price that a sync has whatever its size."""
+    """List syncs that show the fixed price of a sync."""
     three = replace(ALONE, name="sync-of-3", size=Size(120, 30), thresholds=ratio(3), case=syncs_of(3))
     deletions = syncs_of(5, DELETIONS)
     five = replace(ALONE, name="five-deletions", size=Size(200, 50), thresholds=ratio(2.5), case=deletions)
@@ -56,7 +56,7 @@ def _smallest() -> list[Scenario]:
 
 
 def _facility() -> list[Scenario]:
-    """Syncs that find records of each other's under their filters."""
+    """List syncs that find records of each other's under their filters."""
     shared = Threshold("ids_per_record", at_most=1.1)
     devices = replace(FLEET, name="one-facility", size=Size(18_000, 3_000), thresholds=(shared,))
     times = (Threshold("times", at_most=1.3),)

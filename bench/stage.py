@@ -15,7 +15,7 @@ from bench.work import Work, timed
 
 
 def morango_stage(profile: str, sync_filter: Filter | None) -> None:
-    """Do what Morango's stage does, unmodified, with the isolation that it gives itself."""
+    """Run Morango's stage, unmodified, with the isolation that it gives itself."""
     operations = import_module("morango.sync.operations")
     operations._serialize_into_store(profile, filter=sync_filter)
     operations._deserialize_from_store(profile, filter=sync_filter)
@@ -35,7 +35,7 @@ def morango(order: Order) -> Iterator[Work]:
 
 @contextmanager
 def in_process(order: Order) -> Iterator[Work]:
-    """A run that needs no worker, with ledger, locks and all."""
+    """Yield a run that needs no worker, with ledger, locks and all."""
     from morango_celery import deserialize
 
     yield timed(lambda sync_filter: deserialize(PROFILES[order.models], sync_filter, in_process=True))

@@ -1,4 +1,4 @@
-"""Many small syncs of schools: what waits under which filters, and what the server has already."""
+"""Many small syncs of schools: the waiting records under each filter, and the server's older rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _several(case: str, size: int, records: int) -> None:
 
 
 def _one_facility(case: str, size: int, records: int) -> None:
-    """Let what all devices of a school have pushed wait, and small schools for warming up."""
+    """Fill the Store with the waiting pushes of all devices of a school, and small schools for warming up."""
     for number in range(1 + WARM_UP_SYNCS):
         # Of two processes of Morango's that do so for the first time at once, one fails
         serialize_into_store(PROFILE, filter=Filter(school_id(number)))

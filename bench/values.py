@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 SIZES = {"1KiB": 2**10, "64KiB": 2**16, "1MiB": 2**20, "10MiB": 10 * 2**20}
-"""Of a value, in bytes."""
+"""Sizes of a value, in bytes."""
 OPERATIONS = ("put", "get")
 KINDS = ("redis", "sqlite", "memory")
-"""Of backends."""
+"""Kinds of backends."""
 
 
 def implementation_name(operation: str, size: str, store: str) -> str:

@@ -1,4 +1,4 @@
-"""What an implementation does in the time that is measured."""
+"""The work of an implementation, in the time that is measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from morango.models.certificates import Filter
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured; once per sync."""
+    """The measured work; called once per sync."""
 
     carry_out: Callable[[Filter | None], float]
     """Returns the seconds that it took."""

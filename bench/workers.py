@@ -1,4 +1,4 @@
-"""The implementation that takes Redis and Celery: real workers, whatever the host."""
+"""Implementations with Redis and Celery: real workers, whichever host is measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONGEST_PAUSE_SECONDS = 0.05
 
 @contextmanager
 def celery(order: Order) -> Iterator[Work]:
-    """A worker with prefork, as deployed: from ``deserialize()`` until the run has ended."""
+    """Yield a worker with prefork, as deployed: from ``deserialize()`` until the run has ended."""
     connect_to_empty_redis()
     with running_worker(order.workers) as pid:
         yield Work(partial(enqueue_and_wait, PROFILES[order.models]), lambda: peaks_mb(pid))
@@ -40,7 +40,8 @@ def celery(order: Order) -> Iterator[Work]:
 
 @contextmanager
 def tasks(order: Order) -> Iterator[Work]:
-    """What workers' processes do for a sync, in this one: from ``deserialize()`` until no message is left."""
+    """Yield the work of the workers' processes in this one: from ``deserialize()`` until no message is
+    left."""
     connect_to_empty_redis()
     with worker.celery_app.connection_for_read() as connection:
         yield Work(partial(_enqueue_and_execute, connection.default_channel, PROFILES[order.models]))
@@ -57,7 +58,7 @@ def _enqueue_and_execute(channel: Any, profile: str, sync_filter: Filter | None)
 
 @contextmanager
 def running_worker(concurrency: int) -> Iterator[int]:
-    """The process id of a worker that is ready."""
+    """Yield the process id of a worker that is ready."""
     arguments = ["morango_celery.worker", "-A", worker.__name__, "--loglevel=INFO"]
     arguments += [f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"]
     with TemporaryDirectory(prefix="bench-worker-") as folder:
@@ -83,7 +84,7 @@ def enqueue_and_wait(profile: str, sync_filter: Filter | None) -> float:
 
 
 def peaks_mb(pid: int) -> list[float]:
-    """Of the worker's first process, and of the largest of those that execute batches."""
+    """Return the peak of the worker's first process, and of the largest of those that execute batches."""
     largest_bytes = peak_memory_bytes(pid)
     assert largest_bytes is not None, "the worker has no child"
     return [peak_rss_mb(pid), largest_bytes / 2**20]

@@ -1,4 +1,4 @@
-"""Whose message is next."""
+"""The choice of the next message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simpy import Environment, Event
 from morango_celery.worker.priorities import PRIORITIES, orders
 
 Work = Generator[Event, Any, None]
-"""What carrying out a message takes."""
+"""The demand of a message."""
 
 
 class Broker:

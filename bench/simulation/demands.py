@@ -1,4 +1,4 @@
-"""What a run takes, in seconds of a processor: at a worker, and at the database."""
+"""Demands of a run, in seconds of a processor: at a worker, and at the database."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Demand:
-    """Of one piece of work."""
+    """Demand of one piece of work."""
 
     worker: float = 0.0
     database: float = 0.0
     delay: float = 0.0
-    """In which neither has anything to do: a disk, a round trip, a poll."""
+    """Seconds in which neither has anything to do: a disk, a round trip, a poll."""
 
     def times(self, factor: float) -> Demand:
         return Demand(self.worker * factor, self.database * factor, self.delay * factor)
@@ -24,7 +24,7 @@ class Demand:
 
     @property
     def seconds(self) -> float:
-        """What it takes when nobody else is there."""
+        """Return the duration on an idle cluster."""
         return self.worker + self.database + self.delay
 
 
@@ -33,18 +33,18 @@ class Demands:
     """All that the model knows of our code."""
 
     run: Demand
-    """Of a run, however small."""
+    """Demand of a run, however small."""
     planned: Demand
-    """Of a record that is handed out."""
+    """Demand of a record that is handed out."""
     record: Demand
-    """Of a record that is deserialized."""
+    """Demand of a record that is deserialized."""
     batch_records: int = 2000
     source: str = ""
-    """Where the figures come from."""
+    """Origin of the figures."""
 
     @property
     def workers_per_core(self) -> float:
-        """How many worker processes keep one core of the database busy."""
+        """Return the number of worker processes that keep one core of the database busy."""
         both = self.planned + self.record
         return both.seconds / both.database
 

@@ -1,4 +1,4 @@
-"""From probes to demands, and the model held to them."""
+"""Demands calculated from probes, and the model held to them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from worker import services
 from worker.demo.databases import empty_redis
 
 TOLERANCE = 0.3
-"""What the model may be off by where a sync has the workers to itself, as a share of what was measured."""
+"""Largest error of the model, as a share of the measurement, where a sync has the workers to itself."""
 
 BESIDE_TOLERANCE = 0.55
-"""The same for a small sync beside a large one: the model has it wait too little, for it knows nothing of the
-processor time of Redis, of the process that waits, and of whatever else the machine does."""
+"""Largest error for a small sync beside a large one. The model has it wait too little: it ignores the
+processor time of Redis, of the waiting process, and of other work on the machine."""
 
 BESIDE = 12
-"""How many small syncs the model has come while the large one is carried out."""
+"""Number of small syncs that arrive in the model while the large one is carried out."""
 
 
 class Comparison(NamedTuple):
@@ -44,7 +44,8 @@ class Comparison(NamedTuple):
 
 
 def measure(workers: list[int], records: int, tell: Callable[[str], None]) -> tuple[list[Probe], str]:
-    """A probe for each number of workers, one after another; and where they were taken."""
+    """Return a probe for each number of workers, taken one after another, and the place where they were
+    taken."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
         url = stack.enter_context(services.postgres(durable=True))
@@ -70,7 +71,8 @@ def least_disturbed(probes: Sequence[Probe]) -> Probe:
 
 
 def demands_of(probe: Probe, source: str) -> Demands:
-    """What explains a probe with one worker process: so much for each run, and so much for each record."""
+    """Return the demands that explain a probe with one worker process: so much a run, and so much a
+    record."""
     small, large, planning = map(_demand, (probe.small, probe.large, probe.planning))
     each = (large + small.times(-1)).times(1 / (probe.records - probe.small_records))
     planned = planning.times(1 / probe.records)
@@ -83,7 +85,7 @@ def demands_of(probe: Probe, source: str) -> Demands:
 
 
 def compare(demands: Demands, probe: Probe) -> list[Comparison]:
-    """The model beside a probe, whose workers and database shared the machine's cores."""
+    """Compare the model with a probe in which workers and database shared the machine's cores."""
     site = Site(probe.workers, len(os.sched_getaffinity(0)), shared=True)
     large = Sync(0.0, probe.records)
     alone = simulate(site, demands, [large]).finished_at

@@ -1,9 +1,10 @@
-"""How large syncs are, and when they come.
+"""Sizes and arrival times of syncs.
 
-Log-normal, for what a device sends is a product of many things: learners, days since the last sync,
-exercises a day. Its numbers are assumptions, not measurements: half of the syncs bring up to 300 records (a
-class's day or two), one in a hundred more than 31,000, one in 40,000 a million (a school's first). So three
-quarters of all records come with the 9 % of the syncs that have more than 4,200. Options change them.
+Log-normal, for a device's records are a product of many things: learners, days since the last sync,
+exercises a day. Its numbers are assumptions, not measurements: half of the syncs bring up to 300 records
+(a class's day or two), one in a hundred more than 31,000, one in 40,000 a million (a school's first). So
+three quarters of all records come with the 9 % of the syncs that have more than 4,200. Options change
+them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from math import exp, log
 from typing import NamedTuple
 
 SMALL_RECORDS = 1000
-"""What is called a small sync in the results."""
+"""Largest number of records of a sync that the results call small."""
 
 
 class Sync(NamedTuple):
     at: float
-    """When it is enqueued, in seconds."""
+    """Time of enqueueing, in seconds."""
     records: int
 
 
@@ -30,7 +31,7 @@ class Mix:
 
     median_records: float = 300.0
     sigma: float = 2.0
-    """Of the logarithm of the size."""
+    """Standard deviation of the size's logarithm."""
     largest_records: int = 1_000_000
 
     @property

@@ -1,9 +1,9 @@
 """Workers that take messages, and alternate between work of their own and the database's.
 
-A worker process has a core of its own, unless workers and database share a machine. The database has so many
-cores, and is work-conserving: who finds all of them busy waits, first come, first served. A message's work is
-cut in slices, as it is by its statements, so that many are at it by turns. What isn't modelled: locks that
-workers wait for, disks and memory that get slower as more is going on, and workers that die.
+A worker process has a core of its own, unless workers and database share a machine. The database has so
+many cores, and is work-conserving: a request that finds all of them busy waits, first come, first served.
+A message's work is cut in slices, as it is by its statements, so that many are at it by turns. Not
+modelled: locks that workers wait for, disks and memory that slow down under load, and workers that die.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ SCHOOL = (0.01, 0.09, 0.75, 0.15)
 
 @dataclass(frozen=True)
 class Site:
-    """What there is."""
+    """The machines of a cluster."""
 
     workers: int
     cores: int
     """The database's."""
     shared: bool = False
-    """Whether workers have these same cores, and no others."""
+    """True if workers have these same cores, and no others."""
     by_size: bool = True
-    """Whether messages of small runs go first."""
+    """True if messages of small runs go first."""
     slices: int = 4
     steps: Sequence[float] = SCHOOL
 
 
 @dataclass
 class Outcome:
-    """What became of the syncs."""
+    """Results of a simulation."""
 
     records: int = 0
     batches: int = 0
     finished_at: float = 0.0
     database_seconds: float = 0.0
-    """For how long the database's cores were busy, all together."""
+    """Busy time of the database's cores, all together."""
     waits: list[float] = field(default_factory=list)
-    """For a core of the database, of each slice."""
+    """Time that each slice waited for a core of the database."""
     latencies: list[tuple[int, float]] = field(default_factory=list)
-    """Of each sync: its records, and the seconds from enqueued to completed."""
+    """The records of each sync, and its seconds from enqueued to completed."""
 
     @property
     def records_per_second(self) -> float:
@@ -62,7 +62,7 @@ class Outcome:
         return mean(self.waits)
 
     def latency(self, share: float, smallest: int = 0, largest: int = SMALL_RECORDS) -> float:
-        """What so many of the syncs of a size didn't exceed: 0.5 is the median."""
+        """Return the quantile of the latencies of a size: 0.5 is the median."""
         found = [seconds for size, seconds in self.latencies if smallest <= size <= largest]
         if len(found) < 2:
             return sum(found)
@@ -162,7 +162,7 @@ class _Run:
 
 
 def stages(records: int, batch_records: int, steps: Sequence[float]) -> Iterable[int]:
-    """How many records each stage hands out: consecutive steps share one batch where they fit."""
+    """Return the number of records of each stage: consecutive steps share one batch where they fit."""
     sizes = [round(records * share) for share in steps[:-1]]
     sizes.append(records - sum(sizes))
     together = 0

@@ -1,4 +1,4 @@
-"""Throughput, and what small syncs wait, over the number of workers, as a picture."""
+"""A picture of throughput, and of the waiting of small syncs, over the number of workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 Line = Sequence[tuple[int, float]]
-"""Worker processes, and what was found."""
+"""Points of worker processes and values."""
 
 
 def draw(throughput: Mapping[str, Line], latency: Mapping[str, Line], limit: float, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Measures what the model needs, and is held to: ``python -m bench.simulation.probe WORKERS RECORDS``.
+"""The measurements that feed and check the model: ``python -m bench.simulation.probe WORKERS RECORDS``.
 
 In a fresh process, on an empty migrated database that the environment names. Prints a `Probe` as JSON.
 Processor time is counted per process by the kernel, so that other work on the machine changes it little.
@@ -20,18 +20,18 @@ from bench.processes import stop_in_order
 SMALL_RECORDS = 100
 SMALL_RUNS = 20
 BESIDE_RUNS = 12
-"""How many small runs are measured while a large one is carried out."""
+"""Number of small runs that are measured while a large one is carried out."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """From begin to end of something."""
+    """Use of processors and time between two moments."""
 
     seconds: float
     worker: float
     """Processor seconds of the worker's processes."""
     database: float
-    """Of the server's."""
+    """Processor seconds of the server."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Probe:
     records: int
     small_records: int
     planning: Used
-    """Of the large run's stages, by this process."""
+    """Use by planning the large run's stages, in this process."""
     small: Used
-    """Of one small run; the median of the seconds."""
+    """Use of one small run; the median of the seconds."""
     large: Used
     beside: float
     """Seconds of a small run while a large one is carried out, the median."""
@@ -52,7 +52,7 @@ class Probe:
 
 
 def processor_seconds(pid: int) -> float:
-    """Of a process and its children, also of those that have ended."""
+    """Return the processor seconds of a process and its children, also of those that have ended."""
     total = 0.0
     process = psutil.Process(pid)
     for each in (process, *process.children(recursive=True)):
