@@ -1,8 +1,8 @@
-"""Where the tests' servers come from, and which database the tests run on.
+"""The tests' servers, and the database that the tests run on.
 
 ``--database=postgresql`` (the default) or ``--database=sqlite`` chooses for the whole process, because
-Morango binds its SQL dialect when it is imported. The servers' addresses are fixed before Django reads
-its settings; the servers themselves start when the first test wants them.
+Morango binds its SQL dialect when it is imported. The servers' addresses are fixed before Django reads its
+settings; the servers themselves start when the first test wants them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _is_for_postgresql(item: pytest.Item) -> bool:
 
 
 def unavailable(reason: str) -> NoReturn:
-    """A machine without the servers runs what it can; CI must not pass that way."""
+    """Skip the test on a machine without the servers; fail it in CI."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -91,7 +91,7 @@ def unavailable(reason: str) -> NoReturn:
 
 @pytest.fixture
 def exhaustive(pytestconfig: pytest.Config) -> bool:
-    """Whether to inject all faults, or a sample of them."""
+    """Return True if all faults are to be injected, and not a sample of them."""
     chosen: bool = pytestconfig.getoption("exhaustive")
     return chosen
 
@@ -106,7 +106,7 @@ def _nothing_was_seen_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def django_db_modify_db_settings(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Called by pytest-django before it creates the test database: the place to start PostgreSQL."""
+    """Start PostgreSQL; pytest-django calls this before it creates the test database."""
     from django.db import connection
 
     with contextlib.ExitStack() as stack:
@@ -142,7 +142,8 @@ def _redis_server(pytestconfig: pytest.Config) -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(_redis_server: str) -> str:
-    """A Redis without any key, also the broker of the Celery application in this process."""
+    """Return the URL of a Redis without any key, also the broker of the Celery application in this
+    process."""
     with Redis.from_url(_redis_server) as client:
         client.flushdb()
     return _redis_server
@@ -150,7 +151,7 @@ def redis_url(_redis_server: str) -> str:
 
 @pytest.fixture
 def database_url(transactional_db: None) -> str:
-    """The test database as a DATABASE_URL, for other processes."""
+    """Return the test database as a DATABASE_URL, for other processes."""
     from django.db import connection
 
     settings = connection.settings_dict
@@ -178,7 +179,8 @@ class StartWorker(Protocol):
 
 @pytest.fixture
 def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
-    """A function that starts a real worker with prefork on the test database, and waits until it is ready.
+    """Yield a function that starts a real worker with prefork on the test database, and waits until it is
+    ready.
 
     Its further keyword arguments are environment variables. The workers end with the test.
     """
@@ -220,7 +222,7 @@ class StartServer(Protocol):
 
 @pytest.fixture
 def live_http_server(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[StartServer]:
-    """A function that starts a real HTTP server on the test database and returns its URL without slash.
+    """Yield a function that starts a real HTTP server on the test database and returns its URL without slash.
 
     Its keyword arguments are further environment variables (``MORANGO_CELERY_MODE="detach"``).
     """

@@ -1,4 +1,4 @@
-"""What an operator sees in Django's admin. Its autodiscovery alone imports this."""
+"""The operator's pages in Django's admin. Only the admin's autodiscovery imports this package."""
 
 from __future__ import annotations
 

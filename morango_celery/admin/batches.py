@@ -1,4 +1,4 @@
-"""Batches: what tasks deserialize, and what ended them."""
+"""Batches: the units of the workers' tasks, and the errors that ended them."""
 
 from __future__ import annotations
 

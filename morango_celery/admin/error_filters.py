@@ -1,4 +1,4 @@
-"""What the list of records in error can be narrowed by."""
+"""Filters of the list of records in error."""
 
 from __future__ import annotations
 

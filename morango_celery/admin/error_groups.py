@@ -27,7 +27,10 @@ CAUSE = ("profile", "model_name", "deserialization_exception")
 
 
 def groups_page(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """:raises PermissionDenied: the user may not see records in error"""
+    """Show the records in error by model and exception.
+
+    :raises PermissionDenied: the user may not see records in error
+    """
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
     groups = None
@@ -74,7 +77,10 @@ def retry_profile(model_admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def _groups() -> list[dict[str, Any]]:
-    """The most frequent first. Cost: one query, which reads the dirty records without their contents."""
+    """Return the groups, the most frequent first.
+
+    Cost: one query, which reads the dirty records without their contents.
+    """
     groups = RecordInError.objects.values(*CAUSE).annotate(
         count=Count("pk"), example=Max(Left("deserialization_error", EXAMPLE_CHARACTERS))
     )

@@ -1,4 +1,4 @@
-"""Where pages of the admin lead to each other."""
+"""Links between pages of the admin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def url_of_batches(run_id: int) -> str:
 
 
 def url_of_rows(**filters: str | int) -> str:
-    """The list of records in error.
+    """Return the URL of the list of records in error.
 
     :param filters: values by the parameters of its filters
     """

@@ -1,4 +1,4 @@
-"""What came of what an operator asked for, as messages of the admin."""
+"""The admin's messages to operators about the results of their requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from morango_celery.printable import printable
 
 @contextmanager
 def errors_as_messages(request: HttpRequest) -> Iterator[None]:
-    """Show what an operator can do something about; whatever else is wrong is Django's to report."""
+    """Show errors that an operator can resolve as messages; Django reports all others."""
     try:
         yield
     except (MorangoCeleryError, OperationalError, InterfaceError) as error:
@@ -27,7 +27,7 @@ def errors_as_messages(request: HttpRequest) -> Iterator[None]:
 
 
 def message_started(admin: Any, request: HttpRequest, run: Run, what: str) -> None:
-    """Say where a new run is, and note in the admin's history who began it.
+    """Show a link to a new run, and note in the admin's history who began it.
 
     :param what: it does, like "retries run 5"
     """

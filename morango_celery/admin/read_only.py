@@ -1,4 +1,4 @@
-"""What all pages share whose rows are written by runs alone."""
+"""The common base of pages whose rows are written by runs alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST_NUMBER_DIGITS = 18
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2's takes no parameter
-    """Lets nobody add, change or delete; who may do what else, actions say."""
+    """An admin that lets nobody add, change or delete; each action says who may use it."""
 
     show_full_result_count = False
     list_per_page = 100
@@ -36,7 +36,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2's
         return False
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Of whoever may change what is done, if not what was written of it."""
+        """Return True for users with the permission to change rows, though nobody may edit them here."""
         return request.user.has_perm("morango_celery.change_run")
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:

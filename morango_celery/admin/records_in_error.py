@@ -1,4 +1,4 @@
-"""Records in error: by what they have against them, and one by one. Never what is in them."""
+"""Records in error, by exception and one by one. Their contents are never shown."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import RecordInError
 
 LISTING_SECONDS = 10.0
-"""How long the database may look for a page of rows."""
+"""Time limit of the database for a page of rows."""
 MOST_PARTITIONS = 100
 SHOWN_CHARACTERS = 200
-"""What the list shows of an error."""
+"""Number of an error's characters that the list shows."""
 
 
 @admin.action(
@@ -107,7 +107,7 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
         return filters()
 
     def lookup_allowed(self, lookup: str, value: str) -> bool:
-        """Nothing but the list's filters: by others one could ask for what is in records, bit by bit."""
+        """Allow the list's filters alone: others would reveal the contents of records, bit by bit."""
         return lookup in (*CAUSE, UnderTheFilterOfRun.parameter_name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

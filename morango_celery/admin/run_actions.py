@@ -1,4 +1,4 @@
-"""What an operator may do to runs: the same as from a shell."""
+"""The operator's actions on runs: the same as from a shell."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ OFFERED = {
     False: {"cancel": "Cancel", "resend_open_batches": "Resend open batches"},
     True: {"retry_failed_records": "Retry failed records", "retry_run": "Retry run"},
 }
-"""What a run's own page offers, by whether the run has ended: actions and what their buttons say."""
+"""Actions on a run's own page and the texts of their buttons, by whether the run has ended."""
 
 
 def _chosen(request: HttpRequest, selected: Any) -> list[Run]:

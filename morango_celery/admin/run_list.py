@@ -17,7 +17,7 @@ from morango_celery.models import Run
 from morango_celery.runs.status import stalled, statuses
 
 COUNTING_SECONDS = 2.0
-"""How long the database may count what waits, before a page does without."""
+"""Time limit of the database for counting waiting records; a page does without the number then."""
 
 
 def with_status(run_ids: Sequence[int], *, in_short: bool = False) -> list[Any]:

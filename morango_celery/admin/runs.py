@@ -1,4 +1,4 @@
-"""Runs: how far they are, how fast, and what came of them."""
+"""Runs: their progress, speed and results."""
 
 from __future__ import annotations
 

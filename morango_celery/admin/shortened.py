@@ -13,5 +13,5 @@ def beginning(field: str) -> Left:
 
 
 def first_line(begins: str) -> str:
-    """Return the first line of what `beginning` has found."""
+    """Return the first line of an annotation by `beginning`."""
     return begins.partition("\n")[0]

@@ -34,7 +34,10 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def _limit_statements(milliseconds: int) -> int:
-    """:returns: the limit so far, in milliseconds; 0 for none"""
+    """Set the limit of this connection.
+
+    :returns: the limit so far, in milliseconds; 0 for none
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")
         (setting,) = cursor.fetchone()

@@ -13,13 +13,13 @@ from morango_celery.printable import printable
 from morango_celery.reading.filters import parse_filter
 
 LONGEST_SECONDS = 1e9
-"""Some thirty years; what the system and dates can reckon with."""
+"""Some thirty years; the system and dates can't reckon with much more."""
 LARGEST_ID = 2**63 - 1
 LONGEST_LIST = 100_000
 MOST_DAYS = 36_500
 LONGEST_BATCH = 50_000
 LONGEST_NAME_BYTES = 2000
-"""What an index of PostgreSQL's holds."""
+"""Size limit of an entry in an index of PostgreSQL's."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -64,7 +64,7 @@ def profile(text: str) -> str:
 
 
 def prefix(text: str) -> str:
-    """Return what partitions may begin with."""
+    """Return a beginning of partitions."""
     try:
         parse_filter([text])
     except UsageError as error:
@@ -73,7 +73,7 @@ def prefix(text: str) -> str:
 
 
 def source_name(text: str) -> str:
-    """Return what a log's position may go by."""
+    """Return a name under which a log's position is kept."""
     if not text.strip() or not text.isprintable():
         raise ArgumentTypeError("must be a text of printable characters")
     if len(text.encode()) > LONGEST_NAME_BYTES:

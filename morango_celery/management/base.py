@@ -12,7 +12,7 @@ from io import TextIOWrapper, UnsupportedOperation
 from django.core.management.base import BaseCommand
 
 BROKEN_PIPE = 141
-"""The exit status that a shell gives to what SIGPIPE has ended, as in ``git log | head``."""
+"""The exit status of a shell's command that SIGPIPE has ended, as in ``git log | head``."""
 
 
 class PipeSafeCommand(BaseCommand):

@@ -19,7 +19,7 @@ COUNT_LABELS = {
 
 
 def as_text(status: Status) -> list[str]:
-    """Three lines or more; the first says what state it is in."""
+    """Return three lines or more; the first has the run's state."""
     run = status.run
     lines = [
         f"Run {run.pk} of {printable(run.profile)}: {run.state}{_progress(run)}",
@@ -64,7 +64,7 @@ TABLE_HEADING = (
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """What `as_text` says, and more, for JSON: times in ISO 8601, null for what isn't known."""
+    """Return the same as `as_text`, and more, for JSON: times in ISO 8601, null for unknown values."""
     run = status.run
     return {
         "run": run.pk,

@@ -1,4 +1,4 @@
-"""A command that starts a run: progress while it lasts, and a summary of what came of it."""
+"""A command that starts a run: progress while it lasts, and a summary of the results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from morango_celery.runs.status import count_quarantined
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """:raises CommandError: in place of what an operator can do something about"""
+    """Raise errors that an operator can resolve as one line, without a traceback.
+
+    :raises CommandError: in place of what an operator can do something about
+    """
     try:
         yield
     except MorangoCeleryError as error:
@@ -36,7 +39,7 @@ class RunCommand(PipeSafeCommand):
     """Exits with 1 when records failed."""
 
     def follow_run(self, start: Callable[[Callable[[Run], None]], Run]) -> None:
-        """Show the run that `start`, given what to call with its progress, returns."""
+        """Start a run and show its progress; summarize it when it has ended."""
         with errors_in_one_line(), tqdm(unit=" records", disable=not sys.stderr.isatty()) as bar:
             run = start(lambda run: _show(bar, run))
         if run.is_finished:
@@ -72,8 +75,8 @@ class RunCommand(PipeSafeCommand):
 
 
 def show_failures(stream: OutputWrapper, run: Run) -> bool:
-    """Show what the records in error under the run's filter have against them, with an example each. Return
-    whether there are any."""
+    """Show the errors of records under the run's filter, in groups with an example each. Return True if
+    there are any."""
     groups = failures(run)
     for group in groups:
         stream.write(f"  {group.count} x {printable(group.model_name)}: {printable(group.title)}")
@@ -82,7 +85,7 @@ def show_failures(stream: OutputWrapper, run: Run) -> bool:
 
 
 def _show(bar: tqdm[Any], run: Run) -> None:
-    """The total grows as stages are opened; what it is at the end isn't known before."""
+    """Update the bar. Its total grows with each stage, and isn't known before the end."""
     bar.total = run.records
     bar.n = run.done
     bar.set_postfix(stage=run.stage, failed=run.failed, refresh=False)

@@ -22,7 +22,10 @@ class WordsField(models.TextField):  # type: ignore[type-arg]
         return None if value is None else value.split()
 
     def to_python(self, value: Any) -> list[str] | None:
-        """:raises ValidationError: neither text nor a list"""
+        """Parse words.
+
+        :raises ValidationError: neither text nor a list
+        """
         if value is None or isinstance(value, list):
             return value
         if not isinstance(value, str):
@@ -46,7 +49,10 @@ class NotesField(models.TextField):  # type: ignore[type-arg]
         return None if value is None else json.loads(value)
 
     def to_python(self, value: Any) -> Any:
-        """:raises ValidationError: a text that is no JSON"""
+        """Parse JSON.
+
+        :raises ValidationError: a text that is no JSON
+        """
         if not isinstance(value, str):
             return value
         try:
@@ -73,7 +79,10 @@ class ZonedTimeField(models.Field):  # type: ignore[type-arg]
         return self.to_python(value)
 
     def to_python(self, value: Any) -> datetime.datetime | None:
-        """:raises ValueError: a text that is no time; a plain one, as Kolibri's fields raise it"""
+        """Parse a time.
+
+        :raises ValueError: a text that is no time; a plain one, as Kolibri's fields raise it
+        """
         if value is None or isinstance(value, datetime.datetime):
             return value
         text, _, zone = value.partition("(")
@@ -111,7 +120,10 @@ class ColorField(models.CharField):  # type: ignore[type-arg]
         return None if value is None else _COLORS[value]
 
     def to_python(self, value: Any) -> Color | None:
-        """:raises ValidationError: no member's value"""
+        """Parse a member's value.
+
+        :raises ValidationError: no member's value
+        """
         try:
             return None if value is None else Color(value)
         except ValueError:
@@ -132,7 +144,10 @@ class CentsField(models.Field):  # type: ignore[type-arg]
         return None if value is None else decimal.Decimal(value).scaleb(-2)
 
     def to_python(self, value: Any) -> decimal.Decimal | None:
-        """:raises ValidationError: no amount"""
+        """Parse an amount.
+
+        :raises ValidationError: no amount
+        """
         try:
             return None if value is None else decimal.Decimal(value)
         except (ArithmeticError, TypeError, ValueError):

@@ -150,7 +150,10 @@ class Step(ZooModel):
     number = models.IntegerField()
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """:raises Step.DoesNotExist: the step before this one isn't there"""
+        """Save the step behind the one before it.
+
+        :raises Step.DoesNotExist: the step before this one isn't there
+        """
         if self.number > 1:
             Step.objects.get(trail=self.trail, number=self.number - 1)
         super().save(*args, **kwargs)

@@ -32,7 +32,7 @@ _MISNAMED: dict[str, Any] = {
     "folder": "fe" * 16,
     "cabinet": "fe" * 16,
 }
-"""Values for the fields of misnamed models, and others for what they would be if columns were meant."""
+"""Values for the fields of misnamed models, and different ones for the columns of the same names."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "region": {"kind": "region", "parent_id": None, "name": "Region"},
@@ -80,12 +80,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 _ALSO_ITS_ID = {"lorry": "vehicle_ptr_id", "crate": "box_id", "cabinet": "code"}
-"""A key whose value is the record's id as well: the row in a parent's table goes by the same one, and what
-others refer to is where Morango looks for it."""
+"""A key whose value is the record's id as well: the row in a parent's table has the same one, and Morango
+looks for targets of references there."""
 
 
 def build_zoo_row(model_name: str, **arguments: Any) -> Store:
-    """An unsaved Store row; see `tests.support.factories.build_store_row`."""
+    """Return an unsaved Store row; see `tests.support.factories.build_store_row`."""
     arguments = {"partition": "model_zoo", "profile": PROFILE, **_DEFAULTS.get(model_name, {}), **arguments}
     row = build_store_row(model_name, **arguments)
     if also := _ALSO_ITS_ID.get(model_name):

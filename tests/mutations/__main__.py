@@ -64,7 +64,7 @@ def main(
 
 
 def try_all(mutations: Sequence[Mutation], copies: Sequence[Copy]) -> list[Verdict] | None:
-    """The verdicts on those that were not caught, each printed as it is found, as are the others.
+    """Try mutations, print each verdict as it is found, and return those that were not caught.
 
     :param copies: as many mutations are tried side by side
     :returns: None when the tests fail already while nothing is broken
@@ -100,7 +100,7 @@ def try_all(mutations: Sequence[Mutation], copies: Sequence[Copy]) -> list[Verdi
 
 
 def _holds(copy: Copy, mutations: Iterable[Mutation], database: Database) -> bool:
-    """Whether the tests pass while nothing is broken; else whatever fails them would pass for a catch."""
+    """Return True if the tests pass while nothing is broken; a failure would be taken for a catch."""
     tests = sorted({test for m in mutations if m.database == database for test in m.tests})
     if not tests:
         return True

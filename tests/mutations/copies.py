@@ -28,7 +28,7 @@ _FAILED = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class TestRun:
-    """What pytest said."""
+    """The result of a pytest run."""
 
     __test__ = False
 

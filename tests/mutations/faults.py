@@ -1,4 +1,4 @@
-"""What keeps runs safe while workers, broker and database fail."""
+"""Rules that keep runs safe while workers, broker and database fail."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Mutation:
     """A rule, and the change of one place in the code that breaks it."""
 
     rule: str
-    """In the catalogue of deviations, the anchor of its row in docs/fidelity.md."""
+    """The rule's name; in the catalogue of deviations, the anchor of its row in docs/fidelity.md."""
     path: str
     """Below ``morango_celery/``."""
     old: str
@@ -29,7 +29,7 @@ class Mutation:
     database: Database = "sqlite"
 
     def mutated(self, folder: Path) -> str:
-        """The file's text after the change.
+        """Return the file's text after the change.
 
         :param folder: the project
         :raises OutOfDateError: there is no such file, or not exactly one such place in it

@@ -1,4 +1,4 @@
-"""Rules of runs and batches: what is taken, in which order, how often, and how it is counted."""
+"""Rules of runs and batches: selection, order, number of executions, and counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of what serialization makes of app rows, Store rows and deletions."""
+"""Rules of serialization: the results from app rows, Store rows and deletions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of what becomes of a record: parsing, validation, references, trees."""
+"""Rules of a record's outcome: parsing, validation, references, trees."""
 
 from __future__ import annotations
 

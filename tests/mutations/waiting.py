@@ -1,4 +1,5 @@
-"""What keeps one from waiting for another: held rows, lost workers, wrong clocks, sessions that wait."""
+"""Rules that keep one thing from waiting for another: held rows, lost workers, wrong clocks, waiting
+sessions."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class Claim(NeighbourModel):
 
 
 class Tally(models.Model):
-    """What is counted of a subject; isn't synced."""
+    """The number of votes on a subject; isn't synced."""
 
     subject = models.CharField(max_length=20, unique=True)
     votes = models.IntegerField(default=0)
@@ -203,7 +203,7 @@ class Branch(MPTTModel, NeighbourModel):
 
 
 class GivenUp(Exception):  # noqa: N818  (not an error)
-    """What was done inside of a savepoint is to be undone."""
+    """The signal to undo the inside of a savepoint."""
 
 
 class Heap(NeighbourModel):

@@ -37,7 +37,7 @@ class PoisonAppConfig(AppConfig):
 
 
 def sleep() -> None:
-    """As careless code does, take every exception for its own."""
+    """Take every exception for its own, as careless code does."""
     while True:
         with contextlib.suppress(Exception):
             time.sleep(0.05)
@@ -54,7 +54,7 @@ def eat() -> None:
 
 
 SERIALIZED = "serialized: "
-"""What the name of a learner begins with that is a danger to who serializes it."""
+"""The beginning of the names of learners that are a danger to their serializer."""
 
 WAYS: dict[str, Callable[[], object]] = {
     "exits": lambda: os._exit(1),

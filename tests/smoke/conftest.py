@@ -1,7 +1,7 @@
 """pytest-celery's setup: this project's workers as deployed, and a Redis that is broker and result backend.
 
 They are processes of this machine, or containers with ``--docker``. The tests are the same: they see nodes
-through the framework, and what comes of them in the database.
+through the framework, and results in the database.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def in_containers(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture
 def kind(in_containers: bool) -> str:
-    """What a node is, as fixtures are named."""
+    """Return the kind of a node, as in the names of fixtures."""
     return "container" if in_containers else "process"
 
 
@@ -97,7 +97,7 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest, in_containers: 
 
 @pytest.fixture
 def workers_database_url(request: pytest.FixtureRequest, database_url: str, in_containers: bool) -> str:
-    """Of the test database, as workers reach it."""
+    """Return the URL of the test database, as workers reach it."""
     if not in_containers:
         return database_url
     postgres = request.getfixturevalue("postgres_container")
@@ -118,7 +118,7 @@ def school(transactional_db: None) -> School:
 
 class Backend(RedisTestBackend):
     def teardown(self) -> None:
-        """The framework's asks every object for its class; Django's lazy ones then do what they put off."""
+        """Evaluate Django's lazy objects first: the framework's teardown asks every object for its class."""
         gc.collect()
         for result in [candidate for candidate in gc.get_objects() if type(candidate) is AsyncResult]:
             result.backend = None  # or it would look for a Redis that is gone
@@ -157,7 +157,7 @@ def default_worker_env(celery_worker_cluster_config: dict[str, Any], workers_dat
 
 @pytest.fixture
 def default_worker_initial_content() -> dict[str, bytes]:
-    """What the image doesn't have."""
+    """Return files that the image lacks."""
     return {name: (ROOT / "tests" / name).read_bytes() for name in SETTINGS}
 
 
@@ -183,7 +183,7 @@ def celery_worker_cluster(celery_setup_worker: CeleryTestWorker) -> CeleryWorker
 
 @pytest.fixture
 def celery_setup_app(celery_setup_app: Celery) -> Iterator[Celery]:
-    """It becomes the current one; afterwards, the project's is that again."""
+    """Set the framework's app as the current one; restore the project's afterwards."""
     yield celery_setup_app
     celery_setup_app.close()
     app.set_current()

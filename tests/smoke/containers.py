@@ -28,14 +28,15 @@ IMAGE = SERVICES["worker"]["build"]
 
 @pytest.fixture(scope="session")
 def docker_client() -> Iterator[docker.DockerClient]:
-    """The framework's, which all that is a container begins with."""
+    """Return the framework's client, the base of all containers."""
     client = engine()
     yield client
     client.close()
 
 
 def engine() -> docker.DockerClient:
-    """The one that the environment names (DOCKER_HOST), by default this machine's, if it answers."""
+    """Return the engine that the environment names (DOCKER_HOST), by default this machine's, if it
+    answers."""
     try:
         client = docker.from_env()
         client.ping()
@@ -52,7 +53,7 @@ def engine() -> docker.DockerClient:
 
 
 def confinement(service: dict[str, Any]) -> dict[str, Any]:
-    """What a service of docker-compose.yml may do, as docker-py wants it."""
+    """Return the limits of a service of docker-compose.yml, in docker-py's form."""
     same = ("cap_drop", "init", "mem_limit", "read_only", "security_opt")
     return {
         **{name: service[name] for name in same},
@@ -62,7 +63,7 @@ def confinement(service: dict[str, Any]) -> dict[str, Any]:
 
 class PostgresContainer(Container):
     def ready(self) -> bool:
-        """As the deployment finds out."""
+        """Return True if the deployment's health check succeeds."""
         _, *check = SERVICES["postgres"]["healthcheck"]["test"]
         return bool(super().ready()) and self.exec_run(check)[0] == 0
 

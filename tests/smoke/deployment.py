@@ -21,7 +21,7 @@ FOR_TESTS = {
     "DJANGO_SETTINGS_MODULE": "tests.faults.outage_settings",
     "MORANGO_CELERY_BATCH_SIZE_RECORDS": "40",
 }
-"""What differs from the deployment: many batches of few records."""
+"""Differences from the deployment: many batches of few records."""
 
 SETTINGS = ("__init__.py", "faults/__init__.py", "faults/outage_settings.py")
 """The files that this takes, in the folder of tests."""
@@ -52,7 +52,7 @@ class DeployedWorker(CeleryWorkerContainer):
 
 
 class ForgetfulRedis(RedisContainer):
-    """The framework's: it keeps nothing on disk, which is worse than what is deployed."""
+    """The framework's Redis: it keeps nothing on disk, which is worse than the deployment's."""
 
     @classmethod
     def image(cls) -> str:
@@ -61,5 +61,5 @@ class ForgetfulRedis(RedisContainer):
 
     @classmethod
     def ports(cls) -> dict[str, tuple[str, int]]:
-        """Where a container's is found on this machine: at the same place again after a restart."""
+        """Return the ports of a container on this machine: the same ones again after a restart."""
         return {"6379/tcp": ("127.0.0.1", free_port())}

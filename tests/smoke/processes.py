@@ -21,7 +21,7 @@ from worker import services
 
 
 class Process:
-    """What the framework asks of docker-py's container, of a process and those that it starts."""
+    """A process and its children, with the part of docker-py's container that the framework uses."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         """
@@ -64,7 +64,7 @@ class Process:
         return "".join(start.log() for start in self._starts).encode()
 
     def wait_for_log(self, text: str) -> None:
-        """Since it was last started; the framework takes what an earlier start has logged for the same."""
+        """Wait for a line since the last start; the framework would accept one of an earlier start."""
         self._starts[-1].wait_for_log(text)
 
 
@@ -76,7 +76,10 @@ class ReadyInAMoment(CeleryTestContainer):
 
 class RedisProcess(ReadyInAMoment, ForgetfulRedis):
     def __init__(self, folder: Path) -> None:
-        """:raises ServiceError: there is no Redis"""
+        """Prepare a Redis on a free port.
+
+        :raises ServiceError: there is no Redis
+        """
         self._port = services.free_port()
         _, *options = self.command("--port", str(self._port), "--bind", "127.0.0.1")
         super().__init__(Process([str(services.redis_binary()), *options], folder, {}))
@@ -101,7 +104,7 @@ class WorkerProcess(ReadyInAMoment, DeployedWorker):
 
 @contextlib.contextmanager
 def _running(node: CeleryTestContainer) -> Iterator[Any]:
-    """The node from the moment it is ready; then it is removed as a container is."""
+    """Yield the node from the moment it is ready; remove it afterwards, as a container."""
     try:
         node.ready()
         yield node

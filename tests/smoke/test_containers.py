@@ -1,4 +1,4 @@
-"""What can be said of containers without an engine."""
+"""Tests of containers that need no engine."""
 
 from __future__ import annotations
 

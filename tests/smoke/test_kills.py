@@ -69,7 +69,8 @@ def test_a_broker_that_is_killed_and_restarted_empty(celery_setup: CeleryTestSet
 
 @contextmanager
 def in_the_middle_of_a_batch(setup: CeleryTestSetup, school: School) -> Iterator[Run]:
-    """A run whose worker waits for records that somebody else holds, while other batches wait for it."""
+    """Start a run whose worker waits for records that another transaction holds, while other batches wait
+    for it."""
     run = school.new_run()
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
         setup.app.send_task(STARTING_TASK, [run.pk])

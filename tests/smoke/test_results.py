@@ -1,4 +1,4 @@
-"""What a worker answers to who wants to know."""
+"""A worker's answers to queries about tasks."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_both_do_batches_and_each_record_is_done_once(celery_setup: CeleryTestSe
 
 
 def done_by(worker: CeleryTestWorker) -> list[str]:
-    """The tasks of the batches that it says it has done."""
+    """Return the tasks of the batches that the worker's log says it has done."""
     return DONE.findall(worker.logs())
 
 

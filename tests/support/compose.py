@@ -37,7 +37,10 @@ def known_variables() -> set[str]:
 
 
 def interpolated(variables: Mapping[str, str]) -> dict[str, Any]:
-    """:raises MissingVariableError: one has neither a value nor a default"""
+    """Return the text with the values of its variables.
+
+    :raises MissingVariableError: one has neither a value nor a default
+    """
 
     def replaced(match: re.Match[str]) -> str:
         dollar, name, operator, text = match.groups()
@@ -63,16 +66,16 @@ def interpolated(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def seconds(duration: str) -> float:
-    """Of "90s": this file uses no other unit."""
+    """Return the seconds of a text like "90s": this file uses no other unit."""
     return float(duration.removesuffix("s"))
 
 
 @dataclass
 class Deployment:
-    """The file's services as processes of this machine, in whose folder are their files.
+    """The file's services as processes of this machine, whose files are in its folder.
 
-    Hosts, ports and paths of containers become this machine's; nothing else is changed, and nothing is added
-    to the services' environment but what images set.
+    Hosts, ports and paths of containers become this machine's. Nothing else is changed, and nothing but
+    the images' own variables is added to the services' environment.
     """
 
     variables: Mapping[str, str]
@@ -103,7 +106,7 @@ class Deployment:
         return found
 
     def url(self, port: int) -> str:
-        """Of what a container would listen on."""
+        """Return the URL of the address at which a container would listen."""
         return f"http://127.0.0.1:{self.ports[port]}"
 
     def local(self, text: str) -> str:
@@ -135,7 +138,7 @@ class Deployment:
         return [self.local(word) for word in self.services[service]["command"]]
 
     def collect_static_files(self) -> None:
-        """As the image has them."""
+        """Collect the static files, as the image has them."""
         subprocess.run(
             ["python", "-m", "worker", "collectstatic", "--no-input", "--verbosity=0"],
             cwd=ROOT,
@@ -159,7 +162,7 @@ class Deployment:
         return process
 
     def health_check(self, service: str) -> subprocess.Popen[bytes]:
-        """The service's own, begun."""
+        """Start the service's own health check."""
         kind, *command = self.services[service]["healthcheck"]["test"]
         words = [self.local(word) for word in command]
         return subprocess.Popen(

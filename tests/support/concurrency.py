@@ -1,4 +1,4 @@
-"""What goes on beside a run: threads with connections of their own, and syncs as Morango dequeues them."""
+"""Concurrent work beside a run: threads with connections of their own, and syncs as Morango dequeues them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COPIED = ("model_name", "partition", "source_id", "_self_ref_fk", "profile")
 
 @contextmanager
 def again_and_again(*works: Callable[[], Any], pause_seconds: float = 0) -> Iterator[list[int]]:
-    """Do each of `works` over and over, in a thread of its own, until the block ends; what one raises is
-    raised here. Yields how often each was done, so far."""
+    """Do each of `works` over and over, in a thread of its own, until the block ends. Raise their errors
+    here, and yield the number of times that each was done so far."""
     over = threading.Event()
     done = [0] * len(works)
 
@@ -48,7 +48,7 @@ def again_and_again(*works: Callable[[], Any], pause_seconds: float = 0) -> Iter
 
 
 def as_morango_retries(work: Callable[[], Any]) -> None:
-    """Until the database doesn't ask to try again, as Morango's controller does."""
+    """Repeat the work until the database doesn't ask to try again, as Morango's controller does."""
     while True:
         try:
             work()

@@ -41,7 +41,7 @@ _numbers = count(1)
 
 
 def store_row(model_name: str, **arguments: Any) -> Store:
-    """A saved `build_store_row`."""
+    """Save a `build_store_row`."""
     row = build_store_row(model_name, **arguments)
     row.save(force_insert=True)
     return row
@@ -63,7 +63,7 @@ def build_store_row(
     columns: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Store:
-    """An unsaved Store row.
+    """Return an unsaved Store row.
 
     :param source_id: what the id is computed from; by default different for each row
     :param serialized: the JSON text itself, valid or not, instead of one made from `fields`
@@ -136,7 +136,7 @@ def fill_store(rows: int, *, dirty: bool = True, school_id: str = SCHOOL_ID) -> 
 
 
 def build_school(rows: int, *, dirty: bool = True, school_id: str = SCHOOL_ID) -> Iterator[Store]:
-    """The rows of `fill_store`, unsaved; those that others refer to come first."""
+    """Return the rows of `fill_store`, unsaved; targets of references come first."""
     units = max(1, rows // 100)
     learners = max(1, rows * 4 // 100)
     lessons = max(1, rows * 5 // 100)
@@ -192,7 +192,7 @@ def build_school(rows: int, *, dirty: bool = True, school_id: str = SCHOOL_ID) -
 
 
 def app_rows(profile: str = PROFILE) -> dict[str, list[dict[str, Any]]]:
-    """Every app row with all its columns, by table, in id order: what two databases are compared by.
+    """Return every app row with all its columns, by table, in id order, to compare databases.
 
     Tables of syncable models that aren't registered themselves are included, and rows that managers hide.
     """

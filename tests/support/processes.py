@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 PATIENCE_SECONDS = 60
-"""What takes a second on a machine at rest is done within this, whatever else the machine does."""
+"""Time limit for steps that take a second on a machine at rest, whichever load it has."""
 
 
 class LoggedProcess:
@@ -74,7 +74,7 @@ class LoggedProcess:
         self.wait_until(lambda: self.log().count(text) >= times, f"logged {text!r}", timeout_seconds)
 
     def wait_until_ended(self, timeout_seconds: float = PATIENCE_SECONDS) -> int:
-        """The exit status; fails, with the log, when it takes too long."""
+        """Return the exit status; fail, with the log, when it takes too long."""
         try:
             return self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
@@ -87,7 +87,7 @@ class LoggedProcess:
         self._process.wait(PATIENCE_SECONDS)
 
     def stop(self, timeout_seconds: float = 10) -> None:
-        """SIGTERM, then SIGKILL for whatever is left of the group."""
+        """Send SIGTERM, then SIGKILL to the rest of the group."""
         if self.is_running:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

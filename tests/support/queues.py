@@ -1,4 +1,4 @@
-"""What waits in Redis for a worker: a queue is a list for each priority that messages have."""
+"""Waiting messages in Redis: a queue is a list for each priority of its messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ QUEUE = "celery"
 
 
 def list_of(priority: int, queue: str = QUEUE) -> str:
-    """The name of the list that kombu keeps for it."""
+    """Return the name of the list that kombu keeps for it."""
     return f"{queue}\x06\x16{priority}" if priority else queue
 
 
@@ -21,6 +21,6 @@ def lists(queue: str = QUEUE) -> list[str]:
 
 
 def lengths(client: Redis) -> dict[int, int]:
-    """How many messages of each priority wait, where there are any."""
+    """Return the number of waiting messages of each priority that has any."""
     found = {priority: int(client.llen(list_of(priority))) for priority in PRIORITIES}
     return {priority: length for priority, length in found.items() if length}

@@ -1,4 +1,4 @@
-"""Runs carried out step by step, as workers do it, and what the database says then."""
+"""Runs carried out step by step, as workers do it, and the state of the database afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def new_run(**options: Any) -> Run:
 
 
 def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
-    """Carry a run out as workers do, message by message, and say what was handed out."""
+    """Carry a run out as workers do, message by message, and return the ids that were handed out."""
     progress = start((run or new_run()).pk)
     stages: Stages = []
     while not progress.ended:
@@ -48,7 +48,7 @@ def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
 
 
 def deserialized_state() -> tuple[Any, ...]:
-    """All that deserializing may change."""
+    """Return everything that deserializing may change."""
     ledger = ("pk", "state", "error", "step", "stage", "pass_number", "open_batches", *Run.COUNTS)
     return (
         factories.app_rows(),
@@ -68,7 +68,7 @@ def dirty_ids() -> set[str]:
 
 
 def together(calls: list[Callable[[], Any]]) -> list[Any]:
-    """What the calls return, made at the same time by threads with a connection each."""
+    """Return the results of calls that threads with a connection each make at the same time."""
     barrier = threading.Barrier(len(calls))
 
     def one(call: Callable[[], Any]) -> Any:
@@ -83,7 +83,7 @@ def together(calls: list[Callable[[], Any]]) -> list[Any]:
 
 
 def learners_in_order(number: int, **columns: Any) -> list[tuple[Store, Learner]]:
-    """So many learners with Store and app rows, in the order in which they are handed out."""
+    """Return learners with Store and app rows, in the order in which they are handed out."""
     unit = factories.store_row("unit", dirty=False)
     Unit.deserialize(json.loads(unit.serialized)).save(update_dirty_bit_to=False)
     rows = sorted(
@@ -111,7 +111,7 @@ def unit(parent: Store | None = None, **options: Any) -> Store:
 
 
 def edited_unit(row: Store, name: str, **values: Any) -> None:
-    """The row's app row with a local edit."""
+    """Save the row's app row with a local edit."""
     data = {**json.loads(row.serialized), "name": name, **values}
     local = Unit.deserialize(data)
     local._morango_source_id, local._morango_partition = row.source_id, row.partition
@@ -139,7 +139,7 @@ def ago(seconds: float) -> datetime.datetime:
 
 
 def sent(seconds_ago: float = 0) -> dict[str, datetime.datetime]:
-    """The columns of a row of which a message was sent then, and which is overdue after 900 s."""
+    """Return the columns of a row whose message was sent then, and which is overdue after 900 s."""
     return {"sent_at": ago(seconds_ago), "overdue_at": ago(seconds_ago - 900)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.db import connection, connections
 
 OTHER_SCHEMA = "Filing Room"
-"""Of PostgreSQL, which looks for no table there without being told."""
+"""A schema in which PostgreSQL finds no table without being told."""
 
 
 def elsewhere(table: str) -> str:

@@ -1,4 +1,4 @@
-"""Schools of Store rows with every fate among them, and what has to have become of them in the end."""
+"""Schools of Store rows with every fate among them, and the expected state of each in the end."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ IN_ERROR = ("deserialization_error", "deserialization_exception")
 
 @dataclass
 class Outcome:
-    """What became of a school's records."""
+    """The state of a school's records after a run."""
 
     app: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """App rows with all their columns, by table."""
     store: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """`COMPARED` and `IN_ERROR` of every Store row, by id."""
     deleted: set[str] = field(default_factory=set)
-    """Store rows that are deleted, or will be with the next serialization, of whatever school it is."""
+    """Store rows that are deleted, or will be with the next serialization, of any school."""
     hard_deleted: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
-    """Of the runs: records, saved, deleted, propagated, conflicted, failed."""
+    """Counts of the runs: records, saved, deleted, propagated, conflicted, failed."""
 
 
 class School:
-    """Store rows of one school, committed, and what an undisturbed run makes of them."""
+    """Store rows of one school, committed, and their state after an undisturbed run."""
 
     def __init__(self, school_id: str = factories.SCHOOL_ID, rows: int = 20, *, mixed: bool = True) -> None:
         """
@@ -55,7 +55,7 @@ class School:
         self.expected = self.undisturbed()
 
     def new_run(self, **options: Any) -> Run:
-        """A pending run of this school alone; nobody is told."""
+        """Return a pending run of this school alone; no message is sent."""
         options = {"session_notified": True, **options}
         return Run.objects.create(profile=PROFILE, filter=self.id, **options)
 
@@ -97,7 +97,7 @@ class School:
         return Store.objects.filter(profile=PROFILE, partition__startswith=self.id)
 
     def undisturbed(self) -> Outcome:
-        """What a run in this process makes of the rows as they are now; it is undone."""
+        """Return the outcome of a run in this process on the present rows; it is undone."""
         # Morango sets no isolation level then, which it could not in the middle of a transaction.
         with transaction.atomic(), override_settings(MORANGO_TEST_POSTGRESQL=True):
             run = morango_celery.deserialize(PROFILE, Filter(self.id), in_process=True)
@@ -139,7 +139,7 @@ class School:
 
 
 def assert_closed(run: Run) -> None:
-    """The run is completed, no batch is open, and its counters add up."""
+    """Assert that the run is completed, no batch is open, and its counters add up."""
     assert (run.state, run.error, run.open_batches) == (Run.State.COMPLETED, "", 0), run.error
     assert run.done == run.records
     batches = Batch.objects.filter(run=run)
@@ -151,7 +151,7 @@ def assert_closed(run: Run) -> None:
 
 
 def _app_row(store: Store, *, edited: bool = False, **values: Any) -> None:
-    """The app row that an earlier version of the record made.
+    """Save the app row of an earlier version of the record.
 
     :param edited: changed here since then
     """

@@ -1,4 +1,4 @@
-"""Transfer sessions of a server: how they come to the stage, and what its database says of them."""
+"""Transfer sessions of a server: their way to the stage, and their state in the database."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def controller_of(transfer_session: TransferSession, *, is_server: bool) -> Sess
 
 
 def proceed(transfer_session: TransferSession, stage: str = transfer_stages.DESERIALIZING) -> str:
-    """Return what the controller of a server, asked by a client that polls, makes of the session."""
+    """Return the session's state after the controller of a server was asked by a client that polls."""
     fresh = TransferSession.objects.get(pk=transfer_session.pk)
     status: str = controller_of(fresh, is_server=True).proceed_to(stage)
     return status

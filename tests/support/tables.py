@@ -1,4 +1,4 @@
-"""Which tables have rows: thousands of comparisons look at dozens of tables, most of them empty."""
+"""Tables that have rows: thousands of comparisons look at dozens of tables, most of them empty."""
 
 from __future__ import annotations
 

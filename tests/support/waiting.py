@@ -1,4 +1,4 @@
-"""Waiting for what other processes do, and holding them up in the middle of it."""
+"""Waiting for events in other processes, and holding these up in the middle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.processes import PATIENCE_SECONDS
 
 
 def until(happened: Callable[[], Any], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> Any:
-    """What `happened` returns once that is true."""
+    """Return the value of `happened` once it is true."""
     deadline = time.monotonic() + timeout_seconds
     while not (result := happened()):
         assert time.monotonic() < deadline, f"not {what} after {timeout_seconds} s"
@@ -56,7 +56,7 @@ def held_partition(partition: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def held_runs() -> Iterator[None]:
-    """Keep all rows of runs locked, as whoever carries them out does now and then."""
+    """Keep all rows of runs locked, as processes that carry them out do now and then."""
     with _another_connection() as other, other.cursor() as cursor:
         cursor.execute("SELECT 1 FROM morango_celery_run FOR UPDATE")
         yield
@@ -91,7 +91,7 @@ def _another_connection() -> Iterator[Any]:
 
 
 def sessions_that_wait_for_a_lock(holder: int | None = None) -> set[int]:
-    """The database sessions that are held up, by their client's port.
+    """Return the database sessions that are held up, by their client's port.
 
     :param holder: by this session, not by each other
     """
@@ -105,7 +105,7 @@ def sessions_that_wait_for_a_lock(holder: int | None = None) -> set[int]:
 
 
 def children_that_wait_for_a_lock(worker_pid: int, holder: int | None = None) -> list[psutil.Process]:
-    """The pool processes of a worker on this machine whose database sessions are held up, likewise."""
+    """Return the pool processes of a worker on this machine whose database sessions are held up, likewise."""
     ports = sessions_that_wait_for_a_lock(holder)
     found = []
     for child in psutil.Process(worker_pid).children(recursive=True):
@@ -116,7 +116,7 @@ def children_that_wait_for_a_lock(worker_pid: int, holder: int | None = None) ->
 
 
 def child_that_waits_for_a_lock(worker_pid: int, holder: int | None = None) -> psutil.Process | None:
-    """The first of them."""
+    """Return the first of them."""
     return next(iter(children_that_wait_for_a_lock(worker_pid, holder)), None)
 
 

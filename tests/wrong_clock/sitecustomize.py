@@ -1,6 +1,6 @@
-"""A machine whose clock is wrong, for a process that finds this folder in PYTHONPATH: Python reads it first.
+"""A wrong clock, for processes that find this folder in PYTHONPATH: Python reads this module first.
 
-What counts seconds, and no time of day, is left as it is.
+Functions that count seconds, but not the time of day, stay as they are.
 """
 
 import datetime

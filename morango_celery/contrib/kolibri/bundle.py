@@ -1,10 +1,10 @@
-"""Whose libraries a process uses, where Kolibri's wheel brings along older ones than Celery has.
+"""The choice between Kolibri's bundled libraries and the environment's, which are newer.
 
-``import kolibri`` puts the folder ``kolibri/dist`` first on ``sys.path``, but what is imported already stays.
-Two libraries must not be left to that:
+``import kolibri`` puts the folder ``kolibri/dist`` first on ``sys.path``, but modules that are imported
+already stay. Two libraries must not be left to that:
 
 - redis: Celery needs a newer one. Kolibri's command line imports its own before it knows of plug-ins, for
-  the cache; while nobody has used it, it can be taken back. The cache works with either.
+  the cache; as long as the cache is unused, the import can be undone. The cache works with either.
 - tzlocal: Kolibri needs its own. Celery's command line imports another one before Kolibri, and works with
   either.
 """
@@ -16,7 +16,8 @@ from importlib import import_module
 from pathlib import Path
 
 BOUND_TO_REDIS = ("redis_cache", "kolibri.core.utils.cache")
-"""What takes names from redis when it is imported, and takes them anew when it is imported again."""
+"""Modules that bind names of redis when they are imported, and bind them anew when they are imported
+again."""
 
 
 def sort_out_libraries() -> None:
@@ -48,7 +49,8 @@ def _load_from_elsewhere(bundle: Path, package: str, bound_to_it: tuple[str, ...
 
 
 def _forget(*packages: str) -> None:
-    """Whoever has imported them keeps them; whoever imports them next gets what comes first on the path."""
+    """Remove modules from the import cache. Earlier importers keep theirs; the next import takes the first
+    on the path."""
     for name in list(sys.modules):
         if any(name == package or name.startswith(f"{package}.") for package in packages):
             del sys.modules[name]

@@ -1,4 +1,4 @@
-"""What is to be said of Kolibri's configuration: by ``kolibri manage check``, and at each start."""
+"""Checks of Kolibri's configuration: by ``kolibri manage check``, and at each start."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def warn_of_missing_broker() -> None:
 
 @register("morango_celery")
 def check_kolibris_broker(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That a server on PostgreSQL has workers to send to."""
+    """Check that a server on PostgreSQL has workers to send to."""
     if not lacks_broker():
         return []
     return [Warning(NO_BROKER, hint=NAME_A_BROKER, id="morango_celery.kolibri.W001")]
@@ -45,7 +45,7 @@ def check_kolibris_broker(app_configs: Any = None, **kwargs: Any) -> list[CheckM
 
 @register("morango_celery")
 def check_kolibris_version(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """That Kolibri is the one whose deserializing is known here: another one's may do more."""
+    """Check that the deserializing of this version of Kolibri is known; other versions may do more."""
     if kolibri.__version__ == KOLIBRI_VERSION:
         return []
     return [

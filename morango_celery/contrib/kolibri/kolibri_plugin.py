@@ -1,4 +1,5 @@
-"""What Kolibri reads of a plug-in, before Django's settings are there: no models are imported here."""
+"""The plug-in's declarations, read by Kolibri before Django's settings are there: no models are imported
+here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plug-in adds to Kolibri's ``options.ini``; each option is also an environment variable.
+"""The plug-in's additions to Kolibri's ``options.ini``; each option is also an environment variable.
 
 A variable is named after its option, with ``KOLIBRI_`` before it.
 """

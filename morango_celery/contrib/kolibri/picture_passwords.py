@@ -1,8 +1,9 @@
-"""Two devices gave different learners the same picture password: the one who is here gets another.
+"""Repair of collisions of picture passwords: two devices gave one to different learners; the one here gets
+another.
 
-So does Kolibri's `PicturePasswordCollisionOperation` after it has deserialized, and then deserializes what
-failed once more. In a run, it is done when all records have been tried once; the users that failed, and what
-depends on them, are tried again then.
+Kolibri's `PicturePasswordCollisionOperation` does so after it has deserialized, and then deserializes the
+failed records once more. In a run, it is done when all records have been tried once. The users that
+failed, and records that depend on them, are retried then.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def give_way(run: Run, **kwargs: Any) -> None:
 
 
 def _claimed(run: Run) -> Mapping[str, set[str]]:
-    """The picture passwords, by dataset, of users that violate a constraint, which need not be that of the
-    password."""
+    """Return the picture passwords, by dataset, of users that violate a constraint, which need not be that
+    of the password."""
     claimed = defaultdict(set)
     violating = {"deserialization_exception": exception_path(IntegrityError()), "deleted": False}
     failed = StoreModelSource(run.profile, run.sync_filter, models=[FacilityUser])
@@ -90,7 +91,10 @@ def _free_passwords(dataset_id: str) -> list[str]:
 
 
 def _give_another(holder: Any, free: list[str]) -> None:
-    """:param free: candidates, which may be somebody's by now, or of somebody whom Kolibri doesn't count"""
+    """Give the learner another picture password.
+
+    :param free: candidates, which may be somebody's by now, or of somebody whom Kolibri doesn't count
+    """
     while free:
         holder.picture_password = free.pop()
         with contextlib.suppress(IntegrityError), transaction.atomic():

@@ -1,7 +1,7 @@
-"""What the plug-in adds to Kolibri's Django settings.
+"""The plug-in's additions to Kolibri's Django settings.
 
-For more, such as STALLED_AFTER_SECONDS, write a settings module that begins with all of Kolibri's
-(``from kolibri.deployment.default.settings.base import *``), and name it in DJANGO_SETTINGS_MODULE.
+For more, such as STALLED_AFTER_SECONDS, write a settings module that begins with all of Kolibri's (``from
+kolibri.deployment.default.settings.base import *``), and name it in DJANGO_SETTINGS_MODULE.
 """
 
 from kolibri.utils import conf

@@ -1,6 +1,6 @@
-"""What a worker is started with: ``-A morango_celery.contrib.kolibri.worker``.
+"""The Celery application of a Kolibri worker: ``-A morango_celery.contrib.kolibri.worker``.
 
-Says what is missing, and exits, rather than wait for messages that nobody sends.
+Exits with a message if something is missing, rather than wait for messages that nobody sends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PLUG_IN = "morango_celery.contrib.kolibri"
 
 
 def missing() -> str | None:
-    """What a worker lacks, and what to do about it."""
+    """Return a message about a worker's missing requirements, and how to meet them."""
     if PLUG_IN not in config.ACTIVE_PLUGINS or options.SECTION not in conf.OPTIONS:
         return (
             f"The plug-in isn't enabled in KOLIBRI_HOME ({conf.KOLIBRI_HOME}). "

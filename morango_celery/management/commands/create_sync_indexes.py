@@ -26,7 +26,7 @@ REMEDIES = {
     "53100": "The server's disk is full. Make room, and run the command again; an index takes little.",
     "25006": "The server is read-only. Run the command on the one that is written to.",
 }
-"""What to do about an error, by PostgreSQL's code."""
+"""Advice on errors, by PostgreSQL's code."""
 
 
 class Command(PipeSafeCommand):
@@ -100,7 +100,10 @@ def _table(state: IndexState) -> str:
 
 @contextmanager
 def _errors_of(state: IndexState) -> Iterator[None]:
-    """:raises CommandError: in place of the database's error, with what to do about it"""
+    """Raise errors of the database as errors of the command.
+
+    :raises CommandError: in place of the database's error, with what to do about it
+    """
     try:
         yield
     except (DatabaseError, InterfaceError) as error:

@@ -37,7 +37,7 @@ FAILED = 4
 UNKNOWN_RUN = 5
 
 NAMED = 10
-"""How many stalled runs a list names."""
+"""Number of stalled runs that a list names."""
 
 STATUSES = f"""\
 exit status:
@@ -104,7 +104,7 @@ class Command(PipeSafeCommand):
                     return status
 
     def _look(self, options: dict[str, Any], screen: _Screen | None = None) -> tuple[int, bool]:
-        """The exit status, and whether there is nothing to wait for."""
+        """Show the state, and return the exit status, and True if there is nothing to wait for."""
         screen = screen or _Screen(self.stdout)
         if options["run"] is None:
             return self._list(options, screen), False
@@ -148,7 +148,7 @@ class Command(PipeSafeCommand):
 
 
 def _unmended(listed: list[Status]) -> list[Run]:
-    """The failed ones that no later one did again."""
+    """Return the failed runs without a later completed one of the same profile and filter."""
     completed: set[tuple[str, str | None]] = set()
     found = []
     for run in (one.run for one in listed):  # the newest first
@@ -166,7 +166,7 @@ def _stops(wakeup: Wakeup, seconds: float) -> bool:
 
 
 class _Screen:
-    """Writes over what it wrote before, if that is a terminal; else it writes what is new."""
+    """Output that replaces itself on a terminal; elsewhere, only new lines are written."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
