@@ -1,4 +1,4 @@
-"""An operator's night, in a browser: a real server, a real worker, and what happens in between."""
+"""An operator's night, in a browser: a real server, a real worker, and the events between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITHOUT_UNIT = 12
 
 
 def earlier_runs() -> None:
-    """What a list of runs has in it, besides the one that is looked for."""
+    """Make the other runs of the list in which a run is looked for."""
     for number in range(3):
         school_id = f"{number + 1:02x}" * 16
         fill_store(100 * (number + 1), school_id=school_id)
@@ -61,10 +61,10 @@ class Page:
         self.click("//input[@type='submit']")
 
     def click(self, path: str) -> None:
-        """Click what is at the XPath, and wait for the page that this leads to.
+        """Click the element at the XPath, and wait for the next page.
 
-        In one script, because a run's page may be fetched anew between finding and clicking; and WebDriver's
-        own click doesn't wait for a page that is slow to come.
+        In one script, because a run's page may be fetched anew between finding and clicking; and
+        WebDriver's own click doesn't wait for a page that is slow to come.
         """
         script = """
             const found = document.evaluate(arguments[0], document, null, XPathResult.ANY_TYPE).iterateNext();
@@ -99,7 +99,7 @@ class Page:
         return found
 
     def progress(self) -> tuple[float, float]:
-        """How far the bar is, and how far it goes."""
+        """Return the value of the progress bar, and its maximum."""
         script = "const bar = document.querySelector('progress'); return bar ? [bar.value, bar.max] : [0, 0]"
         value, most = self.window.execute_script(script)
         return value, most

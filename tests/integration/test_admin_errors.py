@@ -46,7 +46,7 @@ def in_error(model: str = "unit", error: str = "broken", exception: str = "a.B",
 
 
 def cells(client: Client, page: str) -> list[list[str]]:
-    """The texts of a list's rows, without their check boxes."""
+    """Return the texts of a list's rows, without their check boxes."""
     answer = client.get(page, follow=True)
     assert answer.status_code == 200
     table = re.search(r"<tbody>(.*?)</tbody>", answer.content.decode(), re.DOTALL)
@@ -256,7 +256,7 @@ class TestRetry:
 
 @pytest.mark.needs_postgresql
 class TestTimeLimit:
-    """How long a page may let the database work."""
+    """Limits of the database's time for a page."""
 
     @staticmethod
     def in_force() -> str:

@@ -1,4 +1,4 @@
-"""What all pages of the admin have in common: what they cost, who may see them, and what they never show."""
+"""All pages of the admin: their cost, their permissions, and the contents that they never show."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_an_empty_list_is_shown(page: str) -> None:
 
 
 def pages_of_one() -> list[str]:
-    """The page of a row of each kind, and that of its history."""
+    """Return the page of a row of each kind, and that of its history."""
     for make in (make_runs, make_batches, make_errors, make_letters):
         make(4)
     record = store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y.Z"})

@@ -1,4 +1,4 @@
-"""Runs in the admin: what is shown of them, and what an operator may do."""
+"""Runs in the admin: the page of a run, and an operator's actions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def page_of(run: Run) -> str:
 
 
 def shown(client: Client, page: str) -> str:
-    """The text of a page, without markup."""
+    """Return the text of a page, without markup."""
     answer = client.get(page, follow=True)
     assert answer.status_code == 200
     return text_of(answer.content.decode())
@@ -66,7 +66,7 @@ def listed(client: Client, query: str = "") -> set[int]:
 
 
 def act(client: Client, action: str, *runs: Run, **more: str) -> str:
-    """What the page says that comes after it."""
+    """Post an action and return the text of the next page."""
     selected = [str(run.pk) for run in runs]
     answer = client.post(RUNS, {"action": action, "_selected_action": selected, **more}, follow=True)
     assert answer.status_code == 200

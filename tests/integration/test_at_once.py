@@ -1,4 +1,4 @@
-"""Batches that are written at once, and what is undone and written group by group when that fails."""
+"""Batches that are written at once, and undone and written group by group when that fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def batch(rows: list[Store], profile: str = PROFILE) -> BatchResult:
 
 
 def school() -> list[Store]:
-    """A record of each model, each referring to the one before it."""
+    """Return a record of each model, each referring to the one before it."""
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     lesson = build_store_row("lesson", unit=unit)
@@ -73,7 +73,7 @@ def test_larger_batches_are_written_group_by_group(monkeypatch: pytest.MonkeyPat
 
 
 def mixed() -> list[Store]:
-    """Records of five models, of which the database, their code or a reference refuses some of each kind."""
+    """Return records of five models; of each kind, the database, their code or a reference refuses some."""
     unit, broken = build_store_row("unit"), build_store_row("unit", name=None)
     learners = [build_store_row("learner", unit=unit, username=name) for name in ("ada", "bob", "ada", "eve")]
     stranger = build_store_row("learner", unit=unit, username="zoe", school_id="11" * 16)
@@ -96,7 +96,7 @@ def mixed() -> list[Store]:
 
 
 def left_behind(rows: list[Store], profile: str) -> tuple[Any, ...]:
-    """What a batch makes of some rows; all of it is undone."""
+    """Return the state after a batch of some rows; all of it is undone."""
     with transaction.atomic():
         Store.objects.bulk_create(rows)
         result = batch(rows, profile)
@@ -116,7 +116,7 @@ def deleted(row: Store) -> Store:
 
 
 def deletions() -> list[Store]:
-    """Deletions in two models, of which one is forbidden; and records that code of two others refuses."""
+    """Return deletions in two models, one of them forbidden, and records refused by code of two others."""
     clubs = [build_zoo_row("club") for _ in range(2)]
     members = [build_zoo_row("member", club=clubs[0], number=number) for number in range(3)]
     there = [*clubs, *members, build_zoo_row("letter", sender=members[0])]
@@ -248,7 +248,7 @@ def executed(rows: list[Store]) -> tuple[BatchResult, list[str]]:
 
 
 def looked_up(statements: list[str]) -> int:
-    """Return how often it was asked what app tables and the Store have of references."""
+    """Return the number of queries for references in app tables and the Store."""
     return sum("UNION ALL SELECT NULL" in statement for statement in statements)
 
 

@@ -1,4 +1,4 @@
-"""Attempts: what counts as one, what is split, and what is given up. Without worker processes."""
+"""Attempts: their counting, splitting and limit. Without worker processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def attempt(batch: Batch | int) -> Execution:
 
 
 def still_open(run: Run) -> list[Batch]:
-    """Return what a run has to do, parts that have to wait for others included."""
+    """Return the open work of a run, parts that have to wait for others included."""
     return list(run.batches.filter(state=Batch.State.OPEN).order_by("pk"))
 
 
@@ -63,7 +63,7 @@ def work_off(run: Run, *, last_first: bool = False) -> Run:
 
 
 def used_up(batch: Batch) -> Batch:
-    """The batch after workers have died of it."""
+    """Return the batch after workers have died of it."""
     Batch.objects.filter(pk=batch.pk).update(attempts=3)
     return batch
 
@@ -81,13 +81,13 @@ def limit_sessions(monkeypatch: pytest.MonkeyPatch, limit: str, value: str) -> N
 
 
 def session_of(database: Any) -> int:
-    """The process id of an open connection's session."""
+    """Return the process id of an open connection's session."""
     found: int = database.connection.info.backend_pid
     return found
 
 
 def is_waited_for(session: int) -> bool:
-    """Return True if another session waits for what this one holds."""
+    """Return True if another session waits for a lock of this one."""
     with closing(connections.create_connection(DEFAULT_DB_ALIAS)) as other, other.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", [session]

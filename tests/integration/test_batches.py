@@ -1,4 +1,4 @@
-"""What doubled, late and wrong messages do to a run, also at the same time."""
+"""Doubled, late and wrong messages of a run, also at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command whose output nobody reads any more ends as others do: quietly, with the status of SIGPIPE."""
+"""Commands whose output nobody reads any more: they end quietly, as others do, with the status of SIGPIPE."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own_commands() -> set[str]:
 def unread(
     arguments: Sequence[str], database_url: str, log: Path = Path(os.devnull), *, errors_too: bool = False
 ) -> Process:
-    """Start a command whose standard output is a pipe that nobody reads."""
+    """Start a command whose standard output is a pipe without a reader."""
     reads, writes = os.pipe()
     os.close(reads)
     try:
@@ -51,7 +51,7 @@ def unread(
 
 
 def ends(process: Process) -> tuple[int, bytes]:
-    """The exit status, and what the command said of errors."""
+    """Return the exit status, and the command's error output."""
     _, errors = process.communicate(timeout=3 * PATIENCE_SECONDS)
     return process.returncode, errors or b""
 

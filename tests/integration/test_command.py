@@ -95,7 +95,7 @@ class TestBadInput:
 
 
 class TestProcess:
-    """What a shell sees."""
+    """The command as a process of a shell."""
 
     def test_exit_status(self, database_url: str, transactional_db: None) -> None:
         fill_store(20)

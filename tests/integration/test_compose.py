@@ -1,4 +1,4 @@
-"""docker-compose.yml: what it asks for, and a sync through all its services, started as it says."""
+"""The services of docker-compose.yml: their configuration, and a sync through all of them."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def assert_redis_keeps_what_it_has(deployment: Deployment) -> None:
 
 
 def assert_postgres_check_works(deployment: Deployment) -> None:
-    """Of the service without a command: its check, of the database that the tests have, and of none."""
+    """Assert that the health check of the database service tells the tests' database from none."""
     if shutil.which("pg_isready", path=deployment.path) is None:
         return  # neither the wheel's nor the system's: the tests' PostgreSQL is elsewhere
     deployment.ports[5432] = int(connection.settings_dict["PORT"])
@@ -257,7 +257,7 @@ def assert_postgres_check_works(deployment: Deployment) -> None:
 
 
 def instance_of(name: str) -> str:
-    """The id that Morango makes of the variables, whatever the machine."""
+    """Return the id that Morango makes of the variables, on any machine."""
     database = DatabaseIDModel.objects.get(current=True).id
     identity: str = sha2_uuid(database, _do_salted_hash(name), _do_salted_hash(name))
     return identity

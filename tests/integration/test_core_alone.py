@@ -43,7 +43,7 @@ CORES_COMMANDS = [
 
 
 def in_a_project(tmp_path: Path, *apps: str) -> dict[str, Any]:
-    """What a project has that has installed these apps beside the deployment's."""
+    """Return the output of code in a project with these apps beside the deployment's."""
     (tmp_path / "project_settings.py").write_text(
         "from worker.settings import *\n"
         "from worker.settings import INSTALLED_APPS\n"

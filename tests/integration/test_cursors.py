@@ -1,4 +1,4 @@
-"""Rows come a few at a time, whatever lies between us and the database."""
+"""Reading of rows a few at a time, through any pooler or driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo as whoever types ``make demo`` sees it, and what it leaves behind: nothing."""
+"""The demo as a user of ``make demo`` sees it; it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Demo:
         return self.process.wait(timeout_seconds)
 
     def processes(self) -> list[psutil.Process]:
-        """Whatever runs that the demo has started, and the demo."""
+        """Return the demo and all running processes that it has started."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

@@ -30,7 +30,7 @@ GENERATIONS = 150
 
 @pytest.fixture
 def eager() -> Iterator[None]:
-    """This process's Celery carries out what it is to send, and raises what that raises."""
+    """Let this process's Celery execute tasks instead of sending them, and raise their errors."""
     before = app.conf.task_always_eager, app.conf.task_eager_propagates
     app.conf.task_always_eager = app.conf.task_eager_propagates = True
     yield
@@ -55,7 +55,7 @@ def test_eager_celery_carries_any_number_of_stages_out_here(eager: None, setting
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """This connection waits for no lock longer than a moment."""
+    """Let this connection wait for no lock longer than a moment."""
     with connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '100ms'")
         yield

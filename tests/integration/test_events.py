@@ -70,7 +70,7 @@ def hub() -> Hub:
 
 @pytest.fixture
 def dispatcher(redis_url: str, hub: Hub) -> Iterator[BoundedDispatcher]:
-    """A worker's dispatcher, which gathers."""
+    """Yield a worker's event dispatcher, which gathers the events."""
     with app.connection_for_write() as connection:
         options: dict[str, Any] = {"buffer_group": ["task"], "on_send_buffered": hub.pass_time}
         dispatcher = BoundedDispatcher(connection, app=app, **options)

@@ -57,7 +57,7 @@ def votes() -> int:
 
 @pytest.mark.django_db
 class TestPlanning:
-    """What is handed out together, and what waits."""
+    """Plans with exclusive models: common batches, and batches that wait."""
 
     def test_exclusive_models_have_batches_of_their_own(
         self, votes_are_exclusive: None, batch_size: Callable[[int], None]
@@ -184,7 +184,7 @@ def test_each_record_costs_as_much_and_its_savepoint_nothing(votes_are_exclusive
 
 @pytest.fixture
 def in_a_thread() -> Iterator[Callable[[Callable[[], Any]], None]]:
-    """Call something in another thread; what it raises, or whether it ends at all, is known in the end."""
+    """Yield a function that calls another one in a thread; its error, or lack of an end, fails the test."""
     threads: list[threading.Thread] = []
     errors: list[BaseException] = []
 
@@ -209,7 +209,7 @@ def in_a_thread() -> Iterator[Callable[[Callable[[], Any]], None]]:
 
 @contextmanager
 def held_tally(subject: str) -> Iterator[int]:
-    """Hold up whoever counts a vote on a subject, in the middle of saving it."""
+    """Hold up the process that counts a vote on a subject, in the middle of saving it."""
     Tally.objects.get_or_create(subject=subject)
     with held_rows("neighbours_tally", f"subject = '{subject}'") as holder:
         yield holder
@@ -217,7 +217,7 @@ def held_tally(subject: str) -> Iterator[int]:
 
 @pytest.fixture
 def waits_for_no_lock() -> Iterator[None]:
-    """Let this connection fail where it would wait for what the test holds itself."""
+    """Let this connection fail where it would wait for a lock of the test itself."""
     with connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '20s'")
         yield
@@ -252,7 +252,7 @@ def test_who_has_other_rows_to_itself_may_update_them() -> None:
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
 class TestAtTheSameTime:
-    """What goes on beside a batch that is held up in the middle of its records' saving."""
+    """Other work beside a batch that is held up in the middle of its records' saving."""
 
     def test_batches_of_other_models_go_on_and_theirs_wait(
         self, votes_are_exclusive: None, batch_size: Callable[[int], None], in_a_thread: CallInThread

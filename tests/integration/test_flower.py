@@ -1,4 +1,4 @@
-"""What Flower shows of runs: a real one, which listens to a real worker."""
+"""Flower's pages about runs: a real Flower, which listens to a real worker."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Flower:
         return requests.get(f"http://{self.address}{path}", auth=auth, timeout=PATIENCE_SECONDS)
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """As its HTTP API has them, by their ids."""
+        """Return the tasks of its HTTP API, by their ids."""
         found: dict[str, dict[str, Any]] = self.get("/api/tasks").json()
         return found
 
     def rows(self, task: str) -> list[dict[str, Any]]:
-        """As the page asks for them."""
+        """Return the rows that the page requests."""
         answer = self.get(
             "/tasks/datatable?draw=1&start=0&length=1000"
             "&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"

@@ -1,4 +1,4 @@
-"""Ids of batches that a run leaves undone: emptied when it ends, or by whoever comes upon them first."""
+"""Ids of batches that a run leaves undone: emptied when it ends, or by the next process that finds them."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_it_takes_one_statement_for_all_batches(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.needs_postgresql
 class TestBatchInExecution:
-    """A batch whose row somebody holds while its run is cancelled."""
+    """A batch whose row is locked while its run is cancelled."""
 
     @pytest.fixture
     def left(self, runs: tuple[Run, Run]) -> Batch:
-        """The batch whose executor didn't get to its end."""
+        """Return the batch whose executor didn't get to its end."""
         batch = next(open_batches(runs[0]))
         with transaction.atomic():
             Batch.objects.select_for_update().get(pk=batch.pk)

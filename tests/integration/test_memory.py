@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
 RECORDS, RECORD_BYTES = 60, 2_000_000
 MOST_MB = 60
-"""What a step may add to what the ones before it needed; all records together have twice as much."""
+"""Memory that a step may add to the steps before it; all records together have twice as much."""
 
 STEPS = """
 import sys

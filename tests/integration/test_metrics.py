@@ -1,4 +1,4 @@
-"""What Prometheus reads is what the ledger says, whoever is asked."""
+"""Metrics for Prometheus: they agree with the ledger in every process."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_batches_and_stages_are_timed_once_they_are_done(
 
 
 def test_a_batch_without_an_attempt_has_no_time(client: Client) -> None:
-    """As in a process that carries its run out itself."""
+    """A process that carries its run out itself makes no attempt."""
     fill_store(10)
     run = start(new_run().pk).run
     for batch in list(open_batches(run)):

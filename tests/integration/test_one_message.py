@@ -33,14 +33,14 @@ TWIN = Message("run-1")
 
 @pytest.fixture
 def run() -> Run:
-    """A pending run with two records."""
+    """Return a pending run with two records."""
     unit(unit())
     return new_run()
 
 
 @pytest.fixture
 def killed(run: Run, monkeypatch: pytest.MonkeyPatch) -> Batch:
-    """The batch of a run whose worker was killed after it had begun, before it has executed it."""
+    """Return the batch of a run whose worker was killed after the attempt had begun, before its execution."""
 
     class KilledError(Exception):
         """Stands for a signal: nothing in the code under test handles it."""
@@ -112,7 +112,7 @@ class TestHappyPath:
 
 
 class TestOrdinaryWay:
-    """What a run takes that one batch doesn't end."""
+    """Messages of a run that takes more than one batch."""
 
     def test_two_batches_are_sent(self, run: Run, batch_size: Callable[[int], None]) -> None:
         batch_size(1)

@@ -1,4 +1,4 @@
-"""Locks of partitions: the very ones that Morango takes, whatever the number of a filter's prefixes."""
+"""Locks of partitions: the same ones as Morango's, for any number of a filter's prefixes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILTERS = [
 
 
 def locks() -> set[tuple[Any, ...]]:
-    """The advisory locks of this session."""
+    """Return the advisory locks of this session."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT classid, objid, objsubid, mode FROM pg_locks"

@@ -109,11 +109,11 @@ class TestPasses:
 
 
 class TestMending:
-    """What a project does for records that failed, before they are tried again."""
+    """Repairs by a project for records that failed, before they are retried."""
 
     @pytest.fixture
     def on_failure(self) -> Iterator[Callable[[Receiver], None]]:
-        """A function that has a receiver called when the first pass of a run has left failures."""
+        """Yield a function that connects a receiver of the signal for failures of a run's first pass."""
         connected: list[Receiver] = []
 
         def connect(receive: Receiver) -> None:
@@ -126,7 +126,7 @@ class TestMending:
 
     @pytest.fixture
     def rivals(self) -> tuple[str, str]:
-        """The ids of a learner whose record claims the name of another, and of that one."""
+        """Return the ids of a learner whose record claims the name of another, and of that one."""
         (claimant, _), (_, holder) = learners_in_order(2)
         rename(claimant, "name-1")
         Store.objects.filter(pk=holder.pk).update(dirty_bit=False)

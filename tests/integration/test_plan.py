@@ -1,4 +1,4 @@
-"""From the Store to stages and batches."""
+"""Plans: Store rows become stages and batches."""
 
 from __future__ import annotations
 

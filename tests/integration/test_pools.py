@@ -16,7 +16,7 @@ Start = Callable[..., LoggedProcess]
 
 @pytest.fixture
 def start(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Start]:
-    """A function that starts a worker with these arguments; it ends with the test."""
+    """Yield a function that starts a worker with these arguments; it ends with the test."""
     started: list[LoggedProcess] = []
 
     def start(*arguments: str) -> LoggedProcess:

@@ -112,7 +112,7 @@ def test_the_way_back_from_one_to_one() -> None:
 
 
 def places(*parents: Place | None) -> list[Place]:
-    """Saved, each with a parent."""
+    """Return saved places, each with a parent."""
     made = [Place(name=f"place {number}", parent=parent) for number, parent in enumerate(parents)]
     for place in made:
         place.save()

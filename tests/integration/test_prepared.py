@@ -1,4 +1,4 @@
-"""Statements of the ledger that are compiled once: they say what Django's own queries say."""
+"""Prepared statements of the ledger, which equal Django's own queries."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def values(run: Run) -> dict[str, Any]:
 
 @pytest.fixture
 def run() -> Run:
-    """A run with something in each kind of column."""
+    """Return a run with a value in each kind of column."""
     return Run.objects.create(
         profile="school",
         filter="a\nb",

@@ -34,7 +34,7 @@ NOT_IN_THE_LEDGER = 10**9
 
 
 def open_batch(records: int) -> Batch:
-    """The one batch of a run that has handed out so many records, as it says."""
+    """Return the one batch of a run that has handed out so many records, as it says."""
     unit = factories.store_row("unit", school_id=f"{records:032x}")
     run = create_run(PROFILE, Filter(unit.partition), serialize_first=False, session_notified=True)
     (batch,) = open_batches(start(run.pk).run)
@@ -50,7 +50,7 @@ def send_urgent(number: int) -> None:
 
 
 def received(worker: LoggedProcess) -> list[str]:
-    """The tasks that it has taken, in this order."""
+    """Return the tasks that it has taken, in this order."""
     return re.findall(r"Task morango_celery\.(\w+)\[\S+ received", worker.log())
 
 

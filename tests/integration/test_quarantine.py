@@ -34,7 +34,7 @@ FAILED_TARGET = "django.core.exceptions.ValidationError"
 
 @pytest.fixture
 def poison() -> Store:
-    """A learner that is quarantined, among others; nothing else waits."""
+    """Return a learner that is quarantined, among others; nothing else waits."""
     factories.fill_store(50)
     carry_out()
     unit = Store.objects.filter(model_name="unit").earliest("id")

@@ -45,7 +45,7 @@ def prefixes(schools: int, learners: int) -> list[str]:
 
 
 def plan(chosen: list[str]) -> tuple[str, int]:
-    """The plan for the rows under the prefixes, and how many there are."""
+    """Return the plan for the rows under the prefixes, and their number."""
     source = StoreModelSource(PROFILE, Filter("\n".join(chosen)), models=[Lesson])
     queryset: Any
     (queryset,) = source.querysets()

@@ -1,4 +1,4 @@
-"""What `recover_runs` sends again, and what it ends."""
+"""Recovery: the messages that `recover_runs` resends, and the runs that it ends."""
 
 from __future__ import annotations
 

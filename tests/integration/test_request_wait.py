@@ -37,7 +37,7 @@ LONG_SECONDS = 30
 
 @pytest.fixture
 def wait_seconds(settings: Any) -> Callable[[float], None]:
-    """A function that says how long requests wait."""
+    """Yield a function that sets the waiting time of requests."""
 
     def change(seconds: float) -> None:
         settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "REQUEST_WAIT_SECONDS": seconds}
@@ -47,7 +47,7 @@ def wait_seconds(settings: Any) -> Callable[[float], None]:
 
 @pytest.fixture
 def transfer_session(transactional_db: None, wait_seconds: Callable[[float], None]) -> TransferSession:
-    """A session that has come to the stage. Requests would wait longer for its run than any takes."""
+    """Return a session that has come to the stage. Requests would wait longer for its run than any takes."""
     wait_seconds(LONG_SECONDS)
     return dequeued_session(received_records(), push=True)
 
@@ -62,7 +62,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """The runs that were sent; nobody carries them out."""
+    """Yield the runs that were sent; nobody carries them out."""
     found: list[Run] = []
 
     def note(dispatch: CeleryDispatch, run: Run) -> bool:

@@ -35,7 +35,7 @@ def operation(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def edited(transactional_db: None) -> Unit:
-    """A unit that isn't in the Store yet."""
+    """Return a unit that isn't in the Store yet."""
     unit: Unit = Unit.objects.create(name="School", school_id=SCHOOL_ID)
     return unit
 
@@ -63,7 +63,7 @@ def context_of(*, is_server: bool, push: bool, capabilities: set[str] | None = N
 
 
 def noted(context: LocalSessionContext) -> tuple[str, str]:
-    """What the transfer session says of the counters of the server and of the client."""
+    """Return the transfer session's counters of the server and of the client."""
     session = TransferSession.objects.get(pk=context.transfer_session.pk)
     return session.server_fsic, session.client_fsic
 

@@ -1,4 +1,4 @@
-"""The embedded servers are real, are gone afterwards, and say what is missing."""
+"""The embedded servers: real ones, which leave nothing behind and report missing programs."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def begin(run: Run) -> Progress:
 
 
 def complete(run: Run) -> Run:
-    """Execute what a run has opened, until it has ended."""
+    """Execute the open batches of a run until it has ended."""
     progress = Progress(run, opened=True)
     while not progress.ended:
         assert progress.opened

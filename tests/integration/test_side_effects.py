@@ -102,7 +102,7 @@ def test_what_others_save_while_records_are_saved_is_heard(
 
 
 def records() -> tuple[list[Store], list[Store]]:
-    """Return records whose code writes whatever it may, in each way; and those of them that are deleted.
+    """Return records whose code writes other rows in each way, and those of them that are deleted.
 
     Some of the rows that it writes have a record of their own, which comes later.
     """

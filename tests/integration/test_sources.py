@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 
 class StoreRows:
-    """How the suite makes Store rows and reads what their source streams."""
+    """The suite's access to Store rows: making them, and reading their source's stream."""
 
     source = StoreModelSource
 

@@ -71,7 +71,7 @@ def test_records_that_are_not_valid() -> None:
 
 
 def clashing(number: int, there: Store) -> list[Store]:
-    """Learners of whom one claims a value that a row has, and one a value that another learner claims."""
+    """Return learners: one claims a row's value, and one the value of another learner."""
     rows = list(learners(number))
     names = [there.source_id, rows[1].source_id]
     return [*rows, *(build_store_row("learner", unit=rows[0], username=name) for name in names)]
@@ -128,7 +128,7 @@ def test_saving_what_is_there_already() -> None:
 
 
 def inserts_of_steps(rows: list[Store]) -> int:
-    """What writing steps takes, of which each asks for the one before it."""
+    """Return the number of inserts for steps, each of which asks for the one before it."""
     Store.objects.bulk_create(rows)
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         result = deserialize_batch(MODEL_ZOO, [row.id for row in rows])
@@ -194,7 +194,8 @@ def test_own_code_that_follows_what_no_record_of_the_batch_writes() -> None:
 
 
 def statements_below(model_name: str, number: int) -> int:
-    """What so many records of a tree take whose parents, each its own, are there already."""
+    """Return the statements for so many records of a tree, each with a parent of its own that is there
+    already."""
     parents = build_tree(model_name, [number])
     Store.objects.bulk_create(parents)
     with transaction.atomic():
@@ -215,7 +216,7 @@ def test_a_tree_whose_code_validates_by_parents_that_are_all_there_already() -> 
 
 
 def statements_of_a_worker(rows: list[Store]) -> int:
-    """What one message costs: the attempt, the batch, the ledger, and that the run is then at its end."""
+    """Return the statements of one message: the attempt, the batch, the ledger, and the end of the run."""
     Store.objects.bulk_create(rows)
     run = start(new_run().pk).run
     (batch,) = open_batches(run)
@@ -296,7 +297,7 @@ def test_a_chain_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
 
 
 def under(number: int) -> Filter:
-    """A filter of so many prefixes, two of which have records."""
+    """Return a filter of so many prefixes, two of which have records."""
     others = [f"{number:032x}:learner" for number in range(number - 2)]
     own = [f"{SCHOOL_ID}:units", f"{SCHOOL_ID}:l"] if number > 1 else [SCHOOL_ID]
     return Filter("\n".join([*others, *own]))
@@ -354,7 +355,8 @@ def test_a_serialization_whatever_the_number_of_prefixes(number: int) -> None:
 
 @pytest.fixture
 def commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What is committed from here on: by itself, or as a transaction; empty for one that wrote nothing."""
+    """Yield the commits from here on: a single statement, or a transaction's; empty for one that wrote
+    nothing."""
     found: list[str] = []
     pending: list[str] = []
     real = BaseDatabaseWrapper._commit  # type: ignore[attr-defined]  # Django's

@@ -1,4 +1,4 @@
-"""How runs are, as somebody sees it who looks from outside."""
+"""The state of runs, seen from outside."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.django_db
 
 
 def shown(*arguments: str) -> tuple[int, str]:
-    """The command's exit status, and what it says."""
+    """Return the command's exit status, and its output."""
     out = StringIO()
     try:
         call_command("deserialize_status", *arguments, stdout=out)

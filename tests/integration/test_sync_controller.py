@@ -1,4 +1,4 @@
-"""What Morango's session controller makes of our operation, where the moment matters, in this process."""
+"""Morango's session controller and our operation, at moments that matter, in this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.sync_state import (
 
 @pytest.fixture
 def records(transactional_db: None, settings: Any) -> int:
-    """A Store as a sync leaves it: so many dirty records that nothing is wrong with. No request waits."""
+    """Make a Store as a sync leaves it: so many dirty, sound records. No request waits."""
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "REQUEST_WAIT_SECONDS": 0}
     return received_records()
 

@@ -60,7 +60,7 @@ class StartDevice(Protocol):
 
 @pytest.fixture
 def device(transactional_db: None, tmp_path: Path) -> Iterator[StartDevice]:
-    """A function that starts a device, which pushes `RECORDS` sound records to the server at the URL.
+    """Yield a function that starts a device, which pushes `RECORDS` sound records to the server at the URL.
 
     Its keyword arguments are further environment variables of the device.
     """
@@ -93,7 +93,7 @@ def device_url(tmp_path: Path) -> str:
 
 
 def differences(tmp_path: Path) -> Verification:
-    """The app rows of the device and of the test database, compared column by column."""
+    """Compare the app rows of the device and of the test database, column by column."""
     found = Verification()
     with device_attached(device_url(tmp_path)) as alias:
         compare_app_rows(alias, set(), found)
@@ -101,7 +101,7 @@ def differences(tmp_path: Path) -> Verification:
 
 
 def settings_module(tmp_path: Path, name: str, text: str, **modules: str) -> dict[str, str]:
-    """Environment variables for a process whose settings are the deployment's and then `text`.
+    """Return environment variables for a process with the deployment's settings, followed by `text`.
 
     :param modules: names and contents of further modules that the process can import
     """
@@ -114,7 +114,7 @@ def settings_module(tmp_path: Path, name: str, text: str, **modules: str) -> dic
 
 
 def polls(tmp_path: Path) -> int:
-    """How often clients have asked the server for the transfer session."""
+    """Return the number of the clients' requests for the transfer session."""
     return (tmp_path / "server1.log").read_text().count('"GET /api/morango/v1/transfersessions/')
 
 

@@ -1,4 +1,4 @@
-"""`manage.py create_sync_indexes`, what its indexes are good for, and the check that recommends them."""
+"""`manage.py create_sync_indexes`, the use of its indexes, and the check that recommends them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_an_index_that_was_left_unfinished_is_made_again() -> None:
 
 
 def invalidate(index: SyncIndex) -> None:
-    """Leave it as PostgreSQL leaves one whose creation was cut."""
+    """Leave the index as PostgreSQL leaves one whose creation was cut."""
     execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", index.name)
 
 

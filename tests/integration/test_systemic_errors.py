@@ -45,7 +45,7 @@ def one_by_one(settings: Any) -> None:
 
 @pytest.fixture
 def restricted() -> Callable[[str, str], AbstractContextManager[None]]:
-    """A function that takes a privilege on a table away from whoever works inside."""
+    """Return a context manager that takes a privilege on a table away inside its block."""
     sql("CREATE ROLE restricted")
     for kind in ("TABLES", "SEQUENCES"):
         sql(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO restricted")
@@ -63,7 +63,7 @@ def restricted() -> Callable[[str, str], AbstractContextManager[None]]:
 
 
 def refused(restriction: AbstractContextManager[None], profile: str = PROFILE) -> tuple[str, str]:
-    """The error that a run ends with, and what the ledger says; nothing else may have come of it."""
+    """Return the error that a run ends with, and the ledger's reason; it must have had no other effect."""
     waiting = dirty_ids()
     before = factories.app_rows(profile)
     with restriction, pytest.raises(DatabaseError) as raised:
@@ -190,7 +190,7 @@ def test_a_database_that_may_not_be_written_is_no_records_error(monkeypatch: pyt
 
 
 def refused_query(name: str) -> None:
-    """What a model's own code may do: ask for what isn't there."""
+    """Query a missing table, as a model's own code may do."""
     if name == "refused":
         sql("SELECT 1 FROM no_such_table")
 
@@ -352,15 +352,15 @@ def test_what_a_trigger_forbids_is_its_records_error() -> None:
 
 
 class ServiceDownError(Exception):
-    """Of an application's own."""
+    """An error of the application's own."""
 
 
 LETTERS = str.maketrans("0123456789", "abcdefghij")
-"""What makes a text out of a number that differs in more than numbers."""
+"""A table that spells numbers with letters, so that texts differ in more than numbers."""
 
 
 def failing(error: Callable[[Learner], Exception | None]) -> Callable[..., None]:
-    """A `save()` that raises what `error` makes of the learner."""
+    """Return a `save()` that raises the error that `error` makes of the learner."""
     original = Learner.save
 
     def save(self: Learner, *args: Any, **options: Any) -> None:
@@ -372,7 +372,7 @@ def failing(error: Callable[[Learner], Exception | None]) -> Callable[..., None]
 
 
 class TestCommonCause:
-    """Given more learners than a batch takes, whose code raises something."""
+    """Given more learners than a batch takes, whose code raises an error."""
 
     @pytest.fixture(autouse=True)
     def learners(self, batch_size: Callable[[int], None]) -> None:

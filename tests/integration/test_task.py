@@ -1,4 +1,4 @@
-"""The carrier of a record: which model it stands for, and what becomes of it."""
+"""The carrier of a record: its model and its outcome."""
 
 from __future__ import annotations
 

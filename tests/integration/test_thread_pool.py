@@ -36,7 +36,7 @@ def batches(batch_size: Callable[[int], None]) -> list[Batch]:
 
 
 def sessions() -> int:
-    """How many there are in the test database, but for this one."""
+    """Return the number of sessions in the test database, but for this one."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) - 1 FROM pg_stat_activity WHERE datname = current_database()")
         number: int = cursor.fetchone()[0]

@@ -1,4 +1,4 @@
-"""Syncs of two Morango instances, over HTTP, whose receivers delete more than was deleted."""
+"""Syncs of two Morango instances, over HTTP, whose receivers cause more deletions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Device = Callable[..., list[str]]
 
 @pytest.fixture
 def device(transactional_db: None, tmp_path: Path) -> Device:
-    """A function that has another instance do this and that, and sync with the server at a URL.
+    """Yield a function that has another instance perform actions, and sync with the server at a URL.
 
-    It returns the names of the seats which the other instance has in the end.
+    It returns the names of the other instance's seats in the end.
     """
     define_scope()
     place = Certificate.generate_root_certificate(SCOPE)

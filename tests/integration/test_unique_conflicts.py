@@ -1,4 +1,4 @@
-"""Who claims a unique value of another row is known before anything is written."""
+"""Conflicts of unique values with other rows, which are known before anything is written."""
 
 from __future__ import annotations
 

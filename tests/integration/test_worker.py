@@ -1,4 +1,4 @@
-"""Real worker processes and a real broker: what is carried out, what survives, and what is never sent."""
+"""Real worker processes and a real broker: execution, survival, and messages that are never sent."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ MALFORMED: list[tuple[str, list[Any], str]] = [
     ("recover_runs", ["everything"], "doesn't fit recover_runs: too many positional arguments."),
     ("no_such_task", [1], "morango_celery.no_such_task"),
 ]
-"""Task, arguments, and what the worker logs."""
+"""Task, arguments, and the worker's log line."""
 
 NO_HASHES: list[Any] = ["a text", None, 7, {"ids": []}, [], [None], ["f" * 32], "f" * 63, "F" * 64]
 FOR_A_BATCH: list[Any] = [*NO_HASHES, "f" * 64]
@@ -153,7 +153,7 @@ def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: St
 
 
 def readable(command: str) -> str:
-    """What a Redis command says, with Celery's encoded task bodies spelled out."""
+    """Return a Redis command as text, with Celery's encoded task bodies spelled out."""
     parts = [command]
     start = command.find("{")
     with contextlib.suppress(ValueError, KeyError, TypeError):

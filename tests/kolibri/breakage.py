@@ -50,7 +50,7 @@ def truncated(row: Row) -> None:
 
 
 def deleted(row: Row) -> None:
-    """Delete the record, leaving what refers to it alive."""
+    """Delete the record, leaving those that refer to it alive."""
     row["deleted"] = True
 
 
@@ -115,7 +115,7 @@ BROKEN: Sequence[Breakage] = (
     Breakage("a deleted record with live references", "lesson", deleted, nth=5),
     Breakage("a hard deleted record with live references", "attendancesession", hard_deleted, nth=4),
 )
-"""What Morango's function survives: each costs itself and what refers to it."""
+"""Breakages that Morango's function survives: each costs the record itself and those that refer to it."""
 
 NOT_UNIQUE = Breakage("a value that another record holds (unique)", "bookmark", setting(), copied=True)
 """Like the broken ones, but which of the two is saved depends on which comes first."""
@@ -129,4 +129,4 @@ POISON: Sequence[Breakage] = (
         "contradicting settings", "facilitydataset", setting(learner_can_edit_password=True), copied=True
     ),
 )
-"""What aborts Morango's function as a whole, each alone; nothing refers to these records."""
+"""Breakages that abort Morango's function as a whole, each alone; nothing refers to these records."""

@@ -1,4 +1,4 @@
-"""What differs between two sides, value by value."""
+"""Differences between two sides, value by value."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ class Difference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``side.py`` wrote."""
+    """The contents of a file by ``side.py``."""
 
     side: str
     tables: Tables
     again: Tables | None
     """The tables after more rounds; None when they changed nothing."""
     aborted: str | None
-    """What ended the function, if anything did."""
+    """The error that ended the function, if any."""
     poison: Mapping[str, Mapping[str, Any]]
-    """Per group of records that are to abort Morango's function: their ``ids``, and what ended it
-    (``aborted``) when this group alone was there."""
+    """Groups of records that are to abort Morango's function: their ``ids``, and the error (``aborted``)
+    when this group alone was there."""
     retried: bool
-    """Whether Morango's function went through once all of these were set aside."""
+    """True if Morango's function went through once all of these were set aside."""
     seconds: float
-    """How long the function ran on the last recording, all attempts for ``tables`` together."""
+    """Duration of the function on the last recording, all attempts for ``tables`` together."""
     models: Mapping[str, Mapping[str, Any]]
     """Per model name: its table, whether it is a tree, the columns that come from the clock."""
     clock: str
     serialization: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Ours alone: what became of serializing the app rows afterwards, by Morango's function and by ours;
+    """Ours alone: the results of serializing the app rows afterwards, by Morango's function and by ours;
     see ``serialization.compare``."""
 
     @classmethod

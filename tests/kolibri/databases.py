@@ -18,7 +18,7 @@ import psycopg2
 
 
 class Databases(Protocol):
-    """Where databases come from, as the environment variables that make Kolibri use one."""
+    """A source of databases, as the environment variables that make Kolibri use one."""
 
     name: str
 
@@ -29,7 +29,7 @@ class Databases(Protocol):
         """Give a database of its own to the block, and remove it afterwards; safe from several threads."""
 
     def remove(self) -> None:
-        """Remove what `migrate` has built."""
+        """Remove the databases of `migrate`."""
 
 
 class Sqlite:

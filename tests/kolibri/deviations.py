@@ -29,7 +29,7 @@ class Deviation:
     name: str
     reason: str
     explains: Callable[[Difference, Outcome, Outcome], bool]
-    """Whether it is the cause of a difference between Morango's outcome and ours, judged by both."""
+    """A judge of both outcomes: True if the deviation is the cause of a difference."""
 
 
 def _deleted_stays_dirty(difference: Difference, morango: Outcome, ours: Outcome) -> bool:
@@ -150,7 +150,7 @@ def _failed_target(difference: Difference, morango: Outcome, ours: Outcome) -> b
 
 
 def _names_failed_target(record: Mapping[str, Any], ours: Outcome) -> bool:
-    """Whether the error of `record` is that it refers to another one in error, and it does."""
+    """Return True if the error of `record` is a reference to another one in error, and that is true."""
     error = record["deserialization_error"] or ""
     if error.startswith("Parent is dirty"):
         return record["_self_ref_fk"] in ours.in_error

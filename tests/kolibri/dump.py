@@ -24,7 +24,7 @@ KEYS = {
     "morango_recordmaxcounter": ("store_model_id", "instance_id"),
     "morango_databasemaxcounter": ("instance_id", "partition"),
 }
-"""What identifies the rows of a table whose primary key is but a number that counts insertions."""
+"""Columns that identify the rows of a table whose primary key is only a number of insertions."""
 
 
 def dump() -> Tables:
@@ -37,7 +37,8 @@ def dump() -> Tables:
 
 @cache
 def _primary_keys(vendor: str) -> dict[str, str | None]:
-    """Of each table, which stays as it is; to ask for them takes longer than to read a small database."""
+    """Return the primary key of each table. They are cached, for querying them takes longer than reading a
+    small database."""
     with connection.cursor() as cursor:
         names = sorted(connection.introspection.table_names(cursor))
         keys = {

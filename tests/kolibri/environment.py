@@ -22,7 +22,7 @@ PROJECT = Path(__file__).parents[2]
 LOCK = Path(__file__).with_name("requirements.lock")
 
 DEPLOYED = PROJECT / "worker" / "requirements.lock"
-"""What this project needs, without regard to Kolibri."""
+"""Requirements of this project, without regard to Kolibri."""
 
 BUNDLE = "kolibri/dist"
 
@@ -54,7 +54,7 @@ def main(folder: Path, *, as_shipped: bool = False) -> None:
 
 
 def _entry(package: str) -> str:
-    """What the lock has of a package: its version, and its hashes in the lines after that."""
+    """Return the lock's entry of a package: its version, and its hashes in the lines after that."""
     entry = re.search(rf"^{package}==(.*\\\n)*.*\n", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
     assert entry is not None
     return entry[0]

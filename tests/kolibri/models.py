@@ -1,4 +1,4 @@
-"""What a comparison needs to know about Kolibri's models, as plain data."""
+"""Facts about Kolibri's models for a comparison, as plain data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ModelFacts(TypedDict):
 
     table: str
     is_tree: bool
-    """Whether it refers to itself, which Morango handles in a way of its own."""
+    """True if it refers to itself, which Morango handles in a way of its own."""
     clock_columns: list[str]
     """Columns that ``save()`` fills from the clock (``auto_now``, ``auto_now_add``)."""
 

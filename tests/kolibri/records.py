@@ -17,7 +17,8 @@ Row = dict[str, Any]
 
 @dataclass
 class Recording:
-    """What a device had received when it began to deserialize; keys are the columns of Morango's tables."""
+    """The rows that a device had received when it began to deserialize; keys are the columns of Morango's
+    tables."""
 
     store: list[Row] = field(default_factory=list)
     record_max_counters: list[Row] = field(default_factory=list)

@@ -21,20 +21,20 @@ Row = Sequence[object]
 
 @dataclass(frozen=True)
 class Judged:
-    """What is kept of a case: its verdict, without the contents of the databases."""
+    """A judged case: its verdict, without the contents of the databases."""
 
     case: Case
     verdict: Verdict
     models: Sequence[str]
-    """Names of the registered models, in Morango's order."""
+    """Show the compared values of each model, summed over all cases."""
     morango: str
-    """What became of Morango's function, in a few words."""
+    """The outcome of Morango's function, in a few words."""
     morango_seconds: float
     our_seconds: float
 
     @classmethod
     def of(cls, case: Case, morango: Outcome, ours: Outcome, verdict: Verdict) -> Judged:
-        """Keep what the tables at the end show."""
+        """Keep the figures for the tables at the end."""
         errors, retried = f"{len(morango.in_error)} errors", ", retried" * morango.retried
         summary = f"aborted{retried}" if morango.aborted else errors
         return cls(case, verdict, list(ours.models), summary, morango.seconds, ours.seconds)
@@ -58,7 +58,7 @@ def table(headings: Row, rows: Iterable[Row]) -> str:
 
 
 def one(case: Case, morango: Outcome, ours: Outcome, verdict: Verdict, shown: set[str]) -> str:
-    """Show one case: what was allowed, why Morango aborted, why records are in error, what is wrong.
+    """Show one case: allowed deviations, the reason of Morango's abort, records in error, and faults.
 
     :param shown: lists of errors printed before, which aren't repeated; this one's is added
     """

@@ -1,4 +1,4 @@
-"""What arrives, in which order: the cases that both sides are put through."""
+"""Arriving records and their order: the cases of both sides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Arrivals:
 
     recordings: list[Recording]
     poison: Mapping[str, set[str]] = field(default_factory=dict)
-    """By name, records of the last recording that abort Morango's function: each group does so alone, and
+    """Groups of records of the last recording, by name, each of which aborts Morango's function alone;
     without all of them it goes through."""
     prefixes: Sequence[str] = ()
     """Partitions that the sync is limited to; every record of the recordings is in one of them."""
@@ -45,17 +45,17 @@ def small() -> Arrivals:
 
 
 def twodevice() -> Arrivals:
-    """A real sync of two devices, with merge conflicts."""
+    """Return a real sync of two devices, with merge conflicts."""
     return Arrivals([read("twodevice")])
 
 
 def two_steps() -> Arrivals:
-    """The second recording as updates of what the first one left."""
+    """Return the second recording as updates of the first one's records."""
     return Arrivals([read("small"), read("twodevice")])
 
 
 def single_user() -> Arrivals:
-    """What a sync of one learner's data brings, with Kolibri's filter for it."""
+    """Return a sync of one learner's data, with Kolibri's filter for it."""
     recording = read("small")
     user = live(recording.store, "membership")[0]
     dataset_id, user_id = values(user)["dataset_id"], values(user)["user_id"]
@@ -102,7 +102,7 @@ def broken_updates() -> Arrivals:
 
 
 def poison() -> Arrivals:
-    """Records that abort Morango's function."""
+    """Return records that abort Morango's function."""
     recording = read("small")
     groups = {breakage.about: {breakage.apply(recording.store)} for breakage in POISON}
     # Each group is tried alone, so leave out what takes time and nothing here refers to.
@@ -113,13 +113,13 @@ def poison() -> Arrivals:
 
 
 def unsaved_user() -> Arrivals:
-    """A user who can't be saved, and a record whose own code looks at them."""
+    """Return a user who can't be saved, and a record whose own code reads that user."""
     arrivals, _ = _unsaved_user("usersessionlog")
     return arrivals
 
 
 def unsaved_reference() -> Arrivals:
-    """A user who can't be saved, and a record that only refers to them."""
+    """Return a user who can't be saved, and a record that only refers to that user."""
     arrivals, ids = _unsaved_user("attendancerecord")
     arrivals.poison = {"a reference to a user who can't be saved": ids}
     return arrivals
@@ -138,7 +138,7 @@ def _unsaved_user(model_name: str) -> tuple[Arrivals, set[str]]:
 
 
 def broken_root() -> Arrivals:
-    """A facility that can't be read, and so everything else."""
+    """Return a facility that can't be read, and so everything else."""
     recording = read("small")
     truncated(live(recording.store, "facility")[0])
     logs = live(recording.store, "contentsessionlog")
@@ -147,7 +147,7 @@ def broken_root() -> Arrivals:
 
 
 def broken_parent() -> Arrivals:
-    """A class that can't be read, and everything in it."""
+    """Return a class that can't be read, and everything in it."""
     recording = read("small")
     classroom = live(recording.store, "classroom")[1]
     inside = with_dependants(recording.store, {classroom["id"]})
@@ -156,7 +156,7 @@ def broken_parent() -> Arrivals:
 
 
 def deleted_grandparent() -> Arrivals:
-    """A deleted record whose live children have live children."""
+    """Return a deleted record with live children, which have live children."""
     recording = read("small")
     logs = live(recording.store, "masterylog")
     summary_id = values(logs[0])["summarylog_id"]

@@ -1,4 +1,5 @@
-"""Morango's serialization beside ours on what a deserialization has left: the same must come of both.
+"""Comparison of Morango's serialization with ours on the rows of a deserialization: both must have the same
+result.
 
 Each function starts from the same rows, in a transaction that is rolled back.
 """
@@ -95,7 +96,7 @@ def _edited(profile: str) -> None:
 
 
 def _filtered(profile: str) -> Filter:
-    """As edited, but only what is in some of the partitions."""
+    """Serialize edited rows, but only those in some of the partitions."""
     _edited(profile)
     partitions = sorted(set(Store.objects.values_list("partition", flat=True)))
     return Filter("\n".join(partitions[len(partitions) // 3 :: 2]))

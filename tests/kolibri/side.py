@@ -26,7 +26,7 @@ from tests.kolibri.scenarios import SCENARIOS
 PROFILE = "facilitydata"
 
 CLOCK = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
-"""The time on both sides, so that whatever takes its value from the clock can be told from synced values."""
+"""The time on both sides, so that values of the clock can be told from synced values."""
 
 BATCH_SIZES_RECORDS = (1000, 50, 7)
 """Each row order gets another one: our results depend on neither."""
@@ -37,11 +37,11 @@ FUNCTIONS = {
 }
 
 MAX_ROUNDS = 5
-"""How often a function may be run again for records that failed because of row order."""
+"""Largest number of times that a function is run again for records that failed because of row order."""
 
 
 def main(name: str, scenario_name: str, seed: str, target: str) -> None:
-    """Write what the side made of the scenario to the JSON file `target`."""
+    """Write the side's outcome of the scenario to the JSON file `target`."""
     django.setup()
     batch_size = BATCH_SIZES_RECORDS[int(seed) % len(BATCH_SIZES_RECORDS)]
     with (
@@ -112,7 +112,7 @@ def settle(side: Side) -> None:
 
 
 class Side:
-    """A function with the signature of Morango's, and what becomes of its calls."""
+    """A function with the signature of Morango's, and the results of its calls."""
 
     def __init__(self, name: str, prefixes: Collection[str]) -> None:
         from morango.models.certificates import Filter

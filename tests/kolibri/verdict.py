@@ -1,4 +1,4 @@
-"""Whether one of our outcomes holds against Morango's."""
+"""Judgement of one of our outcomes against Morango's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNEXPLAINED = "unexplained"
 
 @dataclass
 class Verdict:
-    """One comparison: what was compared, what was allowed, and what is wrong."""
+    """The judgement of one comparison: compared values, allowed deviations, and faults."""
 
     records: Counter[str]
     """Store rows of each model."""
@@ -23,17 +23,17 @@ class Verdict:
     """Those of them that are in error on our side."""
     deviations: Counter[str] = field(default_factory=Counter)
     per_model: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How many differences of each (model name, deviation); UNEXPLAINED if it is none."""
+    """Number of differences of each (model name, deviation); UNEXPLAINED if it is none."""
     complaints: list[str] = field(default_factory=list)
 
     @property
     def allowed(self) -> dict[str, int]:
-        """How many differences each deviation explains."""
+        """Return the number of differences that each deviation explains."""
         return {name: count for name, count in sorted(self.deviations.items()) if name != UNEXPLAINED}
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return True if nothing is wrong."""
         return not self.complaints
 
 
@@ -79,7 +79,7 @@ def judge(morango: Outcome, ours: Outcome) -> Verdict:
 
 
 def judge_order(recorded: Outcome, other: Outcome) -> list[str]:
-    """List what our outcome in another row order has that the one in the recorded order hasn't."""
+    """List the differences of our outcome in another row order from the one in the recorded order."""
     found = differences(recorded.tables, other.tables)
     return [f"row order changes ours: {difference}" for difference in found]
 

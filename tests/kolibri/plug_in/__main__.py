@@ -22,7 +22,7 @@ ENGINES = ("postgresql", "sqlite")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play the scenarios, print what came of each, and return the exit status: 0 if all went well."""
+    """Play the scenarios, print their results, and return the exit status: 0 if all went well."""
     chosen = _parse(arguments)
     environment.main(ENVIRONMENT, as_shipped=True)
     folder = Path(mkdtemp(prefix="morango-celery-kolibri-"))
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _play(engine: str, chosen: Sequence[Scenario], folder: Path) -> list[Scenario]:
-    """The scenarios on that kind of database; those that failed."""
+    """Play the scenarios on that kind of database, and return those that failed."""
     scenarios = [scenario for scenario in chosen if scenario.engine == engine]
     if not scenarios:
         return []

@@ -29,7 +29,7 @@ WORKER = ("-m", "morango_celery.worker", "-A", f"{PLUG_IN}.worker")
 ACCOUNT, PASSWORD = "admin", "for-tests-only"
 
 SLOW_SECONDS = 300
-"""What takes half a minute on a machine at rest is done within this."""
+"""Time limit for steps that take half a minute on a machine at rest."""
 
 _numbers = count(1)
 
@@ -40,7 +40,7 @@ class Installation:
 
     home: Path
     database_url: str = ""
-    """Of PostgreSQL; SQLite's files are in the folder."""
+    """URL of the PostgreSQL database; SQLite's files are in the folder."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """More environment variables, for all its processes."""
 
@@ -72,7 +72,7 @@ class Installation:
         return Installation(home, url, {**self.settings, **settings})
 
     def command(self, name: str, *arguments: str) -> str:
-        """Run a program of the environment to its end; what it printed.
+        """Run a program of the environment to its end, and return its output.
 
         :raises RuntimeError: it failed; the message is what it printed
         """
@@ -93,7 +93,7 @@ class Installation:
         return self.command("kolibri", "manage", *arguments)
 
     def act(self, name: str, *arguments: str) -> None:
-        """Let people do what they do in that act of `tests.kolibri.plug_in.people`."""
+        """Perform that act of `tests.kolibri.plug_in.people`."""
         self.command("python", "-m", "tests.kolibri.plug_in.people", name, *arguments)
 
     def snapshot(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Installation:
         return found
 
     def runs(self) -> list[dict[str, Any]]:
-        """What the ledger says of each run, the newest first."""
+        """Return the ledger's state of each run, the newest first."""
         *_, line = self.manage("deserialize_status", "--json").strip().splitlines()
         runs: list[dict[str, Any]] = json.loads(line)["runs"]
         return runs
@@ -122,7 +122,7 @@ class Installation:
 
     @contextlib.contextmanager
     def server(self) -> Iterator[tuple[str, LoggedProcess]]:
-        """A server, from the moment it answers; its URL and process."""
+        """Yield a server, from the moment it answers; its URL and process."""
         port, zip_port = services.free_port(), services.free_port()
         process = self.start("kolibri", "start", "--foreground", f"--port={port}", f"--zip-port={zip_port}")
         url = f"http://127.0.0.1:{port}"
@@ -134,7 +134,7 @@ class Installation:
 
     @contextlib.contextmanager
     def worker(self, *options: str) -> Iterator[LoggedProcess]:
-        """A worker, from the moment it is ready."""
+        """Yield a worker, from the moment it is ready."""
         arguments = (*WORKER, "--loglevel=INFO", "--concurrency=2", *options)
         process = self.start("python", *arguments)
         try:
@@ -145,7 +145,7 @@ class Installation:
 
 
 def new_installation(home: Path, postgres_url: str = "") -> Installation:
-    """An empty one, on a new database of the PostgreSQL at the URL, or on SQLite."""
+    """Return an empty installation, on a new database of the PostgreSQL at the URL, or on SQLite."""
     home.mkdir()
     if not postgres_url:
         return Installation(home)

@@ -27,7 +27,7 @@ USERS = "kolibriauth_facilityuser"
 
 
 def outcome(side: str, found: Mapping[str, Any], settled: Mapping[str, Any] | None = None) -> Outcome:
-    """Of a server whose snapshot this is.
+    """Return the outcome of a server with this snapshot.
 
     :param settled: the snapshot after its records in error were deserialized once more
     """
@@ -49,7 +49,7 @@ def user(tables: Any, username: str) -> dict[str, Any]:
 
 
 def _comparable(tables: Mapping[str, Mapping[str, Row]]) -> Tables:
-    """Without what is decided by chance or by the clock; and with what counts in the place of random ids."""
+    """Return rows without values of chance or of the clock, and with random ids replaced by counters."""
     sessions = sorted(tables["morango_transfersession"].values(), key=lambda row: row["start_timestamp"])
     places = {row["id"]: f"transfer {place}" for place, row in enumerate(sessions, start=1)}
     copied: Tables = {

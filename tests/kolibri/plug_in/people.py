@@ -1,4 +1,4 @@
-"""What people do on a server and on a device: ``python -m tests.kolibri.plug_in.people ACT ...``.
+"""Acts of people on a server and on a device: ``python -m tests.kolibri.plug_in.people ACT ...``.
 
 All of it by Kolibri's own models. Imports Kolibri only when it is run, for that needs its environment.
 """
@@ -15,16 +15,17 @@ COVETED = "5.6.7"
 """The picture password that server and device give to different learners."""
 
 ATTEMPTS = 300
-"""At the lesson's exercise, by the learner who is new on the device: records that wait for them."""
+"""Number of attempts at the lesson's exercise by the learner who is new on the device; these
+records wait for the learner's."""
 
 BESIDE_ATTEMPTS = 5
-"""How many records there are of an exercise that was begun, besides attempts."""
+"""Number of records of an exercise that was begun, besides attempts."""
 
 NOW = datetime.datetime(2026, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
 
 
 def found() -> None:
-    """On the server: a class with a coach, and learners with picture passwords."""
+    """Make a class with a coach on the server, and learners with picture passwords."""
     from kolibri.core.auth.models import Classroom, Facility
 
     facility = Facility.objects.get()
@@ -42,14 +43,15 @@ def found() -> None:
 
 
 def meanwhile() -> None:
-    """On the server, after the device has left: somebody gets the picture password."""
+    """Give somebody on the server the picture password, after the device has left."""
     from kolibri.core.auth.models import Classroom
 
     Classroom.objects.get().add_member(user("holder", COVETED))
 
 
 def away() -> None:
-    """On the device: so does somebody else; two learners swap theirs; and all goes on."""
+    """Give somebody else on the device the same picture password, let two learners swap theirs, and all go
+    on."""
     from kolibri.core.auth.models import Classroom, FacilityUser, LearnerGroup
     from kolibri.core.lessons.models import Lesson, LessonAssignment
 
@@ -79,14 +81,14 @@ def away() -> None:
 
 
 def practised(records: str) -> None:
-    """On the device: a learner begins an exercise; so many records."""
+    """Begin an exercise as a learner on the device, with so many records."""
     from kolibri.core.auth.models import FacilityUser
 
     work(FacilityUser.objects.get(username="learner1"), resource(), int(records) - BESIDE_ATTEMPTS)
 
 
 def attended() -> None:
-    """On the device: the new learner attends, of which only a foreign key refers to them."""
+    """Let the new learner on the device attend; only a foreign key refers to them."""
     from kolibri.core.auth.models import Classroom, FacilityUser
 
     coach, new = (FacilityUser.objects.get(username=name) for name in ("coach", "claimant"))
@@ -94,7 +96,7 @@ def attended() -> None:
 
 
 def settle() -> None:
-    """On a server: deserialize once more what is in error, as Morango does."""
+    """Deserialize the records in error on a server once more, as Morango does."""
     from kolibri.core.auth.constants.morango_sync import PROFILE_FACILITY_DATA
     from morango.sync.controller import MorangoProfileController
 

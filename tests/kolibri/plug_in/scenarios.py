@@ -1,4 +1,4 @@
-"""What a server with the plug-in is put through, and what has to come of it."""
+"""Scenarios of a server with the plug-in, and their required results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Scenario:
 
 
 def workers(stage: Stage) -> str:
-    """A worker deserializes while the sync waits; then the same sync again, and what it brings the device."""
+    """Let a worker deserialize while the sync waits; then sync once more, and check the device's new
+    records."""
     with services.start_redis() as broker:
         cache = broker.removeprefix("redis://").removesuffix("/0")
         server = stage.plugged_in(
@@ -55,7 +56,7 @@ def workers(stage: Stage) -> str:
 
 
 def detached(stage: Stage) -> str:
-    """The sync ends before a worker has even begun."""
+    """Let the sync end before a worker has even begun."""
     with services.start_redis() as broker:
         server = stage.plugged_in(KOLIBRI_CELERY_BROKER_URL=broker, KOLIBRI_MORANGO_CELERY_MODE="detach")
         with server.server() as (url, _):
@@ -69,7 +70,7 @@ def detached(stage: Stage) -> str:
 
 
 def no_broker(stage: Stage) -> str:
-    """Enabled without a broker: the server deserializes, and says why."""
+    """Enable the plug-in without a broker: the server deserializes, and says why."""
     server = stage.plugged_in()
     missing = "because no broker is configured"
     assert "(morango_celery.kolibri.W001) Syncs are deserialized by the process" in server.manage("check")
@@ -98,7 +99,7 @@ def broker_down(stage: Stage) -> str:
 
 
 def dying_worker(stage: Stage) -> str:
-    """The worker is killed when it has repaired, before that is committed; another one goes on."""
+    """Kill the worker after the repair, before its commit; another one goes on."""
     with services.start_redis() as broker:
         server = stage.plugged_in(KOLIBRI_CELERY_BROKER_URL=broker)
         dying = replace(
@@ -131,7 +132,8 @@ def no_password_left(stage: Stage) -> str:
 
 
 def what_stops_kolibri(stage: Stage) -> str:
-    """A record that refers to who collided: it ends a sync with Kolibri alone, and none with the plug-in."""
+    """Send a record that refers to the collided user: it ends a sync with Kolibri alone, and none with the
+    plug-in."""
     device = stage.device
     device.act(people.attended.__name__)
     with stage.server.server() as (url, process):
@@ -149,7 +151,7 @@ def what_stops_kolibri(stage: Stage) -> str:
 
 
 def sqlite(stage: Stage) -> str:
-    """On SQLite the server deserializes, and a worker says that there is nothing to do for it."""
+    """Deserialize in the server on SQLite; a worker says that there is nothing to do for it."""
     server = stage.plugged_in()
     assert "no issues" in server.manage("check")
     assert "error: Kolibri's database is SQLite" in refusal_of_worker(server)
@@ -160,7 +162,7 @@ def sqlite(stage: Stage) -> str:
 
 
 def sqlite_device(stage: Stage) -> str:
-    """A device on SQLite that has the plug-in pulls, inside Kolibri's lock of its database."""
+    """Pull to a device on SQLite that has the plug-in, inside Kolibri's lock of its database."""
     device = stage.device
     device.command("kolibri", "plugin", "enable", PLUG_IN)
     with stage.server.server() as (url, _):
@@ -175,7 +177,7 @@ def sqlite_device(stage: Stage) -> str:
 
 
 def disabled(stage: Stage) -> str:
-    """Enabled, and disabled again: Kolibri as before, and no worker starts."""
+    """Enable and disable the plug-in: Kolibri is as before, and no worker starts."""
     server = stage.plugged_in()
     server.manage("check")
     server.command("kolibri", "plugin", "disable", PLUG_IN)
@@ -189,15 +191,15 @@ def disabled(stage: Stage) -> str:
 
 
 def refusal_of_worker(server: Installation) -> str:
-    """What a worker prints that doesn't start."""
+    """Return the output of a worker that doesn't start."""
     worker = server.start("python", *WORKER)
     assert status_of(worker) == 1, worker.log()
     return worker.log()
 
 
 def assert_carried_out_by(worker: LoggedProcess, server: LoggedProcess) -> None:
-    """That records were deserialized there: those that have to wait for the collision to be repaired are
-    warned of."""
+    """Assert that records were deserialized there. Records that wait for the collision's repair cause a
+    warning."""
     assert "Failed to deserialize Store record" in worker.log()
     assert "Failed to deserialize Store record" not in server.log()
 

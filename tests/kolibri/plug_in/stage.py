@@ -1,4 +1,5 @@
-"""What all scenarios begin with: a server, a device that was synced with it, and what both did since."""
+"""The common beginning of all scenarios: a server, a device that was synced with it, and later changes on
+both."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ class Stage:
         return self._prepared[1].copy()
 
     def plugged_in(self, **settings: str) -> Installation:
-        """A server with the plug-in.
+        """Yield a server with the plug-in.
 
         :param settings: more environment variables
         """
@@ -72,7 +73,7 @@ class Stage:
         return server
 
     def stock(self, settings: str = "") -> Outcome:
-        """What a server without the plug-in makes of the device's push.
+        """Return the outcome of the device's push on a server without the plug-in.
 
         :param settings: its settings module
         """
@@ -87,7 +88,7 @@ class Stage:
         return self._stock[settings]
 
     def compare(self, server: Installation, settings: str = "", leaving_out: Collection[str] = ()) -> str:
-        """What is the same, in a few words.
+        """Assert that two outcomes are the same, and return a summary in a few words.
 
         :param leaving_out: tables that are not to be the same
         :raises AssertionError: what isn't
@@ -100,12 +101,15 @@ class Stage:
 
 
 def ended(process: LoggedProcess) -> None:
-    """:raises AssertionError: it failed"""
+    """Wait for the end of a process.
+
+    :raises AssertionError: it failed
+    """
     assert status_of(process) == 0, process.log()
 
 
 def status_of(process: LoggedProcess) -> int:
-    """The exit status of a process that ends by itself."""
+    """Return the exit status of a process that ends by itself."""
     try:
         return process.wait_until_ended(SLOW_SECONDS)
     finally:
@@ -114,7 +118,7 @@ def status_of(process: LoggedProcess) -> int:
 
 @contextlib.contextmanager
 def pushing(device: Installation, url: str) -> Iterator[LoggedProcess]:
-    """A push that has begun; it is stopped if the block fails."""
+    """Yield a push that has begun; it is stopped if the block fails."""
     process = device.sync_with(url, "--no-pull")
     try:
         yield process
@@ -127,7 +131,7 @@ def wait_for(process: LoggedProcess, happened: Callable[[], bool], what: str) ->
 
 
 def _repaired(side: Outcome, settings: str) -> Outcome:
-    """The outcome, less what is decided by chance: which password the server's learner got.
+    """Return the outcome without the effect of chance: the new password of the server's learner.
 
     :raises AssertionError: not both learners are there, the device's with the coveted password
     """
