@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.models import DateTimeField, ExpressionWrapper, Value
+from django.db.models import DateTimeField, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -22,7 +22,25 @@ def now(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> Any:
     later = datetime.timedelta(seconds=later_seconds)
     if connections[using].vendor != "postgresql":
         return Value(timezone.now() + later, output_field=DateTimeField())
-    return ExpressionWrapper(Now() + later, output_field=DateTimeField()) if later else Now()
+    return _Later(later_seconds) if later_seconds else Now()
+
+
+class _Later(Now):
+    """The time of a statement and some seconds, on PostgreSQL."""
+
+    def __init__(self, later_seconds: float) -> None:
+        super().__init__(output_field=DateTimeField())
+        self.later_seconds = later_seconds
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, list[Any]]:
+        return "(STATEMENT_TIMESTAMP() + %s)", [datetime.timedelta(seconds=self.later_seconds)]
+
+
+def seconds_from_now(value: Any) -> float | None:
+    """Return how many seconds later than its statement the time is that `now` returned; None for a value."""
+    if not hasattr(value, "resolve_expression"):
+        return None
+    return getattr(value, "later_seconds", 0.0)
 
 
 def now_in_sql(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> tuple[str, Any]:

@@ -219,9 +219,7 @@ class Run(models.Model):
     def _let_others_go_on(self) -> None:
         """Complete the runs that were coalesced into this one if it is completed, else release them; release
         those that it blocked."""
-        blocked = Q(blocked_by=self)
         if self.coalesced_runs:
-            blocked |= Q(blocked_by__coalesced_into=self)
             taken_in = Run.objects.filter(coalesced_into=self, state=self.State.PENDING)
             if self.state == self.State.COMPLETED:
                 own = Run.objects.filter(pk=self.pk)
@@ -232,8 +230,7 @@ class Run(models.Model):
             else:
                 released = taken_in.update(coalesced_into=None, sent_at=None, overdue_at=None)
                 self.has_released |= released > 0
-        released = Run.objects.filter(blocked).update(blocked_by=None, sent_at=None, overdue_at=None)
-        self.has_released |= released > 0
+        self.has_released |= _releasing(self.coalesced_runs > 0).execute(self.pk, self.pk) > 0
 
     def save_active(self) -> None:
         """Save the row, with now as the time of the last activity."""
@@ -265,6 +262,18 @@ class Run(models.Model):
         :raises Run.DoesNotExist: it was deleted
         """
         return cls.objects.select_for_update().annotate(**annotations).get(pk=run_id)
+
+
+@kept
+def _releasing(has_coalesced: bool) -> Statement:
+    """Return the statement that releases the runs which one that has ended blocked.
+
+    :param has_coalesced: whether runs that were coalesced into the one that has ended may block others, too
+    """
+    blocked = Q(blocked_by=number(0))
+    if has_coalesced:
+        blocked |= Q(blocked_by__coalesced_into=number(1))
+    return updating(Run.objects.filter(blocked), {"blocked_by": None, "sent_at": None, "overdue_at": None})
 
 
 @kept

@@ -326,7 +326,7 @@ def _follow_up_batch(run_id: int, execution: Execution, message: Message) -> Non
         _follow_up_end(execution.run)
     elif execution.stage_is_done:
         with given_back_if_stopped(lambda: opening.take_back(run_id), _look_again):
-            progress = attempt_opening(run_id, advance, message)
+            progress = attempt_opening(run_id, lambda run: advance(run.pk), message)
         _after_commit(progress)
     elif execution.run:
         send_progress_event(execution.run)

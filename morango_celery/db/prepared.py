@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
-from django.db.models.sql import UpdateQuery
+from django.db.models.sql import InsertQuery, UpdateQuery
 
 from morango_celery.upstream import uses_postgresql
 
@@ -131,11 +131,28 @@ def updating(rows: QuerySet[Any], columns: Mapping[str, Any], returned: Sequence
     return Statement(sql, parameters)
 
 
+def inserting(row: Model) -> Statement:
+    """Compile the statement that inserts a row as an instance has it, and returns its key; on PostgreSQL."""
+    key: Any = row._meta.pk
+    query = InsertQuery(type(row))
+    query.insert_values([field for field in concrete_fields(type(row)) if field is not key], [row])
+    compiler: Any = query.get_compiler(connection.alias)
+    ((sql, parameters),) = compiler.as_sql()
+    return Statement(f"{sql} RETURNING {connection.ops.quote_name(key.column)}", parameters)
+
+
 class Columns:
     """Columns of a model, in the order in which statements return them."""
 
-    def __init__(self, model: type[Model], without: Sequence[str] = ()) -> None:
-        fields = [field for field in concrete_fields(model) if field.attname not in without]
+    def __init__(self, model: type[Model], without: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+        """
+        :param only: attnames, if not all but `without`
+        """
+        fields = [
+            field
+            for field in concrete_fields(model)
+            if field.attname not in without and (not only or field.attname in only)
+        ]
         self.model = model
         self.names = [field.attname for field in fields]
         self._converters = [

@@ -10,7 +10,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from enum import Enum, auto
-from functools import partial
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import F, Q, QuerySet
@@ -28,6 +27,7 @@ from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
 from morango_celery.runs.overdue import (
     MOMENT_SECONDS,
+    RUN,
     hold,
     lost_after_seconds,
     nobody_opens,
@@ -36,6 +36,7 @@ from morango_celery.runs.overdue import (
     when_begun,
 )
 from morango_celery.runs.producer import Progress, start
+from morango_celery.upstream import uses_postgresql
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether an attempt that was just begun is another worker's, who is at it."""
@@ -43,7 +44,8 @@ LOOKS = 3 * round(MOMENT_SECONDS / LOOK_SECONDS)
 
 
 class _Beginning(Enum):
-    BEGUN = auto()
+    """The reason why no attempt was begun."""
+
     USED_UP = auto()
     HELD = auto()
     """Another worker is at it, or the session of one that was lost."""
@@ -51,13 +53,14 @@ class _Beginning(Enum):
 
 
 def attempt_opening(
-    run_id: int, open_stage: Callable[[int], Progress], message: Message = NOBODYS
+    run_id: int, open_stage: Callable[[Run], Progress], message: Message = NOBODYS
 ) -> Progress:
-    """Let `start` or `advance` open the next stage; when that has ended too many workers, fail the run.
+    """Open the next stage of a run; when that has ended too many workers, fail the run.
 
     One stage that ends every worker costs `MAX_ATTEMPTS` of them. An attempt that ended because the
     database was away, or asked to try again, doesn't count.
 
+    :param open_stage: calls `start` or `advance`, for a run as the ledger had it when the attempt was counted
     :raises TransientError: the worker that this message was delivered to before is lost, and the database
         doesn't know that yet
     :raises Run.DoesNotExist: it was deleted
@@ -67,19 +70,23 @@ def attempt_opening(
     recovery finds a run that nobody opens.
     """
     beginning = _begin(run_id)
+    if isinstance(beginning, Run):
+        return _attempt(beginning, open_stage, message)
     if beginning is _Beginning.USED_UP:
         return _give_up(run_id)
     if beginning is _Beginning.HELD and message.was_lost:
         raise TransientError("A session of a worker that was lost still opens the run's next stage.")
-    if beginning is not _Beginning.BEGUN:
-        return Progress(Run.objects.get(pk=run_id))
+    return Progress(Run.objects.get(pk=run_id))
+
+
+def _attempt(run: Run, open_stage: Callable[[Run], Progress], message: Message) -> Progress:
     attempt = Attempt(message.retries)
     try:
         with connection.execute_wrapper(attempt):
-            return open_stage(run_id)
+            return open_stage(run)
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _count_outage(run_id, attempt, error)
+            _count_outage(run.pk, attempt, error)
         raise
 
 
@@ -94,7 +101,7 @@ def attempt_start(run_id: int, message: Message = NOBODYS) -> tuple[Progress, Ex
     Cost: two commits more than the batch alone.
     Twice, and at the same time: safe; the second one does nothing.
     """
-    progress = attempt_opening(run_id, partial(start, begun_by=message.id), message)
+    progress = attempt_opening(run_id, lambda run: start(run.pk, message.id, run), message)
     if progress.begun is not None:
         batch = progress.begun
         return progress, attempts.attempt_begun(batch.pk, batch.ids_sha256, message, ends_run=True)
@@ -132,20 +139,22 @@ def _begun_at_start(run_id: int) -> QuerySet[Batch]:
     return batches.filter(run__state=Run.State.RUNNING, run__stage=1, run__stage_batches=1)
 
 
-def _begin(run_id: int) -> _Beginning:
+def _begin(run_id: int) -> Run | _Beginning:
     """Count an attempt, if there is a stage to open, one is left, and nobody else is at it.
 
     A worker is at it if it holds the run's advisory lock, or has counted its attempt a moment ago.
+
+    :returns: the run, with the attempt; or why there is none
     """
-    to_open = Run.objects.filter(sharing.ready(), pk=run_id, state__in=Run.UNFINISHED, open_batches=0)
     for _ in range(LOOKS):
         with transaction.atomic():
             take_write_lock()
-            if _beginning(settings.MAX_ATTEMPTS, lost_after_seconds()).execute(run_id):
-                run = read_run(run_id)
+            run = _count_attempt(run_id)
+            if run is not None:
                 if run.state != Run.State.PENDING or sharing.take_part(run):
-                    return _Beginning.BEGUN
+                    return run
                 continue  # blocked, unless the other one has ended at this moment
+        to_open = _to_open(run_id)
         if not to_open.exists():
             return _Beginning.NOTHING_TO_DO
         with transaction.atomic():
@@ -157,16 +166,27 @@ def _begin(run_id: int) -> _Beginning:
     return _Beginning.HELD  # or at least the run's row
 
 
+def _to_open(run_id: int) -> QuerySet[Run]:
+    return Run.objects.filter(sharing.ready(), pk=run_id, state__in=Run.UNFINISHED, open_batches=0)
+
+
+def _count_attempt(run_id: int) -> Run | None:
+    statement = _beginning(settings.MAX_ATTEMPTS, lost_after_seconds())
+    if uses_postgresql():
+        row = statement.row(run_id)
+        return None if row is None else RUN.instance(row)
+    return read_run(run_id) if statement.execute(run_id) else None
+
+
 @kept
 def _beginning(most_attempts: int, _: float) -> Statement:
     """
     :param _: seconds that `when_begun` adds to the time
     """
-    to_open = Run.objects.filter(sharing.ready(), pk=number(0), state__in=Run.UNFINISHED, open_batches=0)
-    left = to_open.filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
+    left = _to_open(number(0)).filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
     free = left.select_for_update(skip_locked=True).values("pk")
     begun = {"attempts": F("attempts") + 1, "last_activity_at": clock.now(), **when_begun()}
-    return updating(Run.objects.filter(pk__in=free), begun)
+    return updating(Run.objects.filter(pk__in=free), begun, RUN.names if uses_postgresql() else ())
 
 
 def _just_begun() -> Q:

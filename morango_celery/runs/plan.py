@@ -16,6 +16,7 @@ from django.db.models.expressions import RawSQL
 from morango_celery.db.prepared import MOST_TEXTS, Statement, selecting, text
 from morango_celery.deserialization import StoreModelSource
 from morango_celery.deserialization.dependency_graph import Model, components
+from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.models import Run
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import CHUNK_ROWS
@@ -97,13 +98,18 @@ class Remainder:
     """In foreign key order, and by partition within a model."""
     covered: list[Step]
     """The steps of which records wait."""
+    in_error: bool = False
+    """Some of the records are in error, and wait once that is forgotten."""
 
 
-def remainder(run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int) -> Remainder | None:
+def remainder(
+    run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int, with_errors: bool = False
+) -> Remainder | None:
     """Return what waits of the steps from `run.step` on, or None: it is too much, or has to be in turn.
 
     :param rows: that a batch holds
     :param size_bytes: of JSON, that a batch holds
+    :param with_errors: count records in error too, but for those in quarantine
     Cost: one statement, however many models there are; none of a model's rows are asked for where
     nothing waits, as in most of the models of a small sync.
     """
@@ -113,44 +119,50 @@ def remainder(run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int) -> 
         for place, model in enumerate(step.models)
     }
     done = [name for name, (step_number, _) in places.items() if step_number < run.step]
-    found = _first_waiting(run, done, rows + 1)
-    if len(found) > rows or sum(record_bytes for _, record_bytes, _, _ in found) > size_bytes:
+    found = _first_waiting(run, done, rows + 1, with_errors=with_errors)
+    if len(found) > rows or sum(row[1] for row in found) > size_bytes:
         return None
     without_model = (len(plan) - 1, 0)
     found.sort(key=lambda row: (places.get(row[2], without_model), row[3]))
     numbers = sorted({places.get(row[2], without_model)[0] for row in found})
     covered = [plan[number] for number in numbers]
     exclusive = {model.morango_model_name for step in covered for model in step.exclusive}
-    if any(model_name in exclusive for _, _, model_name, _ in found):
+    if any(row[2] in exclusive for row in found):
         return None
-    return Remainder([(store_id, record_bytes) for store_id, record_bytes, _, _ in found], covered)
+    return Remainder([row[:2] for row in found], covered, any(row[4] for row in found))
 
 
-def _first_waiting(run: Run, done: Sequence[str], rows: int) -> list[tuple[Any, ...]]:
-    """Return id, bytes, model name and partition of records that wait, of models that are not done."""
+def _first_waiting(run: Run, done: Sequence[str], rows: int, *, with_errors: bool) -> list[tuple[Any, ...]]:
+    """Return `_SIZED_COLUMNS` of records that wait, of models that are not done."""
     prefixes = [prefix for prefix in outermost(run.sync_filter or ()) if prefix]
     if len(prefixes) > FEW:
-        waiting = _waiting(run.profile, prefixes, done, only_marked=run.retry_errors)
+        waiting = _waiting(run.profile, prefixes, done, run.retry_errors, with_errors)
         return list(waiting.values_list(*_SIZED_COLUMNS)[:rows])
-    statement = _first_waiting_of(run.retry_errors, len(prefixes), len(done), rows)
+    statement = _first_waiting_of(run.retry_errors, with_errors, len(prefixes), len(done), rows)
     return statement.rows(_SIZED_COLUMNS, run.profile, *prefixes, *done)
 
 
-_SIZED_COLUMNS = ("fixed_id", "record_bytes", "model_name", "partition")
+_SIZED_COLUMNS = ("fixed_id", "record_bytes", "model_name", "partition", "in_error")
 
 
 @lru_cache(maxsize=MOST_TEXTS)
-def _first_waiting_of(only_marked: bool, prefixes: int, done: int, rows: int) -> Statement:
+def _first_waiting_of(only_marked: bool, with_errors: bool, prefixes: int, done: int, rows: int) -> Statement:
     profile, *others = map(text, range(1 + prefixes + done))
-    waiting = _waiting(profile, others[:prefixes], others[prefixes:], only_marked=only_marked)
+    waiting = _waiting(profile, others[:prefixes], others[prefixes:], only_marked, with_errors)
     return selecting(waiting.values_list(*_SIZED_COLUMNS)[:rows])
 
 
-def _waiting(profile: str, prefixes: Sequence[str], done: Sequence[str], *, only_marked: bool) -> Any:
+def _waiting(
+    profile: str, prefixes: Sequence[str], done: Sequence[str], only_marked: bool, with_errors: bool
+) -> Any:
     run = Run(profile=profile, filter="\n".join(prefixes) or None, retry_errors=only_marked)
     source = PendingRecordSource(run, Step(()))
-    waiting: Any = source.records().filter(source.condition).exclude(model_name__in=done)
-    return waiting.char_ids_list().annotate(record_bytes=StoredBytes("serialized"))
+    source.skip_errored = not with_errors
+    records: Any = source.records().filter(source.condition).exclude(model_name__in=done)
+    if with_errors:
+        records = records.filter(Q(deserialization_error=None) | ~is_quarantined())
+    in_error = ExpressionWrapper(Q(deserialization_error__isnull=False), output_field=BooleanField())
+    return records.char_ids_list().annotate(record_bytes=StoredBytes("serialized"), in_error=in_error)
 
 
 def waiting_models(run: Run) -> frozenset[str]:

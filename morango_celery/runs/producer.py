@@ -15,6 +15,7 @@ from morango.models.core import Store
 
 from morango_celery import clock
 from morango_celery.conf import batch_size_records, settings
+from morango_celery.db.inserts import insert
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization import StoreModelSource
 from morango_celery.deserialization.quarantine import is_quarantined
@@ -59,21 +60,38 @@ class Progress:
     """The only batch of the stage, if the first attempt at it was counted with it: execute it."""
 
 
-def start(run_id: int, begun_by: str | None = None) -> Progress:
+def start(run_id: int, begun_by: str | None = None, run: Run | None = None) -> Progress:
     """Take a pending run: merge local edits into the Store, then open the first stage.
 
     :param begun_by: the id of the message whose task executes the run's batch at once, if one holds all that
         waits; None for nobody's
+    :param run: as the ledger had it a moment ago; None to read it
     :raises OperationalError: the database asks to try again
     Twice: safe; a run that has begun is left as it is.
-    Cost: two transactions, one of them for local edits; and as `advance`.
+    Cost: as `advance`; one transaction more if anything was edited here, or one batch doesn't hold all that
+        waits.
     """
     began = time.monotonic()
-    run = read_run(run_id)
+    opened: Progress | None = None
+
+    def executor() -> str | None:
+        return begun_by if time.monotonic() - began < QUICK_SECONDS else None
+
+    def begin_serialization() -> None:
+        nonlocal opened
+        opened = None  # another attempt at it was undone
+        hold_opening(run_id)
+
+    def open_if_small() -> None:
+        nonlocal opened
+        opened = _open_if_small(run_id, executor())
+
+    run = run or read_run(run_id)
     if run.state == Run.State.PENDING and run.serialize_first:
-        serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run_id))
-    is_quick = time.monotonic() - began < QUICK_SECONDS
-    return _open(run_id, begun_by if is_quick else None)
+        serialize_into_store(
+            run.profile, run.sync_filter, on_begin=begin_serialization, unless_edited=open_if_small
+        )
+    return opened or _open(run_id, executor())
 
 
 def advance(run_id: int) -> Progress:
@@ -92,13 +110,40 @@ def _open(run_id: int, begun_by: str | None) -> Progress:
     take_write_lock()
     run = lock_opened(run_id)
     if run.state == Run.State.PENDING:
-        _begin(run)
-    if run.state != Run.State.RUNNING or run.open_batches:
+        rest = _begin(run)
+    elif run.state != Run.State.RUNNING or run.open_batches:
         return Progress(run)
+    else:
+        rest = _take_rest(run)
+    return _open_stage(run, rest, begun_by)
+
+
+def _open_if_small(run_id: int, begun_by: str | None) -> Progress | None:
+    """Open the only stage of a pending run within the transaction that has serialized for it.
+
+    That holds Morango's lock of the filter's partitions, and others wait for it. So this is done only where
+    one batch holds all that waits, and no errors have to be forgotten.
+
+    :returns: None if nothing was done
+    """
+    run = lock_opened(run_id)
+    if run.state != Run.State.PENDING or run.retry_errors:
+        return None
+    rest = _take_rest(run, with_errors=not run.skip_erroring)
+    if rest is None or rest.in_error:
+        return None
+    run.change_state(Run.State.RUNNING)
+    return _open_stage(run, rest, begun_by)
+
+
+def _open_stage(run: Run, rest: Remainder | None, begun_by: str | None) -> Progress:
+    """Open the next stage of a running run that has none open, and whose row is locked; or complete it.
+
+    :param rest: all that is left; None if one batch doesn't hold it
+    """
     run.attempts = 0
     begun = None
-    while not run.open_batches:
-        rest = _take_rest(run)
+    while True:
         if rest is None:
             _open_next_stage(run)
         elif rest.sized_ids:
@@ -106,15 +151,26 @@ def _open(run_id: int, begun_by: str | None) -> Progress:
         elif not _begin_next_pass(run):
             complete(run)
             return Progress(run, ended=True)
+        if run.open_batches:
+            break
+        rest = _take_rest(run)
     run.save_active()
     return Progress(run, opened=True, begun=begun)
 
 
-def _begin(run: Run) -> None:
-    """Let a pending run begin, whose row is locked by this transaction and saved at its end."""
-    if not run.skip_erroring:
-        run.previous_failures = _forget_errors(run)
+def _begin(run: Run) -> Remainder | None:
+    """Let a pending run begin, whose row is locked by this transaction and saved at its end.
+
+    :returns: as `_take_rest`
+    """
     run.change_state(Run.State.RUNNING)
+    if run.retry_errors:
+        run.previous_failures = _forget_errors(run)
+    forgives = not run.skip_erroring and not run.retry_errors
+    rest = _take_rest(run, with_errors=forgives)
+    if forgives and (rest is None or rest.in_error):
+        run.previous_failures = _forget_errors(run)  # those in error among the rest wait as well now
+    return rest
 
 
 def complete(run: Run) -> None:
@@ -147,12 +203,21 @@ def _make_wait(run: Run, records: QuerySet[Any]) -> int:
     return records.update(deserialization_error=mark, deserialization_exception=None)
 
 
-def _take_rest(run: Run) -> Remainder | None:
-    """Return all that is left, and let the plan be at its end; None if one batch doesn't hold it."""
+def _take_rest(run: Run, *, with_errors: bool = False) -> Remainder | None:
+    """Return all that is left, and let the plan be at its end; None if one batch doesn't hold it.
+
+    :param with_errors: as for `remainder`
+    """
     plan = steps(run.profile)
     if run.step >= len(plan):
         return Remainder([], [])
-    rest = remainder(run, plan, rows=batch_size_records(), size_bytes=settings.BATCH_SIZE_BYTES)
+    rest = remainder(
+        run,
+        plan,
+        rows=batch_size_records(),
+        size_bytes=settings.BATCH_SIZE_BYTES,
+        with_errors=with_errors,
+    )
     if rest is not None:
         run.step = len(plan)
     return rest
@@ -257,7 +322,7 @@ def _hand_out_rest(run: Run, rest: Remainder, begun_by: str | None) -> Batch | N
     is_begun = begun_by is not None
     attempt = {"attempts": 1, "attempted_at": clock.now(), "attempted_by": begun_by} if is_begun else {}
     batch = Batch.of(run, 1, [store_id for store_id, _ in rest.sized_ids], **when_begun(), **attempt)
-    batch.save(force_insert=True)
+    insert(batch)
     _count(run, [batch])
     return batch if is_begun else None
 
@@ -330,4 +395,6 @@ def create_run(profile: str, sync_filter: Filter | None, **options: Any) -> Run:
     :param options: further columns of `Run`
     """
     text = None if sync_filter is None else str(sync_filter)
-    return Run.objects.create(profile=profile, filter=text, **options)
+    run = Run(profile=profile, filter=text, **options)
+    insert(run)
+    return run

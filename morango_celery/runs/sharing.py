@@ -13,13 +13,15 @@ Runs that leave out errors, or take only errors, and runs in process have no par
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from morango.models.certificates import Filter
 
+from morango_celery.db.prepared import Columns, Statement, kept, number, selecting, text
 from morango_celery.models import Run
-from morango_celery.reading.prefixes import outermost, starts_with_any
+from morango_celery.reading.prefixes import FEW, outermost, starts_with_any
 
 
 def ready() -> Q:
@@ -64,24 +66,48 @@ def _locked(idle: Collection[int]) -> set[int]:
     return set(pending.select_for_update(skip_locked=True).values_list("pk", flat=True))
 
 
+OTHER = Columns(Run, only=("id", "state", "filter", "attempts", "blocked_by_id"))
+"""What is to be known of another run."""
+
+
 def _others_within(run: Run) -> Iterator[Run]:
     """Yield the unfinished runs that have part in this and lie under the run's filter, the earliest first."""
-    others: QuerySet[Run] = Run.objects.filter(
-        profile=run.profile,
+    own = run.sync_filter
+    prefixes = None if own is None else outermost(own)
+    if prefixes is None or len(prefixes) <= FEW:
+        statement = _finding_others(run.serialize_first, None if prefixes is None else len(prefixes))
+        rows = statement.rows(OTHER.names, run.pk, run.profile, *(prefixes or ()))
+    else:
+        rows = list(_others(run.pk, run.profile, prefixes, serialize_first=run.serialize_first))
+    for other in map(OTHER.instance, rows):
+        if own is None or _is_within(other.sync_filter, own):
+            yield other
+
+
+@kept
+def _finding_others(serialize_first: bool, prefixes: int | None) -> Statement:
+    """
+    :param prefixes: number of the filter's; None for no filter
+    """
+    profile, *marks = map(text, range(1, 2 + (prefixes or 0)))
+    return selecting(
+        _others(number(0), profile, None if prefixes is None else marks, serialize_first=serialize_first)
+    )
+
+
+def _others(pk: int, profile: str, prefixes: Sequence[str] | None, *, serialize_first: bool) -> Any:
+    others = Run.objects.filter(
+        profile=profile,
         state__in=Run.UNFINISHED,
         coalesced_into=None,
         in_process=False,
         skip_erroring=False,
         retry_errors=False,
-        serialize_first=run.serialize_first,
-    ).exclude(pk=run.pk)
-    own = run.sync_filter
-    if own is not None:
-        others = others.filter(starts_with_any("filter", outermost(own)), filter__isnull=False)
-    columns = ("state", "filter", "attempts", "blocked_by")
-    for other in others.only(*columns).order_by("pk"):
-        if own is None or _is_within(other.sync_filter, own):
-            yield other
+        serialize_first=serialize_first,
+    ).exclude(pk=pk)
+    if prefixes is not None:
+        others = others.filter(starts_with_any("filter", prefixes), filter__isnull=False)
+    return others.order_by("pk").values_list(*OTHER.names)
 
 
 def _is_within(narrow: Filter | None, wide: Filter) -> bool:

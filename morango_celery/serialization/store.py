@@ -37,6 +37,7 @@ def serialize_into_store(
     filter: Filter | None = None,  # noqa: A002  (Morango's name)
     *,
     on_begin: Callable[[], None] | None = None,
+    unless_edited: Callable[[], None] | None = None,
 ) -> None:
     """Bring local edits into the Store: new and changed app rows, deletions, counters.
 
@@ -50,6 +51,8 @@ def serialize_into_store(
 
     :param filter: None for the whole profile
     :param on_begin: called first in each transaction, before the lock is waited for
+    :param unless_edited: called last in the short transaction, which holds the lock; never on SQLite. If that
+        is undone, and tried again, `on_begin` is called again
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     :raises OperationalError, InterfaceError: the database went away; or asks to try again, and keeps asking
     Cost: one statement if nothing was edited, and what `on_begin` takes. Else four more, four for each model
@@ -59,7 +62,7 @@ def serialize_into_store(
     """
     for left in reversed(range(ATTEMPTS)):
         try:
-            _serialize(profile, filter, on_begin)
+            _serialize(profile, filter, on_begin, unless_edited)
         except (IntegrityError, OperationalError) as error:
             came_across_another = isinstance(error, IntegrityError) or is_isolation_error(error)
             if not came_across_another or not left or connection.in_atomic_block:
@@ -69,10 +72,15 @@ def serialize_into_store(
 
 
 @first_error_wins()
-def _serialize(profile: str, sync_filter: Filter | None, on_begin: Callable[[], None] | None) -> None:
+def _serialize(
+    profile: str,
+    sync_filter: Filter | None,
+    on_begin: Callable[[], None] | None,
+    unless_edited: Callable[[], None] | None,
+) -> None:
     if uses_postgresql():
         refuse_open_transaction()
-        saver, is_edited = _note_unless_edited(profile, sync_filter, on_begin)
+        saver, is_edited = _note_unless_edited(profile, sync_filter, on_begin, unless_edited)
         if not is_edited:
             return
     else:
@@ -95,7 +103,10 @@ def _serialize(profile: str, sync_filter: Filter | None, on_begin: Callable[[], 
 
 
 def _note_unless_edited(
-    profile: str, sync_filter: Filter | None, on_begin: Callable[[], None] | None
+    profile: str,
+    sync_filter: Filter | None,
+    on_begin: Callable[[], None] | None,
+    unless_edited: Callable[[], None] | None,
 ) -> tuple[Saver, bool]:
     """Note a new counter where nothing was edited, as Morango does; else raise the instance's counter, and
     no more.
@@ -119,6 +130,8 @@ def _note_unless_edited(
             if on_begin is not None:
                 on_begin()
             found = note_unless_edited(profile, sync_filter, instance_id)
+            if found is not None and not found[1] and unless_edited is not None:
+                unless_edited()
         if found is not None:
             return found
         instance_id = identify()  # another database than before, or another machine

@@ -211,7 +211,7 @@ class TestAtTheSameTime:
         monkeypatch.setattr(Unit, "clean_fields", save)
         advanced = threading.Event()
 
-        def advance_late(run_id: int, open_stage: Callable[[int], Any], *message: Any) -> Any:
+        def advance_late(run_id: int, open_stage: Callable[[Run], Any], *message: Any) -> Any:
             until_gone = time.monotonic() + 20
             while Run.objects.exists():
                 assert time.monotonic() < until_gone
@@ -252,11 +252,11 @@ class TestAtTheSameTime:
 
         with monkeypatch.context() as patch:
             patch.setattr(opening, "_begin", finds_it_open)
-            progress = attempt_opening(run.pk, start)
+            progress = attempt_opening(run.pk, lambda run: start(run.pk))
 
         # Then it does nothing, and who has done the batch goes on
         assert (progress.run.state, progress.opened, progress.ended) == (Run.State.RUNNING, False, False)
-        assert attempt_opening(run.pk, advance).run.state == Run.State.COMPLETED
+        assert attempt_opening(run.pk, lambda run: advance(run.pk)).run.state == Run.State.COMPLETED
 
     def test_a_message_that_comes_twice_at_once_is_executed_once(self) -> None:
         factories.fill_store(60)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery import clock
+from morango_celery.db.inserts import insert
 from morango_celery.db.prepared import (
     Columns,
     anything,
@@ -87,6 +90,44 @@ def test_a_run_is_saved_as_django_saves_it(run: Run) -> None:
     assert changed.last_activity_at == found.last_activity_at  # read when it is asked for
 
 
+def new_rows() -> list[Run | Batch]:
+    run = Run(
+        profile="school",
+        filter="a\nb",
+        error="100 % \x01mark00000 'quoted' \\",
+        transfer_session_id=uuid.uuid4().hex,
+        retry_of=new_run(),
+        step=-2_147_000_000,
+        finished_at=clock.now(60),
+        overdue_at=timezone.now(),
+    )
+    ids = [uuid.uuid4().hex, "%s"]
+    batch = Batch.of(new_run(), 1, ids, attempts=1, attempted_at=clock.now(), overdue_at=clock.now(15))
+    return [run, batch, Run(profile="school", filter=None), Batch.of(new_run(), 1, [])]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_row_is_inserted_as_django_inserts_it(place: int) -> None:
+    row = new_rows()[place]
+    by_django = copy.copy(row)
+    if isinstance(by_django, Run):  # what is unique
+        by_django.transfer_session_id = None
+    else:
+        by_django.number = 2
+
+    insert(row)
+    by_django.save(force_insert=True)
+
+    rows: Any = type(row).objects
+    inserted, expected = (rows.values().get(pk=pk) for pk in (row.pk, by_django.pk))
+    differing = {name for name, value in inserted.items() if value != expected[name]}
+    times = {name for name in differing if name.endswith("_at")}
+    assert all(abs(inserted[name] - expected[name]).total_seconds() < 60 for name in times)
+    assert differing - times <= {"id", "transfer_session_id", "number"}
+    assert {name for name, value in vars(row).items() if hasattr(value, "resolve_expression")} == set()
+    assert (rows.get(pk=row.pk), row._state.adding) == (row, False)
+
+
 def test_what_is_not_loaded_is_left_alone(run: Run) -> None:
     part = Run.objects.defer(*UNCOUNTED).get(pk=run.pk)
     Run.objects.filter(pk=run.pk).update(error="of others")
@@ -116,7 +157,7 @@ def test_settings_that_change_are_heeded(settings: Any) -> None:
         settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "STALLED_AFTER_SECONDS": seconds}
         Run.objects.update(attempts=0, open_batches=0)
 
-        found = attempt_opening(run.pk, lambda run_id: Progress(read_run(run_id))).run
+        found = attempt_opening(run.pk, Progress).run
 
         assert found.overdue_at is not None
         seconds_left.append((found.overdue_at - found.last_activity_at).total_seconds())

@@ -50,7 +50,7 @@ def asked_for(prefixes: str | None = SCHOOL, **options: Any) -> Run:
 
 
 def begin(run: Run) -> Progress:
-    return attempt_opening(run.pk, start)
+    return attempt_opening(run.pk, lambda run: start(run.pk))
 
 
 def complete(run: Run) -> Run:
@@ -60,7 +60,7 @@ def complete(run: Run) -> Run:
         assert progress.opened
         for batch in open_batches(progress.run):
             execute_batch(batch.pk)
-        progress = attempt_opening(run.pk, advance)
+        progress = attempt_opening(run.pk, lambda run: advance(run.pk))
     return progress.run
 
 

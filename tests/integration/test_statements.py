@@ -381,17 +381,21 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("redis_url")
-def test_a_run_that_fits_one_batch_from_asking_to_its_end(commits: list[str]) -> None:
+@pytest.mark.parametrize(("serialize_first", "statements"), [(False, 12), (True, 13)])
+def test_a_run_that_fits_one_batch_from_asking_to_its_end(
+    serialize_first: bool, statements: int, commits: list[str]
+) -> None:
     # Given records under a filter
+    serialize_into_store(PROFILE)  # which gives the instance its identity
     Store.objects.bulk_create(build_school(20))
     commits.clear()
 
     # When a run of them is asked for, and a worker gets its message
     with CaptureQueriesContext(connection) as queries:
-        run = create_run(PROFILE, Filter(SCHOOL_ID), serialize_first=False, session_notified=True)
+        run = create_run(PROFILE, Filter(SCHOOL_ID), serialize_first=serialize_first, session_notified=True)
         assert tasks.CeleryDispatch().start(run)
         tasks.start_run(run.pk)
     # Then they are: the run, that it was sent, that it was begun, what it hands out, and what came of that
     assert len(commits) == 5
-    assert sum("morango_celery_" in query["sql"] for query in queries) == 14
+    assert sum("morango_celery_" in query["sql"] for query in queries) == statements
     assert Run.objects.get(pk=run.pk).saved == 20

@@ -94,8 +94,8 @@ MUTATIONS = (
     Mutation(
         "one-opens-the-next-stage",
         "runs/producer.py",
-        "    if run.state != Run.State.RUNNING or run.open_batches:\n",
-        "    if run.state != Run.State.RUNNING:\n",
+        "    elif run.state != Run.State.RUNNING or run.open_batches:\n",
+        "    elif run.state != Run.State.RUNNING:\n",
         ("integration/test_batches.py::TestAtTheSameTime::test_of_many_that_advance_a_run_one_does",),
         "postgresql",
     ),

@@ -43,8 +43,8 @@ MUTATIONS = (
     Mutation(
         "errors-of-earlier-runs-are-skipped-when-asked",
         "runs/producer.py",
-        "    if not run.skip_erroring:\n",
-        "    if True:\n",
+        "    forgives = not run.skip_erroring and not run.retry_errors\n",
+        "    forgives = not run.retry_errors\n",
         ("parity/test_filters.py::test_skip_erroring",),
     ),
     Mutation(
