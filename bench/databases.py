@@ -19,6 +19,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import psycopg2
+from typing_extensions import override
 
 from bench.profiles import OVER_HTTP
 
@@ -86,6 +87,7 @@ class Dataset:
     """Kind of records: a key of ``bench.data.CASES``, or "kolibri"."""
     records: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.models}_{self.database}_{self.case}_{self.records}"
 

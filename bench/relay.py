@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 BYTES = 64 * 1024
 
 
@@ -51,6 +53,7 @@ class Relay(ThreadingTCPServer):
 class _Connection(BaseRequestHandler):
     server: Relay
 
+    @override
     def handle(self) -> None:
         with socket.create_connection(self.server.server) as server:
             answers = threading.Thread(

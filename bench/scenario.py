@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from typing_extensions import override
+
 from bench.databases import Dataset, Engine
 
 Quantity = Literal[
@@ -41,6 +43,7 @@ class Threshold:
         assert self.at_most is not None, "a threshold has a limit"
         return value <= self.at_most
 
+    @override
     def __str__(self) -> str:
         if self.at_least is not None:
             return f">= {self.at_least:,g}"

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+from typing_extensions import override
+
 from bench.databases import HOSTS, BenchError, Databases, Dataset, run
 from bench.measurement import Measurement, Order
 from bench.profiles import OVER_HTTP
@@ -39,6 +41,7 @@ class Contender:
         alone = self.implementation.startswith("morango") and not self.workers
         return alone and self.dataset.database == "postgresql"
 
+    @override
     def __str__(self) -> str:
         parts = [self.implementation.replace("morango", "Morango").replace("-", " ")]
         if self.workers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from typing_extensions import override
 
 
 class MorangoCeleryConfig(AppConfig):
@@ -10,6 +11,7 @@ class MorangoCeleryConfig(AppConfig):
     verbose_name = "Morango Celery"
     default_auto_field = "django.db.models.BigAutoField"
 
+    @override
     def ready(self) -> None:
         from morango_celery import checks  # noqa: F401  (registers itself)
         from morango_celery.deserialization import code_edits, muting

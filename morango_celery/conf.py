@@ -9,6 +9,7 @@ from typing import Any, Literal
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.db import connection, router
+from typing_extensions import override
 
 from morango_celery.errors import InvalidSettingError
 
@@ -25,6 +26,7 @@ class Section:
     _NAME: str
     _RULES: Mapping[str, Rule]
 
+    @override
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_"):
             return super().__getattribute__(name)

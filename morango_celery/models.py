@@ -12,6 +12,7 @@ from django.db.models import Exists, F, OuterRef, Q, Subquery
 from morango.models.certificates import Filter
 from morango.models.core import Store
 from morango.models.fields.uuids import UUIDField
+from typing_extensions import override
 
 from morango_celery import clock
 from morango_celery.db.prepared import Statement, anything, concrete_fields, kept, number, updating
@@ -149,10 +150,12 @@ class Run(models.Model):
     has_released = False
     """True if other runs may begin since this instance wrote the end of the run."""
 
+    @override
     def __str__(self) -> str:
         state = ", ".join(filter(None, (self.state, self.sharing)))
         return f"run {self.pk} of {printable(self.profile)} ({state})"
 
+    @override
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save as Django does. A time that the database has set is read on first access."""
         super().save(*args, **kwargs)
@@ -363,6 +366,7 @@ class Batch(models.Model):
             ),
         ]
 
+    @override
     def __str__(self) -> str:
         return f"batch {self.stage}/{self.number} of run {self.run_id}"
 
@@ -480,6 +484,7 @@ def _closing(state: str, names: tuple[str, ...]) -> Statement:
 
 
 class RecordsInError(models.Manager["RecordInError"]):
+    @override
     def get_queryset(self) -> models.QuerySet[RecordInError]:
         dirty = super().get_queryset().filter(dirty_bit=True)
         return dirty.exclude(deserialization_exception=None)
@@ -495,6 +500,7 @@ class RecordInError(Store):
         default_permissions = ("view",)
         verbose_name_plural = "records in error"
 
+    @override
     def __str__(self) -> str:
         return f"{self.model_name} {self.pk}"
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from typing_extensions import override
 
 from morango_celery.admin.links import link_to_run
 from morango_celery.admin.read_only import ReadOnlyAdmin
@@ -41,6 +42,7 @@ class BatchAdmin(ReadOnlyAdmin):
         ("Message", {"fields": ["ids_sha256"]}),
     ]
 
+    @override
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         batches: QuerySet[Any] = super().get_queryset(request)
         batches = batches.annotate(last_error_begins=beginning("last_error"))

@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from typing_extensions import override
 
 from morango_celery.models import RecordInError, Run
 from morango_celery.reading.filters import under_filter
@@ -27,10 +28,12 @@ def _one_of(column: str, choices: tuple[str, ...]) -> type[admin.SimpleListFilte
         title = TITLES[column]
         parameter_name = column
 
+        @override
         def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
             chosen = filter(None, [self.value()])  # may be that of records that aren't in error any more
             return [(choice, choice) for choice in sorted({*choices, *chosen})]
 
+        @override
         def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
             value = self.value()
             return queryset if value is None else queryset.filter(**{column: value})
@@ -44,10 +47,12 @@ class UnderTheFilterOfRun(admin.SimpleListFilter):
     title = "run"
     parameter_name = "run"
 
+    @override
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         value = self.value()
         return [(value, f"under the filter of run {value}")] if value else []
 
+    @override
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
         if value is None:

@@ -11,6 +11,7 @@ from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from typing_extensions import override
 
 from morango_celery import api
 from morango_celery.admin.error_filters import UnderTheFilterOfRun, filters
@@ -78,6 +79,7 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
         "last_transfer_session_id",
     ]
 
+    @override
     def get_urls(self) -> list[URLPattern]:
         wrapped = self.admin_site.admin_view
         return [
@@ -93,6 +95,7 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
     def retry_view(self, request: HttpRequest) -> HttpResponse:
         return retry_profile(self, request)
 
+    @override
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if request.method == "POST":  # what actions begin mustn't wait for the end of a transaction
             return super().changelist_view(request, extra_context)
@@ -103,13 +106,16 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
             messages.error(request, f"{error} Choose a group, or search for less.")
             return HttpResponseRedirect(reverse("admin:morango_celery_recordinerror_changelist"))
 
+    @override
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
         return filters()
 
+    @override
     def lookup_allowed(self, lookup: str, value: str) -> bool:
         """Allow the list's filters alone: others would reveal the contents of records, bit by bit."""
         return lookup in (*CAUSE, UnderTheFilterOfRun.parameter_name)
 
+    @override
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         records: QuerySet[Any] = super().get_queryset(request)
         beginning = Left("deserialization_error", SHOWN_CHARACTERS + 1)  # the whole may have megabytes

@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from typing_extensions import override
 
 from morango_celery.admin.shortened import beginning
 from morango_celery.admin.sql import time_limit
@@ -42,6 +43,7 @@ def with_status(run_ids: Sequence[int], *, in_short: bool = False) -> list[Any]:
 
 
 class RunList(ChangeList):
+    @override
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list: Any = with_status(
@@ -53,8 +55,10 @@ class SignsOfLife(admin.SimpleListFilter):
     title = "signs of life"
     parameter_name = "stalled"
 
+    @override
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("yes", "stalled")]
 
+    @override
     def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
         return queryset.filter(pk__in=stalled().values("pk")) if self.value() == "yes" else queryset

@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.contrib.messages import get_messages
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
+from typing_extensions import override
 
 from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
 from morango_celery.admin.read_only import ReadOnlyAdmin
@@ -75,19 +76,23 @@ class RunAdmin(ReadOnlyAdmin):
         ("After its end", {"fields": ["session_notified", "finalized"]}),
     ]
 
+    @override
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RunList]:
         return RunList
 
+    @override
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         run = super().get_object(request, object_id, from_field)
         return next(iter(with_status([run.pk])), None) if run else None
 
+    @override
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> _FieldsetSpec:
         shown = super().get_fieldsets(request, obj)
         if request.user.has_perm("morango_celery.view_recordinerror"):
             return [*shown[:1], ("In error now, under its filter", {"fields": ["in_error_now"]}), *shown[1:]]
         return shown
 
+    @override
     def render_change_form(
         self,
         request: HttpRequest,

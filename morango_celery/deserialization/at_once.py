@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from typing_extensions import override
+
 from morango_celery.deserialization.deleting import delete_rows
 from morango_celery.deserialization.groups import Group, mark_local_edits, writable
 from morango_celery.deserialization.issuer import is_no_records_fault
@@ -36,6 +38,7 @@ class AtOnceSink(AppModelSink):
 
     _wrote = False
 
+    @override
     def _delete(self, carriers: Group) -> None:
         while carriers:
             model = carriers[0].model
@@ -45,12 +48,14 @@ class AtOnceSink(AppModelSink):
             self._wrote = True
             carriers = [carrier for carrier in carriers if carrier.model is not model]
 
+    @override
     def _write(self, group: Group) -> None:
         writer = _AtOnceWriter(self.context, group, self.check_constraints)
         with _all_or_nothing():
             writer.write()
         self._wrote = self._wrote or writer.wrote
 
+    @override
     def finalize(self) -> None:
         if self._wrote:
             with _all_or_nothing():
@@ -63,9 +68,11 @@ class _AtOnceWriter(GroupWriter):
 
     wrote = False
 
+    @override
     def _without_conflicting(self, carriers: Group) -> Group:
         return carriers  # the database says so if there are any
 
+    @override
     def _write_together(self, carriers: Group) -> None:
         carriers = self._without_waiting_parents(carriers)
         if carriers:
@@ -73,6 +80,7 @@ class _AtOnceWriter(GroupWriter):
             if skipped_ids := write_together(carriers, self.context, self.judge):
                 mark_local_edits(writable(carriers), skipped_ids)
 
+    @override
     def _write_alone(self) -> None:
         alone = {id(carrier) for carrier in self.alone}
         if alone:

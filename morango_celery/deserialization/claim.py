@@ -8,6 +8,7 @@ from typing import Any
 from django.db import connection
 from django.db.models.base import ModelState
 from morango.models.core import Store
+from typing_extensions import override
 
 from morango_celery.deserialization import sql
 from morango_celery.deserialization.context import BatchContext
@@ -39,6 +40,7 @@ class ClaimedSource(Source[Group]):
         self.store_ids = store_ids
         self.context = context
 
+    @override
     def stream(self) -> Iterator[Group]:
         carriers = {carrier.store.id: carrier for carrier in claim(self.store_ids, self.context)}
         self.context.foresee(list(carriers.values()))

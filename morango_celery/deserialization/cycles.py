@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from morango.models.core import Store
+from typing_extensions import override
 
 from morango_celery.conf import settings
 from morango_celery.deserialization.claim import claim
@@ -31,6 +32,7 @@ class ClaimCycleMembers(GroupTransform):
     and one lookup per reference followed.
     """
 
+    @override
     def update(self, group: Group) -> None:
         room, room_bytes, newest = MOST_CYCLE_MEMBERS, settings.BATCH_SIZE_BYTES, list(group)
         while room > 0 and room_bytes > 0 and (waiting := self._waiting(newest)[:room]):

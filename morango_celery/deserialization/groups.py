@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.core.exceptions import ValidationError
 from morango.errors import MorangoDirtyParent, MorangoMissingParent
+from typing_extensions import override
 
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.task import DeserializeTask
@@ -18,6 +19,7 @@ class GroupTransform(Transform[Group, Group]):
     def __init__(self, context: BatchContext) -> None:
         self.context = context
 
+    @override
     def transform(self, item: Group) -> Group:
         self.update(item)
         return item

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from django.db.models.signals import ModelSignal, post_delete, post_save, pre_save
+from typing_extensions import override
 
 from morango_celery.deserialization.code_edits import before_save
 
@@ -22,11 +23,13 @@ _muted: ContextVar[frozenset[ModelSignal]] = ContextVar("muted", default=frozens
 class MutableSignal(ModelSignal):
     """Signal that reaches no receiver in a context that mutes it."""
 
+    @override
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
         if self is pre_save and not named.get("raw"):
             before_save(sender, named.get("instance"))
         return [] if self in _muted.get() else super().send(sender, **named)
 
+    @override
     def send_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
         return [] if self in _muted.get() else super().send_robust(sender, **named)
 

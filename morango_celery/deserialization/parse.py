@@ -10,6 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db.models.signals import post_init, pre_init
 from morango.models.core import SyncableModel
+from typing_extensions import override
 
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.dependency_graph import parents_first
@@ -27,6 +28,7 @@ from morango_celery.stream import Transform
 class RefuseUnknownModels(Transform[Group, Group]):
     """Operator that gives records an error if no installed app has their model."""
 
+    @override
     def transform(self, item: Group) -> Group:
         for carrier in item:
             try:
@@ -39,6 +41,7 @@ class RefuseUnknownModels(Transform[Group, Group]):
 class OrderTree(GroupTransform):
     """Operator that puts parents before their children, and refuses cycles as Morango does."""
 
+    @override
     def transform(self, item: Group) -> Group:
         if not any(traits_of(model).in_tree for model in {carrier.model for carrier in to_save(item)}):
             return item
@@ -52,6 +55,7 @@ class Parse(GroupTransform):
     """Operator that parses JSON to an unsaved instance, by the model's own ``deserialize()``, or straight to
     a row."""
 
+    @override
     def update(self, group: Group) -> None:
         parse(to_save(group), self.context)
 
@@ -141,5 +145,6 @@ def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:
 class LoadForeignKeys(GroupTransform):
     """Operator that looks up the foreign keys of the whole group."""
 
+    @override
     def update(self, group: Group) -> None:
         self.context.load(group)

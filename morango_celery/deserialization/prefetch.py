@@ -13,6 +13,7 @@ from django.db import connection
 from django.db.models import ForeignKey, Model
 from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
+from typing_extensions import override
 
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.instances import read_instances
@@ -237,6 +238,7 @@ class _PrefetchingFieldsCache(dict[str, Any]):
             self.pop(name, None)
         self._prefetcher = None
 
+    @override
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)
         self._prefetcher = None  # who drops an instance, as refresh_from_db() does, wants a newer one

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from django.db import transaction
 from morango.models.core import DeletedModels, HardDeletedModels
+from typing_extensions import override
 
 from morango_celery.deserialization import code_edits, sql
 from morango_celery.deserialization.common_cause import CommonCause
@@ -69,6 +70,7 @@ class AppModelSink(Sink[Group]):
             DeserializeOutcome.PROPAGATE_HARD_DELETE: {},
         }
 
+    @override
     def consume(self, item: Group) -> None:
         self._delete([carrier for carrier in item if carrier.store.deleted and not carrier.errors])
         self._write(item)
@@ -133,6 +135,7 @@ class AppModelSink(Sink[Group]):
         if carrier.is_retryable:
             self.result.retryable_ids.append(carrier.store.id)
 
+    @override
     def finalize(self) -> None:
         if self.result.failed == self.result.records:
             self.result.common_cause = self._cause.text

@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import Store, SyncableModel
+from typing_extensions import override
 
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache
 from morango_celery.deserialization.task import DeserializeTask
@@ -42,6 +43,7 @@ class StoreModelSource(MorangoSource[DeserializeTask]):
         self.fk_cache = ForeignKeyCache() if fk_cache is None else fk_cache
         self.skip_errored = skip_errored
 
+    @override
     def begin(self) -> None:
         self.fk_cache.clear()
 
@@ -55,9 +57,11 @@ class StoreModelSource(MorangoSource[DeserializeTask]):
             queryset = queryset.filter(Q(deserialization_error="") | Q(deserialization_error=None))
         return queryset
 
+    @override
     def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:
         return self.records().filter(model_name=model.morango_model_name)
 
+    @override
     def stream_for_filter(self, partition_condition: Q | None) -> Iterator[DeserializeTask]:
         """Yield the carriers. A chunk of rows is in memory at a time; of large ones, fewer."""
         size = StoredBytes("serialized") + StoredBytes("conflicting_serialized_data")

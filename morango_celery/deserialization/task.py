@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ValidationError
 from morango.models.core import Store, SyncableModel
 from morango.registry import syncable_models
+from typing_extensions import override
 
 from morango_celery.errors import UnknownModelError
 from morango_celery.reading.partitions import SourceTask
@@ -87,6 +88,7 @@ class DeserializeTask(SourceTask):
         """True if a local edit of the app row took precedence."""
 
     @property
+    @override
     def id(self) -> str:
         store_id: str = self.store.id
         return store_id
@@ -172,6 +174,7 @@ class DeserializeTask(SourceTask):
         self.errors.clear()
         self.propagated_deletion = None
 
+    @override
     def __repr__(self) -> str:
         return f"<DeserializeTask {self.store.model_name} {self.store.id}>"
 

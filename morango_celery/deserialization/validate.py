@@ -9,6 +9,7 @@ from django.db import IntegrityError
 from django.db.models import ForeignKey
 from morango.errors import MorangoDirtyParent
 from morango.models.core import ForeignKeyReference, SyncableModel
+from typing_extensions import override
 
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.dependency_graph import parent_names
@@ -38,6 +39,7 @@ class Validate(GroupTransform):
         super().__init__(context)
         self._sound: set[tuple[type[SyncableModel], str, str]] = set()
 
+    @override
     def update(self, group: Group) -> None:
         self._sound.clear()
         self._resolve_rows([carrier for carrier in group if carrier.row is not None])

@@ -10,6 +10,7 @@ from contextlib import suppress
 from io import TextIOWrapper, UnsupportedOperation
 
 from django.core.management.base import BaseCommand
+from typing_extensions import override
 
 BROKEN_PIPE = 141
 """The exit status of a shell's command that SIGPIPE has ended, as in ``git log | head``."""
@@ -18,6 +19,7 @@ BROKEN_PIPE = 141
 class PipeSafeCommand(BaseCommand):
     """A command whose lines are written at once, and which ends with `BROKEN_PIPE` if its reader has gone."""
 
+    @override
     def run_from_argv(self, argv: Sequence[str]) -> None:
         for stream in _standard_streams():
             stream.reconfigure(line_buffering=True)  # or the reader of a command that goes on waits for lines

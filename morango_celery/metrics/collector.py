@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from django.core.exceptions import ImproperlyConfigured
+from typing_extensions import override
 
 try:
     from prometheus_client.core import (
@@ -31,6 +32,7 @@ from morango_celery.printable import printable
 class LedgerCollector(Collector):
     """Collector of all metrics, for the view's registry or for a project's own."""
 
+    @override
     def collect(self) -> Iterator[Family]:
         """Yield every metric, even without a figure. Cost: that of `figures`."""
         families = {metric: _family(metric) for metric in METRICS}

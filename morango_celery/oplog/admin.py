@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.http import HttpRequest
+from typing_extensions import override
 
 from morango_celery.admin.shortened import beginning, first_line
 from morango_celery.oplog.models import DeadLetter
@@ -34,6 +35,7 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
     ]
     actions = ["retry"]
 
+    @override
     def get_queryset(self, request: HttpRequest) -> Any:
         letters = super().get_queryset(request).annotate(reason_begins=beginning("reason"))
         return letters.defer("text", "reason")  # megabytes, where a line is long
@@ -51,9 +53,11 @@ class DeadLetterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("morango_celery_oplog.change_deadletter")
 
+    @override
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
+    @override
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Forbid changes: a line is a copy of the log. Faults are mended at the source or in the database."""
         return False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from typing_extensions import override
 
 
 class OplogConfig(AppConfig):
@@ -9,6 +10,7 @@ class OplogConfig(AppConfig):
     verbose_name = "Morango Celery: log of another project"
     default_auto_field = "django.db.models.BigAutoField"
 
+    @override
     def ready(self) -> None:
         from morango_celery.oplog import (
             checks,  # noqa: F401  (registers itself)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from typing_extensions import override
+
 from morango_celery.conf import BYTES_RULE, LABELS_RULE, Section, labels, positive, problems_of
 
 
@@ -35,6 +37,7 @@ class _Settings(Section):
         "NATURAL_KEYS": (lambda value: isinstance(value, bool), "must be True or False"),
     }
 
+    @override
     def _contradictions(self, configured: Mapping[str, Any]) -> Iterator[str]:
         if configured.get("MODELS") and not configured.get("FILE"):
             yield "MORANGO_CELERY_OPLOG has MODELS, but no FILE to record their changes in."

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from morango_celery.errors import UsageError
 from morango_celery.management.wakeup import Wakeup
 
@@ -54,6 +56,7 @@ class Watch:
         wakeup = self._wakeup
 
         class OnEvent(FileSystemEventHandler):
+            @override
             def on_any_event(self, event: FileSystemEvent) -> None:
                 if event.event_type not in ("opened", "closed_no_write"):  # our own reading causes these
                     wakeup.wake()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from django.db import DatabaseError, IntegrityError, transaction
+from typing_extensions import override
 
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.sql import strict_check
@@ -180,6 +181,7 @@ class ObjectSink(Sink[Sequence[Change | BadLine]]):
         """The position behind the batch that is being applied."""
         self.on_batch = on_batch
 
+    @override
     def consume(self, item: Sequence[Change | BadLine]) -> None:
         """Apply one batch.
 

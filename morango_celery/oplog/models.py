@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.utils import timezone
+from typing_extensions import override
 
 
 class OutboxChange(models.Model):
@@ -18,6 +19,7 @@ class OutboxChange(models.Model):
     size_bytes = models.IntegerField()
     """Size of the text in UTF-8, so that it is known without reading the text."""
 
+    @override
     def __str__(self) -> str:
         return f"outbox change {self.pk}"
 
@@ -35,6 +37,7 @@ class RecorderFile(models.Model):
     inode = models.CharField(max_length=20)
     size_bytes = models.BigIntegerField(default=0)
 
+    @override
     def __str__(self) -> str:
         return self.path
 
@@ -47,6 +50,7 @@ class IngestSource(models.Model):
     """Raised by each transaction that applies lines. Another version than expected shows a concurrent
     reader."""
 
+    @override
     def __str__(self) -> str:
         return self.name
 
@@ -71,6 +75,7 @@ class IngestPosition(models.Model):
     """Number of lines read."""
     updated_at = models.DateTimeField(auto_now=True)
 
+    @override
     def __str__(self) -> str:
         return f"{self.path} at {self.offset}"
 
@@ -109,6 +114,7 @@ class DeadLetter(models.Model):
             ),
         ]
 
+    @override
     def __str__(self) -> str:
         return f"{self.path}, byte {self.offset}"
 
@@ -120,5 +126,6 @@ class DeadLetterObject(models.Model):
     key = models.CharField(max_length=255, db_index=True)
     """``app.model:key``, see `morango_celery.oplog.rows.name_of`."""
 
+    @override
     def __str__(self) -> str:
         return self.key

@@ -18,6 +18,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
+from typing_extensions import override
 
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.oplog.conf import problems, settings
@@ -45,6 +46,7 @@ _CLEARED = "_oplog_cleared"
 class Encoder(DjangoJSONEncoder):
     """Django's encoder, with times in full: Django's own cuts them off after milliseconds."""
 
+    @override
     def default(self, o: Any) -> Any:
         if isinstance(o, datetime.datetime):
             text = o.isoformat()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from morango_celery.oplog import lines
 from morango_celery.oplog.files import BUFFER_BYTES, OpenFile
 from morango_celery.oplog.lines import Change, Line, LineError, parse
@@ -26,6 +28,7 @@ class OplogSource(Source[Line]):
         self.offset = offset
         self.should_stop = should_stop
 
+    @override
     def stream(self) -> Iterator[Line]:
         offset = self.offset
         self.file.file.seek(offset)
@@ -65,6 +68,7 @@ class BatchLines(OperatorModule[Line, list[Line]]):
         self.most_lines = most_lines
         self.most_bytes = most_bytes
 
+    @override
     def __call__(self, items: Iterable[Line]) -> Iterator[list[Line]]:
         batch: list[Line] = []
         size = 0
@@ -81,6 +85,7 @@ class BatchLines(OperatorModule[Line, list[Line]]):
 class ParseLines(Transform[list[Line], list[Change | BadLine]]):
     """Parsing of lines into changes."""
 
+    @override
     def transform(self, item: list[Line]) -> list[Change | BadLine]:
         return [_parsed(line) for line in item]
 

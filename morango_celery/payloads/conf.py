@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from typing_extensions import override
+
 from morango_celery.conf import BYTES_RULE, Section, not_negative, positive, problems_of
 
 BACKENDS = ("database", "redis", "files", "memory")
@@ -61,6 +63,7 @@ class _Settings(Section):
         "TTL_SECONDS": (positive, "must be a whole number of seconds above 0"),
     }
 
+    @override
     def _contradictions(self, configured: Mapping[str, Any]) -> Iterator[str]:
         if configured.get("BACKEND") in ("redis", "files") and not configured.get("LOCATION"):
             yield (

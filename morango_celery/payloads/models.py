@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.utils import timezone
+from typing_extensions import override
 
 
 class Payload(models.Model):
@@ -17,5 +18,6 @@ class Payload(models.Model):
     """Until then it isn't removed, for a message may refer to it. There is no index: each insert would pay
     for it, and all that it would spare is one scan a day by the pruner."""
 
+    @override
     def __str__(self) -> str:
         return f"payload {self.key}"

@@ -11,6 +11,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.expressions import OrderBy
 from morango.models.certificates import Filter
 from morango.models.core import SyncableModel
+from typing_extensions import override
 
 from morango_celery.reading.filters import PartitionOrder, partition_order, under_filter
 from morango_celery.stream import Source
@@ -76,6 +77,7 @@ class MorangoSource(Source[Task]):
         """Yield the condition for all prefixes of the filter; None without a filter."""
         yield None if self.sync_filter is None else self.condition
 
+    @override
     def stream(self) -> Iterator[Task]:
         """Yield a carrier for each record under the filter."""
         for condition in self.prefix_conditions():

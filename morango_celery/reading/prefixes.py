@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models import BooleanField, Case, F, IntegerField, Q, TextField, Value, When
 from django.db.models.expressions import Expression, OrderBy
 from django.db.models.functions import Collate
+from typing_extensions import override
 
 from morango_celery.upstream import PRIMARY_PARTITION_LENGTH, uses_postgresql
 
@@ -92,9 +93,11 @@ class _Found(Expression):
         self.text: Any = F(field)
         self.prefixes = tuple(prefixes)
 
+    @override
     def get_source_expressions(self) -> list[Any]:
         return [self.text]
 
+    @override
     def set_source_expressions(self, exprs: Sequence[Any]) -> None:
         (self.text,) = exprs
 
@@ -129,6 +132,7 @@ class _IsFound(_Found):
     def __init__(self, field: str, prefixes: Sequence[str]) -> None:
         super().__init__(field, prefixes, BooleanField())
 
+    @override
     def _sql(self, *arguments: Any) -> tuple[str, list[Any]]:
         found, parameters = super()._sql(*arguments)
         return f"{found} IS NOT NULL", parameters

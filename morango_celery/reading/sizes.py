@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import connection
 from django.db.models import Field, Func, IntegerField
+from typing_extensions import override
 
 from morango_celery.upstream import uses_postgresql
 
@@ -30,6 +31,7 @@ class StoredBytes(Func):
     function = "octet_length"
     output_field = IntegerField()
 
+    @override
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
         # octet_length() is of SQLite 3.43; the cast is made in SQLite, and nothing but the number gets out
         return self.as_sql(compiler, connection, template="length(CAST(%(expressions)s AS BLOB))", **context)

@@ -12,6 +12,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
+from typing_extensions import override
 
 from morango_celery.db.prepared import MOST_TEXTS, Statement, selecting, text
 from morango_celery.deserialization import StoreModelSource
@@ -200,14 +201,17 @@ class PendingRecordSource(StoreModelSource):
         self.step = step
         self.only_marked = run.retry_errors
 
+    @override
     def records(self) -> QuerySet[Any]:
         records = super().records()
         return records.filter(deserialization_error=RETRY_MARK) if self.only_marked else records
 
+    @override
     def ordering(self) -> Sequence[str]:
         """Sort by partition alone, which an index has: the order of the prefixes makes no difference."""
         return [self.partition_field]
 
+    @override
     def querysets(self, partition_condition: Q | None = None) -> Iterator[QuerySet[Any]]:
         if not self.step.unregistered:
             yield from super().querysets(partition_condition)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from morango_celery.serialization import sql
 from morango_celery.serialization.sql import Saver
 from morango_celery.serialization.task import SerializeTask
@@ -18,6 +20,7 @@ class StoreSink(Sink[list[SerializeTask]]):
     def __init__(self, saver: Saver) -> None:
         self.saver = saver
 
+    @override
     def consume(self, item: list[SerializeTask]) -> None:
         new = [task for task in item if task.stored is None]
         if new:

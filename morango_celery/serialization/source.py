@@ -15,6 +15,7 @@ from django.db.models import (
     signals,
 )
 from morango.models.core import SyncableModel
+from typing_extensions import override
 
 from morango_celery.reading.attributes import has_plain_access, is_plain_attribute
 from morango_celery.reading.cursors import stream
@@ -38,10 +39,12 @@ class AppModelSource(MorangoSource[SerializeTask]):
 
     partition_field = "_morango_partition"
 
+    @override
     def model_queryset(self, model: type[SyncableModel]) -> QuerySet[Any]:
         queryset: QuerySet[Any] = model.syncing_objects.all()
         return queryset.filter(_morango_dirty_bit=True) if self.dirty_only else queryset
 
+    @override
     def stream_for_filter(self, partition_condition: Q | None) -> Iterator[SerializeTask]:
         for queryset in self.querysets(partition_condition):
             yield from RowSource(queryset).stream()
@@ -53,6 +56,7 @@ class RowSource(Source[SerializeTask]):
     def __init__(self, queryset: QuerySet[Any]) -> None:
         self.queryset = queryset
 
+    @override
     def stream(self) -> Iterator[SerializeTask]:
         return (_rows if _is_plain(self.queryset.model) else _instances)(self.queryset)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from morango.models.core import SyncableModel
+from typing_extensions import override
 
 from morango_celery.reading.partitions import SourceTask
 
@@ -38,6 +39,7 @@ class SerializeTask(SourceTask):
     """Text that it is to hold."""
 
     @property
+    @override
     def id(self) -> str:
         return self.obj.id
 

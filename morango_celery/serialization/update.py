@@ -7,6 +7,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from typing_extensions import override
+
 from morango_celery.reading.jsontext import read_json
 from morango_celery.reading.sizes import CHUNK_BYTES
 from morango_celery.serialization import sql
@@ -18,6 +20,7 @@ from morango_celery.stream import FlatMap, Transform, chunked_by_weight
 class Sized(Transform[SerializeTask, tuple[SerializeTask, int]]):
     """Operator that gives each row its size as a weight."""
 
+    @override
     def transform(self, item: SerializeTask) -> tuple[SerializeTask, int]:
         return item, item.obj.size
 
@@ -28,6 +31,7 @@ class StoreLookup(FlatMap[list[SerializeTask], list[SerializeTask]]):
     Of a large list one part follows the other, each as much as may be in memory, with a query of its own.
     """
 
+    @override
     def flat_map(self, item: list[SerializeTask]) -> Iterator[list[SerializeTask]]:
         stored = sql.stored([task.obj.id for task in item])
         sized = ((task, task.obj.size + stored.get(task.id, ("", 0))[1]) for task in item)
@@ -48,6 +52,7 @@ class StoreUpdate(Transform[list[SerializeTask], list[SerializeTask]]):
     that do.
     """
 
+    @override
     def transform(self, item: list[SerializeTask]) -> list[SerializeTask]:
         for names, group in groupby(item, attrgetter("obj.names")):
             tasks = list(group)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
+from typing_extensions import override
+
 from morango_celery.stream.core import FlatMap, OperatorModule
 
 Item = TypeVar("Item")
@@ -50,6 +52,7 @@ class Buffer(OperatorModule[Item, list[Item]]):
         """
         self.size = _checked(size)
 
+    @override
     def __call__(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         return chunked(items, self.size)
 
@@ -66,6 +69,7 @@ class WeighedBuffer(OperatorModule[tuple[Item, int], list[Item]]):
         self.size = _checked(size)
         self.most = most
 
+    @override
     def __call__(self, items: Iterable[tuple[Item, int]]) -> Iterator[list[Item]]:
         return chunked_by_weight(items, self.size, self.most)
 
@@ -73,6 +77,7 @@ class WeighedBuffer(OperatorModule[tuple[Item, int], list[Item]]):
 class Unbuffer(FlatMap[Iterable[Item], Item]):
     """Operator that yields the items of each list, one by one."""
 
+    @override
     def flat_map(self, item: Iterable[Item]) -> Iterable[Item]:
         return item
 

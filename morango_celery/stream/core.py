@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
+from typing_extensions import override
+
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
 Item = TypeVar("Item")
@@ -45,6 +47,7 @@ class Source(PipelineModule[Out]):
     def stream(self) -> Iterator[Out]:
         """Yield the items one by one, reading no further than asked."""
 
+    @override
     def pipe(self, other: OperatorModule[Out, Next]) -> Pipeline[Next]:
         """Return a new pipeline of this source and `other`.
 
@@ -76,6 +79,7 @@ class Pipeline(PipelineModule[Item]):
         self.source = source
         self.modules = list(modules or ())
 
+    @override
     def pipe(self, other: OperatorModule[Item, Next]) -> Pipeline[Next]:
         """Append an operator to this very pipeline, and return it.
 
@@ -112,6 +116,7 @@ class Transform(OperatorModule[In, Out]):
     def transform(self, item: In) -> Out | None:
         """Return the result for one item, or None to drop the item."""
 
+    @override
     def __call__(self, items: Iterable[In]) -> Iterator[Out]:
         return (result for result in map(self.transform, items) if result is not None)
 
@@ -123,6 +128,7 @@ class FlatMap(OperatorModule[In, Out]):
     def flat_map(self, item: In) -> Iterable[Out]:
         """Return the results for one item, in order."""
 
+    @override
     def __call__(self, items: Iterable[In]) -> Iterator[Out]:
         for item in items:
             yield from self.flat_map(item)

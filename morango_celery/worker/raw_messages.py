@@ -14,6 +14,7 @@ from typing import Any
 from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import QoS as RedisQoS
 from redis import RedisError
+from typing_extensions import override
 
 from morango_celery.printable import printable
 from morango_celery.worker import envelope
@@ -88,6 +89,7 @@ class CarefulQoS(RedisQoS):
     kombu would stop at such a message each time it looks, and never get to the messages after it.
     """
 
+    @override
     def restore_by_tag(self, tag: Any, *arguments: Any, **options: Any) -> None:
         """Put a message back that its worker has not acknowledged."""
         try:

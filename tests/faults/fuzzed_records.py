@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from morango.models import Store, SyncableModel
+from typing_extensions import override
 
 from tests.faults.healthy import World
 from tests.parity.harness import existing
@@ -96,6 +97,7 @@ class FuzzedRecord:
     older: SyncableModel | None = None
     """The app row that an earlier, sound version of it left behind."""
 
+    @override
     def __str__(self) -> str:
         changes, row = "; ".join(self.changes), self.row
         return f"{row.model_name!r:.50} {row.id} ({changes}): {row.serialized!r:.300}"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps import AppConfig
+from typing_extensions import override
 
 BATCH = b"morango_celery.start_run"
 """A job that carries a batch out: that of a run which has only one."""
@@ -23,6 +24,7 @@ HEADER_BYTES = 4
 class InterruptedConfig(AppConfig):
     name = "tests.faults.interrupted"
 
+    @override
     def ready(self) -> None:
         from billiard import pool
         from celery.concurrency import asynpool

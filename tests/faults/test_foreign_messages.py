@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from morango.models import Store
 from redis import Redis
+from typing_extensions import override
 
 from morango_celery.tasks import CeleryDispatch
 from tests.conftest import StartWorker
@@ -27,6 +28,7 @@ NO_BODY = "its body is not a list of arguments, named arguments and options"
 class Explodes:
     """What a pickle of an attacker's does to whoever loads it."""
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (1,)
 

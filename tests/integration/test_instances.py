@@ -9,6 +9,7 @@ from django.db import connection, models
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from morango.models import Store
 from morango.registry import syncable_models
+from typing_extensions import override
 
 from morango_celery.deserialization import deserialize_batch
 from morango_celery.deserialization.instances import read_instances
@@ -97,6 +98,7 @@ def test_what_is_not_plain_is_djangos(model: type[models.Model], name: str) -> N
 @isolate_apps("tests.model_zoo")
 def test_a_base_manager_of_a_models_own_has_its_say() -> None:
     class Nothing(models.Manager[Any]):
+        @override
         def get_queryset(self) -> Any:
             return super().get_queryset().none()
 

@@ -7,6 +7,8 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from tests.kolibri.compare import Outcome
 from tests.kolibri.databases import Databases, run_module
 from tests.kolibri.scenarios import Scenario
@@ -20,6 +22,7 @@ class Case:
     scenario: Scenario
     seed: int
 
+    @override
     def __str__(self) -> str:
         order = f"order {self.seed}" if self.seed else "recorded order"
         return f"{self.databases.name} {self.scenario.name}, {order}"

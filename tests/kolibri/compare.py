@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 STORE = "morango_store"
 
 WHOLE_ROW = "(row)"
@@ -28,6 +30,7 @@ class Difference:
     morango: Any
     ours: Any
 
+    @override
     def __str__(self) -> str:
         return f"{self.table} {self.key} {self.column}: {_short(self.morango)} != {_short(self.ours)}"
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from typing_extensions import override
 
 
 class WordsField(models.TextField):  # type: ignore[type-arg]
@@ -21,6 +22,7 @@ class WordsField(models.TextField):  # type: ignore[type-arg]
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> list[str] | None:
         return None if value is None else value.split()
 
+    @override
     def to_python(self, value: Any) -> list[str] | None:
         """Parse words.
 
@@ -32,10 +34,12 @@ class WordsField(models.TextField):  # type: ignore[type-arg]
             raise ValidationError(f"{value!r} is no list of words.", code="invalid")
         return value.split()
 
+    @override
     def get_prep_value(self, value: Any) -> str | None:
         words = self.to_python(value)
         return None if words is None else " ".join(words)
 
+    @override
     def value_to_string(self, obj: models.Model) -> str:
         return self.get_prep_value(self.value_from_object(obj)) or ""
 
@@ -48,6 +52,7 @@ class NotesField(models.TextField):  # type: ignore[type-arg]
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
         return None if value is None else json.loads(value)
 
+    @override
     def to_python(self, value: Any) -> Any:
         """Parse JSON.
 
@@ -60,9 +65,11 @@ class NotesField(models.TextField):  # type: ignore[type-arg]
         except ValueError:
             raise ValidationError(f"{value!r} is no JSON.", code="invalid") from None
 
+    @override
     def get_prep_value(self, value: Any) -> str | None:
         return None if value is None else json.dumps(value)
 
+    @override
     def value_to_string(self, obj: models.Model) -> str | None:  # type: ignore[override]  # as Kolibri's
         return self.get_prep_value(self.value_from_object(obj))
 
@@ -72,12 +79,14 @@ class ZonedTimeField(models.Field):  # type: ignore[type-arg]
 
     morango_serialize_to_string = True
 
+    @override
     def db_type(self, connection: Any) -> str:
         return "varchar"
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> datetime.datetime | None:
         return self.to_python(value)
 
+    @override
     def to_python(self, value: Any) -> datetime.datetime | None:
         """Parse a time.
 
@@ -89,12 +98,14 @@ class ZonedTimeField(models.Field):  # type: ignore[type-arg]
         time = datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
         return time.astimezone(ZoneInfo(zone.rstrip(")")))
 
+    @override
     def get_prep_value(self, value: Any) -> str | None:
         time = self.to_python(value)
         if time is None:
             return None
         return f"{time.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(' ')}({time.tzinfo})"
 
+    @override
     def value_to_string(self, obj: models.Model) -> str | None:  # type: ignore[override]  # as Kolibri's
         return self.get_prep_value(self.value_from_object(obj))
 
@@ -113,12 +124,14 @@ class ColorField(models.CharField):  # type: ignore[type-arg]
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "max_length": 5})
 
+    @override
     def db_type(self, connection: Any) -> str:
         return "smallint"
 
     def from_db_value(self, value: int | None, expression: Any, connection: Any) -> Color | None:
         return None if value is None else _COLORS[value]
 
+    @override
     def to_python(self, value: Any) -> Color | None:
         """Parse a member's value.
 
@@ -129,6 +142,7 @@ class ColorField(models.CharField):  # type: ignore[type-arg]
         except ValueError:
             raise ValidationError(f"{value!r} is no color.", code="invalid") from None
 
+    @override
     def get_prep_value(self, value: Any) -> int | None:
         color = self.to_python(value)
         return None if color is None else _COLORS.index(color)
@@ -137,12 +151,14 @@ class ColorField(models.CharField):  # type: ignore[type-arg]
 class CentsField(models.Field):  # type: ignore[type-arg]
     """An amount of money, kept in cents."""
 
+    @override
     def db_type(self, connection: Any) -> str:
         return "bigint"
 
     def from_db_value(self, value: int | None, expression: Any, connection: Any) -> decimal.Decimal | None:
         return None if value is None else decimal.Decimal(value).scaleb(-2)
 
+    @override
     def to_python(self, value: Any) -> decimal.Decimal | None:
         """Parse an amount.
 
@@ -153,6 +169,7 @@ class CentsField(models.Field):  # type: ignore[type-arg]
         except (ArithmeticError, TypeError, ValueError):
             raise ValidationError(f"{value!r} is no amount.", code="invalid") from None
 
+    @override
     def get_prep_value(self, value: Any) -> int | None:
         amount = self.to_python(value)
         return None if amount is None else int(amount.scaleb(2))

@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
+from typing_extensions import override
+
 from tests.mutations.catalogue import CATALOGUE
 from tests.mutations.copies import Copy
 from tests.mutations.mutation import Database, Mutation, OutOfDateError
@@ -31,6 +33,7 @@ class Verdict:
     text: str
     seconds: float
 
+    @override
     def __str__(self) -> str:
         return f"{self.mutation.rule}: {self.text} ({self.seconds:.0f} s)"
 

@@ -13,6 +13,7 @@ from morango.models.query import SyncableModelQuerySet
 from mptt.managers import TreeManager
 from mptt.models import MPTTModel, TreeForeignKey
 from mptt.querysets import TreeQuerySet
+from typing_extensions import override
 
 PROFILE = "neighbours"
 REFUSED = "refused by the table"
@@ -158,6 +159,7 @@ class Tally(models.Model):
     subject = models.CharField(max_length=20, unique=True)
     votes = models.IntegerField(default=0)
 
+    @override
     def __str__(self) -> str:
         return self.subject
 

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from django.db import connection, transaction
+from typing_extensions import override
 
 from tests.support.processes import PATIENCE_SECONDS
 
@@ -46,6 +47,7 @@ class Session(threading.Thread):
         self._may_go_on, self._stands = threading.Semaphore(0), threading.Event()
         self.start()
 
+    @override
     def run(self) -> None:
         try:
             with connection.cursor() as cursor:

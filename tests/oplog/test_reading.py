@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from typing_extensions import override
 
 from morango_celery.oplog.ingest import Ingestion
 from morango_celery.oplog.lines import Line
@@ -226,6 +227,7 @@ def test_a_file_that_is_truncated_while_it_is_read_is_looked_at_again(log: Path)
     new = [note(f"new {number}") for number in range(4)]
 
     class Truncating(Ingestion):
+        @override
         def _read(self, source: Any, unread: Any) -> None:
             if log.read_text().startswith(note(0)):
                 unread.file.file.peek()  # it is in memory now

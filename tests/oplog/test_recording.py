@@ -15,6 +15,7 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.db.models import F
+from typing_extensions import override
 
 from morango_celery.oplog import logfile, recorder
 from morango_celery.oplog.lines import Operation
@@ -164,6 +165,7 @@ def test_a_clock_that_is_set_back_changes_no_order(
 
     class Clock(datetime.datetime):
         @classmethod
+        @override
         def now(cls, tz: Any = None) -> Any:
             return next(moments)
 

@@ -6,6 +6,8 @@ import os
 import threading
 from typing import Any
 
+from typing_extensions import override
+
 from morango_celery.payloads import PayloadStore
 from morango_celery.payloads.cache import Cache
 from morango_celery.payloads.memory import MemoryBackend
@@ -74,6 +76,7 @@ def test_what_is_in_the_cache_is_not_asked_for_again(configure: Any) -> None:
     class Counting(Far):
         asked = 0
 
+        @override
         def get(self, keys: Any) -> dict[str, bytes]:
             self.asked += 1
             return super().get(keys)

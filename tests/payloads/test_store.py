@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from morango_celery.errors import CorruptPayloadError, MissingPayloadError
 from morango_celery.payloads import PayloadStore, Reference
@@ -58,6 +59,7 @@ class Counting(MemoryBackend):
     is_in_process = False
     given_bytes = 0
 
+    @override
     def put(self, blobs: Any, seconds: float) -> None:
         self.given_bytes += sum(map(len, blobs.values()))
         super().put(blobs, seconds)

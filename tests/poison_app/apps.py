@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps import AppConfig
+from typing_extensions import override
 
 
 class PoisonAppConfig(AppConfig):
     name = "tests.poison_app"
 
+    @override
     def ready(self) -> None:
         from worker.school.models import Learner
 

@@ -13,6 +13,7 @@ from django.db.models import F
 from morango.models import SyncableModel
 from morango.models.manager import SyncableModelManager
 from morango.models.query import SyncableModelQuerySet
+from typing_extensions import override
 
 from tests.side_effects.deeds import carry_out
 
@@ -166,5 +167,6 @@ class Seat(SideEffectModel):
     place = models.CharField(max_length=32, default="side_effects")
     """Its partition: in a sync over HTTP, the id of the root certificate."""
 
+    @override
     def calculate_partition(self) -> str:
         return self.place

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from tests.supply_chain import accepted, audit, locks
 from tests.supply_chain.accepted import HEADING, Accepted, AcceptedError
@@ -55,6 +56,7 @@ class Osv(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
+    @override
     def log_message(self, *_: Any) -> None:
         """Nothing."""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from typing_extensions import override
 
 from bench.relay import BYTES, relay_to
 
@@ -25,6 +26,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(told + ANSWER)
 
+    @override
     def log_message(self, *_: object) -> None:
         pass
 

@@ -17,6 +17,7 @@ from kombu.transport import pyamqp
 from kombu.transport.memory import Channel
 from kombu.transport.virtual import Message
 from kombu.utils.json import dumps
+from typing_extensions import override
 
 from morango_celery.worker import envelope
 from morango_celery.worker.message_validation import _create_validating_handler
@@ -59,6 +60,7 @@ class Broker(Channel):
         self.no_ack_consumers = None
         self.rejected: list[tuple[Any, bool]] = []
 
+    @override
     def basic_reject(self, delivery_tag: Any, requeue: bool = False) -> None:
         self.rejected.append((delivery_tag, requeue))
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from morango_celery import stream
 from morango_celery.stream import (
@@ -42,9 +43,11 @@ class Numbers(Source[int]):
         self.begun = 0
         self.streamed = 0
 
+    @override
     def begin(self) -> None:
         self.begun += 1
 
+    @override
     def stream(self) -> Iterator[int]:
         self.streamed += 1
         assert self.begun == self.streamed
@@ -57,6 +60,7 @@ class Counted(Source[int]):
     def __init__(self) -> None:
         self.read = 0
 
+    @override
     def stream(self) -> Iterator[int]:
         for number in range(1000):
             self.read += 1
@@ -71,20 +75,24 @@ class Collect(Sink[Item]):
         self.items: list[Item] = []
         self.finalized = 0
 
+    @override
     def consume(self, item: Item) -> None:
         assert not self.finalized
         self.items.append(item)
 
+    @override
     def finalize(self) -> None:
         self.finalized += 1
 
 
 class Double(Transform[int, int]):
+    @override
     def transform(self, item: int) -> int:
         return 2 * item
 
 
 class OnlyOdd(Transform[int, int]):
+    @override
     def transform(self, item: int) -> int | None:
         return item if item % 2 else None
 
@@ -92,6 +100,7 @@ class OnlyOdd(Transform[int, int]):
 class Repeat(FlatMap[int, int]):
     """Each number as often as its value."""
 
+    @override
     def flat_map(self, item: int) -> Iterable[int]:
         return [item] * item
 
@@ -133,6 +142,7 @@ def test_an_item_is_consumed_before_the_next_one_is_read() -> None:
     reads = []
 
     class Watch(Sink[int]):
+        @override
         def consume(self, item: int) -> None:
             reads.append(source.read)
             if item == 6:
@@ -228,12 +238,14 @@ def test_end_finalizes_the_sink_once_and_returns_the_number_of_items(numbers: tu
 
 
 class BreakingSource(Source[int]):
+    @override
     def stream(self) -> Iterator[int]:
         yield 1
         raise LookupError("the source broke")
 
 
 class BreakingOperator(Transform[int, int]):
+    @override
     def transform(self, item: int) -> int:
         if item == 2:
             raise LookupError("the operator broke")
@@ -241,6 +253,7 @@ class BreakingOperator(Transform[int, int]):
 
 
 class BreakingSink(Collect[int]):
+    @override
     def consume(self, item: int) -> None:
         super().consume(item)
         raise LookupError("the sink broke")

@@ -8,6 +8,8 @@ import os
 import time
 from typing import Any
 
+from typing_extensions import override
+
 AHEAD_SECONDS = float(os.environ["CLOCK_AHEAD_SECONDS"])
 """Negative for a clock that is behind."""
 
@@ -16,9 +18,11 @@ _right_time = time.time
 
 
 class _AnyDatetime(type):
+    @override
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, _RightDatetime)
 
+    @override
     def __subclasscheck__(cls, subclass: type) -> bool:
         return issubclass(subclass, _RightDatetime)
 
@@ -30,10 +34,12 @@ class _WrongDatetime(_RightDatetime, metaclass=_AnyDatetime):
         return _RightDatetime(*args, **kwargs)
 
     @classmethod
+    @override
     def now(cls, tz: Any = None) -> Any:
         return _RightDatetime.now(tz) + datetime.timedelta(seconds=AHEAD_SECONDS)
 
     @classmethod
+    @override
     def utcnow(cls) -> Any:
         return _RightDatetime.utcnow() + datetime.timedelta(seconds=AHEAD_SECONDS)
 

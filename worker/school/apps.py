@@ -5,6 +5,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models.signals import post_migrate
+from typing_extensions import override
 
 
 class SchoolConfig(AppConfig):
@@ -12,6 +13,7 @@ class SchoolConfig(AppConfig):
     label = "school"
     verbose_name = "School"
 
+    @override
     def ready(self) -> None:
         post_migrate.connect(_identify_once, sender=self)
 

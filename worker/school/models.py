@@ -14,11 +14,12 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from morango.models import SyncableModel, UUIDField
+from typing_extensions import override
 
 PROFILE = "school"
 
 
-class Account(AbstractUser):
+class Account(AbstractUser):  # type: ignore[explicit-override]  # mypy's plugin adds its methods
     """A user of this server, not synced."""
 
     def has_morango_certificate_scope_permission(
@@ -56,6 +57,7 @@ class Unit(SchoolModel):
     def calculate_partition(self) -> str:
         return f"{self.school_id}:units"
 
+    @override
     def __str__(self) -> str:
         return self.name
 
@@ -96,6 +98,7 @@ class Learner(SchoolModel):
             kwargs["update_fields"] = {*kwargs["update_fields"], "search_name"}
         super().save(*args, **kwargs)
 
+    @override
     def __str__(self) -> str:
         return self.full_name
 
@@ -111,6 +114,7 @@ class Lesson(SchoolModel):
     def calculate_partition(self) -> str:
         return f"{self.school_id}:lessons"
 
+    @override
     def __str__(self) -> str:
         return self.title
 
@@ -135,6 +139,7 @@ class Attempt(SchoolModel):
     def calculate_partition(self) -> str:
         return f"{self.learner.school_id}:learner:{self.learner_id}"
 
+    @override
     def __str__(self) -> str:
         return f"{self.kind} of {self.learner_id}"
 
@@ -150,5 +155,6 @@ class Feedback(SchoolModel):
     def calculate_partition(self) -> str:
         return self.attempt.calculate_partition()
 
+    @override
     def __str__(self) -> str:
         return self.text

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from typing_extensions import override
 
 
 class KolibriPluginConfig(AppConfig):
     name = "morango_celery.contrib.kolibri"
 
+    @override
     def ready(self) -> None:
         from morango_celery.checks.operations import ASKED_BY
         from morango_celery.contrib.kolibri import (

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
+from typing_extensions import override
 
 from morango_celery.db.errors import remedy, sqlstate
 from morango_celery.management.base import PipeSafeCommand
@@ -36,9 +37,11 @@ class Command(PipeSafeCommand):
         "alone, and what was left unfinished is made again."
     )
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--remove", action="store_true", help="remove them instead")
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         if connection.in_atomic_block:
             raise CommandError(

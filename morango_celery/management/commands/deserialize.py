@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandParser
+from typing_extensions import override
 
 from morango_celery.api import deserialize, runs_in_process
 from morango_celery.management.arguments import prefix, profile
@@ -12,6 +13,7 @@ from morango_celery.management.run_command import RunCommand
 class Command(RunCommand):
     help = "Deserialize the dirty Store records of a profile, by Celery workers or in this process."
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--profile", type=profile, required=True, help="the Morango profile, such as facilitydata"
@@ -34,6 +36,7 @@ class Command(RunCommand):
         parser.add_argument("--in-process", action="store_true", help="work here, without Celery")
         parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         self.follow_run(
             lambda on_progress: deserialize(

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from typing_extensions import override
 
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.arguments import length_of_list, run_number, seconds
@@ -54,12 +55,14 @@ exit status:
 class Command(PipeSafeCommand):
     help = "Show how far a run is, or the newest runs, and exit with a status for monitors."
 
+    @override
     def create_parser(self, *arguments: Any, **options: Any) -> CommandParser:
         parser = super().create_parser(*arguments, **options)
         parser.epilog = STATUSES
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         return parser
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "run", nargs="?", type=run_number, metavar="RUN", help="the run's number; all when left out"
@@ -86,6 +89,7 @@ class Command(PipeSafeCommand):
             "four times that for one in a process of its own)",
         )
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():
             try:

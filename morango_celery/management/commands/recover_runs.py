@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
+from typing_extensions import override
 
 from morango_celery import recover_runs
 from morango_celery.db.errors import is_infrastructure_error
@@ -18,6 +19,7 @@ from morango_celery.printable import printable_lines
 class Command(PipeSafeCommand):
     help = "Send again what no worker finished in time. Safe at any moment, on any number of machines."
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--all",
@@ -37,6 +39,7 @@ class Command(PipeSafeCommand):
             help="a file whose time says when it last succeeded",
         )
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         interval, heartbeat_file, all_unfinished = (
             options["interval"],

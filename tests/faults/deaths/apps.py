@@ -17,6 +17,7 @@ import psycopg2
 from django.apps import AppConfig
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from typing_extensions import override
 
 from tests.faults.deaths.plan import Watched
 
@@ -24,6 +25,7 @@ from tests.faults.deaths.plan import Watched
 class DeathsConfig(AppConfig):
     name = "tests.faults.deaths"
 
+    @override
     def ready(self) -> None:
         from celery.concurrency.asynpool import AsynPool
         from celery.signals import before_task_publish, task_postrun, task_prerun

@@ -7,6 +7,7 @@ from typing import Any
 from django.apps import AppConfig
 from kolibri.deployment.default.settings.base import *  # noqa: F403  (settings are modules of names)
 from kolibri.deployment.default.settings.base import INSTALLED_APPS as KOLIBRI_APPS
+from typing_extensions import override
 
 INSTALLED_APPS = [*KOLIBRI_APPS, "tests.kolibri.plug_in.dying.Dying"]
 
@@ -14,6 +15,7 @@ INSTALLED_APPS = [*KOLIBRI_APPS, "tests.kolibri.plug_in.dying.Dying"]
 class Dying(AppConfig):
     name = "tests.kolibri.plug_in"
 
+    @override
     def ready(self) -> None:
         from morango_celery.signals import first_pass_failed
 

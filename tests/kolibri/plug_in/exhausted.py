@@ -3,6 +3,7 @@
 from django.apps import AppConfig
 from kolibri.deployment.default.settings.base import *  # noqa: F403  (settings are modules of names)
 from kolibri.deployment.default.settings.base import INSTALLED_APPS as KOLIBRI_APPS
+from typing_extensions import override
 
 INSTALLED_APPS = [*KOLIBRI_APPS, "tests.kolibri.plug_in.exhausted.Exhausted"]
 
@@ -10,6 +11,7 @@ INSTALLED_APPS = [*KOLIBRI_APPS, "tests.kolibri.plug_in.exhausted.Exhausted"]
 class Exhausted(AppConfig):
     name = "tests.kolibri.plug_in"
 
+    @override
     def ready(self) -> None:
         from kolibri.core.auth.utils import picture_passwords
 

@@ -1,5 +1,6 @@
 from django.apps import AppConfig
 from django.db.models.signals import pre_migrate
+from typing_extensions import override
 
 from tests.support.schemas import create_other_schema
 
@@ -9,5 +10,6 @@ class LibraryConfig(AppConfig):
     label = "library"
     default_auto_field = "django.db.models.AutoField"
 
+    @override
     def ready(self) -> None:
         pre_migrate.connect(create_other_schema, sender=self)

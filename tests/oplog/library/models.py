@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from django.db import models
+from typing_extensions import override
 
 from tests.model_zoo.fields import LoudField
 from tests.support.schemas import elsewhere
@@ -34,6 +35,7 @@ class Author(models.Model):
     def natural_key(self) -> tuple[str]:
         return (self.name,)
 
+    @override
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.name = self.name.strip()
         super().save(*args, **kwargs)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db.models import signals
 from morango.models import SyncableModel
+from typing_extensions import override
 
 from tests.parity.serialization.harness import Outcome, assert_same, edited, unit
 from tests.support.factories import build_store_row
@@ -155,6 +156,7 @@ def test_a_field_whose_values_are_of_a_derived_type(monkeypatch: pytest.MonkeyPa
     class Loud(str):
         __slots__ = ()
 
+        @override
         def __str__(self) -> str:
             return "LOUD"
 

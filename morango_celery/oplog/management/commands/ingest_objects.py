@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 from tqdm import tqdm
+from typing_extensions import override
 
 from morango_celery.db.errors import is_infrastructure_error
 from morango_celery.management.arguments import lines_at_a_time, log_to_read, source_name
@@ -28,6 +29,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 class Command(PipeSafeCommand):
     help = "Apply the objects that a log brings, from where it was last read to; see docs/oplog.md."
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "file",
@@ -56,6 +58,7 @@ class Command(PipeSafeCommand):
             help="what the log's position goes by (default: the file's full path)",
         )
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         path = Path(options["file"]).absolute() if options["file"] else None
         source = options["source"] or (printable(str(path)) if path else None)

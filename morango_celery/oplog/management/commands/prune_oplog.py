@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from typing_extensions import override
 
 from morango_celery.management.arguments import days
 from morango_celery.management.base import PipeSafeCommand
@@ -16,11 +17,13 @@ class Command(PipeSafeCommand):
         "some days. Safe at any moment, any number of times; once a day will do."
     )
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--days", type=days, required=True, metavar="N", help="how long these are kept, in days"
         )
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():
             try:

@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.db.models import Model
+from typing_extensions import override
 
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.management.base import PipeSafeCommand
@@ -22,6 +23,7 @@ CHUNK_OBJECTS = 1000
 class Command(PipeSafeCommand):
     help = "Write recorded changes to the log that wait for it; with --existing, all objects there are."
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--existing",
@@ -29,6 +31,7 @@ class Command(PipeSafeCommand):
             help="record every object of the recorded models: what was there before they were recorded",
         )
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.FILE:
             raise CommandError("MORANGO_CELERY_OPLOG['FILE'] doesn't say where the log is.")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandParser
+from typing_extensions import override
 
 from morango_celery.management.arguments import sha256
 from morango_celery.management.base import PipeSafeCommand
@@ -16,6 +17,7 @@ class Command(PipeSafeCommand):
         "Safe at any moment, any number of times; once a day will do."
     )
 
+    @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--delete",
@@ -24,6 +26,7 @@ class Command(PipeSafeCommand):
             help="remove this payload instead, though messages may need it",
         )
 
+    @override
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():
             if options["delete"]:

@@ -9,6 +9,7 @@ from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management.commands import flush
 from django.db import connections, transaction
+from typing_extensions import override
 
 from tests.support import tables
 
@@ -21,6 +22,7 @@ class Command(flush.Command):
     longer than all else.
     """
 
+    @override
     def handle(self, **options: Any) -> None:
         connection = connections[options["database"]]
         kept = {ContentType._meta.db_table, Permission._meta.db_table}
