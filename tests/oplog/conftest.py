@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Where a log may be; in a folder of its own."""
+    """Return the path of a log, which isn't there yet, in a folder of its own."""
     folder = tmp_path / "log"
     folder.mkdir()
     return folder / "changes.log"
@@ -19,7 +19,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recorded(log: Path, settings: Any) -> Iterator[Path]:
-    """The log in which changes of the library are recorded, while the test lasts."""
+    """Record changes of the library during the test, and yield the path of the log."""
     from django.apps import apps
     from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 

@@ -1,8 +1,8 @@
-"""Does the same again and again, killed right before one of its events: ``python -m tests.oplog.dying WHAT``.
+"""Process that repeats one job, killed right before one of its events: ``python -m tests.oplog.dying JOB``.
 
-Each attempt is a process of its own that dies of SIGKILL before its n-th statement or COMMIT, n being higher
-each time; the last one isn't killed, because it has no n-th. Prints how many died. WHAT is ``ingest FILE N``
-or ``record STEPS N``; n goes up by N.
+Each attempt is a process of its own that dies of SIGKILL before its n-th statement or COMMIT. n rises each
+time; the last attempt has no n-th event and survives. The number of deaths is printed. JOB is
+``ingest FILE N`` or ``record STEPS N``; n rises by N.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def ingest(path: str) -> None:
 
 
 def record(steps: str) -> None:
-    """Changes of several objects, in one transaction a step."""
+    """Change several objects, in one transaction a step."""
     from django.db import transaction
 
     from tests.oplog.library.models import Book, Shelf, Tag

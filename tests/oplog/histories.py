@@ -101,7 +101,7 @@ class History:
                 other.friends.set([])
 
     def breed(self) -> None:
-        """With the foreign keys of both pointing at each other."""
+        """Make two foreign keys refer to each other."""
         number = self.random.randint(1, 1000)
         Hen.objects.create(pk=number, egg_id=number)
         Egg.objects.create(pk=number, hen_id=number)

@@ -19,13 +19,13 @@ from tests.support.processes import PATIENCE_SECONDS
 
 Work = Callable[[], Any]
 Stops = Callable[[str, str], bool]
-"""Whether to stop between two statements of a transaction."""
+"""True stops between two statements of a transaction."""
 Trace = list[tuple[int, list[int]]]
-"""Which of the transactions took each step, and which could have."""
+"""The transaction that took each step, and those that could have."""
 
 
 def before_reading_or_deleting(last: str, sql: str) -> bool:
-    """Stop where another transaction may come in between: before what was written is read, and is deleted."""
+    """Stop where another transaction may come in between: before written rows are read or deleted."""
     wrote = last.startswith(("INSERT", "UPDATE", "DELETE"))
     return sql.startswith("DELETE") or (wrote and sql.startswith("SELECT"))
 
@@ -58,7 +58,7 @@ class Session(threading.Thread):
             with in_transaction, connection.execute_wrapper(self._watch):
                 self.work()
                 self._pause()
-        except Exception as error:  # whatever the database or Django has against a change
+        except Exception as error:  # any error of the database or of Django about a change
             self.error = error
         finally:
             connection.close()
@@ -124,7 +124,7 @@ def drive(
 def interleavings(
     works: Sequence[Work], stops: Stops, prepare: Callable[[], Any], atomic: bool = True
 ) -> Iterator[tuple[list[int], list[Session]]]:
-    """Carry out the transactions in every order of their steps; each time from what `prepare` makes.
+    """Carry out the transactions in every order of their steps, each time after `prepare`.
 
     :param atomic: False for changes outside of any transaction of their own
     """

@@ -1,4 +1,4 @@
-"""Logs written by hand, what ingesting them makes of the database, and histories to record."""
+"""Helpers to write logs by hand, to ingest them, and to read the database afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCE = "test"
 
 
 def save(model: str, pk: Any = None, **fields: Any) -> str:
-    """A line about an object of the library; without a key if `pk` is None."""
+    """Return a line about an object of the library, without a key if `pk` is None."""
     return line(Operation.SAVE, model, pk, fields)
 
 
@@ -52,7 +52,7 @@ def ingested(
 
 
 def library() -> dict[str, list[dict[str, Any]]]:
-    """All rows of the library, by model, with many-to-many values."""
+    """Return all rows of the library, by model, with many-to-many values."""
     found = {}
     for model in apps.get_app_config("library").get_models():
         if not model._meta.proxy:
@@ -67,7 +67,7 @@ def library() -> dict[str, list[dict[str, Any]]]:
 
 
 def empty_library() -> None:
-    """Without any signal."""
+    """Delete all rows of the library, without any signal."""
     with transaction.atomic():
         for model in apps.get_app_config("library").get_models(include_auto_created=True):
             rows: Any = model._base_manager.all()
@@ -75,7 +75,7 @@ def empty_library() -> None:
 
 
 def letters() -> list[tuple[int, str]]:
-    """Where the open dead letters' lines begin, and why they are dead."""
+    """Return the offsets and reasons of the open dead letters."""
     return [
         (letter.offset, letter.reason)
         for letter in DeadLetter.objects.filter(state=DeadLetter.State.OPEN).order_by("pk")
@@ -83,6 +83,6 @@ def letters() -> list[tuple[int, str]]:
 
 
 def positions() -> list[tuple[str, int, int]]:
-    """Name of the file, offset and number of lines."""
+    """Return each position's name of the file, offset and number of lines."""
     found = IngestPosition.objects.order_by("pk")
     return [(Path(position.path).name, position.offset, position.lines) for position in found]

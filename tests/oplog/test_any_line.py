@@ -1,4 +1,4 @@
-"""Whatever a line holds: it is applied or kept as a letter, and the log goes on behind it."""
+"""Lines of any content: each is applied or kept as a dead letter, and the log goes on behind it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ whole = [
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A sound line with bytes of it replaced, left out or put in."""
+    """Return a valid line with some bytes replaced, left out or inserted."""
     content = bytearray(draw(st.sampled_from(whole)).encode())
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(content)))
@@ -111,7 +111,7 @@ def start_anew(log: Path) -> None:
 
 
 def goes_on_behind(log: Path, content: bytes) -> None:
-    """Ingest the line behind a letter and among good lines; and try what is left again."""
+    """Ingest the line behind a letter and among good lines, and retry the remaining letters."""
     append(log, "rubbish", save("tag", "before"))
     ingest(log)
     with log.open("ab") as file:
@@ -182,7 +182,7 @@ def test_an_awkward_line_is_kept(log: Path, line: str, request: pytest.FixtureRe
     [
         b"1.5 SAVE \xff\x00",
         b'1.5 SAVE [{"model": "library.shelf", "pk": 1, "fields": {"name": "a\xff"}}]',
-        # Whose escaped form would be JSON
+        # Their escaped form would be JSON
         b'1.5 SAVE [{"model": "library.shelf", "pk": 1, "fields": {"name": "a\\\xff"}}]',
         b'1.5 SAVE [{"model": "library.shelf", "pk": 1, "fields": {"name": "a\\\x00"}}]',
     ],
@@ -228,7 +228,7 @@ def test_a_log_whose_name_is_no_text_is_ingested(tmp_path: Path, capsys: Any) ->
 
 @pytest.mark.needs_postgresql
 def test_a_line_that_the_database_cancels_each_time_is_kept(log: Path) -> None:
-    """Whether it is the line's fault nobody can tell; but the log goes on."""
+    """Nobody can tell if it is the line's fault; but the log goes on."""
     from django.db import connection
 
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""What lines make of the database, in whatever batches they are applied."""
+"""Application of lines: the result in the database is the same for any batches."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_was_moved_before_a_deletion_is_left(log: Path, batch: int) -> None
     ingested(log, [save("shelf", n, name="a", inside=1 if n == 3 else None) for n in (1, 2, 3)])
     Local.objects.create(shelf_id=3)
 
-    # When it is moved, and then what it stood on is deleted
+    # When it is moved, and then its old shelf is deleted
     ingested(log, [save("shelf", 3, name="a", inside=2), delete("shelf", 1)], batch)
 
     # Then the deletion doesn't reach it
@@ -70,7 +70,7 @@ def test_what_was_deleted_and_came_back_is_without_what_went_with_it(log: Path, 
 
 
 def test_a_line_that_refers_to_what_was_deleted_before_is_not_lost_with_it(log: Path, batch: int) -> None:
-    # Given lines about what stands on a shelf, behind the line that deletes the shelf
+    # Given lines about a shelf's books, behind the line that deletes the shelf
     ingested(log, [save("shelf", 1, name="a")])
     lines = [
         delete("shelf", 1),

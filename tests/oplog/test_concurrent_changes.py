@@ -1,4 +1,4 @@
-"""Whatever two transactions do to one object, in every order of their steps: the log says what is left."""
+"""Two transactions on one object, in every order of their steps: the log gives the final state."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 
 
 REFUSALS = (DatabaseError, ObjectDoesNotExist, ValueError)
-"""What a change ends with that came too late; the last is Django's for an expression whose row is gone."""
+"""Errors of a change that came too late. The last is Django's for an expression without its row."""
 
 
 def start_anew() -> None:
@@ -168,9 +168,9 @@ def start_anew() -> None:
 def say_what_is_left(
     log: Path, works: tuple[Callable[[], Any], Callable[[], Any]], stops: Stops, atomic: bool = True
 ) -> int:
-    """Carry out two changes in every order of their steps, and ingest what is recorded of each.
+    """Carry out two changes in every order of their steps, and ingest the log of each order.
 
-    :returns: in how many orders
+    :returns: the number of orders
     """
     orders = 0
     for order, sessions in interleavings(works, stops, start_anew, atomic):
@@ -202,7 +202,7 @@ def with_whole_friendships(left: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def differences(left: dict[str, list[Any]], ingested: dict[str, list[Any]]) -> list[Any]:
-    """What one has and the other hasn't."""
+    """Return the rows that one side has and the other hasn't."""
     return [
         (name, row)
         for label in left
@@ -215,7 +215,7 @@ def differences(left: dict[str, list[Any]], ingested: dict[str, list[Any]]) -> l
 
 @pytest.fixture
 def changes(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The log of two transactions, which is written by whom the test wants to."""
+    """Make the log of two transactions; the test chooses the writer."""
     monkeypatch.setattr(recorder, "write_out", lambda: 0)
     return recorded
 

@@ -114,7 +114,7 @@ def test_what_was_mended_is_applied_when_it_is_tried_again(log: Path, capsys: An
     assert "0 dead letters applied, 2 still can't be." in capsys.readouterr().out
     assert set(DeadLetter.objects.values_list("attempts", flat=True)) == {2}
 
-    # When what stood in its way is gone, it is applied, and what waited for it
+    # When its obstacle is gone, it is applied, and so is the letter that waited for it
     Book.objects.all().delete()
     Author.objects.create(name="Ada")
     call_command("ingest_objects", str(log), "--source=test", "--retry-dead-letters")
@@ -189,7 +189,7 @@ def test_the_admin_shows_letters_and_tries_them_again(log: Path, operator: Clien
     assert "<textarea" not in page
     assert operator.get(f"{pages}add/").status_code == 403
 
-    # When it is tried again, it says what came of it
+    # When it is retried, the page says the result
     def retry() -> str:
         form = {"action": "retry", "_selected_action": [letter.pk]}
         return operator.post(pages, form, follow=True).content.decode()

@@ -1,4 +1,4 @@
-"""What wakes who follows a log, and what doesn't."""
+"""Following a log: changes wake the follower, its own reading doesn't."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def wakeup() -> Iterator[Wakeup]:
 
 
 def wakes(wakeup: Wakeup, timeout_seconds: float) -> bool:
-    """Whether it is rung in that time; it is silent again then."""
+    """Return True if it is rung in that time; it is silent again then."""
     was_woken = bool(select.select([wakeup._reads], [], [], timeout_seconds)[0])
     wakeup.wait(0)
     return was_woken
 
 
 def settle(wakeup: Wakeup) -> None:
-    """Until what was done before is told."""
+    """Wait until all earlier changes are reported."""
     while wakes(wakeup, 0.3):
         pass
 

@@ -28,7 +28,7 @@ SUPERUSER: dict[str, Any] = {"username": "mallory", "password": "x", "is_superus
 
 @pytest.fixture
 def name(settings: Any) -> Any:
-    """A function that names the models whose objects are ingested."""
+    """Return a function that sets the ingested models."""
 
     def chosen(*labels: str) -> None:
         settings.MORANGO_CELERY_OPLOG = {"INGEST_MODELS": labels}
@@ -62,7 +62,7 @@ def about(label: str, pk: Any, operation: str = "SAVE", **fields: Any) -> str:
 def test_a_line_of_a_model_that_is_not_named_is_a_dead_letter(
     log: Path, label: str, operation: str, batch: int
 ) -> None:
-    # Given what the database has of that model
+    # Given rows of that model
     model = apps.get_model(label)
     before = list(model._base_manager.values_list())
 
@@ -78,7 +78,7 @@ def test_a_line_of_a_model_that_is_not_named_is_a_dead_letter(
     ]
     assert ingested(log, lines, batch).dead_letters == 2
 
-    # Then it has what it had, and the letters say why
+    # Then the rows are unchanged, and the letters say why
     label = model._meta.label
     reason = f"ModelNotIngestedError: MORANGO_CELERY_OPLOG['INGEST_MODELS'] doesn't name {label}."
     assert [letter for _, letter in letters()] == [reason, reason]
@@ -202,7 +202,7 @@ def test_a_check_warns_of_models_that_decide_about_more_than_themselves(
 
 
 def test_deleting_a_named_object_takes_along_what_its_models_say(log: Path, name: Any) -> None:
-    """The cascade is the project's own, whatever models it reaches."""
+    """The cascade is the project's own, and may reach any model."""
     from tests.oplog.library.models import Local
 
     name("library.Shelf")

@@ -24,7 +24,7 @@ Die = Callable[..., int]
 
 @pytest.fixture
 def die(database_url: str, exhaustive: bool) -> Die:
-    """A function that has `tests.oplog.dying` do something, and returns how often it was killed."""
+    """Return a function that runs `tests.oplog.dying` and returns the number of kills."""
 
     def run(what: str, argument: str, **environment: str) -> int:
         settings = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.oplog.project"}
@@ -58,7 +58,7 @@ def with_everything() -> list[str]:
 
 
 def test_ingestion_dies_at_every_point(log: Path, die: Die, exhaustive: bool) -> None:
-    # Given what undisturbed ingestion makes of a log
+    # Given the result of an undisturbed ingestion
     append(log, *with_everything())
     ingest(log, 12)
     expected, dead, read = without_numbers(library()), letters(), positions()

@@ -1,4 +1,4 @@
-"""A line of very many objects: in bulk, whatever is wrong with one of them."""
+"""Lines of very many objects: they are written in bulk, even if one object is faulty."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def change(objects: Objects, operation: Operation = Operation.SAVE) -> str:
 
 
 def statements(log: Path, *lines: str) -> int:
-    """How many it takes to ingest the lines, savepoints left out."""
+    """Return the number of statements of an ingestion, without savepoints."""
     append(log, *lines)
     with CaptureQueriesContext(connection) as queries:
         ingest(log)
@@ -52,7 +52,7 @@ def test_the_number_of_statements_does_not_grow_with_the_objects_of_a_line(
 
 
 def test_one_bad_object_among_many_costs_a_few_statements_and_is_named(log: Path) -> None:
-    # Given what a line about the bad object alone is kept for
+    # Given the reason of a line about the bad object alone
     bad = {"model": "library.shelf", "pk": 1501, "fields": {"name": None}}
     ingested(log, [change([bad])])
     ((_, reason),) = letters()
@@ -102,7 +102,7 @@ def test_a_natural_key_may_name_what_comes_later_in_a_line_that_is_halved(log: P
 
 
 def test_a_name_that_is_gone_by_the_end_of_a_line_is_not_looked_for(log: Path) -> None:
-    """Of a line that is halved, a part names an author who never comes; and a later one has no such name."""
+    """A part of a halved line names an author who never comes; a later part has no such name."""
     ingested(log, [change([book(1, isbn="one"), book(2, isbn="two")])])
     swapped = [book(1, isbn=None, author=["Nobody"]), book(2, isbn="one"), book(1, isbn="two", author=None)]
     ingested(log, [change(among_shelves(*swapped))])
@@ -131,7 +131,7 @@ def test_what_very_many_objects_lack_is_found_in_a_few_statements(log: Path) -> 
 
 @pytest.fixture
 def few_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if no statement could name more than three keys."""
+    """Limit statements to three keys."""
     assert meta.MOST_KEYS > 1000
     for module in (dead_letters, unit_of_work, relations):
         monkeypatch.setattr(module, "MOST_KEYS", 3)
@@ -145,7 +145,7 @@ def test_letters_about_more_objects_than_a_statement_names_are_superseded_and_ap
     ingested(log, [save("shelf", key, name="a", inside=99) for key in range(21, 41)])
     assert DeadLetterObject.objects.count() == 40
 
-    # When half of the objects come in another line, and then what is waited for
+    # When half of the objects come in another line, and then the missing object
     ingested(log, [change(shelves(range(11, 31), inside=None))])
     assert DeadLetterObject.objects.count() == 20
     ingested(log, [change(shelves(range(99, 110)))])

@@ -1,4 +1,4 @@
-"""Whatever is done to recorded objects: ingesting the log elsewhere makes the same rows, in any batches."""
+"""Any changes of recorded objects: ingesting the log elsewhere makes the same rows, in any batches."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ print(peak_rss_mb())
 
 
 def write(path: Path, first: int, lines: int) -> None:
-    """Of ten lines about books, two change what is there, and one deletes."""
+    """Write lines about books: of ten, two change an existing book, and one deletes a book."""
     with path.open("a") as file:
         for number in range(first, first + lines):
             if number % 10 == 9:
@@ -44,7 +44,7 @@ def write(path: Path, first: int, lines: int) -> None:
 
 
 def peak_mb(path: Path, database_url: str) -> float:
-    """Of a process that reads on."""
+    """Return the peak of a process that reads on, in MB."""
     return peak_of_command_mb(database_url, "ingest_objects", str(path), "--source=memory")
 
 
@@ -125,14 +125,14 @@ def test_memory_does_not_grow_with_the_letters_that_wait_for_each_other(log: Pat
 
 
 def record_mb(log: Path, database_url: str, *arguments: str) -> float:
-    """Of a process that writes out what is recorded."""
+    """Return the peak of a process that writes recorded changes out, in MB."""
     environment = {"OPLOG_FILE": str(log), "OPLOG_ROTATE_BYTES": str(2**40)}
     return peak_of_command_mb(database_url, "record_objects", *arguments, **environment)
 
 
 @cache
 def idle_mb(database_url: str) -> float:
-    """Of a process that has nothing to do."""
+    """Return the peak of an idle process, in MB."""
     return peak_of_command_mb(database_url, "record_objects", OPLOG_FILE=os.devnull)
 
 

@@ -1,4 +1,4 @@
-"""Models of a log whose tables and columns aren't called as their fields are."""
+"""Models of a log with tables and columns of other names than their fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An object is known by the value that its key has in the column, in whatever form a line has it."""
+"""Names of objects: by the key's value in the column, for any form of the key in a line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_letter_is_superseded_whatever_form_the_number_has(log: Path, earlier:
     ingested(log, [save("shelf", earlier, name="old", inside=99)])
     assert states() == [DeadLetter.State.OPEN]
 
-    # When a later one about the same object is applied, and then what the first one waited for comes
+    # When a later line about the same object is applied, and then the first one's missing object comes
     ingested(log, [save("shelf", later, name="new")])
     ingested(log, [save("shelf", 99, name="parent")])
 

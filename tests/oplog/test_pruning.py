@@ -1,4 +1,4 @@
-"""What `prune_oplog` removes, and what it leaves."""
+"""`prune_oplog`: it removes old resolved letters and positions, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ YEAR = 365 * 24 * 60 * 60
 
 
 def resolve(days_ago: float) -> None:
-    """As if all that is resolved had been so many days ago."""
+    """Date all resolved letters back by a number of days."""
     resolved = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN)
     resolved.update(resolved_at=timezone.now() - timedelta(days=days_ago))
 
 
 def read(days_ago: float) -> None:
-    """As if all positions had last changed so many days ago."""
+    """Date all positions back by a number of days."""
     IngestPosition.objects.update(updated_at=timezone.now() - timedelta(days=days_ago))
 
 
@@ -44,7 +44,7 @@ def test_letters_go_that_were_settled_long_ago_and_no_others(log: Path, capsys: 
     states = DeadLetter.objects.order_by("pk").values_list("state", flat=True)
     assert list(states) == ["applied", "superseded", "open", "applied"]
 
-    # When what is older than 30 days is removed
+    # When rows older than 30 days are removed
     call_command("prune_oplog", "--days=30")
 
     # Then these are left
@@ -65,7 +65,7 @@ def test_machine_whose_clock_is_ahead_removes_no_letters_before_their_time(
         with clock_ahead(monkeypatch, ahead_seconds):
             ingested(log, [save("shelf", 98, name="parent")])
 
-    # When one that is as far ahead removes what is old, then they are left
+    # When a machine that is as far ahead prunes, then they are left
     with clock_ahead(monkeypatch, YEAR):
         assert prune(30).letters == 0
 

@@ -1,4 +1,4 @@
-"""From where a log is read, whatever was done to its files since, and that each line is applied once."""
+"""Reading of a log after any changes of its files: from the right position, and each line once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SHELF = save("shelf", 1, name="a")
 
 
 def note(text: object) -> str:
-    """A line that leaves one more row each time it is applied."""
+    """Return a line that leaves one more row each time it is applied."""
     return save("local", None, shelf=1, note=str(text))
 
 
 def notes() -> list[str]:
-    """What was noted, in the order of the lines."""
+    """Return the noted texts, in the order of the lines."""
     return list(Local.objects.order_by("pk").values_list("note", flat=True))
 
 
@@ -120,7 +120,7 @@ def test_several_rotations_are_caught_up_with_in_order(log: Path) -> None:
     ],
 )
 def test_rotated_files_are_in_the_order_of_their_names(log: Path, names: list[str], times: str) -> None:
-    # Given files whose modification times say the contrary, or nothing
+    # Given files with contrary or equal modification times
     for number, name in enumerate(names):
         rotated = Path(f"{log}{name}")
         append(rotated, note(number))

@@ -1,4 +1,4 @@
-"""What is recorded of changes of chosen models, when, and in which order."""
+"""Recording of changes of configured models: content, moment and order of the lines."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_a_foreign_half_line_does_not_spoil_the_next(recorded: Path) -> None:
 
 
 def test_a_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Path) -> None:
-    # Given a writer that died somewhere in its line, and what others see of the log then
+    # Given a writer that died within a line, and the log that others see then
     with transaction.atomic():
         Shelf.objects.create(pk=1, name="ä\U0001f4da")
         connection.run_on_commit.clear()

@@ -1,4 +1,4 @@
-"""A log consists of regular files: what else has its name is refused, never waited for or written to."""
+"""Special files in place of a log: they are refused, never waited for or written to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(kind: str) -> Iterator[Make]:
-    """Puts something of the kind at a path."""
+    """Put a file of the kind at a path."""
     with ExitStack() as stack:
 
         def make_socket(path: Path) -> None:

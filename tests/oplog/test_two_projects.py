@@ -24,7 +24,7 @@ Start = Callable[..., LoggedProcess]
 
 @pytest.fixture
 def follow(database_url: str, log: Path, tmp_path: Path) -> Iterator[Start]:
-    """A function that starts ``ingest_objects --follow`` on the log."""
+    """Yield a function that starts ``ingest_objects --follow`` on the log."""
     started: list[LoggedProcess] = []
 
     def start(*arguments: str) -> LoggedProcess:
@@ -43,7 +43,7 @@ def follow(database_url: str, log: Path, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def write(log: Path, tmp_path: Path) -> Start:
-    """A function that starts a project which changes its own objects, and records that."""
+    """Yield a function that starts a project which changes and records its own objects."""
 
     def start(steps: int, **environment: str) -> LoggedProcess:
         return LoggedProcess(
@@ -62,7 +62,7 @@ def write(log: Path, tmp_path: Path) -> Start:
 
 
 def read_to_the_end(log: Path) -> bool:
-    """Whether all files are read, by their sizes."""
+    """Return True if all files are read, by their sizes."""
     read = {position.inode: position.offset for position in IngestPosition.objects.all()}
     files = [file.stat() for file in log.parent.iterdir()]
     return bool(files) and all(read.get(str(file.st_ino)) == file.st_size for file in files)

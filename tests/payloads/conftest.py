@@ -1,4 +1,4 @@
-"""A store on each backend, and what each needs."""
+"""Fixtures of a store on each backend."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SHARED = (pytest.param("database", marks=IN_TRANSACTIONS), "redis", "files")
 
 @pytest.fixture(params=(*SHARED, "memory"))
 def backend_settings(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> dict[str, Any]:
-    """What MORANGO_CELERY_PAYLOADS says of the backend."""
+    """Set and return MORANGO_CELERY_PAYLOADS for each backend."""
     return _configure(request.param, request, tmp_path, settings)
 
 
 @pytest.fixture(params=SHARED)
 def shared_settings(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> dict[str, Any]:
-    """The same, of the backends that more than one process can use."""
+    """Set and return it for the backends that more than one process can use."""
     return _configure(request.param, request, tmp_path, settings)
 
 
@@ -74,14 +74,14 @@ def backend(store: PayloadStore) -> Backend:
 
 @pytest.fixture
 def in_memory(tmp_path: Path, settings: Settings, request: pytest.FixtureRequest) -> PayloadStore:
-    """Where the backend makes no difference."""
+    """Return a store in memory, for tests that don't depend on the backend."""
     _configure("memory", request, tmp_path, settings)
     return payload_store()
 
 
 @pytest.fixture
 def configure(settings: Settings) -> Any:
-    """A function that changes single keys of MORANGO_CELERY_PAYLOADS."""
+    """Return a function that changes single keys of MORANGO_CELERY_PAYLOADS."""
 
     def change(**keys: Any) -> None:
         settings.MORANGO_CELERY_PAYLOADS = {**getattr(settings, "MORANGO_CELERY_PAYLOADS", {}), **keys}

@@ -1,4 +1,4 @@
-"""Delivers a message as a worker does, without one: from Redis through Celery's own tracer."""
+"""Delivery of messages without a worker: from Redis through Celery's own tracer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.payloads.project import app
 
 @dataclass(frozen=True)
 class Message:
-    """What waited in Redis."""
+    """A message that waited in Redis."""
 
     raw: bytes
 
@@ -31,7 +31,7 @@ class Message:
         return base64.b64decode(json.loads(self.raw)["body"])
 
     def deliver(self) -> Any:
-        """What the task returns, or raises; a retry is sent."""
+        """Execute the task, and return or raise its result; a retry is sent."""
         args, kwargs, embedded = loads(self.body)  # type: ignore[no-untyped-call]  # kombu's
         task = app.tasks[self.headers["task"]]
         tracer = build_tracer(task.name, task, app=app)
@@ -43,7 +43,7 @@ class Message:
 
 
 def waiting(client: Redis) -> list[Message]:
-    """What was sent, the first first; it is taken out of the queue."""
+    """Take the sent messages out of the queue, and return them, the first one first."""
     found = []
     while raw := client.rpop("celery"):
         assert isinstance(raw, bytes)

@@ -21,7 +21,7 @@ app.conf.update(
 
 @app.task(base=PayloadTask)
 def echo(*args: Any, **kwargs: Any) -> list[Any]:
-    """What it was given."""
+    """Return the arguments."""
     return [list(args), kwargs]
 
 
@@ -37,7 +37,7 @@ def join_all(lists: list[list[str]], more: list[str]) -> list[str]:
 
 @app.task(base=PayloadTask, bind=True, max_retries=3, default_retry_delay=0)
 def succeed_later(self: Any, ids: list[str], *, more: Any = None) -> list[Any]:
-    """What it was given, and what of it the message had, the third time."""
+    """Retry twice, then return the arguments, and those of the message."""
     if self.request.retries < 2:
         raise self.retry(countdown=0)
     return [ids, more, self.request.args, self.request.headers]
@@ -45,13 +45,13 @@ def succeed_later(self: Any, ids: list[str], *, more: Any = None) -> list[Any]:
 
 @app.task(base=PayloadTask, bind=True)
 def replaced(self: Any, ids: list[str]) -> None:
-    """Another task in place of this one."""
+    """Replace this task by another one."""
     raise self.replace(join.s(ids, ["replaced"]))
 
 
 @app.task(base=PayloadTask, bind=True)
 def itself(self: Any, value: Any, again: bool = True) -> Any:
-    """What its message had, handed on by a direct call."""
+    """Return the message's argument, handed on by a direct call."""
     return self(self.request.args[0], again=False) if again else value
 
 
@@ -67,5 +67,5 @@ def wholly_inline(first: Any, second: Any = None) -> list[Any]:
 
 @app.task
 def plain(value: Any) -> Any:
-    """A task of another class."""
+    """Return the value; the task is of another class."""
     return value

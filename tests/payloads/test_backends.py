@@ -1,4 +1,4 @@
-"""What every backend promises; each test runs on all of them."""
+"""Conformance tests of backends; each runs on all of them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_machine_whose_clock_is_ahead_removes_nothing_that_others_hold(
         backend.put({KEYS[1]: BLOB}, 60)
         assert backend.extend_ttl([KEYS[0]], 60) == set()
 
-    # When a machine removes what is over whose clock is an hour ahead
+    # When a machine prunes with a clock an hour ahead
     with clock_ahead(monkeypatch, 3600):
         assert backend.prune() == Pruned(0, 0)
 
@@ -95,7 +95,7 @@ def test_machine_whose_clock_is_ahead_removes_nothing_that_others_hold(
 def test_holding_and_putting_again_makes_it_last_longer_and_never_shorter(
     backend: Backend, again: str
 ) -> None:
-    # Given three blobs whose time is up in a moment, in a while, and by something else
+    # Given blobs that expire in a moment and later, and a blob that is extended
     backend.put({KEYS[0]: BLOB, KEYS[2]: BLOB}, 0.2)
     backend.put({KEYS[1]: BLOB}, 60)
 
@@ -200,7 +200,7 @@ def test_nothing_that_was_promised_is_pruned(backend: Backend, again: str) -> No
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
 def test_who_asks_for_less_takes_nothing_from_who_asked_for_more_at_the_same_time() -> None:
-    # Given a row whose time is up, and a transaction that holds it for long and is not committed
+    # Given an expired row, and an open transaction that has extended its time to live by much
     backend = DatabaseBackend()
     backend.put({KEYS[0]: BLOB}, 0)
 

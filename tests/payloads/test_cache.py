@@ -1,4 +1,4 @@
-"""The cache of what was read."""
+"""Cache of values that were read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_is_added_twice_counts_once() -> None:
 
 
 class Far(MemoryBackend):
-    """As if it was another process."""
+    """Backend that counts as another process'."""
 
     is_in_process = False
 
@@ -103,7 +103,7 @@ def test_threads_do_not_miscount() -> None:
 
 
 def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
-    """Of the parent, only the thread that forked lives on: a lock that another held is held for ever."""
+    """Only the forking thread lives on in the child: a lock that another thread held is never released."""
     store = PayloadStore(MemoryBackend())
     reference = store.put("value")
     store.get(reference)

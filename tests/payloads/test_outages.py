@@ -1,4 +1,4 @@
-"""What happens when what is behind a backend can't be reached: an error that says so, and may be retried."""
+"""Outages of a backend's server or folder: they raise an error that names it, and that may be retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``manage.py prune_payloads``, and what it never removes."""
+"""``manage.py prune_payloads``: it removes expired payloads, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels in place of a value."""
+"""References and their JSON."""
 
 from __future__ import annotations
 

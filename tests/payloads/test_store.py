@@ -197,7 +197,7 @@ def test_a_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, conf
 def test_what_was_damaged_is_an_error_that_says_what_to_do_and_no_value(
     store: PayloadStore, configure: Any, damage: Any, compress_bytes: int
 ) -> None:
-    # Given a value whose bytes have changed since
+    # Given a value with bytes that have changed since
     configure(COMPRESS_BYTES=compress_bytes)
     value = [f"{number:032x}" for number in range(100)]
     reference = store.put(value)

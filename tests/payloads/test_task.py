@@ -1,4 +1,4 @@
-"""`PayloadTask`: what is sent, and what its body is given. With Celery's own messages in a real Redis."""
+"""`PayloadTask`: its messages and its body's arguments, with Celery's own messages in a real Redis."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ looks_like_a_reference = st.builds(
 def test_whatever_is_sent_arrives_as_it_is(
     client: Redis, in_memory: PayloadStore, configure: Any, args: list[Any], kwargs: Any, data: Any
 ) -> None:
-    """Values that look just like references to what is in the store included."""
+    """Values that look just like references to stored values are included."""
     configure(MIN_BYTES=data.draw(st.sampled_from([1, 20, 4096])))
     secret = in_memory.put("somebody else's").as_json()
     places = st.sampled_from(range(len(args) + 1))
@@ -230,7 +230,7 @@ class TestTheWholeMessage:
 
 
 class TestLinkedTasks:
-    """What one message takes along for the next ones."""
+    """Arguments that one message takes along for the next ones."""
 
     def test_no_message_of_a_chain_has_a_large_argument(self, client: Redis, backend: MemoryBackend) -> None:
         more = [[f"{letter}{one}" for one in LARGE] for letter in "ab"]
@@ -259,7 +259,7 @@ class TestLinkedTasks:
         assert first.deliver() == second.deliver() == [SMALL, LARGE]
 
     def test_opting_out_counts_the_result_that_comes_first(self, client: Redis) -> None:
-        """In ``partly_inline(result, large)`` it is the second that may be stored."""
+        """The second argument of ``partly_inline(result, large)`` may be stored."""
         (echo.s(1) | partly_inline.s(LARGE)).apply_async()
 
         message = sent(client)

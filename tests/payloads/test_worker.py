@@ -33,7 +33,7 @@ def start_project(
     database_url: str,
     tmp_path: Path,
 ) -> Iterator[StartProject]:
-    """A function that starts the project's worker and waits until it is ready."""
+    """Yield a function that starts the project's worker and waits until it is ready."""
     started: list[LoggedProcess] = []
 
     def start() -> LoggedProcess:
@@ -62,7 +62,7 @@ def start_project(
 def test_every_way_to_send_a_task_resolves_its_arguments(
     start_project: StartProject, redis_url: str, tmp_path: Path
 ) -> None:
-    # Given what was sent in every way that Celery has, before there is a worker
+    # Given messages sent in every way that Celery has, before there is a worker
     more = ["more"] * 3000
     sent = {
         "delay": (echo.delay(LARGE, name=more), [[LARGE], {"name": more}]),
@@ -101,7 +101,7 @@ def test_every_way_to_send_a_task_resolves_its_arguments(
 def test_a_task_waits_for_a_store_that_cannot_be_reached(
     start_project: StartProject, shared_settings: dict[str, Any]
 ) -> None:
-    # Given a message whose payload is in a folder that is not mounted just now
+    # Given a message with a payload in a folder that is not mounted
     result = echo.delay(LARGE)
     folder = Path(shared_settings["LOCATION"])
     away = folder.rename(folder.with_name("away"))

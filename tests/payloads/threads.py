@@ -11,7 +11,7 @@ from django.db import connection
 
 
 def at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What the calls return, which begin together; what one of them raises is raised."""
+    """Begin all calls together, and return their results, or raise an error of theirs."""
     ready = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:

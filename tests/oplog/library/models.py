@@ -1,4 +1,4 @@
-"""Ordinary models, which know nothing of Morango. Each class says what it is there for."""
+"""Ordinary models without Morango. Each class says its purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.schemas import elsewhere
 
 
 class Shelf(models.Model):
-    """A tree; what stands on a shelf goes with it."""
+    """A tree; its books are deleted with a shelf."""
 
     name = models.CharField(max_length=50)
     inside = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True)
@@ -69,7 +69,7 @@ class Book(models.Model):
 
 
 class Review(models.Model):
-    """A leaf; can't be without its author, whom a log may name by a natural key."""
+    """A leaf; it needs its author, and a log may name that one by a natural key."""
 
     book = models.ForeignKey(Book, on_delete=models.CASCADE)
     author = models.ForeignKey(Author, on_delete=models.CASCADE)
@@ -126,7 +126,7 @@ class Card(models.Model):
 
 
 class Stamp(models.Model):
-    """A column that the database itself computes from what it is given."""
+    """A column with a value that the database itself computes."""
 
     card = models.OneToOneField(Card, on_delete=models.CASCADE, primary_key=True, db_column="Of")
     text = LoudField(max_length=20, db_column="Text")
@@ -140,7 +140,7 @@ class OldBook(Book):
 
 
 class Local(models.Model):
-    """What only this side knows about an object of the log."""
+    """A local fact about an object of the log."""
 
     shelf = models.ForeignKey(Shelf, on_delete=models.CASCADE)
     note = models.TextField(blank=True)
