@@ -1,4 +1,4 @@
-"""The durable life of a run: plan, producer, batches, progress, hand-over, recovery.
+"""The durable life of a run: plan, producer, batches, progress, completion, recovery.
 
-Imports no Celery: what is to be sent goes through a `Dispatch`.
+No module of it imports Celery: messages are sent through a `Dispatch`.
 """

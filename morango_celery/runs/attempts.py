@@ -1,9 +1,8 @@
-"""Execution by a worker that may not live to tell: attempts are counted first, and come to an end.
+"""Attempts at batches: each is counted before it begins, because it may end its worker.
 
-A record that ends its worker (crashes it, takes all its memory, never returns) takes the other
-records of its batch along, again and again. So a batch that has used up its attempts is split, and
-the parts that don't hold the record are saved, one after another as they were in the batch; a record
-that stands alone is given up.
+A record that ends its worker (crashes it, takes all its memory, never returns) takes the other records of its
+batch along, again and again. So a batch that has used up its attempts is split. The parts without the record
+are saved, one after another as they were in the batch. A record that stands alone is given up.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from morango_celery.runs.overdue import MOMENT_SECONDS, hold, not_executed, note
 from morango_celery.upstream import deserialization_log, exception_path
 
 SPLIT_INTO = 10
-"""How many batches one is split into, if it has as many records."""
+"""Number of parts that a batch is split into, if it has as many records."""
 
 NOTHING = Execution(None, None, stage_is_done=False)
 
@@ -47,30 +46,31 @@ OUT_OF_MEMORY = "there was not enough memory"
 def attempt_batch(
     batch_id: int, ids_sha256: str, message: Message = NOBODYS, *, ends_run: bool = False
 ) -> Execution:
-    """Execute a batch, unless that has ended too many workers: then split it, or give its record up.
+    """Execute a batch; or split it, or give its record up, if it has ended too many workers.
 
     One record that ends every worker which deserializes it, in a batch of n records, costs at most
-    ``2 * MAX_ATTEMPTS + ceil(log10(n)) - 1`` workers, or `MAX_ATTEMPTS` if it stands alone:
-    `MAX_ATTEMPTS` for the batch, one for each smaller batch on the way down, `MAX_ATTEMPTS` for the
-    record. With the defaults that is 8. Several such records cost that much each at most; one that
-    fails for lack of others at first may cost it once more, in the pass in which they are there.
+    ``2 * MAX_ATTEMPTS + ceil(log10(n)) - 1`` workers, or `MAX_ATTEMPTS` if n is 1. That is `MAX_ATTEMPTS` for
+    the batch, one for each smaller batch on the way down, and `MAX_ATTEMPTS` for the record: 9 for 2,000
+    records (in batches of 2,000, 200, 20, 2 and 1: 3 + 1 + 1 + 1 + 3) with the default settings. Several such
+    records cost that much each at most. One that fails for lack of other records at first may cost it once
+    more, in the pass in which they are there.
 
-    Time and memory that run out in a living worker cost no worker, and a batch is split after the
-    first time: less at once is what helps.
+    Time and memory that run out in a living worker cost no worker. A batch is split after the first time,
+    because smaller batches need less of both.
 
-    Nor does it wait while another batch saves records of exclusive models: it steps back (`exclusive`).
+    It doesn't wait while another batch saves records of exclusive models: it steps back (`exclusive`).
 
-    An attempt that ended because the database was away, or asked to try again, doesn't count, if the
-    database is there to hear it. One that it cancelled or had no memory for does.
+    An attempt that ended because the database was away, or asked to try again, is uncounted, if the database
+    is there to note it. One that the database cancelled, or had no memory for, stays counted.
 
     :param ends_run: as for `execute_batch`
     :raises InvalidMessageError: the ids are not this batch's; nothing was done
     :raises TransientError: the worker that this message was delivered to before is lost, and the database
         doesn't know that yet
     :raises OperationalError, InterfaceError: the database went away; nothing was written
-    Cost: one short transaction more than `execute_batch`, which waits for no disk.
-    Twice, and at the same time: safe; the second one does nothing, and doesn't wait. Should the first one's
-    worker be lost, recovery finds a batch that nobody holds.
+    Cost: one short transaction more than `execute_batch`, without waiting for a disk.
+    Twice, and at the same time: safe; the second one does nothing, and doesn't wait. If the first one's
+    worker is lost, recovery finds a batch that nobody holds.
     """
     if not _begin(batch_id, ids_sha256, message.id):
         execution = _settle(batch_id, ids_sha256)
@@ -83,7 +83,7 @@ def attempt_batch(
 def attempt_begun(
     batch_id: int, ids_sha256: str, message: Message = NOBODYS, *, ends_run: bool = False
 ) -> Execution:
-    """Execute a batch of which the message's attempt is counted already; else as `attempt_batch`."""
+    """Execute a batch as `attempt_batch` does, once the message's attempt at it is counted."""
     attempt = Attempt(message.retries)
     try:
         with connection.execute_wrapper(attempt):
@@ -99,7 +99,7 @@ def attempt_begun(
         if is_transient(error):
             _count_outage(_attempt_of(batch_id, message.id), attempt, error)
         raise
-    # Out here the traceback is gone, and with it what its frames held on to.
+    # Out here the traceback is gone, and with it the objects that its frames kept alive.
     if not connection.in_atomic_block:
         connection.close()  # the time may have been up in the middle of Django's bookkeeping
     _attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, attempted_by="")
@@ -109,8 +109,8 @@ def attempt_begun(
 def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
     """Count an attempt, if the batch is open, has one left, and nobody executes it.
 
-    Where another message's attempt was begun a moment ago, its worker may be about to lock the batch. This
-    one takes its place then, and doesn't count as one more.
+    If another message's attempt was begun a moment ago, its worker may be about to lock the batch. This
+    attempt then takes the place of that one, and doesn't count as one more.
     """
     split_early = Q(suspect=True, size__gt=1)
     left = Q(split_early, attempts=0) | Q(~split_early, attempts__lt=settings.MAX_ATTEMPTS)
@@ -141,12 +141,12 @@ def _has_attempts_left(batch: Batch) -> bool:
 
 
 def _attempt_of(batch_id: int, message_id: str) -> QuerySet[Batch]:
-    """Return the batch, if it is open, and no other message's attempt has been begun since this one's."""
+    """Return a query for the open batch, empty if another message's attempt was begun since this one's."""
     return Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN, attempted_by=message_id, attempts__gt=0)
 
 
 def _settle(batch_id: int, ids_sha256: str) -> Execution:
-    """Do what is to be done about a batch that can't be attempted; nothing while somebody executes it."""
+    """Settle a batch that can't be attempted: split it or give its record up, unless somebody executes it."""
     with transaction.atomic():
         is_executed = not Batch.objects.filter(not_executed(batch_id), pk=batch_id).exists()
     return NOTHING if is_executed else _settle_free(batch_id, ids_sha256)
@@ -157,13 +157,13 @@ def _settle_free(batch_id: int, ids_sha256: str) -> Execution:
     batch = lock_open_batch(batch_id, ids_sha256)
     if isinstance(batch, Execution):
         return batch
-    if _has_attempts_left(batch):  # another worker has forgiven one meanwhile
+    if _has_attempts_left(batch):  # another worker has uncounted one meanwhile
         return Execution(batch.run_id, None, stage_is_done=False, batches_to_send=(batch.pk,))
     return _split(batch) if batch.size > 1 else _give_up(batch)
 
 
 def _split(batch: Batch) -> Execution:
-    run = Run.locked(batch.run_id)  # also, no other batch is split at the same time
+    run = Run.locked(batch.run_id)  # this also keeps other batches from being split at the same time
     ids = batch.store_ids
     size = ceil(len(ids) / SPLIT_INTO)
     last: int = run.batches.filter(stage=batch.stage).aggregate(last=Max("number"))["last"]
@@ -208,25 +208,25 @@ def _give_up(batch: Batch) -> Execution:
 
 
 def take_back(batch_id: int, message: Message) -> None:
-    """Take back the attempt of a message whose process was told to end: that is nobody's fault.
+    """Uncount the attempt of a message after a signal has ended its process, which is no fault of the batch.
 
-    Recovery sends the batch again, at its next look; so does the broker, some time.
+    Recovery sends the batch again, at its next look; the broker may do so later.
     """
     attempt = _attempt_of(batch_id, message.id)
     attempt.update(attempts=F("attempts") - 1, attempted_by="", overdue_at=None)
 
 
 def expect_retry(batch_id: int, message: Message, seconds: float) -> None:
-    """Note in how many seconds a message tries again what it has tried."""
+    """Note that a message retries the batch in some seconds."""
     open_batch = Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN)
     note_retry(open_batch.filter(attempted_by__in=("", message.id)), seconds)
 
 
 def _count_outage(batch: QuerySet[Batch], attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
-    """Take back an attempt that the database ended, unless that was the attempt's own doing.
+    """Uncount an attempt that the database ended, unless the attempt itself was the reason.
 
-    If the database isn't there to hear it, or doesn't know for long that our session is gone, the attempt
-    counts.
+    The attempt stays counted if the database isn't there to note it, or takes long to notice that this
+    attempt's session is gone.
     """
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:

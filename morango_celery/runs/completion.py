@@ -1,4 +1,4 @@
-"""The end of a run: the transfer session that waits for it is notified, then whoever listens."""
+"""The end of a run: the transfer session that waits for it is notified, then receivers of `run_finished`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.models import Run
 from morango_celery.printable import printable_lines
 from morango_celery.runs.limits import limited
-from morango_celery.runs.outages import FORGIVEN_IN_A_ROW, Attempt
+from morango_celery.runs.outages import UNCOUNTED_IN_A_ROW, Attempt
 from morango_celery.runs.overdue import hold_opening
 from morango_celery.serialization import serialize_into_store
 from morango_celery.signals import run_finished
@@ -29,27 +29,27 @@ logger = logging.getLogger(__name__)
 ENDED = [state for state, moves in Run.MOVES.items() if not moves]
 
 WATCHED_SECONDS = 60 * 60
-"""For how long after a run's end its session is looked at, should its client never come for the outcome. No
-request that may still write STARTED takes that long."""
+"""Longest time after a run's end for which its session is watched, if its client never comes for the outcome.
+No request that may still write STARTED takes that long."""
 
 
 @dataclass(frozen=True)
 class Notification:
-    """What a call to `notify_sessions` brought about."""
+    """The result of a call to `notify_sessions`."""
 
     notified: int = 0
-    """Sessions that have the outcome now. Who was about to write STARTED may still do so."""
+    """Number of sessions that have the outcome now. A request may still be about to write STARTED over it."""
     settled: int = 0
-    """Runs that have nobody any more to tell."""
+    """Number of runs with no session left to notify."""
 
 
 def finish(run: Run) -> Notification:
-    """What is left to do when a run has ended, after its last commit.
+    """Finalize a run that has ended, after its last commit: notify its session, merge edits, send the signal.
 
-    Local edits that records gave way to are merged into the Store by Morango's rules.
+    Local edits that records conflicted with are merged into the Store by Morango's rules.
 
     :returns: if the run isn't settled, call `notify_sessions` again later
-    Twice: safe; what was done is not done again.
+    Twice: safe; no step is done again.
     """
     notification = (
         Notification(settled=1) if run.session_notified else notify_sessions(Run.objects.filter(pk=run.pk))
@@ -64,7 +64,7 @@ def finish(run: Run) -> Notification:
 
 
 def needs_no_finalizing(run: Run) -> bool:
-    """Return True if nothing is left to do after the end of a run, but for telling its session."""
+    """Return True if nothing is left to do after the end of a run, except to notify its session."""
     return not _has_edits_to_merge(run) and not run_finished.has_listeners(Run)
 
 
@@ -73,17 +73,17 @@ def _has_edits_to_merge(run: Run) -> bool:
 
 
 def _merge(run: Run) -> None:
-    """Serialize, unless that has ended too many workers: recovery must get past this run."""
+    """Serialize local edits, unless that has ended too many workers: recovery must get past this run."""
     left = Run.objects.filter(pk=run.pk, attempts__lt=settings.MAX_ATTEMPTS)
     if left.update(attempts=F("attempts") + 1):
-        # No message counts how often it was tried, so that a lost connection without a reason counts at once
-        attempt = Attempt(FORGIVEN_IN_A_ROW)
+        # No message counts the retries of this, so a lost connection without a reason counts at once
+        attempt = Attempt(UNCOUNTED_IN_A_ROW)
         try:
             with connection.execute_wrapper(attempt):
                 serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run.pk))
         except (DatabaseError, InterfaceError) as error:
             if is_transient(error):
-                with contextlib.suppress(DatabaseError, InterfaceError):  # then it counts
+                with contextlib.suppress(DatabaseError, InterfaceError):  # then the attempt stays counted
                     if not connection.in_atomic_block:
                         connection.close_if_unusable_or_obsolete()
                     if not attempt.reason_to_count(error):
@@ -91,7 +91,7 @@ def _merge(run: Run) -> None:
             raise
     else:
         logger.error(
-            "Serializing the local edits that records of run %s gave way to was tried %s times and never "
+            "Serializing the local edits that records of run %s conflicted with was tried %s times and never "
             "came to an end. Nothing is lost: the next run or sync that can serialize them merges them.",
             run.pk,
             settings.MAX_ATTEMPTS,
@@ -99,19 +99,20 @@ def _merge(run: Run) -> None:
 
 
 def take_back(run: Run) -> None:
-    """Take back an attempt to follow up the end of a run, which was ended by nothing that it did itself."""
+    """Uncount an attempt to finalize a run, after a signal or an outage has ended it."""
     begun = Run.objects.filter(pk=run.pk, finalized=False, attempts__gt=0)
     begun.update(attempts=F("attempts") - 1)
 
 
 def notify_sessions(runs: QuerySet[Run]) -> Notification:
-    """Write the outcomes of ended runs to the transfer sessions whose deserializing stage they are.
+    """Write the outcomes of ended runs to the transfer sessions that wait for them.
 
     Morango's middleware writes STARTED after the operation has returned, and so possibly after the run has
-    ended; and its view then saves all columns, as it has read them a moment before. So the outcome is written
-    over STARTED only, and again whenever that is back: until the session has moved on, or is closed or gone.
+    ended. Its view then saves all columns, as it has read them a moment before. So the outcome is written
+    over STARTED only, and again each time that STARTED is back, until the session has moved on, or is closed
+    or gone.
 
-    Cost: two statements, whatever the number of runs.
+    Cost: two statements, for any number of runs.
     Twice, and at the same time: safe.
     """
     ended = runs.filter(session_notified=False, state__in=ENDED)
@@ -126,7 +127,7 @@ def notify_sessions(runs: QuerySet[Run]) -> Notification:
     )
     with transaction.atomic():
         take_write_lock()
-        # A row that a request holds isn't waited for: it may be frozen, and there is a next time
+        # Without waiting for a row that a request holds: it may be frozen, and there is a next time
         free = waiting.select_for_update(skip_locked=True).values("pk")
         notified = TransferSession.objects.filter(pk__in=free).update(
             transfer_stage_status=Subquery(its_run.annotate(outcome=outcome).values("outcome")),
@@ -141,7 +142,7 @@ def notify_sessions(runs: QuerySet[Run]) -> Notification:
 def fail(run_id: int, error: Exception) -> Run | None:
     """End a run that can't go on, with its reason.
 
-    :returns: the run, or None when it had ended before or is not in the ledger
+    :returns: the run, or None if it had ended before or is not in the ledger
     :raises OperationalError: somebody holds its row for too long; the next attempt fails it
     """
     reason = printable_lines("".join(traceback.format_exception_only(type(error), error)))

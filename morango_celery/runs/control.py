@@ -1,4 +1,4 @@
-"""What an operator may do to a run: cancel it, or have it done again."""
+"""Actions of operators on runs: cancel and retry."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from morango_celery.runs.producer import create_run
 
 
 def cancel(run_id: int) -> Run:
-    """End a run; `finish` it afterwards.
+    """Cancel a run; `finish` it afterwards.
 
     Batches that are being executed at the moment are completed, and counted. Messages that come
-    later do nothing, and what they would have deserialized stays dirty for the next run.
+    later do nothing, and their records stay dirty for the next run.
 
-    :raises UsageError: the ledger doesn't have it, or it has ended otherwise
+    :raises UsageError: the ledger doesn't have the run, or it has ended otherwise
     Twice, and at the same time: safe.
     """
     with transaction.atomic():
@@ -33,9 +33,9 @@ def cancel(run_id: int) -> Run:
 
 
 def create_retry(run_id: int, *, in_process: bool) -> Run:
-    """Write a pending run that does again what one that has ended was to do.
+    """Write a pending run with the profile, filter and options of one that has ended.
 
-    :raises UsageError: the ledger doesn't have it, or it hasn't ended
+    :raises UsageError: the ledger doesn't have the first run, or it hasn't ended
     """
     run = Run.objects.filter(pk=run_id).first()
     if run is None:

@@ -1,8 +1,8 @@
-"""FairPriorities of the batches that have records of exclusive models, among all runs.
+"""Order of the batches with records of exclusive models: one at a time, among all runs.
 
-One of them is executed at a time. A worker doesn't wait for another's: it notes that the batch has no
-message, and takes something else. Whoever executes the other one sends it afterwards, and if that worker is
-killed, the next sweep does.
+A worker doesn't wait while another one executes such a batch. It notes that its own batch has no message, and
+takes another message. The worker of the other batch sends this one afterwards; if that worker is killed,
+recovery does.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from morango_celery.runs.execution import Execution
 
 
 def step_back(attempt: QuerySet[Batch], batch_id: int) -> Execution:
-    """Take back the attempt at a batch whose turn it isn't, and let it wait without a message.
+    """Uncount the attempt at a batch while another one is executed, and let it wait without a message.
 
-    :param attempt: the batch, unless another message's attempt was begun since
-    :returns: the batch itself is to be sent, if the other one has ended before it could see this note
+    :param attempt: a query for the batch, empty if another message's attempt was begun since
+    :returns: an execution; it sends the batch itself if the other one has ended too early to see this note
     """
     attempt.update(attempts=F("attempts") - 1, attempted_by="", sent_at=None, overdue_at=None)
     batches_to_send = () if is_locked_exclusively() else (batch_id,)
@@ -28,7 +28,7 @@ def step_back(attempt: QuerySet[Batch], batch_id: int) -> Execution:
 
 
 def pass_on(execution: Execution) -> Execution:
-    """Return what came of a batch, with the one that has been waiting longest for its end to be sent first.
+    """Return the execution of a batch, with the batch to send that has waited longest for its end.
 
     Cost: one query, if the batch had records of exclusive models.
     """

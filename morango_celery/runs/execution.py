@@ -1,4 +1,4 @@
-"""Executes one batch: app rows, Store rows, errors, counters and ledger in one transaction."""
+"""Execution of one batch: app rows, Store rows, errors, counters and ledger in one transaction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from morango_celery.runs.producer import complete, is_at_its_end
 from morango_celery.upstream import uses_postgresql
 
 UNCOUNTED = ("filter", "error")
-"""The columns of a run that may be long, and tell nothing of how far it is."""
+"""Columns of a run that may be long, and say nothing about its progress."""
 
 BATCH = Columns(Batch)
 COUNTED = Columns(Run, without=UNCOUNTED)
@@ -33,20 +33,20 @@ COUNTED = Columns(Run, without=UNCOUNTED)
 
 @dataclass(frozen=True)
 class Execution:
-    """What executing a batch came to."""
+    """The result of executing a batch, with the next steps."""
 
     run_id: int | None
-    """None when the batch is not in the ledger any more."""
+    """None if the batch is not in the ledger any more."""
     result: BatchResult | None
-    """None when there was nothing to do, or it could not be done."""
+    """None if there was nothing to do, or it could not be done."""
     stage_is_done: bool
-    """Whether the next stage may be opened, if the run goes on."""
+    """True if the next stage may be opened, should the run go on."""
     batches_to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
     run: Run | None = field(default=None, compare=False)
-    """If there is something to tell of it: it has ended, or was counted now (and then lacks `UNCOUNTED`)."""
+    """The run, if it has ended, or if a batch of it was counted now (it then lacks `UNCOUNTED`)."""
     ended: bool = False
-    """Whether the batch ended the run as well: `finish` it."""
+    """True if the batch ended the run as well: `finish` it."""
 
 
 def execute_batch(
@@ -57,20 +57,21 @@ def execute_batch(
     waits: bool = True,
     ends_run: bool = False,
 ) -> Execution:
-    """Deserialize a batch and account for it.
+    """Deserialize a batch and record its result.
 
-    :param ids_sha256: the hash of ids that the message carries; what is deserialized is what the ledger has,
-        and it has to be the same. None asks for no message's
-    :param message: whose attempt it is; if another one's was begun since, nothing is done. None for nobody's
-    :param waits: whether to wait while another batch saves records of exclusive models
-    :param ends_run: whether the last batch of all completes the run in its own transaction, so that no
-        `advance` has to; who says so finishes the run
-    :raises ExclusiveModelsTakenError: another batch does, if this doesn't wait; nothing was done
+    :param ids_sha256: the hash of ids that the message carries; it has to be that of the ledger's ids, which
+        are deserialized. None for no message
+    :param message: id of the message that the attempt belongs to; if another message's attempt was begun
+        since, nothing is done. None for no message
+    :param waits: True to wait while another batch saves records of exclusive models
+    :param ends_run: True to let the last batch of all complete the run in its own transaction, in place of
+        `advance`; the caller then has to `finish` the run
+    :raises ExclusiveModelsTakenError: another batch saves such records, unless `waits`; nothing was done
     :raises InvalidMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Twice, and at the same time: safe; the second one finds the batch done.
     """
-    if connection.in_atomic_block:  # SQLite then checks foreign keys at no commit of ours
+    if connection.in_atomic_block:  # SQLite then checks foreign keys at a commit that isn't made here
         return _execute(batch_id, ids_sha256, message, strict=True, waits=waits, ends_run=ends_run)
     try:
         return _execute(batch_id, ids_sha256, message, strict=False, waits=waits, ends_run=ends_run)
@@ -109,9 +110,9 @@ def _execute(
 
 
 def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None = None) -> Batch | Execution:
-    """Return the open batch, locked until the end of the transaction; or, if there is nothing to do, that.
+    """Return the open batch, locked until the end of the transaction; or an execution if there is none.
 
-    :param message: None, or whose attempt has to be the last that was begun
+    :param message: None, or the id of the message that has to have begun the last attempt
     :raises InvalidMessageError: the ids are not this batch's
     """
     take_write_lock()
@@ -123,11 +124,11 @@ def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None =
     run: Run = RUN.instance(row[size : size + len(RUN.names)])
     batch.run = run
     if run.is_finished:
-        if batch.ids_json:  # another worker was at it when the run ended, and didn't get to the end
+        if batch.ids_json:  # another worker executed it when the run ended, and didn't complete it
             Batch.forget_ids(Batch.objects.filter(pk=batch_id))
         return Execution(run.pk, None, stage_is_done=False, run=run)
     if not batch.is_open:
-        # Who closed it may have died before that was followed by anything
+        # The worker that closed it may have died before it took the next step
         return Execution(run.pk, None, stage_is_done=run.open_batches == 0, batches_to_send=next_part(batch))
     if ids_sha256 is not None:
         batch.require(ids_sha256)
@@ -146,20 +147,19 @@ def _locking(limits: Limits | None, of_message: bool) -> Statement:
 
 
 def next_part(batch: Batch) -> tuple[int, ...]:
-    """What is to be sent when a part of a split batch, the whole of it, or a batch in turn is closed; at most
-    one."""
+    """Return the batch to send, if any, once a split batch, a part of one, or an exclusive batch is closed."""
     if batch.split_from is None and batch.state != Batch.State.SPLIT:
         return ()
     return tuple(batch.open_parts().values_list("pk", flat=True)[:1])
 
 
 def record_result(batch: Batch, result: BatchResult, *, ends_run: bool = False) -> Execution:
-    """Close the batch and count it; the stage is done for the one that completes it, and only for that.
+    """Close the batch and count it; only for the batch that completes the stage, the stage is done.
 
-    The run's row is locked from here to the commit, so no two batches both see the last one open.
+    The run's row is locked from here to the commit, so that no two batches both see the last one open.
 
-    :param ends_run: whether to complete the run, if nothing is left of it
-    :raises SystemicError: all records failed alike, for what is not about them; roll back
+    :param ends_run: True to complete the run as well, if nothing is left of it
+    :raises SystemicError: all records failed alike, and not for their data; roll back
     """
     counts = {name: getattr(result, name) for name in Run.COUNTS}
     retryable_ids = json.dumps(result.retryable_ids) if result.retryable_ids else ""
@@ -182,7 +182,7 @@ def record_result(batch: Batch, result: BatchResult, *, ends_run: bool = False) 
 
 
 def _count(run_id: int, counts: Mapping[str, int]) -> Run:
-    """Count a batch that is closed. Returns the run, without `UNCOUNTED`."""
+    """Count a batch that is closed, and return the run, without `UNCOUNTED`."""
     statement = _counting(tuple(counts), lost_after_seconds())
     values = (run_id, *counts.values())
     if uses_postgresql():
@@ -197,13 +197,14 @@ def _count(run_id: int, counts: Mapping[str, int]) -> Run:
 
 @kept
 def _counting(names: tuple[str, ...], _: float) -> Statement:
-    """
+    """Return the statement that counts a closed batch.
+
     :param _: seconds that `when_begun` adds to the time
     """
     counted = {
         "open_batches": F("open_batches") - 1,
         "last_activity_at": clock.now(),
-        **when_begun(),  # by the same worker, if it was the last batch
+        **when_begun(),  # after the last batch, the same worker begins with the next stage
         **added(**{name: number(place) for place, name in enumerate(names, start=1)}),
     }
     returned = COUNTED.names if uses_postgresql() else ()
@@ -211,7 +212,7 @@ def _counting(names: tuple[str, ...], _: float) -> Statement:
 
 
 def _require_no_common_cause(batch: Batch, result: BatchResult, run: Run) -> None:
-    """Refuse to go on where each record would fail like all of this batch.
+    """Raise an error if all records of a large batch failed alike, since all others would fail, too.
 
     Records that failed already, in earlier runs or in an earlier pass, are no reason to stop.
 

@@ -1,4 +1,4 @@
-"""A run without Celery: the same ledger and the same pipeline, in this process."""
+"""Runs without Celery: the same ledger and the same pipeline, in this process."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ logger = logging.getLogger(__name__)
 def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -> Run:
     """Carry out a pending run from beginning to end.
 
-    :param on_progress: called with the run as the ledger has it after each batch
-
-    Works inside an open transaction too, as in Django's TestCase; then nothing is committed, and a
+    It works inside an open transaction, too, as in Django's TestCase. Then nothing is committed, and a
     run that serializes first is refused by Morango on PostgreSQL.
 
-    :raises Exception: what stopped the run, when it could not be completed; it is recorded
+    :param on_progress: called with the run as the ledger has it after each batch
+    :raises Exception: the error that stopped the run, if it could not be completed; the ledger has it, too
     :raises RunFailedError: somebody else has ended the run; no batch was begun after that
     """
     with shown(run.pk):
@@ -40,17 +39,17 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
 
 
 def _end_others() -> None:
-    """End runs whose process was killed: where there are no workers, nobody else does.
+    """End runs of processes that were killed: without workers, nobody else does.
 
-    In an open transaction that would be undone with it, so the next run does it.
+    In an open transaction this would be undone with it, so the next run does it.
     """
     if connection.in_atomic_block:
         return
     try:
         end_abandoned()
-    except Exception as error:  # of another run's end, a receiver's too: noted there, no reason not to begin
+    except Exception as error:  # another run's or its receiver's; it must not keep this run from beginning
         make_printable(error)
-        logger.exception("What follows the end of another run failed; recover_runs tries it again.")
+        logger.exception("Another run could not be finalized; recover_runs tries it again.")
 
 
 def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
@@ -64,7 +63,7 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
                 f"Run {run.pk} was ended from elsewhere while it was carried out here: {progress.run.error}"
             )
     except Exception as error:
-        with suppress(DatabaseError, InterfaceError):  # then recovery ends it, and this error says more
+        with suppress(DatabaseError, InterfaceError):  # recovery ends the run then; the first error says more
             failed = completion.fail(run.pk, error)
             if failed is not None:
                 completion.finish(failed)
@@ -75,7 +74,7 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
 
 
 def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> Run | None:
-    """Execute all batches of a stage. Returns the run, if the last of them has ended that too."""
+    """Execute all batches of a stage; return the run if the last of them has ended it as well."""
     batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN).only("pk")
     ids = (batch.pk for batch in pages(batches, BATCHES_IN_MEMORY))
     with closing(executed(ids, min(_concurrency(), max(run.open_batches, 1)))) as executions:
@@ -90,5 +89,8 @@ def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> Run
 
 
 def _concurrency() -> int:
-    """How many batches to execute at the same time: others' connections don't see an open transaction."""
+    """Return the number of batches to execute at the same time.
+
+    It is 1 in an open transaction, since other connections don't see into that.
+    """
     return settings.IN_PROCESS_CONCURRENCY if uses_postgresql() and not connection.in_atomic_block else 1

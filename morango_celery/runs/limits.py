@@ -1,7 +1,7 @@
-"""Limits of a worker's transactions: how long one waits for a lock, and how long others wait for it.
+"""Time limits of a worker's transactions: its waits for locks, and the server's waits for it.
 
-A wait inside PostgreSQL's client library is out of reach of Celery's soft time limit; and a worker that is
-frozen, or whose machine has vanished, holds its locks for as long as the server lets it.
+Celery's soft time limit doesn't reach a wait inside PostgreSQL's client library. And a worker that is frozen,
+or has vanished with its machine, holds its locks for as long as the server lets it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from django.db.models import Func, TextField, Value
 from morango_celery.upstream import uses_postgresql
 
 LONGEST_LOCK_SECONDS = 10.0
-"""Who waits longer than this for a lock lets others have the process, and tries again later."""
+"""Longest wait for a lock. After it, a task leaves the process to others, and is tried again later."""
 
 CHECK_SECONDS = 2
-"""How often the server looks whether the client of a statement is still there."""
+"""Time between the server's checks that the client of a statement is still there."""
 
 CHECKS_CLIENTS_SINCE = 140000
-"""The first version of PostgreSQL that can."""
+"""First version of PostgreSQL that makes such checks."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,15 @@ class Limits:
 
     lock_seconds: float = LONGEST_LOCK_SECONDS
     idle_seconds: float | None = None
-    """How long the server waits for the next statement of a transaction; None for as long as it's set to."""
+    """Longest wait of the server for a transaction's next statement; None for the server's own setting."""
 
     @classmethod
     def of_task(cls, hard_seconds: float | None, soft_seconds: float | None) -> Limits:
-        """Derive them from the time limits of a task.
+        """Derive limits from the time limits of a task.
 
-        A wait for a lock ends well before the soft limit, and between the two if it began before that. The
-        server's patience ends after the hard limit: until then a model's own code may take its time.
+        A wait for a lock ends well before the soft limit; one that begins before the soft limit ends before
+        the hard one. The server's wait ends after the hard limit: until then a model's own code may take its
+        time.
         """
         bounds = [LONGEST_LOCK_SECONDS]
         if last := soft_seconds or hard_seconds:
@@ -69,9 +70,9 @@ def current_limits() -> Limits | None:
 
 
 def limited() -> dict[str, Any]:
-    """Return annotations for the first query of a transaction, which limit that.
+    """Return annotations for a transaction's first query, which put this context's limits into effect.
 
-    They take effect before the query locks its rows, and end with the transaction, as a pooler needs it.
+    They take effect before the query locks its rows. They end with the transaction, as a pooler needs it.
     Cost: no statement of their own.
     """
     limits = current_limits()
@@ -80,7 +81,7 @@ def limited() -> dict[str, Any]:
     calls = [_setting("lock_timeout", limits.lock_seconds)]
     if limits.idle_seconds is not None:
         calls.append(_setting("idle_in_transaction_session_timeout", limits.idle_seconds))
-        # A server that has more to send than a frozen client takes is not idle
+        # The server isn't idle while it has more to send than a frozen client takes
         calls.append(_setting("tcp_user_timeout", limits.idle_seconds))
     postgresql: Any = connection
     if postgresql.pg_version >= CHECKS_CLIENTS_SINCE:

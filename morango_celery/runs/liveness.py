@@ -1,8 +1,8 @@
-"""Signs of life that end with their process: for runs that processes carry out on SQLite, without workers.
+"""Signs of life that end with their process, for runs in process on SQLite.
 
-A file beside the database has a byte for each run: written when the run begins, and locked for as long as its
-process lives, however slow or frozen that is. The system lets go of the lock when the process is gone. With
-PostgreSQL only time tells: its sessions' locks are not kept apart by a pooler.
+A file beside the database has a byte for each run. It is written when the run begins, and locked for as long
+as the run's process lives, even if that is slow or frozen. The system releases the lock when the process is
+gone. With PostgreSQL only time tells: its sessions' locks are not kept apart by a pooler.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from django.db import connection
 SUFFIX = "-morango-celery-runs"
 
 _descriptors: dict[str, int] = {}
-"""By path. None is ever closed, for with one of them a process would let go of all its locks."""
+"""Descriptors by path. None is ever closed: by closing one, a process releases all its locks of the file."""
 
 _held: set[tuple[str, int, int]] = set()
-"""Path, process and run: a process always gets the locks that it has, and a forked one has none of them."""
+"""Path, process and run of each lock that is held: the system would grant it to the same process once more,
+and gives a forked process none of them."""
 
 _one_at_a_time = threading.Lock()
-"""Who looks at a lock that another thread is about to take would take it away."""
+"""Lock against other threads: a look at a lock that another thread is about to take would take it away."""
 
 
 class Life(enum.Enum):
-    """Knowledge about the process that carries a run out."""
+    """State of the process that carries a run out, as far as it is known."""
 
     GOES_ON = enum.auto()
     IS_OVER = enum.auto()
@@ -38,7 +39,7 @@ class Life(enum.Enum):
 
 @contextlib.contextmanager
 def shown(run_id: int) -> Iterator[None]:
-    """Show, for as long as the block lasts, that the run's process lives. Without such a file, do nothing."""
+    """Show, while the block lasts, that the run's process lives; do nothing if there is no such file."""
     path = _path()
     descriptor = _descriptor(path)
     if path is None or descriptor is None:
@@ -46,20 +47,20 @@ def shown(run_id: int) -> Iterator[None]:
         return
     mine = (path, os.getpid(), run_id)
     with _one_at_a_time:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, run_id)  # waits for who is just looking
+        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, run_id)  # waits while another process looks
         os.pwrite(descriptor, b"1", run_id)
         _held.add(mine)
     try:
         yield
     finally:
         with _one_at_a_time:
-            os.pwrite(descriptor, b"\0", run_id)  # only a process that is killed leaves it
+            os.pwrite(descriptor, b"\0", run_id)  # only a process that is killed leaves the 1
             _held.discard(mine)
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, run_id)
 
 
 def life_of(run_id: int) -> Life:
-    """Return what is known of the run's process."""
+    """Return the state of the run's process."""
     path = _path()
     descriptor = _descriptor(path)
     if path is None or descriptor is None:
@@ -80,7 +81,7 @@ def _path() -> str | None:
     if connection.vendor != "sqlite":
         return None
     name = str(connection.settings_dict["NAME"])
-    return f"{name}{SUFFIX}" if os.path.isfile(name) else None  # others are in memory
+    return f"{name}{SUFFIX}" if os.path.isfile(name) else None  # a database in memory has no file
 
 
 def _descriptor(path: str | None) -> int | None:
@@ -89,6 +90,6 @@ def _descriptor(path: str | None) -> int | None:
     if path not in _descriptors:
         try:
             _descriptors[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:  # a folder in which only the database may be written: then only time tells
+        except OSError:  # the folder may let only the database be written; then only time tells
             return None
     return _descriptors[path]

@@ -1,11 +1,11 @@
-"""The message that asks for an attempt, as far as that matters."""
+"""The message that asks for an attempt, reduced to the parts that attempts are counted by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 ID_CHARACTERS = 64
-"""How many of a message's id the ledger has."""
+"""Number of characters of a message's id that the ledger keeps."""
 
 
 @dataclass(frozen=True)
@@ -13,16 +13,15 @@ class Message:
     """A message for a run or a batch."""
 
     id: str = ""
-    """By it, one that was delivered again, or is tried again, is known from another one. At most
-    `ID_CHARACTERS`; empty for nobody's."""
+    """Unchanged when the message is delivered again or retried. At most `ID_CHARACTERS`; empty for none."""
     retries: int = 0
-    """How often it has been tried before, each time ended by the database."""
+    """Number of earlier tries, each of which the database ended."""
     is_redelivered: bool = False
-    """Whether the worker that it was delivered to first was lost, or gave it back."""
+    """True if the worker that it was delivered to first was lost, or gave it back."""
 
     @property
     def was_lost(self) -> bool:
-        """Whether a worker may have been lost with it."""
+        """True if a worker may have been lost with the message."""
         return self.is_redelivered or self.retries > 0
 
 

@@ -1,8 +1,8 @@
-"""Outages: whether an attempt was ended by the database's own trouble, or by what the attempt did.
+"""Outages: ends of attempts by the database's own trouble, told apart from ends that the attempt caused.
 
-PostgreSQL ends the session of a transaction that idles, or takes, longer than it is set to; and it restarts
-as a whole when one of its processes crashes. A record may bring that about each time. Its client is told the
-reason at best: libpq often says no more than that the connection was lost.
+PostgreSQL ends the session of a transaction that idles, or takes, longer than its settings allow. It restarts
+as a whole when one of its processes crashes. A record may cause either each time. The client hears the reason
+at best: libpq often says only that the connection was lost.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from morango_celery.printable import printable
 from morango_celery.runs.limits import current_limits
 from morango_celery.upstream import uses_postgresql
 
-FORGIVEN_IN_A_ROW = 6
-"""How many times a message is told that the connection was lost, for no known reason, until that counts."""
+UNCOUNTED_IN_A_ROW = 6
+"""Number of connections in a row that one message may lose, for no known reason, before an attempt counts."""
 
 IDLE_TIMEOUT, TRANSACTION_TIMEOUT = "idle_in_transaction_session_timeout", "transaction_timeout"
 _SQLSTATES = {IDLE_TIMEOUT: "25P03", TRANSACTION_TIMEOUT: "25P04"}
@@ -30,18 +30,19 @@ _ENDED = {
 _CONNECTION_LOST = ("08", "57P02")
 
 _TOLERANCE = 0.95
-"""The server's clock began a little before ours."""
+"""Factor for limits of time: the server began to measure a little before this process."""
 
 
 class Attempt:
-    """One attempt's use of the database, watched from its beginning.
+    """One attempt's use of the database, measured from its beginning.
 
     Cost: a look at the time before and after each statement.
     """
 
     def __init__(self, retries: int) -> None:
-        """
-        :param retries: how often its message has been tried before, each time ended by the database
+        """Begin to measure.
+
+        :param retries: number of earlier tries of the message, each of which the database ended
         """
         self._retries = retries
         self._began = self._last_said = time.monotonic()
@@ -56,7 +57,7 @@ class Attempt:
             self._last_said = time.monotonic()
 
     def reason_to_count(self, error: DatabaseError | InterfaceError) -> str:
-        """Say what the attempt did to end like this; empty if it is an outage, and no attempt.
+        """Return the reason why the attempt counts, as a text; empty if it ended by an outage.
 
         :param error: a transient one
         :raises OperationalError, InterfaceError: the database isn't there
@@ -73,12 +74,12 @@ class Attempt:
         for setting, seconds, limit_seconds in self._timed():
             if limit_seconds and seconds >= limit_seconds * _TOLERANCE:
                 return _text(setting, f": {seconds:.1f} s, and {setting} is {limit_seconds:g} s")
-        if self._retries >= FORGIVEN_IN_A_ROW:
+        if self._retries >= UNCOUNTED_IN_A_ROW:
             return f"the connection to the database was lost {self._retries + 1} times in a row"
         return ""
 
     def _timed(self) -> list[tuple[str, float, float]]:
-        """What may have been too long, in seconds, and how long it may be; 0 for as long as it likes."""
+        """Return the setting of each time limit, the seconds that were taken, and the limit (0 for none)."""
         if not uses_postgresql():
             return []
         took = {IDLE_TIMEOUT: self._longest_pause, TRANSACTION_TIMEOUT: time.monotonic() - self._began}

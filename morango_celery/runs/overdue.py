@@ -1,11 +1,11 @@
-"""Overdue work: by when whoever has a run or a batch is to be heard of again, and who else takes it up then.
+"""Overdue work: runs and batches that no message or worker was heard of for in time.
 
-Each step of the way says in the ledger when it counts as lost: a message that was sent, an attempt that was
-begun, a retry that is to come. Recovery takes up what is overdue and held by nobody.
-- Who executes a batch holds its row.
-- Who opens a run's next stage, or serializes before or after it, holds the run's advisory lock.
-Neither lock outlasts a transaction, for these are all that a pooler keeps together. Between two of them there
-are moments in which a batch or a run that is in good hands is held by nobody; they are short.
+Each step notes in the ledger when it counts as lost: a message that was sent, an attempt that was begun, a
+retry that is to come. Recovery sends overdue work again that nobody holds.
+- A worker that executes a batch holds its row.
+- A worker that opens a run's next stage, or serializes before or after it, holds the run's advisory lock.
+Neither lock outlasts a transaction, since a pooler keeps a session for no longer. Between two transactions
+there are short moments in which nobody holds a batch or a run that is in good hands.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from morango_celery.runs.limits import Limits, current_limits, limited, within
 from morango_celery.upstream import uses_postgresql
 
 LOST_AFTER_SECONDS = 15.0
-"""After how long work that was begun, and that nobody holds, counts as lost. Together with the time between
-two looks, a minute by default, it is what the loss of a worker costs a run at most."""
+"""Time after which begun work that nobody holds counts as lost. The loss of a worker costs a run this and the
+time between two looks, a minute by default, at most."""
 
 MOMENT_SECONDS = 1.0
-"""How long work that is in good hands is held by nobody, at most and on a busy machine."""
+"""Longest time in which nobody holds work that is in good hands, on a busy machine."""
 
 OPENING = 0x6D63
-"""The first key of runs' advisory locks; the second is the run's id."""
+"""First key of runs' advisory locks; the second is the run's id."""
 
 _LARGEST_KEY = 2**31 - 1
 
@@ -53,7 +53,7 @@ def overdue() -> Q:
 
 
 def when_begun() -> dict[str, Any]:
-    """Return what to write into a row with which somebody begins: to send it, or what it is sent for."""
+    """Return the columns to write into a row as somebody begins to send, execute or open it."""
     return {"overdue_at": clock.now(lost_after_seconds())}
 
 
@@ -67,9 +67,10 @@ def note_sent(rows: QuerySet[Any]) -> None:
 
 
 def note_start_sent(run: Run) -> None:
-    """Note likewise that a message for a run was sent, unless somebody has begun with it since it was read.
+    """Note that a message for a run was sent, unless somebody has begun with the run since it was read.
 
-    Cost: one statement; on PostgreSQL it is a transaction of its own, for a request waits for this.
+    A row that somebody holds is not waited for, and left as it is.
+    Cost: one statement; on PostgreSQL it is a transaction of its own, because a request waits for this.
     """
     statement = _noting_start(settings.STALLED_AFTER_SECONDS)
     values = run.pk, str(run.state), run.stage, run.attempts
@@ -84,19 +85,19 @@ def note_start_sent(run: Run) -> None:
 @kept
 def _noting_start(stalled_after_seconds: float) -> Statement:
     runs = Run.objects.filter(pk=number(0), state=text(1), stage=number(2), attempts=number(3))
-    with transaction.atomic():  # as Django asks for where a row is locked
+    with transaction.atomic():  # Django requires one where a row is locked
         return updating(_free(runs), _sent(stalled_after_seconds))
 
 
 def note_unsent(rows: QuerySet[Any]) -> None:
-    """Note that there is no message for these rows, likewise: the next recovery sends them."""
+    """Note that these rows have no message, except for those that somebody holds; recovery sends them."""
     _note(rows, sent_at=None, overdue_at=None)
 
 
 def note_retry(rows: QuerySet[Any], seconds: float) -> None:
-    """Note that a message which is due after some seconds tries again what just failed.
+    """Note that a message which is due after some seconds retries these rows.
 
-    If the database isn't there to hear it, recovery may send another one sooner.
+    If the database isn't there to note it, recovery may send another message sooner.
     """
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
@@ -111,8 +112,8 @@ def _note(rows: QuerySet[Any], **columns: Any) -> None:
 
 
 def _free(rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Return those of the rows that nobody holds, locked as the update that follows does."""
-    # Not as who executes a batch holds it: whoever gets its message now isn't to take us for that
+    """Return those of the rows that nobody holds, locked by the mode of the update that follows."""
+    # The mode of a batch's execution is stronger: a worker that gets the batch now must not take this for one
     free = rows.order_by().select_for_update(skip_locked=True, no_key=True).values("pk")
     found: QuerySet[Any] = rows.model.objects.filter(pk__in=free)
     return found
@@ -123,41 +124,44 @@ def _sent(stalled_after_seconds: float) -> dict[str, Any]:
 
 
 def untouched(batches: Sequence[Batch]) -> QuerySet[Batch]:
-    """Return those of which no attempt has been begun since they were read."""
+    """Return a query for those batches of which no attempt was begun since they were read."""
     unchanged = (Q(pk=b.pk, attempted_at=b.attempted_at, attempted_by=b.attempted_by) for b in batches)
     return Batch.objects.filter(reduce(or_, unchanged))
 
 
 def not_executed(batch_id: int) -> Any:
-    """Return the condition on its id that nobody executes a batch.
+    """Return a condition on the id of a batch, which holds if nobody executes the batch.
 
-    It waits for nobody; and in the same statement the row can be changed, not locked in a stronger way.
+    It waits for nobody. The same statement can change the row, but not lock it in a stronger mode.
     """
     if not uses_postgresql():
         return Q()
     table = connection.ops.quote_name(Batch._meta.db_table)
-    # Of all that lock the row, only who executes the batch is in the way of this
+    # Of all locks of the row, only that of the batch's execution conflicts with this one
     unheld = f"SELECT id FROM {table} WHERE id = %s FOR KEY SHARE SKIP LOCKED"  # noqa: S608  (our own name)
     return Q(pk__in=RawSQL(unheld, [batch_id]))  # noqa: S611  (the id is a parameter)
 
 
 def free(rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Return those of the rows that nobody holds; to be read in a transaction, which ends soon."""
+    """Return those of the rows that nobody holds; they have to be read in a transaction, and a short one."""
     return rows.select_for_update(of=("self",), skip_locked=True)
 
 
 def hold(rows: QuerySet[Any]) -> bool:
-    """Lock rows until the end of the transaction, and limit that, as its first query. Returns False if there
-    are none.
+    """Lock rows until the end of the transaction, and limit the transaction; it has to be its first query.
 
-    :raises OperationalError: somebody holds them for too long; it may be a session of our own that was lost
+    :returns: False if there are no such rows
+    :raises OperationalError: somebody holds them for too long, perhaps a lost session of this process
     """
     locked = rows.order_by().select_for_update(of=("self",)).values_list("pk").annotate(**limited())
     return bool(list(locked))
 
 
 def hold_opening(run_id: int) -> None:
-    """Hold a run's advisory lock until the end of the transaction, and limit that, as its first query."""
+    """Take a run's advisory lock until the end of the transaction, and limit the transaction.
+
+    It has to be the transaction's first query.
+    """
     if uses_postgresql():
         _holding(current_limits()).row(run_id)
 
@@ -169,7 +173,7 @@ def _holding(limits: Limits | None) -> Statement:
 
 
 def opening() -> dict[str, Any]:
-    """Return annotations of a run's query that do as `hold_opening`."""
+    """Return annotations for a query of a run that have the effect of `hold_opening`."""
     if not uses_postgresql():
         return {}
     return {
@@ -196,7 +200,7 @@ def _reading() -> Statement:
 
 
 def lock_opened(run_id: int) -> Run:
-    """Return a run, locked until the end of the transaction as `hold_opening` and for changes.
+    """Return a run, with its row and its advisory lock held until the end of the transaction.
 
     :raises Run.DoesNotExist: it was deleted
     """
@@ -215,11 +219,11 @@ def _locking_opened(limits: Limits | None) -> Statement:
 
 
 RUN = Columns(Run)
-"""All of a run."""
+"""All columns of a run."""
 
 
 def nobody_opens() -> Q:
-    """Return the condition that nobody holds a run's advisory lock; this transaction does then."""
+    """Return a condition that holds if nobody holds a run's advisory lock; the transaction then has it."""
     if not uses_postgresql():
         return Q()
     return Q(Func(*_keys(), function="pg_try_advisory_xact_lock", output_field=BooleanField()))

@@ -1,4 +1,4 @@
-"""Finds what no worker finished in time, and sends it again."""
+"""Recovery: messages are sent again for work that no worker finished in time."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from morango_celery.runs.overdue import free, nobody_opens, note_unsent, overdue
 from morango_celery.runs.producer import BATCHES_IN_MEMORY
 from morango_celery.runs.sharing import ready
 
-PATIENCE = 4
-"""A run in process is taken for abandoned after this many times STALLED_AFTER_SECONDS without a sign of life:
-its process may be merging local edits, which shows only when that is done."""
+IN_PROCESS_STALLED_FACTOR = 4
+"""Factor of STALLED_AFTER_SECONDS after which a run in process without a sign of life counts as abandoned.
+Its process may be merging local edits, and shows no sign until that is done."""
 
 
 class Dispatch(Protocol):
-    """What sends messages. Each call returns False when the broker could not be reached."""
+    """A sender of messages. Each call returns False when the broker could not be reached."""
 
     def start(self, run: Run) -> bool:
-        """Have a worker start, or go on with, the run."""
+        """Send a message by which a worker starts, or goes on with, the run."""
 
     def batch(self, batch: Batch) -> bool:
-        """Have a worker execute the batch."""
+        """Send a message by which a worker executes the batch."""
 
 
 def recover(
     dispatch: Dispatch, *, all_unfinished: bool = False, run_ids: Collection[int] | None = None
 ) -> int:
-    """Send again what is overdue and in nobody's hands; end runs whose own process is gone.
+    """Send messages again for overdue work that nobody holds; end runs in process that lost their process.
 
-    Safe at any moment, any number of times, on any number of machines: what is sent twice is done
-    once. When the broker can't be reached nothing more is sent, and what is left waits for the next call. So
-    does the end of a run that can't be followed up; nothing else waits for that.
+    When the broker can't be reached, nothing more is sent, and the rest waits for the next call. So does
+    the end of a run that can't be finalized; nothing else waits for that.
 
-    :param all_unfinished: whatever is unfinished and in nobody's hands, however short ago it was sent
-    :param run_ids: of these runs only; None for all
+    :param all_unfinished: True for all unfinished work that nobody holds, even if it was sent just now
+    :param run_ids: only these runs; None for all
     :returns: the number of messages sent
-    :raises Exception: by which what follows the end of a run failed, the first of several
+    :raises Exception: the first error by which a run could not be finalized
     Cost: a few statements, and one more for every message.
+    Twice, and on any number of machines at the same time: safe; work that is sent twice is done once.
     """
     end_abandoned()
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
@@ -60,7 +60,7 @@ def recover(
     batches = Batch.objects.filter(
         ~Batch.has_to_wait(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
     )
-    if all_unfinished:  # and let none be overlooked if the broker goes away before all are sent
+    if all_unfinished:  # noted first, so that none is overlooked if the broker goes away before all are sent
         note_unsent(waiting)
         note_unsent(batches)
     due = Q() if all_unfinished else overdue()
@@ -75,7 +75,7 @@ def recover(
 
 
 def _send(dispatch: Dispatch, waiting: QuerySet[Any], batches: QuerySet[Any]) -> int:
-    """Send messages until the broker can't be reached. Returns how many."""
+    """Send messages until the broker can't be reached, and return their number."""
     sent = 0
     for run in _free_pages(waiting):
         if not dispatch.start(run):
@@ -89,12 +89,12 @@ def _send(dispatch: Dispatch, waiting: QuerySet[Any], batches: QuerySet[Any]) ->
 
 
 def _finish_all(ended: QuerySet[Any]) -> None:
-    """Follow up the ends of runs, whatever becomes of single ones. Raises the first error at the end."""
+    """Finalize all of these runs, and raise the first error afterwards."""
     errors: list[Exception] = []
     for run in _free_pages(ended):
         try:
             finish(run)
-        except Exception as error:  # of the database, or a receiver: no reason to let others wait
+        except Exception as error:  # the database's or a receiver's; others must not wait for this run
             errors.append(error)
             if not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()
@@ -103,7 +103,7 @@ def _finish_all(ended: QuerySet[Any]) -> None:
 
 
 def _free_pages(rows: QuerySet[Any]) -> Iterator[Any]:
-    """All of the rows by their primary key that nobody holds when their page is read."""
+    """Yield the rows, by primary key, that nobody holds when their page is read."""
     last = 0
     while True:
         with transaction.atomic():
@@ -115,17 +115,17 @@ def _free_pages(rows: QuerySet[Any]) -> Iterator[Any]:
 
 
 def end_abandoned() -> None:
-    """End runs in process whose process is gone; or, where that can't be known, has been silent for too long.
+    """End runs in process that lost their process or, where nobody knows, showed no sign of life for long.
 
     Nobody else carries them out.
 
-    Twice, and beside living ones: safe.
+    Twice, and beside living runs: safe.
     """
     for run_id in Run.objects.filter(state__in=Run.UNFINISHED, in_process=True).values_list("pk", flat=True):
         life = life_of(run_id)
         if life is Life.GOES_ON:
             continue
-        with contextlib.suppress(OperationalError):  # SQLite's only writer, at work: perhaps on this run
+        with contextlib.suppress(OperationalError):  # SQLite's one writer is at work, perhaps for this run
             ended = _end_if_idle(run_id, is_gone=life is Life.IS_OVER)
             if ended is not None:
                 finish(ended)
@@ -133,16 +133,21 @@ def end_abandoned() -> None:
 
 @transaction.atomic
 def _end_if_idle(run_id: int, *, is_gone: bool) -> Run | None:
-    """:param is_gone: its process is known to be so; if not, only long silence tells"""
+    """End a run in process, and return it, unless its process shows signs of life.
+
+    :param is_gone: True if its process is known to be gone; otherwise only the time of the last sign tells
+    """
     take_write_lock()
     unfinished = Run.objects.filter(pk=run_id, state__in=Run.UNFINISHED)
-    silent = unfinished.filter(last_activity_at__lt=clock.now(-PATIENCE * settings.STALLED_AFTER_SECONDS))
-    run: Run | None = free((unfinished if is_gone else silent).filter(nobody_opens())).first()
+    idle = unfinished.filter(
+        last_activity_at__lt=clock.now(-IN_PROCESS_STALLED_FACTOR * settings.STALLED_AFTER_SECONDS)
+    )
+    run: Run | None = free((unfinished if is_gone else idle).filter(nobody_opens())).first()
     if run is None:
         return None
     batches = Batch.objects.filter(run=run, state=Batch.State.OPEN)
-    idle = batches.select_for_update(skip_locked=True).values_list("pk", flat=True)
-    if len(idle) < batches.count():  # who executes a batch holds its row
+    unheld = batches.select_for_update(skip_locked=True).values_list("pk", flat=True)
+    if len(unheld) < batches.count():  # a process that executes a batch holds its row
         return None
     heard = f"{run.last_activity_at:%Y-%m-%d %H:%M:%S} UTC"
     gone = "is gone" if is_gone else f"was not heard of since {heard} and is taken for dead"

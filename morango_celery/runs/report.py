@@ -1,4 +1,4 @@
-"""What a run could not deserialize, grouped for reading."""
+"""Report of the records that a run could not deserialize, grouped for reading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.models import Run
 
 EXAMPLE_CHARACTERS = 1000
-"""What is read of an error: the whole may have megabytes."""
+"""Length up to which an error is read: the whole may have megabytes."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class FailureGroup:
 
     @property
     def title(self) -> str:
-        """The exception's path, and what that means for runs to come."""
+        """The exception's path, with a hint if later runs leave such records alone."""
         return f"{self.exception} (quarantined)" if self.exception == QUARANTINED else self.exception
 
 
 def failures(run: Run) -> list[FailureGroup]:
-    """The dirty records in error under the run's filter, the most frequent first.
+    """Return the groups of dirty records in error under the run's filter, the largest first.
 
-    Cost: one query for the groups and one per group for its example. While a run goes on, what it takes in
-    between is left out.
+    Records that a running run cleans between the two queries are left out.
+    Cost: one query for the groups, and one per group for its example.
     """
     source = StoreModelSource(run.profile, run.sync_filter)
     in_error = source.records().filter(source.condition).exclude(deserialization_exception=None)

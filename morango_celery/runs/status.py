@@ -1,4 +1,4 @@
-"""How runs are: how far, how fast, and whether anybody carries them out. For whoever looks from outside."""
+"""Status of runs for outside observers: progress, speed, and signs of life."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.errors import UnknownRunError
 from morango_celery.models import Batch, Run
 from morango_celery.runs.plan import RETRY_MARK
-from morango_celery.runs.recovery import PATIENCE
+from morango_celery.runs.recovery import IN_PROCESS_STALLED_FACTOR
 
 RECENT = 20
-"""How many runs a list has, unless asked for more."""
+"""Number of runs in a list by default."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Status:
     run: Run
     now: datetime.datetime
     last_activity_at: datetime.datetime
-    """When a batch was last begun or done, or a stage opened; before that, when it was written."""
-    patience_seconds: float
-    """After how long without such a sign an unfinished run counts as stalled."""
+    """Time at which a batch was last begun or done, or a stage opened; before that, the run's creation."""
+    stalled_after_seconds: float
+    """Time without such a sign after which an unfinished run counts as stalled."""
     waiting: int | None = None
     """Records that are still to be tried, handed out or not; None if they weren't counted."""
     quarantined: int | None = None
@@ -40,50 +40,50 @@ class Status:
 
     @property
     def idle_seconds(self) -> float:
-        """How long ago the last sign of life was; of a run that has ended, its last."""
+        """Time since the last sign of life; since its end, for a run that has ended."""
         return max((self.now - self.last_activity_at).total_seconds(), 0.0)
 
     @property
     def is_stalled(self) -> bool:
         if self.run.is_finished or self.run.sharing:
             return False
-        return self.idle_seconds > self.patience_seconds
+        return self.idle_seconds > self.stalled_after_seconds
 
     @property
     def total(self) -> int:
-        """Records in all; for as long as the rest wasn't counted, those that were handed out."""
+        """Number of all records; of those handed out, if the waiting ones weren't counted."""
         return (
             self.run.records if self.waiting is None else max(self.run.records, self.run.done + self.waiting)
         )
 
     @property
     def seconds(self) -> float | None:
-        """How long it has been carried out; None if nobody has begun."""
+        """Time since the run began, up to its end; None if it hasn't begun."""
         if self.run.started_at is None:
             return None
         return max(((self.run.finished_at or self.now) - self.run.started_at).total_seconds(), 0.001)
 
     @property
     def records_per_second(self) -> float | None:
-        """On average since it began; None as long as that says nothing."""
+        """Average since the run began; None while no record is done."""
         return self.run.done / self.seconds if self.seconds and self.run.done else None
 
     @property
     def seconds_left(self) -> float | None:
-        """If it goes on as fast; None if that can't be known."""
+        """Time that the rest takes at the average speed; None if that can't be known."""
         if self.run.is_finished or self.waiting is None or not self.records_per_second:
             return None
         return (self.total - self.run.done) / self.records_per_second
 
 
-def status_of(run_id: int, patience_seconds: float | None = None) -> Status:
-    """One run, with what still waits for it.
+def status_of(run_id: int, stalled_after_seconds: float | None = None) -> Status:
+    """Return the status of one run, with counts of waiting and quarantined records.
 
-    :param patience_seconds: None for as long as recovery waits before it takes a run up itself
+    :param stalled_after_seconds: None for the time after which recovery takes a run up
     :raises UnknownRunError: the ledger doesn't have it
     Cost: three queries; two of them count dirty records under the run's filter.
     """
-    found = statuses([run_id], patience_seconds)
+    found = statuses([run_id], stalled_after_seconds)
     if not found:
         raise UnknownRunError(f"The ledger has no run {run_id}.")
     return replace(found[0], quarantined=count_quarantined(found[0].run))
@@ -92,7 +92,7 @@ def status_of(run_id: int, patience_seconds: float | None = None) -> Status:
 def count_quarantined(run: Run | None = None) -> int:
     """Return how many records are left alone until they change or somebody asks.
 
-    :param run: under whose filter; None for all there are
+    :param run: to count under its filter; None to count all
     """
     if run is None:
         records: QuerySet[Any] = Store.objects.filter(dirty_bit=True)
@@ -104,45 +104,48 @@ def count_quarantined(run: Run | None = None) -> int:
 
 def statuses(
     run_ids: Collection[int],
-    patience_seconds: float | None = None,
+    stalled_after_seconds: float | None = None,
     *,
     counted: bool = True,
     prepared: Callable[[QuerySet[Run]], QuerySet[Run]] = lambda runs: runs,
 ) -> list[Status]:
-    """Those of these runs that the ledger has, the newest first.
+    """Return the statuses of those of these runs that the ledger has, the newest first.
 
-    :param counted: with what still waits for each that is unfinished
-    :param prepared: says what else to read of the runs, or to leave out
-    Cost: one query; counted, one more, which counts the dirty records under the filter of each.
+    :param counted: True to count the waiting records of each unfinished run
+    :param prepared: changes the query of the runs, to read more of them or less
+    Cost: one query; if `counted`, one more, which counts the dirty records under the filter of each.
     """
     runs = list(_with_attempts(prepared(Run.objects.filter(pk__in=run_ids).order_by("-pk"))))
     waiting = _count_waiting([run for run in runs if not run.is_finished]) if counted else {}
-    return [_status(run, patience_seconds, waiting.get(run.pk)) for run in runs]
+    return [_status(run, stalled_after_seconds, waiting.get(run.pk)) for run in runs]
 
 
-def recent(number: int = RECENT, patience_seconds: float | None = None) -> list[Status]:
-    """The newest runs, the newest first. Cost: one query."""
+def recent(number: int = RECENT, stalled_after_seconds: float | None = None) -> list[Status]:
+    """Return the statuses of the newest runs, the newest first.
+
+    Cost: one query.
+    """
     runs = _with_attempts(Run.objects.order_by("-pk"))[:number]
-    return [_status(run, patience_seconds) for run in runs]
+    return [_status(run, stalled_after_seconds) for run in runs]
 
 
 def unfinished() -> QuerySet[Run]:
     return Run.objects.filter(state__in=Run.UNFINISHED)
 
 
-def stalled(patience_seconds: float | None = None) -> QuerySet[Run]:
-    """Return the unfinished runs that have shown no sign of life for too long, without those that wait for
+def stalled(stalled_after_seconds: float | None = None) -> QuerySet[Run]:
+    """Return the unfinished runs without a sign of life for too long, except for those that wait for
     another."""
-    silent = Q(pk=None)
+    idle = Q(pk=None)
     for in_process in (False, True):
-        late = clock.now(-_patience(in_process, patience_seconds))
+        late = clock.now(-_stalled_after(in_process, stalled_after_seconds))
         begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN, attempted_at__gte=late)
-        silent |= Q(in_process=in_process, last_activity_at__lt=late) & ~Q(Exists(begun))
-    return unfinished().filter(silent, coalesced_into=None, blocked_by=None)
+        idle |= Q(in_process=in_process, last_activity_at__lt=late) & ~Q(Exists(begun))
+    return unfinished().filter(idle, coalesced_into=None, blocked_by=None)
 
 
 def _waiting(run: Run) -> QuerySet[Any]:
-    """The records that it has not tried yet, as `PendingRecordSource` finds them once it has begun."""
+    """Return the records that a run has not tried yet, as `PendingRecordSource` finds them in a begun run."""
     has_begun = run.state != Run.State.PENDING
     source = StoreModelSource(
         run.profile,
@@ -180,12 +183,13 @@ def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
     )
 
 
-def _status(run: Any, patience_seconds: float | None, waiting: int | None = None) -> Status:
+def _status(run: Any, stalled_after_seconds: float | None, waiting: int | None = None) -> Status:
     last_activity_at = run.finished_at or max(run.last_activity_at, run.attempted_at or run.last_activity_at)
-    return Status(run, run.now, last_activity_at, _patience(run.in_process, patience_seconds), waiting)
+    limit_seconds = _stalled_after(run.in_process, stalled_after_seconds)
+    return Status(run, run.now, last_activity_at, limit_seconds, waiting)
 
 
-def _patience(in_process: bool, seconds: float | None) -> float:
+def _stalled_after(in_process: bool, seconds: float | None) -> float:
     if seconds is not None:
         return seconds
-    return settings.STALLED_AFTER_SECONDS * (PATIENCE if in_process else 1)
+    return settings.STALLED_AFTER_SECONDS * (IN_PROCESS_STALLED_FACTOR if in_process else 1)

@@ -1,6 +1,6 @@
-"""Batches side by side in one process, each lane with a database connection of its own.
+"""Batches side by side in one process, in threads with a database connection each.
 
-Most of a batch's time is PostgreSQL's: while it works for one lane, Python works for another.
+Most of a batch's time is PostgreSQL's: while it works for one thread, Python works for another.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ATTEMPTS = 5
 
 
 def executed(batch_ids: Iterable[int], concurrency: int) -> Generator[Execution, None, None]:
-    """Execute batches, and with more than one lane also those that they let go on; yield what each came to as
-    it ends.
+    """Execute batches, and yield each execution as it ends.
 
-    Who stops asking, or gets an error, finds no batch in execution afterwards.
+    With a concurrency above 1, the batches that an execution has to send are executed as well. When the
+    caller stops the iteration, or gets an error, no batch is in execution afterwards.
 
-    :param concurrency: how many at the same time; with more than 1, not inside a transaction
-    :raises Exception: what stopped a batch; the others that were begun are completed
+    :param concurrency: number of batches at the same time; above 1, not inside a transaction
+    :raises Exception: the error that stopped a batch; the others that were begun are completed
     """
     if concurrency == 1:
         yield from map(execute, batch_ids)
@@ -35,7 +35,7 @@ def executed(batch_ids: Iterable[int], concurrency: int) -> Generator[Execution,
         known: set[int] = set()
 
         def begin(ids: Iterable[int]) -> None:
-            """Begin each once: one that another lets go on may turn up among `batch_ids` as well."""
+            """Begin each batch once: one that an execution has to send may be among `batch_ids` as well."""
             for batch_id in ids:
                 if batch_id not in known:
                     known.add(batch_id)
@@ -51,7 +51,7 @@ def executed(batch_ids: Iterable[int], concurrency: int) -> Generator[Execution,
         try:
             for batch_id in batch_ids:
                 begin([batch_id])
-                if len(begun) > concurrency:  # one more, so that no thread waits for us
+                if len(begun) > concurrency:  # one more than threads, so that none waits for this one
                     yield from ended()
             while begun:
                 yield from ended()
@@ -62,7 +62,7 @@ def executed(batch_ids: Iterable[int], concurrency: int) -> Generator[Execution,
 
 
 def execute(batch_id: int) -> Execution:
-    """Execute a batch; once more, if the database asks to try again, or has waited for a lock long enough."""
+    """Execute a batch; retry it if the database asks for that, or has waited for a lock long enough."""
     for left in reversed(range(ATTEMPTS)):
         try:
             return execute_batch(batch_id, ends_run=True)
@@ -75,7 +75,7 @@ def execute(batch_id: int) -> Execution:
 
 
 def _close_connections(threads: ThreadPoolExecutor, concurrency: int) -> None:
-    everybody = Barrier(concurrency)  # so that each thread gets one of these
+    everybody = Barrier(concurrency)  # each thread gets exactly one of these calls
 
     def close() -> None:
         everybody.wait()

@@ -1,8 +1,8 @@
-"""Which records of a tree come next, where it is larger than a batch: parents before their children.
+"""Waves of a tree that is larger than a batch: parents before their children.
 
-The records are indexed by their parents in a scratch database of SQLite's own, whatever the project's is. It
-goes to a temporary file when it gets large: so memory doesn't grow with the tree. And how long this takes
-depends on no other database's statistics, and on no index that Morango's table would need.
+The records are indexed by their parents in a scratch database of SQLite, on PostgreSQL too. SQLite moves it
+to a temporary file when it gets large, so memory doesn't grow with the tree. The time that this takes depends
+neither on another database's statistics, nor on an index that Morango's table would need.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 Node = tuple[str, int, str, bool]
-"""The id of a waiting record; its bytes; its parent's id, if it has one; and whether it has to be left to the
+"""The id of a waiting record; its bytes; its parent's id, if it has one; and True if it has to be left to the
 last."""
 
 _TABLE = (
@@ -37,22 +37,22 @@ _WITH_DESCENDANTS = """
 
 
 def next_wave(nodes: Iterable[Node], size: int, size_bytes: int) -> Iterator[tuple[str, int]]:
-    """The ids of records that may be tried now, with their bytes: none of them waits for a parent outside of
-    its own batch.
+    """Yield the ids of records that may be tried now, with their bytes.
+
+    None of them waits for a parent outside of its own batch. If the records that wait for no parent fit one
+    batch, their descendants follow, generation by generation, as long as there is room. Nothing is yielded if
+    the rest can't be put in an order, or has to be left to the last as a whole.
 
     :param nodes: all records of the tree that wait
-    :param size: of a batch. If those that wait for no parent can be tried as one, they are followed by
-        descendants, generation by generation, as long as there is room
-    :param size_bytes: of a batch
-    :returns: nothing when those that are left can't be put in an order, or are all to be left to the last
-
+    :param size: number of records that a batch holds
+    :param size_bytes: bytes of JSON that a batch holds
     Cost: one reading of `nodes` and two indexes of them, about 100 bytes of disk each.
     """
     with closing(sqlite3.connect("")) as scratch:
         scratch.execute("PRAGMA journal_mode = OFF")
         scratch.execute(_TABLE)
         scratch.executemany("INSERT INTO waiting (id, bytes, parent, is_last) VALUES (?, ?, ?, ?)", nodes)
-        scratch.execute(_BY_ID)  # now: an index of what is there is sorted at once
+        scratch.execute(_BY_ID)  # after the rows, so that they are sorted once
         scratch.execute(_READY)
         ready, ready_bytes = scratch.execute("SELECT count(*), total(bytes) FROM ready").fetchone()
         if ready > size or ready_bytes > size_bytes:

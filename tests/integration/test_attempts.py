@@ -20,7 +20,7 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.limits import Limits, within
 from morango_celery.runs.message import Message
-from morango_celery.runs.outages import FORGIVEN_IN_A_ROW
+from morango_celery.runs.outages import UNCOUNTED_IN_A_ROW
 from morango_celery.runs.producer import advance, open_batches, start
 from tests.support import factories
 from tests.support.run_helpers import ago, carry_out, dirty_ids, errors, new_run, together, unit
@@ -488,15 +488,15 @@ class TestTheDatabase:
 
         # When one message is told so again and again, then a few times are forgiven, and no more
         counted = []
-        for retries in range(FORGIVEN_IN_A_ROW + 2):
+        for retries in range(UNCOUNTED_IN_A_ROW + 2):
             with pytest.raises(OperationalError):
                 attempt_batch(batch.pk, batch.ids_sha256, Message("one", retries))
             batch.refresh_from_db()
             counted.append(batch.attempts)
-        assert counted == [0] * FORGIVEN_IN_A_ROW + [1, 2]
+        assert counted == [0] * UNCOUNTED_IN_A_ROW + [1, 2]
         assert (
             batch.last_error
-            == f"the connection to the database was lost {FORGIVEN_IN_A_ROW + 2} times in a row"
+            == f"the connection to the database was lost {UNCOUNTED_IN_A_ROW + 2} times in a row"
         )
 
     def test_merge_at_a_runs_end_that_outlasts_the_servers_patience_is_given_up(

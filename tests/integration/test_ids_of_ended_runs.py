@@ -14,7 +14,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import completion, control
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.producer import open_batches, start
-from morango_celery.runs.recovery import PATIENCE, recover
+from morango_celery.runs.recovery import IN_PROCESS_STALLED_FACTOR, recover
 from tests.support import factories
 from tests.support.run_helpers import RecordingDispatcher, ago, new_run, together, unit
 
@@ -44,7 +44,9 @@ def fail(run: Run) -> None:
 
 
 def abandon(run: Run) -> None:
-    Run.objects.filter(pk=run.pk).update(in_process=True, last_activity_at=ago(PATIENCE * 900 + 60))
+    Run.objects.filter(pk=run.pk).update(
+        in_process=True, last_activity_at=ago(IN_PROCESS_STALLED_FACTOR * 900 + 60)
+    )
     recover(RecordingDispatcher())
 
 
