@@ -147,7 +147,7 @@ def _locking(limits: Limits | None, of_message: bool) -> Statement:
 
 
 def next_part(batch: Batch) -> tuple[int, ...]:
-    """Return the batch to send, if any, once a split batch, a part of one, or an exclusive batch is closed."""
+    """Return the batch to send, if any, once an exclusive or split batch, or a part of one, is closed."""
     if batch.split_from is None and batch.state != Batch.State.SPLIT:
         return ()
     return tuple(batch.open_parts().values_list("pk", flat=True)[:1])
