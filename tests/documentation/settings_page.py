@@ -1,6 +1,6 @@
-"""docs/settings.md, from what the modules ``conf`` say of each setting.
+"""Generator of docs/settings.md from the docstrings in the modules ``conf``.
 
-A docstring of an attribute is nothing that Python keeps, so the module's text is read.
+Python doesn't keep docstrings of attributes, so the module's text is read.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def documented_settings(module: Any) -> Iterator[Setting]:
 
 
 def written() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [INTRODUCTION]
     for module, (title, opening) in CHAPTERS.items():
         rows = [setting.row for setting in documented_settings(module)]

@@ -1,4 +1,4 @@
-"""The code in docs/operations.md does what the page says of it."""
+"""Code blocks of docs/operations.md: they do as the page says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages name is there: other pages, their headings, this project's files, its Makefile's targets."""
+"""Names in the pages exist: other pages, their headings, this project's files, its Makefile's targets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FOLDERS = ("bench", "docs", "morango_celery", "tests", "worker")
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks of code, in which a line may begin like a heading."""
+    """Return a page without its blocks of code, in which a line may begin like a heading."""
     return BLOCK.sub("", page.read_text(encoding="utf-8"))
 
 
 def anchors(page: Path) -> Iterator[str]:
-    """What a link may have after its ``#``: headings, as GitHub names them, and anchors of our own."""
+    """Return the fragments that a link may have: headings, as GitHub names them, and anchors of our own."""
     text = prose(page)
     yield from re.findall(r'<a id="([^"]+)"></a>', text)
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):

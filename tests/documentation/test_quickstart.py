@@ -1,4 +1,4 @@
-"""docs/quickstart.md does to a Morango project what it says: its blocks are executed, one after the other."""
+"""Blocks of docs/quickstart.md, executed one after the other on a Morango project."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Project:
         self.do(f"python manage.py shell --command '{RECEIVE}'")
 
     def do(self, commands: str) -> str:
-        """What shell commands say, each of which has to succeed."""
+        """Run shell commands, each of which has to succeed, and return their output."""
         done = subprocess.run(
             ["bash", "-ec", commands],
             cwd=self.folder,
@@ -107,7 +107,7 @@ class Project:
 
 @pytest.fixture
 def project(transactional_db: None, redis_url: str, tmp_path: Path) -> Iterator[Project]:
-    """On a database of its own."""
+    """Yield a project on a database of its own."""
     name = f"{connection.settings_dict['NAME']}_quickstart"
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")

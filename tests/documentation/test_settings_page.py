@@ -1,9 +1,9 @@
-"""docs/settings.md has what conf.py has."""
+"""docs/settings.md is generated from conf.py."""
 
 from __future__ import annotations
 
 from tests.documentation import settings_page
 
 
-def test_the_page_is_what_conf_py_says() -> None:
+def test_settings_page_matches_conf() -> None:
     assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.written(), "run `make docs`"

@@ -1,4 +1,4 @@
-"""Whether an error text says what is wrong: by name, by value, or in words that need neither."""
+"""Check that an error text names the fault: by name, by value, or in words that need neither."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JSON_PROBLEM = "|".join(
     )
 )
 STAND_ALONE = (
-    # Python's words for what Morango writes to the Store as they are
+    # Python's words, which Morango writes to the Store unchanged
     rf"({_JSON_PROBLEM}): line \d+ column \d+ \(char \d+\)",
     "badly formed hexadecimal UUID string",
     r"Exceeds the limit \(\d+ digits\) for integer string conversion.*",
@@ -34,18 +34,18 @@ STAND_ALONE = (
     # Morango's own
     r"Parent is dirty; could not deserialize\.",
     r"Parent does not exist in Store; could not deserialize\.",
-    # Python's, for what ends Morango's run
+    # Python's words for errors that end Morango's run
     "maximum recursion depth exceeded.*",
     "Python int too large to convert to SQLite INTEGER",
 )
-"""Texts that say what is wrong with a record, though not where."""
+"""Texts that name a record's fault, though not its place."""
 
 FEWEST_WORDS = 3
 SHORTEST_VALUE = 3
 
 
 def says_why(text: str, row: Store) -> bool:
-    """Whether it names a field of the record, a value or an id in it, its model, or a known cause."""
+    """Return True if a text names a field, a value or an id of the record, its model, or a known cause."""
     if any(re.fullmatch(cause, text, re.DOTALL) for cause in STAND_ALONE):
         return True
     if len(text.split()) < FEWEST_WORDS:
@@ -60,7 +60,7 @@ def says_why(text: str, row: Store) -> bool:
 
 
 def _names(text: str, field: str) -> bool:
-    """As a name stands in an error: quoted, behind its table's, in brackets, or before its value."""
+    """Return a name's forms in an error: quoted, behind its table's, in brackets, or before its value."""
     return re.search(rf"""['".(]{field}['"):]|[ .]{field}( =|$| references)""", text) is not None
 
 

@@ -1,11 +1,11 @@
-"""Faults, injected into real workers, servers and messages; and that nothing is lost by them.
+"""Faults, injected into real workers, servers and messages. Nothing may be lost by them.
 
 `make faults` injects every one (``--exhaustive``); without that option a sample, in seconds. A test
 chooses its sample by the fixture `exhaustive`; one that has none to offer is marked ``slow`` and
 left out.
 
 `school` and `make_school` commit Store rows, with every fate among them, and know what an undisturbed run
-makes of them; `School.assert_intact` is what all these tests end with. Workers come from
+makes of them; all these tests end with `School.assert_intact`. Workers come from
 `celery_worker_process`; with ``DJANGO_SETTINGS_MODULE=tests.faults.settings`` they take their limits
 from the environment, and die when told to (`tests.faults.deaths`).
 """
@@ -33,7 +33,7 @@ class MakeSchool(Protocol):
 
 @pytest.fixture
 def make_school(transactional_db: None) -> MakeSchool:
-    """A function that commits one more `School`; its arguments are those of the class, but the id."""
+    """Return a function that commits one more `School`; its arguments are those of the class, but the id."""
     from tests.support.schools import School
 
     numbers = count(1)
@@ -46,7 +46,7 @@ def make_school(transactional_db: None) -> MakeSchool:
 
 @pytest.fixture
 def school(make_school: MakeSchool) -> School:
-    """A school of 300 records and some more that are to be deleted or have errors."""
+    """Commit a school of 300 records and some more that are to be deleted or have errors."""
     return make_school(300)
 
 
@@ -55,7 +55,7 @@ FORGETS = False
 
 @pytest.fixture(params=[FORGETS], ids=["without AOF"])
 def redis(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A Redis of our own: the broker of this process, and of those that it starts."""
+    """Start a Redis, the broker of this process and of those that it starts."""
     from worker.celery import app
 
     def look_again() -> None:
@@ -77,7 +77,7 @@ class StartWorkerThere(Protocol):
 
 @pytest.fixture
 def start_worker(redis: Server, celery_worker_process: StartWorker) -> StartWorkerThere:
-    """A function that starts a worker whose broker is `redis`, or what is at the URL `through`."""
+    """Return a function that starts a worker with the broker `redis`, or the one at the URL `through`."""
 
     def start(concurrency: int = 2, through: str | None = None, **environment: str) -> LoggedProcess:
         settings = {

@@ -29,7 +29,7 @@ _OURS = "test"
 
 
 class Database:
-    """One database, seen from outside of what uses it."""
+    """A database, seen from outside of its users."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
@@ -38,7 +38,7 @@ class Database:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Any]:
-        """A cursor in a transaction of another's, which is rolled back at the end."""
+        """Yield a cursor in a transaction of another session, which is rolled back at the end."""
         with contextlib.closing(psycopg2.connect(self.url, application_name=_OURS)) as session:
             yield session.cursor()
 
@@ -50,11 +50,11 @@ class Database:
             return list(cursor.fetchall()) if cursor.description else []
 
     def configure(self, setting: str, value: str) -> None:
-        """For sessions that begin from now on."""
+        """Configure sessions that begin from now on."""
         self.ask(f"ALTER DATABASE {self.name} SET {setting} = %s", value)
 
     def workers(self, condition: str = "true") -> list[int]:
-        """The process ids of their sessions that fulfil it."""
+        """Return the process ids of the other sessions that fulfil a condition."""
         found = self.ask(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
             f" AND application_name <> '{_OURS}' AND {condition}"
@@ -72,7 +72,7 @@ class Database:
         return cut
 
     def has_room(self) -> bool:
-        """Whether the server takes one more connection."""
+        """Return True if the server takes one more connection."""
         try:
             with self.session():
                 return True
@@ -83,9 +83,9 @@ class Database:
 
     @contextlib.contextmanager
     def holding_up(self, moment: str) -> Iterator[None]:
-        """Who reaches the moment stays there until the context or the server ends; then nobody does any more.
+        """Hold up sessions that reach a moment, until the context or the server ends.
 
-        :param moment: what a trigger is defined by, such as ``BEFORE INSERT ON table FOR EACH ROW``
+        :param moment: the moment of a trigger, such as ``BEFORE INSERT ON table FOR EACH ROW``
         """
         self.ask(
             "CREATE OR REPLACE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"

@@ -16,16 +16,16 @@ from tests.parity.harness import existing
 
 
 class Raw(str):
-    """What stands in the JSON text as it is: a value that Python's own writer has no form of."""
+    """A piece of JSON text for a value that Python's own writer has no form of."""
 
 
 PLACE = "here stands a Raw"
 UNIQUE_REFERENCES = {"card"}
 """Kinds that only one record of may refer to a target."""
 WITHOUT: dict[str, dict[str, Any]] = {"sample": {"length": None}}
-"""Fields whose JSON form is not what SQLite's driver takes."""
+"""Fields with a JSON form that SQLite's driver doesn't take."""
 _LINKS = {"vehicle_ptr_id": "lorry", "box_id": "crate"}
-"""Keys that say which row of a parent's table a record has, and whose."""
+"""Keys that name the parent table's row of a record, and its owner."""
 LARGE_BYTES = 10_000_000
 ABSENT = "0a" * 16
 
@@ -90,7 +90,7 @@ TEXTS: tuple[Callable[[str], str], ...] = (
 
 @dataclass
 class FuzzedRecord:
-    """A broken record and what was done to it."""
+    """A broken record and the way in which it was broken."""
 
     row: Store
     changes: list[str] = field(default_factory=list)

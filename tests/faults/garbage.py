@@ -30,7 +30,7 @@ PLACES: dict[str, tuple[Any, ...]] = {
     "body": (0, 1, 2),
     "embedded": ("callbacks", "errbacks", "chain", "chord", "unknown"),
 }
-"""Where a value can be another one."""
+"""Places at which a value can be replaced."""
 
 
 def sound(task_id: str = "") -> dict[str, Any]:
@@ -79,4 +79,4 @@ def generated(number: int, seed: int = 1) -> Iterator[dict[str, Any]]:
 
 LAST = "the-last-one"
 POLLED: list[Any] = [*generated(60), 5, None, [], "text", {}, packed(sound(LAST))]
-"""For a broker that is polled. The last one is sound."""
+"""Messages for a broker that is polled. The last one is valid."""

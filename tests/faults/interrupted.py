@@ -18,7 +18,7 @@ from typing_extensions import override
 BATCH = b"morango_celery.start_run"
 """A job that carries a batch out: that of a run which has only one."""
 HEADER_BYTES = 4
-"""Of a message in a pipe: how long it is. What it says follows by a call of its own."""
+"""Size of the header of a message in a pipe: its length. The content follows by a call of its own."""
 
 
 class InterruptedConfig(AppConfig):

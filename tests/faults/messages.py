@@ -25,7 +25,7 @@ class MessageShuffler:
         self.chance = random.Random(seed)
         self.messages: list[bytes] = []
         self.delivered: Counter[str] = Counter()
-        """How often each task's messages were delivered."""
+        """Number of deliveries of each task's messages."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work)
 
@@ -42,7 +42,7 @@ class MessageShuffler:
 
     def deliver(self, message: bytes) -> None:
         envelope = json.loads(message)
-        envelope["properties"]["delivery_tag"] = str(uuid.uuid4())  # what a copy is acknowledged by
+        envelope["properties"]["delivery_tag"] = str(uuid.uuid4())  # a copy is acknowledged by this
         self.delivered[envelope["headers"]["task"].removeprefix("morango_celery.")] += 1
         self.redis.lpush(DELIVERED, json.dumps(envelope))
 

@@ -1,4 +1,4 @@
-"""Runs whose broker is taken away, and what must come of them."""
+"""Runs that lose their broker, and their required outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import child_that_waits_for_a_lock
 from worker.school.models import PROFILE
 
 SWEEPING = "3"
-"""STALLED_AFTER_SECONDS of a worker that is to find what got lost soon."""
+"""STALLED_AFTER_SECONDS of a worker that is to find lost work soon."""
 
 
 def sent(school: School) -> Run:
@@ -43,7 +43,7 @@ def wait_for_a_batch(worker: LoggedProcess) -> None:
 
 
 def messages(redis: Server) -> int:
-    """How many wait, or are at a worker."""
+    """Return the number of messages that wait or are with a worker."""
     with Redis.from_url(redis.url) as client:
         return sum(lengths(client).values()) + int(client.hlen("unacked"))
 

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback, for what networks do to connections: cut them, and swallow what they carry."""
+"""TCP proxy on loopback for faults of networks: it cuts connections, or swallows their bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES = 65536
 HEARD_BYTES = 4096
-"""How much of what a client says is kept, to tell connections apart."""
+"""Number of a client's bytes that are kept, to tell connections apart."""
 
 
 @dataclass(eq=False)
@@ -22,12 +22,12 @@ class Link:
     client: socket.socket
     server: socket.socket
     heard: bytearray = field(default_factory=bytearray)
-    """What the client has said last."""
+    """The client's last bytes."""
     is_swallowed: bool = False
 
 
 class Proxy:
-    """Passes on what comes, until told otherwise. All methods return when what they say is so."""
+    """Proxy that passes bytes on until it is told otherwise. Methods return once they have taken effect."""
 
     def __init__(self, url: str) -> None:
         """:param url: of the server"""
@@ -144,7 +144,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy_to(url: str) -> Iterator[Proxy]:
-    """A proxy between clients of ours and a server."""
+    """Start a proxy between this test's clients and a server."""
     proxy = Proxy(url)
     try:
         yield proxy

@@ -36,7 +36,7 @@ class Server:
         self._answers = answers
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Returns when it is gone."""
+        """End the server, and wait until it is gone."""
         self._process.send_signal(number)
         self._process.wait(20)
 
@@ -54,7 +54,7 @@ class Server:
             self._process.resume()
 
     def start(self) -> None:
-        """Returns when it accepts commands. Nothing happens if it does already."""
+        """Start the server unless it runs, and wait until it accepts commands."""
         if self._answers():
             return
         self._process = psutil.Popen(
@@ -71,7 +71,7 @@ class Server:
 
 @contextlib.contextmanager
 def own_redis(*, durable: bool) -> Iterator[Server]:
-    """A Redis that forgets everything when it ends; one that doesn't, if `durable`."""
+    """Yield a Redis that forgets everything when it ends, unless it is `durable`."""
     with services.start_redis(durable=durable) as url, Redis.from_url(url) as client:
 
         def answers() -> bool:
@@ -93,7 +93,7 @@ def own_redis(*, durable: bool) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def own_postgres() -> Iterator[Server]:
-    """A PostgreSQL whose data outlives it."""
+    """Yield a PostgreSQL with data that outlives it."""
     with services.start_postgres() as url:
 
         def answers() -> bool:

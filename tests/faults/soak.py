@@ -49,7 +49,7 @@ class Soak:
         self.did: Counter[str] = Counter()
         self.workers: list[LoggedProcess] = []
         self.titles: dict[str, str] = {}
-        """What the lessons of each school are called in the end, by school id."""
+        """Final titles of each school's lessons, by school id."""
 
     def start_worker(self) -> None:
         number = self.did["workers started"] = self.did["workers started"] + 1
@@ -77,7 +77,7 @@ class Soak:
         return school
 
     def sync_again(self) -> None:
-        """Let newer versions of a school's lessons arrive, whatever is being done with the older ones."""
+        """Let newer versions of a school's lessons arrive while older ones may be in work."""
         from django.db import OperationalError, transaction
         from morango.models import Store
 
@@ -149,7 +149,7 @@ class Soak:
             time.sleep(self.chance.random())
 
     def settle(self) -> None:
-        """Trouble is over: what is needed now is recovery, and time."""
+        """Let all faults end, and wait for recovery."""
         import morango_celery
         from morango_celery.models import Run
 
@@ -161,7 +161,7 @@ class Soak:
             time.sleep(1)
 
     def memory_of_calm_runs(self) -> tuple[int, int]:
-        """The largest resident size of a pool process, in bytes: warmed up, and in the end."""
+        """Return the largest resident size of a pool process, in bytes: warmed up, and in the end."""
         sizes = []
         for _ in range(WARM_UP + CALM_RUNS):
             self.sync(CALM_ROWS)
@@ -170,7 +170,7 @@ class Soak:
         return sizes[WARM_UP - 1], sizes[-1]
 
     def problems(self) -> list[str]:
-        """What isn't as it has to be; nothing, if all is well."""
+        """Return all faults of the final state; none if it is right."""
         from morango.models import Store
 
         from morango_celery.models import Batch, Run
@@ -221,7 +221,7 @@ def main() -> int:
                 soak.start_worker()
             soak.make_trouble(60 * arguments.minutes)
             soak.settle()
-            for _ in range(WORKERS):  # fresh ones, whose memory can be told
+            for _ in range(WORKERS):  # fresh ones, of known memory
                 soak.kill_worker()
             before, after = soak.memory_of_calm_runs()
             problems = soak.problems()

@@ -1,4 +1,4 @@
-"""What a worker's log says of the recoveries that it has carried out."""
+"""Recoveries of a worker, read from its log."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _SUCCEEDED = re.compile(r"recover_runs\[[^]]+\] succeeded in [\d.e-]+s: (\d+)")
 
 
 def sweeps(worker: LoggedProcess) -> int:
-    """How many there were."""
+    """Return the number of recoveries."""
     return len(_SUCCEEDED.findall(worker.log()))
 
 
 def sent_again(worker: LoggedProcess) -> int:
-    """How many messages they have sent."""
+    """Return the number of messages that they have sent."""
     return sum(map(int, _SUCCEEDED.findall(worker.log())))

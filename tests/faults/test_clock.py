@@ -1,4 +1,5 @@
-"""Machines whose clocks are wrong, beside others: nothing is missed for that, and nothing taken for lost."""
+"""Machines with wrong clocks beside others: nothing is missed, and nothing counts as lost, because of
+them."""
 
 from __future__ import annotations
 
@@ -36,13 +37,13 @@ def test_what_a_worker_that_is_ahead_has_lost_is_missed_in_time(
         run = sent(school)
         wait_for_a_batch(worker)
 
-        # When it is lost, and so is what it has sent
+        # When it is lost, and so are its messages
         worker.kill()
         redis.end()
     redis.start()
     assert messages(redis) == 0
 
-    # Then whoever asks is told of it, and another worker does all that is left
+    # Then the status shows it, and another worker does the rest
     until(lambda: status_of(run.pk, 1).is_stalled, "stalled")
     start_worker(1, STALLED_AFTER_SECONDS=SWEEPING, **SMALL)
     wait_for(run)
@@ -68,7 +69,7 @@ def test_recovery_by_a_wrong_clock_takes_nothing_for_lost(
         wait_for_a_batch(worker)
         waiting = messages(redis)
 
-        # When recovery looks for what was lost, on a machine with another clock
+        # When recovery looks for lost work, on a machine with another clock
         recovery = LoggedProcess(
             ["worker", "recover_runs"],
             tmp_path / "recovery.log",

@@ -38,7 +38,7 @@ def start_worker(celery_worker_process: StartWorker) -> Callable[..., LoggedProc
             concurrency,
             DJANGO_SETTINGS_MODULE="tests.faults.settings",
             MAX_ATTEMPTS="100",  # of a batch whose worker is always killed for another's sake
-            STALLED_AFTER_SECONDS="5",  # so that it looks for what is lost three times a second
+            STALLED_AFTER_SECONDS="5",  # so that it looks for lost work three times a second
             VISIBILITY_TIMEOUT="3",
         )
 
@@ -47,12 +47,12 @@ def start_worker(celery_worker_process: StartWorker) -> Callable[..., LoggedProc
 
 @pytest.fixture
 def events(make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]) -> list[Event]:
-    """What the tasks of a run do, in a process that has done it before."""
+    """Return the events of a run's tasks, in a process that has done it before."""
     if not _events:
         worker = start_worker(1)
         for number in range(2):
             if number:
-                serialize_into_store(PROFILE)  # what a run left that only the next one comes upon
+                serialize_into_store(PROFILE)  # work of a run that only the next one finds
             school = make_school()
             run = school.new_run()
             if number:
@@ -71,14 +71,14 @@ def all_have_ended(runs: list[Run]) -> bool:
 
 
 def decisive(event: Event) -> bool:
-    """Where something becomes visible to others; what is between two such events is undone together."""
+    """Return the events that make work visible to others; all work between two of them is undone together."""
     return event.what in ("COMMIT", "end of the task") or event.what.startswith("message")
 
 
 def runs_that_die(
     make_school: MakeSchool, events: list[Event], *, whole_worker: bool = False, inside: bool = False
 ) -> list[tuple[School, Run, Death]]:
-    """A run of a school of its own for each of the events, in the middle of which it is to die."""
+    """Run a school of its own for each of the events, in the middle of which its worker is to die."""
     found = []
     for event in events:
         school = make_school()
@@ -166,7 +166,7 @@ def test_the_whole_worker_dies(
     # When there is a new one whenever one is gone
     workers = 0
     while not all_have_ended(runs):
-        worker = start_worker(1)  # with two, what one does may be over before its turn to die has come
+        worker = start_worker(1)  # with two, the work of one may end before its turn to die has come
         workers += 1
         until(lambda worker=worker: not worker.is_running or all_have_ended(runs), "done", 60)  # type: ignore[misc]
 

@@ -26,7 +26,7 @@ NO_BODY = "its body is not a list of arguments, named arguments and options"
 
 
 class Explodes:
-    """What a pickle of an attacker's does to whoever loads it."""
+    """Pickle of an attacker: it acts when it is loaded."""
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
@@ -43,7 +43,7 @@ def message(
     headers: dict[str, Any] | None = None,
     **further: Any,
 ) -> bytes:
-    """As kombu puts it into Redis."""
+    """Return a message as kombu puts it into Redis."""
     task_id = str(uuid.uuid4())
     if body is None:
         body = json.dumps([arguments, {}, {}]).encode()
@@ -112,11 +112,11 @@ MESSAGES: dict[str, tuple[bytes, str]] = {
     ),
     "no hash of ids": (message([0, {"a": 1}]), "ids_sha256 is a text of 64 hex digits"),
 }
-"""By name: what is put into Redis, and what the worker's log says."""
+"""Entries for Redis, and the texts in the worker's log, by name."""
 
 
 def broken(name: str, value: Any, part: str | None = None) -> bytes:
-    """A message, but one of its envelope's entries is something else; with None, it isn't there.
+    """Return a message in which one of its envelope's entries is replaced, or is missing, for None.
 
     :param part: the entry is one of these: ``headers`` or ``properties``
     """

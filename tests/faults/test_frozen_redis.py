@@ -1,4 +1,4 @@
-"""Redis is there and says nothing: frozen, or behind a network that swallows what is sent."""
+"""Redis that doesn't answer: frozen, or behind a network that swallows its bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.waiting import held, until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 BOUND_SECONDS = 60
-"""What is measured takes 5 to 15; what it must not take is for ever."""
+"""Limit in seconds. Measured are 5 to 15; the fault would last without end."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_asking_for_a_run_comes_back_while_redis_is_frozen(
         run = begin(school)
         took_seconds = time.monotonic() - began
 
-        # Then whoever asks is answered, and the run waits in the ledger
+        # Then the request is answered, and the run waits in the ledger
         assert took_seconds < BOUND_SECONDS
         run.refresh_from_db()
         assert (run.state, run.sent_at) == (Run.State.PENDING, None)
@@ -74,7 +74,7 @@ def test_worker_takes_messages_again_when_redis_has_thawed(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a worker with as many batches as it takes
-    worker = start_worker(1, STALLED_AFTER_SECONDS="150")  # and so one look for what is to be sent in 10 s
+    worker = start_worker(1, STALLED_AFTER_SECONDS="150")  # and so one look for unsent messages in 10 s
     with ExitStack() as holding:
         holding.enter_context(held(first("unit")))
         run = sent(school)

@@ -58,7 +58,7 @@ def stored(broken: Sequence[FuzzedRecord]) -> list[FuzzedRecord]:
 
 
 def with_targets(world: healthy.World) -> None:
-    """The app rows that the broken records' older versions refer to."""
+    """Save the app rows that the broken records' older versions refer to."""
     save_all([], [existing(target) for target in world.targets])
 
 
@@ -68,7 +68,7 @@ def store_rows(ids: set[str]) -> dict[str, Any]:
 
 
 def state_of(world: healthy.World) -> dict[tuple[str, str], Any]:
-    """The sound records, in the app tables and in the Store, by table and id."""
+    """Return the valid records, in the app tables and in the Store, by table and id."""
     ids = {row.id for row in world.healthy}
     found: dict[tuple[str, str], Any] = {("store", pk): row for pk, row in store_rows(ids).items()}
     for name, rows in _by_id(world.profile).items():
@@ -111,7 +111,7 @@ def require_verdicts(world: healthy.World, broken: Sequence[FuzzedRecord]) -> No
 
 
 def key_in(serialized: str) -> str | None:
-    """The id of the app row that the JSON stands for; None if it names none, and so gets a random one."""
+    """Return the id of the JSON's app row; None if it names none, and so gets a random one."""
     data = json.loads(serialized)
     named = data.get("id") if isinstance(data, dict) else None
     return uuid.UUID(named).hex if named else None
@@ -134,7 +134,7 @@ def test_broken_records_harm_nobody_and_say_why(settings: Any, world: healthy.Wo
     size = chance.choice((1000, 20, 5))
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": size}
 
-    # Given what becomes of sound records by themselves
+    # Given the outcome of valid records by themselves
     with rolled_back():
         Store.objects.bulk_create(world.healthy)
         deserialize_from_store(world.profile)

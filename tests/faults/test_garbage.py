@@ -1,4 +1,4 @@
-"""One worker that gets whatever there is, in all ways in which something reaches a worker: it lives on."""
+"""Worker that gets garbage in all ways by which data reaches a worker: it lives on."""
 
 from __future__ import annotations
 

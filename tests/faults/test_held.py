@@ -1,4 +1,4 @@
-"""Rows that are held, and workers that freeze or are lost with what they hold: nobody else waits for them."""
+"""Locked rows, and workers that freeze or are lost with their locks: no other run waits for them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ SHORT = {"SOFT_TIME_LIMIT": "4", "TIME_LIMIT": "6"}
 """Time limits by which a worker waits for a lock for a second, and the server for a worker for 6.6."""
 
 OTHERS = 2
-"""How many runs complete beside the one that waits."""
+"""Number of runs that complete beside the one that waits."""
 
 BY_DEFAULT_SECONDS = 90
-"""How long a run waits at most when its worker is lost."""
+"""Limit on a run's wait when its worker is lost."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def start_worker(celery_worker_process: StartWorker) -> Callable[..., LoggedProc
 
 
 def found(school: School) -> Run:
-    """A run that a worker's sweep sends: a message has the time limits of who sends it."""
+    """Create a run that a worker's sweep sends: a message has the time limits of its sender."""
     return school.new_run()
 
 
@@ -68,7 +68,7 @@ def sent(school: School) -> Run:
 
 
 def old_lesson(school: School) -> str:
-    """An app row that a batch is to change."""
+    """Save an app row that a batch is to change."""
     found: str = next(row["id"] for row in school.expected.app["lesson"] if row["title"] == "new")
     return found
 
@@ -85,7 +85,7 @@ def is_done(run: Run) -> bool:
 
 
 def wait_for_others(make_school: MakeSchool, holder: int | None = None) -> None:
-    """Runs of other schools complete; meanwhile one process at most waits for the holder."""
+    """Check that runs of other schools complete while at most one process waits for the holder."""
     for _ in range(OTHERS):
         other = make_school(30)
         run = found(other)
@@ -104,7 +104,7 @@ def attempts(run: Run) -> set[int]:
 
 
 def sent_in_a_while(worker: LoggedProcess) -> int:
-    """How much lost work it finds in longer than STALLED_AFTER_SECONDS."""
+    """Return the number of messages that recovery sends in more than STALLED_AFTER_SECONDS."""
     swept, found = sweeps(worker), sent_again(worker)
     worker.wait_until(lambda: sweeps(worker) > swept + 20, "sweeping")
     return sent_again(worker) - found
@@ -143,7 +143,7 @@ def test_who_waits_too_long_for_a_lock_lets_others_have_the_process(
         run = found(school)
         until(lambda: sessions_that_wait_for_a_lock(holder), "waiting")
 
-        # Then others have it before time limits end it, and what waits is not sent twice
+        # Then others have it before time limits end it, and nothing is sent twice
         wait_for_others(make_school, holder)
         assert "canceling statement due to lock timeout" in worker.log()
         assert "time limit" not in worker.log()

@@ -43,7 +43,7 @@ print("carried out", flush=True)
 
 @pytest.fixture
 def frozen(database_url: str, tmp_path: Path) -> Iterator[LoggedProcess]:
-    """A process that stands still after the first of three batches, and holds nothing of the database."""
+    """Start a process that stops after the first of three batches, without any lock in the database."""
     for _ in range(3):
         factories.store_row("unit")
     script = tmp_path / "carry_out.py"

@@ -35,7 +35,7 @@ def start_workers(celery_worker_process: StartWorker) -> Callable[[], list[Logge
 
 
 def all_taken(redis_url: str) -> Callable[[], bool]:
-    """Whether workers have taken every message, and are done with it."""
+    """Return True if workers have taken every message, and are done with it."""
 
     def taken() -> bool:
         with Redis.from_url(redis_url) as client:
@@ -63,7 +63,7 @@ def test_twice_at_the_same_time_late_and_out_of_order(
         until(all_taken(redis_url), "taken")
         delivered = shuffler.delivered
 
-    # Then each batch was done once, and what came late did nothing
+    # Then each batch was done once, and late messages did nothing
     assert deserialized_state() == before
     school.assert_intact(run)
     assert set(run.batches.values_list("state", flat=True)) == {Batch.State.DONE}

@@ -1,4 +1,4 @@
-"""A worker whose database user lacks a privilege that its migrations or its deployment forgot."""
+"""Worker with a database user that lacks a privilege, forgotten by its migrations or deployment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ask(*statements: str) -> None:
 
 @pytest.fixture
 def clerk(database_url: str) -> Iterator[dict[str, str]]:
-    """The environment of processes that may do all but insert attempts."""
+    """Return the environment of processes that may do all but insert attempts."""
     ask(
         "CREATE ROLE clerk LOGIN",
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO clerk",
@@ -62,7 +62,7 @@ def test_a_permission_that_is_missing_ends_the_run_at_once_and_charges_no_record
     CeleryDispatch().start(run)
     until(_has_failed, "told the session")
 
-    # Then the run has failed with what is missing and what to do, and so has the session
+    # Then the run has failed and names the privilege and the remedy, and so has the session
     run = Run.objects.get()
     assert run.state == Run.State.FAILED
     assert DENIED in run.error
@@ -96,7 +96,7 @@ def _at_work() -> bool:
 
 
 def deserialize(environment: dict[str, str]) -> tuple[int, str]:
-    """The command's exit status, and what of its last words is about a permission."""
+    """Return the command's exit status, and its last words about a permission."""
     done = subprocess.run(
         [sys.executable, "-m", "worker", "deserialize", "--profile", PROFILE, "--wait"],
         cwd=ROOT,

@@ -22,7 +22,7 @@ POISON = "morango_celery.errors.PoisonRecordError"
 
 @pytest.fixture
 def start_worker(celery_worker_process: StartWorker) -> Any:
-    """A worker whose learners do as their names say; see `tests.poison_app`."""
+    """Start a worker with learners that do as their names say; see `tests.poison_app`."""
 
     def start(**environment: str) -> LoggedProcess:
         return celery_worker_process(
@@ -33,7 +33,7 @@ def start_worker(celery_worker_process: StartWorker) -> Any:
 
 
 def only_error(poison: Store) -> str:
-    """What is said of the record, provided that nothing else is in error or waits."""
+    """Return the record's error, provided that no other record is in error or waits."""
     (row,) = Store.objects.filter(dirty_bit=True)
     assert row.id == poison.id
     assert row.deserialization_exception == POISON
@@ -60,7 +60,7 @@ def test_a_record_that_kills_its_worker_is_isolated(
     # When they are deserialized
     run = morango_celery.deserialize(PROFILE, wait=120)
 
-    # Then it is in error, with a reason and what to do, and all others are saved
+    # Then it is in error, with a reason and a remedy, and all others are saved
     text = only_error(poison)
     assert text.startswith(f"Deserializing this record was tried {attempts} times and never came to an end")
     assert "its worker was killed, crashed, " in text
@@ -133,7 +133,7 @@ def test_what_belongs_to_a_poison_record_fails_with_it_and_succeeds_after_it(sta
 
 @pytest.mark.parametrize("way", ["sleeps", "sleeps and swallows"])
 def test_a_record_that_never_returns(start_worker: Any, way: str) -> None:
-    # Given a record that takes for ever, and whose model swallows what it can
+    # Given a record that takes for ever, of a model that swallows errors
     unit = factories.store_row("unit")
     poison = factories.store_row("learner", unit=unit, username=way)
     others = [factories.store_row("learner", unit=unit) for _ in range(3)]

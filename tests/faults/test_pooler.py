@@ -29,7 +29,7 @@ from worker import services
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 SESSIONS = 3
-"""With the server, for whoever comes."""
+"""Sessions with the server, shared by all clients."""
 
 CONFIGURATION = """\
 [databases]
@@ -47,7 +47,7 @@ server_round_robin = 1
 
 @pytest.fixture
 def pooled_url(database_url: str, tmp_path: Path) -> Iterator[str]:
-    """The test database, through a pooler that gives each transaction another session if it can."""
+    """Yield the test database through a pooler that gives each transaction another session if it can."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("PgBouncer isn't installed; Debian has a package of that name")
@@ -95,7 +95,7 @@ def test_runs_complete_and_leave_sessions_as_they_were(
     for school, run in zip(schools, runs, strict=True):
         school.assert_intact(run)
 
-    # ... and whoever gets the sessions next finds no lock, and no setting, that was for somebody else
+    # ... and the sessions' next users find no lock and no setting of others
     worker.stop()
     with ExitStack() as stack:
         seen = set()

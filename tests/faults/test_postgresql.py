@@ -37,7 +37,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def server(django_db_setup: None, django_db_blocker: Any) -> Iterator[Server]:
-    """A PostgreSQL of our own, with a database that has the tables."""
+    """Start a PostgreSQL, with a database that has the tables."""
     with own_postgres() as server:
         Database(server, "postgres").ask("CREATE DATABASE tables")
         with django_db_blocker.unblock(), Database(server, "tables").used_here():
@@ -47,7 +47,7 @@ def server(django_db_setup: None, django_db_blocker: Any) -> Iterator[Server]:
 
 @pytest.fixture
 def database(transactional_db: None, server: Server) -> Iterator[Database]:
-    """A database of its own for each test, in use by this process."""
+    """Give each test a database of its own, in use by this process."""
     name = f"test{next(_numbers)}"
     server.start()  # a test that failed may have left it ended
     Database(server, "postgres").ask(f"CREATE DATABASE {name} TEMPLATE tables")
@@ -76,7 +76,7 @@ def start_worker(database: Database, celery_worker_process: StartWorker) -> Star
 
 
 def wait_for_first_sweep(worker: LoggedProcess) -> None:
-    """From here on it sends nothing twice, unless it is told to be `SWEEPING`."""
+    """Wait for a worker's first sweep. From then on it sends nothing twice, unless it is `SWEEPING`."""
     worker.wait_for_log("succeeded in")
 
 
@@ -91,7 +91,7 @@ def retries(worker: LoggedProcess) -> int:
 
 
 def an_attempt(school: School) -> str:
-    """A record of the last stage."""
+    """Return a record of the last stage."""
     attempts = Store.objects.filter(model_name="attempt", partition__startswith=school.id)
     return str(attempts.earliest("id").id)
 

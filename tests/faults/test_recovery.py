@@ -34,7 +34,7 @@ COMMAND = "command"
 
 @pytest.fixture
 def command(redis_url: str, database_url: str, tmp_path: Path) -> Callable[..., LoggedProcess]:
-    """A function that starts ``manage.py ...``."""
+    """Return a function that starts ``manage.py ...``."""
     number = iter(range(1000))
 
     def run(*arguments: str) -> LoggedProcess:
@@ -45,7 +45,7 @@ def command(redis_url: str, database_url: str, tmp_path: Path) -> Callable[..., 
 
 
 def waiting(condition: str) -> int:
-    """How many sessions wait for a lock."""
+    """Return the number of sessions that wait for a lock."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {WAITS_FOR_A_LOCK} AND {condition}")
         ((number,),) = cursor.fetchall()
@@ -57,7 +57,7 @@ def commands_that_wait() -> int:
 
 
 def last(school: School) -> str:
-    """A record of the last stage."""
+    """Return a record of the last stage."""
     return str(Store.objects.filter(model_name="feedback", partition__startswith=school.id).earliest("id").id)
 
 

@@ -48,7 +48,7 @@ def school(transactional_db: None) -> School:
 
 
 def losses_heard_of(worker: LoggedProcess) -> int:
-    """Count what a worker has said of losses, once it was connected or while it connected."""
+    """Return the number of losses in a worker's log, while it connected and later."""
     log = worker.log()
     return log.count("Connection to broker lost") + log.count("Cannot connect to redis")
 
@@ -286,7 +286,7 @@ def test_not_there_when_a_run_is_asked_for(
     with caplog.at_level(logging.ERROR):
         run = begin(school)
 
-    # Then that isn't the caller's trouble, the log says what to do, and the run waits in the ledger
+    # Then the caller gets no error, the log names the remedy, and the run waits in the ledger
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert line.startswith("The broker can't be reached (")
     assert f"Nothing is lost: run {run.pk} of {PROFILE} is in the ledger, and recover_runs" in line
@@ -297,7 +297,7 @@ def test_not_there_when_a_run_is_asked_for(
     mend()
     start_worker()
 
-    # Then the run completes, and whoever waits for it is told
+    # Then the run completes, and its waiters are told
     assert_complete(school, run)
     if begin is by_a_sync:
         until(lambda: is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED), "told")

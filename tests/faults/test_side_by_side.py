@@ -33,7 +33,7 @@ EDITS_PER_SECOND = 50
 
 
 def newer(rows: Sequence[Store], **values: Any) -> list[Store]:
-    """The rows with other values in their JSON, not saved."""
+    """Return the rows with other values in their JSON, unsaved."""
     for row in rows:
         row.serialized = json.dumps({**json.loads(row.serialized), **values})
     return list(rows)
@@ -68,9 +68,9 @@ def test_no_local_edit_is_lost(celery_worker_process: StartWorker) -> None:
         run = morango_celery.deserialize(PROFILE, wait=60)
         at_end = done[0]
         until(lambda: done[0] > at_end + 5, "edited some more")
-    morango_celery.deserialize(PROFILE, wait=60)  # serializes what was edited last
+    morango_celery.deserialize(PROFILE, wait=60)  # serializes the last edit
 
-    # Then the last edit of each is what is there, here and in the Store
+    # Then each row has its last edit, here and in the Store
     assert run.state == Run.State.COMPLETED
     assert dict(Attempt.objects.filter(pk__in=edits).values_list("pk", "score")) == edits
     stored = {row.id: row for row in rows_of("attempt")}
@@ -133,7 +133,7 @@ def test_morango_dequeues_and_serializes_the_same_partition(celery_worker_proces
             runs.append(morango_celery.deserialize(PROFILE, SCHOOL_ID, wait=60))
     runs.append(morango_celery.deserialize(PROFILE, wait=60))
 
-    # Then the last version is what is there
+    # Then the last version is stored
     assert {run.state for run in runs} == {Run.State.COMPLETED}
     assert sum(run.saved for run in runs) > len(lessons)
     assert set(Lesson.objects.values_list("title", flat=True)) == {f"version {version}"}
@@ -217,7 +217,7 @@ def test_a_session_that_is_cut_while_edits_are_serialized(step: str, monkeypatch
 
     monkeypatch.setattr(step, and_then_cut)
 
-    # Then the error is one that is retried, whatever Morango's isolation does to the connection
+    # Then the error is retried, though Morango's isolation changes the connection
     with pytest.raises((DatabaseError, InterfaceError)) as raised:
         serialize_into_store(PROFILE, None)
     connection.close()

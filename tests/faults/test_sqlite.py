@@ -30,7 +30,7 @@ pytestmark = [
 
 FULL = "database or disk is full"
 PAGE_BYTES = 512
-"""As small as they can be, so that as many statements as possible need another one."""
+"""Size of pages, as small as possible, so that as many statements as possible need a new page."""
 
 
 class Copy:
@@ -58,7 +58,7 @@ class Copy:
 
 @pytest.fixture
 def remember(tmp_path: Path) -> Iterator[Callable[[], Copy]]:
-    """A function that takes a `Copy` now; after the test the database is as it was then."""
+    """Return a function that takes a `Copy` now; after the test the database is as it was then."""
     copies: list[Copy] = []
 
     def take() -> Copy:
@@ -83,7 +83,7 @@ def full_at(pages: int) -> Iterator[None]:
 
 @contextmanager
 def interrupted_after(looks: int) -> Iterator[None]:
-    """Interrupt, once, what is executed at the so manieth look that SQLite takes while it works."""
+    """Interrupt, once, the statement at the n-th look that SQLite takes while it works."""
     looked = count(1)
     connection.ensure_connection()
     connection.connection.set_progress_handler(lambda: next(looked) == looks, 100)
@@ -94,7 +94,7 @@ def interrupted_after(looks: int) -> Iterator[None]:
 
 
 def what_stops(call: Callable[[], object], fault: AbstractContextManager[None]) -> str:
-    """What is raised by a call that meets the fault; "" for nothing."""
+    """Return the error of a call that meets the fault; "" for none."""
     try:
         with fault:
             call()
@@ -108,7 +108,7 @@ def ids_of(app: dict[str, list[dict[str, Any]]]) -> set[str]:
 
 
 def assert_nothing_is_half_written(school: School, before: set[str]) -> None:
-    """A record's new row is there if, and only if, the record counts as done.
+    """Check that a record's new row is there if, and only if, the record counts as done.
 
     :param before: the ids of the rows that were there
     """

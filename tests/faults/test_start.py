@@ -1,4 +1,4 @@
-"""A run whose start ends its worker each time comes to an end, and one that is slow is left alone."""
+"""Starts of runs that end their workers: such a run comes to an end, and a slow one is left alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start_worker(celery_worker_process: StartWorker) -> Callable[[int, int], Log
 
 
 def edit_here(school: School, way: str) -> Learner:
-    """A learner of the school was made here, whom no worker survives to serialize."""
+    """Make a learner of the school here that no worker survives to serialize."""
     unit = school.expected.app["unit"][0]["id"]
     learner: Learner = Learner.objects.create(
         school_id=school.id, unit_id=unit, username=SERIALIZED + way, full_name="Ada"
@@ -43,7 +43,7 @@ def edit_here(school: School, way: str) -> Learner:
 
 
 def saved(school: School) -> School:
-    """A school whose records are in the app tables."""
+    """Return a school with its records in the app tables."""
     run_in_process(school.new_run())
     return school
 

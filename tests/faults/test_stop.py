@@ -25,13 +25,13 @@ from tests.support.waiting import child_that_waits_for_a_lock, held, until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 SHORT = {"WORKER_SOFT_SHUTDOWN_SECONDS": "5"}
-"""What a batch gets that doesn't end."""
+"""Time limit of a batch that doesn't end."""
 
 LONG = {"WORKER_SOFT_SHUTDOWN_SECONDS": "600"}
-"""What a batch gets that does, and what no test waits for."""
+"""Time limit of a batch that ends; no test waits for it."""
 
 PATIENCE_SECONDS = 60
-"""When a supervisor kills what is still there."""
+"""Time after which a supervisor kills remaining processes."""
 
 SIZE = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "100"}
 INTERRUPTED = {"DJANGO_SETTINGS_MODULE": "tests.faults.interrupted_settings"}
@@ -59,7 +59,7 @@ def ask_to_stop(worker: LoggedProcess, number: signal.Signals = signal.SIGTERM) 
 
 
 def sleeping_batch(school: School) -> Run:
-    """A run with a learner that takes for ever in a worker with `POISON_APP` settings, but not elsewhere."""
+    """Create a run with a learner that takes for ever, but only in a worker with `POISON_APP` settings."""
     factories.store_row("learner", unit_id=root_unit(school), school_id=school.id, username="sleeps")
     school.expected = school.undisturbed()
     run = school.new_run()
@@ -182,7 +182,7 @@ def test_interrupt_lets_batches_end_then_limits_them_then_gives_them_back(
     # When it is interrupted, as by Ctrl-C
     os.kill(worker.pid, signal.SIGINT)
 
-    # Then it says, as any worker of Celery's, what a second time does
+    # Then it tells, as any worker of Celery's, the effect of a second signal
     worker.wait_for_log("Hitting Ctrl+C again will initiate cold shutdown")
     worker.wait_for_log("Warm shutdown")
 
@@ -334,6 +334,6 @@ def test_workers_are_replaced_again_and_again(school: School, celery_worker_proc
 
 
 def first(school: School, model_name: str) -> str:
-    """A record of the stage of these."""
+    """Return a record of their stage."""
     rows = Store.objects.filter(model_name=model_name, partition__startswith=school.id, dirty_bit=True)
     return str(rows.earliest("id").id)

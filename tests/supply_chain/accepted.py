@@ -23,16 +23,16 @@ class AcceptedError(Exception):
 class Accepted:
     package: Package
     id: str
-    """By which some database of advisories knows it."""
+    """Identifiers in databases of advisories."""
 
     def covers(self, finding: Finding) -> bool:
         return self.package == finding.package and self.id in finding.ids
 
 
 def read(page: Path = PAGE) -> list[Accepted]:
-    """What is accepted. A row is a package, what is known of it, and the reason to accept that.
+    """Return the accepted advisories. A row has a package, an advisory, and the reason to accept it.
 
-    :raises AcceptedError: there is no such table, or a row isn't like that, or repeats another
+    :raises AcceptedError: there is no such table, or a row has another form or repeats another one
     """
     _, heading, text = page.read_text(encoding="utf-8").partition(HEADING)
     rows = [line for line in text.partition("\n## ")[0].splitlines() if line.startswith("|")][2:]

@@ -1,7 +1,7 @@
-"""What a service of advisories knows, as pip-audit asks it.
+"""Advisories of a service, as pip-audit asks it.
 
-By itself, it takes a package that the service has no answer for as one of which nothing is known: where there
-is only a mirror of the package index, all of them. Here that is an error.
+By itself, pip-audit takes a missing answer for a clean package. A mirror of the package index may have no
+answers at all. Here a missing answer is an error.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Finding:
 
 
 def ask(packages: Sequence[Package], service: Sequence[str]) -> list[Finding]:
-    """What is known of them.
+    """Return the known advisories of packages.
 
     :param service: options of pip-audit
-    :raises NoAnswerError: of some of them it can't be told
+    :raises NoAnswerError: the service has no answer for some of them
     """
     found: list[Finding] = []
     left = sorted(packages)
@@ -65,9 +65,9 @@ def _report(packages: Sequence[Package], service: Sequence[str]) -> Mapping[str,
 
 
 def findings(report: Mapping[str, Any], packages: Sequence[Package]) -> list[Finding]:
-    """What pip-audit's report, in JSON, has of the packages.
+    """Return the advisories in pip-audit's JSON report.
 
-    :raises NoAnswerError: nothing of some of them
+    :raises NoAnswerError: it lacks some of the packages
     """
     entries = {entry["name"]: entry for entry in report["dependencies"]}
     without = [(name, version) for name, version in packages if "vulns" not in entries.get(name, {})]

@@ -1,4 +1,4 @@
-"""Known vulnerabilities of what is locked, beside those accepted: ``python -m tests.supply_chain.audit``."""
+"""Known vulnerabilities of locked packages, without accepted ones: ``python -m tests.supply_chain.audit``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def locked(files: Sequence[Path]) -> dict[Package, list[str]]:
-    """What is locked, for whatever system, and by which of the files."""
+    """Return the locked packages of all systems, each with its lock files."""
     found = defaultdict(list)
     for file in files:
         for pin in locks.read(file):

@@ -1,4 +1,4 @@
-"""What a lock file pins, and by which hashes."""
+"""Pins of a lock file, with their hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KOLIBRI = ROOT / "tests/kolibri/requirements.lock"
 LOCKS = (EVERYTHING, IMAGE, KOLIBRI)
 
 PROJECT = "pyproject.toml"
-"""What a pin is needed by that this project asks for itself."""
+"""Origin of a pin that this project itself asks for."""
 
 
 class LockError(Exception):
@@ -28,10 +28,10 @@ class LockError(Exception):
 @dataclass(frozen=True)
 class Pin:
     name: str
-    """As package indexes normalize it."""
+    """Name as package indexes normalize it."""
     version: str
     marker: Marker | None
-    """Where it is installed; None for everywhere."""
+    """Marker of the places where it is installed; None for everywhere."""
     hashes: frozenset[str]
     """SHA-256, in hex, of each file that may be installed."""
     needed_by: frozenset[str]
@@ -39,7 +39,7 @@ class Pin:
 
 
 def read(lock: Path) -> list[Pin]:
-    """In the lock's order. A name may be there several times, with versions for different places.
+    """Return the pins in the lock's order. A name may be there several times, for different places.
 
     :raises LockError: something in it isn't pinned, or has no hash
     """
@@ -72,5 +72,5 @@ def _pin(entry: str, lock: Path) -> Pin:
 
 
 def _origin(comment: str) -> str:
-    """Of ``celery`` or ``morango-celery (pyproject.toml)``."""
+    """Return the origin in a comment such as ``celery`` or ``morango-celery (pyproject.toml)``."""
     return PROJECT if comment.endswith(f"({PROJECT})") else canonicalize_name(comment)

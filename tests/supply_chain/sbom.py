@@ -1,4 +1,4 @@
-"""Writes what the image contains, as a CycloneDX list: ``python -m tests.supply_chain.sbom FILE``.
+"""Writer of the image's packages as a CycloneDX list: ``python -m tests.supply_chain.sbom FILE``.
 
 From worker/requirements.lock and this package. The same locks make the same bytes.
 """
@@ -27,11 +27,11 @@ from tests.support.processes import ROOT
 
 DOCKERFILE = ROOT / "worker/Dockerfile"
 NAMESPACE = uuid.UUID("9a68c33b-3a0c-4eb2-893e-647707e5d548")
-"""Of serial numbers: one of our own, drawn once."""
+"""Namespace of serial numbers, drawn once."""
 
 
 def bill_of_materials(lock: Path = locks.IMAGE) -> str:
-    """The list, in JSON."""
+    """Return the list, in JSON."""
     bom = Bom(serial_number=uuid.UUID(int=0))
     bom.metadata.timestamp = None  # type: ignore[assignment]  # it may be left out
     bom.metadata.component = project = _project()
@@ -77,7 +77,7 @@ def _component(pin: Pin) -> Component:
 
 
 def image_environment() -> dict[str, str]:
-    """What markers ask for, in the image; whatever this machine is."""
+    """Return the values of markers in the image, independent of this machine."""
     versions = re.findall(r"^FROM python:(\d+\.\d+)(\.\d+)-", DOCKERFILE.read_text(), re.MULTILINE)
     (minor, patch), *_ = versions
     return {
@@ -93,7 +93,7 @@ def image_environment() -> dict[str, str]:
 
 
 def declared_licenses(pin: Pin) -> list[str]:
-    """As the package says in its metadata; none of one that isn't installed here in this version."""
+    """Return the licences in a package's metadata; none if it isn't installed here in this version."""
     try:
         found: Distribution = distribution(pin.name)
     except PackageNotFoundError:

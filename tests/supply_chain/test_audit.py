@@ -1,4 +1,4 @@
-"""The audit fails for what is known and not accepted, accepted and not known, and for what it can't know."""
+"""Audit: it fails for unaccepted advisories, for accepted ones that don't exist, and for missing answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KNOWN = {
         }
     ]
 }
-"""What the service of these tests knows."""
+"""Advisories of these tests' service."""
 
 FIRST, SECOND = Accepted(OLD, "CVE-2024-0001"), Accepted(OLD, "CVE-2024-0002")
 
@@ -93,7 +93,7 @@ def test_the_command_says_what_is_to_be_done(
     monkeypatch.setattr(locks, "LOCKS", (locks.IMAGE,))
     monkeypatch.setattr(accepted, "read", lambda: [SECOND])
 
-    # When what the image contains is audited
+    # When the image's packages are audited
     with osv_url() as url, pytest.raises(SystemExit) as ended:
         audit.main(["--service=osv", f"--osv-url={url}"])
 

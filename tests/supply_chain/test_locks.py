@@ -1,4 +1,4 @@
-"""What is installed is what was locked: every file of it by its hash, and in the image what was tested."""
+"""Locks: every installed file is locked by its hash, and the image has the tested versions."""
 
 from __future__ import annotations
 

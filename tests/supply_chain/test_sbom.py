@@ -1,4 +1,4 @@
-"""The list of what the image contains is complete, valid, and the same each time."""
+"""List of the image's packages: complete, valid, and the same each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who dies where: written by a test, read by its workers, kept in Redis because they die of it."""
+"""Plan of deaths: written by a test, read by its workers, kept in Redis because it outlives these."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def recorded() -> list[Event]:
 
 
 def fired() -> list[tuple[Death, str]]:
-    """The deaths that were died, each with what was done at the time."""
+    """Return the deaths that have happened, each with the event of that moment."""
     with client() as redis:
         entries: Iterable[str] = redis.lrange(FIRED, 0, -1)
     return [(Death(**death), what) for death, what in map(json.loads, entries)]
 
 
 def deliveries(run_id: int) -> int:
-    """How many messages of the run and its batches have come to a worker; twins are among them."""
+    """Return the number of the run's messages that workers have received, duplicates included."""
     with client() as redis:
         return int(redis.hget(DELIVERED, str(run_id)) or 0)
 
@@ -126,7 +126,7 @@ class Watched:
         return death.inside
 
     def die(self, what: str) -> None:
-        """As planned."""
+        """Die as planned."""
         assert self.death is not None
         self.redis.rpush(FIRED, json.dumps([asdict(self.death), what]))
         if self.death.whole_worker:
