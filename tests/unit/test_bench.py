@@ -1,4 +1,4 @@
-"""The bench's arithmetic, what it writes, and that everything it names exists."""
+"""The bench's arithmetic and output. Everything that it names exists."""
 
 from __future__ import annotations
 

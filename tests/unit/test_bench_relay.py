@@ -18,7 +18,7 @@ ANSWER = bytes(range(256)) * (3 * BYTES // 256)
 
 
 class _Answers(BaseHTTPRequestHandler):
-    """Says what it was told, and more."""
+    """Server that repeats its input, and adds to it."""
 
     def do_POST(self) -> None:
         told = self.rfile.read(int(self.headers["Content-Length"]))

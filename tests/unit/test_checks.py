@@ -1,4 +1,4 @@
-"""System checks: each says what is wrong, where, and what to write instead."""
+"""System checks: each names the fault, its place, and the remedy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SOUND = {
 
 
 class Derived(DeserializeOperation):
-    """What a host makes of ours."""
+    """A host project's subclass of our operation."""
 
 
 class Configure(Protocol):
@@ -47,7 +47,7 @@ class Configure(Protocol):
 
 @pytest.fixture
 def celery(settings: Settings) -> Iterator[Configure]:
-    """A function that makes a sound Celery application, but for the options given, this process's."""
+    """Return a function that makes this process's Celery application, valid but for the given options."""
     if connection.vendor == "sqlite":  # where Celery only matters to who wants it
         settings.MORANGO_CELERY = {"IN_PROCESS": False}
 
@@ -67,7 +67,7 @@ def one_instance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(*, deploy: bool = False) -> dict[str, list[str]]:
-    """The text and hint of each error and warning, by its id; but that SQLite has one writer."""
+    """Return the text and hint of each error and warning, by its id, without SQLite's single writer."""
     by_id: dict[str, list[str]] = {}
     for message in checks.run_checks(tags=["morango_celery"], include_deployment_checks=deploy):
         if message.level > checks.INFO:
@@ -80,7 +80,7 @@ def found(*, deploy: bool = False) -> dict[str, list[str]]:
 
 
 class TestOperations:
-    """What Morango's middleware has at each stage."""
+    """Operations of Morango's middleware."""
 
     def test_ours_before_morangos_is_sound(self, settings: Settings) -> None:
         settings.MORANGO_DESERIALIZE_OPERATIONS = [PRODUCER, f"{__name__}:Derived", *THEIRS]
@@ -151,7 +151,7 @@ class TestOperations:
 
 
 class TestModels:
-    """What settings name, and what can't be saved side by side."""
+    """Models that settings name, and exclusive models."""
 
     @pytest.mark.parametrize("setting", ["SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS"])
     def test_labels_are_those_of_installed_models(self, settings: Settings, setting: str) -> None:
@@ -189,7 +189,7 @@ class TestModels:
 
 
 class TestWorkers:
-    """What Celery is told about workers."""
+    """Celery's settings for workers."""
 
     def test_sound_options(self, celery: Configure) -> None:
         assert found() == {}
@@ -252,7 +252,7 @@ class TestWorkers:
 
 
 class TestMessages:
-    """What Celery is told about its broker."""
+    """Celery's settings for its broker."""
 
     @pytest.mark.parametrize(
         ("url", "options", "visible"),

@@ -1,4 +1,4 @@
-"""The settings: read live, with defaults, and refused with a sentence that says what to write instead."""
+"""Settings: read live, with defaults, and refused with a sentence that names the remedy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_settings_are_read_live(settings: Settings) -> None:
     settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 7}
     assert ours.BATCH_SIZE_RECORDS == 7
 
-    # When it changes, then so does what is read, and the others keep their defaults
+    # When it changes, then the new value is read, and the others keep their defaults
     settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 8, "SAVE_INDIVIDUALLY": ["school.Learner"]}
     assert ours.BATCH_SIZE_RECORDS == 8
     assert list(ours.SAVE_INDIVIDUALLY) == ["school.Learner"]

@@ -1,4 +1,4 @@
-"""Which models wait for which, and parents before their children."""
+"""Dependencies between models, and parents before their children."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Grouped = list[tuple[int, list[Any]]]
 
 @pytest.fixture
 def define() -> Iterator[Define]:
-    """A function that makes a model class which nothing outside of the test knows."""
+    """Return a function that makes a model class known to this test only."""
 
     def make(name: str, *bases: type, meta: dict[str, Any] | None = None, **attributes: Any) -> Any:
         return type(
@@ -50,7 +50,7 @@ def define() -> Iterator[Define]:
 
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Component]]:
-    """The components of a profile in which these models are registered, in this order."""
+    """Return the components of a profile in which these models are registered, in this order."""
 
     def components_of(*registered: Any) -> list[Component]:
         monkeypatch.setattr(dependency_graph, "registered_models", lambda profile: list(registered))
@@ -126,7 +126,7 @@ def test_proxies_of_one_tree_are_deserialized_together(
     # When only the proxies are registered
     found = group(membership, user, classroom, facility)
 
-    # Then they are one tree, and whoever refers to any of them waits for all
+    # Then they are one tree, and each model that refers to any of them waits for all
     assert levels(found) == [(0, [classroom, facility]), (1, [user]), (2, [membership])]
     assert [component.is_tree for component in found] == [True, False, False]
     assert found[0].model_names == ["classroom", "facility"]
@@ -212,7 +212,7 @@ def test_any_dependencies_are_put_in_order(
     home = {model: component for component in found for model in component.models}
     assert sum(len(component.models) for component in found) == len(home) == 6
 
-    # ... whose members need each other, and nothing of its level or later
+    # ... of members that need each other, and nothing of its level or later
     reach = {model: reachable(model) for model in six}
     for model in six:
         expected = {model} | {m for m in six if m in reach[model] and model in reach[m]}
@@ -236,7 +236,7 @@ def reachable(model: Any) -> set[Any]:
 
 
 def carrier(number: int, parent: int | None) -> DeserializeTask:
-    """A record with a parent by number; None for a root."""
+    """Return a record with a parent by number; None for a root."""
     parent_id = "" if parent is None else f"{parent:032x}"
     return DeserializeTask(Store(id=f"{number:032x}", model_name="unit", _self_ref_fk=parent_id))
 
@@ -246,7 +246,7 @@ ORPHAN = 999  # a parent's number that no record has
 
 @given(data=st.data(), number=st.integers(0, 14))
 def test_parents_come_first_and_cycles_are_set_apart(data: st.DataObject, number: int) -> None:
-    # Given records whose parents are others, themselves, missing or none
+    # Given records with parents: others, themselves, missing ones or none
     some = st.sampled_from([None, ORPHAN, *range(number)])
     parents = data.draw(st.lists(some, min_size=number, max_size=number))
     carriers = data.draw(st.permutations([carrier(index, parent) for index, parent in enumerate(parents)]))

@@ -35,7 +35,7 @@ GARBAGE: st.SearchStrategy[Any] = st.recursive(
 
 
 class Consumer:
-    """What Celery's consumer is to the handler: who has taken what, and which errors are the broker's."""
+    """Celery's consumer as the handler sees it: taken messages, and errors of the broker."""
 
     connection_errors: tuple[type[Exception], ...] = (ConnectionError, KeyError)
     channel_errors: tuple[type[Exception], ...] = ()
@@ -54,7 +54,7 @@ class Consumer:
 
 
 class Broker(Channel):
-    """A channel that says what was rejected, and whether it is to come again."""
+    """Channel that records rejected messages, and if they are to come again."""
 
     def __init__(self) -> None:
         self.no_ack_consumers = None
@@ -79,7 +79,7 @@ class Broker(Channel):
         return build(payload, channel=self)
 
     def message_of_amqp(self, headers: dict[str, Any]) -> Any:
-        """Return a message as that transport has it, whose headers have types of the protocol's own."""
+        """Return a message of that transport, with headers of the protocol's own types."""
         properties = {"content_type": "application/json", "content_encoding": "utf-8"}
         protocol: Any = pyamqp
         sent = protocol.amqp.Message(

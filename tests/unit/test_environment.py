@@ -1,4 +1,4 @@
-"""What the environment says becomes settings; what is wrong there is named."""
+"""Environment variables become settings; a faulty one is named."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A command of the deployment with nothing but these variables of ours."""
+    """Run a command of the deployment with only these of our variables."""
     ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "DJANGO_SETTINGS_MODULE")
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""Sync filters: nonsense is refused, and each row is found once, whatever the prefixes and their number."""
+"""Sync filters: nonsense is refused, and each row is found once, for any prefixes and any number of them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_few_prefixes_are_compared_as_morango_compares_them() -> None:
 
 
 # Few characters, so that prefixes nest and overlap; with both wildcards of LIKE and its escape,
-# both cases, and letters beyond ASCII whose case SQLite doesn't know. One lower cases by its context.
+# both cases, and letters beyond ASCII of a case unknown to SQLite. One lower cases by its context.
 PREFIXES = st.lists(st.text(alphabet="aAbB%_\\éÉΣ\u03c3", max_size=3), min_size=1, max_size=5)
 PARTITIONS = ["", "a", "A", "ab", "aB", "Ab", "abé", "AbÉ", "ba", "BA", "%", "%a", "_", "__", "a%b", "a_b"]
 PARTITIONS += [
@@ -122,7 +122,7 @@ def rows(db: None) -> None:
 
 
 def matches(partition: str, prefix: str) -> bool:
-    """Whether the database finds it with the condition that Morango itself writes."""
+    """Return True if the database finds it with the condition that Morango itself writes."""
     if connection.vendor == "sqlite":  # its LIKE takes upper and lower ASCII letters for the same
         partition, prefix = ascii_lower(partition), ascii_lower(prefix)
     return partition.startswith(prefix)
@@ -133,7 +133,7 @@ def ascii_lower(text: str) -> str:
 
 
 def first_prefix(partition: str, prefixes: list[str]) -> int | None:
-    """The place of the prefix that takes the partition."""
+    """Return the place of the prefix that takes the partition."""
     return next((place for place, prefix in enumerate(prefixes) if matches(partition, prefix)), None)
 
 

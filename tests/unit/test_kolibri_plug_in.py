@@ -1,4 +1,4 @@
-"""Of the plug-in for Kolibri, what shows where Kolibri isn't installed. ``make kolibri`` tries the rest."""
+"""Plug-in for Kolibri, as far as it can be tested without Kolibri. ``make kolibri`` tests the rest."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LIKE_KOLIBRI = {
         from tzlocal.utils import ZoneInfoNotFoundError
         """,
 }
-"""What of Kolibri's wheel is of importance to it."""
+"""The parts of Kolibri's wheel that matter to it."""
 
 
 def test_without_kolibri_the_plug_in_says_so() -> None:
@@ -58,7 +58,7 @@ def test_without_kolibri_the_plug_in_says_so() -> None:
 
 @pytest.fixture
 def like_kolibri(tmp_path: Path) -> Callable[[str], list[str]]:
-    """A function that runs a script where something like Kolibri is installed, and returns what it prints."""
+    """Return a function that runs a script beside a package like Kolibri, and returns its output."""
     for name, content in LIKE_KOLIBRI.items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The catalogue of mutations fits the code, and the runner tells what was caught from what was not."""
+"""The catalogue of mutations fits the code, and the runner tells caught mutations from others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTION = "def pytest_addoption(parser):\n    parser.addoption('--database')\n"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of one function and one test, which is in no commit.
+    """Return a project of one function and one test, which is in no commit.
 
     Its pytest needs none of the plug-ins for Django and Celery, which take a second to load.
     """

@@ -18,7 +18,7 @@ MUTABLE = (pre_save, post_save, post_delete)
 
 @pytest.fixture
 def heard() -> Iterator[list[ModelSignal]]:
-    """The signals that a receiver has heard."""
+    """Return the signals that a receiver has heard."""
     signals: list[ModelSignal] = []
 
     def hear(signal: ModelSignal, **kwargs: object) -> None:
@@ -86,7 +86,7 @@ def test_other_threads_are_heard_meanwhile(signal: ModelSignal, heard: list[Mode
 
 
 def test_threads_that_mute_at_the_same_time_end_as_they_like(heard: list[ModelSignal]) -> None:
-    """Where receivers are taken away and put back, the one who ends last puts back none."""
+    """If receivers were removed and put back, the last thread would put back none."""
     begun, ended = threading.Event(), threading.Event()
 
     def mute() -> None:

@@ -1,4 +1,4 @@
-"""The fast path from JSON to row is either unsure or gives exactly what the slow path gives.
+"""Fast path from JSON to row: it either declines or gives exactly the slow path's row.
 
 The slow path is Morango's: ``deserialize()``, ``deferred_clean_fields()``, then what Django would write.
 """
@@ -127,7 +127,7 @@ UNUSUAL: dict[str, Any] = {
 
 
 def throwaway(name: str, field: Any, *bases: type, proxy: bool = False, **attributes: Any) -> Any:
-    """A model with one field, or none, which nothing outside of this module knows."""
+    """Return a model with one field, or none, known to this module only."""
     with isolate_apps():
         return type(
             name.title().replace("_", ""),
@@ -146,7 +146,7 @@ MODELS = {name: throwaway(name, field) for name, field in FIELDS.items()}
 
 ABSENT = "the key is absent"
 
-# What the fast path is there for: were it unsure about these, it would be useless
+# The fast path exists for these: if it declined them, it would be useless
 PLAIN: dict[str, list[Any]] = {
     "char": ["x", "fives", "é", " "],
     "char_blank": ["", "x"],
@@ -194,7 +194,7 @@ def record(model: Any, fields: dict[str, Any]) -> Store:
 
 
 def long_way(model: Any, store: Store) -> list[Any]:
-    """What Morango and Django make of a record.
+    """Return the row that Morango and Django make of a record.
 
     :raises Exception: they refuse it
     """
@@ -205,7 +205,7 @@ def long_way(model: Any, store: Store) -> list[Any]:
     app_model.deferred_clean_fields()
     fields = traits_of(model).fields
     values = [field.get_db_prep_save(value_to_save(app_model, field), connection) for field in fields]
-    made = database_values(app_model, fields)  # which doesn't ask the fields for what is plain
+    made = database_values(app_model, fields)  # which doesn't ask the fields for plain values
     assert [(type(value), value) for value in made] == [(type(value), value) for value in values]
     return values
 
@@ -217,7 +217,7 @@ def plan_of(model: Any) -> RowPlan:
 
 
 def fast_path_row(model: Any, store: Store) -> Row | None:
-    """The fast path's row; None when it is unsure or isn't offered for the model."""
+    """Return the fast path's row; None if it declines the row or the model."""
     plan = row_plan(model)
     return None if plan is None else plan.rows([store])[0]
 
@@ -440,7 +440,7 @@ def test_a_row_has_the_stores_own_bookkeeping(model: Any) -> None:
 
 
 def test_of_many_records_only_the_doubtful_take_the_long_way() -> None:
-    # Given records whose column can't be looked at as a whole
+    # Given records with a column that can't be checked as a whole
     values = ["one", 5, "", "\x00", None, "six", "x" * 201, ["x"], "nine"]
     stores = [factories.build_store_row("lesson", unit_id=HEX, title=value) for value in values]
     stores.insert(2, factories.build_store_row("lesson", serialized="{"))

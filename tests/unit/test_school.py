@@ -1,4 +1,4 @@
-"""The sample models keep what Morango asks of syncable models."""
+"""The sample models meet Morango's rules for syncable models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_models_are_registered_in_foreign_key_order() -> None:
 
 def test_ids_and_partitions_pass_the_check_of_a_pushed_record() -> None:
     for record in make_school():
-        # As morango.sync.utils.validate_and_create_buffer_data does with what arrives
+        # As morango.sync.utils.validate_and_create_buffer_data does with arriving records
         partition = record._morango_partition.replace(record.id, SyncableModel.ID_PLACEHOLDER)
         expected = SyncableModel.compute_namespaced_id(
             partition, record._morango_source_id, record.morango_model_name

@@ -22,7 +22,7 @@ from morango_celery.worker.priorities import PRIORITIES, READS_PER_TURN, priorit
 
 NOTHING = Demand()
 PLENTY = 400
-"""Of workers: nobody ever waits for one."""
+"""Number of workers of which none is ever waited for."""
 ONE_BATCH = (1.0,)
 CUSTOMERS = 20_000
 
@@ -62,7 +62,7 @@ def test_a_queue_with_constant_service_waits_half_as_long(load: float) -> None:
 
 
 def test_each_wait_follows_from_the_one_before() -> None:
-    # Lindley: whoever comes waits for what is left of the one before, and of its wait
+    # Lindley: each one waits for the rest of the previous one's work and wait
     syncs = poisson(0.9, exponential(4))[:2000]
     expected, wait = [], 0.0
     for sync, following in pairwise([*syncs, syncs[-1]]):
@@ -83,7 +83,7 @@ DEMANDS = Demands(
 
 
 def needed(syncs: list[Sync], demands: Demands = DEMANDS) -> Demand:
-    """What they take, all together."""
+    """Return their demands, added up."""
     records = sum(sync.records for sync in syncs)
     return demands.run.times(len(syncs)) + (demands.planned + demands.record).times(records)
 
@@ -173,7 +173,7 @@ def test_sizes_are_as_the_mix_says() -> None:
 
 
 def test_demands_explain_what_was_probed() -> None:
-    # Given what a run of 100 and one of 50,000 records took
+    # Given the times of a run of 100 and of one of 50,000 records
     truth = Demands(Demand(0.03, 0.01, 0.02), Demand(1e-6, 2e-6, 0), Demand(1e-5, 3e-5, 2e-6))
     each = truth.planned + truth.record
     small, large = truth.run + each.times(100), truth.run + each.times(50_000)

@@ -319,7 +319,7 @@ def test_the_package_imports_before_django_is_set_up() -> None:
         timeout=60,
     )
 
-    # Then that works, and loads neither Django nor what builds on it
+    # Then that works, and loads neither Django nor packages that need it
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"[] {PUBLIC_NAMES}"
 

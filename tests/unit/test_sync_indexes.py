@@ -1,4 +1,4 @@
-"""Names of the indexes of what waits: by them an index is known again, by later versions too."""
+"""Names of the indexes of waiting rows: later versions, too, find an index by its name."""
 
 from __future__ import annotations
 

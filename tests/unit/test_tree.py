@@ -1,4 +1,4 @@
-"""Which records of a tree come next."""
+"""Order of a tree's records in waves."""
 
 from __future__ import annotations
 

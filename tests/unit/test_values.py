@@ -1,4 +1,4 @@
-"""What a model's own code may leave in a field is given to the driver as Django would."""
+"""Values that a model's own code leaves in a field: the driver gets them as from Django."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m morango_celery.worker``: what its command line takes, and what it spares a worker."""
+"""``python -m morango_celery.worker``: its command line, and the bootsteps that it leaves out."""
 
 from __future__ import annotations
 
