@@ -1,1 +1,1 @@
-"""An app with one syncable model of each kind that Morango allows, for what the sample school lacks."""
+"""App with one syncable model of each kind that Morango allows and the sample school lacks."""

@@ -1,4 +1,4 @@
-"""The profile of the model zoo, and what its models share."""
+"""Profile of the model zoo, and base class of its models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PROFILE = "model_zoo"
 
 
 class ZooModel(SyncableModel):
-    """A syncable model with random ids within one partition."""
+    """Syncable model with random ids within one partition."""
 
     morango_profile = PROFILE
 

@@ -1,4 +1,4 @@
-"""Fields with ideas of their own about what they are in JSON, in Python and in the database."""
+"""Fields with different values in JSON, in Python and in the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing_extensions import override
 
 
 class WordsField(models.TextField):  # type: ignore[type-arg]
-    """A list of words; Morango carries it as the text that `value_to_string` makes."""
+    """List of words; Morango carries it as the text that `value_to_string` makes."""
 
     morango_serialize_to_string = True
 
@@ -45,7 +45,7 @@ class WordsField(models.TextField):  # type: ignore[type-arg]
 
 
 class NotesField(models.TextField):  # type: ignore[type-arg]
-    """An object that is kept as the text of its JSON, as Kolibri's fields of JSON are."""
+    """Object that is kept as the text of its JSON, as Kolibri's fields of JSON are."""
 
     morango_serialize_to_string = True
 
@@ -75,7 +75,7 @@ class NotesField(models.TextField):  # type: ignore[type-arg]
 
 
 class ZonedTimeField(models.Field):  # type: ignore[type-arg]
-    """A time and its zone in one text, as Kolibri's fields of times are."""
+    """Time and its zone in one text, as Kolibri's fields of times are."""
 
     morango_serialize_to_string = True
 
@@ -119,7 +119,7 @@ _COLORS = [Color.RED, Color.GREEN]
 
 
 class ColorField(models.CharField):  # type: ignore[type-arg]
-    """An enumeration, kept by the numbers of its members."""
+    """Enumeration, kept by the numbers of its members."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "max_length": 5})
@@ -149,7 +149,7 @@ class ColorField(models.CharField):  # type: ignore[type-arg]
 
 
 class CentsField(models.Field):  # type: ignore[type-arg]
-    """An amount of money, kept in cents."""
+    """Amount of money, kept in cents."""
 
     @override
     def db_type(self, connection: Any) -> str:
@@ -176,7 +176,7 @@ class CentsField(models.Field):  # type: ignore[type-arg]
 
 
 class LoudField(models.CharField):  # type: ignore[type-arg]
-    """A text that the database puts into capitals as it takes it."""
+    """Text that the database puts into capitals as it takes it."""
 
     def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
         return "upper(%s)"

@@ -1,4 +1,4 @@
-"""Models whose tables and columns go by names of their own: one for each way in which records are written."""
+"""Models with odd names of tables and columns: one for each way in which records are written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.schemas import elsewhere
 
 
 class Misnamed(ZooModel):
-    """Columns whose names are each other's, reserved, or as odd as a name may be."""
+    """Columns with each other's names, reserved ones, or names as odd as may be."""
 
     id = UUIDField(primary_key=True, editable=False, db_column="Key")
     _morango_dirty_bit = models.BooleanField(default=True, editable=False, db_column="select")
@@ -38,7 +38,7 @@ class Misnamed(ZooModel):
 
 
 class Cabinet(Misnamed):
-    """Its code is what others refer to."""
+    """Target of foreign keys that refer to its code."""
 
     morango_model_name = "cabinet"
 
@@ -46,7 +46,7 @@ class Cabinet(Misnamed):
 
 
 class Drawer(Misnamed):
-    """A tree whose parents stand in a column that is called as each record's own key is in its JSON."""
+    """Tree with its parents in a column of the name that each record's own key has in its JSON."""
 
     morango_model_name = "drawer"
 
@@ -76,7 +76,7 @@ class Label(Misnamed):
 
 
 class Tab(ZooModel):
-    """Columns that would take what isn't theirs without a word, and none that would refuse it."""
+    """Columns that would take others' values without a word, and none that would refuse them."""
 
     morango_model_name = "tab"
 
@@ -85,7 +85,7 @@ class Tab(ZooModel):
     width_mm = models.IntegerField(null=True, blank=True, db_column="width")
     written_at = models.DateTimeField(null=True, blank=True, db_column="Written")
     cabinet = models.ForeignKey(Cabinet, on_delete=models.CASCADE, null=True, blank=True, db_column="of")
-    # As Django calls what is computed of columns, if nobody says how
+    # Django's default name for an expression of columns
     cast1 = UUIDField(null=True, blank=True)
     replace1 = UUIDField(null=True, blank=True)
 
@@ -107,7 +107,7 @@ class Folder(Misnamed):
 
 
 class Sign(Misnamed):
-    """A column that the database itself computes from what it is given."""
+    """Column that the database itself computes from its value."""
 
     morango_model_name = "sign"
 
@@ -118,13 +118,13 @@ class Sign(Misnamed):
 
 
 class Box(Misnamed):
-    """The parent table of multi-table inheritance."""
+    """Parent table of multi-table inheritance."""
 
     morango_model_name: str | None = None
 
 
 class Crate(Box):
-    """Each row spans two tables, whose link has a name of its own."""
+    """Model with rows that span two tables, and with an own name for the link between them."""
 
     morango_model_name = "crate"
 

@@ -1,4 +1,4 @@
-"""One syncable model of each kind that Morango allows. Each class says what it is there for."""
+"""Models of each kind that Morango allows, one syncable model each. Each class names its kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PROFILE", "Box", "Cabinet", "Crate", "Drawer", "Folder", "Label", "S
 
 
 class Site(ZooModel):
-    """A tree in one table whose proxies are registered, and which itself isn't; as Kolibri's collections."""
+    """Tree in one table with registered proxies, and itself unregistered; as Kolibri's collections."""
 
     morango_model_name: str | None = None
     _KIND = ""
@@ -93,7 +93,7 @@ class Person(ZooModel):
 
 
 class Card(ZooModel):
-    """A one-to-one relation: a foreign key that is unique; and a foreign key that is set to null."""
+    """One-to-one relation: a foreign key that is unique; and a foreign key that is set to null."""
 
     morango_model_name = "card"
 
@@ -113,7 +113,7 @@ class Club(ZooModel):
 
 
 class Member(ZooModel):
-    """The other half; unique together within its club."""
+    """Other half of the cycle; unique together within its club."""
 
     morango_model_name = "member"
 
@@ -125,7 +125,7 @@ class Member(ZooModel):
 
 
 class Vehicle(ZooModel):
-    """The parent table of multi-table inheritance."""
+    """Parent table of multi-table inheritance."""
 
     morango_model_name: str | None = None
 
@@ -165,7 +165,7 @@ class OpenManager(SyncableModelManager):
 
 
 class Letter(ZooModel):
-    """The default manager hides rows that ``syncing_objects`` shows; points at a protected row."""
+    """Default manager that hides rows which ``syncing_objects`` shows; and a key to a protected row."""
 
     morango_model_name = "letter"
 

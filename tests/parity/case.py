@@ -1,4 +1,5 @@
-"""One database and one call; and what is asked of such databases again and again."""
+"""One database with one call of the function, and questions about such databases that are asked again and
+again."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from tests.parity.harness import save_all
 
 @dataclass(frozen=True)
 class Case:
-    """A database and the call to deserialize it."""
+    """Database, and the call to deserialize it."""
 
     rows: Sequence[Store]
     app: Sequence[SyncableModel]
@@ -32,7 +33,7 @@ class Case:
     skip_erroring: bool = False
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis shows an example."""
+        """Show the case as an example of Hypothesis's."""
         lines = [f"filter={self.filter and str(self.filter)!r}, skip_erroring={self.skip_erroring}"]
         for row in self.rows:
             flags = ("dirty_bit", "deleted", "hard_deleted", "deserialization_error", "_self_ref_fk")
@@ -49,7 +50,7 @@ class Case:
         return str(self.rows[0].profile)
 
     def takes(self, row: Store) -> bool:
-        """Whether the call is about this record."""
+        """Return True if the call is about this record."""
         return (
             row.dirty_bit
             and (self.filter is None or row.partition in self.filter)
@@ -57,13 +58,13 @@ class Case:
         )
 
     def set_up(self, rows: Iterable[Store]) -> None:
-        """Save `rows` (the case's own, or what stands in for them) and the app rows."""
+        """Save `rows` (the case's own, or their stand-ins) and the app rows."""
         save_all(rows, copy.deepcopy(self.app))
         DeletedModels.objects.bulk_create(DeletedModels(id=i, profile=self.profile) for i in self.noted)
 
 
 def is_elsewhere(parent_id: str, case: Case) -> bool:
-    """Whether a tree parent isn't among what Morango looks at, and has an app row."""
+    """Return True if a tree parent isn't among the records that Morango looks at, and has an app row."""
     inside = [row.id for row in case.rows if case.filter is None or row.partition in case.filter]
     return parent_id not in inside and parent_id in {instance.pk for instance in case.app}
 
@@ -89,7 +90,7 @@ def app_rows_of(profile: str) -> dict[str, dict[str, SyncableModel]]:
 
 
 def references(instance: SyncableModel) -> Iterator[tuple[ForeignKey[Any, Any], str]]:
-    """What an app row points at by foreign keys, but for its tree parent: Morango looks after that."""
+    """Return the targets of an app row's foreign keys, but for its tree parent: Morango looks after that."""
     tree = _self_referential_fk(type(instance))
     for foreign_key in instance._meta.concrete_fields:
         if not isinstance(foreign_key, ForeignKey) or foreign_key.remote_field.parent_link:
@@ -100,7 +101,7 @@ def references(instance: SyncableModel) -> Iterator[tuple[ForeignKey[Any, Any], 
 
 
 def synced_references(row: Store) -> list[tuple[ForeignKey[Any, Any], str]]:
-    """What the record itself refers to, in the order of its model's foreign keys."""
+    """Return the record's own references, in the order of its model's foreign keys."""
     model = model_of(row)
     assert model is not None
     synced = json.loads(row.serialized)
@@ -109,7 +110,7 @@ def synced_references(row: Store) -> list[tuple[ForeignKey[Any, Any], str]]:
 
 
 def synced_targets(row: Store) -> list[str]:
-    """The ids of `synced_references`."""
+    """Return the ids of `synced_references`."""
     return [target for _, target in synced_references(row)]
 
 
@@ -122,7 +123,7 @@ def target_of(foreign_key: ForeignKey[Any, Any]) -> type[Model]:
 
 
 def is_swept_away(instance: SyncableModel, rows: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether an app row had to go because another one did."""
+    """Return True if an app row had to go because another one did."""
     return any(
         foreign_key.remote_field.on_delete is CASCADE and not exists(rows, foreign_key, target)
         for foreign_key, target in references(instance)

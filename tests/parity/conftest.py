@@ -13,7 +13,7 @@ def _inside_a_transaction(settings: Any, db: None) -> None:
 
 @pytest.fixture(params=[1000, 1])
 def batch_size(request: pytest.FixtureRequest, settings: Any) -> int:
-    """Of a run that isn't the harness's, or whose result depends on it."""
+    """Set the batch size, for a run that isn't the harness's, or with a result that depends on it."""
     from tests.parity.harness import in_batches_of
 
     size: int = request.param
@@ -23,7 +23,7 @@ def batch_size(request: pytest.FixtureRequest, settings: Any) -> int:
 
 @pytest.fixture
 def trees_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other model names tree models as its dependency: what Morango makes of that is left out.
+    """Leave out Morango's treatment of models that name tree models as their dependency.
 
     See trees-in-other-passes in docs/fidelity.md; too much differs to be put right one by one.
     """

@@ -1,4 +1,4 @@
-"""What Morango leaves wrong, put right in the database as ``docs/fidelity.md`` says."""
+"""Corrections of Morango's mistakes in the database, as ``docs/fidelity.md`` describes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OF_OUR_OWN = "(a text of our own)"
 
 @contextmanager
 def mended() -> Iterator[None]:
-    """Let Morango judge each record without what it makes of others, or of one, by mistake."""
+    """Let Morango judge each record without its mistakes about others, or about one."""
     clean_fields, upsert = SyncableModel.cached_clean_fields, DBBackend._bulk_full_record_upsert
 
     def cached_clean_fields(self: SyncableModel, fk_lookup_cache: dict[str, int], **options: Any) -> None:
@@ -51,7 +51,7 @@ def mended() -> Iterator[None]:
 
 
 def correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
-    """Undo what was prepared, and put right what Morango leaves wrong."""
+    """Undo the preparations, and correct Morango's mistakes."""
     Store.objects.exclude(id__in=[row.id for row in case.rows]).delete()
     noted = set(DeletedModels.objects.values_list("id", flat=True))
     noted.update(store_id for store_id, stand_in in stand_ins.items() if isinstance(stand_in, Gone))
@@ -69,7 +69,7 @@ def correct(case: Case, stand_ins: Mapping[str, StandIn]) -> None:
 
 
 def _harden(case: Case) -> None:
-    """propagated-deletion-levels: of several targets one may be purged, at whatever level."""
+    """propagated-deletion-levels: of several targets one may be purged, at any level."""
     noted = set(DeletedModels.objects.values_list("id", flat=True)) - set(case.noted)
     hard = set(HardDeletedModels.objects.values_list("id", flat=True))
     noted -= set(Store.objects.exclude(deserialization_error=None).values_list("id", flat=True))
@@ -118,7 +118,7 @@ def _correct_record(
 
 
 def _has_lost_parent(row: Store, case: Case) -> bool:
-    """Whether a parent outside of the filter was there, and has gone with what it belonged to."""
+    """Return True if a parent outside of the filter was there, and has gone with its owner."""
     model = model_of(row)
     return (
         model is not None

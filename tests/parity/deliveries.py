@@ -1,4 +1,4 @@
-"""The ways in which a run's batches may come about: none of them may show in the result."""
+"""Variants of a run's batches and messages: none of them may show in the result."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from morango_celery.runs.producer import advance, create_run, start
 
 @dataclass(frozen=True)
 class Delivery:
-    """How batches are cut and in which order their messages arrive, and how often."""
+    """Cut of batches, and order and repetition of their messages."""
 
     batch_size: int
     """Records."""
     seed: int
-    """Of the cuts, the order and the repetitions."""
+    """Seed of the cuts, the order and the repetitions."""
     repeated: bool = False
-    """Whether messages arrive more than once, some of them when their batch is long done."""
+    """True if messages arrive more than once, some of them when their batch is long done."""
 
     def __call__(self, profile: str, *, skip_erroring: bool, filter: Filter | None) -> None:  # noqa: A002
         """Carry out a run as workers would, one message after another."""
@@ -42,7 +42,7 @@ class Delivery:
             finish(progress.run)
 
     def settings(self) -> AbstractContextManager[object]:
-        """The settings of the project while the run lasts."""
+        """Return the settings of the project while the run lasts."""
         return override_settings(MORANGO_CELERY={"BATCH_SIZE_RECORDS": self.batch_size})
 
     def messages(self, run: Run) -> list[int]:

@@ -1,4 +1,4 @@
-"""A world of records whose tables and columns are misnamed, for databases drawn at random."""
+"""World of records with misnamed tables and columns, for databases drawn at random."""
 
 from __future__ import annotations
 

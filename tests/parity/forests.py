@@ -1,4 +1,4 @@
-"""Hypothesis strategies for whole databases: records that refer to each other, and what can be wrong."""
+"""Hypothesis strategies for whole databases: records that refer to each other, and their defects."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.support.factories import SCHOOL_ID, build_store_row
 SEED = int(os.environ.get("PARITY_SEED") or 0)
 """0 draws the same databases each time, any other seed others."""
 EXAMPLES = int(os.environ.get("PARITY_EXAMPLES") or 30)
-"""How many databases of each world are drawn."""
+"""Number of databases of each world that are drawn."""
 ABSENT = "ab" * 16
-"""An id that no record has."""
+"""Id that no record has."""
 ELSEWHERE = "e1" * 16
-"""The beginning of partitions outside of the filter."""
+"""Beginning of partitions outside of the filter."""
 MISMATCH = "morango_celery.errors.MismatchedIdError"
 OLD_ERROR = {"deserialization_error": "old", "deserialization_exception": "old.Error"}
 
 
 class State(enum.Enum):
-    """Where a record stands before the run: in the Store, and in the app table."""
+    """State of a record before the run: in the Store, and in the app table."""
 
     NEW = enum.auto()
     UPDATE = enum.auto()
@@ -45,7 +45,7 @@ class State(enum.Enum):
     LOST = enum.auto()
     """Clean without an app row."""
     ONLY_HERE = enum.auto()
-    """An app row that the Store doesn't know."""
+    """App row that the Store doesn't know."""
     DELETED = enum.auto()
     DELETED_UPDATE = enum.auto()
     DELETED_EDITED = enum.auto()
@@ -83,7 +83,7 @@ _WITHOUT_APP_ROW = {
 
 @dataclass(frozen=True)
 class Reference:
-    """A foreign key of a kind."""
+    """Foreign key of a kind."""
 
     key: str
     targets: tuple[str, ...]
@@ -92,7 +92,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Kind:
-    """What records of one model are like."""
+    """Kind of records: those of one model."""
 
     name: str
     most: int
@@ -102,24 +102,24 @@ class Kind:
     invalid: tuple[Mapping[str, Any], ...] = ()
     """Values that the model refuses, all of them in ways that Morango survives."""
     unique: str | None = None
-    """A field whose values no two rows may share."""
+    """Name of a field with unique values."""
     one_each: str | None = None
-    """A foreign key whose values no two rows may share."""
+    """Name of a foreign key with unique values."""
     is_numbered: bool = False
     link: str | None = None
-    """The key by which a row of a parent's table is named, which is forged instead of ``id``."""
+    """Key that names a row of a parent's table, which is forged instead of ``id``."""
     is_tree: bool = False
     may_be_deleted: bool = True
 
 
 @dataclass(frozen=True)
 class World:
-    """The kinds of one profile, those that others refer to first."""
+    """Kinds of one profile, those that others refer to first."""
 
     kinds: tuple[Kind, ...]
     build: Callable[..., Store]
     inside: str
-    """A filter that all partitions of `build` begin with."""
+    """Filter that all partitions of `build` begin with."""
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(self.inside)
@@ -216,7 +216,7 @@ MODEL_ZOO = World(
 
 @dataclass
 class Record:
-    """A drawn record, before it becomes rows."""
+    """Drawn record, before it becomes rows."""
 
     kind: Kind
     number: int
@@ -239,7 +239,7 @@ class Record:
 
 @st.composite
 def cases(draw: st.DrawFn, world: World) -> Case:
-    """A database with at least one record, and how to call the function."""
+    """Draw a database with at least one record, and the arguments of the call."""
     filtered = draw(st.booleans())
     skip_erroring = draw(st.sampled_from([False, False, False, True]))
     records = [
@@ -275,7 +275,7 @@ def cases(draw: st.DrawFn, world: World) -> Case:
 
 
 def _path_of_ours(record: Record) -> str | None:
-    """Of an error that Morango has nothing like."""
+    """Return the path of an error that Morango has nothing like."""
     if record.defect == "null":
         return "builtins.TypeError"
     return MISMATCH if record.says_id and record.defect != "{" else None
@@ -288,7 +288,7 @@ def _other_ids(record: Record, records: Sequence[Record]) -> st.SearchStrategy[s
 
 
 def _filters(world: World, rows: Iterable[Store]) -> st.SearchStrategy[Filter]:
-    """One prefix that all partitions inside begin with; or each of these as one, and many more."""
+    """Draw one prefix that all partitions inside begin with; or each of these as one, and many more."""
     partitions = [row.partition for row in rows if row.partition.startswith(world.inside)]
     nothing = [f"{ELSEWHERE}:{number}" for number in range(100)]
     return st.sampled_from([Filter(world.inside), Filter("\n".join([*nothing, *partitions]))])
@@ -335,7 +335,7 @@ def _share_out(kind: Kind, records: Sequence[Record], draw: st.DrawFn) -> None:
 
 
 def _settle(records: Sequence[Record], *, skip_erroring: bool) -> None:
-    """Take back what can't be: a row that refers to none, and what is left to chance on purpose."""
+    """Take back impossible rows: a row that refers to none, and cases that are left to chance on purpose."""
     by_id = {record.id: record for record in records}
     given_away: set[tuple[str, str | None]] = set()
     for record in records:

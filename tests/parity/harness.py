@@ -1,8 +1,8 @@
-"""The same Store and app rows through Morango's own function and through ours, column by column.
+"""Comparison of Morango's own function with ours, on the same Store and app rows, column by column.
 
 Each side runs in a transaction of its own that is rolled back, so that both begin with the same
 database. Deferred constraints are checked at the end, as a COMMIT would. Then Morango serializes, as
-it does before the next sync, to show what comes of the two states. Our side runs with batches of
+it does before the next sync, to show the consequences of the two states. Our side runs with batches of
 several sizes, all of which must leave the same behind.
 """
 
@@ -36,15 +36,17 @@ from worker.school.models import Unit
 Engine = Callable[..., Any]
 
 BATCH_SIZES = tuple(int(size) for size in os.environ.get("PARITY_BATCH_SIZES", "1000 1").split())
-"""In records. The worlds that are drawn at random have sizes between these, too. Large batches of the first
-size are written at once, if they can be; small ones, and those of all other sizes, group by group."""
+"""Batch sizes in records. The worlds that are drawn at random have sizes between these, too. Large batches
+of the first size are written at once, if they can be; small ones, and those of all other sizes, group by
+group.
+"""
 
 _COUNTERS = {"last_saved_instance", "last_saved_counter"}
 
 
 @dataclass
 class Database:
-    """What a deserialization left behind."""
+    """State of the database after a deserialization."""
 
     app: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Rows of each table, all columns, by id."""
@@ -52,19 +54,19 @@ class Database:
     errors: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     """Error text and exception path of the Store rows that have one."""
     stored: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
-    """The Store rows as they are before the next serialization."""
+    """Store rows as they are before the next serialization."""
     counters: set[tuple[Any, ...]] = field(default_factory=set, compare=False)
-    """The Store rows' counters as they are before it, all columns but the key."""
+    """Store rows' counters as they are before it, all columns but the key."""
     deleted: set[str] = field(default_factory=set)
     hard_deleted: set[str] = field(default_factory=set)
     serialized: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The Store rows after the next serialization, and whether this device was the last to save them."""
+    """Store rows after the next serialization, and whether this device was the last to save them."""
     counted: set[tuple[str, bool]] = field(default_factory=set)
     """Store ids that have a counter then, and whether it is this device's."""
     aborted: str | None = None
     """Path of the exception that ended it as a whole."""
     serialization_aborted: str | None = None
-    """The same of the next serialization: it gives up on records whose JSON it can't read."""
+    """The same after the next serialization. That gives up on records with JSON that it can't read."""
 
     def ids(self, table: str) -> set[str]:
         return {row["id"] for row in self.app[table]}
@@ -76,7 +78,7 @@ class _RollBack(Exception):  # noqa: N818  (not an error)
 
 @contextmanager
 def rolled_back() -> Iterator[None]:
-    """A transaction, or a savepoint, whatever is done in which is undone."""
+    """Open a transaction, or a savepoint, that is always rolled back."""
     with suppress(_RollBack), transaction.atomic():
         yield
         raise _RollBack
@@ -93,10 +95,10 @@ def run(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     known: Database | None = None,
 ) -> Database:
-    """Save `rows` (all of one profile) and `app`, deserialize with `engine`, and say what is there then.
+    """Save `rows` (all of one profile) and `app`, deserialize with `engine`, and return the state after that.
 
     :param batch_sizes: of ours, in records: the results must not depend on them
-    :param known: what another engine left behind, and what came of it: of the same comes the same
+    :param known: state after another engine, with its next serialization: equal states have equal ones
     """
     rows = list(rows)
     profile = rows[0].profile
@@ -129,7 +131,7 @@ def run(
 
 
 def in_batches_of(size: int) -> dict[str, Any]:
-    """The setting as it is but for the number of records in a batch."""
+    """Return the setting with another number of records in a batch."""
     return {**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": size}
 
 
@@ -150,10 +152,10 @@ def save_all(rows: Iterable[Store], app: Sequence[Any]) -> None:
 
 
 def read(result: Database, profile: str, *, and_next: bool = True, known: Database | None = None) -> None:
-    """Fill in what the database holds, now and after the next serialization.
+    """Fill in the state of the database, now and after the next serialization.
 
-    :param and_next: whether that is looked at
-    :param known: what came of it after the same had been left behind, if it is the same
+    :param and_next: whether that serialization is done
+    :param known: state with a known next serialization, which is taken over if the states are equal
     """
     result.app = app_rows(profile)
     for row in Store.objects.values():
@@ -185,7 +187,7 @@ def read(result: Database, profile: str, *, and_next: bool = True, known: Databa
 
 
 def app_row(store: Store, **values: Any) -> Unit:
-    """The app row of a unit's Store row, as an earlier deserialization left it."""
+    """Return the app row of a unit's Store row, as an earlier deserialization left it."""
     defaults = {"name": "old", "_morango_dirty_bit": False}
     return Unit(
         id=store.id,
@@ -197,7 +199,7 @@ def app_row(store: Store, **values: Any) -> Unit:
 
 
 def existing(store: Store, **values: Any) -> Any:
-    """The app row that an earlier version of `store` made, clean; `values` are what differed then."""
+    """Return the clean app row of an earlier version of `store`, with other `values` then."""
     model = syncable_models.get_model(store.profile, store.model_name)
     synced = model.deserialize(json.loads(store.serialized))
     about = {"_morango_source_id": store.source_id, "_morango_partition": store.partition}
@@ -207,7 +209,7 @@ def existing(store: Store, **values: Any) -> Any:
 
 
 def both(rows: Iterable[Store], **arguments: Any) -> tuple[Database, Database]:
-    """What Morango makes of the rows, and what we make of them."""
+    """Return Morango's result for the rows, and ours."""
     rows = list(rows)
     theirs = run(morangos, rows, **arguments)
     return theirs, run(deserialize_from_store, rows, **arguments, known=theirs)
@@ -225,9 +227,9 @@ _LEFT_BEHIND = ("app", "stored", "counters", "deleted", "hard_deleted", "aborted
 
 
 def difference(theirs: Database, ours: Database, *, left_behind: bool = False) -> str:
-    """What the two databases don't agree about, for a reader.
+    """Return the differences between two databases, for a reader.
 
-    :param left_behind: compare all that there was before the next serialization, and no more
+    :param left_behind: compare the states before the next serialization, and no more
     """
     lines = []
     names = _LEFT_BEHIND if left_behind else [f.name for f in fields(Database) if f.compare]
@@ -251,10 +253,10 @@ def assert_same_but_clean(
     propagated: Collection[Store] = (),
     **arguments: Any,
 ) -> Database:
-    """As `assert_same`, except that Morango leaves these records dirty, where ours are clean.
+    """Assert the same as `assert_same`, except that Morango leaves these records dirty, where ours are clean.
 
     :param deleted: stay dirty even after the next serialization
-    :param propagated: records deleted along with what they refer to; stay dirty until then
+    :param propagated: records deleted along with their targets; stay dirty until then
     """
     theirs, ours = both(rows, **arguments)
     assert theirs.aborted is None, theirs.aborted

@@ -1,6 +1,6 @@
-"""What must come of a case: Morango's own result, corrected where ``docs/fidelity.md`` says so.
+"""Expectation for a case: Morango's own result, corrected where ``docs/fidelity.md`` says so.
 
-Which records need a stand-in for that is found by running Morango again and again.
+Morango is run again and again to find the records that need a stand-in for that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_ROUNDS = 30
 
 
 def expected(case: Case) -> Database:
-    """The database that our engine has to leave behind, whatever the batches."""
+    """Return the database that our engine has to leave behind, with any batches."""
     stand_ins: dict[str, StandIn] = {
         store_id: Broken(OF_OUR_OWN, path) for store_id, path in case.differing.items()
     }
@@ -42,14 +42,15 @@ def expected(case: Case) -> Database:
 
 
 def _is_news(finding: Finding, stand_ins: Mapping[str, StandIn]) -> bool:
-    """Whether a record has no stand-in yet; or one that is to be deleted turns out to be in error."""
+    """Return True if a record has no stand-in yet, or if one that is to be deleted turns out to be in
+    error."""
     store_id, stand_in, _ = finding
     before = stand_ins.get(store_id)
     return before is None or (isinstance(before, Gone) and type(stand_in) is Broken)
 
 
 def _run_until_settled(case: Case) -> None:
-    """row-order: further runs save what found a bad order in the first."""
+    """row-order: further runs save the records that a bad order made fail in the first."""
     before: object = None
     while True:
         with mended():
@@ -58,13 +59,13 @@ def _run_until_settled(case: Case) -> None:
         if after == before:
             return
         before = after
-        if case.skip_erroring:  # it must not skip what has failed only now
+        if case.skip_erroring:  # it must not skip records that have failed only now
             tried = [row.id for row in case.rows if case.takes(row)]
             Store.objects.filter(id__in=tried).update(deserialization_error=None)
 
 
 def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
-    """The expectation with our wording where that is up to us.
+    """Return the expectation with our wording where that is up to us.
 
     Of a record in error on both sides we may say that its target failed, if that is so (failed-targets):
     Morango doesn't look, and so comes to some other error, its own or one that follows.
@@ -89,12 +90,12 @@ def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
 
 
 def _missing(text: str | None) -> str | None:
-    """The model of what isn't there, of an error that says so."""
+    """Return the model of the absent instance, of an error that says so."""
     named = re.fullmatch(r"(\w+)\.\w+ (references non-existent .+) instance with id '\w+'", text or "")
     return f"{named[1]} {named[2]}" if named else None
 
 
 def _saved(database: Database) -> set[str]:
-    """Ids of app rows whose records are not in error."""
+    """Return the ids of app rows with a record that is not in error."""
     ids = {row["id"] for rows in database.app.values() for row in rows}
     return ids - database.errors.keys()

@@ -1,7 +1,7 @@
-"""What stands in for a record of which Morango would make something else than we promise.
+"""Stand-ins for records that Morango treats in another way than we promise.
 
-Where it would abort, or do what we don't, Morango gets a record that makes it do to all the others what
-they deserve.
+Where it would abort, or deviate from us, Morango gets a record that makes it treat all the others as they
+deserve.
 """
 
 from __future__ import annotations
@@ -44,33 +44,33 @@ class Broken:
 
 @dataclass(frozen=True)
 class Lost(Broken):
-    """Stands in for a record whose target isn't there, for no reason of its own."""
+    """Stand-in for a record with an absent target, and no defect of its own."""
 
 
 @dataclass(frozen=True)
 class Gone:
-    """Stands in for a record that is deleted with what it refers to."""
+    """Stand-in for a record that is deleted with its target."""
 
     hard: bool
 
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """Stands in for a record that yields to a local edit."""
+    """Stand-in for a record that yields to a local edit."""
 
 
 @dataclass(frozen=True)
 class Kept(LeftAlone):
-    """Stands in for a deleted record that yields to a local edit."""
+    """Stand-in for a deleted record that yields to a local edit."""
 
 
 StandIn = Broken | Gone | LeftAlone
 Finding = tuple[str, StandIn, str | None]
-"""The id of a record, what has to stand in for it, and the target that is the reason, if one is."""
+"""Id of a record, its stand-in, and the target that is the reason, if one is."""
 
 
 def prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
-    """The Store rows that Morango gets to see."""
+    """Return the Store rows that Morango gets to see."""
     # Left to chance with Morango is whether siblings of a deleted record are saved before or after
     for original in sorted(case.rows, key=lambda each: not each.deleted):
         row = copy.copy(original)
@@ -102,7 +102,8 @@ def prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
 
 
 def misjudged(case: Case) -> Iterator[Finding]:
-    """Records of which Morango has made something else than we promise, in the database as it is."""
+    """Yield a stand-in for each record that Morango has treated in another way than we promise, in the
+    database as it is."""
     stored = {row.id: row for row in Store.objects.all()}
     deleted = set(DeletedModels.objects.values_list("id", flat=True))
     hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
@@ -119,7 +120,7 @@ def misjudged(case: Case) -> Iterator[Finding]:
         row = stored[original.id]
         if row.id in in_error:
             if row.id in edited and _was_refused_by_save(row):
-                yield row.id, LeftAlone(), None  # local-edits: what isn't saved isn't refused either
+                yield row.id, LeftAlone(), None  # local-edits: a record that isn't saved isn't refused either
                 for foreign_key, target in synced_references(original):
                     if target in in_error:
                         yield row.id, Broken(_failed(foreign_key, target), INVALID[0]), target
@@ -141,7 +142,7 @@ def misjudged(case: Case) -> Iterator[Finding]:
                 yield row.id, Kept(), None  # local-edits
             continue
         now = rows[table_of(original)].get(row.id)
-        if now is None or row.id in deleted:  # deleted with what it refers to
+        if now is None or row.id in deleted:  # deleted with its target
             for target in synced_targets(original):
                 if target in in_error:  # failed-targets
                     yield row.id, Broken(f"['… with id {target} failed to deserialize']", INVALID[0]), target
@@ -178,10 +179,10 @@ def _missing(foreign_key: ForeignKey[Any, Any], target: str) -> str:
 
 
 def first_causes(findings: Sequence[Finding]) -> dict[str, StandIn]:
-    """Those that no other one may be the cause of, for its fate is going to change.
+    """Return the stand-ins that no other one can be the cause of: a cause's fate is going to change.
 
-    What is to be deleted yields whatever else there is. A target in error goes before one that is deleted,
-    that before one that isn't there, and all of them before a local edit.
+    A deleted record with a local edit goes first. A target in error goes before a deleted one, that before
+    an absent one, and all of them before a local edit.
     """
     ids = {store_id for store_id, _, _ in findings}
     first = [finding for finding in findings if finding[2] not in ids] or findings

@@ -91,7 +91,7 @@ ON_SQLITE: dict[str, list[Any]] = {
 
 
 def samples(values: dict[str, list[Any]]) -> list[Store]:
-    """A record for each value."""
+    """Return a record for each value."""
     return [build_zoo_row("sample", **{name: value}) for name in values for value in values[name]]
 
 
@@ -184,7 +184,7 @@ def test_a_field_that_is_not_serialized_is_taken_when_it_comes_and_has_its_defau
 
 
 def test_a_field_that_is_not_serialized_loses_its_local_value() -> None:
-    """As with Morango, a record is written with all its columns."""
+    """A record is written with all its columns, as with Morango."""
     row = build_zoo_row("sample", slug="new")
     result = assert_same([row], app=[existing(row, secret="mine", slug="old")])
     assert [(found["slug"], found["secret"]) for found in result.app["sample"]] == [("new", "local")]
@@ -215,7 +215,7 @@ PLAIN: dict[tuple[str, str], list[Any]] = {
         "soon",
     ],
 }
-"""For models whose records need no instance of the model, as long as their values are plain."""
+"""Models with records that need no instance, as long as their values are plain."""
 
 
 def test_values_of_models_without_code_of_their_own() -> None:

@@ -150,7 +150,7 @@ def test_the_synced_club_has_a_deleted_president() -> None:
 
 
 def test_a_partner_of_a_model_that_is_not_installed() -> None:
-    # Given a club whose president waits too, and is of a kind that no app knows
+    # Given a club with a president that waits too, and is of a kind that no app knows
     spaceship = build_zoo_row("spaceship")
     club = build_zoo_row("club", president_id=spaceship.id)
     good = build_zoo_row("club")

@@ -1,4 +1,4 @@
-"""A deletion and a save of related records in one sync: deletions come first, kind by kind."""
+"""Deletions and saves of related records in one sync: deletions come first, kind by kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_record_leaves_a_target_that_is_deleted() -> None:
 
 
 def test_what_belongs_to_a_record_that_leaves_goes_with_the_old_row() -> None:
-    """As Morango: the cascade takes what the sync doesn't bring again."""
+    """The cascade takes rows that the sync doesn't bring again, as with Morango."""
     old, new = build_store_row("unit", deleted=True), build_store_row("unit")
     learner = build_store_row("learner", unit=new)
     lost = build_store_row("attempt", learner=learner, dirty=False)

@@ -1,4 +1,4 @@
-"""Records that refer to deleted ones, at one level and at two, and what cascades from a deletion."""
+"""Records that refer to deleted ones, at one level and at two, and the cascades of deletions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ both_kinds = pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"]
 
 
 def noted(row: Store, *, hard: bool = False) -> list[DeletedModels | HardDeletedModels]:
-    """What is noted of a record that was deleted here, until the next serialization."""
+    """Return the notes about a record that was deleted here, until the next serialization."""
     tables = [DeletedModels, HardDeletedModels] if hard else [DeletedModels]
     return [table(id=row.id, profile=row.profile) for table in tables]
 

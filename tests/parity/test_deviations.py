@@ -1,4 +1,4 @@
-"""Where Morango is wrong: what it does, and what we do instead. One test a row of docs/fidelity.md."""
+"""Morango's mistakes, and our deviations from them. One test a row of docs/fidelity.md."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ MISMATCH = "morango_celery.errors.MismatchedIdError"
 
 @pytest.mark.parametrize("model_name", ["unit", "learner", "lesson", "attempt", "person", "lorry", "label"])
 def test_a_record_writes_no_row_but_its_own(model_name: str) -> None:
-    # Given a row of another facility, and a record whose JSON says that it is this row
+    # Given a row of another facility, and a record with that row's id in its JSON
     build: Any = build_zoo_row if model_name in ("person", "lorry", "label") else build_store_row
     targets = {
         "learner": ["unit"],

@@ -1,4 +1,4 @@
-"""A record that can't be deserialized: Morango's error text and exception path, and nothing written."""
+"""Errors of records that can't be deserialized: Morango's text and exception path, and nothing written."""
 
 from __future__ import annotations
 

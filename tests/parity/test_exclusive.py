@@ -1,4 +1,4 @@
-"""Models whose ``save()`` asks for other rows, or writes them: the results are those of one after another."""
+"""Models with a ``save()`` that reads or writes other rows: the results are those of one after another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.parity.harness import Database, assert_same, both, run
 from tests.parity.test_neighbours import renamed_all
 
 SIZES = (1000, 3)
-"""Of batches, in records: one that holds a whole tree, and one that cuts it."""
+"""Batch sizes in records: one that holds a whole tree, and one that cuts it."""
 
 TREE_COLUMNS = ("lft", "rght", "tree_id", "level")
 
@@ -31,7 +31,7 @@ def trees(found: Database) -> dict[str, tuple[int, ...]]:
 
 
 def app_rows_of(rows: Sequence[Store]) -> list[Branch]:
-    """What a sync of a tree's rows leaves, in the order in which each level is below the one before it."""
+    """Return the app rows after a sync of a tree's rows, each level ordered below the one before it."""
     return [Branch(**values) for values in run(deserialize_from_store, rows).app["branch"]]
 
 
@@ -84,7 +84,7 @@ def test_a_tree_is_sound_whatever_the_batches() -> None:
 
 
 def assert_sound(found: Database, rows: Sequence[Store]) -> None:
-    """Each node encloses those below it, and no two share a number."""
+    """Assert that each node encloses those below it, and that no two share a number."""
     there = trees(found)
     numbers = [(tree_id, edge) for lft, rght, tree_id, _ in there.values() for edge in (lft, rght)]
     assert len(set(numbers)) == len(numbers) == 2 * len(rows)

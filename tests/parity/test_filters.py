@@ -1,4 +1,4 @@
-"""What a sync filter covers, and what ``skip_erroring`` leaves out."""
+"""Records that a sync filter covers, and records that ``skip_erroring`` leaves out."""
 
 from __future__ import annotations
 

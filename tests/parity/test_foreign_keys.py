@@ -154,7 +154,8 @@ def test_a_target_in_error_outside_the_filter_counts_if_it_is_there() -> None:
 
 
 def test_a_target_that_could_not_be_saved_counts_with_morango_if_an_older_version_is_there() -> None:
-    """Morango puts aside what failed validation, and not what failed to be saved; here both are failures."""
+    """Morango puts records aside that failed validation, but not those that couldn't be saved; here both are
+    failures."""
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit, school_id=OTHER)
     attempt = build_store_row("attempt", learner=learner)

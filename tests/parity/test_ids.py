@@ -20,7 +20,7 @@ MODELS = ["sample", "reading", "step", "region", "lorry", "tab"]
 
 
 def saying(model_name: str, /, **values: Any) -> Store:
-    """A record whose JSON has these values whatever it is about."""
+    """Return a record with these values in its JSON, of any meaning."""
     row = build_zoo_row(model_name)
     row.serialized = json.dumps({**json.loads(row.serialized), **values})
     return row

@@ -1,4 +1,4 @@
-"""Multi-table inheritance: a record whose row spans two tables."""
+"""Multi-table inheritance: records with a row in each of two tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_owner_is_of_the_same_sync() -> None:
 
 
 def test_the_owner_is_missing() -> None:
-    """In words of Django's, because of the parent link a lorry counts as a record of a tree."""
+    """Because of the parent link, a lorry counts as a record of a tree, and the words are Django's."""
     lorry = build_zoo_row("lorry", plate="A 1", owner_id=OTHER)
     good = build_zoo_row("lorry", plate="A 2")
     result = assert_same([lorry, good])

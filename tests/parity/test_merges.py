@@ -1,4 +1,4 @@
-"""Local edits and synced versions of one record: what a run leaves behind, and what becomes of it."""
+"""Local edits and synced versions of one record, and their state after a run."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_an_edit_back_to_the_synced_version_is_none() -> None:
 
 
 def test_a_record_deleted_here_and_changed_elsewhere_comes_back_until_the_next_serialization() -> None:
-    """Morango's rule: what was deleted here is deleted, whatever came since."""
+    """Morango's rule: a record that was deleted here is deleted, even if a newer version came since."""
     row = build_store_row("unit")
     result = assert_same([row], app=[DeletedModels(id=row.id, profile=row.profile)])
     assert result.ids("unit") == {row.id}

@@ -1,4 +1,4 @@
-"""Models with code of their own: it runs, with what Morango gives it, and its errors are the record's."""
+"""Models with code of their own: it runs, with Morango's arguments, and its errors are the record's."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_the_filter_reaches_the_models_own_code(monkeypatch: pytest.MonkeyPatch)
 
 
 def refused_by_the_database(name: str) -> None:
-    """What a model's code may do: ask the database for what it can't answer."""
+    """Have a model's code send a query that the database can't answer."""
     if name == "Refused":
         with connection.cursor() as cursor:
             cursor.execute("SELECT no_such_function()")
@@ -198,7 +198,7 @@ def query_in_deserialize(monkeypatch: pytest.MonkeyPatch, model: type[SyncableMo
 def test_a_query_that_the_database_refuses_is_the_records_error(
     monkeypatch: pytest.MonkeyPatch, trees_alone: None, query_in: Any, model: type[SyncableModel]
 ) -> None:
-    # Given a model whose code runs a query that fails for one record
+    # Given a model with code that runs a query, which fails for one record
     query_in(monkeypatch, model)
     fields = {"home": HOME} if model is Person else {}
     name = str(model.morango_model_name)

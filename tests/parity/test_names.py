@@ -44,14 +44,14 @@ def _way(request: pytest.FixtureRequest, settings: Any) -> None:
 
 
 def coded(code: str) -> Store:
-    """A cabinet that others refer to by another value than its id."""
+    """Return a cabinet that others refer to by another value than its id."""
     row = build_zoo_row("cabinet")
     row.serialized = row.serialized.replace(f'"code": "{row.id}"', f'"code": "{code}"')
     return row
 
 
 def one_of_each(**values: Any) -> dict[str, Store]:
-    """A record of each misnamed model, with what it refers to."""
+    """Return a record of each misnamed model, with its targets."""
     cabinet = build_zoo_row("cabinet", **values)
     drawer = build_zoo_row("drawer", cabinet=cabinet, **values)
     return {
@@ -126,7 +126,7 @@ def test_misnamed_rows_are_written_together(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(one_by_one, "write_alone", noting)
     rows = [*one_of_each().values(), build_zoo_row("tab")]
     assert not run(deserialize_from_store, rows).errors
-    assert alone == {"sign", "crate"}  # whose ways are no others
+    assert alone == {"sign", "crate"}  # its paths are no others
 
 
 def test_a_wrong_value_is_the_error_of_its_record() -> None:
@@ -150,7 +150,7 @@ def test_a_local_edit_wins() -> None:
 def test_a_row_that_equals_the_record_holds_no_edit() -> None:
     rows = one_of_each()
     app = [existing(row, _morango_dirty_bit=True) for row in rows.values()]
-    del rows["folder"], rows["sign"]  # whose saved values differ from the record's
+    del rows["folder"], rows["sign"]  # its saved values differ from the record's
     result = assert_same(rows.values(), app=[row for row in app if row.pk in {r.id for r in rows.values()}])
     assert not any(result.dirty.values())
 
@@ -301,14 +301,14 @@ FIRST, SECOND = "00" * 16, "ff" * 16
 
 
 def one_batch(rows: list[Store]) -> dict[str, str]:
-    """The errors that one batch leaves behind; no other pass finds out more."""
+    """Return the errors that one batch leaves behind; no other pass finds out more."""
     save_all(rows, [])
     deserialize_batch(PROFILE, [row.id for row in rows])
     return dict(Store.objects.exclude(deserialization_error=None).values_list("id", "deserialization_error"))
 
 
 def test_null_in_a_tree_is_judged_by_each_foreign_key_to_a_table() -> None:
-    """Morango's verdict depends on whether a record whose null is allowed comes first."""
+    """Morango's verdict depends on the order, where a record with an allowed null comes first."""
     cabinet = build_zoo_row("cabinet")
     allowed = build_zoo_row("drawer", id=FIRST, cabinet=cabinet, lent_to_id=None)
     refused = build_zoo_row("drawer", id=SECOND, cabinet_id=None, lent_to=cabinet)
@@ -317,7 +317,7 @@ def test_null_in_a_tree_is_judged_by_each_foreign_key_to_a_table() -> None:
 
 
 def test_a_reference_in_a_tree_is_looked_up_by_each_foreign_keys_own_column() -> None:
-    # Given one cabinet whose id is no cabinet's code
+    # Given one cabinet with an id that is no cabinet's code
     cabinet = coded(CODE)
     drawer = build_zoo_row("drawer", id=FIRST, cabinet_id=CODE, lent_to=cabinet)
     lost = build_zoo_row("drawer", id=SECOND, cabinet_id=cabinet.id)

@@ -21,7 +21,7 @@ from tests.parity.harness import assert_same, both, existing, run
 TREES = ("place", "shelf", "entry", "link")
 LEVELS = [1, 3, 4, 4]
 PATHS = {"place": ["path"], "shelf": ["path"], "entry": ["parsed", "cleaned", "saved"], "link": ["path"]}
-"""The columns that say through which parents a record was reached."""
+"""Columns that say through which parents a record was reached."""
 
 
 @pytest.fixture(params=["chosen", "each"], autouse=True)

@@ -1,4 +1,4 @@
-"""What can become of a record: each outcome alone, and all of them in one run."""
+"""Outcomes of records: each alone, and all of them in one run."""
 
 from __future__ import annotations
 

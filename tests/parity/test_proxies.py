@@ -125,7 +125,7 @@ def test_a_dirty_parent_of_another_proxy_that_morango_calls_missing(
 
 
 # Person, which is no tree, names Region and Town. So Morango comes to their dirty records once more, without
-# the rules of a tree. Here a tree's rules hold whoever names it.
+# the rules of a tree. Here a tree's rules hold, no matter which model names it.
 
 
 def test_an_invalid_parent_of_another_proxy_where_morango_fails() -> None:

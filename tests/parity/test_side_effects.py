@@ -1,4 +1,4 @@
-"""Writes of receivers and of models' own code while a sync is applied, and what is recorded of them."""
+"""Writes of receivers and of models' own code while a sync is applied, and their records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ hard_or_not = pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"
 
 @pytest.fixture(params=[(), ("side_effects.Order",)], ids=["chosen", "each"])
 def way(request: pytest.FixtureRequest, settings: Any) -> None:
-    """How orders are written."""
+    """Choose how orders are written."""
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": request.param}
 
 
@@ -146,7 +146,7 @@ def assert_written_as_by_morango(moment: str) -> None:
 
 
 def bring(kind: str, written: list[Store]) -> list[Store]:
-    """Let the records of a kind arrive in the same sync as what writes their rows."""
+    """Let the records of a kind arrive in the same sync as the code that writes their rows."""
     arrive = [row for row in written if row.model_name == kind]
     for row in arrive:
         row.dirty_bit = True
@@ -155,7 +155,8 @@ def bring(kind: str, written: list[Store]) -> list[Store]:
 
 
 class TestRowsWhoseRecordComesLater:
-    """What code leaves dirty because of the sync is no local edit of the row whose own record comes later."""
+    """Rows that code leaves dirty because of the sync carry no local edit when their own record comes
+    later."""
 
     @pytest.mark.usefixtures("way")
     @pytest.mark.parametrize("moment", ["deserialize", "clean_fields", "before save", "after save"])

@@ -1,4 +1,4 @@
-"""Rows that PostgreSQL reads from the Store itself: it must make of the JSON what Python and Django make."""
+"""Rows that PostgreSQL reads from the Store itself: it must read the JSON as Python and Django do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.school.models import Attempt
 
 
 def attempt_with(serialized_as: str, **fields: Any) -> Store:
-    """An attempt whose score stands in the JSON as it is given."""
+    """Return an attempt with its score in the JSON as it is given."""
     row = build_store_row("attempt", **fields)
     row.serialized = row.serialized.replace('"score": 0.5', serialized_as)
     assert serialized_as in row.serialized

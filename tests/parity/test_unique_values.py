@@ -1,4 +1,4 @@
-"""Unique values: who has one keeps it, and what is freed by the same sync may be taken."""
+"""Unique values: a row that has one keeps it, and a value that the same sync frees may be taken."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNIT = build_store_row("unit", dirty=False)
 
 
 def learner(username: str, **arguments: object) -> Store:
-    """All in one partition: there, both engines keep to the order in which records came."""
+    """Return a learner. All are in one partition, where both engines keep to the order of arrival."""
     where = f"{SCHOOL_ID}:learners"
     return build_store_row("learner", unit=UNIT, username=username, partition=where, **arguments)  # type: ignore[arg-type]
 
@@ -39,7 +39,8 @@ def names(result: Database) -> dict[str, str]:
 
 
 def assert_one_wins(rows: list[Store], *rivals: Store, app: list[Any]) -> None:
-    """All but one of the rivals are in error; which one wins is left to chance, all else is Morango's."""
+    """Assert that all but one of the rivals are in error. Chance decides which one wins, all else is
+    Morango's."""
     ours = [run(deserialize_from_store, rows, app=app, batch_sizes=[size]) for size in BATCH_SIZES]
     outcomes = []
     for database in (run(morangos, rows, app=app), *ours):

@@ -15,7 +15,7 @@ from tests.support.factories import build_store_row
 from worker.school.models import PROFILE, Attempt, Lesson
 
 BEYOND = ["9999-12-31T23:59:59.999999-14:00", "0001-01-01T00:00:00+14:00"]
-"""The year 10000, and the year before 1, in UTC."""
+"""Year 10000, and the year before 1, in UTC."""
 
 
 def visit(person: Store, moment: str) -> Store:

@@ -1,4 +1,4 @@
-"""The same databases, committed, and their batches executed by several workers at the same time."""
+"""Committed databases, with batches executed by several workers at the same time."""
 
 from __future__ import annotations
 

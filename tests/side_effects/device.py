@@ -61,7 +61,7 @@ def main(url: str, place: str, *commands: str) -> None:
 
 
 def enrol(seats: Any, place: str) -> None:
-    """In a course, and in a team of it."""
+    """Enrol the person in a course, and in a team of it."""
     for team in ("", "red"):
         seats.objects.create(name=f"maths {team} ada", course="maths", team=team, person="ada", place=place)
 

@@ -1,6 +1,6 @@
-"""Models whose own code writes other rows, each record saying what is to be done and to which row.
+"""Models with code that writes other rows. Each record has the deed and the name of the row.
 
-``Slip`` has receivers only, and so is written in bulk; ``Order`` overrides whatever Morango calls.
+``Slip`` has receivers only, and so is written in bulk; ``Order`` overrides all methods that Morango calls.
 ``Item`` is synced before them, and ``Late`` after them, for their foreign keys say so.
 """
 
@@ -38,7 +38,7 @@ class SideEffectModel(SyncableModel):
 
 
 class Echo(SideEffectModel):
-    """How often a signal that Morango mutes was heard."""
+    """Counter of signals that Morango mutes."""
 
     morango_model_name = "echo"
 
@@ -46,7 +46,7 @@ class Echo(SideEffectModel):
 
 
 class Item(SideEffectModel):
-    """Written by others; signals of it are heard, and whose deletion takes the next one along."""
+    """Row that others write. Its signals are heard, and its deletion takes the next one along."""
 
     morango_model_name = "item"
 
@@ -73,7 +73,7 @@ class Label(SideEffectModel):
 
 
 class Script(SideEffectModel):
-    """Says what to do, when, and to the row of which name."""
+    """Deed, its moment, and the name of the row that it is done to."""
 
     moment = models.CharField(max_length=20, blank=True)
     deed = models.CharField(max_length=30, blank=True)
@@ -89,7 +89,7 @@ class Script(SideEffectModel):
 
 
 class Slip(Script):
-    """No code of its own but what receivers do."""
+    """Model with receivers, and no code of its own."""
 
     morango_model_name = "slip"
 
@@ -120,7 +120,7 @@ class Order(Script):
 
 
 class Late(SideEffectModel):
-    """Its record comes after whatever the code of others did to its row."""
+    """Model with records that come after the deeds of others' code to their rows."""
 
     morango_model_name = "late"
 
@@ -140,11 +140,12 @@ class CountingQuerySet(SyncableModelQuerySet):
 
 
 class CountingManager(SyncableModelManager.from_queryset(CountingQuerySet)):  # type: ignore[misc]
-    """A manager of querysets that count."""
+    """Manager of querysets that count."""
 
 
 class Counted(SideEffectModel):
-    """Its queryset overrides ``delete()``: the item of the keeper's name counts what was deleted."""
+    """Model with an overridden ``delete()`` of its queryset: the item of the keeper's name counts
+    deletions."""
 
     morango_model_name = "counted"
 

@@ -11,7 +11,7 @@ from tests.side_effects.models import PROFILE
 from tests.support.factories import build_store_row
 
 KINDS = ("item", "slip", "order", "late")
-"""Names of the models whose rows have a number, in the order in which they are synced."""
+"""Names of the models of numbered rows, in the order in which they are synced."""
 
 _SCRIPT = {"moment": "", "deed": "", "target": "", "number": 0}
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def build_row(model_name: str, name: str, **arguments: Any) -> Store:
-    """Return an unsaved Store row, whose id follows from its model and name.
+    """Return an unsaved Store row. Its id follows from its model and name.
 
     :param arguments: see `tests.support.factories.build_store_row`
     """
@@ -36,9 +36,9 @@ def build_row(model_name: str, name: str, **arguments: Any) -> Store:
 
 
 def one_for_each_deed(kind: str, *, to: str = "", **fields: Any) -> list[Store]:
-    """Return records that do something each.
+    """Return a record for each deed.
 
-    :param to: what the names begin with of the rows that they do it to; they end with what is done
+    :param to: beginning of the names of the rows that they do it to; the names end with the deed
     """
     return [build_row(kind, f"{kind} does {deed}", deed=deed, target=to + deed, **fields) for deed in DEEDS]
 
@@ -46,7 +46,7 @@ def one_for_each_deed(kind: str, *, to: str = "", **fields: Any) -> list[Store]:
 def all_that_is_written(name: str = "", **fields: Any) -> list[Store]:
     """Return a record of each kind for each deed, to do it to.
 
-    :param name: what their names begin with
+    :param name: beginning of their names
     """
     rows = []
     for deed in DEEDS:

@@ -1,4 +1,4 @@
-"""The deployment's settings, with models whose code writes other rows."""
+"""Settings of the deployment, with models that have code which writes other rows."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for whole databases: app rows with any values, and what the Store has of them."""
+"""Hypothesis strategies for whole databases: app rows with any values, and their Store rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _STORED = _JSON | st.sampled_from(["\ud800", "\0", float("nan"), float("inf"), 1
 
 
 def _is_within_calendar(time: datetime.datetime) -> bool:
-    """Whether it is in a year that has a number in every zone."""
+    """Return True if it is in a year that has a number in every zone."""
     return 1 < time.year < 9999
 
 
@@ -76,12 +76,12 @@ _TYPES: dict[type[models.Field[Any, Any]], Callable[[Any], st.SearchStrategy[Any
         datetime.timedelta(days=-9999), datetime.timedelta(days=9999)
     ),
 }
-"""What comes first goes first: some derive from others."""
+"""Models in the order of their deletion: some derive from others."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """What a serialization starts from, and how it is called."""
+    """Start of a serialization, and the arguments of its call."""
 
     profile: str
     app: Sequence[SyncableModel]
@@ -160,7 +160,7 @@ def _unique_values(model: type[SyncableModel], number: int) -> Mapping[str, Any]
 
 @st.composite
 def _store_rows(draw: st.DrawFn, model: type[SyncableModel], row: SyncableModel) -> Store:
-    """A row that the same app row made, or another version, or another device."""
+    """Draw a Store row that the same app row made, or another version, or another device."""
     data: dict[Any, Any] = row.serialize()
     keys = draw(st.permutations(list(data)) | st.just(list(data)))
     data = {key: data[key] for key in keys}

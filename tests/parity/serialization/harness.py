@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Outcome:
-    """What a serialization left behind."""
+    """State of the database after a serialization."""
 
     tables: Tables
     aborted: Exception | None = None
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def device() -> str:
-    """The id of the Morango instance that serializes here."""
+    """Return the id of the Morango instance that serializes here."""
     return str(InstanceIDModel.get_or_create_current_instance()[0].id)
 
 
@@ -68,7 +68,7 @@ def run(
     filter: Filter | None = None,  # noqa: A002
     times: int = 1,
 ) -> Outcome:
-    """Save all, serialize with `engine`, and say what is there then.
+    """Save everything, serialize with `engine`, and return the state after that.
 
     :param others: rows of Morango's other tables: deletions, counters
     """
@@ -89,7 +89,7 @@ def run(
 
 
 def both(*rows: Any, **arguments: Any) -> tuple[Outcome, Outcome]:
-    """What Morango makes of the rows, and what we make of them; takes what `run` does."""
+    """Return Morango's result for the rows, and ours. It takes the arguments of `run`."""
     return run(morangos, *rows, **arguments), run(serialize_into_store, *rows, **arguments)
 
 
@@ -111,13 +111,13 @@ def assert_equal(theirs: Outcome, ours: Outcome) -> None:
 
 
 def edited(store: Store, **values: Any) -> SyncableModel:
-    """An app row with a local edit; `values` over those of the Store row, which need not be saved."""
+    """Return an app row with a local edit: `values` over those of the Store row, which need not be saved."""
     row: SyncableModel = existing(store, **{"_morango_dirty_bit": True, **values})
     return row
 
 
 def unit(**values: Any) -> Store:
-    """The Store row of a unit as the last sync left it: clean."""
+    """Return the clean Store row of a unit, as the last sync left it."""
     return build_store_row("unit", **{"dirty": False, **values})
 
 

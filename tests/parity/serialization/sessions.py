@@ -21,7 +21,7 @@ Other = Callable[..., None]
 
 @contextmanager
 def other_session() -> Iterator[Other]:
-    """A function that executes a statement in a transaction of another's; "COMMIT" ends it too."""
+    """Yield a function that executes a statement in another transaction; "COMMIT" ends it too."""
     settings = connection.settings_dict
     session = psycopg2.connect(
         dbname=settings["NAME"],
@@ -40,7 +40,7 @@ def other_session() -> Iterator[Other]:
 
 @contextmanager
 def sessions() -> Iterator[Callable[[Engine], Future[None]]]:
-    """A function that starts a serialization beside the test; all have ended after the block."""
+    """Yield a function that starts a serialization beside the test; all have ended after the block."""
     with ThreadPoolExecutor(max_workers=32) as pool:
         yield lambda engine: pool.submit(_in_a_session, engine)
 
@@ -70,7 +70,7 @@ def until_waiting(sessions: int = 1) -> None:
 
 
 def interrupted(function: Callable[..., Any], interrupt: Callable[[], None]) -> Callable[..., Any]:
-    """`function`, before whose first call something else happens."""
+    """Return `function` with an interruption before its first call."""
     left = [interrupt]
 
     def call(*args: Any) -> Any:
@@ -82,15 +82,15 @@ def interrupted(function: Callable[..., Any], interrupt: Callable[[], None]) -> 
 
 
 def stored_name(row: SyncableModel) -> str:
-    """What a Store row has for the name of a unit."""
+    """Return the name of a unit in its Store row."""
     return str(json.loads(Store.objects.get(id=row.pk).serialized)["name"])
 
 
 def dirty_names() -> list[str]:
-    """The names of the units that are still to be serialized."""
+    """Return the names of the units that are still to be serialized."""
     return sorted(Unit.objects.filter(_morango_dirty_bit=True).values_list("name", flat=True))
 
 
 def is_noted(row: SyncableModel) -> bool:
-    """Whether it is still to be serialized that a row was deleted."""
+    """Return True if the deletion of a row is still to be serialized."""
     return bool(DeletedModels.objects.filter(id=row.pk).exists())

@@ -1,4 +1,4 @@
-"""What others do while it lasts: no edit is lost, none of theirs and none of ours."""
+"""Edits by others during a serialization: none is lost, neither theirs nor ours."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rows() -> list[Any]:
 
 @pytest.fixture
 def before_clearing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """What to do once the Store has the rows, before they are marked as clean."""
+    """Do something once the Store has the rows, before they are marked as clean."""
 
     def arrange(interrupt: Callable[[], None]) -> None:
         monkeypatch.setattr(store, "mark_as_clean", interrupted(dirty_bits.mark_as_clean, interrupt))
@@ -217,7 +217,7 @@ def clean_rows(rows: list[Any]) -> list[Any]:
 
 
 def counters() -> tuple[int, list[int]]:
-    """The instance's counter, and those that are noted for prefixes."""
+    """Return the instance's counter, and those that are noted for prefixes."""
     noted = DatabaseMaxCounter.objects.values_list("counter", flat=True)
     return InstanceIDModel.objects.get().counter, list(noted)
 

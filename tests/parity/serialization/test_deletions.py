@@ -1,4 +1,4 @@
-"""What was deleted here since the last sync, for good or not."""
+"""Deletions and purges since the last sync."""
 
 from __future__ import annotations
 

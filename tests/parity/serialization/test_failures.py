@@ -1,4 +1,4 @@
-"""What happens when a row can't be serialized: nothing at all, and it is said which row it was."""
+"""Rows that can't be serialized: nothing is written at all, and the error names the row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _circular(self: Unit) -> dict[str, Any]:
 def test_a_row_that_fails_leaves_nothing_behind_and_is_named(
     serialize: Any, is_stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in Morango, but for the note, nothing is left but the instance's counter."""
+    """Nothing is left but the instance's counter, as in Morango; the note is ours."""
     monkeypatch.setattr(Unit, "serialize", serialize)
     bad, stored, gone = unit(name="bad"), unit(), unit(dirty=True)
     app = [edited(stored, name="good"), edited(bad)]

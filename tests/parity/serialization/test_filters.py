@@ -1,4 +1,4 @@
-"""What a filter covers, and which counters of the database it raises."""
+"""Rows that a filter covers, and counters of the database that it raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of which tables a model takes for its own: managers, proxies, rows of two tables."""
+"""Rows that a model takes for its own: by managers, as proxies, in two tables."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ OTHER = "ab" * 16
 
 
 def edits() -> Outcome:
-    """Of one row that is new, and of one that the Store has."""
+    """Return edits of a new row, and of one that the Store has."""
     stored = unit(name="Stored")
     return assert_same([edited(unit(name="New")), edited(stored, name="Edited")], [stored])
 

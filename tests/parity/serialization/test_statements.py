@@ -26,7 +26,7 @@ def chunks_of(rows: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def statements(app: Sequence[SyncableModel], stored: Sequence[Store] = ()) -> int:
-    """How many a serialization takes, as the database counts them."""
+    """Return the number of statements of a serialization, as the database counts them."""
     device()
     with rolled_back():
         save_all(stored, app)
@@ -49,7 +49,7 @@ def test_the_rows_of_a_chunk_take_no_statement_each() -> None:
 
 
 def test_a_further_chunk_takes_three_statements(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To look its rows up in the Store, to add those that aren't there, to change those that are."""
+    """One statement looks rows up in the Store, one adds absent ones, one changes the others."""
     by_chunk = []
     for chunk_rows in (40, 10):
         with chunks_of(chunk_rows, monkeypatch):

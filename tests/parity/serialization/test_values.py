@@ -1,4 +1,4 @@
-"""The text that comes of values, to the byte; and what is made of the text that was there."""
+"""Texts of values, to the byte, and the texts that Store rows had before."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def about(**values: Any) -> dict[str, Any]:
 
 
 def sampled(stored: str | None = None, **values: Any) -> Outcome:
-    """What comes of a sample with these values, new or over a Store row."""
+    """Return the result for a sample with these values, new or over a Store row."""
     rows = [] if stored is None else [unit(id=ID, profile=PROFILE, serialized=stored)]
     return assert_same([Sample(**about(**values))], rows, profile=PROFILE)
 
@@ -132,7 +132,7 @@ def test_a_value_of_each_type(values: dict[str, Any], stored: str | None) -> Non
     ],
 )
 def test_a_time_that_was_written_by_others(stored: str) -> None:
-    """SQLite keeps whatever text it is given."""
+    """SQLite keeps any text that it is given."""
     if connection.vendor == "postgresql":
         stored = stored.replace(",", ".")
 
