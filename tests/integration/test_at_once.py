@@ -178,7 +178,7 @@ BEFORE_THE_SAVEPOINT = 2
 """The statement that takes a lock, and the savepoint itself."""
 
 
-def test_whatever_statement_is_refused_all_records_are_saved_group_by_group() -> None:
+def test_any_refused_statement_has_all_records_saved_group_by_group() -> None:
     rows = school()
     Store.objects.bulk_create(rows)
     refused = "SELECT 1/0" if connection.vendor == "postgresql" else "SELECT json('{')"
@@ -196,7 +196,7 @@ DEADLOCK = "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="is about PostgreSQL")
-def test_what_is_no_records_fault_is_tried_no_second_time_whatever_the_statement() -> None:
+def test_an_error_of_no_record_is_raised_at_once_for_any_statement() -> None:
     rows = school()
     Store.objects.bulk_create(rows)
     for number in statement_numbers(rows):
@@ -272,7 +272,7 @@ def test_references_of_all_models_are_looked_up_together() -> None:
     assert len(statements) == 11
 
 
-def test_what_a_deletion_takes_along_is_looked_up_again() -> None:
+def test_cascades_of_a_deletion_are_looked_up_again() -> None:
     unit, learner, _, attempt, _ = there = school()
     executed(there)
     Store.objects.filter(pk=learner.pk).delete()
@@ -288,7 +288,7 @@ def test_what_a_deletion_takes_along_is_looked_up_again() -> None:
     )
 
 
-def test_what_code_of_a_model_deletes_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_code_of_a_model_deletes_are_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
     unit, _, lesson, *_ = there = school()
     executed(there)
     save = Learner.save

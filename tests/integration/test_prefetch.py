@@ -60,7 +60,7 @@ def test_nothing_is_loaded_that_nobody_asks_for() -> None:
     assert len(queries) == 0
 
 
-def test_what_is_not_there_is_djangos_to_say() -> None:
+def test_an_absent_target_is_djangos_error() -> None:
     (card,) = cards([Person(id="ab" * 16)])
     with pytest.raises(ObjectDoesNotExist, match="Person matching query does not exist"):
         _ = card.person
@@ -77,7 +77,7 @@ def test_another_value_leads_elsewhere() -> None:
     assert (card.person, other.person) == (second, second)
 
 
-def test_who_drops_an_instance_gets_a_newer_one() -> None:
+def test_a_dropped_instance_is_replaced_by_a_newer_one() -> None:
     (card, other) = cards([person("old")] * 2)
     assert (card.person.name, other.person.name) == ("old", "old")
     Person.objects.update(name="new")
@@ -191,7 +191,7 @@ def test_a_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
     assert (seen_together, seen_again) == (True, False)
 
 
-def test_what_was_forgotten_is_loaded_again() -> None:
+def test_forgotten_targets_are_loaded_again() -> None:
     somebody = person("old")
     prefetcher = LazyPrefetcher()
     card, another = (Card(person_id=somebody.pk) for _ in range(2))

@@ -44,7 +44,7 @@ MUTATIONS = (
         "            if isinstance(error, TypeError | LookupError):\n"
         "                raise\n"
         "            for carrier in culprits:\n",
-        (f"{_DEVIATIONS}::test_whatever_a_record_raises_costs_only_itself",),
+        (f"{_DEVIATIONS}::test_any_error_of_a_record_costs_only_itself",),
     ),
     Mutation(
         "quarantined-records",

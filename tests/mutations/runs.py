@@ -52,7 +52,7 @@ MUTATIONS = (
         "runs/producer.py",
         "        run.previous_failures = _forget_errors(run)\n",
         "        pass\n",
-        ("parity/test_filters.py::test_without_it_errors_are_tried_again",),
+        ("parity/test_filters.py::test_errors_are_tried_again_unless_skipped",),
     ),
     Mutation(
         "errors-outside-the-filter-are-kept",
@@ -221,7 +221,7 @@ MUTATIONS = (
         "deserialization/context.py",
         "self._known_writes == self.model_code.writes",
         "True",
-        ("integration/test_at_once.py::test_what_a_deletion_takes_along_is_looked_up_again",),
+        ("integration/test_at_once.py::test_cascades_of_a_deletion_are_looked_up_again",),
     ),
     Mutation(
         "constraints-are-checked-before-a-batch-is-through",

@@ -41,7 +41,7 @@ MUTATIONS = (
         "serialization/sql.py",
         "with connection.wrap_database_errors:",
         "if True:",
-        (f"{_TESTS}/test_concurrency.py::test_what_is_dequeued_at_the_same_time_is_merged",),
+        (f"{_TESTS}/test_concurrency.py::test_records_dequeued_at_the_same_time_are_merged",),
         database="postgresql",
     ),
     Mutation(

@@ -27,7 +27,7 @@ MUTATIONS = (
         "deserialization/rows.py",
         "        if isinstance(field, models.ForeignKey) and value is not None:\n",
         "        if False:\n",
-        ("unit/test_rows.py::test_what_fields_find_fault_with_is_refused_at_once",),
+        ("unit/test_rows.py::test_values_that_fields_reject_are_refused_at_once",),
     ),
     Mutation(
         "what-claims-the-value-of-a-row-is-written-alone",
@@ -63,7 +63,7 @@ MUTATIONS = (
         "deserialization/error_text.py",
         '    unreadable = _unreadable_fields(store, model) if model is not None else ""\n',
         '    unreadable = ""\n',
-        ("parity/test_deviations.py::test_whatever_a_record_raises_costs_only_itself",),
+        ("parity/test_deviations.py::test_any_error_of_a_record_costs_only_itself",),
     ),
     Mutation(
         "a-record-that-yields-stays-dirty",
@@ -93,7 +93,7 @@ MUTATIONS = (
         "        found = noted.intersection(ids)\n",
         "        found = set()\n",
         (
-            "parity/test_side_effects.py::TestRowsWhoseRecordComesLater::test_what_several_records_have_counted_is_overwritten",
+            "parity/test_side_effects.py::TestRowsWhoseRecordComesLater::test_counts_of_several_records_are_overwritten",
         ),
     ),
     Mutation(
@@ -118,7 +118,7 @@ MUTATIONS = (
         "        elif carrier in self.untried:\n",
         "        elif False:\n",
         (
-            "parity/test_side_effects.py::TestModelCode::test_what_parsing_and_validation_write_is_recorded_as_by_morango",
+            "parity/test_side_effects.py::TestModelCode::test_writes_of_parsing_and_validation_are_recorded_as_by_morango",
         ),
     ),
     Mutation(
@@ -177,7 +177,7 @@ MUTATIONS = (
         "deserialization/one_by_one.py",
         "            if len(failed) == len(units):\n",
         "            if True:\n",
-        ("parity/test_model_code.py::test_within_a_batch_siblings_are_found_in_the_first_pass",),
+        ("parity/test_model_code.py::test_siblings_in_a_batch_are_found_in_the_first_pass",),
     ),
     Mutation(
         "json-columns-are-encoded-once",
@@ -228,7 +228,7 @@ MUTATIONS = (
         "deserialization/deleting.py",
         "        with muted(post_delete):\n",
         "        if True:\n",
-        (f"{_RECEIVERS}::test_what_they_write_is_recorded_as_by_morango",),
+        (f"{_RECEIVERS}::test_writes_of_receivers_are_recorded_as_by_morango",),
     ),
     Mutation(
         "rows-whose-code-may-look-at-others-are-deleted-one-by-one",
@@ -249,14 +249,14 @@ MUTATIONS = (
         "deserialization/saving.py",
         "@muted(pre_save, post_save)\ndef write_alone(",
         "def write_alone(",
-        ("parity/test_side_effects.py::TestModelCode::test_what_saving_writes_is_recorded_as_by_morango",),
+        ("parity/test_side_effects.py::TestModelCode::test_writes_of_saving_are_recorded_as_by_morango",),
     ),
     Mutation(
         "no-signal-of-what-a-captured-save-saves",
         "deserialization/saving.py",
         "@muted(pre_save, post_save)\ndef write_together(",
         "def write_together(",
-        ("parity/test_side_effects.py::TestModelCode::test_what_saving_writes_is_recorded_as_by_morango",),
+        ("parity/test_side_effects.py::TestModelCode::test_writes_of_saving_are_recorded_as_by_morango",),
     ),
     Mutation(
         "code-of-a-model-sees-the-rows-that-were-to-be-written-before",
@@ -291,7 +291,7 @@ MUTATIONS = (
         "deserialization/prefetch.py",
         "kind not in READING and mentions(statement, self._found_in)",
         "False",
-        ("parity/test_neighbours.py::test_what_code_of_a_model_writes_is_what_the_next_record_reads",),
+        ("parity/test_neighbours.py::test_the_next_record_reads_the_writes_of_a_models_code",),
     ),
     Mutation(
         "code-of-a-tree-that-looks-early-is-run-when-its-parents-are-written",

@@ -79,7 +79,7 @@ def test_a_number_costs_only_its_record() -> None:
     assert (list(ours.errors), ours.ids("visit")) == ([bad.id], {good.id})
 
 
-def test_what_the_next_serialization_sends() -> None:
+def test_the_next_serialization_sends_the_same_as_with_morango() -> None:
     row = visit()
     theirs, ours = both([HOME, PERSON, row], app=THERE)
     assert theirs.serialized[row.id] == ours.serialized[row.id]

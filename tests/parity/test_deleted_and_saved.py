@@ -15,7 +15,7 @@ def test_a_record_leaves_a_target_that_is_deleted() -> None:
     assert [(row["id"], row["unit_id"]) for row in result.app["lesson"]] == [(lesson.id, new.id)]
 
 
-def test_what_belongs_to_a_record_that_leaves_goes_with_the_old_row() -> None:
+def test_rows_of_a_record_that_leaves_go_with_the_old_row() -> None:
     """The cascade takes rows that the sync doesn't bring again, as with Morango."""
     old, new = build_store_row("unit", deleted=True), build_store_row("unit")
     learner = build_store_row("learner", unit=new)

@@ -68,7 +68,7 @@ def test_deletion_spreads_over_any_number_of_levels() -> None:
 
 
 @pytest.mark.parametrize("model_name", ["unit", "lesson"])
-def test_whatever_a_record_raises_costs_only_itself(model_name: str) -> None:
+def test_any_error_of_a_record_costs_only_itself(model_name: str) -> None:
     unit = build_store_row("unit")
     target = {"unit": unit} if model_name == "lesson" else {}
     bad, good = build_store_row(model_name, **target), build_store_row(model_name, **target)

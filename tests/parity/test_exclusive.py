@@ -95,7 +95,7 @@ def assert_sound(found: Database, rows: Sequence[Store]) -> None:
 
 
 @pytest.mark.parametrize("setting", ["", "SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS"])
-def test_what_is_counted_in_another_row(setting: str, settings: Any) -> None:
+def test_counts_in_another_row_are_those_of_one_after_another(setting: str, settings: Any) -> None:
     settings.MORANGO_CELERY = {
         **settings.MORANGO_CELERY,
         **({setting: [Vote._meta.label]} if setting else {}),

@@ -94,7 +94,7 @@ def test_skip_erroring_records_new_errors() -> None:
     assert "name" in (result.errors[new.id][0] or "")
 
 
-def test_without_it_errors_are_tried_again() -> None:
+def test_errors_are_tried_again_unless_skipped() -> None:
     assert assert_same([build_store_row("unit", columns=EARLIER)]).app["unit"]
 
 
@@ -108,7 +108,7 @@ def test_a_second_run_changes_nothing(skip_erroring: bool) -> None:
     assert set(result.errors) == {orphan.id, broken.id}
 
 
-def test_with_skip_erroring_a_target_that_fails_now_counts_unless_it_is_in_the_same_batch(
+def test_a_failing_target_counts_if_errors_are_skipped_but_not_in_its_batch(
     batch_size: int,
 ) -> None:
     """Nothing tells its error from an older one; if its older version is there, that serves."""

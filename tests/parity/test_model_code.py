@@ -83,7 +83,7 @@ def test_save_finds_a_sibling_that_comes_later_where_morango_does_not() -> None:
     assert (ours.errors, len(ours.app["step"])) == ({}, 3)
 
 
-def test_within_a_batch_siblings_are_found_in_the_first_pass(batch_size: int) -> None:
+def test_siblings_in_a_batch_are_found_in_the_first_pass(batch_size: int) -> None:
     for number in (3, 2, 1):
         build_zoo_row("step", number=number).save(force_insert=True)
     done = deserialize_from_store(PROFILE)
@@ -261,7 +261,7 @@ def test_a_query_that_is_refused_when_the_record_stands_alone(monkeypatch: pytes
 
 
 @pytest.mark.needs_postgresql
-def test_what_the_database_says_about_itself_is_no_records_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_database_itself_are_no_records_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def clean_fields(self: Any, exclude: Any = None, sync_filter: Any = None) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(10)")

@@ -167,7 +167,7 @@ def test_values_that_others_have_are_found() -> None:
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_what_refers_to_a_deleted_record_goes_with_it(hard: bool) -> None:
+def test_records_that_refer_to_a_deleted_one_go_with_it(hard: bool) -> None:
     rows = one_of_each()
     app = [existing(row) for row in rows.values()]
     rows["drawer"].deleted, rows["drawer"].hard_deleted = True, hard
@@ -270,7 +270,7 @@ def test_edits_of_records_become_records() -> None:
         assert (data["title"], data["Key"]) == ("mine", "fe" * 16)  # unknown keys stay
 
 
-def test_what_is_serialized_here_is_deserialized_elsewhere() -> None:
+def test_records_serialized_here_are_deserialized_elsewhere() -> None:
     # Given records made of edits
     with rolled_back():
         save_all([], edited())

@@ -104,7 +104,7 @@ def test_one_row_seen_through_several_proxies(order: int) -> None:
     assert all("new country" in row["path"] for row in result.app["zone"])
 
 
-def test_what_an_earlier_group_of_the_batch_wrote() -> None:
+def test_code_sees_rows_of_an_earlier_group_of_the_batch() -> None:
     places = build_tree("place", [1, 2])
     guests = [build_row("guest", name=f"guest {n}", place=places[n % 3]) for n in range(5)]
     app = left_by_first_sync(places)
@@ -143,7 +143,7 @@ def test_children_of_what_its_own_save_refuses_stay_as_they_are() -> None:
     assert kept == {"0.0", "1.0", "1.2", "2.0", "2.2"}
 
 
-def test_what_is_counted_has_all_records_before() -> None:
+def test_counts_include_all_records_before() -> None:
     rows = [build_row("ticket") for _ in range(7)]
     theirs, ours = both(rows, batch_sizes=[1000])
     numbers = [sorted(row["number"] for row in found.app["ticket"]) for found in (theirs, ours)]
@@ -162,7 +162,7 @@ def test_savepoints_of_a_models_own_take_nothing_else_along() -> None:
         assert not any(found.dirty.values())
 
 
-def test_what_code_of_a_model_writes_is_what_the_next_record_reads() -> None:
+def test_the_next_record_reads_the_writes_of_a_models_code() -> None:
     rows = build_tree("heap", [2, 6, 6])
     app = left_by_first_sync(rows)
     result = assert_same(renamed_all(rows), app=app)

@@ -60,7 +60,7 @@ def test_a_deleted_record_loses_its_row(there: bool, hard: bool) -> None:
 
 
 @pytest.mark.parametrize("serialized", ["", "{}", "no JSON"])
-def test_of_a_deleted_record_nothing_is_read(serialized: str) -> None:
+def test_nothing_of_a_deleted_record_is_read(serialized: str) -> None:
     unit = build_store_row("unit", dirty=False)
     gone = build_store_row("lesson", unit=unit)
     row = existing(gone)

@@ -36,7 +36,7 @@ def each_late(settings: Any) -> None:
 class TestReceiversOfADeletion:
     @hard_or_not
     @pytest.mark.parametrize("kind", ["slip", "order"])
-    def test_what_they_write_is_recorded_as_by_morango(self, kind: str, hard: bool) -> None:
+    def test_writes_of_receivers_are_recorded_as_by_morango(self, kind: str, hard: bool) -> None:
         gone = one_for_each_deed(kind, moment="pre_delete", deleted=True)
         rows = [*gone, *all_that_is_written(dirty=False)]
         app = [existing(row) for row in rows]
@@ -46,7 +46,7 @@ class TestReceiversOfADeletion:
         assert result.deleted == set()
         assert len(result.hard_deleted) == len(KINDS) + 1
 
-    def test_what_cascades_does_as_well(self) -> None:
+    def test_cascades_are_recorded_as_by_morango(self) -> None:
         gone = [build_row("item", f"goes {deed}", deleted=True) for deed in DEEDS]
         parts = [
             build_row("part", f"does {deed}", item=item, deed=deed, target=deed, dirty=False)
@@ -57,7 +57,7 @@ class TestReceiversOfADeletion:
         result = assert_same_but_clean(rows, deleted=gone, app=[existing(row) for row in rows])
         assert (result.app["part"], result.deleted) == ([], set())
 
-    def test_what_they_delete_takes_more_along(self) -> None:
+    def test_deletions_by_receivers_cascade(self) -> None:
         gone = build_row("slip", "gone", moment="pre_delete", deed="delete", target="1", deleted=True)
         items = [build_row("item", f"{n}", next_name=f"{n + 1}", dirty=False) for n in range(1, 5)]
         part = build_row("part", "part", item=items[1], deed="delete hard", target="last", dirty=False)
@@ -76,7 +76,7 @@ class TestReceiversOfADeletion:
         result = assert_same_but_clean(rows, deleted=seats, app=[existing(row) for row in rows])
         assert (result.app["seat"], result.app["item"], result.deleted) == ([], [], set())
 
-    def test_who_leaves_a_course_leaves_its_teams(self) -> None:
+    def test_leaving_a_course_leaves_its_teams(self) -> None:
         seat = build_row("seat", "maths", course="maths", person="ada", deleted=True)
         others = [
             build_row("seat", f"maths {team}", course="maths", team=team, person="ada", dirty=False)
@@ -128,12 +128,12 @@ def test_another_thread_is_heard_meanwhile(
 class TestModelCode:
     @pytest.mark.usefixtures("way")
     @pytest.mark.parametrize("moment", ["before save", "after save"])
-    def test_what_saving_writes_is_recorded_as_by_morango(self, moment: str) -> None:
+    def test_writes_of_saving_are_recorded_as_by_morango(self, moment: str) -> None:
         assert_written_as_by_morango(moment)
 
     @pytest.mark.usefixtures("way")
     @pytest.mark.parametrize("moment", ["deserialize", "clean_fields"])
-    def test_what_parsing_and_validation_write_is_recorded_as_by_morango(self, moment: str) -> None:
+    def test_writes_of_parsing_and_validation_are_recorded_as_by_morango(self, moment: str) -> None:
         assert_written_as_by_morango(moment)
 
 
@@ -186,7 +186,7 @@ class TestRowsWhoseRecordComesLater:
         result = assert_same_but_clean([*orders, *gone], deleted=gone, app=[existing(row) for row in gone])
         assert result.app["late"] == []
 
-    def test_what_a_deletions_receivers_leave_is_overwritten_as_by_morango(self) -> None:
+    def test_rows_left_by_a_deletions_receivers_are_overwritten_as_by_morango(self) -> None:
         written = all_that_is_written(dirty=False)
         gone = one_for_each_deed("slip", moment="pre_delete", deleted=True)
         app = [existing(row) for row in (*gone, *written)]
@@ -194,7 +194,7 @@ class TestRowsWhoseRecordComesLater:
         result = assert_same_but_clean([*gone, *written], deleted=gone, app=app)
         assert {row["number"] for row in result.app["late"]} == {50}
 
-    def test_what_several_records_have_counted_is_overwritten(self) -> None:
+    def test_counts_of_several_records_are_overwritten(self) -> None:
         late = build_row("late", "counter", number=50)
         orders = [
             build_row("order", f"{n}", moment="after save", deed=deed, target="counter")

@@ -73,7 +73,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("value", UNREAD.values(), ids=UNREAD)
-def test_what_no_column_is_for_harms_no_record(value: str) -> None:
+def test_keys_without_a_column_harm_no_record(value: str) -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     row = attempt_with(f'"score": 0.5, "from_the_future": {value}', learner=learner)
@@ -88,7 +88,7 @@ def test_the_last_of_two_equal_keys_counts() -> None:
     assert assert_same([unit, learner, row]).app["attempt"][0]["score"] == 0.75
 
 
-def test_what_the_json_lacks_gets_its_default() -> None:
+def test_keys_that_the_json_lacks_get_their_defaults() -> None:
     complete, lacking = build_zoo_row("reading"), build_zoo_row("reading")
     lacking.serialized = lacking.serialized.replace(', "checked": null', "")
     assert "checked" not in lacking.serialized

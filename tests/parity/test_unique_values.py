@@ -103,7 +103,7 @@ def test_a_record_changes_to_a_value_that_is_taken_and_keeps_its_row() -> None:
     assert (result.errors[changed.id][1], names(result)[changed.id]) == (TAKEN, "bob")
 
 
-def test_what_refers_to_a_new_record_that_lost_is_in_error_where_morango_fails() -> None:
+def test_records_that_refer_to_a_loser_are_in_error_where_morango_fails() -> None:
     there, new = learner("ada", dirty=False), learner("ada")
     attempt = build_store_row("attempt", learner=new)
     theirs, ours = both([UNIT, there, new, attempt], app=[existing(UNIT), existing(there)])
@@ -153,7 +153,7 @@ def test_a_value_is_handed_on_along_a_chain() -> None:
     assert names(result)[rows[0].id] == "name-1"
 
 
-def test_in_another_order_a_chain_fails_with_morango_only() -> None:
+def test_a_chain_in_another_order_fails_with_morango_only() -> None:
     rows = [learner(f"name-{number + 1}") for number in range(5)]
     app = [existing(row, username=f"name-{number}") for number, row in enumerate(rows)]
     theirs, ours = both([UNIT, *rows], app=[existing(UNIT), *app])

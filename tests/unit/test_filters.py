@@ -77,7 +77,7 @@ def test_a_malformed_filter_is_refused_with_its_reason(value: Any, problem: str)
     assert str(refused.value).startswith(problem)
 
 
-def test_without_a_filter_every_row_is_under_it() -> None:
+def test_no_filter_covers_every_row() -> None:
     assert under_filter("partition", None) == Q()
 
 

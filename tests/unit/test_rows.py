@@ -439,7 +439,7 @@ def test_a_row_has_the_stores_own_bookkeeping(model: Any) -> None:
     assert made.values[plan_of(model).key_position] == store.id
 
 
-def test_of_many_records_only_the_doubtful_take_the_long_way() -> None:
+def test_only_rejected_records_of_many_take_the_slow_path() -> None:
     # Given records with a column that can't be checked as a whole
     values = ["one", 5, "", "\x00", None, "six", "x" * 201, ["x"], "nine"]
     stores = [factories.build_store_row("lesson", unit_id=HEX, title=value) for value in values]
@@ -457,7 +457,7 @@ def test_of_many_records_only_the_doubtful_take_the_long_way() -> None:
 
 
 @pytest.mark.django_db
-def test_what_fields_find_fault_with_is_refused_at_once() -> None:
+def test_values_that_fields_reject_are_refused_at_once() -> None:
     attempt, unclear = (
         factories.build_store_row("attempt", score=2.0, kind="dance", learner_id=learner_id)
         for learner_id in (None, HEX.upper())
@@ -495,7 +495,7 @@ def test_a_row_can_be_read_from_the_store_if_it_is_all_there(changed: Any, is_st
 
 @pytest.mark.parametrize("named", ["f" * 32, HEX.upper(), "", None, 5])
 @pytest.mark.parametrize("title", ["x", ""], ids=["valid", "invalid"])
-def test_what_does_not_say_its_own_id_takes_the_long_way(named: Any, title: str) -> None:
+def test_json_without_its_own_id_takes_the_slow_path(named: Any, title: str) -> None:
     data = {"id": named, "school_id": HEX, "unit_id": HEX, "title": title, "opens_at": None}
     field_errors: dict[int, ValidationError] = {}
 
@@ -516,7 +516,7 @@ def test_a_plan_names_each_reference_and_its_target() -> None:
     ["", "null", "[]", "5", '"text"', "{", "nothing", '{"id": ' + "9" * 5000 + "}", "[" * 100_000],
     ids=["empty", "null", "list", "number", "text", "cut off", "no JSON", "too many digits", "too deep"],
 )
-def test_what_is_no_record_takes_the_long_way(serialized: str) -> None:
+def test_json_of_no_record_takes_the_slow_path(serialized: str) -> None:
     store = factories.build_store_row("lesson", unit_id=HEX, serialized=serialized)
 
     assert plan_of(Lesson).rows([store]) == [None]

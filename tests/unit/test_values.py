@@ -36,7 +36,9 @@ KEY = "ab" * 16
         (Attempt, "answer", 5),
     ],
 )
-def test_whatever_type_it_has(model: type[SyncableModel], column: str, value: Any) -> None:
+def test_an_attribute_of_any_type_is_saved_as_django_saves_it(
+    model: type[SyncableModel], column: str, value: Any
+) -> None:
     app_model = model(**{column: value})
     field = next(field for field in traits_of(model).fields if field.attname == column)
     expected = field.get_db_prep_save(value, connection)

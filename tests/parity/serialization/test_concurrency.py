@@ -96,7 +96,7 @@ def test_an_edit_meanwhile_aborts_morango(rows: list[Any]) -> None:
     assert (Store.objects.count(), len(dirty_names())) == (0, len(rows))
 
 
-def test_of_a_deadlock_with_a_writer_the_writer_goes_first(rows: list[Any]) -> None:
+def test_a_writer_goes_first_after_a_deadlock(rows: list[Any]) -> None:
     """Two writes of its own, the second to a row that is being marked as clean."""
     with other_session() as execute, sessions() as start:
         execute("SET deadlock_timeout = '60s'")
@@ -188,7 +188,7 @@ def test_morangos_that_comes_after_ours_spoils_nothing(rows: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_what_is_dequeued_at_the_same_time_is_merged(rows: list[Any], is_stored: bool) -> None:
+def test_records_dequeued_at_the_same_time_are_merged(rows: list[Any], is_stored: bool) -> None:
     synced = unit(id=rows[2].id, dirty=True, name="from afar")
     if is_stored:
         unit(id=rows[2].id, name="earlier").save(force_insert=True)

@@ -72,7 +72,7 @@ def test_conflicts_in_a_row_are_kept_newest_first() -> None:
     assert result.store[stored.id]["conflicting_serialized_data"] == f"{stored.serialized}\n{older}"
 
 
-def test_without_a_conflict_older_ones_stay_as_they_are() -> None:
+def test_older_conflicts_stay_where_there_is_no_new_one() -> None:
     stored = unit(columns={"conflicting_serialized_data": "older\n"})
     result = assert_same([edited(stored)], [stored])
     assert result.store[stored.id]["conflicting_serialized_data"] == "older\n"
@@ -98,7 +98,7 @@ def test_an_edit_brings_a_deleted_record_back(dirty: bool, hard: bool) -> None:
     assert not result["hard_deleted"]
 
 
-def test_whose_the_store_row_is_stays() -> None:
+def test_the_store_row_keeps_its_owner() -> None:
     """The app row's profile, model, partition and source id count for new rows alone."""
     stored = unit(partition="elsewhere", source_id="there", profile="other")
     stored.model_name = "lesson"
