@@ -37,7 +37,7 @@ class _Later(Now):
 
 
 def seconds_from_now(value: Any) -> float | None:
-    """Return how many seconds later than its statement the time is that `now` returned; None for a value."""
+    """Return the seconds by which an expression of `now` is later than its statement; None for a value."""
     if not hasattr(value, "resolve_expression"):
         return None
     return getattr(value, "later_seconds", 0.0)

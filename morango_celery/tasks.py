@@ -68,34 +68,35 @@ RETRIED: dict[str, Any] = {
     "retry_jitter": True,
     "max_retries": 10,
 }
-"""About five minutes; what is not done then is sent again by `recover_runs`."""
+"""Retries for about five minutes; after that, `recover_runs` sends unfinished work again."""
 
 DELIVERED_AGAIN: dict[str, Any] = {
     "acks_late": True,
     "reject_on_worker_lost": True,
     "acks_on_timeout": False,  # the hard limit
 }
-"""A message outlives the worker that it ends; the attempts that the ledger counts put an end to that."""
+"""Options by which a message outlives a worker that it ends, until the ledger has counted enough attempts."""
 
 VALIDATED: dict[str, Any] = {"Strategy": "morango_celery.worker.message_validation:refuse_malformed"}
-"""How a worker takes a message of the task in."""
+"""Option by which a worker validates each message of the task as it takes it in."""
 
 TOO_EARLY_SECONDS = 0.25
-"""How long Morango has to write STARTED, until the outcome of a run that was so quick is tried again."""
+"""Time that Morango has to write STARTED before a quick run's outcome is written once more."""
 NOTIFIED_SECONDS = 2.0
-"""How long a client has to come for the outcome, until somebody looks whether that is still there."""
-HAND_OVER_RETRIES = 10
-"""A minute; then it is looked at by `recover_runs`."""
-SWEEPS_PER_RESEND = 15
-"""How often a worker asks for `recover_runs` within STALLED_AFTER_SECONDS: by default, once a minute."""
+"""Time that a client has to come for the outcome, before somebody looks whether it is still there."""
+NOTIFY_RETRIES = 10
+"""Retries for a minute; after that, `recover_runs` looks at the session."""
+RECOVERIES_BEFORE_STALLED = 15
+"""Number of a worker's requests for `recover_runs` in STALLED_AFTER_SECONDS; by default, one a minute."""
 
 WRONG_CLOCK_SECONDS = 24 * 60 * 60
-"""How wrong a machine's clock may be until others take what it sends for expired."""
+"""Error of a machine's clock up to which others don't take its messages for expired."""
 
 TASK_ID_BYTES = 12
-"""Random ones: a message has its id in three places, and may have those of two others; all are in Redis."""
+"""Number of random bytes of a message's id. Few, because a message has its id in three places, and may have
+those of two others, all in Redis."""
 NO_REPLY_TO = "-"
-"""Who waits for a result that is ignored; Celery would name this process, at some length."""
+"""Queue for results that are ignored; without it, Celery would name this process, at some length."""
 
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
 LARGEST_ID = 2**63 - 1
@@ -111,7 +112,10 @@ class BatchTask(Expected, DescribedTask, DjangoTask):
 
 
 def checks_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse a message whose arguments the task doesn't have, and say which."""
+    """Decorate a task, so that a message with other arguments than the task's is refused.
+
+    :raises InvalidMessageError: names the argument; raised by the decorated function
+    """
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -138,9 +142,9 @@ def checks_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @checks_arguments
 def start_run(self: Any, run_id: int) -> str:
-    """Start a run, or let one that stands between two stages go on.
+    """Start a run, or go on with one that is between two stages.
 
-    If all that waits fits one batch, carry it out to its end.
+    If all waiting records fit one batch, carry the run out to its end.
     """
     message = message_of(self.request)
     try:
@@ -153,7 +157,7 @@ def start_run(self: Any, run_id: int) -> str:
             if execution is None:
                 _after_commit(progress)
             else:
-                _follow_up_batch(run_id, execution, message)
+                _after_batch(run_id, execution, message)
     except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
     if execution is not None and execution.run is not None:
@@ -177,8 +181,7 @@ def start_run(self: Any, run_id: int) -> str:
 def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, int]:
     """Deserialize one batch; the last one of a stage opens the next.
 
-    :param ids_sha256: the hash of the ids of Store rows that the ledger's batch has: it is read with these in
-        the transaction that deserializes them
+    :param ids_sha256: hash of the batch's ids, to be compared by the transaction that deserializes them
     """
     _id(batch_id, "batch_id")
     _require_hash(ids_sha256)
@@ -195,7 +198,7 @@ def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, in
                 out_of_reach_of_models(),
             ):
                 execution = attempt_batch(batch_id, ids_sha256, message, ends_run=True)
-            _follow_up_batch(batch.run_id, execution, message)
+            _after_batch(batch.run_id, execution, message)
     except Run.DoesNotExist:
         _deleted(f"Run {batch.run_id} is")
         return {}
@@ -207,12 +210,15 @@ def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, in
     name="morango_celery.notify_session",
     base=LedgerTask,
     bind=True,
-    **{**RETRIED, "max_retries": HAND_OVER_RETRIES},
+    **{**RETRIED, "max_retries": NOTIFY_RETRIES},
 )
 @checks_arguments
 def notify_session(self: Any, run_id: int) -> bool:
-    """Tell the transfer session what came of its run, as soon as Morango is ready to hear it; and see that it
-    was heard. Do whatever else is left to do after the run's end.
+    """Finalize an ended run, and notify its transfer session until the outcome has stayed in place.
+
+    Morango may not be ready for the outcome yet, or overwrite it.
+
+    :returns: False if the run was deleted, or hasn't ended
     """
     _id(run_id, "run_id")
     with _outages_are_retried():
@@ -234,27 +240,27 @@ def _pause(done: Notification, retries: int = 0) -> float:
 @shared_task(name="morango_celery.recover_runs", base=LedgerTask, **RETRIED)
 @checks_arguments
 def recover_runs() -> int:
-    """Send again what no worker finished in time. Every worker asks for it now and then."""
+    """Send messages again for unfinished work. Every worker asks for this once a minute by default."""
     with _outages_are_retried():
         return recover(CeleryDispatch())
 
 
 class PeriodicRecovery(bootsteps.StartStopStep):
-    """Asks for `recover_runs` each time the worker has connected to the broker, and now and then after that.
+    """A bootstep that asks for `recover_runs` as the worker has connected to the broker, and at intervals.
 
-    So what a broker has lost, and what nobody could send to it, waits for no operator and no schedule.
+    So messages that a broker has lost, or that nobody could send to it, wait for no operator and no schedule.
     """
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
     def start(self, parent: Any) -> None:
         _send(recover_runs, [], "what waits")
-        seconds = settings.STALLED_AFTER_SECONDS / SWEEPS_PER_RESEND
-        parent.timer.call_repeatedly(seconds, self.sweep, (seconds,))  # as long as this connection lasts
+        seconds = settings.STALLED_AFTER_SECONDS / RECOVERIES_BEFORE_STALLED
+        parent.timer.call_repeatedly(seconds, self.ask, (seconds,))  # as long as this connection lasts
 
     @staticmethod
-    def sweep(seconds: float) -> None:
-        # Expires, so that they don't pile up for ever where no process has time for them
+    def ask(seconds: float) -> None:
+        # With an expiry, so that messages don't pile up for ever if no process has time for them
         expires = max(seconds, WRONG_CLOCK_SECONDS)
         _send(recover_runs, [], "what waits", expires=expires, retry=False)  # the event loop waits for this
 
@@ -277,13 +283,13 @@ def _require_processes(instance: Any, **kwargs: Any) -> None:
 
 
 class CeleryDispatch:
-    """Sends messages through Celery; see `morango_celery.runs.recovery.Dispatch`."""
+    """A sender of messages through Celery; see `morango_celery.runs.recovery.Dispatch`."""
 
     def start(self, run: Run) -> bool:
         sent = _send(start_run, [run.pk], describe(run), priority=priority(run), task_id=id_of_start(run))
         if sent:
             note_start_sent(run)
-        run.sent_at = clock.now() if sent else None  # for whoever tells where it is, whatever could be noted
+        run.sent_at = clock.now() if sent else None  # for messages to users, even if it could not be noted
         return sent
 
     def batch(self, batch: Batch) -> bool:
@@ -292,11 +298,11 @@ class CeleryDispatch:
     def batches(self, batches: Sequence[Batch]) -> int:
         """Send messages for several batches.
 
-        :returns: how many were sent; the first of the others is the one that the broker didn't take
+        :returns: the number of messages sent; the broker didn't take that of the next batch
         Cost: one statement.
         """
         sent = list(takewhile(self._send_batch, batches))
-        if sent:  # and unless a worker has begun already
+        if sent:  # except for batches that a worker has begun already
             note_sent(untouched(sent))
         return len(sent)
 
@@ -307,23 +313,26 @@ class CeleryDispatch:
 
 
 def _after_commit(progress: Progress) -> None:
-    """What has to happen after the commit that opened a stage or ended the run."""
+    """Send the batches of the stage that was opened, or finish the run that was ended, after the commit."""
     run = progress.run
     if progress.opened:
         unsent = Batch.objects.filter(run=run, state=Batch.State.OPEN, sent_at=None)
         with given_back_if_stopped(lambda: note_unsent(unsent), _look_again):
             _send_batches(open_batches(run))
     elif progress.ended:
-        _follow_up_end(run)
+        _after_end(run)
 
 
-def _follow_up_batch(run_id: int, execution: Execution, message: Message) -> None:
-    """What has to happen after the commit that executed a batch, or did what else was to be done about it."""
+def _after_batch(run_id: int, execution: Execution, message: Message) -> None:
+    """Take the next steps after the commit that executed a batch, split it or gave it up.
+
+    They are to send batches, to finish the run, or to open its next stage.
+    """
     if execution.batches_to_send:
         found = Batch.objects.select_related("run").defer("ids_json").in_bulk(execution.batches_to_send)
         _send_batches(found[pk] for pk in execution.batches_to_send if pk in found)
     if execution.ended and execution.run:
-        _follow_up_end(execution.run)
+        _after_end(execution.run)
     elif execution.stage_is_done:
         with given_back_if_stopped(lambda: opening.take_back(run_id), _look_again):
             progress = attempt_opening(run_id, lambda run: advance(run.pk), message)
@@ -332,7 +341,7 @@ def _follow_up_batch(run_id: int, execution: Execution, message: Message) -> Non
         send_progress_event(execution.run)
 
 
-def _follow_up_end(run: Run) -> None:
+def _after_end(run: Run) -> None:
     with given_back_if_stopped(lambda: completion.take_back(run), _look_again):
         finish(run)
 
@@ -348,8 +357,9 @@ def _look_again() -> None:
 
 
 def finish(run: Run) -> None:
-    """Do what is left to do when a run has ended, and for those that ended with it or waited for its end; a
-    worker goes on if Morango isn't ready to hear of it, or the database has no time.
+    """Finalize a run that has ended and the runs that ended with it, and start those that waited for its end.
+
+    A worker goes on with this if Morango isn't ready for the outcome, or the database asks to try again.
     """
     for other in sharing.released(run):
         CeleryDispatch().start(other)
@@ -376,14 +386,14 @@ def _send_notify_session(run: Run, done: Notification) -> None:
 
 
 def is_eager() -> bool:
-    """Return True if Celery sends nothing, and carries tasks out where they are sent."""
+    """Return True if Celery sends no messages, and carries tasks out where they are sent."""
     return bool(current_app.conf.task_always_eager)
 
 
 def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> bool:
     """Send a message that the ledger can do without for a while.
 
-    :param description: what Flower shows instead of the arguments
+    :param description: text that Flower shows instead of the arguments
     :returns: False when the broker can't be reached
     """
     if is_eager():
@@ -401,7 +411,7 @@ def _send(task: Any, arguments: list[Any], description: str, **options: Any) -> 
         task.apply_async(
             arguments,
             headers={"argsrepr": f"({description})"},  # as an option, it would be in the message twice
-            time_limit=None,  # of this process: those of the worker hold
+            time_limit=None,  # not this process's: those of the worker hold
             soft_time_limit=None,
             retry_policy=SEND_RETRIES,
             **options,
@@ -427,34 +437,34 @@ def _ledger(run_id: int) -> Iterator[None]:
         raise
     except (SoftTimeLimitExceeded, SoftTimeLimitReached) as error:
         raise TransientError("The task took longer than the worker's time limit allows.") from error
-    except MemoryError as error:  # which Celery would end the whole worker for
+    except MemoryError as error:  # Celery would end the whole worker for it
         raise TransientError("The worker has not enough memory.") from error
     except Exception as error:
         with _outages_are_retried():
             failed = completion.fail(run_id, error)
         if failed is not None:
             finish(failed)
-        make_printable(error)  # Celery logs it, as it is
+        make_printable(error)  # Celery logs it with its texts
         raise
 
 
 @contextmanager
 def _outages_are_retried() -> Iterator[None]:
     try:
-        # Django doesn't wrap them when it closes a server's cursor
+        # Django itself doesn't wrap errors of closing a server's cursor
         with within(current_limits()), connection.wrap_database_errors:
             yield
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
             if not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()  # or this process's next task would get it too
+                connection.close_if_unusable_or_obsolete()  # else this process's next task would fail as well
             make_printable(error)
             raise TransientError(f"The database is not available: {error}") from error
         raise
 
 
-def _deleted(what: str) -> str:
-    text = f"{what} not in the ledger: it was deleted."
+def _deleted(subject: str) -> str:
+    text = f"{subject} not in the ledger: it was deleted."
     logger.info(text)
     return text
 

@@ -1,7 +1,7 @@
-"""The opening of stages by a worker that may not live to tell: attempts are counted, and come to an end.
+"""Attempts to open stages: each is counted before it begins, because it may end its worker.
 
-What Morango serializes before the first stage, and what a stage hands out, may take more memory or time
-than a worker has; then it does so each time.
+The serialization before the first stage, and the records that a stage hands out, may take more memory or time
+than a worker has. They would do so at each attempt.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from morango_celery.runs.producer import Progress, start
 from morango_celery.upstream import uses_postgresql
 
 LOOK_SECONDS = 0.1
-"""Between two looks at whether an attempt that was just begun is another worker's, who is at it."""
+"""Pause between two looks for another worker that opens the stage, after an attempt that was just begun."""
 LOOKS = 3 * round(MOMENT_SECONDS / LOOK_SECONDS)
 
 
@@ -48,7 +48,7 @@ class _Beginning(Enum):
 
     USED_UP = auto()
     HELD = auto()
-    """Another worker is at it, or the session of one that was lost."""
+    """Another worker opens the stage, or the session of one that was lost."""
     NOTHING_TO_DO = auto()
 
 
@@ -91,12 +91,12 @@ def _attempt(run: Run, open_stage: Callable[[Run], Progress], message: Message) 
 
 
 def attempt_start(run_id: int, message: Message = NOBODYS) -> tuple[Progress, Execution | None]:
-    """Start a run, and execute its batch as well if one holds all that waits: then it needs no other message.
+    """Start a run, and execute its batch as well if one batch holds all waiting records.
 
-    The attempt at the batch is counted by the transaction that makes the batch. A message that comes once
-    more, since its worker was lost or the database away, goes on with what it has begun.
+    Such a run needs no other message. The transaction that makes the batch counts the attempt at it. A
+    message that comes once more, because its worker was lost or the database away, goes on with its batch.
 
-    :returns: what became of the run's start, and of its batch
+    :returns: the progress of the run's start, and the execution of its batch, if there was one
     :raises: as `attempt_opening` and `attempt_batch`
     Cost: two commits more than the batch alone.
     Twice, and at the same time: safe; the second one does nothing.
@@ -113,7 +113,7 @@ def attempt_start(run_id: int, message: Message = NOBODYS) -> tuple[Progress, Ex
 
 
 def take_back(run_id: int) -> None:
-    """Take back the attempt of a message whose process was told to end: that is nobody's fault.
+    """Uncount the attempt of a message after a signal has ended its process, which is no fault of the run.
 
     Recovery sends the run again, at its next look.
     """
@@ -121,14 +121,14 @@ def take_back(run_id: int) -> None:
 
 
 def take_back_start(run_id: int, message: Message) -> None:
-    """Take back likewise what `attempt_start` was at: the run's start, or its batch."""
+    """Uncount the attempts of `attempt_start` after a signal: at the run's start, and at its batch."""
     take_back(run_id)
     for batch_id in _begun_at_start(run_id).values_list("pk", flat=True):
         attempts.take_back(batch_id, message)
 
 
 def expect_retry(run_id: int, message: Message, seconds: float) -> None:
-    """Note in how many seconds a message tries again what it has tried."""
+    """Note that a message retries the run's start, or its batch, in some seconds."""
     note_retry(Run.objects.filter(pk=run_id, state__in=Run.UNFINISHED, open_batches=0), seconds)
     note_retry(_begun_at_start(run_id), seconds)
 
@@ -140,11 +140,11 @@ def _begun_at_start(run_id: int) -> QuerySet[Batch]:
 
 
 def _begin(run_id: int) -> Run | _Beginning:
-    """Count an attempt, if there is a stage to open, one is left, and nobody else is at it.
+    """Count an attempt, if there is a stage to open, an attempt is left, and no other worker opens it.
 
-    A worker is at it if it holds the run's advisory lock, or has counted its attempt a moment ago.
+    A worker opens it if it holds the run's advisory lock, or has counted its attempt a moment ago.
 
-    :returns: the run, with the attempt; or why there is none
+    :returns: the run, with the attempt; or the reason why there is none
     """
     for _ in range(LOOKS):
         with transaction.atomic():
@@ -163,7 +163,7 @@ def _begin(run_id: int) -> Run | _Beginning:
         if to_open.filter(~_just_begun(), attempts__gte=settings.MAX_ATTEMPTS).exists():
             return _Beginning.USED_UP
         time.sleep(LOOK_SECONDS)
-    return _Beginning.HELD  # or at least the run's row
+    return _Beginning.HELD  # if not its advisory lock, then its row
 
 
 def _to_open(run_id: int) -> QuerySet[Run]:
@@ -180,7 +180,8 @@ def _count_attempt(run_id: int) -> Run | None:
 
 @kept
 def _beginning(most_attempts: int, _: float) -> Statement:
-    """
+    """Return the statement that counts an attempt to open a run's next stage.
+
     :param _: seconds that `when_begun` adds to the time
     """
     left = _to_open(number(0)).filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
@@ -197,7 +198,7 @@ def _just_begun() -> Q:
 def _give_up(run_id: int) -> Progress:
     take_write_lock()
     run = Run.locked(run_id)
-    # The stage that was open a moment ago may be done by now; who did that opens the next
+    # The stage that was open a moment ago may be done by now; the worker that closed it opens the next
     if run.is_finished or run.open_batches or run.attempts < settings.MAX_ATTEMPTS:
         return Progress(run)
     error = RunFailedError(
@@ -212,10 +213,10 @@ def _give_up(run_id: int) -> Progress:
 
 
 def _count_outage(run_id: int, attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
-    """Take back an attempt that the database ended, unless that was the attempt's own doing.
+    """Uncount an attempt that the database ended, unless the attempt itself was the reason.
 
-    If the database isn't there to hear it, or doesn't know for long that our session is gone, the attempt
-    counts.
+    The attempt stays counted if the database isn't there to note it, or takes long to notice that this
+    attempt's session is gone.
     """
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:

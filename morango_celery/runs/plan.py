@@ -1,4 +1,4 @@
-"""From models to the steps of a run, in foreign key order."""
+"""The plan of a run: its steps, in foreign key order, and the records that wait for each."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from morango_celery.upstream import uses_postgresql
 
 @dataclass(frozen=True)
 class Step:
-    """Models whose records can be handed out at the same time."""
+    """Models with records that can be handed out at the same time."""
 
     models: tuple[Model, ...]
     is_tree: bool = False
-    """Whether parents have to be done before their children are handed out."""
+    """True if parents have to be done before their children are handed out."""
     unregistered: bool = False
-    """The records that no installed app has a model for: each gets an error that says so."""
+    """True for the records that no installed app has a model for: each gets an error that says so."""
     exclusive: tuple[Model, ...] = ()
-    """Those of the models whose batches are executed one after another, beside batches of the others."""
+    """The exclusive ones of the models: their batches are executed one after another, beside the others'."""
 
     def split(self) -> tuple[Step, Step]:
         """Return the step with its exclusive models alone, and with the others alone."""
@@ -46,7 +46,7 @@ class Step:
 
 
 def steps(profile: str) -> list[Step]:
-    """The steps of a run, in order.
+    """Return the steps of a run, in order.
 
     Models of one level don't depend on each other and share a step. A tree is a step of its own.
     """
@@ -69,11 +69,11 @@ def steps(profile: str) -> list[Step]:
 
 
 NAMED = 3
-"""How many models a description names at most."""
+"""Largest number of models that a description names."""
 
 
 def description(covered: Sequence[Step]) -> str:
-    """Whose records a stage's may be: "facilityuser", or "unit + lesson"."""
+    """Return the names of the models of a stage, such as "facilityuser", or "unit + lesson"."""
     names = [model.morango_model_name for step in covered for model in step.models]
     names += ["unknown models" for step in covered if step.unregistered]
     more = [f"{len(names) - NAMED + 1} more"] if len(names) > NAMED else []
@@ -81,38 +81,39 @@ def description(covered: Sequence[Step]) -> str:
 
 
 SizedId = tuple[str, int]
-"""The id of a record, and how many bytes its JSON has."""
+"""The id of a record, and the bytes of its JSON."""
 
 RETRY_MARK = ""
 """The error text of a record that waits for a run which only retries errors.
 
-To Morango this is no error, as NULL is none; so a record whose mark is left over, from a run that
+Morango takes it for no error, as it does NULL. So a record with a mark that is left over, from a run that
 was cancelled, is taken by any later run.
 """
 
 
 @dataclass(frozen=True)
 class Remainder:
-    """All that a run has left to hand out, where one batch holds it."""
+    """All records that a run has left to hand out, where one batch holds them."""
 
     sized_ids: list[SizedId]
-    """In foreign key order, and by partition within a model."""
+    """The records, in foreign key order, and by partition within a model."""
     covered: list[Step]
-    """The steps of which records wait."""
+    """The steps that have any of the records."""
     in_error: bool = False
-    """Some of the records are in error, and wait once that is forgotten."""
+    """True if some of the records are in error, and wait once their errors are cleared."""
 
 
 def remainder(
     run: Run, plan: Sequence[Step], *, rows: int, size_bytes: int, with_errors: bool = False
 ) -> Remainder | None:
-    """Return what waits of the steps from `run.step` on, or None: it is too much, or has to be in turn.
+    """Return the waiting records of the steps from `run.step` on, if one batch holds them.
 
-    :param rows: that a batch holds
-    :param size_bytes: of JSON, that a batch holds
-    :param with_errors: count records in error too, but for those in quarantine
-    Cost: one statement, however many models there are; none of a model's rows are asked for where
-    nothing waits, as in most of the models of a small sync.
+    :param rows: number of records that a batch holds
+    :param size_bytes: bytes of JSON that a batch holds
+    :param with_errors: True to include records in error, except for quarantined ones
+    :returns: None if there are too many, or if any is of an exclusive model
+    Cost: one statement, for any number of models. Models without waiting records, as most are in a small
+    sync, cost nothing more.
     """
     places = {
         model.morango_model_name: (step_number, place)
@@ -134,7 +135,7 @@ def remainder(
 
 
 def _first_waiting(run: Run, done: Sequence[str], rows: int, *, with_errors: bool) -> list[tuple[Any, ...]]:
-    """Return `_SIZED_COLUMNS` of records that wait, of models that are not done."""
+    """Return `_SIZED_COLUMNS` of waiting records, of models that are not done."""
     prefixes = [prefix for prefix in outermost(run.sync_filter or ()) if prefix]
     if len(prefixes) > FEW:
         waiting = _waiting(run.profile, prefixes, done, run.retry_errors, with_errors)
@@ -167,9 +168,9 @@ def _waiting(
 
 
 def waiting_models(run: Run) -> frozenset[str]:
-    """Return the names of models of which anything waits, among those that an app is installed for.
+    """Return the names of the models with waiting records, among those of installed apps.
 
-    Cost: one statement, which looks for one record of each.
+    Cost: one statement, which looks for one record of each model.
     """
     source = PendingRecordSource(run, Step(()))
     names = [model.morango_model_name for model in StoreModelSource(run.profile).models()]
@@ -188,13 +189,14 @@ def waiting_models(run: Run) -> frozenset[str]:
 class PendingRecordSource(StoreModelSource):
     """The records of one step that a run has not tried yet.
 
-    Errors of earlier runs were cleared when the run began, or are to be skipped: so a record in
-    error isn't waiting, whenever it was that it failed. A run that only retries errors has marked them.
+    Errors of earlier runs were cleared when the run began, or are to be skipped. So a record in error isn't
+    waiting, no matter in which run it failed. A run that only retries errors has marked its records.
     """
 
     def __init__(self, run: Run, step: Step, waiting: Collection[str] | None = None) -> None:
-        """
-        :param waiting: from `waiting_models`, so that no others are asked for
+        """Take the models of the step, without looking at their records.
+
+        :param waiting: names from `waiting_models`, to leave out all other models; None for all
         """
         models = [m for m in step.models if waiting is None or m.morango_model_name in waiting]
         super().__init__(run.profile, run.sync_filter, skip_errored=True, models=models)
@@ -208,7 +210,7 @@ class PendingRecordSource(StoreModelSource):
 
     @override
     def ordering(self) -> Sequence[str]:
-        """Sort by partition alone, which an index has: the order of the prefixes makes no difference."""
+        """Sort by partition alone, as an index does: the order of the prefixes makes no difference."""
         return [self.partition_field]
 
     @override
@@ -221,20 +223,25 @@ class PendingRecordSource(StoreModelSource):
         yield self.records().filter(condition).exclude(model_name__in=known)
 
     def sized_ids(self) -> Iterator[SizedId]:
-        """The ids, in order, and how many bytes each record has."""
+        """Yield the ids, in order, with the bytes of each record."""
         for queryset in self.querysets():
             yield from self._sized(queryset)
 
     def deleted_ids(self) -> Iterator[SizedId]:
-        """Of a tree, the deleted records. They go first: what a deletion takes along must not depend on
-        what else is done at the same time."""
+        """Yield the deleted records of a tree.
+
+        They go first: the rows that a deletion takes along must not depend on batches at the same time.
+        """
         queryset: Any
         for queryset in self.querysets():
             yield from self._sized(queryset.filter(~self._is_edited(), deleted=True))
 
     def nodes(self) -> Iterator[Node]:
-        """Of a tree, all records. Those that would give way to a local edit, again and again, are left to
-        the last, and so are their descendants."""
+        """Yield all records of a tree.
+
+        Records that conflict with a local edit, as they would at each attempt, are left to the last; so are
+        their descendants.
+        """
         queryset: Any
         is_edited = ExpressionWrapper(self._is_edited(), output_field=BooleanField())
         for queryset in self.querysets():
@@ -242,7 +249,7 @@ class PendingRecordSource(StoreModelSource):
 
     @staticmethod
     def _sized(queryset: Any, *columns: Any) -> Iterator[Any]:
-        """The id, the bytes, and `columns`."""
+        """Yield the id, the bytes, and `columns` of each record."""
         sized = queryset.char_ids_list().values_list("fixed_id", StoredBytes("serialized"), *columns)
         return stream(sized, CHUNK_ROWS)
 

@@ -1,4 +1,4 @@
-"""Opens the stages of a run, one after another: records to batches, in one transaction each."""
+"""Opening of a run's stages, one after another: records become batches, in one transaction a stage."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ from morango_celery.stream import chunked, chunked_by_weight
 BATCHES_IN_MEMORY = 20
 
 QUICK_SECONDS = 10.0
-"""How long a start may have taken whose task executes the batch as well: a time limit is there for both."""
+"""Longest time of a start after which the same task executes the batch: one time limit holds for both."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a call to `start` or `advance` brought about."""
+    """The result of a call to `start` or `advance`."""
 
     run: Run
-    """As the ledger has it now."""
+    """The run as the ledger has it now."""
     opened: bool = False
-    """This call opened a stage; its batches have to be sent."""
+    """True if this call opened a stage; its batches have to be sent."""
     ended: bool = False
-    """This call ended the run; `finish` it."""
+    """True if this call ended the run; `finish` it."""
     begun: Batch | None = None
     """The only batch of the stage, if the first attempt at it was counted with it: execute it."""
 
@@ -63,13 +63,13 @@ class Progress:
 def start(run_id: int, begun_by: str | None = None, run: Run | None = None) -> Progress:
     """Take a pending run: merge local edits into the Store, then open the first stage.
 
-    :param begun_by: the id of the message whose task executes the run's batch at once, if one holds all that
-        waits; None for nobody's
-    :param run: as the ledger had it a moment ago; None to read it
+    :param begun_by: id of the message of a task that executes the run's batch at once, if one batch holds all
+        waiting records; None if there is no such task
+    :param run: the row as the ledger had it a moment ago; None to read it
     :raises OperationalError: the database asks to try again
     Twice: safe; a run that has begun is left as it is.
-    Cost: as `advance`; one transaction more if anything was edited here, or one batch doesn't hold all that
-        waits.
+    Cost: as `advance`; one transaction more if anything was edited here, or if one batch doesn't hold all
+    waiting records.
     """
     began = time.monotonic()
     opened: Progress | None = None
@@ -79,7 +79,7 @@ def start(run_id: int, begun_by: str | None = None, run: Run | None = None) -> P
 
     def begin_serialization() -> None:
         nonlocal opened
-        opened = None  # another attempt at it was undone
+        opened = None  # an earlier attempt at the serialization was undone, and this with it
         hold_opening(run_id)
 
     def open_if_small() -> None:
@@ -98,8 +98,9 @@ def advance(run_id: int) -> Progress:
     """Open the next stage if the last one is done, or complete the run if there is none.
 
     Twice, and at the same time: safe; the first one opens the stage and the others find it open.
-    Cost: one query where one batch holds all that is left, else one more, and one per model that waits; one
-    insert per `BATCHES_IN_MEMORY` batches. Memory doesn't grow with the number of records.
+    Cost: one query if one batch holds all remaining records. Otherwise, one more, and one per model with
+    waiting records; one insert per `BATCHES_IN_MEMORY` batches. Memory doesn't grow with the number of
+    records.
     """
     return _open(run_id, None)
 
@@ -121,8 +122,8 @@ def _open(run_id: int, begun_by: str | None) -> Progress:
 def _open_if_small(run_id: int, begun_by: str | None) -> Progress | None:
     """Open the only stage of a pending run within the transaction that has serialized for it.
 
-    That holds Morango's lock of the filter's partitions, and others wait for it. So this is done only where
-    one batch holds all that waits, and no errors have to be forgotten.
+    This transaction holds Morango's lock of the filter's partitions, and others wait for it. So the stage is
+    opened here only if one batch holds all waiting records, and no errors have to be cleared.
 
     :returns: None if nothing was done
     """
@@ -137,9 +138,9 @@ def _open_if_small(run_id: int, begun_by: str | None) -> Progress | None:
 
 
 def _open_stage(run: Run, rest: Remainder | None, begun_by: str | None) -> Progress:
-    """Open the next stage of a running run that has none open, and whose row is locked; or complete it.
+    """Open the next stage of a running run, or complete the run; its row is locked, and no stage is open.
 
-    :param rest: all that is left; None if one batch doesn't hold it
+    :param rest: all remaining records; None if one batch doesn't hold them
     """
     run.attempts = 0
     begun = None
@@ -159,7 +160,7 @@ def _open_stage(run: Run, rest: Remainder | None, begun_by: str | None) -> Progr
 
 
 def _begin(run: Run) -> Remainder | None:
-    """Let a pending run begin, whose row is locked by this transaction and saved at its end.
+    """Begin a pending run; this transaction has locked its row, and saves it at the end.
 
     :returns: as `_take_rest`
     """
@@ -169,25 +170,25 @@ def _begin(run: Run) -> Remainder | None:
     forgives = not run.skip_erroring and not run.retry_errors
     rest = _take_rest(run, with_errors=forgives)
     if forgives and (rest is None or rest.in_error):
-        run.previous_failures = _forget_errors(run)  # those in error among the rest wait as well now
+        run.previous_failures = _forget_errors(run)  # now the records in error among the rest wait as well
     return rest
 
 
 def complete(run: Run) -> None:
-    """Complete a run of which nothing is left to do, and whose row is locked by this transaction."""
+    """Complete a run with nothing left to do; this transaction has locked its row."""
     run.finalized = completion.needs_no_finalizing(run)
     run.move_to(Run.State.COMPLETED)
 
 
 def is_at_its_end(run: Run) -> bool:
-    """Return True if nothing is left to hand out, in this pass and in another."""
+    """Return True if no records are left to hand out, in this pass or another."""
     return not run.open_batches and run.step >= len(steps(run.profile)) and not _needs_another_pass(run)
 
 
 def _forget_errors(run: Run) -> int:
-    """Clear earlier errors: from here on a dirty record in error failed in this run, or is quarantined.
+    """Clear earlier errors: from here on, a dirty record in error failed in this run, or is quarantined.
 
-    Where only errors are retried, the records that had one are told from the others by a mark.
+    A run that only retries errors marks their records, to know them from the others.
 
     :returns: the number of records that were in error
     """
@@ -204,7 +205,7 @@ def _make_wait(run: Run, records: QuerySet[Any]) -> int:
 
 
 def _take_rest(run: Run, *, with_errors: bool = False) -> Remainder | None:
-    """Return all that is left, and let the plan be at its end; None if one batch doesn't hold it.
+    """Return all remaining records, and move the plan to its end; None if one batch doesn't hold them.
 
     :param with_errors: as for `remainder`
     """
@@ -238,7 +239,7 @@ def _open_next_stage(run: Run) -> None:
         head, fits = _beginning(ids, ordered)
         if head and plan[run.step].exclusive and _is_any_exclusive(run, plan[run.step]):
             if ordered:
-                break  # others need not wait for what these wait for
+                break  # these records need not wait for other batches of exclusive models
             _hand_out_exclusive(run, plan[run.step])
             return
         if fits:
@@ -262,7 +263,7 @@ def _open_next_stage(run: Run) -> None:
 
 
 def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[SizedId], bool]:
-    """The first ids, until a batch that has those before them is full; and whether they are all, and fit."""
+    """Return the first ids, until a batch that has those before them is full; and True if all ids fit."""
     room = batch_size_records() - len(before)
     room_bytes = settings.BATCH_SIZE_BYTES - sum(record_bytes for _, record_bytes in before)
     head: list[SizedId] = []
@@ -280,20 +281,25 @@ def _is_any_exclusive(run: Run, step: Step) -> bool:
 
 
 def _hand_out_exclusive(run: Run, step: Step) -> None:
-    """Hand out a step, or of a large tree a wave, whose exclusive records are executed batch by batch."""
+    """Hand out a step with exclusive records, or a wave of it if it is a large tree."""
     exclusive, others = (PendingRecordSource(run, part) for part in step.split())
-    in_turn: Iterable[SizedId] | None = None
+    exclusive_ids: Iterable[SizedId] | None = None
     if step.is_tree and not _beginning(exclusive.sized_ids(), [])[1]:
-        in_turn = _next_wave(exclusive)
-    if in_turn is None:
+        exclusive_ids = _next_wave(exclusive)
+    if exclusive_ids is None:
         run.step += 1
-        in_turn = exclusive.sized_ids()
-    _hand_out(run, others.sized_ids(), step, in_turn=in_turn)
+        exclusive_ids = exclusive.sized_ids()
+    _hand_out(run, others.sized_ids(), step, exclusive_ids=exclusive_ids)
 
 
 def _next_wave(source: PendingRecordSource) -> Iterable[SizedId] | None:
-    """The deleted records of a tree; then those whose parents are done, and their descendants while one
-    batch holds them, for the worker puts parents first. None when the rest can't be put in an order."""
+    """Return the next wave of a tree.
+
+    Deleted records are first. Then come the records that wait for no parent, and their descendants as far as
+    one batch holds them: the worker puts parents first.
+
+    :returns: None if the rest can't be put in an order
+    """
     wave = next_wave(source.nodes(), batch_size_records(), settings.BATCH_SIZE_BYTES)
     for ids in (source.deleted_ids(), wave):
         if first := list(islice(ids, 1)):
@@ -301,22 +307,24 @@ def _next_wave(source: PendingRecordSource) -> Iterable[SizedId] | None:
     return None
 
 
-def _hand_out(run: Run, ids: Iterable[SizedId], *covered: Step, in_turn: Iterable[SizedId] = ()) -> None:
-    """Make batches of a new stage.
+def _hand_out(
+    run: Run, ids: Iterable[SizedId], *covered: Step, exclusive_ids: Iterable[SizedId] = ()
+) -> None:
+    """Make the batches of a new stage.
 
-    :param in_turn: those whose batches are executed one after another, beside those of `ids`
+    :param exclusive_ids: ids of records whose batches are executed one after another, beside those of `ids`
     """
     _number_stage(run, covered)
-    for chunk in chunked(_batches(run, ids, in_turn), BATCHES_IN_MEMORY):
+    for chunk in chunked(_batches(run, ids, exclusive_ids), BATCHES_IN_MEMORY):
         Batch.objects.bulk_create(chunk)
         _count(run, chunk)
 
 
 def _hand_out_rest(run: Run, rest: Remainder, begun_by: str | None) -> Batch | None:
-    """Make one batch of all that is left, and count the first attempt at it with it.
+    """Make one batch of all remaining records, and count the first attempt at it.
 
-    :param begun_by: the id of the message whose task makes that attempt; None for nobody's
-    :returns: the batch, if it is begun
+    :param begun_by: id of the message of the task that makes this attempt; None to count none
+    :returns: the batch, if the attempt was counted
     """
     _number_stage(run, rest.covered)
     is_begun = begun_by is not None
@@ -339,10 +347,10 @@ def _count(run: Run, batches: Sequence[Batch]) -> None:
     run.records += sum(batch.size for batch in batches)
 
 
-def _batches(run: Run, ids: Iterable[SizedId], in_turn: Iterable[SizedId]) -> Iterator[Batch]:
+def _batches(run: Run, ids: Iterable[SizedId], exclusive_ids: Iterable[SizedId]) -> Iterator[Batch]:
     numbers = count(1)
     offset = 0
-    for store_ids in chunked_by_weight(in_turn, batch_size_records(), settings.BATCH_SIZE_BYTES):
+    for store_ids in chunked_by_weight(exclusive_ids, batch_size_records(), settings.BATCH_SIZE_BYTES):
         yield Batch.of(
             run, next(numbers), store_ids, split_from=Batch.EXCLUSIVE, offset=offset, **when_begun()
         )
@@ -352,9 +360,11 @@ def _batches(run: Run, ids: Iterable[SizedId], in_turn: Iterable[SizedId]) -> It
 
 
 def _begin_next_pass(run: Run) -> bool:
-    """Make the failures that others may have caused wait again, as long as that gets any further.
+    """Make the retryable failures wait again, as long as each pass has fewer of them than the one before.
 
-    A model's ``save()`` may want a record of the same model that came later.
+    For example, a model's ``save()`` may want a record of the same model that came later.
+
+    :returns: False if there is no further pass
     """
     if not _needs_another_pass(run):
         return False
@@ -371,7 +381,8 @@ def _begin_next_pass(run: Run) -> bool:
     run.records -= failures
     run.failed -= failures
     if not run.retry_errors:
-        # Dirty without an error, as the failures are now: they are handed out and counted again too.
+        # Conflicted records are dirty without an error, as the failures are now: they are handed out and
+        # counted again, too.
         run.records -= run.conflicted
         run.conflicted = 0
     return True
@@ -383,8 +394,10 @@ def _needs_another_pass(run: Run) -> bool:
 
 
 def open_batches(run: Run) -> Iterator[Batch]:
-    """The batches of the open stage that need not wait for others, a few in memory at a time, and without
-    their ids."""
+    """Yield the batches of the open stage that need not wait for others.
+
+    They come without their ids, a few in memory at a time.
+    """
     batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN)
     return pages(batches.select_related("run").defer("ids_json"), BATCHES_IN_MEMORY)
 

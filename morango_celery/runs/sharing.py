@@ -1,13 +1,12 @@
-"""Sharing of work among runs under one filter: records that one has handed out, no other hands out again.
+"""Sharing of work among runs under one filter: no run hands out records that another one has handed out.
 
-The devices of a school all push under the same filter, and a run hands out whatever waits under it, whoever
-brought it. So before a run begins,
-- it takes in ("coalesces") the runs under its filter that have not begun: all that arrived for them is in the
-  Store already;
-- it waits ("is blocked") while an earlier run under its filter goes on, for that has handed out the same
-  records. When that ends, all that have come meanwhile become one run.
+The devices of a school all push under the same filter, and a run hands out all waiting records under it, no
+matter which device they are from. So before a run begins,
+- it coalesces the runs under its filter that have not begun: all their records are in the Store already;
+- it is blocked while an earlier run under its filter goes on, which has handed out the same records. When
+  that run ends, all runs that have come meanwhile become one.
 
-A run under a narrower filter than one that goes on doesn't wait for it: one learner's device has few records.
+A run isn't blocked by one under a wider filter: one learner's device has few records.
 Runs that leave out errors, or take only errors, and runs in process have no part in this.
 """
 
@@ -25,18 +24,18 @@ from morango_celery.reading.prefixes import FEW, outermost, starts_with_any
 
 
 def ready() -> Q:
-    """Return the condition that a run waits for no other one that goes on."""
+    """Return the condition that a run waits for no other unfinished run."""
     others = Run.objects.filter(state__in=Run.UNFINISHED)
     holds_it = Q(pk=OuterRef("coalesced_into")) | Q(pk=OuterRef("blocked_by"))
     return Q(coalesced_into=None, blocked_by=None) | ~Q(Exists(others.filter(holds_it)))
 
 
 def take_part(run: Run) -> bool:
-    """Coalesce others into a pending run whose attempt to begin was just counted; or note that it is blocked.
+    """Coalesce other runs into a pending one that has just counted an attempt, or note that it is blocked.
 
-    The transaction holds the run's row, and waits for no other one's.
+    The transaction holds the run's row, and waits for no other row.
 
-    :returns: False if the run is blocked; its attempt doesn't count then
+    :returns: False if the run is blocked; its attempt is uncounted then
     Cost: one query; two statements more for runs that are coalesced, one if the run is blocked.
     """
     if run.in_process or run.skip_erroring or run.retry_errors:
@@ -45,7 +44,7 @@ def take_part(run: Run) -> bool:
     earlier = [other for other in others if _goes_before(other, run)]
     idle = [] if earlier else [other.pk for other in others if _has_not_begun(other)]
     free = _locked(idle)
-    # One whose row is held is about to begin; the first one of several that do so goes on
+    # A run with a held row is about to begin; the first one of several such runs goes on
     earlier += Run.objects.filter(pk__in=set(idle) - free, pk__lt=run.pk)[:1] if len(free) < len(idle) else []
     if earlier:
         Run.objects.filter(pk=run.pk).update(attempts=F("attempts") - 1, blocked_by=earlier[0])
@@ -58,7 +57,7 @@ def take_part(run: Run) -> bool:
 
 
 def _locked(idle: Collection[int]) -> set[int]:
-    """Lock runs that have not begun, but for those that others hold. Returns which."""
+    """Lock runs that have not begun, except for those that others hold, and return their primary keys."""
     if not idle:
         return set()
     still_idle = Q(attempts=0) | Q(blocked_by__isnull=False)
@@ -67,11 +66,11 @@ def _locked(idle: Collection[int]) -> set[int]:
 
 
 OTHER = Columns(Run, only=("id", "state", "filter", "attempts", "blocked_by_id"))
-"""What is to be known of another run."""
+"""Columns that are read of other runs."""
 
 
 def _others_within(run: Run) -> Iterator[Run]:
-    """Yield the unfinished runs that have part in this and lie under the run's filter, the earliest first."""
+    """Yield the other unfinished runs under the run's filter that share work, the earliest first."""
     own = run.sync_filter
     prefixes = None if own is None else outermost(own)
     if prefixes is None or len(prefixes) <= FEW:
@@ -86,8 +85,9 @@ def _others_within(run: Run) -> Iterator[Run]:
 
 @kept
 def _finding_others(serialize_first: bool, prefixes: int | None) -> Statement:
-    """
-    :param prefixes: number of the filter's; None for no filter
+    """Return the query of `_others_within`.
+
+    :param prefixes: number of prefixes of the filter; None for no filter
     """
     profile, *marks = map(text, range(1, 2 + (prefixes or 0)))
     return selecting(
@@ -119,9 +119,9 @@ def _has_not_begun(run: Run) -> bool:
 
 
 def _goes_before(other: Run, run: Run) -> bool:
-    """Return True if a run has to end before one whose filter its own lies within begins.
+    """Return True if `other` has to end before `run` begins; its filter lies within that of `run`.
 
-    Of two that are about to begin, the earlier one goes first: so no two wait for each other.
+    Of two runs that are about to begin, the earlier one goes first, so that no two wait for each other.
     """
     if other.state == Run.State.RUNNING:
         return other.pk < run.pk or other.filter == run.filter
@@ -129,15 +129,15 @@ def _goes_before(other: Run, run: Run) -> bool:
 
 
 def completed_with(run: Run) -> QuerySet[Run]:
-    """Return the runs that ended with this one, and whose ends are still to be followed up."""
+    """Return the runs that ended with this one, and are not finalized yet."""
     return Run.objects.filter(coalesced_into=run, finalized=False).exclude(state__in=Run.UNFINISHED)
 
 
 def released(run: Run) -> list[Run]:
-    """Return runs to send a message for, now that this one has ended: the first of each filter.
+    """Return the runs to send a message for after the end of this one: the first of each filter.
 
-    It takes in the others, or goes before them. Recovery sends any that are left.
-    Cost: nothing if no run waited for this one, else one query.
+    The first coalesces the others, or goes before them. Recovery sends any that are left.
+    Cost: nothing if no run waited for this one; otherwise one query.
     """
     if not run.has_released:
         return []
