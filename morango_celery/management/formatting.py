@@ -1,9 +1,8 @@
-"""The state of runs in words, and for programs."""
+"""The state of runs in words."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
@@ -63,41 +62,6 @@ TABLE_HEADING = (
 )
 
 
-def as_json(status: Status) -> dict[str, Any]:
-    """Return the same as `as_text`, and more, for JSON: times in ISO 8601, null for unknown values."""
-    run = status.run
-    return {
-        "run": run.pk,
-        "profile": run.profile,
-        "filter": run.sync_filter and list(run.sync_filter),
-        "state": run.state,
-        "stalled": status.is_stalled,
-        "error": run.error or None,
-        "in_process": run.in_process,
-        "retry_of": run.retry_of_id,
-        "blocked_by": run.blocked_by_id,
-        "coalesced_into": run.coalesced_into_id,
-        "coalesced_runs": run.coalesced_runs,
-        "stage": run.stage,
-        "models": run.stage_models or None,
-        "pass": run.pass_number,
-        "batches": {"stage": run.stage_batches, "open": run.open_batches},
-        "records": {
-            "total": status.total,
-            "done": run.done,
-            **{name: getattr(run, name) for name in Run.COUNTS},
-        },
-        "quarantined": status.quarantined,
-        "records_per_second": _rounded(status.records_per_second),
-        "seconds_left": _rounded(status.seconds_left),
-        "idle_seconds": _rounded(status.idle_seconds),
-        "last_activity_at": status.last_activity_at.isoformat(),
-        "created_at": run.created_at.isoformat(),
-        "started_at": run.started_at and run.started_at.isoformat(),
-        "finished_at": run.finished_at and run.finished_at.isoformat(),
-    }
-
-
 def counts_text(row: Run | Batch) -> str:
     """Like "1,990 saved, 10 failed"; empty as long as nothing came of any record."""
     return ", ".join(
@@ -138,7 +102,3 @@ def _records(status: Status) -> str:
 
 def _ago(status: Status) -> str:
     return duration(status.idle_seconds)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

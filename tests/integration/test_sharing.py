@@ -15,7 +15,8 @@ from morango.models.certificates import Filter
 import morango_celery
 from morango_celery import tasks
 from morango_celery.api import wait_for
-from morango_celery.management.formatting import as_json, as_text
+from morango_celery.management.formatting import as_text
+from morango_celery.management.json_output import run_json
 from morango_celery.management.run_command import RunCommand
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion, control, sharing
@@ -369,8 +370,8 @@ class TestShown:
 
         assert f"  its records are deserialized by run {first.pk}" in as_text(status_of(coalesced.pk))
         assert f"  waits for the end of run {first.pk}" in as_text(status_of(blocked.pk))
-        assert as_json(status_of(coalesced.pk))["coalesced_into"] == first.pk
-        assert as_json(status_of(blocked.pk))["blocked_by"] == first.pk
+        assert run_json(status_of(coalesced.pk))["coalesced_into"] == first.pk
+        assert run_json(status_of(blocked.pk))["blocked_by"] == first.pk
         assert str(blocked) == f"run {blocked.pk} of {PROFILE} (pending, waits for the end of run {first.pk})"
 
         complete(first)

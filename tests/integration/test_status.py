@@ -22,6 +22,7 @@ from morango.models.certificates import Filter
 
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.formatting import duration
+from morango_celery.management.json_output import RecordsJson
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.control import cancel
@@ -370,3 +371,7 @@ class TestWatching:
                 break
         assert text in seen, seen
         return seen
+
+
+def test_json_has_each_outcome_of_records() -> None:
+    assert set(RecordsJson.__annotations__) == {"total", "done", *Run.COUNTS}

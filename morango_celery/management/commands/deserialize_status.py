@@ -14,11 +14,11 @@ from morango_celery.management.arguments import length_of_list, run_number, seco
 from morango_celery.management.base import PipeSafeCommand
 from morango_celery.management.formatting import (
     TABLE_HEADING,
-    as_json,
     as_table_row,
     as_text,
     quarantined_text,
 )
+from morango_celery.management.json_output import list_json, run_json
 from morango_celery.management.run_command import errors_in_one_line, show_failures
 from morango_celery.management.wakeup import Wakeup, wakeup_on_stop_signals
 from morango_celery.models import Run
@@ -115,7 +115,7 @@ class Command(PipeSafeCommand):
         status = status_of(options["run"], options["stalled_after"])
         run = status.run
         if options["json"]:
-            self.stdout.write(json.dumps(as_json(status)))
+            self.stdout.write(json.dumps(run_json(status)))
         else:
             screen.show(as_text(status))
             if run.is_finished and run.failed:
@@ -131,12 +131,7 @@ class Command(PipeSafeCommand):
         silent = list(stalled(options["stalled_after"]).order_by("pk").values_list("pk", flat=True)[:NAMED])
         quarantined = count_quarantined()
         if options["json"]:
-            found = {
-                "runs": [as_json(one) for one in listed],
-                "unfinished": undone,
-                "stalled": silent,
-                "quarantined": quarantined,
-            }
+            found = list_json(listed, unfinished=undone, stalled=silent, quarantined=quarantined)
             self.stdout.write(json.dumps(found))
         else:
             lines = [TABLE_HEADING, *map(as_table_row, listed)] if listed else ["There are no runs."]
