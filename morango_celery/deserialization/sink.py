@@ -32,7 +32,7 @@ class BatchResult:
     propagated: int = 0
     """Records that refer to a deleted one; not saved, noted for the next serialization."""
     conflicted: int = 0
-    """Records that gave way to a local edit; dirty until the next serialization merges them."""
+    """Records that conflicted with a local edit; dirty until the next serialization merges them."""
     failed: int = 0
     retryable_ids: list[str] = field(default_factory=list)
     """Ids of the failed records that may succeed once others have been saved."""

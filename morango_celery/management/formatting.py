@@ -12,7 +12,7 @@ COUNT_LABELS = {
     "saved": "saved",
     "deleted": "deleted",
     "propagated": "deleted with what they refer to",
-    "conflicted": "gave way to local edits",
+    "conflicted": "conflicted with local edits",
     "failed": "failed",
 }
 

@@ -63,7 +63,7 @@ class RunCommand(PipeSafeCommand):
         self.stdout.write(
             f"Run {run.pk}: {run.records} records in {seconds:.1f} s ({run.records / seconds:.0f} a second): "
             f"{run.saved} saved, {run.deleted} deleted, {run.propagated} deleted with what they refer to, "
-            f"{run.conflicted} gave way to local edits, {run.failed} failed."
+            f"{run.conflicted} conflicted with local edits, {run.failed} failed."
         )
         quarantined = count_quarantined(run)
         if quarantined:

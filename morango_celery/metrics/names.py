@@ -61,7 +61,7 @@ RECORDS = Metric(
     "morango_celery_records_total",
     "counter",
     "Records that something came of. outcome: saved, deleted, propagated (deleted with what they refer to), "
-    "conflicted (gave way to local edits) or failed. The last two count when their run has ended: until then "
+    "conflicted (with local edits) or failed. The last two count when their run has ended: until then "
     "they may be tried again.",
     ("profile", "outcome"),
 )

@@ -21,7 +21,7 @@ from morango_celery.worker import envelope
 
 logger = logging.getLogger(__name__)
 
-REFUSED = "Refused what is no message of Celery's, but was in its queue: %s: %s. It is dropped."
+REFUSED = "Refused a malformed message in a queue of Celery's: %s: %s. It is dropped."
 MOST_OF_FLAW = 200
 """Length, in characters, up to which the reason for a refusal is shown; it may quote the message."""
 

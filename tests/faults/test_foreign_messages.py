@@ -230,7 +230,7 @@ def test_what_is_no_message_at_all_is_dropped_and_the_worker_lives(
 
     # Then each is refused, with its reason, none ended or restarted the worker, and nothing else was lost
     log = worker.log()
-    refused = [line for line in log.splitlines() if "Refused what is no message" in line]
+    refused = [line for line in log.splitlines() if "Refused a malformed message" in line]
     assert [
         name for name, (_, text) in NO_MESSAGES.items() if not any(text in line for line in refused)
     ] == []

@@ -91,7 +91,7 @@ def test_what_follows_a_runs_end_does_not_kill_one_recovery_after_another(
 
     # Then they get past it, and say so
     assert worker.log().count("Task handler raised error: WorkerLostError") == 2
-    worker.wait_for_log(f"run {run.pk} gave way to was tried 2 times and never came to an end")
+    worker.wait_for_log(f"run {run.pk} conflicted with was tried 2 times and never came to an end")
 
 
 def test_messages_that_come_at_the_same_time_are_one_attempt(

@@ -525,7 +525,7 @@ class TestTheDatabase:
         # Then that is over after as many times as are allowed
         completion.finish(Run.objects.get(pk=run.pk))
         assert Run.objects.get(pk=run.pk).finalized
-        assert "gave way to was tried 3 times and never came to an end" in caplog.text
+        assert "conflicted with was tried 3 times and never came to an end" in caplog.text
 
     def test_message_for_a_batch_that_is_executed_is_dropped_without_waiting(
         self, monkeypatch: pytest.MonkeyPatch

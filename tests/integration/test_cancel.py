@@ -267,7 +267,7 @@ class TestRetryErrors:
         assert waiting.deserialization_error is None
 
     def test_passes(self, batch_size: Callable[[int], None]) -> None:
-        # Given that each learner takes the next one's name, and one that gives way to a local edit
+        # Given that each learner takes the next one's name, and one that conflicts with a local edit
         batch_size(1)
         pairs = learners_in_order(4)
         for number, (row, _) in enumerate(pairs):

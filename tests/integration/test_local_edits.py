@@ -54,7 +54,7 @@ class TestLocalEdits:
     def test_what_a_stage_left_to_a_local_edit_is_not_handed_out_with_the_rest(
         self, batch_size: Callable[[int], None]
     ) -> None:
-        # Given a stage of two batches, in which one gives way to an edit; and another stage
+        # Given a stage of two batches, in which one record conflicts with an edit; and another stage
         batch_size(2)
         (first, edited), *_ = learners_in_order(3)
         edited.username = "made here"
