@@ -6,7 +6,7 @@ edited tree record needs a verdict on that parent, though the parent isn't saved
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from morango.models.core import Store
@@ -15,6 +15,7 @@ from typing_extensions import override
 from morango_celery.conf import settings
 from morango_celery.deserialization.claim import claim
 from morango_celery.deserialization.dependency_graph import cyclic_foreign_keys
+from morango_celery.deserialization.graph import strongly_connected_components
 from morango_celery.deserialization.groups import Group, GroupTransform
 from morango_celery.deserialization.parse import RefuseUnknownModels, parse
 from morango_celery.deserialization.rows import row_plan
@@ -89,44 +90,15 @@ def cyclic_reference_ids(carrier: DeserializeTask) -> set[str]:
 
 
 def strongly_connected(carriers: Sequence[DeserializeTask]) -> list[Group]:
-    """Those that have to be written at once, dependencies first; nearly always one by one.
+    """Return groups of carriers that have to be written at once, dependencies first; nearly always one each.
 
     They are the strongly connected components of the references among `carriers`.
     """
     by_id = {carrier.store.id: carrier for carrier in carriers}
     needs = {key: [i for i in _needed_ids(carrier) if i in by_id] for key, carrier in by_id.items()}
-    needed_by: dict[str, list[str]] = {key: [] for key in by_id}
-    for key, ids in needs.items():
-        for store_id in ids:
-            needed_by[store_id].append(key)
-    last_first = reversed(_finished(by_id, needed_by, set()))
-    # Kosaraju: backwards from nodes without successors, each walk stays inside one component
-    seen: set[str] = set()
-    walks = [_finished([key], needs, seen) for key in last_first]
-    place = {key: index for index, key in enumerate(by_id)}
-    return [[by_id[key] for key in sorted(walk, key=place.__getitem__)] for walk in walks if walk]
+    return [[by_id[key] for key in component] for component in strongly_connected_components(needs)]
 
 
 def _needed_ids(carrier: DeserializeTask) -> list[str]:
     parent = [] if carrier.parent is None else [carrier.parent.store.id]
     return parent + sorted(cyclic_reference_ids(carrier))
-
-
-def _finished(starts: Iterable[str], edges: Mapping[str, Sequence[str]], seen: set[str]) -> list[str]:
-    """Walk depth first from each start; the nodes in the order in which nothing beyond them was left."""
-    finished = []
-    for start in starts:
-        if start in seen:
-            continue
-        seen.add(start)
-        path = [(start, iter(edges[start]))]
-        while path:
-            node, ahead = path[-1]
-            following = next((other for other in ahead if other not in seen), None)
-            if following is None:
-                finished.append(node)
-                path.pop()
-            else:
-                seen.add(following)
-                path.append((following, iter(edges[following])))
-    return finished

@@ -12,6 +12,7 @@ from django.db.models import ForeignKey
 from morango.models.core import SyncableModel
 
 from morango_celery.deserialization.exclusive import is_exclusive
+from morango_celery.deserialization.graph import levels, strongly_connected_components
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import once_per_model, target_model, traits_of
 from morango_celery.upstream import registered_models, self_referential_fk
@@ -50,23 +51,17 @@ def components(profile: str) -> tuple[Component, ...]:
     Two models are in one component when each depends on the other, however indirectly.
     """
     registered = registered_models(profile)
-    needs = {model: _dependencies(model, registered) for model in registered}
-    reach = {model: _reachable(model, needs) for model in registered}
+    needs = {model: list(_dependencies(model, registered)) for model in registered}
     groups: dict[Model, tuple[Model, ...]] = {}
-    for model in registered:
-        groups[model] = tuple(
-            m for m in registered if m is model or (m in reach[model] and model in reach[m])
-        )
-    levels: dict[tuple[Model, ...], int] = {}
-
-    def level(group: tuple[Model, ...]) -> int:
-        if group not in levels:
-            outside = {groups[need] for member in group for need in needs[member]} - {group}
-            levels[group] = 1 + max(map(level, outside), default=-1)
-        return levels[group]
-
+    for group in map(tuple, strongly_connected_components(needs)):
+        groups.update(dict.fromkeys(group, group))
+    outside = {
+        group: {groups[need] for member in group for need in needs[member]} - {group}
+        for group in groups.values()
+    }
+    level = levels(outside)
     unique = dict.fromkeys(groups[model] for model in registered)
-    found = [Component(group, level(group), any(map(self_referential_fk, group))) for group in unique]
+    found = [Component(group, level[group], any(map(self_referential_fk, group))) for group in unique]
     return tuple(sorted(found, key=lambda component: component.level))
 
 
@@ -142,17 +137,6 @@ def _dependencies(model: Model, registered: Sequence[Model]) -> set[Model]:
 def _tables(model: Model) -> set[type[models.Model] | None]:
     """Return the models of the tables that a record of `model` has rows in."""
     return {model._meta.concrete_model, *model._meta.get_parent_list()}
-
-
-def _reachable(start: Model, edges: Mapping[Model, set[Model]]) -> set[Model]:
-    seen: set[Model] = set()
-    waiting = list(edges[start])
-    while waiting:
-        model = waiting.pop()
-        if model not in seen:
-            seen.add(model)
-            waiting.extend(edges[model])
-    return seen
 
 
 def parents_first(carriers: Iterable[DeserializeTask]) -> tuple[list[DeserializeTask], list[DeserializeTask]]:

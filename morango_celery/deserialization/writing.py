@@ -38,7 +38,7 @@ class GroupWriter:
         self.alone: Group = []
         """Records that are written one by one, after all others."""
         self.conflicting: set[DeserializeTask] = set()
-        """Those among them that claim a unique value of another row; the rest by their own ``save()``."""
+        """Records among them that claim a unique value of another row. The rest have their own ``save()``."""
         self.untried: set[DeserializeTask] = set()
         """Carriers among them with instances that no ``save()`` has had yet: they are as they were
         validated."""

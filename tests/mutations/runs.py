@@ -191,8 +191,8 @@ MUTATIONS = (
     Mutation(
         "stages-follow-foreign-keys",
         "deserialization/dependency_graph.py",
-        "            levels[group] = 1 + max(map(level, outside), default=-1)\n",
-        "            levels[group] = 0\n",
+        "    level = levels(outside)\n",
+        "    level = dict.fromkeys(levels(outside), 0)\n",
         ("integration/test_plan.py::TestPlan::test_steps_follow_the_models_dependencies",),
     ),
     Mutation(

@@ -32,7 +32,7 @@ from tests.parity.serialization import harness as serialization
 from tests.support.factories import app_rows
 
 MODELS = ("cabinet", "drawer", "label", "folder", "sign", "crate")
-"""Those that derive from `Misnamed`."""
+"""Models that derive from `Misnamed`."""
 LABELS = ("Cabinet", "Drawer", "Label", "Folder", "Sign", "Crate", "Tab")
 LONG = "το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μακρύ"
 
