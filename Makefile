@@ -11,6 +11,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
+# Generated databases; and the unit tests that take longest, beside them.
+QUICK_PARITY := tests/parity/test_forests.py tests/parity/serialization/test_generated.py
+QUICK_LONG_UNITS := $(patsubst %,tests/unit/test_%.py,bench bench_smoke simulation)
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
@@ -23,7 +26,7 @@ WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_container
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +55,20 @@ $(STAMP):
 
 demo: venv ## Sync N=20000 records between two instances and deserialize them with workers
 	$(BIN)/python -m worker.demo --records $(N)
+
+# Two jobs of about the same length; the first one builds mypy's cache when there is none, which takes a minute more.
+quick: venv ## Lint, types, unit tests and parity on few databases, on SQLite: within a minute
+	@$(MAKE) --no-print-directory --jobs=2 quick-lint quick-units
+
+quick-lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PARITY_EXAMPLES=2 PARITY_BATCH_SIZES=3 $(PYTEST) -q --database=sqlite $(QUICK_PARITY) $(QUICK_LONG_UNITS)
+
+quick-units:
+	$(PYTEST) -q --database=sqlite tests/unit $(addprefix --ignore=,$(QUICK_LONG_UNITS))
 
 # Those with processes of their own wait most of the time: the others run meanwhile, and let them go first.
 test: venv ## Run all tests, on PostgreSQL and SQLite at the same time (ARGS=... goes to pytest)
@@ -115,11 +132,12 @@ coverage: venv ## Measure what the tests on both databases cover
 	$(BIN)/coverage run --append -m pytest -q --database=sqlite
 	$(BIN)/coverage report
 
-check: venv ## Lint, formatting, types, import contracts, missing migrations, compose file and Dockerfile
+check: venv ## Lint, formatting, types, import contracts, docstrings, missing migrations, compose file and Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.documentation.docstrings
 	$(BIN)/python -m worker makemigrations --check --dry-run --settings tests.settings
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint worker/Dockerfile
