@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgre
 
 @pytest.fixture
 def run() -> Run:
-    """A pending run under whose filter one record waits, and nothing was edited."""
+    """Return a pending run under whose filter one record waits, and nothing was edited."""
     serialize_into_store(PROFILE)  # which gives the instance its identity
     Store.objects.bulk_create([build_store_row("unit")])
     return create_run(PROFILE, None, session_notified=True)
