@@ -74,9 +74,7 @@ def main(root: Path = ROOT) -> int:
     for opening in found:
         print(opening._replace(path=opening.path.relative_to(root)))
     if found:
-        print(
-            f"{len(found)} docstrings open with a wh-word or a preposition: name the subject."
-        )
+        print(f"{len(found)} docstrings open with a wh-word or a preposition: name the subject.")
     return 1 if found else 0
 
 
