@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from morango.models.certificates import Filter
 
 from morango_celery.conf import require_valid, settings
+from morango_celery.db.dialect import dialect
 from morango_celery.errors import TransientError, UnknownProfileError, UsageError
 from morango_celery.models import Run
 from morango_celery.reading.filters import parse_filter
@@ -18,7 +19,7 @@ from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.runs.recovery import recover
 from morango_celery.tasks import CeleryDispatch, finish, is_eager
-from morango_celery.upstream import profiles, uses_postgresql
+from morango_celery.upstream import profiles
 
 LONGEST_PAUSE_SECONDS = 1.0
 
@@ -146,7 +147,7 @@ def runs_in_process(in_process: bool | None = None) -> bool:
     for choice in (in_process, settings.IN_PROCESS):
         if choice is not None:
             return choice
-    return not uses_postgresql()
+    return dialect().has_one_writer
 
 
 def _require_visible(wait: bool | float, here: bool) -> None:

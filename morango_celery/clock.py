@@ -10,6 +10,8 @@ from django.db.models import DateTimeField, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from morango_celery.db.dialect import dialect
+
 
 def now(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> Any:
     """Return an expression for the time of the statement that it becomes part of.
@@ -20,7 +22,7 @@ def now(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> Any:
     :param using: alias of the database that the statement goes to
     """
     later = datetime.timedelta(seconds=later_seconds)
-    if connections[using].vendor != "postgresql":
+    if not dialect(using).tells_time:
         return Value(timezone.now() + later, output_field=DateTimeField())
     return _Later(later_seconds) if later_seconds else Now()
 
@@ -46,7 +48,7 @@ def seconds_from_now(value: Any) -> float | None:
 def now_in_sql(later_seconds: float = 0.0, using: str = DEFAULT_DB_ALIAS) -> tuple[str, Any]:
     """Return `now` for a statement that is written by hand, as SQL with one placeholder and as its value."""
     connection = connections[using]
-    if connection.vendor != "postgresql":
+    if not dialect(using).tells_time:
         later = timezone.now() + datetime.timedelta(seconds=later_seconds)
         return "%s", connection.ops.adapt_datetimefield_value(later)
     return "(STATEMENT_TIMESTAMP() + %s * INTERVAL '1 second')", later_seconds

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.db import connection, router
+from django.db import router
 from typing_extensions import override
 
+from morango_celery.db.dialect import dialect
 from morango_celery.errors import InvalidSettingError
 
 AWAIT: Literal["await"] = "await"
@@ -203,4 +204,4 @@ settings = _Settings()
 
 def batch_size_records() -> int:
     """Return the configured size, or the database's default."""
-    return settings.BATCH_SIZE_RECORDS or (5000 if connection.vendor == "sqlite" else 2000)
+    return settings.BATCH_SIZE_RECORDS or (5000 if dialect().has_one_writer else 2000)

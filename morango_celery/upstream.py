@@ -23,6 +23,8 @@ from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, 
 from morango.sync.backends.utils import load_backend
 from morango.utils import SETTINGS, do_import, exception_path
 
+from morango_celery.db.dialect import dialect
+
 __all__ = [
     "SETTINGS",
     "deserialization_log",
@@ -38,7 +40,6 @@ __all__ = [
     "report_writes",
     "self_referential_fk",
     "share_partitions",
-    "uses_postgresql",
 ]
 
 PRIMARY_PARTITION_LENGTH = 32
@@ -113,7 +114,7 @@ def share_partitions(sync_filter: Filter | None) -> None:
 
 
 def _lock_partitions(sync_filter: Filter | None, *, shared: bool) -> None:
-    if uses_postgresql():
+    if dialect().has_advisory_locks:
         with connection.cursor() as cursor:
             cursor.execute(*partition_locks(sync_filter, shared=shared))
 
@@ -142,11 +143,6 @@ _SHARE = _LOCK.replace("lock(", "lock_shared(")
 def is_isolation_error(error: OperationalError) -> bool:
     """Return True if the database asks to run the transaction again (serialization failure, deadlock)."""
     return bool(_backend._is_transaction_isolation_error(error))
-
-
-def uses_postgresql() -> bool:
-    """Morango knows one database, Django's default, and binds its backend to it at import."""
-    return connection.vendor == "postgresql"
 
 
 def report_writes(

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from django.db import OperationalError, connection, transaction
 from psycopg2.errors import QueryCanceled
 
+from morango_celery.db.dialect import dialect
 from morango_celery.errors import QueryTimeoutError
-from morango_celery.upstream import uses_postgresql
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
     try:
         with transaction.atomic():
-            before = _limit_statements(round(seconds * 1000)) if uses_postgresql() else None
+            before = _limit_statements(round(seconds * 1000)) if dialect().has_timeouts else None
             yield
             if before is not None:
                 _set_timeout(before)  # who called may have more to do in the same transaction

@@ -8,8 +8,8 @@ from typing import Any
 from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004  (as Django names it)
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 
+from morango_celery.db.dialect import dialect
 from morango_celery.reading.indexes import states, sync_indexes
-from morango_celery.upstream import uses_postgresql
 
 LARGE_ROWS = 100_000
 """Size at which reading a whole table, as each sync does without its index, takes some 10 ms."""
@@ -26,7 +26,7 @@ def check_sync_indexes(
 
     Cost: one statement, which reads catalogs only: the planner knows the size of a table.
     """
-    if DEFAULT_DB_ALIAS not in (databases or ()) or not uses_postgresql():
+    if DEFAULT_DB_ALIAS not in (databases or ()) or not dialect().builds_indexes_concurrently:
         return []
     try:
         found = states(sync_indexes())

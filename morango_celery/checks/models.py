@@ -12,9 +12,10 @@ from django.core.checks import CheckMessage, Error, Info, register
 from django.db.models import Model
 
 from morango_celery.conf import Section, problems, settings
+from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.exclusive import is_exclusive, reason
 from morango_celery.deserialization.traits import SAVING
-from morango_celery.upstream import profiles, registered_models, uses_postgresql
+from morango_celery.upstream import profiles, registered_models
 
 LABELS = ("SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS")
 """Settings that name models."""
@@ -65,7 +66,7 @@ def check_querying_models(app_configs: Any = None, **kwargs: Any) -> list[CheckM
 
     On SQLite there is none: it has one writer at a time.
     """
-    if problems() or not uses_postgresql():
+    if problems() or dialect().has_one_writer:
         return []
     return [
         Info(

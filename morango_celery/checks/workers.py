@@ -12,7 +12,7 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 
 from morango_celery.api import runs_in_process
 from morango_celery.conf import problems, settings
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 from morango_celery.worker.pools import SINGLE_FLAW, THREADS_FLAW, Kind, kind
 
 
@@ -58,7 +58,7 @@ def _unfit(text: str) -> Error:
 @register("morango_celery")
 def check_single_writer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse several workers on SQLite, which has one writer."""
-    if problems() or uses_postgresql() or settings.IN_PROCESS is not False:
+    if problems() or not dialect().has_one_writer or settings.IN_PROCESS is not False:
         return []
     return [
         Error(

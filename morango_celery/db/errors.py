@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -53,12 +53,12 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
         return code.startswith(_TRANSIENT_CLASSES) or code in _TRANSIENT_CODES
     if not isinstance(error, OperationalError):
         return False
-    return uses_postgresql() or _code_of_sqlite(error) in _TRANSIENT_ON_SQLITE
+    return dialect().has_sqlstates or _code_of_sqlite(error) in _TRANSIENT_ON_SQLITE
 
 
 def is_lock_timeout(error: DatabaseError) -> bool:
     """Return True if PostgreSQL has waited for a lock as long as it is set to; on SQLite never."""
-    return uses_postgresql() and sqlstate(error) == _LOCK_NOT_AVAILABLE
+    return sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
 def is_infrastructure_error(error: Exception) -> bool:

@@ -8,8 +8,8 @@ from django.db import connection
 from django.db.models import Model
 
 from morango_celery import clock
+from morango_celery.db.dialect import dialect
 from morango_celery.db.prepared import Statement, anything, concrete_fields, inserting, kept
-from morango_celery.upstream import uses_postgresql
 
 
 def insert(row: Model) -> None:
@@ -18,7 +18,7 @@ def insert(row: Model) -> None:
     A time that the database puts in is read when somebody asks for it.
     Cost: one statement.
     """
-    if not uses_postgresql():
+    if not dialect().tells_time:
         row.save(force_insert=True)
         return
     columns = vars(row)

@@ -16,7 +16,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
 from django.db.models.sql import InsertQuery, UpdateQuery
 
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 
 MOST_TEXTS = 100
 """Most variants of one query that a process keeps."""
@@ -53,7 +53,7 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(make)
     def made(*arguments: Hashable) -> Any:
-        return keep(*arguments) if uses_postgresql() else make(*arguments)
+        return keep(*arguments) if dialect().tells_time else make(*arguments)
 
     return made
 

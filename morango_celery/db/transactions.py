@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection
 
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def first_error_wins() -> Iterator[None]:
 
     Cost: no statement; a function call for each, on SQLite.
     """
-    if uses_postgresql():
+    if not dialect().ends_transactions_itself:
         yield
         return
     first: list[Exception] = []

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from django.db import DatabaseError, connection, transaction
 from morango.models.certificates import Filter
 
+from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialization import sql
 from morango_celery.deserialization.at_once import MOST_RECORDS, AtOnceSink, NotAtOnceError
@@ -25,7 +26,7 @@ from morango_celery.deserialization.sink import AppModelSink, BatchResult
 from morango_celery.deserialization.task import let_go_of_frames
 from morango_celery.deserialization.validate import Validate
 from morango_celery.errors import FatalError
-from morango_celery.upstream import share_partitions, uses_postgresql
+from morango_celery.upstream import share_partitions
 
 
 def deserialize_batch(
@@ -70,7 +71,7 @@ def deserialize_batch(
     has_lock = lock()  # before anything that others may wait for
 
     def attempt(*, at_once: bool = False, savepoints: bool = False) -> BatchResult:
-        model_code = ModelCodeGuard(savepoints=savepoints, exclusively=has_lock or not uses_postgresql())
+        model_code = ModelCodeGuard(savepoints=savepoints, exclusively=has_lock or dialect().has_one_writer)
         context = BatchContext(profile, sync_filter, skip_erroring, model_code, keeps_answers=at_once)
         edits = CodeEdits(left_by_others)
         sink = (AtOnceSink if at_once else AppModelSink)(context, check_constraints)

@@ -18,7 +18,7 @@ from django.db import connection, models
 from django.utils import timezone
 from morango.models.fields.uuids import UUIDField
 
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
 Convert = Callable[[Sequence[Any]], Sequence[Any]]
@@ -206,7 +206,7 @@ def _datetime(field: AnyField) -> Convert | None:
     if field.validators or not settings.USE_TZ:
         return None
     adapt = connection.ops.adapt_datetimefield_value
-    if uses_postgresql() or connection.timezone is not timezone.utc:
+    if not dialect().stores_text or connection.timezone is not timezone.utc:
         return _parsed(_DATETIME, datetime.datetime.fromisoformat, adapt)
 
     def as_text(text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,10 +11,9 @@ from django.db import connection, router
 from django.db.models import Field, Manager, Model
 from morango.models.fields.uuids import UUIDField
 
+from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import column_name, table_name
 from morango_celery.deserialization.statements import MOST_TEXTS
-from morango_celery.reading.ids import id_array
-from morango_celery.upstream import uses_postgresql
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def read_instances(model: type[Model], attname: str, values: Collection[Any]) ->
     query = _query(model, key) if isinstance(key, Field) else None
     if query is None:
         return list(model._base_manager.filter(**{f"{attname}__in": values}))
-    ids = id_array(values) if uses_postgresql() else json.dumps(list(values))
+    ids = dialect().ids(values)
     with connection.cursor() as cursor:
         cursor.execute(query.text, [ids])
         rows = cursor.fetchall()
@@ -77,6 +75,5 @@ def _query(model: type[Model], key: Field[Any, Any]) -> _Query | None:
         for convert in found
     ]
     sought = f"{table_name(model)}.{column_name(key)}"
-    among = "= ANY(%s::uuid[])" if uses_postgresql() else "IN (SELECT value FROM json_each(%s))"
     names = tuple(column.target.attname for column in columns)
-    return _Query(f"{text} WHERE {sought} {among}", names, tuple(converters))
+    return _Query(f"{text} WHERE {sought} {dialect().id_list}", names, tuple(converters))

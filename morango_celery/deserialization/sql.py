@@ -20,6 +20,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, connection,
 from django.db.models import Field, Model
 from morango.models.core import Store
 
+from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import (
     column_name,
     column_of,
@@ -36,8 +37,6 @@ from morango_celery.deserialization.statements import (
     upsertion,
 )
 from morango_celery.errors import ExclusiveModelsTakenError
-from morango_celery.reading.ids import id_array
-from morango_celery.upstream import uses_postgresql
 
 _NEEDED = {
     "id",
@@ -80,13 +79,13 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
     """
     table = table_name(Store)
     with connection.cursor() as cursor:
-        if uses_postgresql():
-            columns = ["replace(id::text, '-', '')" if c == "id" else c for c in CLAIMED_COLUMNS]
+        if dialect().returns_updated_rows:
+            columns = [dialect().hex_digits(c) if c == "id" else c for c in CLAIMED_COLUMNS]
             cursor.execute(
                 f"UPDATE {table} SET {_CLEAN} WHERE id = ANY(%s::uuid[]) AND dirty_bit AND profile = %s"
                 " AND deserialization_exception IS DISTINCT FROM %s"
                 f" RETURNING {', '.join(columns)}",
-                [False, id_array(store_ids), profile, QUARANTINED],
+                [False, dialect().ids(store_ids), profile, QUARANTINED],
             )
             return list(cursor.fetchall())
         # The plus signs keep SQLite from reading all dirty records by Morango's index
@@ -101,7 +100,7 @@ def claim(profile: str, store_ids: Sequence[str]) -> list[tuple[Any, ...]]:
 
 def take_write_lock() -> None:
     """Become SQLite's writer before reading: a reader can't become one once another has."""
-    if not uses_postgresql():
+    if dialect().has_one_writer:
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {Store._meta.db_table} SET dirty_bit = dirty_bit WHERE 0")
 
@@ -119,14 +118,14 @@ def lock_exclusively(
     :returns: True if this one has the lock now
     :raises ExclusiveModelsTakenError: another one has it; only if this doesn't wait
     """
-    if not model_names or not uses_postgresql():
+    if not model_names or not dialect().has_advisory_locks:
         return False
     lock = "pg_advisory_xact_lock(%s, %s) IS NOT NULL" if waits else "pg_try_advisory_xact_lock(%s, %s)"
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {lock} WHERE EXISTS (SELECT 1 FROM {Store._meta.db_table}"
             " WHERE id = ANY(%s::uuid[]) AND profile = %s AND model_name = ANY(%s))",
-            [*_EXCLUSIVE_KEYS, id_array(store_ids), profile, list(model_names)],
+            [*_EXCLUSIVE_KEYS, dialect().ids(store_ids), profile, list(model_names)],
         )
         found = cursor.fetchall()
     if found == [(False,)]:
@@ -137,7 +136,7 @@ def lock_exclusively(
 def is_locked_exclusively() -> bool:
     """Return True if another transaction has the lock of `lock_exclusively`. Nobody waits for the
     question."""
-    if not uses_postgresql():
+    if not dialect().has_advisory_locks:
         return False
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock_shared(%s, %s)", _EXCLUSIVE_KEYS)
@@ -152,21 +151,21 @@ def mark_processed(claimed: Iterable[str], returned: Sequence[tuple[str, str | N
     """
     table = table_name(Store)
     with connection.cursor() as cursor:
-        if not uses_postgresql():
+        if not dialect().returns_updated_rows:
             done = set(claimed).difference(store_id for store_id, *_ in returned)
             cursor.execute(
                 f"UPDATE {table} SET {_CLEAN} WHERE {_BY_ID_IN_ORDER}", [False, json.dumps(list(done))]
             )
         if not returned:
             return
-        if uses_postgresql():
+        if dialect().has_arrays:
             ids, errors, exceptions = (list(column) for column in zip(*returned, strict=True))
             cursor.execute(
                 f"UPDATE {table} SET dirty_bit = true, deserialization_error = failed.error,"
                 " deserialization_exception = failed.exception"
                 " FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS failed (id, error, exception)"
                 f" WHERE {table}.id = failed.id",
-                [id_array(ids), errors, exceptions],
+                [dialect().ids(ids), errors, exceptions],
             )
         else:
             said = {store_id: (error, exception) for store_id, error, exception in returned}
@@ -192,21 +191,14 @@ def select_by_ids(
     wanted, *others = (column_of(model, name) for name in (key, *names))
     found = ", ".join(others)
     with connection.cursor() as cursor:
-        if uses_postgresql():
-            cursor.execute(
-                f"SELECT replace({wanted}::text, '-', ''), {found} FROM {table}"
-                f" WHERE {wanted} = ANY(%s::uuid[])",
-                [id_array(ids)],
-            )
-        else:
-            cursor.execute(
-                f"SELECT {wanted}, {found} FROM {table} WHERE {wanted} IN (SELECT value FROM json_each(%s))",
-                [json.dumps(list(ids))],
-            )
+        cursor.execute(
+            f"SELECT {dialect().hex_digits(wanted)}, {found} FROM {table} WHERE {wanted} {dialect().id_list}",
+            [dialect().ids(ids)],
+        )
         return list(cursor.fetchall())
 
 
-_NO_STATE = "NULL::boolean, NULL::boolean, NULL::boolean, NULL::text, NULL::text, NULL::text"
+_NO_STATE = ", ".join(f"CAST(NULL AS {kind})" for kind in ("boolean",) * 3 + ("text",) * 3)
 _STATE = "deleted, hard_deleted, dirty_bit, partition, model_name, deserialization_error"
 
 
@@ -221,7 +213,7 @@ def select_references(
         carries a local edit; of a Store row: None, its id, None, and the fields of a `StoreState`
     """
     each = [*ids, store_ids]
-    parameters = [id_array(wanted) if uses_postgresql() else json.dumps(list(wanted)) for wanted in each]
+    parameters = [dialect().ids(wanted) for wanted in each]
     with connection.cursor() as cursor:
         cursor.execute(_references_text(models), parameters)
         return list(cursor.fetchall())
@@ -229,16 +221,13 @@ def select_references(
 
 @lru_cache(maxsize=MOST_TEXTS)
 def _references_text(models: tuple[type[Model], ...]) -> str:
-    if uses_postgresql():
-        sought, among, no_state = "replace({}::text, '-', '')", "= ANY(%s::uuid[])", _NO_STATE
-    else:
-        sought, among, no_state = "{}", "IN (SELECT value FROM json_each(%s))", ", ".join(["NULL"] * 6)
+    sought, among = dialect().hex_digits, dialect().id_list
     texts = []
     for place, model in enumerate(models):
         key, bit = column_of(model, "id"), column_of(model, "_morango_dirty_bit")
-        found = f"{place}, {sought.format(key)}, {bit}, {no_state}"
+        found = f"{place}, {sought(key)}, {bit}, {_NO_STATE}"
         texts.append(f"SELECT {found} FROM {table_name(model)} WHERE {key} {among}")
-    store = f"SELECT NULL, {sought.format('id')}, NULL, {_STATE} FROM {table_name(Store)} WHERE id {among}"
+    store = f"SELECT NULL, {sought('id')}, NULL, {_STATE} FROM {table_name(Store)} WHERE id {among}"
     return " UNION ALL ".join([*texts, store])
 
 
@@ -256,7 +245,7 @@ def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence
 def reads_stored_rows() -> bool:
     """Return True if the database reads a record's JSON as Python does. SQLite doesn't: its numbers
     differ."""
-    return uses_postgresql()
+    return dialect().reads_json
 
 
 def upsert_stored(
@@ -274,7 +263,7 @@ def upsert_stored(
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            upsert_of_stored(model, tuple(fields), tuple(store_columns.items())), [id_array(store_ids)]
+            upsert_of_stored(model, tuple(fields), tuple(store_columns.items())), [dialect().ids(store_ids)]
         )
         written: int = cursor.rowcount
     return written
@@ -300,13 +289,9 @@ def mark_clean(model: type[Model], ids: Iterable[str]) -> None:
         column_of(model, "_morango_dirty_bit"),
     )
     with connection.cursor() as cursor:
-        if uses_postgresql():
-            cursor.execute(f"UPDATE {table} SET {bit} = false WHERE {key} = ANY(%s::uuid[])", [id_array(ids)])
-        else:
-            cursor.execute(
-                f"UPDATE {table} SET {bit} = 0 WHERE {key} IN (SELECT value FROM json_each(%s))",
-                [json.dumps(list(ids))],
-            )
+        cursor.execute(
+            f"UPDATE {table} SET {bit} = false WHERE {key} {dialect().id_list}", [dialect().ids(ids)]
+        )
 
 
 def insert(
@@ -324,7 +309,7 @@ def insert(
 
 def _insert(statement: Insertion, rows: Sequence[Sequence[Any]]) -> int:
     with connection.cursor() as cursor:
-        if uses_postgresql():
+        if dialect().has_arrays:
             records = [dict(zip(statement.keys, row, strict=True)) for row in rows]
             for record in records if statement.documents else ():
                 # A text in a JSON document is a JSON string, even if it reads like something else
@@ -349,7 +334,7 @@ def conflicting_positions(
     table = table_name(model)
     wanted = [_key(model), *fields]
     with connection.cursor() as cursor:
-        if uses_postgresql():
+        if dialect().has_arrays:
             place, claims = "ordinality - 1", f"json_populate_recordset(NULL::{table}, %s) WITH ORDINALITY"
             values = [f"claim.{column_name(field)}" for field in wanted]
             keys = list(map(kept_name, wanted))
@@ -397,7 +382,7 @@ def check_constraints() -> None:
 
     :raises IntegrityError: a reference points nowhere
     """
-    if uses_postgresql():
+    if dialect().checks_constraints_early:
         with connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
 
@@ -407,7 +392,7 @@ def strict_check() -> Callable[[], None]:
 
     References that point nowhere already are nobody's fault, and not reported.
     """
-    if uses_postgresql():
+    if dialect().checks_constraints_early:
         return check_constraints
     before = _dangling_references()
 
@@ -437,6 +422,6 @@ def _dangling_references() -> set[tuple[str, int, str, int]]:
 
 def commit_lazily() -> None:
     """Let this transaction's commit return before it is on disk: a lost batch is run again."""
-    if uses_postgresql():
+    if not dialect().has_one_writer:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL synchronous_commit = off")

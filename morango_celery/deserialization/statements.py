@@ -10,6 +10,7 @@ from django.db import connection
 from django.db.models import Field, Model
 from morango.models.core import Store
 
+from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import (
     LONGEST_NAME_BYTES,
     column_name,
@@ -17,7 +18,6 @@ from morango_celery.deserialization.identifiers import (
     quoted,
     table_name,
 )
-from morango_celery.upstream import uses_postgresql
 
 Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
 
@@ -48,7 +48,7 @@ def insertion(model: type[Model], fields: Fields, rule: str) -> Insertion:
     :param rule: its end, about rows that exist; the table is called ``there`` in it
     """
     table, names = table_name(model), ", ".join(map(column_name, fields))
-    if not uses_postgresql():
+    if not dialect().has_arrays:
         marks = ", ".join(["%s"] * len(fields))
         return Insertion(f"INSERT INTO {table} AS there ({names}) VALUES ({marks}) {rule}", (), ())
     values = (_without_minus_zero(f"synced.{column_name(field)}", field) for field in fields)
@@ -126,5 +126,4 @@ def _overwritable(fields: Fields) -> str:
     columns = [column_name(field) for field in fields if field != dirty_bit]
     ours = ", ".join(f"there.{column}" for column in columns)
     synced = ", ".join(f"excluded.{column}" for column in columns)
-    equals = "IS NOT DISTINCT FROM" if uses_postgresql() else "IS"
-    return f"({clean} OR ({ours}) {equals} ({synced}))"
+    return f"({clean} OR ({ours}) {dialect().is_same} ({synced}))"

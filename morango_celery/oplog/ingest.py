@@ -11,6 +11,7 @@ from typing import TypeVar
 from django.db import DatabaseError, IntegrityError, transaction
 from typing_extensions import override
 
+from morango_celery.db.dialect import dialect
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.sql import strict_check
 from morango_celery.errors import InvalidSettingError, TransientError
@@ -23,7 +24,6 @@ from morango_celery.oplog.rows import ingested_models
 from morango_celery.oplog.source import BadLine, BatchLines, OplogSource, ParseLines
 from morango_celery.oplog.suppression import suppress_recording
 from morango_celery.stream import Sink
-from morango_celery.upstream import uses_postgresql
 
 Result = TypeVar("Result")
 
@@ -130,7 +130,7 @@ def in_one_transaction(source: IngestSource, work: Callable[[ChangeApplier], Res
         try:
             return _exclusively(source, work, strictly=strictly, blames_lines=attempts == ATTEMPTS)
         except IntegrityError:
-            if uses_postgresql() or strictly:
+            if dialect().checks_constraints_early or strictly:
                 raise
             strictly = True
         except (DatabaseError, MemoryError) as error:

@@ -8,11 +8,11 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection
 from django.db.models import ForeignKey, Model
 
+from morango_celery.db.dialect import dialect
 from morango_celery.oplog import sql
 from morango_celery.oplog.meta import MOST_KEYS, AnyField, AnyRelation, concrete, key_field, key_value, rows
 from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any, table_of
 from morango_celery.stream import chunked
-from morango_celery.upstream import uses_postgresql
 
 
 def write(table: Table, saved: Sequence[ObjectRow]) -> None:
@@ -75,7 +75,7 @@ def require_targets(tables: Iterable[tuple[Table, Sequence[ObjectRow]]]) -> None
 
     :raises IntegrityError: a reference points nowhere
     """
-    if uses_postgresql():
+    if dialect().checks_constraints_early:
         connection.check_constraints()
         return
     wanted: dict[AnyField, set[Any]] = {}

@@ -23,6 +23,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, models, router
 from django.db.models.signals import post_init, pre_init
 
 from morango_celery.conf import settings as core_settings
+from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.conversions import Convert, NotFastPath, conversion
 from morango_celery.deserialization.traits import has_own_sql
 from morango_celery.errors import ModelNotIngestedError, UnknownModelError
@@ -30,7 +31,6 @@ from morango_celery.oplog.conf import settings
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, named, own_fields
 from morango_celery.reading.attributes import has_plain_access, is_overshadowed
-from morango_celery.upstream import uses_postgresql
 
 LONGEST_NAME = 200
 """Limit on a name. A longer one is shortened, and made unique by its hash."""
@@ -217,7 +217,7 @@ def _table(model: type[models.Model]) -> Table:
 
 def _is_json_readable(own: AnyField) -> bool:
     kind = own.db_type(connection) or ""
-    return not uses_postgresql() or (kind.startswith(tuple(_JSON_READABLE)) and "[" not in kind)
+    return not dialect().has_arrays or (kind.startswith(tuple(_JSON_READABLE)) and "[" not in kind)
 
 
 def _column(own: AnyField) -> Convert:

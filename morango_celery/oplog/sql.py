@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import AutoField, Field, Model
 
+from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import (
     as_sent,
     as_written,
@@ -19,7 +20,6 @@ from morango_celery.deserialization.identifiers import (
 from morango_celery.deserialization.sql import insert
 from morango_celery.oplog.meta import key_field
 from morango_celery.oplog.models import OutboxChange
-from morango_celery.upstream import uses_postgresql
 
 
 def upsert(model: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[Sequence[Any]]) -> None:
@@ -74,7 +74,7 @@ def advance_sequences(models: Sequence[type[Model]]) -> None:
 
     Sequences never go back: open transactions may have been given higher numbers.
     """
-    if not uses_postgresql():
+    if not dialect().has_sequences:
         return
     with connection.cursor() as cursor:
         for model in models:

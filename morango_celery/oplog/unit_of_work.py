@@ -8,6 +8,7 @@ from typing import Any
 from django.core.serializers.base import DeserializedObject
 from django.db.models import Model
 
+from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.conversions import NotFastPath
 from morango_celery.oplog import relations, sql
 from morango_celery.oplog.deleting import OrderDependencyError, affects_others, delete_objects
@@ -22,7 +23,6 @@ from morango_celery.oplog.rows import (
     row_of,
     table_of,
 )
-from morango_celery.upstream import uses_postgresql
 
 MOST_BYTES = 8 * 1024 * 1024
 """Size of the collected lines at which they are written. They take a few times as much memory."""
@@ -158,7 +158,7 @@ class UnitOfWork:
         self.saved_alone.add(row.key[0])
 
     def _note(self, table: Table, row: ObjectRow) -> None:
-        if not uses_postgresql():
+        if not dialect().checks_constraints_early:
             self.written[row.key] = row.references(table)
 
     def _flush_before_lookup(self, models: set[type[Model]]) -> None:

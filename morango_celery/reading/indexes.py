@@ -16,7 +16,8 @@ from django.db import connection
 from django.db.models import Model
 from morango.models.core import Store, SyncableModel
 
-from morango_celery.upstream import profiles, registered_models, uses_postgresql
+from morango_celery.db.dialect import dialect
+from morango_celery.upstream import profiles, registered_models
 
 LONGEST_NAME_BYTES = 63
 """Length of a name that PostgreSQL keeps."""
@@ -46,7 +47,7 @@ class SyncIndex:
         """Return the statement that creates it. PostgreSQL lets others write to the table meanwhile."""
         quote = connection.ops.quote_name
         name, column, waits = map(quote, (self.name, self.partition, self.waits))
-        if not uses_postgresql():
+        if not dialect().builds_indexes_concurrently:
             return f"CREATE INDEX {name} ON {quote(self.name_on_sqlite)} ({column}) WHERE {waits}"
         return (
             f"CREATE INDEX CONCURRENTLY {name} ON {quote(self.table)} ({column} text_pattern_ops)"
@@ -78,7 +79,7 @@ class IndexState:
     def removal(self) -> str:
         """Return the statement that removes it. PostgreSQL lets others use the table meanwhile."""
         quote = connection.ops.quote_name
-        if not uses_postgresql():
+        if not dialect().builds_indexes_concurrently:
             return f"DROP INDEX {quote(self.index.name)}"
         return f"DROP INDEX CONCURRENTLY {quote(self.schema)}.{quote(self.index.name)}"
 
@@ -96,7 +97,11 @@ def states(indexes: Sequence[SyncIndex]) -> list[IndexState]:
 
     Cost: one statement, which reads catalogs alone.
     """
-    return _states_on_postgresql(indexes) if uses_postgresql() else _states_on_sqlite(indexes)
+    return (
+        _states_on_postgresql(indexes)
+        if dialect().builds_indexes_concurrently
+        else _states_on_sqlite(indexes)
+    )
 
 
 def building_session(state: IndexState) -> int | None:

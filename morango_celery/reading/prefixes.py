@@ -15,7 +15,8 @@ from django.db.models.expressions import Expression, OrderBy
 from django.db.models.functions import Collate
 from typing_extensions import override
 
-from morango_celery.upstream import PRIMARY_PARTITION_LENGTH, uses_postgresql
+from morango_celery.db.dialect import dialect
+from morango_celery.upstream import PRIMARY_PARTITION_LENGTH
 
 FEW = 20
 """Prefixes that are compared one by one, so that PostgreSQL can use its index of partitions. Each one more
@@ -32,7 +33,7 @@ def starts_with_any(field: str, prefixes: Sequence[str]) -> Q:
         return _compared(field, prefixes)
     found = Q(_IsFound(field, prefixes))
     around = few_around(prefixes)
-    return _compared(field, around) & found if uses_postgresql() and around != [""] else found
+    return _compared(field, around) & found if dialect().searches_prefixes and around != [""] else found
 
 
 def few_around(prefixes: Sequence[str]) -> list[str]:
@@ -55,7 +56,7 @@ def by_prefix(field: str, prefixes: Sequence[str], *, descending: bool = False) 
 
     :param prefixes: from `outermost`
     """
-    if uses_postgresql():
+    if dialect().searches_prefixes:
         return OrderBy(Collate(_Found(field, prefixes), "C"), descending=descending)
     if all(_folded(prefix) == prefix for prefix in prefixes):
         return OrderBy(_Found(field, prefixes), descending=descending)

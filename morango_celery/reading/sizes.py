@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models import Field, Func, IntegerField
 from typing_extensions import override
 
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 
 THIN_BYTES = 16 * 1024
 """Size of a value up to which it is read along with hundreds of others."""
@@ -58,6 +58,6 @@ def rows_at_a_time(rows: int, *, any_may_be_large: bool) -> int:
 
     SQLite is read in this process: its memory doesn't depend on how many come at a time.
     """
-    if not uses_postgresql():
+    if dialect().runs_in_process:
         return 1
     return min(rows, FEW_ROWS) if any_may_be_large else rows

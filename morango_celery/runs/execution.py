@@ -12,6 +12,7 @@ from django.db.models import F
 
 from morango_celery import clock
 from morango_celery.conf import settings
+from morango_celery.db.dialect import dialect
 from morango_celery.db.prepared import Columns, Statement, kept, number, selecting, text, updating
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization import BatchResult, deserialize_batch
@@ -22,7 +23,6 @@ from morango_celery.printable import printable
 from morango_celery.runs.limits import Limits, current_limits, limited, within
 from morango_celery.runs.overdue import RUN, lost_after_seconds, when_begun
 from morango_celery.runs.producer import complete, is_at_its_end
-from morango_celery.upstream import uses_postgresql
 
 UNCOUNTED = ("filter", "error")
 """Columns of a run that may be long, and say nothing about its progress."""
@@ -185,7 +185,7 @@ def _count(run_id: int, counts: Mapping[str, int]) -> Run:
     """Count a batch that is closed, and return the run, without `UNCOUNTED`."""
     statement = _counting(tuple(counts), lost_after_seconds())
     values = (run_id, *counts.values())
-    if uses_postgresql():
+    if dialect().returns_updated_rows:
         row = statement.row(*values)
         if row is None:
             raise Run.DoesNotExist
@@ -207,7 +207,7 @@ def _counting(names: tuple[str, ...], _: float) -> Statement:
         **when_begun(),  # after the last batch, the same worker begins with the next stage
         **added(**{name: number(place) for place, name in enumerate(names, start=1)}),
     }
-    returned = COUNTED.names if uses_postgresql() else ()
+    returned = COUNTED.names if dialect().returns_updated_rows else ()
     return updating(Run.objects.filter(pk=number(0)), counted, returned)
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery.conf import settings
+from morango_celery.db.dialect import dialect
 from morango_celery.errors import RunFailedError
 from morango_celery.models import Batch, Run
 from morango_celery.printable import make_printable
@@ -18,7 +19,6 @@ from morango_celery.runs.liveness import shown
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, start
 from morango_celery.runs.recovery import end_abandoned
 from morango_celery.runs.thread_pool import executed
-from morango_celery.upstream import uses_postgresql
 
 logger = logging.getLogger(__name__)
 
@@ -93,4 +93,4 @@ def _concurrency() -> int:
 
     It is 1 in an open transaction, since other connections don't see into that.
     """
-    return settings.IN_PROCESS_CONCURRENCY if uses_postgresql() and not connection.in_atomic_block else 1
+    return 1 if dialect().has_one_writer or connection.in_atomic_block else settings.IN_PROCESS_CONCURRENCY

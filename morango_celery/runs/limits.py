@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Func, TextField, Value
 
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 
 LONGEST_LOCK_SECONDS = 10.0
 """Longest wait for a lock. After it, a task leaves the process to others, and is tried again later."""
@@ -76,7 +76,7 @@ def limited() -> dict[str, Any]:
     Cost: no statement of their own.
     """
     limits = current_limits()
-    if limits is None or not uses_postgresql():
+    if limits is None or not dialect().has_timeouts:
         return {}
     calls = [_setting("lock_timeout", limits.lock_seconds)]
     if limits.idle_seconds is not None:

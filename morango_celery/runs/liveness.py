@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 from django.db import connection
 
+from morango_celery.db.dialect import dialect
+
 SUFFIX = "-morango-celery-runs"
 
 _descriptors: dict[str, int] = {}
@@ -78,7 +80,7 @@ def life_of(run_id: int) -> Life:
 
 
 def _path() -> str | None:
-    if connection.vendor != "sqlite":
+    if not dialect().runs_in_process:
         return None
     name = str(connection.settings_dict["NAME"])
     return f"{name}{SUFFIX}" if os.path.isfile(name) else None  # a database in memory has no file

@@ -16,6 +16,7 @@ from django.db.models import F, Q, QuerySet
 
 from morango_celery import clock
 from morango_celery.conf import settings
+from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import is_transient
 from morango_celery.db.prepared import Statement, kept, number, updating
 from morango_celery.deserialization.sql import take_write_lock
@@ -36,7 +37,6 @@ from morango_celery.runs.overdue import (
     when_begun,
 )
 from morango_celery.runs.producer import Progress, start
-from morango_celery.upstream import uses_postgresql
 
 LOOK_SECONDS = 0.1
 """Pause between two looks for another worker that opens the stage, after an attempt that was just begun."""
@@ -172,7 +172,7 @@ def _to_open(run_id: int) -> QuerySet[Run]:
 
 def _count_attempt(run_id: int) -> Run | None:
     statement = _beginning(settings.MAX_ATTEMPTS, lost_after_seconds())
-    if uses_postgresql():
+    if dialect().returns_updated_rows:
         row = statement.row(run_id)
         return None if row is None else RUN.instance(row)
     return read_run(run_id) if statement.execute(run_id) else None
@@ -187,7 +187,9 @@ def _beginning(most_attempts: int, _: float) -> Statement:
     left = _to_open(number(0)).filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
     free = left.select_for_update(skip_locked=True).values("pk")
     begun = {"attempts": F("attempts") + 1, "last_activity_at": clock.now(), **when_begun()}
-    return updating(Run.objects.filter(pk__in=free), begun, RUN.names if uses_postgresql() else ())
+    return updating(
+        Run.objects.filter(pk__in=free), begun, RUN.names if dialect().returns_updated_rows else ()
+    )
 
 
 def _just_begun() -> Q:

@@ -13,10 +13,10 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection
 
+from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import may_be_the_records_fault, sqlstate
 from morango_celery.printable import printable
 from morango_celery.runs.limits import current_limits
-from morango_celery.upstream import uses_postgresql
 
 UNCOUNTED_IN_A_ROW = 6
 """Number of connections in a row that one message may lose, for no known reason, before an attempt counts."""
@@ -80,7 +80,7 @@ class Attempt:
 
     def _timed(self) -> list[tuple[str, float, float]]:
         """Return the setting of each time limit, the seconds that were taken, and the limit (0 for none)."""
-        if not uses_postgresql():
+        if not dialect().has_timeouts:
             return []
         took = {IDLE_TIMEOUT: self._longest_pause, TRANSACTION_TIMEOUT: time.monotonic() - self._began}
         with connection.cursor() as cursor:

@@ -23,11 +23,11 @@ from django.db.models.functions import Cast
 
 from morango_celery import clock
 from morango_celery.conf import settings
+from morango_celery.db.dialect import dialect
 from morango_celery.db.prepared import Columns, Statement, kept, number, selecting, text, updating
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.limits import Limits, current_limits, limited, within
-from morango_celery.upstream import uses_postgresql
 
 LOST_AFTER_SECONDS = 15.0
 """Time after which begun work that nobody holds counts as lost. The loss of a worker costs a run this and the
@@ -74,7 +74,7 @@ def note_start_sent(run: Run) -> None:
     """
     statement = _noting_start(settings.STALLED_AFTER_SECONDS)
     values = run.pk, str(run.state), run.stage, run.attempts
-    if uses_postgresql():
+    if not dialect().has_one_writer:
         statement.execute(*values)
         return
     with transaction.atomic():
@@ -134,7 +134,7 @@ def not_executed(batch_id: int) -> Any:
 
     It waits for nobody. The same statement can change the row, but not lock it in a stronger mode.
     """
-    if not uses_postgresql():
+    if dialect().has_one_writer:
         return Q()
     table = connection.ops.quote_name(Batch._meta.db_table)
     # Of all locks of the row, only that of the batch's execution conflicts with this one
@@ -162,7 +162,7 @@ def hold_opening(run_id: int) -> None:
 
     It has to be the transaction's first query.
     """
-    if uses_postgresql():
+    if dialect().has_advisory_locks:
         _holding(current_limits()).row(run_id)
 
 
@@ -174,7 +174,7 @@ def _holding(limits: Limits | None) -> Statement:
 
 def opening() -> dict[str, Any]:
     """Return annotations for a query of a run that have the effect of `hold_opening`."""
-    if not uses_postgresql():
+    if not dialect().has_advisory_locks:
         return {}
     return {
         **limited(),
@@ -224,7 +224,7 @@ RUN = Columns(Run)
 
 def nobody_opens() -> Q:
     """Return a condition that holds if nobody holds a run's advisory lock; the transaction then has it."""
-    if not uses_postgresql():
+    if not dialect().has_advisory_locks:
         return Q()
     return Q(Func(*_keys(), function="pg_try_advisory_xact_lock", output_field=BooleanField()))
 

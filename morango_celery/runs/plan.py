@@ -14,6 +14,7 @@ from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, 
 from django.db.models.expressions import RawSQL
 from typing_extensions import override
 
+from morango_celery.db.dialect import dialect
 from morango_celery.db.prepared import MOST_TEXTS, Statement, selecting, text
 from morango_celery.deserialization import StoreModelSource
 from morango_celery.deserialization.dependency_graph import Model, components
@@ -24,7 +25,6 @@ from morango_celery.reading.partitions import CHUNK_ROWS
 from morango_celery.reading.prefixes import FEW, outermost
 from morango_celery.reading.sizes import StoredBytes
 from morango_celery.runs.tree import Node
-from morango_celery.upstream import uses_postgresql
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,9 @@ def waiting_models(run: Run) -> frozenset[str]:
     named = RawSQL("names.value", [])
     waiting = source.records().filter(source.condition, model_name=named).values("pk")
     sql, parameters = waiting.query.sql_with_params()
-    elements = "json_array_elements_text" if uses_postgresql() else "json_each"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT names.value FROM {elements}(%s) AS names WHERE EXISTS ({sql})",  # noqa: S608  (Django's)
+            f"SELECT names.value FROM {dialect().elements}(%s) AS names WHERE EXISTS ({sql})",  # noqa: S608  (Django's)
             [json.dumps(names), *parameters],
         )
         return frozenset(name for (name,) in cursor.fetchall())

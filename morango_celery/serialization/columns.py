@@ -28,8 +28,8 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from morango.models.fields.uuids import UUIDField
 
+from morango_celery.db.dialect import dialect
 from morango_celery.reading.sizes import THIN_BYTES, bytes_of, is_unbounded
-from morango_celery.upstream import uses_postgresql
 
 
 def selected(field: Field[Any, Any], *, however_large: bool = False) -> str | Combinable:
@@ -40,9 +40,9 @@ def selected(field: Field[Any, Any], *, however_large: bool = False) -> str | Co
     target = field.target_field if isinstance(field, ForeignKey) else field
     if type(target) is UUIDField and type(field) in (UUIDField, ForeignKey, OneToOneField):
         return _aside(_id_as_text(field.attname))
-    if type(field) is DateTimeField and not uses_postgresql() and settings.USE_TZ:
+    if type(field) is DateTimeField and dialect().stores_text and settings.USE_TZ:
         return _aside(Cast(field.attname, _StoredTime()))
-    if not however_large and uses_postgresql() and is_unbounded(field):
+    if not however_large and not dialect().runs_in_process and is_unbounded(field):
         return _aside(_Thin(field.attname, measured=field, output_field=field))
     return field.attname
 
@@ -50,7 +50,7 @@ def selected(field: Field[Any, Any], *, however_large: bool = False) -> str | Co
 def has_large(fields: Sequence[Field[Any, Any]]) -> Combinable | None:
     """Return the condition that a row holds a value which `selected` leaves out for its size, if any may."""
     unbounded = [field for field in fields if is_unbounded(field)]
-    if not unbounded or not uses_postgresql():
+    if not unbounded or dialect().runs_in_process:
         return None
     return _aside(_AnyLarge(*(field.attname for field in unbounded), measured=unbounded))
 
@@ -91,7 +91,7 @@ def _aside(expression: Any) -> Combinable:
 def _id_as_text(name: str) -> Combinable:
     """Return the id as 32 hex digits, as Morango's field makes them."""
     text = Cast(name, TextField())
-    if not uses_postgresql():
+    if dialect().stores_text:
         return text
     return Replace(text, Value("-", TextField()), Value("", TextField()), output_field=TextField())
 

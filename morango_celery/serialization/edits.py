@@ -17,10 +17,11 @@ from morango.models.core import (
     SyncableModel,
 )
 
+from morango_celery.db.dialect import dialect
 from morango_celery.reading.indexes import dirty_bit_column, edits_table, partition_column
 from morango_celery.reading.prefixes import few_around, outermost
 from morango_celery.serialization.sql import Saver
-from morango_celery.upstream import partition_locks, registered_models, uses_postgresql
+from morango_celery.upstream import partition_locks, registered_models
 
 _NOTES = (DeletedModels._meta.db_table, HardDeletedModels._meta.db_table)
 _INSTANCES = InstanceIDModel._meta.db_table
@@ -114,12 +115,9 @@ def _is_any_edited(table: str, model: type[SyncableModel], prefixes: int) -> str
         connection.ops.quote_name,
         (table, dirty_bit_column(model), partition_column(model)),
     )
-    like = f"{partition} LIKE %s{'' if uses_postgresql() else _ESCAPE}"
+    like = f"{partition} LIKE %s{dialect().like_escape}"
     under = f" AND ({' OR '.join([like] * prefixes)})" if prefixes else ""
-    order = f" ORDER BY {partition} USING ~<~" if uses_postgresql() else ""
+    order = f" ORDER BY {partition} USING ~<~" if dialect().searches_prefixes else ""
     # The order is that of an index which serves LIKE: the planner takes the first entry of one that has only
     # edited rows, however many it believes to be edited. By old statistics it would read the table for them
     return f"(SELECT 1 FROM {name} WHERE {is_dirty}{under}{order} LIMIT 1) IS NOT NULL"
-
-
-_ESCAPE = r" ESCAPE '\'"

@@ -12,10 +12,9 @@ from django.db import connection
 from django.db.models import Model, QuerySet
 from morango.models.core import DatabaseMaxCounter, RecordMaxCounter, Store, SyncableModel
 
-from morango_celery.reading.ids import id_array
+from morango_celery.db.dialect import dialect
 from morango_celery.reading.sizes import THIN_BYTES
 from morango_celery.serialization.task import SerializeTask
-from morango_celery.upstream import uses_postgresql
 
 _STORE = Store._meta.db_table
 _COUNTERS = RecordMaxCounter._meta.db_table
@@ -32,7 +31,7 @@ class Saver:
 
 def stored(ids: Sequence[str]) -> dict[str, tuple[str | None, int]]:
     """Return the texts of the Store rows among `ids`, and their bytes; None in place of a large text."""
-    size = "octet_length(serialized)" if uses_postgresql() else "length(CAST(serialized AS BLOB))"
+    size = dialect().byte_length("serialized")
     thin = f"CASE WHEN {size} <= {THIN_BYTES} THEN serialized END"
     return {found: (text, bytes_) for found, text, bytes_ in _looked_up(f"{thin}, {size}", ids)}
 
@@ -44,14 +43,10 @@ def stored_whole(ids: Sequence[str]) -> dict[str, str]:
 
 def _looked_up(columns: str, ids: Sequence[str]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        if uses_postgresql():
-            cursor.execute(
-                f"SELECT replace(id::text, '-', ''), {columns} FROM {_STORE} WHERE id = ANY(%s::uuid[])",
-                [id_array(ids)],
-            )
-        else:
-            marks = ", ".join(["%s"] * len(ids))
-            cursor.execute(f"SELECT id, {columns} FROM {_STORE} WHERE id IN ({marks})", ids)
+        cursor.execute(
+            f"SELECT {dialect().hex_digits('id')}, {columns} FROM {_STORE} WHERE id {dialect().id_list}",
+            [dialect().ids(ids)],
+        )
         return list(cursor.fetchall())
 
 
@@ -73,7 +68,7 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
     rows = [(task.obj, task.serialized) for task in tasks]
     names = ", ".join(["id", "serialized", "partition", "source_id", "_self_ref_fk", *same])
     with connection.cursor() as cursor:
-        if uses_postgresql():
+        if dialect().has_arrays:
             constants = "\t".join(map(_copied, map(str, same.values())))
             lines = [
                 # JSON has its control characters escaped
@@ -106,14 +101,18 @@ def update(tasks: Collection[SerializeTask], saver: Saver) -> None:
     )
     same = (saver.instance_id, saver.counter)
     with connection.cursor() as cursor:
-        if uses_postgresql():
+        if dialect().has_arrays:
             cursor.execute(
                 f"UPDATE {_STORE} SET serialized = synced.serialized,"
                 f" {assignments.format(newline='chr(10)')}"
                 # No JSON that was made here holds a line break
                 " FROM unnest(%s::uuid[], string_to_array(%s, chr(10))) AS synced (id, serialized)"
                 f" WHERE {_STORE}.id = synced.id",
-                [*same, id_array(task.id for task in tasks), "\n".join(task.serialized for task in tasks)],
+                [
+                    *same,
+                    dialect().ids(task.id for task in tasks),
+                    "\n".join(task.serialized for task in tasks),
+                ],
             )
         else:
             cursor.executemany(
@@ -142,11 +141,10 @@ def count(ids: QuerySet[Any], saver: Saver) -> None:
 def raise_database_counters(prefixes: Iterable[str], saver: Saver) -> None:
     """Note the saver's counter for each prefix of a filter."""
     table = DatabaseMaxCounter._meta.db_table
-    elements = "json_array_elements_text" if uses_postgresql() else "json_each"
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {table} (instance_id, partition, counter)"
-            f" SELECT %s, prefix.value, %s FROM {elements}(%s) AS prefix WHERE true"
+            f" SELECT %s, prefix.value, %s FROM {dialect().elements}(%s) AS prefix WHERE true"
             " ON CONFLICT (instance_id, partition) DO UPDATE SET counter = excluded.counter",
             [saver.instance_id, saver.counter, json.dumps(list(dict.fromkeys(prefixes)), ensure_ascii=False)],
         )
@@ -156,7 +154,7 @@ def lock_table(model: type[Model]) -> None:
     """Let nobody else write rows of `model` until this transaction ends; reading goes on."""
     table = model._meta.db_table
     with connection.cursor() as cursor:
-        if uses_postgresql():
+        if not dialect().has_one_writer:
             cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
         else:  # a reader can't become the writer once another has written
             cursor.execute(f"UPDATE {table} SET id = id WHERE 0")

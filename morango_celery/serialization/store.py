@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import DeletedModels, HardDeletedModels, InstanceIDModel, Store
 
+from morango_celery.db.dialect import dialect
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.reading.sizes import CHUNK_BYTES
 from morango_celery.serialization import sql
@@ -26,7 +27,6 @@ from morango_celery.upstream import (
     isolated_transaction,
     known_instance_id,
     refuse_open_transaction,
-    uses_postgresql,
 )
 
 ATTEMPTS = 5
@@ -78,7 +78,7 @@ def _serialize(
     on_begin: Callable[[], None] | None,
     unless_edited: Callable[[], None] | None,
 ) -> None:
-    if uses_postgresql():
+    if dialect().returns_updated_rows:
         refuse_open_transaction()
         saver, is_edited = _note_unless_edited(profile, sync_filter, on_begin, unless_edited)
         if not is_edited:

@@ -12,11 +12,11 @@ from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from django.test import Client
 from morango.models import Store
+from morango_celery.db.dialect import dialect
 
 from morango_celery.admin.sql import time_limit
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
-from morango_celery.upstream import uses_postgresql
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
 from tests.support.operators import LOOK, OPERATE, logged_in
 from tests.support.run_helpers import errors, new_run
@@ -316,7 +316,7 @@ class TestTimeLimit:
 
 
 def test_on_sqlite_there_is_no_limit() -> None:
-    if not uses_postgresql():
+    if dialect().has_one_writer:
         with time_limit(0.001):
             new_run()
         assert Run.objects.exists()

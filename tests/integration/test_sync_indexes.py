@@ -11,12 +11,12 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from morango.models.certificates import Filter
+from morango_celery.db.dialect import dialect
 
 from morango_celery.checks import indexes as checks
 from morango_celery.management.commands import create_sync_indexes as command
 from morango_celery.reading.indexes import SyncIndex, states, sync_indexes
 from morango_celery.serialization import edits, serialize_into_store
-from morango_celery.upstream import uses_postgresql
 from tests.parity.serialization.sessions import other_session, sessions, until_waiting
 from tests.support.factories import SCHOOL_ID
 from worker.school.models import PROFILE, Unit
@@ -225,7 +225,7 @@ def test_with_its_index_no_serialization_reads_a_table_from_end_to_end(
 def test_the_look_for_edits_uses_the_index() -> None:
     create()
     sql, _, parameters = edits._search(PROFILE, Filter(SCHOOL_ID))
-    explain = "EXPLAIN" if uses_postgresql() else "EXPLAIN QUERY PLAN"
+    explain = "EXPLAIN" if not dialect().runs_in_process else "EXPLAIN QUERY PLAN"
     plan = "\n".join(str(row) for row in execute(f"{explain} {sql}", *parameters))
     assert INDEX.name in plan, plan
 

@@ -28,7 +28,7 @@ MUTATIONS = (
     Mutation(
         "a-lock-is-waited-for-within-limits",
         "runs/limits.py",
-        "    if limits is None or not uses_postgresql():\n",
+        "    if limits is None or not dialect().has_timeouts:\n",
         "    if True:\n",
         (f"{_HELD}::test_who_waits_too_long_for_a_lock_lets_others_have_the_process",),
         "postgresql",
@@ -60,7 +60,7 @@ MUTATIONS = (
     Mutation(
         "times-are-the-databases",
         "clock.py",
-        '    if connections[using].vendor != "postgresql":\n        return Value(',
+        "    if not dialect(using).tells_time:\n        return Value(",
         "    if True:\n        return Value(",
         ("faults/test_clock.py::test_recovery_by_a_wrong_clock_takes_nothing_for_lost",),
         "postgresql",
@@ -68,8 +68,8 @@ MUTATIONS = (
     Mutation(
         "payloads-are-kept-by-the-databases-clock",
         "clock.py",
-        '    if connection.vendor != "postgresql":\n',
-        "    if True:\n",
+        "    if not dialect(using).tells_time:\n        later = ",
+        "    if True:\n        later = ",
         ("payloads/test_backends.py::test_machine_whose_clock_is_ahead_removes_nothing_that_others_hold",),
         "postgresql",
     ),

@@ -124,7 +124,7 @@ MUTATIONS = (
     Mutation(
         "a-dirty-row-that-equals-the-record-is-no-edit",
         "deserialization/statements.py",
-        '    return f"({clean} OR ({ours}) {equals} ({synced}))"\n',
+        '    return f"({clean} OR ({ours}) {dialect().is_same} ({synced}))"\n',
         "    return clean\n",
         ("parity/test_outcomes.py::test_a_dirty_row_that_equals_the_synced_one_becomes_clean",),
     ),

@@ -14,6 +14,8 @@ from celery import Celery, current_app
 from django.core import checks
 from django.db import connection
 from morango.constants import settings as morango_defaults
+from morango_celery.db.postgresql import PostgreSQL
+from morango_celery.db.sqlite import SQLite
 from pytest_django import Settings
 
 from morango_celery.checks import operations
@@ -176,7 +178,7 @@ class TestModels:
             texts = [message.msg for message in checks.run_checks() if message.id == "morango_celery.I002"]
             return sorted(text.partition(",")[0] for text in texts if text.startswith("neighbours."))
 
-        monkeypatch.setattr("morango_celery.checks.models.uses_postgresql", lambda: True)
+        monkeypatch.setattr("morango_celery.checks.models.dialect", PostgreSQL)
         settings.MORANGO_CELERY = {"EXCLUSIVE_MODELS": ["neighbours.Ticket", "neighbours.Vote"]}
         assert named() == [
             "neighbours.Claim.save() has queries of its own (save() uses objects)",
@@ -184,7 +186,7 @@ class TestModels:
             "neighbours.Heap.save() has queries of its own (save() uses objects)",
         ]
         # One writer writes one record after another
-        monkeypatch.setattr("morango_celery.checks.models.uses_postgresql", lambda: False)
+        monkeypatch.setattr("morango_celery.checks.models.dialect", SQLite)
         assert named() == []
 
 

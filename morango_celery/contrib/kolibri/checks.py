@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Warning, register  # noqa: A004  (a
 from kolibri.utils import conf
 
 from morango_celery.contrib.kolibri import options
-from morango_celery.upstream import uses_postgresql
+from morango_celery.db.dialect import dialect
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ NAME_A_BROKER = (
 
 
 def lacks_broker() -> bool:
-    return uses_postgresql() and not conf.OPTIONS[options.SECTION][options.BROKER]
+    return not dialect().has_one_writer and not conf.OPTIONS[options.SECTION][options.BROKER]
 
 
 def warn_of_missing_broker() -> None:

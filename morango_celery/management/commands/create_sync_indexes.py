@@ -9,12 +9,12 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
 from typing_extensions import override
 
+from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import remedy, sqlstate
 from morango_celery.management.base import PipeSafeCommand
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.printable import printable, printable_lines
 from morango_celery.reading.indexes import IndexState, building_session, states, sync_indexes
-from morango_celery.upstream import uses_postgresql
 
 REMEDIES = {
     "42501": "Only the owner of a table may do this: use the database user that `manage.py migrate` runs as.",
@@ -79,7 +79,11 @@ class Command(PipeSafeCommand):
 
     def _drop(self, state: IndexState, what: str) -> None:
         with _errors_of(state):
-            pid = building_session(state) if uses_postgresql() and not state.is_valid else None
+            pid = (
+                building_session(state)
+                if dialect().builds_indexes_concurrently and not state.is_valid
+                else None
+            )
         if pid is not None:
             raise CommandError(
                 f"{state.index.name} is being created at this moment, by the database session {pid}. Wait "
