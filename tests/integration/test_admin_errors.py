@@ -12,9 +12,9 @@ from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from django.test import Client
 from morango.models import Store
-from morango_celery.db.dialect import dialect
 
 from morango_celery.admin.sql import time_limit
+from morango_celery.db.dialect import dialect
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
 from tests.support.factories import SCHOOL_ID, fill_store, store_row

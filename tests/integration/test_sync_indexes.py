@@ -11,9 +11,9 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from morango.models.certificates import Filter
-from morango_celery.db.dialect import dialect
 
 from morango_celery.checks import indexes as checks
+from morango_celery.db.dialect import dialect
 from morango_celery.management.commands import create_sync_indexes as command
 from morango_celery.reading.indexes import SyncIndex, states, sync_indexes
 from morango_celery.serialization import edits, serialize_into_store

@@ -14,11 +14,11 @@ from celery import Celery, current_app
 from django.core import checks
 from django.db import connection
 from morango.constants import settings as morango_defaults
-from morango_celery.db.postgresql import PostgreSQL
-from morango_celery.db.sqlite import SQLite
 from pytest_django import Settings
 
 from morango_celery.checks import operations
+from morango_celery.db.postgresql import PostgreSQL
+from morango_celery.db.sqlite import SQLite
 from morango_celery.operations import DeserializeOperation
 from morango_celery.worker.pools import Kind, kind
 from tests.support.processes import ROOT

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from morango.models import DeletedModels, HardDeletedModels, Store, SyncableModel, UUIDField
 from morango.models.certificates import Filter
 from morango.registry import syncable_models
-from morango_celery.db.dialect import dialect
 
+from morango_celery.db.dialect import dialect
 from tests.model_zoo.fields import CentsField, Color, ColorField, NotesField, WordsField, ZonedTimeField
 from tests.parity.serialization.harness import database_counter, record_counter
 from tests.support.factories import SAVED_BY

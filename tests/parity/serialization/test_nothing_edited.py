@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from morango.models import DeletedModels, SyncableModel
 from morango.models.certificates import Filter
 from morango.models.core import DatabaseMaxCounter, HardDeletedModels, InstanceIDModel
-from morango_celery.db.dialect import dialect
 
+from morango_celery.db.dialect import dialect
 from morango_celery.reading.prefixes import FEW
 from morango_celery.serialization import serialize_into_store
 from tests.model_zoo.rows import build_zoo_row
