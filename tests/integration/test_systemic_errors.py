@@ -125,7 +125,7 @@ def test_a_permission_that_is_missing_ends_the_run(
     assert f"permission denied for table {table}" in reason
     assert "GRANT it SELECT, INSERT, UPDATE and DELETE" in reason
     assert "`manage.py retry_run`" in reason
-    assert len(queries) < 150
+    assert len(queries) < 200  # steps may be written, each by itself, before the vehicles; three times then
     assert not [record for record in caplog.records if "Failed to deserialize" in record.message]
 
     # ... and once it is mended, all are saved
