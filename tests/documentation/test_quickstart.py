@@ -141,7 +141,7 @@ def test_a_project_that_follows_the_page_deserializes_with_a_worker(project: Pro
     assert "towns: 1" in project.do(COUNT)
 
 
-def test_on_sqlite_it_does_so_without_what_is_about_celery(tmp_path: Path) -> None:
+def test_blocks_work_on_sqlite_without_celery_settings(tmp_path: Path) -> None:
     project = Project(
         tmp_path, {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "school.sqlite3")}
     )

@@ -27,7 +27,7 @@ def wait_for(run: Run) -> None:
     until(lambda: Run.objects.get(pk=run.pk).finalized, "done")
 
 
-def test_what_a_worker_that_is_ahead_has_lost_is_missed_in_time(
+def test_work_lost_by_a_worker_ahead_of_time_is_found_in_time(
     make_school: MakeSchool, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a worker whose clock is an hour ahead, which has sent batches and executes one of them

@@ -209,7 +209,7 @@ def test_they_are_refused_and_the_worker_lives(
         until(lambda: not client.exists("celery", "unacked"), "taken")  # they don't come again
 
 
-def test_what_is_no_message_at_all_is_dropped_and_the_worker_lives(
+def test_garbage_in_place_of_a_message_is_dropped_and_the_worker_lives(
     school: School, celery_worker_process: StartWorker, redis_url: str
 ) -> None:
     # Given a worker in the middle of a run

@@ -128,7 +128,9 @@ def test_a_text_that_names_nothing_says_nothing(text: str) -> None:
 
 @pytest.mark.parametrize("seed", CHUNKS)
 @pytest.mark.django_db
-def test_broken_records_harm_nobody_and_say_why(settings: Any, world: healthy.World, seed: str) -> None:
+def test_broken_records_affect_no_others_and_name_their_fault(
+    settings: Any, world: healthy.World, seed: str
+) -> None:
     settings.MORANGO_TEST_POSTGRESQL = True
     chance = random.Random(seed)
     size = chance.choice((1000, 20, 5))

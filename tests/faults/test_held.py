@@ -110,7 +110,7 @@ def sent_in_a_while(worker: LoggedProcess) -> int:
     return sent_again(worker) - found
 
 
-def test_held_row_keeps_one_process_and_nobody_elses_run(
+def test_held_row_keeps_one_process_and_no_other_run(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:
     # Given a batch that wants a row which somebody's transaction holds
@@ -133,7 +133,7 @@ def test_held_row_keeps_one_process_and_nobody_elses_run(
     assert attempts(run) == {1}
 
 
-def test_who_waits_too_long_for_a_lock_lets_others_have_the_process(
+def test_batch_that_waits_too_long_for_a_lock_frees_its_process(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:
     # Given the only process of a worker, which waits for a row
@@ -173,7 +173,7 @@ def test_start_that_waits_for_a_partition_lets_others_have_the_process(
     school.assert_intact(run)
 
 
-def test_frozen_process_keeps_nobody_elses_run(
+def test_frozen_process_keeps_no_other_run(
     make_school: MakeSchool, start_worker: Callable[..., LoggedProcess]
 ) -> None:
     # Given one of a worker's processes that freezes in the middle of a batch
@@ -308,7 +308,7 @@ def test_session_of_a_killed_process_does_not_go_on_waiting(
     ("resend_after", "within_seconds"),
     [("60", 45), pytest.param("900", BY_DEFAULT_SECONDS, marks=pytest.mark.slow, id="by default")],
 )
-def test_run_whose_worker_is_killed_as_a_whole_waits_for_no_time_limit(
+def test_run_of_a_killed_worker_waits_for_no_time_limit(
     make_school: MakeSchool,
     start_worker: Callable[..., LoggedProcess],
     resend_after: str,

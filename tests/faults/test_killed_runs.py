@@ -111,7 +111,7 @@ def test_a_frozen_process_keeps_its_run_on_sqlite_however_long_it_is_silent(froz
     assert "carried out" in frozen.log()
 
 
-def test_a_run_that_nobody_has_begun_is_left_alone_until_it_is_silent_for_long() -> None:
+def test_pending_run_is_left_alone_until_it_is_stalled() -> None:
     waiting = new_run(in_process=True)
 
     new_run_here()

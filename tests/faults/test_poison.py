@@ -107,7 +107,7 @@ def test_a_poison_record_costs_its_price_once(start_worker: Any) -> None:
     only_error(poison)
 
 
-def test_what_belongs_to_a_poison_record_fails_with_it_and_succeeds_after_it(start_worker: Any) -> None:
+def test_records_that_need_a_poison_record_fail_with_it_and_succeed_after_it(start_worker: Any) -> None:
     # Given a learner that kills workers, with an attempt, among others
     unit = factories.store_row("unit")
     poison = factories.store_row("learner", unit=unit, username="exits")

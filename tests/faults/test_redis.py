@@ -98,9 +98,7 @@ def test_killed_in_the_middle_of_a_batch(
     assert worker.is_running
 
 
-def test_worker_has_no_message_in_hand_but_of_what_it_executes(
-    school: School, redis: Server, start_worker: StartWorkerThere
-) -> None:
+def test_worker_prefetches_no_message(school: School, redis: Server, start_worker: StartWorkerThere) -> None:
     # Given a worker whose only process is in the middle of a batch, and others that wait
     worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):

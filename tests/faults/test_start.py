@@ -76,7 +76,7 @@ def test_a_start_that_kills_its_worker_each_time_fails_the_run(
     assert retry(run.pk, wait=60).state == Run.State.COMPLETED
 
 
-def test_what_follows_a_runs_end_does_not_kill_one_recovery_after_another(
+def test_work_after_a_runs_end_does_not_kill_one_recovery_after_another(
     make_school: MakeSchool, start_worker: Callable[[int, int], LoggedProcess]
 ) -> None:
     # Given a run that has ended, and whose local edits no worker survives to serialize

@@ -287,9 +287,7 @@ def test_a_worker_is_stopped_while_it_talks_to_a_process_of_its_pool(
 
 
 @pytest.mark.slow
-def test_a_batch_goes_back_whose_beginning_was_not_heard_of(
-    school: School, celery_worker_process: StartWorker
-) -> None:
+def test_batch_without_a_reported_start_goes_back(school: School, celery_worker_process: StartWorker) -> None:
     # Given a batch that takes for ever, and a worker that is asked to stop when it has just handed that over
     run = sleeping_batch(school)
     worker = celery_worker_process(1, **INTERRUPTED, INTERRUPTED="unheard", **SHORT)

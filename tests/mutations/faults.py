@@ -72,7 +72,7 @@ MUTATIONS = (
         "runs/completion.py",
         '    if left.update(attempts=F("attempts") + 1):\n',
         "    if left:\n",
-        ("faults/test_start.py::test_what_follows_a_runs_end_does_not_kill_one_recovery_after_another",),
+        ("faults/test_start.py::test_work_after_a_runs_end_does_not_kill_one_recovery_after_another",),
         "postgresql",
     ),
     Mutation(
@@ -126,7 +126,9 @@ MUTATIONS = (
         "worker/raw_messages.py",
         "            if name in handlers:\n",
         "            if False:\n",
-        ("faults/test_foreign_messages.py::test_what_is_no_message_at_all_is_dropped_and_the_worker_lives",),
+        (
+            "faults/test_foreign_messages.py::test_garbage_in_place_of_a_message_is_dropped_and_the_worker_lives",
+        ),
         "postgresql",
     ),
     Mutation(
@@ -158,7 +160,7 @@ MUTATIONS = (
         "worker/message_validation.py",
         "            except errors:\n",
         "            except Exception:\n",
-        ("unit/test_envelope.py::test_what_nobody_has_foreseen_ends_as_a_refused_message",),
+        ("unit/test_envelope.py::test_unforeseen_error_ends_as_a_refused_message",),
     ),
     Mutation(
         "a-small-run-goes-first",

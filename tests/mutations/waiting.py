@@ -22,7 +22,7 @@ MUTATIONS = (
         "runs/overdue.py",
         '    return rows.select_for_update(of=("self",), skip_locked=True)\n',
         "    return rows\n",
-        (f"{_HELD}::test_held_row_keeps_one_process_and_nobody_elses_run",),
+        (f"{_HELD}::test_held_row_keeps_one_process_and_no_other_run",),
         "postgresql",
     ),
     Mutation(
@@ -30,7 +30,7 @@ MUTATIONS = (
         "runs/limits.py",
         "    if limits is None or not dialect().has_timeouts:\n",
         "    if True:\n",
-        (f"{_HELD}::test_who_waits_too_long_for_a_lock_lets_others_have_the_process",),
+        (f"{_HELD}::test_batch_that_waits_too_long_for_a_lock_frees_its_process",),
         "postgresql",
     ),
     Mutation(
@@ -54,7 +54,7 @@ MUTATIONS = (
         "runs/overdue.py",
         "    return min(LOST_AFTER_SECONDS, settings.STALLED_AFTER_SECONDS / 3)\n",
         "    return settings.STALLED_AFTER_SECONDS\n",
-        (f"{_HELD}::test_run_whose_worker_is_killed_as_a_whole_waits_for_no_time_limit",),
+        (f"{_HELD}::test_run_of_a_killed_worker_waits_for_no_time_limit",),
         "postgresql",
     ),
     Mutation(

@@ -35,7 +35,7 @@ def test_the_last_operation_on_an_object_wins(log: Path, batch: int) -> None:
     assert not letters()
 
 
-def test_deleting_what_is_not_there_is_fine(log: Path, batch: int) -> None:
+def test_deleting_a_missing_object_is_no_error(log: Path, batch: int) -> None:
     lines = [delete("shelf", 99), delete("annex", 99), delete("book", BOOK), delete("tag", "none")]
     assert ingested(log, lines, batch).dead_letters == 0
 
@@ -48,7 +48,7 @@ def test_a_deletion_spreads_as_djangos_does(log: Path, batch: int) -> None:
     assert not Local.objects.exists()
 
 
-def test_what_was_moved_before_a_deletion_is_left(log: Path, batch: int) -> None:
+def test_object_moved_before_a_deletion_is_kept(log: Path, batch: int) -> None:
     # Given a shelf with something on it that only this side knows
     ingested(log, [save("shelf", n, name="a", inside=1 if n == 3 else None) for n in (1, 2, 3)])
     Local.objects.create(shelf_id=3)
@@ -61,7 +61,7 @@ def test_what_was_moved_before_a_deletion_is_left(log: Path, batch: int) -> None
     assert Local.objects.exists()
 
 
-def test_what_was_deleted_and_came_back_is_without_what_went_with_it(log: Path, batch: int) -> None:
+def test_object_deleted_and_saved_again_comes_back_alone(log: Path, batch: int) -> None:
     ingested(log, [save("shelf", 1, name="a")])
     Local.objects.create(shelf_id=1)
     ingested(log, [delete("shelf", 1), save("shelf", 1, name="b")], batch)
@@ -69,7 +69,7 @@ def test_what_was_deleted_and_came_back_is_without_what_went_with_it(log: Path, 
     assert not Local.objects.exists()
 
 
-def test_a_line_that_refers_to_what_was_deleted_before_is_not_lost_with_it(log: Path, batch: int) -> None:
+def test_line_that_refers_to_a_deleted_object_becomes_a_dead_letter(log: Path, batch: int) -> None:
     # Given lines about a shelf's books, behind the line that deletes the shelf
     ingested(log, [save("shelf", 1, name="a")])
     lines = [
@@ -87,7 +87,7 @@ def test_a_line_that_refers_to_what_was_deleted_before_is_not_lost_with_it(log: 
     assert Local.objects.get().note == "n"
 
 
-def test_what_was_put_on_a_shelf_goes_with_it_though_both_are_new(log: Path, batch: int) -> None:
+def test_deletion_cascades_to_objects_of_the_same_batch(log: Path, batch: int) -> None:
     ingested(log, [save("shelf", 1, name="a")])
     ingested(
         log, [save("shelf", 2, name="b", inside=1), save("local", 5, shelf=2), delete("shelf", 1)], batch
@@ -188,7 +188,7 @@ def test_objects_span_the_tables_of_their_parents(log: Path, batch: int) -> None
     assert not letters()
 
 
-def test_natural_keys_name_objects_and_what_they_refer_to(log: Path, batch: int) -> None:
+def test_natural_keys_name_objects_and_their_references(log: Path, batch: int) -> None:
     # Given objects known here by other keys
     ada = Author.objects.create(name="Ada", born="1815-12-10")
     lines = [
@@ -212,7 +212,7 @@ def test_a_natural_key_may_be_that_of_an_object_yet_to_come(log: Path, batch: in
     assert not letters()
 
 
-def test_a_natural_key_means_whom_it_meant_at_the_time(log: Path, batch: int) -> None:
+def test_natural_key_means_its_object_of_that_time(log: Path, batch: int) -> None:
     lines = [
         *(save("author", 1, name="Bob"), save("book", BOOK, title="x", author=["Bob"])),
         *(save("author", 1, name="Robert"), save("author", 2, name="Bob")),
@@ -229,7 +229,7 @@ def test_an_object_without_a_key_is_created_once_by_each_line(log: Path, batch: 
     assert sorted(Local.objects.values_list("note", flat=True)) == ["0", "1", "2", "3", "4"]
 
 
-def test_columns_hold_what_a_raw_save_would_store(log: Path, batch: int) -> None:
+def test_columns_have_the_values_of_a_raw_save(log: Path, batch: int) -> None:
     fields = {
         "title": "ä\u2028\\ ' %s",
         "pages": "12",

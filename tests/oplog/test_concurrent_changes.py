@@ -221,26 +221,26 @@ def changes(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
-def test_the_log_says_what_two_transactions_leave(changes: Path, pair: tuple[str, str]) -> None:
+def test_log_gives_the_result_of_two_transactions(changes: Path, pair: tuple[str, str]) -> None:
     one, other = pair
     orders = say_what_is_left(changes, (CHANGES[one], CHANGES[other]), before_reading_or_deleting)
     assert orders >= 6
 
 
 @pytest.mark.parametrize("pair", OTHERS.values(), ids=OTHERS)
-def test_the_log_says_what_two_transactions_leave_of(
+def test_log_gives_the_result_of_two_transactions_for(
     changes: Path, pair: tuple[Callable[[], Any], Callable[[], Any]]
 ) -> None:
     assert say_what_is_left(changes, pair, before_reading_or_deleting) >= 6
 
 
 @pytest.mark.parametrize("other", ["add", "save in part"])
-def test_the_log_says_what_is_left_of_changes_without_a_transaction(changes: Path, other: str) -> None:
+def test_log_gives_the_result_of_changes_without_a_transaction(changes: Path, other: str) -> None:
     works = CHANGES["save"], CHANGES[other]
     assert say_what_is_left(changes, works, before_reading_or_deleting, atomic=False) >= 2
 
 
-def test_what_is_gone_when_it_is_to_be_recorded_was_recorded_as_deleted(changes: Path) -> None:
+def test_object_gone_before_it_is_recorded_was_recorded_as_deleted(changes: Path) -> None:
     works = CHANGES["save"], CHANGES["delete"]
     assert say_what_is_left(changes, works, before_reading_or_deleting, atomic=False) >= 2
 
@@ -248,7 +248,7 @@ def test_what_is_gone_when_it_is_to_be_recorded_was_recorded_as_deleted(changes:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pair", list(combinations_with_replacement(CHANGES, 2)), ids=" and ".join)
-def test_the_log_says_what_any_two_transactions_leave(changes: Path, pair: tuple[str, str]) -> None:
+def test_log_gives_the_result_of_any_two_transactions(changes: Path, pair: tuple[str, str]) -> None:
     one, other = pair
     say_what_is_left(changes, (CHANGES[one], CHANGES[other]), before_reading_or_deleting)
 
@@ -256,7 +256,7 @@ def test_the_log_says_what_any_two_transactions_leave(changes: Path, pair: tuple
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pair", PAIRS[:3], ids=" and ".join)
-def test_the_log_says_what_two_transactions_leave_statement_by_statement(
+def test_log_gives_the_result_of_two_transactions_statement_by_statement(
     changes: Path, pair: tuple[str, str]
 ) -> None:
     one, other = pair

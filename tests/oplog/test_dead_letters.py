@@ -103,7 +103,7 @@ def test_a_reference_that_a_deletion_leaves_dangling_is_found_before_the_commit(
     assert Shelf.objects.exists()
 
 
-def test_what_was_mended_is_applied_when_it_is_tried_again(log: Path, capsys: Any) -> None:
+def test_mended_letter_is_applied_on_retry(log: Path, capsys: Any) -> None:
     Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
     ingested(log, [save("book", BOOK, title="a", isbn="1"), save("review", 1, book=BOOK, author=["Ada"])])
     assert len(letters()) == 2
@@ -200,7 +200,7 @@ def test_the_admin_shows_letters_and_tries_them_again(log: Path, operator: Clien
     assert Book.objects.get().title == "waiting title"
 
 
-def test_who_may_only_look_is_not_offered_to_try_again(log: Path) -> None:
+def test_viewer_is_offered_no_retry(log: Path) -> None:
     user = get_user_model().objects.create_user("guest", password="x", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename="view_deadletter"))
     client = Client()

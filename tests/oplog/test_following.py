@@ -35,7 +35,7 @@ def settle(wakeup: Wakeup) -> None:
         pass
 
 
-def test_wakeup_that_nobody_waits_for_is_remembered(wakeup: Wakeup) -> None:
+def test_wakeup_before_a_wait_is_remembered(wakeup: Wakeup) -> None:
     for _ in range(100_000):
         wakeup.wake()  # more than a pipe holds
     assert wakes(wakeup, 0)

@@ -104,7 +104,7 @@ def test_a_letter_is_applied_once_its_model_is_named(log: Path, name: Any) -> No
     assert Shelf.objects.exists()
 
 
-def test_who_waits_for_the_other_is_not_brought_along(log: Path, name: Any) -> None:
+def test_letter_of_an_unnamed_model_is_not_applied_with_its_group(log: Path, name: Any) -> None:
     name("library.Hen")
     ingested(log, [save("hen", 1, egg=1), save("egg", 1, hen=1)], 1)
     assert len(letters()) == 2
@@ -201,7 +201,7 @@ def test_a_check_warns_of_models_that_decide_about_more_than_themselves(
     ]
 
 
-def test_deleting_a_named_object_takes_along_what_its_models_say(log: Path, name: Any) -> None:
+def test_deleting_a_named_object_cascades_as_its_models_say(log: Path, name: Any) -> None:
     """The cascade is the project's own, and may reach any model."""
     from tests.oplog.library.models import Local
 

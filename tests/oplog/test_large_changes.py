@@ -92,7 +92,7 @@ def test_values_that_change_hands_within_a_line_end_where_the_line_says(log: Pat
     assert Shelf.objects.count() == 450
 
 
-def test_a_natural_key_may_name_what_comes_later_in_a_line_that_is_halved(log: Path) -> None:
+def test_natural_key_may_name_a_later_object_of_a_halved_line(log: Path) -> None:
     ingested(log, [change([book(1, isbn="one"), book(2, isbn="two")])])
     author = {"model": "library.author", "pk": 5, "fields": {"name": "Late", "born": "1990-01-01"}}
     swapped = [book(1, isbn=None), book(2, isbn="one"), book(1, isbn="two", author=["Late"])]
@@ -120,7 +120,7 @@ def test_a_cycle_of_references_may_span_a_line(log: Path) -> None:
     assert (Hen.objects.get().egg_id, Egg.objects.get().hen_id) == (1, 1)
 
 
-def test_what_very_many_objects_lack_is_found_in_a_few_statements(log: Path) -> None:
+def test_missing_targets_of_many_objects_are_found_in_a_few_statements(log: Path) -> None:
     few = statements(log, change([book(key, shelf=5000 + key, tags=[f"t{key}"]) for key in range(1, 151)]))
     many = statements(log, change([book(key, shelf=5000 + key, tags=[f"t{key}"]) for key in range(1, 2001)]))
     assert many <= few + 10

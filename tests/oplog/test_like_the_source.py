@@ -31,7 +31,7 @@ def start_anew() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_log_makes_what_its_source_had(recorded: Path, seed: int, exhaustive: bool) -> None:
+def test_log_reproduces_its_source(recorded: Path, seed: int, exhaustive: bool) -> None:
     for number in range(seed * 1000, seed * 1000 + (30 if exhaustive else 1)):
         # Given a history, and the log of it
         start_anew()

@@ -136,7 +136,7 @@ def idle_mb(database_url: str) -> float:
     return peak_of_command_mb(database_url, "record_objects", OPLOG_FILE=os.devnull)
 
 
-def test_memory_does_not_grow_with_what_is_to_be_written(log: Path, database_url: str) -> None:
+def test_memory_does_not_grow_with_waiting_lines(log: Path, database_url: str) -> None:
     texts = [large_book(number) for number in range(LARGE_LINES)]
     OutboxChange.objects.bulk_create(map(OutboxChange.of, texts))
     large = record_mb(log, database_url)
@@ -146,7 +146,7 @@ def test_memory_does_not_grow_with_what_is_to_be_written(log: Path, database_url
     assert not OutboxChange.objects.exists()
 
 
-def test_memory_does_not_grow_with_what_a_writer_that_died_has_written(log: Path, database_url: str) -> None:
+def test_memory_does_not_grow_with_a_dead_writers_lines(log: Path, database_url: str) -> None:
     texts = [large_book(number) for number in range(LARGE_LINES)]
     OutboxChange.objects.bulk_create(map(OutboxChange.of, texts))
     append(log, *texts)
@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_what_a_writer_that_died_has_written(log: Path
     assert not OutboxChange.objects.exists()
 
 
-def test_memory_does_not_grow_with_the_size_of_what_exists(log: Path, database_url: str) -> None:
+def test_memory_does_not_grow_with_existing_objects(log: Path, database_url: str) -> None:
     Book.objects.bulk_create(
         [Book(pk=uuid.UUID(int=n), title="large", about={"text": LARGE}) for n in range(LARGE_LINES)]
     )

@@ -49,7 +49,7 @@ def test_new_rows_are_numbered_above_those_that_came(log: Path, batch: int) -> N
     assert Card.objects.create().pk == number + 1
 
 
-def test_a_line_waits_for_what_its_columns_refer_to(log: Path, batch: int) -> None:
+def test_line_waits_for_the_target_of_its_column(log: Path, batch: int) -> None:
     ingested(log, [save("card", 1, book=BOOK), save("card", 2, written_by="Ada")], batch)
     assert len(letters()) == 2
     assert not Card.objects.exists()

@@ -27,7 +27,7 @@ def states() -> list[str]:
 
 @pytest.mark.parametrize("later", NUMBERS, ids=repr)
 @pytest.mark.parametrize("earlier", NUMBERS, ids=repr)
-def test_a_letter_is_superseded_whatever_form_the_number_has(log: Path, earlier: Any, later: Any) -> None:
+def test_letter_is_superseded_for_any_form_of_a_number(log: Path, earlier: Any, later: Any) -> None:
     # Given a line that waits for another object
     ingested(log, [save("shelf", earlier, name="old", inside=99)])
     assert states() == [DeadLetter.State.OPEN]
@@ -44,7 +44,7 @@ def test_a_letter_is_superseded_whatever_form_the_number_has(log: Path, earlier:
 
 @pytest.mark.parametrize("later", UUIDS)
 @pytest.mark.parametrize("model", ["book", "oldbook", "BOOK"])
-def test_a_letter_is_superseded_whatever_form_the_uuid_has(log: Path, model: str, later: str) -> None:
+def test_letter_is_superseded_for_any_form_of_a_uuid(log: Path, model: str, later: str) -> None:
     ingested(log, [save("book", ID.hex, title="old", tags=["none"])])
     ingested(log, [save(model, later, title="new")])
     ingested(log, [save("tag", "none")])
@@ -60,14 +60,14 @@ def test_an_object_of_several_tables_is_known_by_its_number(log: Path) -> None:
     assert Annex.objects.get().size == 2
 
 
-def test_within_a_batch_an_earlier_line_is_outdated_whatever_its_form(log: Path) -> None:
+def test_earlier_line_of_a_batch_is_outdated_for_any_form_of_its_key(log: Path) -> None:
     ingested(log, [save("shelf", "01", name="old", no_such_field=1), save("shelf", 1, name="new")])
     assert states() == [DeadLetter.State.SUPERSEDED]
 
 
 @pytest.mark.parametrize("arriving", NUMBERS, ids=repr)
 @pytest.mark.parametrize("wanted", NUMBERS, ids=repr)
-def test_a_letter_gets_what_it_waits_for_in_whatever_form(log: Path, wanted: Any, arriving: Any) -> None:
+def test_letter_gets_its_missing_object_in_any_form(log: Path, wanted: Any, arriving: Any) -> None:
     ingested(log, [save("shelf", 7, name="child", inside=wanted)])
     assert len(letters()) == 1
     ingested(log, [save("shelf", arriving, name="parent")])

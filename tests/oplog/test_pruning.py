@@ -70,7 +70,7 @@ def test_machine_whose_clock_is_ahead_removes_no_letters_before_their_time(
         assert prune(30).letters == 0
 
 
-def test_what_open_letters_are_about_is_left(log: Path) -> None:
+def test_pruning_keeps_objects_of_open_letters(log: Path) -> None:
     ingested(log, [save("shelf", 1, name="a", inside=99)])
     DeadLetter.objects.update(created_at=timezone.now() - timedelta(days=1000))
     assert prune(1).letters == 0

@@ -185,7 +185,7 @@ def test_a_file_that_is_replaced_by_a_longer_copy_of_itself_is_read_on(log: Path
     assert notes() == [*(str(number) for number in range(40)), "more"]
 
 
-def test_what_only_looks_like_a_part_of_the_log_is_not_read(log: Path) -> None:
+def test_file_that_only_looks_like_a_part_of_the_log_is_not_read(log: Path) -> None:
     for name in (".lock", ".1.gz", ".bak", "x.1"):
         Path(f"{log}{name}").write_text(note(name) + "\n")
     ingested(log, [note(1)])

@@ -59,7 +59,7 @@ def test_models_that_were_not_chosen_are_not_recorded(recorded: Path) -> None:
     assert lines(recorded) == [("SAVE", [("shelf", 1)])]
 
 
-def test_what_is_rolled_back_never_happened(recorded: Path) -> None:
+def test_rolled_back_change_is_not_recorded(recorded: Path) -> None:
     with transaction.atomic():
         Shelf.objects.create(pk=1, name="a")
         assert not recorded.exists()  # not before the commit
@@ -74,7 +74,7 @@ def test_what_is_rolled_back_never_happened(recorded: Path) -> None:
     assert not OutboxChange.objects.exists()
 
 
-def test_raw_saves_and_what_is_ingested_are_not_recorded(recorded: Path, tmp_path: Path) -> None:
+def test_raw_saves_and_ingested_objects_are_not_recorded(recorded: Path, tmp_path: Path) -> None:
     Shelf(pk=1, name="a").save_base(raw=True)
     other = tmp_path / "other.log"
     uid = f"{1:032x}"
@@ -84,7 +84,7 @@ def test_raw_saves_and_what_is_ingested_are_not_recorded(recorded: Path, tmp_pat
     assert not Shelf.objects.exists()
 
 
-def test_a_line_says_what_is_stored_rather_than_what_was_assigned(recorded: Path) -> None:
+def test_line_has_the_stored_values_rather_than_assigned_ones(recorded: Path) -> None:
     book = Book.objects.create(
         title="a", pages=3, bought_at=datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, datetime.UTC)
     )
@@ -139,7 +139,7 @@ def test_natural_keys_are_recorded_on_request(recorded: Path, settings: Any) -> 
     assert '"pk"' not in recorded.read_text().splitlines()[0]
 
 
-def test_what_sends_no_signal_can_be_recorded_by_hand(recorded: Path) -> None:
+def test_changes_without_signals_can_be_recorded_by_hand(recorded: Path) -> None:
     with transaction.atomic():
         shelves = Shelf.objects.bulk_create([Shelf(pk=n, name="a") for n in range(1, 4)])
         recorder.record(Operation.SAVE, shelves)
@@ -190,7 +190,7 @@ def test_lines_wait_while_the_file_cannot_be_written(
 
 
 @pytest.mark.parametrize("cut", [0, 10, None], ids=["nothing", "half a line", "everything"])
-def test_what_a_writer_that_died_had_written_is_not_written_again(recorded: Path, cut: int | None) -> None:
+def test_lines_of_a_dead_writer_are_not_written_again(recorded: Path, cut: int | None) -> None:
     # Given a writer that died after it wrote, or while it did, and before it could note that
     Shelf.objects.create(pk=1, name="a")
     before = recorded.read_bytes()
@@ -241,7 +241,7 @@ def test_a_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Pa
 
 
 @pytest.mark.parametrize("left", [b"\x00" * 5000, b"1.5 SAVE [\x00\x00", b"\x00\n\x00", b"\xff\x00\xc3\n"])
-def test_what_a_power_cut_leaves_at_the_end_spoils_no_line(recorded: Path, left: bytes) -> None:
+def test_remains_of_a_power_cut_spoil_no_line(recorded: Path, left: bytes) -> None:
     Shelf.objects.create(pk=1, name="a")
     with recorded.open("ab") as file:
         file.write(left)

@@ -87,7 +87,9 @@ def test_nothing_is_recorded_in_a_special_file(recorded: Path, kind: str, make: 
         call_command("record_objects")
 
 
-def test_what_waited_is_written_once_the_special_file_is_gone(recorded: Path, kind: str, make: Make) -> None:
+def test_waiting_lines_are_written_once_the_special_file_is_gone(
+    recorded: Path, kind: str, make: Make
+) -> None:
     make(recorded)
     Tag.objects.create(slug="a")
     if kind == "a folder":

@@ -69,7 +69,7 @@ def read_to_the_end(log: Path) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_the_reader_has_what_the_writer_has(log: Path, write: Start, follow: Start, exhaustive: bool) -> None:
+def test_reader_gets_the_writers_objects(log: Path, write: Start, follow: Start, exhaustive: bool) -> None:
     # Given a reader that waits for a log which isn't there yet
     reader = follow("--batch-size=20")
 
@@ -99,7 +99,7 @@ def test_it_stops_when_it_is_told_to(log: Path, follow: Start, number: signal.Si
     assert "Traceback" not in reader.log()
 
 
-def test_it_survives_whatever_is_done_to_the_file(log: Path, follow: Start) -> None:
+def test_reader_survives_any_change_of_the_file(log: Path, follow: Start) -> None:
     # Given a reader that follows
     append(log, save("shelf", 1, name="a"))
     reader = follow()

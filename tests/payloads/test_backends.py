@@ -21,21 +21,21 @@ KEYS = [f"{number:02x}" + "a" * 62 for number in range(40)]
 BLOB = bytes(range(256)) * 40
 
 
-def test_what_was_put_is_there_and_nothing_else(backend: Backend) -> None:
+def test_put_blobs_are_found_and_no_others(backend: Backend) -> None:
     backend.put({KEYS[0]: BLOB, KEYS[1]: b""}, 60)
 
     assert backend.get(KEYS[:3]) == {KEYS[0]: BLOB, KEYS[1]: b""}
     assert backend.get([]) == {}
 
 
-def test_what_is_there_already_stays_as_it_is(backend: Backend) -> None:
+def test_put_does_not_replace_stored_bytes(backend: Backend) -> None:
     backend.put({KEYS[0]: b"first"}, 60)
     backend.put({KEYS[0]: b"second", KEYS[1]: b"new"}, 60)
 
     assert backend.get(KEYS[:2]) == {KEYS[0]: b"first", KEYS[1]: b"new"}
 
 
-def test_hold_says_what_is_missing(backend: Backend) -> None:
+def test_extend_ttl_returns_missing_keys(backend: Backend) -> None:
     backend.put({KEYS[0]: BLOB}, 60)
 
     assert backend.extend_ttl(KEYS[:3], 60) == {KEYS[1], KEYS[2]}
@@ -47,7 +47,7 @@ def is_gone(backend: Backend, key: str) -> bool:
     return not backend.get([key])
 
 
-def test_what_nobody_holds_any_longer_is_removed(backend: Backend) -> None:
+def test_expired_blobs_are_removed(backend: Backend) -> None:
     backend.put({KEYS[0]: BLOB, KEYS[1]: BLOB}, 0.05)
     backend.put({KEYS[2]: BLOB}, 60)
 
@@ -56,7 +56,7 @@ def test_what_nobody_holds_any_longer_is_removed(backend: Backend) -> None:
     assert set(backend.get(KEYS[:3])) == {KEYS[2]}
 
 
-def test_pruning_counts_what_it_removes_and_redis_needs_none(backend: Backend) -> None:
+def test_pruning_counts_removed_blobs_and_redis_needs_none(backend: Backend) -> None:
     backend.put({KEYS[0]: BLOB, KEYS[1]: b"some"}, 0)
     backend.put({KEYS[2]: BLOB}, 60)
     pruned = []
@@ -92,9 +92,7 @@ def test_machine_whose_clock_is_ahead_removes_nothing_that_others_hold(
 
 
 @pytest.mark.parametrize("again", ["put", "extend_ttl"])
-def test_holding_and_putting_again_makes_it_last_longer_and_never_shorter(
-    backend: Backend, again: str
-) -> None:
+def test_extending_and_putting_again_prolongs_and_never_shortens(backend: Backend, again: str) -> None:
     # Given blobs that expire in a moment and later, and a blob that is extended
     backend.put({KEYS[0]: BLOB, KEYS[2]: BLOB}, 0.2)
     backend.put({KEYS[1]: BLOB}, 60)
@@ -130,7 +128,7 @@ def test_any_number_of_writers_may_put_the_same_at_once(backend: Backend) -> Non
 
 
 @pytest.mark.parametrize("how", ["put", "extend_ttl"])
-def test_of_two_who_ask_at_the_same_instant_each_gets_what_was_promised(backend: Backend, how: str) -> None:
+def test_simultaneous_senders_each_get_their_promised_time(backend: Backend, how: str) -> None:
     # Given two who ask for the same blobs, one of them for long
     keys = [f"{number % 4:02x}{number:062x}" for number in range(300)]
     moment = threading.Barrier(2)
@@ -199,7 +197,7 @@ def test_nothing_that_was_promised_is_pruned(backend: Backend, again: str) -> No
 
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
-def test_who_asks_for_less_takes_nothing_from_who_asked_for_more_at_the_same_time() -> None:
+def test_extension_by_less_does_not_shorten_a_simultaneous_longer_one() -> None:
     # Given an expired row, and an open transaction that has extended its time to live by much
     backend = DatabaseBackend()
     backend.put({KEYS[0]: BLOB}, 0)

@@ -14,7 +14,7 @@ from morango_celery.payloads.memory import MemoryBackend
 from tests.payloads.threads import at_once
 
 
-def test_what_was_asked_for_longest_ago_makes_room() -> None:
+def test_least_recently_used_value_makes_room() -> None:
     cache = Cache()
     cache.add("a", b"x" * 40, 100)
     cache.add("b", b"x" * 40, 100)
@@ -25,14 +25,14 @@ def test_what_was_asked_for_longest_ago_makes_room() -> None:
     assert cache.size_bytes == 80
 
 
-def test_what_is_larger_than_the_cache_is_not_held() -> None:
+def test_value_larger_than_the_cache_is_not_cached() -> None:
     cache = Cache()
     cache.add("large", b"x" * 101, 100)
 
     assert (cache.get("large"), cache.size_bytes) == (None, 0)
 
 
-def test_what_is_added_twice_counts_once() -> None:
+def test_value_added_twice_counts_once() -> None:
     cache = Cache()
     cache.add("a", b"x" * 60, 100)
     cache.add("a", b"x" * 60, 100)
@@ -57,7 +57,7 @@ def test_a_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
     assert 8_000 < store.cache.size_bytes <= 10_000
 
 
-def test_with_no_bytes_for_it_nothing_is_held(configure: Any) -> None:
+def test_cache_of_no_bytes_keeps_nothing(configure: Any) -> None:
     configure(CACHE_BYTES=0)
     store = PayloadStore(Far())
 
@@ -66,13 +66,13 @@ def test_with_no_bytes_for_it_nothing_is_held(configure: Any) -> None:
     assert store.cache.size_bytes == 0
 
 
-def test_what_is_in_this_process_is_not_held_twice(in_memory: PayloadStore) -> None:
+def test_value_of_a_store_in_process_is_not_cached(in_memory: PayloadStore) -> None:
     assert in_memory.get(in_memory.put("value")) == "value"
 
     assert in_memory.cache.size_bytes == 0
 
 
-def test_what_is_in_the_cache_is_not_asked_for_again(configure: Any) -> None:
+def test_cached_value_is_not_read_again(configure: Any) -> None:
     class Counting(Far):
         asked = 0
 

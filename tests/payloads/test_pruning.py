@@ -19,7 +19,7 @@ def prune(*arguments: str) -> str:
     return output.getvalue().strip()
 
 
-def test_what_is_over_is_removed_and_counted() -> None:
+def test_expired_values_are_removed_and_counted() -> None:
     store = payload_store()
     over, needed = store.put("over", 0), store.put("needed")
 

@@ -29,7 +29,7 @@ def test_a_reference_comes_back_from_json(reference: Reference) -> None:
 
 
 @given(value=JSON)
-def test_what_is_none_is_refused(value: Any) -> None:
+def test_malformed_reference_is_refused(value: Any) -> None:
     with pytest.raises(InvalidMessageError, match="no reference"):
         Reference.from_json(value)
 
@@ -58,7 +58,7 @@ def test_what_is_none_is_refused(value: Any) -> None:
         {"more": 1},
     ],
 )
-def test_what_looks_like_one_and_is_none_is_refused(change: dict[str, Any]) -> None:
+def test_value_that_only_resembles_a_reference_is_refused(change: dict[str, Any]) -> None:
     sound = {"payload": SHORT, "bytes": 2**20, "chunk": 2**10}
     assert Reference.from_json(sound) == Reference(HASH, 2**20, 2**10)
 

@@ -79,7 +79,7 @@ def test_equal_values_are_stored_once_and_large_ones_sent_once() -> None:
     assert len(backend._blobs) == 1
 
 
-def test_many_who_put_and_get_the_same_value_at_once_all_get_it(store: PayloadStore) -> None:
+def test_simultaneous_users_of_one_value_all_get_it(store: PayloadStore) -> None:
     value = ["some text"] * 20_000
 
     def put_and_get() -> Any:
@@ -127,7 +127,7 @@ def test_a_value_that_was_split_otherwise_is_still_read(store: PayloadStore, con
         assert store.get(reference) == value
 
 
-def test_what_can_be_compressed_is_and_nothing_else(redis_url: str, configure: Any) -> None:
+def test_only_compressible_parts_are_compressed(redis_url: str, configure: Any) -> None:
     configure(COMPRESS_BYTES=200)
     store = PayloadStore(RedisBackend(redis_url))
 
@@ -142,7 +142,7 @@ def test_what_can_be_compressed_is_and_nothing_else(redis_url: str, configure: A
     assert blob("same" * 50)[:1] == ZSTANDARD
 
 
-def test_what_compression_does_not_help_is_kept_plain(in_memory: PayloadStore) -> None:
+def test_incompressible_part_is_kept_plain(in_memory: PayloadStore) -> None:
     from morango_celery.payloads.blobs import packed, unpacked
 
     noise = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(200))
@@ -194,7 +194,7 @@ def test_a_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, conf
     ],
     ids=["emptied", "cut", "longer", "one-bit", "another-kind", "another-value"],
 )
-def test_what_was_damaged_is_an_error_that_says_what_to_do_and_no_value(
+def test_damaged_value_raises_an_error_that_names_the_remedy(
     store: PayloadStore, configure: Any, damage: Any, compress_bytes: int
 ) -> None:
     # Given a value with bytes that have changed since

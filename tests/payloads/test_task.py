@@ -95,7 +95,7 @@ def test_equal_arguments_are_stored_once(client: Redis, backend: MemoryBackend) 
     assert [message.deliver() for message in waiting(client)] == [[[LARGE], {"again": LARGE}]] * 3
 
 
-def test_what_celery_has_types_for_comes_back_as_from_a_message(client: Redis) -> None:
+def test_values_of_celerys_types_come_back_as_from_a_message(client: Redis) -> None:
     now = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
     value = [now, now.date(), uuid.UUID(int=7), decimal.Decimal("1.10"), b"bytes", {"b": 1, "a": ["x"]}]
     echo.delay(value, [value] * 300)
@@ -122,7 +122,7 @@ looks_like_a_reference = st.builds(
     kwargs=st.dictionaries(st.sampled_from(["name", "payloads", "bytes"]), JSON | looks_like_a_reference),
     data=st.data(),
 )
-def test_whatever_is_sent_arrives_as_it_is(
+def test_sent_values_arrive_unchanged(
     client: Redis, in_memory: PayloadStore, configure: Any, args: list[Any], kwargs: Any, data: Any
 ) -> None:
     """Values that look just like references to stored values are included."""
@@ -148,7 +148,7 @@ def test_a_header_of_the_same_name_makes_no_references(client: Redis, in_memory:
 
 
 @pytest.mark.parametrize("marked", [[-2], [7], ["name"], [None], [[]]])
-def test_a_message_whose_references_are_nowhere_is_refused(
+def test_message_without_its_references_is_refused(
     client: Redis, marked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     echo.delay(LARGE)
@@ -159,7 +159,7 @@ def test_a_message_whose_references_are_nowhere_is_refused(
         message.deliver()
 
 
-def test_a_body_that_calls_the_task_itself_gives_it_what_it_says(client: Redis) -> None:
+def test_direct_call_from_a_body_passes_its_own_arguments(client: Redis) -> None:
     itself.delay(LARGE)
 
     assert sent(client).deliver() == Reference(*_reference_of(LARGE)).as_json()
@@ -211,7 +211,7 @@ class TestTheWholeMessage:
         assert message.headers["payloads"] == [-3]  # 8,508 bytes without the largest are 5,506
         assert message.deliver() == [arguments, {}]
 
-    def test_what_has_to_stay_in_it_and_is_too_large_is_refused(
+    def test_message_too_large_for_inline_arguments_is_refused(
         self, client: Redis, configure: Any, backend: MemoryBackend
     ) -> None:
         configure(MAX_MESSAGE_BYTES=6000)
@@ -267,7 +267,7 @@ class TestLinkedTasks:
         message.deliver()
         assert sent(client).deliver() == [[[1], {}], LARGE]
 
-    def test_callbacks_and_what_they_are_made_of(self, client: Redis) -> None:
+    def test_arguments_of_callbacks_and_their_parts_are_offloaded(self, client: Redis) -> None:
         last = group(join.s(LARGE), chain(join.s(LARGE), join.s(["end"])))
         join.apply_async([["begin"]], link=[join.s(LARGE), last])
 
@@ -333,7 +333,7 @@ class TestRetries:
         assert with_args.options["payloads"] == ["more"]
         assert "payloads" not in with_both.options
 
-    def test_what_is_referred_to_is_kept_for_the_retry(
+    def test_referenced_value_is_kept_for_the_retry(
         self, client: Redis, backend: MemoryBackend, configure: Any
     ) -> None:
         succeed_later.delay(LARGE)
@@ -353,7 +353,7 @@ class TestRetries:
     ],
     ids=["countdown", "eta"],
 )
-def test_what_is_sent_for_later_is_kept_for_longer(
+def test_value_of_a_delayed_message_is_kept_for_longer(
     client: Redis, backend: MemoryBackend, options: Callable[[], dict[str, Any]]
 ) -> None:
     echo.apply_async([LARGE])
@@ -424,7 +424,7 @@ class TestInATransaction:
             [[LARGE], {"name": LARGE}],
         ]
 
-    def test_what_is_stored_in_a_transaction_goes_when_that_is_rolled_back(self, client: Redis) -> None:
+    def test_value_stored_in_a_rolled_back_transaction_is_gone(self, client: Redis) -> None:
         with transaction.atomic():
             echo.delay(LARGE)
             transaction.set_rollback(True)

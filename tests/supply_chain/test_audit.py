@@ -76,7 +76,7 @@ def page(folder: Path, *rows: str) -> Path:
     return path
 
 
-def test_what_is_known_is_found_by_all_its_names() -> None:
+def test_advisory_is_found_by_all_its_names() -> None:
     with osv_url() as url:
         (finding,) = ask([OLD, NEW, OTHER], ["--vulnerability-service=osv", f"--osv-url={url}"])
 
@@ -119,7 +119,7 @@ def test_the_command_says_what_is_to_be_done(
         ([Accepted(NEW, "CVE-2024-0001")], 1, [Accepted(NEW, "CVE-2024-0001")]),
     ],
 )
-def test_only_what_is_accepted_and_known_passes(
+def test_only_accepted_advisories_that_exist_pass(
     entries: list[Accepted], not_accepted: int, outdated: list[Accepted]
 ) -> None:
     known = {**KNOWN[OLD][0], "fix_versions": [], "description": ""}
@@ -169,7 +169,7 @@ def test_a_package_without_an_answer_is_not_one_without_vulnerabilities(
         findings(report, [OLD, OTHER])
 
 
-def test_what_is_accepted_concerns_what_is_locked() -> None:
+def test_accepted_advisories_concern_locked_packages() -> None:
     packages = audit.locked(locks.LOCKS)
 
     assert [entry for entry in accepted.read() if entry.package not in packages] == []

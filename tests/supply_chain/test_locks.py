@@ -23,7 +23,7 @@ def test_every_requirement_is_pinned_and_has_hashes(lock: Path) -> None:
     assert sum(len(pin.hashes) for pin in pins) == lock.read_text().count("--hash=")
 
 
-def test_the_image_has_what_was_tested_and_no_other_file_of_it() -> None:
+def test_image_has_the_tested_versions_and_no_other_file() -> None:
     tested = {(pin.name, pin.version): pin.hashes for pin in locks.read(locks.EVERYTHING)}
     image = {(pin.name, pin.version): pin.hashes for pin in locks.read(locks.IMAGE)}
 

@@ -48,7 +48,7 @@ def test_every_locked_package_is_listed_with_its_version_and_hashes(
     assert sorted(hashes) == sorted(re.findall(r"--hash=sha256:(\w+)", lock))
 
 
-def test_the_package_itself_is_what_the_list_is_about(text: str) -> None:
+def test_list_describes_the_package_itself(text: str) -> None:
     about = json.loads(text)["metadata"]["component"]
 
     assert (about["name"], about["type"]) == ("morango-celery", "application")
@@ -56,7 +56,7 @@ def test_the_package_itself_is_what_the_list_is_about(text: str) -> None:
     assert about["licenses"][0]["license"]["id"] == "MIT"
 
 
-def test_what_needs_what_is_told(text: str) -> None:
+def test_list_tells_the_dependencies_between_packages(text: str) -> None:
     bom = json.loads(text)
     name_of = {component["bom-ref"]: component["name"] for component in bom["components"]}
     needs = {
@@ -84,7 +84,7 @@ def test_licences_are_those_that_packages_declare(components: dict[str, dict[str
     assert licence("sqlparse") == "BSD License"  # a classifier
 
 
-def test_what_is_for_other_systems_is_excluded(tmp_path: Path) -> None:
+def test_packages_of_other_systems_are_excluded(tmp_path: Path) -> None:
     markers = {
         "here": "",
         "elsewhere": " ; sys_platform == 'win32'",

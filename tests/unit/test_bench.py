@@ -53,7 +53,7 @@ def compared(ours: Series, baseline: Series, scenario: Scenario = SCENARIO) -> R
     return result(scenario, ours, baseline, "a machine")
 
 
-def test_a_baseline_is_compared_with_what_was_measured_right_before_and_after_it() -> None:
+def test_baseline_is_compared_with_measurements_right_before_and_after_it() -> None:
     found = compared(ours=series(1.0, 2.0, 4.0), baseline=series(20.0, 30.0))
     assert (found.ratio, found.ratio_lowest, found.ratio_highest) == (12.5, 7.5, 20.0)
     assert found.repetitions == 2

@@ -115,7 +115,7 @@ class TestOperations:
             ),
         ],
     )
-    def test_ours_after_what_takes_the_stage_is_never_asked(
+    def test_operation_after_one_that_takes_the_stage_is_an_error(
         self, settings: Settings, setting: str, operations: list[str], ours: str
     ) -> None:
         setattr(settings, setting, operations)
@@ -143,7 +143,7 @@ class TestOperations:
             (["morango_celery.operation:DeserializeOperation"], "can't be imported"),
         ],
     )
-    def test_what_morango_can_not_import_is_named(
+    def test_operation_that_can_not_be_imported_is_named(
         self, settings: Settings, setting: str, operations: Any, problem: str
     ) -> None:
         setattr(settings, setting, operations)
@@ -204,7 +204,7 @@ class TestWorkers:
         assert 'to "prefork"' in text
 
     @pytest.mark.parametrize("pool", ["nonsense", "no.such:Pool"])
-    def test_what_is_no_pool_is_refused(self, celery: Configure, pool: str) -> None:
+    def test_value_that_is_no_pool_is_refused(self, celery: Configure, pool: str) -> None:
         celery(worker_pool=pool)
         (text,) = found()["E006"]
         assert f"{pool!r}, which can't be imported" in text
@@ -214,7 +214,7 @@ class TestWorkers:
         assert set(found()) == {"W003"}
 
     @pytest.mark.parametrize("pool", ["prefork", "processes", "celery.concurrency.prefork:TaskPool", None])
-    def test_processes_are_what_is_wanted(self, celery: Configure, pool: str | None) -> None:
+    def test_pool_of_processes_passes(self, celery: Configure, pool: str | None) -> None:
         celery(worker_pool=pool)
         assert found() == {}
         assert pool is None or kind(pool) is Kind.PROCESSES
@@ -239,7 +239,7 @@ class TestWorkers:
         ids = {message.id for message in checks.run_checks(tags=["morango_celery"])}
         assert ("morango_celery.E009" in ids) is (connection.vendor == "sqlite")
 
-    def test_who_carries_runs_out_where_they_arrive_needs_no_celery(
+    def test_runs_in_process_need_no_celery(
         self, celery: Configure, settings: Settings, one_instance: None
     ) -> None:
         settings.MORANGO_CELERY = {"IN_PROCESS": True}
@@ -289,7 +289,7 @@ class TestMessages:
     @pytest.mark.parametrize(
         "url", ["redis://redis/0", "sentinel://one:1;sentinel://two:1", "redis+socket:///s"]
     )
-    def test_a_redis_that_does_not_answer_holds_nobody_up(
+    def test_redis_without_timeouts_is_a_warning(
         self, celery: Configure, url: str, given: dict[str, float] | None, missing: str
     ) -> None:
         celery(broker_url=url, broker_transport_options=given)
@@ -334,7 +334,7 @@ class TestDeployment:
         "url",
         ["redis://redis:6379/0", "rediss://:redis@host/0", "redis://app:app@host", "amqp://guest:guest@r//"],
     )
-    def test_servers_ask_for_a_password_that_nobody_guesses(
+    def test_server_with_a_guessable_password_is_a_warning(
         self, celery: Configure, one_instance: None, sound_database: None, url: str
     ) -> None:
         for option, setting in (
@@ -347,7 +347,7 @@ class TestDeployment:
             assert setting in text
             assert found() == {}
 
-    def test_stored_payloads_do_too(
+    def test_payloads_redis_with_a_guessable_password_is_a_warning(
         self, celery: Configure, settings: Settings, one_instance: None, sound_database: None
     ) -> None:
         settings.MORANGO_CELERY_PAYLOADS = {"BACKEND": "redis", "LOCATION": "redis://payloads/1"}
@@ -435,5 +435,5 @@ def test_the_documented_checks_are_those_that_there_are() -> None:
     assert documented == sorted(set(re.findall(r'id="morango_celery\.([EW]\d+)"', code)))
 
 
-def test_the_deployments_celery_is_what_is_checked() -> None:
+def test_deployments_celery_is_checked() -> None:
     assert current_app.main == deployed.main == "worker"

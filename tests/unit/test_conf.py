@@ -156,9 +156,7 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         (None, "MORANGO_CELERY must be a dict of settings, not NoneType."),
     ],
 )
-def test_nonsense_is_named_with_what_to_write_instead(
-    settings: Settings, configured: Any, problem: str
-) -> None:
+def test_invalid_value_is_named_with_its_remedy(settings: Settings, configured: Any, problem: str) -> None:
     settings.MORANGO_CELERY = configured
 
     (found,) = problems()

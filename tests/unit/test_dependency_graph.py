@@ -172,7 +172,7 @@ def test_models_that_refer_to_each_other_are_deserialized_together(
         assert not any(component.is_tree for component in found)
 
 
-def test_a_model_that_spans_tables_waits_for_what_it_extends(
+def test_model_that_spans_tables_waits_for_its_parent(
     define: Define, group: Callable[..., list[Component]]
 ) -> None:
     # Given multi-table inheritance, and a foreign key to the parent's table, which the child fills too

@@ -115,7 +115,7 @@ def test_celerys_own_headers_are_sound(options: dict[str, Any]) -> None:
 
 
 @given(name=st.sampled_from(HEADERS), value=GARBAGE)
-def test_what_is_taken_for_sound_is_what_celery_can_read(name: str, value: Any) -> None:
+def test_message_that_passes_validation_can_be_read_by_celery(name: str, value: Any) -> None:
     headers = {**of_celery(), name: value}
     if envelope.flaw(headers, {}, {}) is not None:
         return
@@ -183,7 +183,7 @@ def test_values_that_only_amqp_has_are_refused(
     assert text in caplog.text
 
 
-def test_what_nobody_has_foreseen_ends_as_a_refused_message(caplog: pytest.LogCaptureFixture) -> None:
+def test_unforeseen_error_ends_as_a_refused_message(caplog: pytest.LogCaptureFixture) -> None:
     consumer, broker = Consumer(raising=KeyError("unforeseen")), Broker()
 
     _create_validating_handler(consumer, consumer.create_task_handler)(broker.message({}))
@@ -231,7 +231,7 @@ SIGNATURE = {"task": "a.task", "args": [], "kwargs": {}, "options": {}, "subtask
         ("chord", [SIGNATURE], False),
     ],
 )
-def test_what_is_to_follow_a_task_is_tasks(name: str, value: Any, is_sound: bool) -> None:
+def test_callbacks_of_a_task_have_to_be_tasks(name: str, value: Any, is_sound: bool) -> None:
     body = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None, name: value}]
     assert (envelope.flaw_of_body(body) is None) is is_sound
 

@@ -43,7 +43,7 @@ def in_a_thread(call: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("signal", MUTABLE)
-def test_a_muted_signal_is_heard_by_nobody(signal: ModelSignal, heard: list[ModelSignal]) -> None:
+def test_muted_signal_reaches_no_receiver(signal: ModelSignal, heard: list[ModelSignal]) -> None:
     with muted(signal):
         send(signal)
     assert heard == []

@@ -98,7 +98,7 @@ def test_one_worker_is_never_idle_and_does_all_the_work_once(by_size: bool) -> N
     assert sorted(size for size, _ in found.latencies) == sorted(sync.records for sync in syncs)
 
 
-def test_a_saturated_database_does_what_its_cores_can_and_no_more() -> None:
+def test_saturated_database_is_limited_by_its_cores() -> None:
     syncs = [Sync(0.0, 2000)] * 2000
     found = simulate(Site(100, 4), DEMANDS, syncs)
     limit = 4 * found.records / needed(syncs).database
@@ -172,7 +172,7 @@ def test_sizes_are_as_the_mix_says() -> None:
     assert max(sizes) <= mix.largest_records
 
 
-def test_demands_explain_what_was_probed() -> None:
+def test_demands_explain_the_probes() -> None:
     # Given the times of a run of 100 and of one of 50,000 records
     truth = Demands(Demand(0.03, 0.01, 0.02), Demand(1e-6, 2e-6, 0), Demand(1e-5, 3e-5, 2e-6))
     each = truth.planned + truth.record

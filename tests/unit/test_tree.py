@@ -19,7 +19,7 @@ def node(name: str, parent: str = "", *, is_last: bool = False, size_bytes: int 
     return name, size_bytes, parent, is_last
 
 
-def test_what_waits_for_no_parent_comes_first_and_then_its_descendants() -> None:
+def test_records_without_a_waiting_parent_come_first_and_then_their_descendants() -> None:
     tree = [node("grandchild", "child"), node("child", "root"), node("root"), node("orphan", "elsewhere")]
 
     assert wave(tree) == ["root", "orphan", "child", "grandchild"]
@@ -50,14 +50,14 @@ def test_descendants_come_as_long_as_a_batch_has_room_for_their_bytes() -> None:
     assert wave(tree, size_bytes=3) == ["root"]
 
 
-def test_what_is_in_a_cycle_or_below_one_never_comes() -> None:
+def test_records_in_a_cycle_or_below_one_never_come() -> None:
     cycle = [node("one", "other"), node("other", "one"), node("below", "one"), node("own", "own")]
 
     assert wave(cycle) == []
     assert wave([*cycle, node("root")]) == ["root"]
 
 
-def test_what_is_left_to_the_last_and_what_is_below_it_do_not_come() -> None:
+def test_records_left_to_the_last_stage_and_their_descendants_do_not_come() -> None:
     edited = [
         node("edited", "root", is_last=True),
         node("child", "edited"),

@@ -34,7 +34,7 @@ def test_wrong_arguments_are_named(arguments: tuple[str, ...], problem: str) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_what_an_application_lacks_is_not_taken_for_a_wrong_name() -> None:
+def test_import_error_inside_an_application_is_not_taken_for_a_wrong_name() -> None:
     done = run("-c", _WITH_BROKEN_APPLICATION)
 
     assert "Traceback" in done.stderr
