@@ -1,4 +1,4 @@
-"""Every private name of Morango 0.8.15 that this project relies on, and nothing else does.
+"""Internals of Morango 0.8.15 that this project relies on, but for names of columns and model attributes.
 
 When Morango moves one, this is the module to mend.
 """
