@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
+from django.db import IntegrityError
 from django.db.models import QuerySet
 
 from morango_celery import clock
@@ -18,6 +19,12 @@ from morango_celery.oplog.meta import MOST_KEYS
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
 from morango_celery.oplog.rows import name_of, name_of_any
 from morango_celery.stream import chunked
+
+
+BY_CONSTRAINT = f"{IntegrityError.__name__}:"
+"""Beginning of the reason of a letter that a constraint of the database refused."""
+MOST_TOGETHER = 8
+"""Number of letters in a row that are tried together because a constraint refused each of them."""
 
 
 def keep(
@@ -58,24 +65,41 @@ def open_dead_letters(source: IngestSource) -> QuerySet[DeadLetter]:
 def follow_up(
     source: IngestSource, applier: ChangeApplier, news: Iterable[Change], new: Iterable[DeadLetter] = ()
 ) -> set[int]:
-    """Retry letters that waited for objects of applied changes, and letters that wait for each other.
+    """Retry letters that waited for objects of applied changes, and letters that need each other.
 
     :param news: changes that were just applied
     :param new: letters that were just stored
     :returns: the ids of the letters that were applied
+    Cost: for a new letter that a constraint refused, up to 7 attempts at it and the letters before it.
     Memory: one letter's text at a time, however many letters wait.
     """
     applied = _follow(source, applier, set(chain.from_iterable(map(_waited_for, news))))
     for letter in new:
-        if letter.missing_object and letter.pk not in applied:
-            group = _that_wait_for_each_other(source, letter.pk)
-            if len(group) > 1 and applier.try_together(change for _, change in _changes(source, group)):
+        for group in _groups(source, letter):
+            if letter.pk in applied or len(group) < 2:
+                continue
+            if applier.try_together(change for _, change in _changes(source, group)):
                 names_applied: set[str] = set()
                 for one, change in _changes(source, group):
                     _resolve_applied(one, change)
                     names_applied |= _waited_for(change)
                 applied |= {*group} | _follow(source, applier, names_applied)
     return applied
+
+
+def _groups(source: IngestSource, letter: DeadLetter) -> Iterator[list[int]]:
+    """Yield the ids of letters that may be applicable together with a new one, though none is alone.
+
+    These are the letters that it waits for; and where a constraint refused it, the last ones before it with
+    the same fate, since the lines of a transaction that broke a constraint for a moment follow each other.
+    """
+    if letter.missing_object:
+        yield _that_wait_for_each_other(source, letter.pk)
+    if letter.reason.startswith(BY_CONSTRAINT):
+        refused = open_dead_letters(source).filter(pk__lte=letter.pk, reason__startswith=BY_CONSTRAINT)
+        last = sorted(refused.reverse().values_list("pk", flat=True)[:MOST_TOGETHER])
+        for size in range(2, len(last) + 1):
+            yield last[-size:]
 
 
 def _follow(source: IngestSource, applier: ChangeApplier, news: Collection[str]) -> set[int]:

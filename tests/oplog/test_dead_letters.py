@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from morango_celery.oplog.models import DeadLetter
 from morango_celery.oplog.retry import retry_dead_letters
-from tests.oplog.library.models import Author, Book, Careless, Review, Shelf
+from tests.oplog.library.models import Author, Book, Card, Careless, Review, Shelf
 from tests.oplog.logs import append, delete, ingest, ingested, letters, save
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -160,6 +160,23 @@ def test_letters_of_objects_that_need_each_other_are_applied_together(log: Path)
     ingested(log, [save("hen", 1, egg=1), save("shelf", 1, name="between"), save("egg", 1, hen=1)], 1)
     assert not letters()
     assert set(DeadLetter.objects.values_list("state", flat=True)) == {DeadLetter.State.APPLIED}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1000])
+def test_lines_of_which_each_breaks_a_constraint_without_the_others_are_applied_together(
+    log: Path, batch: int
+) -> None:
+    # Given a card that refers to an author by name
+    before = [save("author", 1, name="ada"), save("card", 1, written_by="ada"), save("book", BOOK, title="a")]
+    # When one transaction has given the name to another author: a reference dangles after its first line, and
+    # a unique value is taken before its second
+    handing_on = [save("author", 1, name="eve"), save("author", 2, name="ada")]
+    ingested(log, [*before, "rubbish", *handing_on, save("review", 1, book=BOOK, author=2)], batch)
+    # Then both are applied, and so is the line that refers to the other author; only the rubbish is left
+    assert list(Author.objects.order_by("pk").values_list("name", flat=True)) == ["eve", "ada"]
+    assert (Card.objects.get().written_by_id, Review.objects.get().author_id) == ("ada", 2)
+    ((_, reason),) = letters()
+    assert "not built like" in reason
 
 
 @pytest.fixture
