@@ -20,7 +20,6 @@ from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSour
 from morango_celery.oplog.rows import name_of, name_of_any
 from morango_celery.stream import chunked
 
-
 BY_CONSTRAINT = f"{IntegrityError.__name__}:"
 """Beginning of the reason of a letter that a constraint of the database refused."""
 MOST_TOGETHER = 8
