@@ -84,7 +84,7 @@ class TestGroups:
             ["1", PROFILE, "unit", "django.Invalid", "no name"],
         ]
 
-    def test_what_is_not_in_error_is_not_there(self, operator: Client) -> None:
+    def test_records_without_an_error_are_not_listed(self, operator: Client) -> None:
         fill_store(10)  # waits
         in_error(dirty=False)  # was saved since
         store_row("unit", columns={"deserialization_error": ""})  # waits to be tried again
@@ -148,7 +148,7 @@ class TestRows:
         assert operator.get(f"{ROWS}?run={run}").status_code == 302
 
     @pytest.mark.parametrize("lookup", ["serialized__contains", "conflicting_serialized_data", "source_id"])
-    def test_what_is_in_a_record_can_not_be_guessed_bit_by_bit(self, operator: Client, lookup: str) -> None:
+    def test_contents_of_records_can_not_be_guessed_bit_by_bit(self, operator: Client, lookup: str) -> None:
         in_error()
         assert operator.get(f"{ROWS}?{lookup}=a").status_code == 400
 
@@ -196,7 +196,7 @@ class TestRetry:
         assert "No installed app" in messages_of(operator.post(f"{GROUPS}retry/", follow=True))
         assert not Run.objects.exists()
 
-    def test_who_may_not(self, operator: Client) -> None:
+    def test_users_without_permission_can_not_retry(self, operator: Client) -> None:
         record = in_error()
         guest = logged_in("guest", LOOK)
         assert guest.post(f"{GROUPS}retry/", {"profile": PROFILE}).status_code == 403
@@ -208,7 +208,7 @@ class TestRetry:
         assert strict.post(f"{GROUPS}retry/", {"profile": PROFILE}).status_code == 403
         assert not Run.objects.exists()
 
-    def test_what_is_in_the_partitions_of_records(self, operator: Client) -> None:
+    def test_failed_records_in_the_partitions_of_records_are_retried(self, operator: Client) -> None:
         # Given records in error in two partitions of three, and one that isn't
         one, neighbour = in_error(), in_error()
         other = in_error(school_id=OTHER_SCHOOL)
@@ -275,7 +275,7 @@ class TestTimeLimit:
             new_run()
             self.work_for(60)
 
-    def test_what_takes_longer_is_given_up_and_undone(self) -> None:
+    def test_statement_over_the_time_limit_is_given_up_and_undone(self) -> None:
         with pytest.raises(QueryTimeoutError):
             self.write_and_work(limit_seconds=0.05)
         assert not Run.objects.exists()

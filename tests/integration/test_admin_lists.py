@@ -114,7 +114,7 @@ def pages_of_one() -> list[str]:
     return [f"{one}{page}/" for one in ones for page in ("change", "history")]
 
 
-def test_who_may_look_sees_all_and_changes_nothing() -> None:
+def test_user_who_may_view_sees_all_and_changes_nothing() -> None:
     ones = pages_of_one()
     guest = logged_in("guest", LOOK)
     for page in (*LISTS, *ones):
@@ -145,7 +145,7 @@ def test_nobody_changes_or_deletes_the_ledger_by_hand(admin_client: Client) -> N
 
 
 @pytest.mark.parametrize("codenames", [(), ("view_deadletter",)])
-def test_who_may_not_look_sees_nothing(codenames: tuple[str, ...]) -> None:
+def test_user_who_may_not_view_sees_nothing(codenames: tuple[str, ...]) -> None:
     ones = [page for page in pages_of_one() if not page.startswith(LETTERS)]
     stranger = logged_in("stranger", codenames)
     for page in (RUNS, BATCHES, GROUPS, ROWS, *ones):

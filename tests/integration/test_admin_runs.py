@@ -108,7 +108,7 @@ class TestShown:
             '<progress max="1" value="0"></progress> 0 of 0' in operator.get(page_of(empty)).content.decode()
         )
 
-    def test_what_has_ended_has_no_bar(self, operator: Client) -> None:
+    def test_ended_run_has_no_bar(self, operator: Client) -> None:
         fill_store(10)
         run, _ = carry_out()
         assert "<progress" not in operator.get(RUNS).content.decode()
@@ -155,7 +155,7 @@ class TestShown:
         page = operator.get(f"{RUNS}?o=6").content.decode()
         assert re.findall(r'class="field-profile">(\w)<', page) == ["a", "b", "c"]
 
-    def test_what_is_in_error_under_its_filter_leads_to_those_records(self, operator: Client) -> None:
+    def test_errors_under_its_filter_link_to_those_records(self, operator: Client) -> None:
         for _ in range(2):
             store_row("unit", name=None)
         store_row("unit", name=None, school_id="ab" * 16)
@@ -185,7 +185,7 @@ class TestShown:
             assert "Records: nothing" in shown(operator, page_of(run))
         assert not Store.objects.exclude(deserialization_exception=None).exists()
 
-    def test_what_is_in_error_is_not_for_who_may_not_see_records_in_error(self) -> None:
+    def test_records_in_error_are_hidden_from_users_without_permission(self) -> None:
         store_row("unit", name=None)
         run, _ = carry_out()
         guest = logged_in("guest", ("view_run",))
@@ -297,7 +297,7 @@ class TestCancel:
         assert f"Run {open_.pk} is cancelled; " in text
 
 
-class TestAgain:
+class TestRetry:
     @pytest.fixture(autouse=True)
     def _here(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"IN_PROCESS": True}
@@ -332,7 +332,7 @@ class TestAgain:
         act(operator, "retry_failed_records", new_run(state=Run.State.COMPLETED))
         assert set(Unit.objects.values_list("id", flat=True)) == {here.id, elsewhere.id}
 
-    def test_what_the_api_refuses_is_a_message(self, operator: Client) -> None:
+    def test_refusal_of_the_api_is_shown_as_a_message(self, operator: Client) -> None:
         text = act(operator, "retry_failed_records", new_run(profile="skool", state=Run.State.COMPLETED))
         assert "Did you mean 'school'?" in text
 
@@ -352,16 +352,16 @@ class TestSelection:
         assert "the selected runs don't fit the list's filter any more" in text_of(answer.content.decode())
 
     @pytest.mark.parametrize("action", ["cancel", "resend_open_batches", "retry_run", "retry_failed_records"])
-    def test_who_may_only_look_can_not_act(self, action: str) -> None:
+    def test_user_who_may_only_view_can_not_act(self, action: str) -> None:
         runs = [new_run(), new_run(state=Run.State.FAILED)]
         act(logged_in("guest", LOOK), action, *runs, confirmed="yes")
         assert list(Run.objects.order_by("pk").values_list("state", flat=True)) == ["pending", "failed"]
 
 
 @pytest.mark.needs_postgresql
-class TestSendAgain:
+class TestResend:
     @pytest.mark.django_db(transaction=True)
-    def test_what_is_open_is_sent(
+    def test_open_batches_are_resent(
         self, operator: Client, redis_url: str, batch_size: Callable[[int], None]
     ) -> None:
         # Given a pending run and two open batches of another, which were sent a moment ago
@@ -402,7 +402,7 @@ class TestSendAgain:
         assert f"Run {again.pk} retries run {run.pk}. Workers take it from here." in text
         assert again.sent_at is None
 
-    def test_what_has_ended_or_has_no_workers_is_not(self, operator: Client) -> None:
+    def test_runs_that_ended_or_have_no_workers_are_not_resent(self, operator: Client) -> None:
         ended, here = new_run(state=Run.State.FAILED), new_run(in_process=True)
         assert "none of these runs is one that workers still carry out" in act(
             operator, "resend_open_batches", ended, here

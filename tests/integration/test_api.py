@@ -64,7 +64,7 @@ class TestInProcess:
         assert done[-1] == 40
 
     @pytest.mark.django_db
-    def test_what_stops_a_run_is_recorded_and_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_error_that_stops_a_run_is_recorded_and_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*args: Any, **kwargs: Any) -> None:
             raise RuntimeError("out of order")
 

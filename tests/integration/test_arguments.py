@@ -117,7 +117,7 @@ def test_heartbeat_file_that_cannot_be_touched_any_more_is_named(
         ).map("".join),
     )
 )
-def test_whatever_a_scraper_accepts_it_is_answered(accept: str) -> None:
+def test_any_accept_header_of_a_scraper_is_answered(accept: str) -> None:
     assert Client().get("/internal/metrics", HTTP_ACCEPT=accept).status_code == 200
 
 

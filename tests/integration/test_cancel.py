@@ -231,7 +231,7 @@ class TestCommands:
         assert first == f"Run {run.pk} is cancelled; 0 of 2 records that were handed out are done."
         assert second.startswith(f"Run {run.pk + 1}: 2 records in ")
 
-    def test_what_can_not_be(self) -> None:
+    def test_impossible_commands_are_refused(self) -> None:
         run = new_run()
         with pytest.raises(CommandError, match="cancel it first"):
             call_command("retry_run", str(run.pk))

@@ -243,7 +243,7 @@ def test_statements_that_change_rows_which_are_there_are_recognized(statement: s
     assert updates(statement) is recognized
 
 
-def test_who_has_other_rows_to_itself_may_update_them() -> None:
+def test_exclusive_batch_may_update_other_rows() -> None:
     with pytest.raises(UpdatesOtherRows):
         ModelCodeGuard(exclusively=False).heed_update(Vote, "UPDATE tally SET votes = 2")
     ModelCodeGuard(exclusively=True).heed_update(Vote, "UPDATE tally SET votes = 2")
@@ -356,7 +356,7 @@ class TestAtTheSameTime:
         assert step_back(Batch.objects.filter(pk=batch.pk), batch.pk).batches_to_send == (batch.pk,)
 
     @pytest.mark.parametrize("save_each", [[], ["neighbours.Vote"]])
-    def test_who_is_seen_to_update_other_rows_begins_again_alone(
+    def test_batch_seen_to_update_other_rows_begins_again_alone(
         self, in_a_thread: CallInThread, caplog: pytest.LogCaptureFixture, settings: Any, save_each: list[str]
     ) -> None:
         # Given two batches of a model that nobody has named as exclusive

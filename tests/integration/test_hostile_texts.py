@@ -36,7 +36,7 @@ FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud
         ("x" * 2005, "x" * 2000 + "[... 5 more characters]"),
     ],
 )
-def test_what_a_terminal_would_obey_is_escaped(text: str, shown: str) -> None:
+def test_control_characters_of_terminals_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 

@@ -51,7 +51,7 @@ class TestLocalEdits:
         assert "from afar" in row.conflicting_serialized_data
         assert (row.dirty_bit, local._morango_dirty_bit) == (False, False)
 
-    def test_what_a_stage_left_to_a_local_edit_is_not_handed_out_with_the_rest(
+    def test_record_left_to_a_local_edit_is_not_handed_out_with_the_rest(
         self, batch_size: Callable[[int], None]
     ) -> None:
         # Given a stage of two batches, in which one record conflicts with an edit; and another stage

@@ -190,7 +190,7 @@ class TestLostWorkers:
         assert (killed.state, killed.attempts) == (Batch.State.OPEN, 1)
 
     @pytest.mark.usefixtures("killed")
-    def test_what_recovery_has_sent_is_left_to_that(self, run: Run) -> None:
+    def test_message_that_recovery_has_sent_is_left_to_that(self, run: Run) -> None:
         Batch.objects.update(sent_at=ago(1))
 
         assert attempt_start(run.pk, AGAIN)[1] is None
@@ -272,7 +272,7 @@ class TestMeanwhile:
 
         assert len(dirty_ids()) == 2
 
-    def test_what_another_message_has_begun_since_is_left_to_it(
+    def test_batch_begun_by_another_message_is_left_to_it(
         self, run: Run, between: Callable[[Callable[[], Any]], None]
     ) -> None:
         between(lambda: Batch.objects.update(attempted_by="another", attempts=2))

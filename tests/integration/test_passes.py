@@ -85,7 +85,7 @@ class TestPasses:
         assert errors() == dict.fromkeys(failed, "django.db.utils.IntegrityError")
         assert dirty_ids() == failed
 
-    def test_what_no_other_record_can_mend_gets_no_second_pass(self) -> None:
+    def test_failure_that_no_other_record_can_repair_gets_no_second_pass(self) -> None:
         invalid = factories.store_row("lesson", unit=factories.store_row("unit"), title=None)
 
         run, stages = carry_out()
@@ -132,7 +132,7 @@ class TestMending:
         Store.objects.filter(pk=holder.pk).update(dirty_bit=False)
         return claimant.id, holder.pk
 
-    def test_what_a_receiver_mends_is_saved_in_the_same_run(
+    def test_record_that_a_receiver_repairs_is_saved_in_the_same_run(
         self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
     ) -> None:
         claimant, holder = rivals

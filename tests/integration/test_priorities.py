@@ -78,7 +78,7 @@ def test_a_small_run_overtakes_a_large_one(celery_worker_process: StartWorker) -
     assert (small.saved, large.saved) == (20, 600)
 
 
-def test_what_is_begun_goes_before_what_is_not_and_before_what_is_large(
+def test_begun_runs_go_before_new_ones_and_before_large_ones(
     celery_worker_process: StartWorker,
 ) -> None:
     # Given runs to be started, then a batch of a large run, and then one of a small run that has begun

@@ -48,7 +48,7 @@ def newer(record: Store) -> None:
     sync([record], record.last_saved_counter + 1, factories.SCHOOL_ID)
 
 
-def test_what_is_given_up_is_quarantined() -> None:
+def test_record_that_is_given_up_is_quarantined() -> None:
     # Given a record that stands alone and has used up its attempts
     record = factories.store_row("unit")
     (batch,) = open_batches(start(new_run().pk).run)
@@ -196,7 +196,7 @@ def test_a_batch_that_was_handed_out_before_leaves_it_alone(poison: Store) -> No
 
 
 class TestItIsShown:
-    def test_what_waits_for_a_run_does_not_contain_it(self, poison: Store) -> None:
+    def test_waiting_count_of_a_run_excludes_quarantined_records(self, poison: Store) -> None:
         factories.store_row("lesson", unit_id=json.loads(poison.serialized)["unit_id"])
         for option in ("retry_errors", "skip_erroring", "in_process"):
             run = new_run(**{option: True})  # each has one record to try, the lesson or the learner

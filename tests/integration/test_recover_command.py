@@ -58,6 +58,6 @@ def test_it_outlives_an_outage_of_the_database(recovery: LoggedProcess) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--interval=0"], ["--interval=-1"], ["--interval=5", "--all"]])
-def test_it_refuses_what_makes_no_sense(arguments: list[str]) -> None:
+def test_nonsense_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(CommandError, match="--interval"):
         call_command("recover_runs", *arguments)

@@ -152,7 +152,7 @@ class TestRecovery:
 
         assert self.sent(all_unfinished=True) == set()
 
-    def test_what_the_broker_did_not_take_is_not_counted(self, two_batches: list[Batch]) -> None:
+    def test_message_that_the_broker_refused_is_not_counted(self, two_batches: list[Batch]) -> None:
 
         assert recover(RecordingDispatcher(broker_is_there=False)) == 0
 
@@ -351,7 +351,7 @@ class TestRunsInProcess:
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's one writer carries runs out itself")
 @pytest.mark.django_db(transaction=True)
-def test_who_sends_waits_for_nobody_who_carries_a_batch_out(redis_url: str) -> None:
+def test_sender_does_not_wait_for_batches_in_execution(redis_url: str) -> None:
     # Given two batches, the first of which a worker is busy with
     unit()
     (busy,) = open_batches(start(new_run(**sent(5000)).pk).run)

@@ -74,7 +74,7 @@ def our_counters() -> dict[str, dict[str, dict[str, int]]]:
 
 
 @pytest.mark.parametrize("is_server", [True, False], ids=["server", "client"])
-def test_who_sends_serializes_and_says_what_it_has(operation: Any, edited: Unit, is_server: bool) -> None:
+def test_sender_serializes_and_notes_its_counters(operation: Any, edited: Unit, is_server: bool) -> None:
     context = context_of(is_server=is_server, push=not is_server)
 
     assert operation.handle(context) == transfer_statuses.COMPLETED
@@ -86,7 +86,7 @@ def test_who_sends_serializes_and_says_what_it_has(operation: Any, edited: Unit,
 
 
 @pytest.mark.parametrize("is_server", [True, False], ids=["server", "client"])
-def test_who_receives_only_says_what_it_has(operation: Any, edited: Unit, is_server: bool) -> None:
+def test_receiver_only_notes_its_counters(operation: Any, edited: Unit, is_server: bool) -> None:
     context = context_of(is_server=is_server, push=is_server)
 
     assert operation.handle(context) == transfer_statuses.COMPLETED

@@ -43,7 +43,7 @@ def in_another_thread(call: Callable[[], Any]) -> None:
 
 
 @pytest.mark.needs_postgresql
-def test_what_others_delete_and_save_while_records_are_deleted_is_recorded(
+def test_changes_by_others_while_records_are_deleted_are_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given two items of this server, and a deletion whose receiver takes its time
@@ -78,7 +78,7 @@ def test_what_others_delete_and_save_while_records_are_deleted_is_recorded(
 
 @pytest.mark.needs_postgresql
 @pytest.mark.parametrize("each", [(), ("side_effects.Order",)], ids=["captured", "each"])
-def test_what_others_save_while_records_are_saved_is_heard(
+def test_changes_by_others_while_records_are_saved_are_noticed(
     monkeypatch: pytest.MonkeyPatch, settings: Any, each: tuple[str, ...]
 ) -> None:
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": each}

@@ -202,7 +202,7 @@ class TestStalled:
         assert shown(str(run.pk), "--stalled-after", "10")[0] == shown("--stalled-after", "10")[0] == 3
         assert shown(str(run.pk), "--stalled-after", "60")[0] == shown("--stalled-after", "60")[0] == 0
 
-    def test_what_has_ended_is_not(self) -> None:
+    def test_ended_run_is_not_stalled(self) -> None:
         run, _ = carry_out()
         Run.objects.filter(pk=run.pk).update(last_activity_at=ago(10_000), finished_at=ago(10_000))
         assert shown(str(run.pk))[0] == shown()[0] == 0
@@ -333,7 +333,7 @@ class TestWatching:
             for line in log.read_text().splitlines():
                 assert json.loads(line)
 
-    def test_what_does_not_change_is_written_once_where_there_is_no_terminal(
+    def test_unchanged_lines_are_written_once_where_there_is_no_terminal(
         self, database_url: str, tmp_path: Path
     ) -> None:
         # Given an empty ledger that is watched

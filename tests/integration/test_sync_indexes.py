@@ -138,7 +138,7 @@ def test_a_lock_that_is_not_got_in_time_is_an_error_and_the_next_call_goes_on(
 
 @postgresql
 @pytest.mark.usefixtures("two_tables")
-def test_who_does_not_own_the_tables_is_told_who_may() -> None:
+def test_user_who_does_not_own_the_tables_is_told_who_may() -> None:
     execute("CREATE ROLE stranger")
     execute("SET ROLE stranger")
     try:

@@ -246,7 +246,7 @@ def in_a_constructor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("way", ["together", "one by one"])
 @pytest.mark.parametrize("place", [in_save, after_save, in_clean_fields, in_deserialize, in_a_constructor])
-def test_what_a_models_own_code_asks_for_is_its_records_error(
+def test_query_error_in_models_code_is_an_error_of_its_record(
     monkeypatch: pytest.MonkeyPatch, place: Callable[..., None], way: str, settings: Any
 ) -> None:
     # Given learners, one of whom makes the model's own code ask for a table that isn't there
@@ -281,7 +281,7 @@ def deletions() -> list[str]:
 
 
 @pytest.mark.parametrize("signal", [pre_delete, post_init], ids=["pre_delete", "post_init"])
-def test_what_a_receiver_asks_for_is_its_records_error(deletions: list[str], signal: Any) -> None:
+def test_query_error_in_a_receiver_is_an_error_of_its_record(deletions: list[str], signal: Any) -> None:
     def receive(sender: Any, instance: Lesson, **_: Any) -> None:
         refused_query(instance.title)
 
@@ -319,7 +319,7 @@ def test_a_model_that_makes_something_else_of_it_does_not_hide_it(
 
 
 @pytest.mark.needs_postgresql
-def test_what_a_policy_forbids_is_its_records_error(restricted: Any) -> None:
+def test_row_that_a_policy_forbids_is_an_error_of_its_record(restricted: Any) -> None:
     # Given a policy of the database's that refuses a row
     unit = factories.store_row("unit")
     factories.store_row("lesson", unit=unit, title="fine")
@@ -334,7 +334,7 @@ def test_what_a_policy_forbids_is_its_records_error(restricted: Any) -> None:
 
 
 @pytest.mark.needs_postgresql
-def test_what_a_trigger_forbids_is_its_records_error() -> None:
+def test_row_that_a_trigger_forbids_is_an_error_of_its_record() -> None:
     unit = factories.store_row("unit")
     factories.store_row("lesson", unit=unit, title="fine")
     bad = factories.store_row("lesson", unit=unit, title="forbidden")
@@ -459,7 +459,7 @@ class TestCommonCause:
 
         assert deserialize().failed == 240
 
-    def test_what_failed_before_is_no_reason(self, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    def test_earlier_failure_is_no_reason(self, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
         # Given records that are in error already, all with the same
         monkeypatch.setattr(Learner, "save", failing(lambda _: ServiceDownError("can't be reached")))
         before = settings.MORANGO_CELERY
@@ -473,7 +473,7 @@ class TestCommonCause:
             run = deserialize(**options)
             assert (run.state, run.failed, run.previous_failures) == (Run.State.COMPLETED, failed, failed)
 
-    def test_what_only_fails_in_another_pass_is_no_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failure_in_a_later_pass_is_no_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a batch full of records that fail together with others in the first pass, and then alone
         bad = {f"name-{number}" for number in range(0, 240, 2)}
 

@@ -79,7 +79,7 @@ def test_who_stops_asking_finds_nothing_in_execution(batches: list[Batch]) -> No
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
-def test_what_stops_a_batch_is_raised_when_the_others_are_done(
+def test_error_that_stops_a_batch_is_raised_when_the_others_are_done(
     batches: list[Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = execute_batch

@@ -114,7 +114,7 @@ def test_ours_must_not_abort_nor_depend_on_row_order() -> None:
     assert judge_order(outcome("ours", database()), outcome("ours", other))
 
 
-def test_what_ours_serializes_must_be_what_morango_serializes_and_every_model_of_it() -> None:
+def test_serialization_must_equal_morangos_for_every_model() -> None:
     right: dict[str, Any] = {"differences": [], "models": {"log": 2}}
     wrong: list[dict[str, Any]] = [{"differences": ["a != b"]}, {"models": {}}]
     verdicts = [

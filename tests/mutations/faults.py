@@ -26,7 +26,7 @@ MUTATIONS = (
         "deserialization/issuer.py",
         "    return not (_passed_projects_code(error) if by_model is None else by_model)\n",
         "    return True\n",
-        ("integration/test_systemic_errors.py::test_what_a_models_own_code_asks_for_is_its_records_error",),
+        ("integration/test_systemic_errors.py::test_query_error_in_models_code_is_an_error_of_its_record",),
     ),
     Mutation(
         "what-all-records-fail-for-alike-ends-the-run",
@@ -42,7 +42,7 @@ MUTATIONS = (
         "runs/execution.py",
         "    if batch.pass_number == 1 and run.failed > run.previous_failures:\n",
         "    if batch.pass_number == 1:\n",
-        ("integration/test_systemic_errors.py::TestCommonCause::test_what_failed_before_is_no_reason",),
+        ("integration/test_systemic_errors.py::TestCommonCause::test_earlier_failure_is_no_reason",),
     ),
     Mutation(
         "what-sqlite-rolled-back-is-not-gone-on-with",

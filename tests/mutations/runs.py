@@ -312,9 +312,7 @@ MUTATIONS = (
         "worker/priorities.py",
         "STARTING = 3\n",
         "STARTING = 0\n",
-        (
-            "integration/test_priorities.py::test_what_is_begun_goes_before_what_is_not_and_before_what_is_large",
-        ),
+        ("integration/test_priorities.py::test_begun_runs_go_before_new_ones_and_before_large_ones",),
         "postgresql",
     ),
     Mutation(

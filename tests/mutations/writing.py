@@ -332,7 +332,7 @@ MUTATIONS = (
         "        if False:\n",
         (
             "integration/test_exclusive.py::TestAtTheSameTime"
-            "::test_who_is_seen_to_update_other_rows_begins_again_alone",
+            "::test_batch_seen_to_update_other_rows_begins_again_alone",
         ),
         "postgresql",
     ),

@@ -72,7 +72,9 @@ def test_a_worker_is_started_and_confined_as_it_is_deployed() -> None:
     }
 
 
-def test_what_the_image_lacks_is_in_the_volume(default_worker_initial_content: dict[str, bytes]) -> None:
+def test_files_that_the_image_lacks_are_in_the_volume(
+    default_worker_initial_content: dict[str, bytes],
+) -> None:
     module = DeployedWorker.initial_env(CLUSTERS)["DJANGO_SETTINGS_MODULE"]
 
     path = Path(*module.split(".")).with_suffix(".py").relative_to("tests")
