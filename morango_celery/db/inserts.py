@@ -20,6 +20,9 @@ def insert(row: Model) -> None:
     """
     if not dialect().tells_time:
         row.save(force_insert=True)
+        for name, value in list(vars(row).items()):
+            if hasattr(value, "resolve_expression"):
+                delattr(row, name)
         return
     columns = vars(row)
     fields = [field for field in concrete_fields(type(row)) if not field.primary_key]
