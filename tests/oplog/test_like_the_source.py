@@ -30,6 +30,7 @@ def start_anew() -> None:
     empty_library()
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(4))
 def test_log_reproduces_its_source(recorded: Path, seed: int, exhaustive: bool) -> None:
     for number in range(seed * 1000, seed * 1000 + (30 if exhaustive else 1)):

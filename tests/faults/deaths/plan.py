@@ -15,6 +15,10 @@ PLAN, FIRED, RECORDED, EVENTS = "deaths:plan", "deaths:fired", "deaths:recorded"
 DELIVERED = "deaths:delivered"
 
 
+def is_statement(what: str) -> bool:
+    return what not in ("COMMIT", "end of the task") and not what.startswith("message ")
+
+
 class Event(NamedTuple):
     """Something that a task does."""
 
@@ -27,7 +31,7 @@ class Event(NamedTuple):
 
     @property
     def is_statement(self) -> bool:
-        return self.what not in ("COMMIT", "end of the task") and not self.what.startswith("message ")
+        return is_statement(self.what)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Death:
 
     task: str
     event: int
-    """Right before which, or in the middle of which."""
+    """Number of the event before which, or in the middle of which, it dies; or of the next statement."""
     whole_worker: bool = False
     """Its worker and all other processes of its pool, too."""
     inside: bool = False
@@ -117,8 +121,10 @@ class Watched:
         if self.is_recorded:
             self.redis.rpush(EVENTS, json.dumps(Event(self.task, self.events, what)))
         death = self.death
-        if death is None or (death.task, death.event) != (self.task, self.events):
+        if death is None or death.task != self.task or self.events < death.event:
             return False
+        if death.inside and not is_statement(what):
+            return False  # a fresh process has more events: it dies in the statement that follows
         if not self.redis.hdel(PLAN, str(self.run_id)):
             return False  # a twin has
         if not death.inside:
