@@ -124,8 +124,9 @@ def test_everywhere_at_once(
         until(lambda: sum(process.is_running for process in commands) == commands_that_wait(), "sent")
     assert [process.wait_until_ended() for process in commands] == [0] * 6
 
-    # Then each of them has sent something, and every run is done, once
-    assert [process.log() for process in commands if "0 messages sent" in process.log()] == []
+    # Then some of them have sent something, and every run is done, once. A process that is late finds nothing
+    # but batches whose rows are held, which it leaves alone
+    assert any("0 messages sent" not in process.log() for process in commands)
     until(lambda: not Run.objects.filter(finalized=False).exists(), "done", 60)
     for school, run in zip(schools, runs, strict=True):
         school.assert_intact(run)
