@@ -6,6 +6,7 @@ brings old values back.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
@@ -72,51 +73,63 @@ def follow_up(
     Cost: for a new letter that a constraint refused, up to 7 attempts at it and the letters before it.
     Memory: one letter's text at a time, however many letters wait.
     """
-    applied = _follow(source, applier, set(chain.from_iterable(map(_waited_for, news))))
-    for letter in new:
-        for group in _groups(source, letter):
-            if letter.pk in applied or len(group) < 2:
+    applied, failed = _follow(source, applier, set(chain.from_iterable(map(_waited_for, news))))
+    left = deque([*(letter.pk for letter in new), *failed])
+    while left:
+        for group in _groups(source, left.popleft()):
+            if len(group) < 2 or not applier.try_together(change for _, change in _changes(source, group)):
                 continue
-            if applier.try_together(change for _, change in _changes(source, group)):
-                names_applied: set[str] = set()
-                for one, change in _changes(source, group):
-                    _resolve_applied(one, change)
-                    names_applied |= _waited_for(change)
-                applied |= {*group} | _follow(source, applier, names_applied)
+            names_applied: set[str] = set()
+            for one, change in _changes(source, group):
+                _resolve_applied(one, change)
+                names_applied |= _waited_for(change)
+            followed, failed = _follow(source, applier, names_applied)
+            applied |= {*group} | followed
+            left.extend(failed)
+            break
     return applied
 
 
-def _groups(source: IngestSource, letter: DeadLetter) -> Iterator[list[int]]:
-    """Yield the ids of letters that may be applicable together with a new one, though none is alone.
+def _groups(source: IngestSource, letter_id: int) -> Iterator[list[int]]:
+    """Yield the ids of letters that may be applicable together with one, though none is alone.
 
     These are the letters that it waits for; and where a constraint refused it, the last ones before it with
     the same fate, since the lines of a transaction that broke a constraint for a moment follow each other.
     """
+    letter = open_dead_letters(source).filter(pk=letter_id).only("missing_object", "reason").first()
+    if letter is None:
+        return
     if letter.missing_object:
         yield _that_wait_for_each_other(source, letter.pk)
-    if letter.reason.startswith(BY_CONSTRAINT):
-        refused = open_dead_letters(source).filter(pk__lte=letter.pk, reason__startswith=BY_CONSTRAINT)
-        last = sorted(refused.reverse().values_list("pk", flat=True)[:MOST_TOGETHER])
+    elif letter.reason.startswith(BY_CONSTRAINT):
+        refused = open_dead_letters(source).filter(missing_object="", reason__startswith=BY_CONSTRAINT)
+        before = refused.filter(pk__lte=letter.pk).reverse().values_list("pk", flat=True)
+        last = sorted(before[:MOST_TOGETHER])
         for size in range(2, len(last) + 1):
             yield last[-size:]
 
 
-def _follow(source: IngestSource, applier: ChangeApplier, news: Collection[str]) -> set[int]:
+def _follow(
+    source: IngestSource, applier: ChangeApplier, news: Collection[str]
+) -> tuple[set[int], list[int]]:
     """Retry the letters that wait for objects, and in turn those that wait for theirs.
 
     :param news: names of objects that are there now
-    :returns: the ids of the letters that were applied
+    :returns: the ids of the letters that were applied, and of those that failed again
     """
-    applied = set()
+    applied: set[int] = set()
+    failed: list[int] = []
     while news and (waiting := _ids(open_dead_letters(source), "missing_object", news)):
         names_applied: set[str] = set()
         for letter in _one_by_one(source, waiting):
             change = try_again(letter, applier)
-            if change is not None:
+            if change is None:
+                failed.append(letter.pk)
+            else:
                 applied.add(letter.pk)
                 names_applied |= _waited_for(change)
         news = names_applied
-    return applied
+    return applied, failed
 
 
 def _that_wait_for_each_other(source: IngestSource, letter_id: int) -> list[int]:

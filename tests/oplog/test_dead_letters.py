@@ -14,6 +14,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.models import DeadLetter
 from morango_celery.oplog.retry import retry_dead_letters
 from tests.oplog.library.models import Author, Book, Card, Careless, Review, Shelf
@@ -177,6 +178,21 @@ def test_lines_of_which_each_breaks_a_constraint_without_the_others_are_applied_
     assert (Card.objects.get().written_by_id, Review.objects.get().author_id) == ("ada", 2)
     ((_, reason),) = letters()
     assert "not built like" in reason
+
+
+def test_line_that_waited_is_applied_together_with_the_line_whose_constraint_it_mends(log: Path) -> None:
+    # Given a line that leaves a reference dangling, and one that mends this and waits for an object itself
+    review = {"model": "library.review", "pk": 1, "fields": {"book": BOOK, "author": 2}}
+    ada = {"model": "library.author", "pk": 2, "fields": {"name": "ada"}}
+    mending = format_line(1, Operation.SAVE, json.dumps([ada, review]))
+    before = [save("author", 1, name="ada"), save("card", 1, written_by="ada")]
+    ingested(log, [*before, save("author", 1, name="eve"), mending], 1)
+    assert len(letters()) == 2
+    # When that object comes
+    ingested(log, [save("book", BOOK, title="a")], 1)
+    # Then both are applied
+    assert not letters()
+    assert list(Author.objects.order_by("pk").values_list("name", flat=True)) == ["eve", "ada"]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from pytest_django import Settings
 
 from morango_celery.conf import batch_size_records, problems, require_valid
 from morango_celery.conf import settings as ours
+from morango_celery.db.postgresql import PostgreSQL
+from morango_celery.db.sqlite import SQLite
 from morango_celery.errors import InvalidSettingError
 from tests.support.processes import ROOT
 
@@ -59,8 +60,8 @@ def test_a_batch_is_as_large_as_configured_or_as_the_database_needs(
     assert batch_size_records() == 7
 
     settings.MORANGO_CELERY = {}
-    for vendor, size in (("postgresql", 2000), ("sqlite", 5000)):
-        monkeypatch.setattr("morango_celery.conf.connection", SimpleNamespace(vendor=vendor))
+    for dialect, size in ((PostgreSQL, 2000), (SQLite, 5000)):
+        monkeypatch.setattr("morango_celery.conf.dialect", dialect)
         assert batch_size_records() == size
 
 
