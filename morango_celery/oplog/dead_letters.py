@@ -101,12 +101,13 @@ def _groups(source: IngestSource, letter_id: int) -> Iterator[list[int]]:
         return
     if letter.missing_object:
         yield _that_wait_for_each_other(source, letter.pk)
-    elif letter.reason.startswith(BY_CONSTRAINT):
-        refused = open_dead_letters(source).filter(missing_object="", reason__startswith=BY_CONSTRAINT)
-        before = refused.filter(pk__lte=letter.pk).reverse().values_list("pk", flat=True)
-        last = sorted(before[:MOST_TOGETHER])
+    if letter.reason.startswith(BY_CONSTRAINT):
+        refused = open_dead_letters(source).filter(pk__lte=letter.pk, reason__startswith=BY_CONSTRAINT)
+        found = refused.reverse().values_list("pk", "missing_object")[:MOST_TOGETHER]
+        last = sorted(found)
         for size in range(2, len(last) + 1):
-            yield last[-size:]
+            if not all(missing for _, missing in last[-size:]):  # these wait for others than each other
+                yield [letter_id for letter_id, _ in last[-size:]]
 
 
 def _follow(

@@ -180,6 +180,15 @@ def test_lines_of_which_each_breaks_a_constraint_without_the_others_are_applied_
     assert "not built like" in reason
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_renamed_object_and_what_refers_to_its_name_are_applied_together(log: Path, order: int) -> None:
+    before = [save("author", 1, name="ada"), save("card", 1, written_by="ada")]
+    renaming = [save("author", 1, name="eve"), save("card", 1, written_by="eve")]
+    ingested(log, [*before, *renaming[::order]], 1)
+    assert not letters()
+    assert (Author.objects.get().name, Card.objects.get().written_by_id) == ("eve", "eve")
+
+
 def test_line_that_waited_is_applied_together_with_the_line_whose_constraint_it_mends(log: Path) -> None:
     # Given a line that leaves a reference dangling, and one that mends this and waits for an object itself
     review = {"model": "library.review", "pk": 1, "fields": {"book": BOOK, "author": 2}}
