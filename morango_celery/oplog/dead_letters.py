@@ -70,8 +70,9 @@ def follow_up(
     :param news: changes that were just applied
     :param new: letters that were just stored
     :returns: the ids of the letters that were applied
-    Cost: for a new letter that a constraint refused, up to 7 attempts at it and the letters before it.
-    Memory: one letter's text at a time, however many letters wait.
+    Cost: a query for each letter that is new or failed again; if a constraint refused it, up to 7 attempts at
+    it and the letters before it, and a query more.
+    Memory: one letter's text at a time, however many letters wait; of letters that need each other, all.
     """
     applied, failed = _follow(source, applier, set(chain.from_iterable(map(_waited_for, news))))
     left = deque([*(letter.pk for letter in new), *failed])
