@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
+from functools import reduce
 from itertools import chain
+from operator import or_
 
 from django.db import IntegrityError
-from django.db.models import QuerySet
+from django.db.models import ProtectedError, Q, QuerySet, RestrictedError
 
 from morango_celery import clock
 from morango_celery.oplog.apply import ChangeApplier, Failure, missing_names, names
@@ -21,10 +23,10 @@ from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSour
 from morango_celery.oplog.rows import name_of, name_of_any
 from morango_celery.stream import chunked
 
-BY_CONSTRAINT = f"{IntegrityError.__name__}:"
-"""Beginning of the reason of a letter that a constraint of the database refused."""
-MOST_TOGETHER = 8
-"""Number of letters in a row that are tried together because a constraint refused each of them."""
+BY_CONSTRAINT = tuple(f"{error.__name__}:" for error in (IntegrityError, ProtectedError, RestrictedError))
+"""Beginnings of the reason of a letter that a constraint of the database, or an `on_delete`, refused."""
+MOST_REFUSED = 8
+"""Number of letters, the last that a constraint refused, that are tried again: each alone, and together."""
 
 
 def keep(
@@ -65,17 +67,22 @@ def open_dead_letters(source: IngestSource) -> QuerySet[DeadLetter]:
 def follow_up(
     source: IngestSource, applier: ChangeApplier, news: Iterable[Change], new: Iterable[DeadLetter] = ()
 ) -> set[int]:
-    """Retry letters that waited for objects of applied changes, and letters that need each other.
+    """Retry letters that applied changes may have freed, and letters that need each other.
 
     :param news: changes that were just applied
     :param new: letters that were just stored
     :returns: the ids of the letters that were applied
     Cost: a query for each letter that is new or failed again; if a constraint refused it, up to 7 attempts at
-    it and the letters before it, and a query more.
+    it and the letters before it, and a query more. If anything was applied, a query and an attempt at each of
+    the last 8 letters that a constraint refused.
     Memory: one letter's text at a time, however many letters wait; of letters that need each other, all.
     """
-    applied, failed = _follow(source, applier, set(chain.from_iterable(map(_waited_for, news))))
-    left = deque([*(letter.pk for letter in new), *failed])
+    applied: set[int] = set()
+    left = deque(letter.pk for letter in new)
+    changes = list(news)
+    if changes:
+        applied, failed = _follow(source, applier, set(chain.from_iterable(map(_waited_for, changes))))
+        left.extend(failed)
     while left:
         for group in _groups(source, left.popleft()):
             if len(group) < 2 or not applier.try_together(change for _, change in _changes(source, group)):
@@ -103,9 +110,8 @@ def _groups(source: IngestSource, letter_id: int) -> Iterator[list[int]]:
     if letter.missing_object:
         yield _that_wait_for_each_other(source, letter.pk)
     if letter.reason.startswith(BY_CONSTRAINT):
-        refused = open_dead_letters(source).filter(pk__lte=letter.pk, reason__startswith=BY_CONSTRAINT)
-        found = refused.reverse().values_list("pk", "missing_object")[:MOST_TOGETHER]
-        last = sorted(found)
+        refused = _last_refused(source).filter(pk__lte=letter.pk)
+        last = sorted(refused.values_list("pk", "missing_object")[:MOST_REFUSED])
         for size in range(2, len(last) + 1):
             if not all(missing for _, missing in last[-size:]):  # these wait for others than each other
                 yield [letter_id for letter_id, _ in last[-size:]]
@@ -114,24 +120,36 @@ def _groups(source: IngestSource, letter_id: int) -> Iterator[list[int]]:
 def _follow(
     source: IngestSource, applier: ChangeApplier, news: Collection[str]
 ) -> tuple[set[int], list[int]]:
-    """Retry the letters that wait for objects, and in turn those that wait for theirs.
+    """Retry the letters that changes may have freed, and in turn those that these free.
+
+    A letter that waits for an object is freed by its name. Which change frees the values of one that a
+    constraint refused can't be told (it may be a deletion that cascades), so the last ones are tried.
 
     :param news: names of objects that are there now
-    :returns: the ids of the letters that were applied, and of those that failed again
+    :returns: the ids of the letters that were applied, and of those to be tried with others
     """
     applied: set[int] = set()
     failed: list[int] = []
-    while news and (waiting := _ids(open_dead_letters(source), "missing_object", news)):
-        names_applied: set[str] = set()
-        for letter in _one_by_one(source, waiting):
+    while True:
+        waiting = _ids(open_dead_letters(source), "missing_object", news)
+        refused = set(_last_refused(source).values_list("pk", flat=True)[:MOST_REFUSED])
+        changes: list[Change] = []
+        for letter in _one_by_one(source, waiting | refused):
             change = try_again(letter, applier)
-            if change is None:
-                failed.append(letter.pk)
-            else:
+            if change is not None:
                 applied.add(letter.pk)
-                names_applied |= _waited_for(change)
-        news = names_applied
-    return applied, failed
+                changes.append(change)
+            elif letter.pk in waiting:
+                failed.append(letter.pk)
+        if not changes:
+            return applied, failed + sorted(refused)[-1:]
+        news = set(chain.from_iterable(map(_waited_for, changes)))
+
+
+def _last_refused(source: IngestSource) -> QuerySet[DeadLetter]:
+    """Return the open letters that a constraint refused, the last one first."""
+    refused = reduce(or_, (Q(reason__startswith=beginning) for beginning in BY_CONSTRAINT))
+    return open_dead_letters(source).filter(refused).reverse()
 
 
 def _that_wait_for_each_other(source: IngestSource, letter_id: int) -> list[int]:

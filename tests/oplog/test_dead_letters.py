@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,53 @@ def test_renamed_object_and_what_refers_to_its_name_are_applied_together(log: Pa
     ingested(log, [*before, *renaming[::order]], 1)
     assert not letters()
     assert (Author.objects.get().name, Card.objects.get().written_by_id) == ("eve", "eve")
+
+
+ADA, EVE, BOB = (save("author", number, name=name) for number, name in ((1, "ada"), (1, "eve"), (2, "bob")))
+CARD = save("card", 1, written_by="ada")
+TAKEN = save("book", OTHER_BOOK, title="x", isbn="1", shelf=1)
+TAKEN_AGAIN = save("book", BOOK, title="a", isbn="1")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1000])
+@pytest.mark.parametrize(
+    ("before", "refused", "freeing"),
+    [
+        ([ADA, CARD], EVE, delete("card", 1)),
+        ([ADA, BOB, CARD], EVE, save("card", 1, written_by="bob")),
+        ([save("shelf", 1, name="a"), TAKEN], TAKEN_AGAIN, delete("shelf", 1)),
+        ([BOB, save("book", BOOK, title="a", author=2)], delete("author", 2), delete("book", BOOK)),
+    ],
+    ids=["deletion", "other reference", "cascade", "protected"],
+)
+def test_refused_line_is_applied_once_a_later_line_frees_its_way(
+    log: Path, before: list[str], refused: str, freeing: str, batch: int
+) -> None:
+    # Given a line that a constraint refuses
+    between = [save("tag", str(number)) for number in range(12)]
+    ingested(log, [*before, "rubbish", refused, *between], batch)
+    assert len(letters()) == 2
+    # When a line far behind it frees its way, by whatever it cascades to
+    ingested(log, [save("tag", "last"), freeing], batch)
+    # Then it is applied, and only the rubbish is left
+    ((_, reason),) = letters()
+    assert "not built like" in reason
+    assert sorted(DeadLetter.objects.values_list("state", flat=True)) == ["applied", "open"]
+
+
+def test_retries_of_letters_that_stay_refused_are_bounded(log: Path) -> None:
+    Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
+
+    def statements(number: int) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            ingested(log, [save("tag", str(number))], 1)
+        return len(queries)
+
+    ingested(log, [save("book", str(uuid.UUID(int=n)), title="a", isbn="1") for n in range(100, 120)], 1)
+    few = statements(1)
+    ingested(log, [save("book", str(uuid.UUID(int=n)), title="a", isbn="1") for n in range(200, 240)], 1)
+    assert len(letters()) == 60
+    assert statements(2) == few
 
 
 def test_line_that_waited_is_applied_together_with_the_line_whose_constraint_it_mends(log: Path) -> None:
