@@ -327,51 +327,7 @@ class TestMessages:
 class TestDeployment:
     """Only with ``--deploy``."""
 
-    def test_sound_options(self, celery: Configure, one_instance: None, sound_database: None) -> None:
-        assert found(deploy=True) == {}
-
-    @pytest.mark.parametrize(
-        "url",
-        ["redis://redis:6379/0", "rediss://:redis@host/0", "redis://app:app@host", "amqp://guest:guest@r//"],
-    )
-    def test_server_with_a_guessable_password_is_a_warning(
-        self, celery: Configure, one_instance: None, sound_database: None, url: str
-    ) -> None:
-        for option, setting in (
-            ("broker_url", "CELERY_BROKER_URL"),
-            ("result_backend", "CELERY_RESULT_BACKEND"),
-        ):
-            celery(**{option: url})
-            (text,) = found(deploy=True)["W006"]
-            assert text.startswith(f"Celery's {option} (")
-            assert setting in text
-            assert found() == {}
-
-    def test_payloads_redis_with_a_guessable_password_is_a_warning(
-        self, celery: Configure, settings: Settings, one_instance: None, sound_database: None
-    ) -> None:
-        settings.MORANGO_CELERY_PAYLOADS = {"BACKEND": "redis", "LOCATION": "redis://payloads/1"}
-        (text,) = found(deploy=True)["W006"]
-        assert text.startswith("MORANGO_CELERY_PAYLOADS['LOCATION'] (redis://payloads)")
-
-    def test_the_database_does_too(
-        self, celery: Configure, one_instance: None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(connection.settings_dict, "PASSWORD", "postgres")
-        (text,) = found(deploy=True)["W006"]
-        assert text.startswith("DATABASES['default'] ")
-
-    def test_passwords_are_not_shown(
-        self, celery: Configure, one_instance: None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(connection.settings_dict, "PASSWORD", "changeme")
-        celery(broker_url="redis://:changeme@redis/0")
-        assert "changeme" not in str(found(deploy=True))
-
-    def test_a_socket_asks_for_none(
-        self, celery: Configure, one_instance: None, sound_database: None
-    ) -> None:
-        celery(broker_url="redis+socket:///run/redis.sock")
+    def test_sound_options(self, celery: Configure, one_instance: None) -> None:
         assert found(deploy=True) == {}
 
     @pytest.mark.parametrize("missing", ["MORANGO_SYSTEM_ID", "MORANGO_NODE_ID"])
@@ -380,7 +336,6 @@ class TestDeployment:
         self,
         celery: Configure,
         one_instance: None,
-        sound_database: None,
         monkeypatch: pytest.MonkeyPatch,
         missing: str,
         value: str | None,
@@ -392,11 +347,6 @@ class TestDeployment:
         (text,) = found(deploy=True)["W007"]
         assert text.startswith(f"The environment has no {missing}:")
         assert found() == {}
-
-
-@pytest.fixture
-def sound_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(connection.settings_dict, "PASSWORD", "Zr4Qk0vWm")
 
 
 def test_a_host_without_celery_is_checked_all_the_same() -> None:
