@@ -146,7 +146,7 @@ format: venv ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: venv ## Write docs/settings.md anew from the apps' conf.py
+docs: venv ## Write docs/reference/settings.md anew from the apps' conf.py
 	$(BIN)/python -m tests.documentation.settings_page
 
 services: venv ## Start Redis and PostgreSQL until Ctrl-C, and print what to export
@@ -164,7 +164,7 @@ lock: venv ## Write requirements.lock anew from pyproject.toml, and of it what t
 	$(LOCK) $(addprefix --extra=,$(IMAGE_EXTRAS)) --upgrade --constraint requirements.lock \
 		--output-file worker/requirements.lock pyproject.toml
 
-audit: venv ## Compare known vulnerabilities of what is locked with those that docs/supply-chain.md accepts
+audit: venv ## Compare known vulnerabilities of what is locked with those that docs/develop/supply-chain.md accepts
 	@$(BIN)/python -m tests.supply_chain.audit $(ARGS)
 
 sbom: venv ## List what the image contains, as CycloneDX, in build/morango-celery.cdx.json

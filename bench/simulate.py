@@ -23,7 +23,7 @@ from bench.simulation.picture import Line, draw
 from worker import services
 
 DEMANDS = Path(__file__).parent / "demands.json"
-PICTURE = Path(__file__).parent.parent / "docs" / "scaling.png"
+PICTURE = Path(__file__).parent.parent / "docs" / "develop" / "scaling.png"
 WORKERS = (1, 2, 4, 16, 64, 250, 1000)
 SYNCS = (1, 10, 100, 1_000, 10_000)
 LOAD = 0.7
@@ -150,7 +150,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--median", type=float, default=Mix.median_records, help="records of a sync")
     parser.add_argument("--sigma", type=float, default=Mix.sigma, help="of the logarithm of that")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=PICTURE, metavar="FILE", help="docs/scaling.png")
+    parser.add_argument(
+        "--output", type=Path, default=PICTURE, metavar="FILE", help="docs/develop/scaling.png"
+    )
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""Generator of docs/settings.md from the docstrings in the modules ``conf``.
+"""Generator of docs/reference/settings.md from the docstrings in the modules ``conf``.
 
 Python doesn't keep docstrings of attributes, so the module's text is read.
 """
@@ -15,7 +15,7 @@ from morango_celery.oplog import conf as oplog
 from morango_celery.payloads import conf as payloads
 from tests.support.processes import ROOT
 
-PAGE = ROOT / "docs" / "settings.md"
+PAGE = ROOT / "docs" / "reference" / "settings.md"
 
 INTRODUCTION = """\
 # Settings
@@ -34,7 +34,7 @@ MORANGO_CELERY = {
 
 The others are `MORANGO_CELERY_OPLOG` and `MORANGO_CELERY_PAYLOADS`. They are read whenever they are needed.
 An unknown key or an unusable value is refused by `manage.py check` (`E001` in
-[operations.md](operations.md#system-checks)), and, in `MORANGO_CELERY`, whenever a run is asked for. Web
+[operate.md](../how-to/operate.md#system-checks)), and, in `MORANGO_CELERY`, whenever a run is asked for. Web
 processes and workers should have the same.
 """
 
@@ -42,11 +42,11 @@ CHAPTERS = {
     core: ("Runs: MORANGO_CELERY", ""),
     oplog: (
         "The log of another project: MORANGO_CELERY_OPLOG",
-        "Of the app `morango_celery.oplog`; [oplog.md](oplog.md) says what these are for.",
+        "Of the app `morango_celery.oplog`; [oplog.md](../how-to/oplog.md) says what these are for.",
     ),
     payloads: (
         "Large arguments: MORANGO_CELERY_PAYLOADS",
-        "Of the app `morango_celery.payloads`; [payloads.md](payloads.md) says what these are for.",
+        "Of the app `morango_celery.payloads`; [payloads.md](../how-to/payloads.md) says what these are for.",
     ),
 }
 """The modules with sections, and the title and the first words of their chapter."""

@@ -1,4 +1,4 @@
-"""The diagrams in docs/architecture.md show the moves that the ledger knows."""
+"""The diagrams in docs/explain/architecture.md show the moves that the ledger knows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from morango_celery.models import Batch, Run
 from tests.support.processes import ROOT
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explain" / "architecture.md").read_text(encoding="utf-8")
 RUNS, BATCHES = re.findall(r"^```mermaid\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 COALESCED = ("pending", "completed")

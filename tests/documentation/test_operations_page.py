@@ -1,4 +1,4 @@
-"""Code blocks of docs/operations.md: they do as the page says."""
+"""Code blocks of docs/how-to/operate.md: they do as the page says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db
 
-PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
 DELETE_RUNS, RENEW_DATABASE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 

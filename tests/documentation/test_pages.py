@@ -1,8 +1,9 @@
-"""Names in the pages exist: other pages, their headings, this project's files, its Makefile's targets."""
+"""Names in the pages exist, and pages that code names: headings, files, targets of the Makefile."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import pytest
 
 from tests.support.processes import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-IDS = [page.name for page in PAGES]
+DOCS = ROOT / "docs"
+INDEX = DOCS / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FOLDERS = ("bench", "docs", "morango_celery", "tests", "worker")
+REFERENCE = re.compile(r"\bdocs/([\w/-]+\.(?:md|png|json))(?:#([\w-]+))?")
+"""A page or picture that code names, with the heading it means, if it means one."""
 
 
 def prose(page: Path) -> str:
@@ -34,19 +39,50 @@ def links(page: Path) -> list[str]:
     return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if "://" not in link]
 
 
+def assert_there_is(target: Path, anchor: str | None, named: str) -> None:
+    assert target.exists(), f"there is no {named}"
+    assert not anchor or anchor in anchors(target), f"{target.relative_to(ROOT)} has no #{anchor}"
+
+
+def tracked_files() -> list[Path]:
+    """Return the project's files; outside of a checkout, those of its folders."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        return [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for link in links(page):
         name, _, anchor = link.partition("#")
-        target = page.parent / name if name else page
-        assert target.exists(), f"there is no {link}"
-        assert not anchor or anchor in anchors(target), f"{target.name} has no #{anchor}"
+        assert_there_is(page.parent / name if name else page, anchor, link)
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    missing = {f"docs/{page.name}" for page in PAGES[1:]} - set(links(PAGES[0]))
+def test_code_names_pages_and_headings_that_exist() -> None:
+    named = 0
+    for path in tracked_files():
+        if path in PAGES or not path.is_file():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for name, anchor in REFERENCE.findall(text):
+            assert_there_is(DOCS / name, anchor, f"docs/{name}, which {path.relative_to(ROOT)} names")
+            named += 1
 
-    assert not missing
+    assert named > 20
+
+
+def test_the_index_lists_every_page_once() -> None:
+    listed = [link.partition("#")[0] for link in links(INDEX)]
+
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES[2:] if page != INDEX)
+
+
+def test_the_readme_leads_to_the_index() -> None:
+    assert "docs/README.md" in links(PAGES[0])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

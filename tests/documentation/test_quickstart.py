@@ -1,4 +1,4 @@
-"""Blocks of docs/quickstart.md, executed one after the other on a Morango project."""
+"""Blocks of docs/start/quickstart.md, executed one after the other on a Morango project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.db import connection
 
 from tests.support.processes import ROOT, LoggedProcess
 
-PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "start" / "quickstart.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {block.split()[1]: block for language, block in BLOCKS if language == "python"}
 _INSTALL, PREPARE, WORKER, SEE = [

@@ -1,4 +1,4 @@
-"""docs/settings.md is generated from conf.py."""
+"""docs/reference/settings.md is generated from conf.py."""
 
 from __future__ import annotations
 

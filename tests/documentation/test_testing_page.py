@@ -1,4 +1,4 @@
-"""The examples of docs/testing.md, run as tests of this module."""
+"""The examples of docs/develop/testing.md, run as tests of this module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import make_school, school  # noqa: F401  (fixtures of the fault test)
 from tests.support.processes import ROOT
 
-PAGE = ROOT / "docs" / "testing.md"
+PAGE = ROOT / "docs" / "develop" / "testing.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 BEFORE = set(globals())
 

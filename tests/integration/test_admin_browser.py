@@ -118,7 +118,7 @@ def mend() -> None:
 def test_an_operator_watches_cancels_looks_for_errors_and_retries_them(
     live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
-    """SCREENSHOTS=docs keeps the pictures there."""
+    """SCREENSHOTS=docs/how-to keeps the pictures there."""
     with chromium(1760, 800) as window, ExitStack() as stack:
         # Given a run that is held up among its first attempts, and will be again among its last
         page = Page(window, live_http_server(DEBUG="1"))

@@ -33,7 +33,7 @@ FILLED_IN = {name: f"{name.lower().replace('_', '')}0123456789" for name in comp
 LONG_RUNNING = ["flower", "postgres", "recover", "redis", "web", "worker"]
 RECORDS = 60
 NO_HEADERS: dict[str, str] = {}
-DOCUMENTATION = ROOT / "docs/deployment.md"
+DOCUMENTATION = ROOT / "docs/how-to/deploy.md"
 
 
 @pytest.fixture  # of a Redis of its own; where there is none, `redis_url` skips

@@ -175,7 +175,7 @@ def test_a_run_that_was_cancelled_is_shown_as_such(flower: Flower, worker: Logge
 
 
 def test_the_page_shows_runs_and_batches(flower: Flower, worker: LoggedProcess, tmp_path: Path) -> None:
-    """SCREENSHOTS=docs keeps the picture there."""
+    """SCREENSHOTS=docs/how-to keeps the picture there."""
     # Given a run that is done
     factories.fill_store(RECORDS)
     for _ in range(BROKEN):

@@ -33,7 +33,7 @@ from tests.support.run_helpers import ago, carry_out, edited_unit, new_run, unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
 
-DASHBOARD = ROOT / "docs" / "grafana.json"
+DASHBOARD = ROOT / "docs" / "reference" / "grafana.json"
 Samples = dict[str, float]
 
 
@@ -308,7 +308,7 @@ def test_the_dashboard_takes_rates_of_counters_and_quantiles_of_buckets() -> Non
 
 
 def test_every_metric_is_documented() -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text()
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| (.*) \|$", page, re.MULTILINE)
     assert rows == [
         (metric.name, metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning)

@@ -1,4 +1,4 @@
-"""The known vulnerabilities that are accepted: the table of docs/supply-chain.md."""
+"""The known vulnerabilities that are accepted: the table of docs/develop/supply-chain.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.supply_chain.advisories import Finding, Package
 from tests.support.processes import ROOT
 
-PAGE = ROOT / "docs/supply-chain.md"
+PAGE = ROOT / "docs/develop/supply-chain.md"
 HEADING = "## What is known and accepted\n"
 PACKAGE = re.compile(r"`([a-z\d-]+)` (\d\S*)")
 ID = re.compile(r"(?:CVE|GHSA|PYSEC)-[\w-]+")

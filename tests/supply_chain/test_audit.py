@@ -103,7 +103,7 @@ def test_the_command_says_what_is_to_be_done(
     ids = "django 3.2.25 (worker/requirements.lock): PYSEC-2024-1, "
     assert ids in said
     assert "fixed in 4.2.1\n    Something is wrong\n" in said
-    assert "django 3.2.25: CVE-2024-0002 is accepted in docs/supply-chain.md, but isn't known" in said
+    assert "django 3.2.25: CVE-2024-0002 is accepted in docs/develop/supply-chain.md, but isn't known" in said
     packages = len(locks.read(locks.IMAGE))
     assert f"{packages} packages, 1 known vulnerabilities: 0 accepted, 1 not; 1 accepted that aren't" in said
 

@@ -1,1 +1,1 @@
-"""Helpers that tests of several folders share; README.md says how to write a test with them."""
+"""Helpers that tests of several folders share; docs/develop/testing.md says how to write a test with them."""

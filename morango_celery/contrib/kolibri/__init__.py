@@ -1,4 +1,4 @@
-"""A plug-in for Kolibri: ``kolibri plugin enable morango_celery.contrib.kolibri``. See docs/kolibri.md.
+"""A plug-in for Kolibri: ``kolibri plugin enable morango_celery.contrib.kolibri``. See docs/start/kolibri.md.
 
 Kolibri's plug-in machinery imports this package before Django's settings are there.
 """

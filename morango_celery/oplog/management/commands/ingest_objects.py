@@ -27,7 +27,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Command(PipeSafeCommand):
-    help = "Apply the objects that a log brings, from where it was last read to; see docs/oplog.md."
+    help = "Apply the objects that a log brings, from where it was last read to; see docs/how-to/oplog.md."
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
