@@ -82,7 +82,9 @@ def fill(profile: str = PROFILE) -> None:
         factories.fill_store(100)
     else:
         Store.objects.bulk_create([build_zoo_row("lorry", plate=f"{number}") for number in range(20)])
-        Store.objects.bulk_create([build_zoo_row("step", number=number) for number in range(1, 20)])
+        # Each on a trail of its own: a step waits for the one before it, and rows come in any order, since
+        # PostgreSQL fills the gaps that other tests have left
+        Store.objects.bulk_create([build_zoo_row("step", trail=str(number)) for number in range(1, 20)])
 
 
 PERMISSIONS = [
@@ -125,7 +127,7 @@ def test_a_permission_that_is_missing_ends_the_run(
     assert f"permission denied for table {table}" in reason
     assert "GRANT it SELECT, INSERT, UPDATE and DELETE" in reason
     assert "`manage.py retry_run`" in reason
-    assert len(queries) < 200  # steps may be written, each by itself, before the vehicles; three times then
+    assert len(queries) < 70
     assert not [record for record in caplog.records if "Failed to deserialize" in record.message]
 
     # ... and once it is mended, all are saved
