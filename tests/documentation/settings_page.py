@@ -34,7 +34,7 @@ MORANGO_CELERY = {
 
 The others are `MORANGO_CELERY_OPLOG` and `MORANGO_CELERY_PAYLOADS`. They are read whenever they are needed.
 An unknown key or an unusable value is refused by `manage.py check` (`E001` in
-[operate.md](../how-to/operate.md#system-checks)), and, in `MORANGO_CELERY`, whenever a run is asked for. Web
+[checks.md](../reference/checks.md)), and, in `MORANGO_CELERY`, whenever a run is asked for. Web
 processes and workers should have the same.
 """
 

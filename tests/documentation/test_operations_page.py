@@ -1,4 +1,4 @@
-"""Code blocks of docs/how-to/operate.md: they do as the page says."""
+"""Code blocks of the pages for operators: they do as the page says."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db
 
-PAGE = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
-DELETE_RUNS, RENEW_DATABASE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+def python_block(name: str) -> str:
+    """Return the only Python block of a page of docs/how-to."""
+    page = (ROOT / "docs" / "how-to" / name).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+DELETE_RUNS = python_block("operate.md")
+RENEW_DATABASE = python_block("upgrade.md")
 
 
 def test_runs_that_ended_long_ago_can_be_deleted_with_their_batches() -> None:

@@ -274,7 +274,7 @@ def test_help_and_documentation_say_what_the_exit_status_means() -> None:
         text=True,
         timeout=60,
     )
-    page = (ROOT / "docs" / "how-to" / "operate.md").read_text()
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text()
     for code in range(6):
         assert f"\n  {code}  " in helped.stdout
         assert f"\n| `{code}` | " in page

@@ -381,7 +381,7 @@ def test_the_documented_checks_are_those_that_there_are() -> None:
     modules = [*(package / "checks").glob("*.py"), *package.glob("*/checks.py")]
     code = "".join(path.read_text() for path in modules)
     documented = re.findall(
-        r"^\| `([EW]\d+)`", (ROOT / "docs" / "how-to" / "operate.md").read_text(), re.MULTILINE
+        r"^\| `([EW]\d+)`", (ROOT / "docs" / "reference" / "checks.md").read_text(), re.MULTILINE
     )
 
     assert documented == sorted(set(re.findall(r'id="morango_celery\.([EW]\d+)"', code)))
