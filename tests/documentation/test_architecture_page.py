@@ -1,4 +1,4 @@
-"""The diagrams in docs/explain/architecture.md show the moves that the ledger knows."""
+"""docs/explain/architecture.md: its diagrams show the ledger's moves, and the code has the names it gives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from morango_celery.models import Batch, Run
 from tests.support.processes import ROOT
 
 PAGE = (ROOT / "docs" / "explain" / "architecture.md").read_text(encoding="utf-8")
+PACKAGE = ROOT / "morango_celery"
 RUNS, BATCHES = re.findall(r"^```mermaid\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 COALESCED = ("pending", "completed")
@@ -34,3 +35,24 @@ def test_diagram_of_batches_shows_their_moves() -> None:
 
     assert moves(BATCHES) == known
     assert ends(BATCHES) == {state.value for state, allowed in Batch.MOVES.items() if not allowed}
+
+
+def test_modules_that_the_page_names_exist() -> None:
+    modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
+    named = set(re.findall(r"`([\w/]+\.py)`", PAGE))
+
+    assert {
+        name for name in named if not any(f"/{module}".endswith(f"/{name}") for module in modules)
+    } == set()
+
+
+def test_modules_have_the_names_that_the_page_gives_them() -> None:
+    given = re.findall(r"`([\w/]+\.py)`: `(\w+)`", PAGE)
+    missing = [
+        (module, name)
+        for module, name in given
+        if not re.search(rf"^ *(def|class) {name}\b", (PACKAGE / module).read_text(), re.MULTILINE)
+    ]
+
+    assert len(given) > 10
+    assert missing == []

@@ -18,6 +18,9 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FOLDERS = ("bench", "docs", "morango_celery", "tests", "worker")
+VAGUE = {"what", "whatever", "whoever", "whom", "whose"}
+"""Pronouns without a noun: a sentence that names the thing is read once."""
+MOST_VAGUE_PER_THOUSAND = 2
 REFERENCE = re.compile(r"\bdocs/([\w/-]+\.(?:md|png|json))(?:#([\w-]+))?")
 """A page or picture that code names, with the heading it means, if it means one."""
 
@@ -100,3 +103,11 @@ def test_every_file_of_this_project_exists(page: Path) -> None:
 
     for path in named:
         assert list(ROOT.glob(path.rstrip("/"))), f"there is no {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_pages_name_things(page: Path) -> None:
+    words = [word.strip('.,;:()*`?"').lower() for word in prose(page).split()]
+    vague = [word for word in words if word in VAGUE]
+
+    assert len(vague) <= max(1, len(words) * MOST_VAGUE_PER_THOUSAND / 1000)
