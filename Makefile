@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 # Named after the locked versions: built again only when these change.
 STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
 PYTEST := $(BIN)/python -m pytest
+# Installed apart, by its first use: neither tests nor CI need it.
+MUTMUT := $(BIN)/uv run --quiet --no-project --python $(BIN)/python --with mutmut==3.8.1 mutmut
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 # Generated databases; and the unit tests that take longest, beside them.
 QUICK_PARITY := tests/parity/test_forests.py tests/parity/serialization/test_generated.py
@@ -26,7 +28,7 @@ WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_container
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants bench simulate coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants mutate bench simulate coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,8 +118,11 @@ kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri
 	.venv-kolibri/bin/python -m tests.kolibri $(ARGS)
 
-mutants: venv ## Break the pipeline's rules one at a time, and see each break caught (ARGS=--list shows them)
+mutants: venv ## Undo our deviations from Morango one at a time, and see a test fail each time (ARGS=NAME for one)
 	@$(BIN)/python -m tests.mutations $(ARGS)
+
+mutate: venv ## Break functions in small ways by mutmut, and run parity tests (ARGS="run 'morango_celery.MODULE*'", ARGS=results)
+	@PARITY_EXAMPLES=2 PARITY_BATCH_SIZES=3 $(MUTMUT) $(or $(ARGS),--help)
 
 bench: venv ## Measure speed and memory beside Morango; QUICK=1 in three minutes (ARGS=--help shows how to choose)
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri
@@ -171,6 +176,6 @@ sbom: venv ## List what the image contains, as CycloneDX, in build/morango-celer
 	@$(BIN)/python -m tests.supply_chain.sbom build/morango-celery.cdx.json
 
 clean: ## Remove the environment and what tools leave behind
-	rm -rf $(VENV) .venv-kolibri .venv-kolibri-server build dist *.egg-info .coverage .hypothesis \
+	rm -rf $(VENV) .venv-kolibri .venv-kolibri-server build dist mutants *.egg-info .coverage .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find morango_celery worker tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,1 +1,1 @@
-"""Break the pipeline's rules one at a time, and see that a test fails each time: ``make mutants``."""
+"""Mutants that do as Morango does where we differ on purpose: ``make mutants``."""

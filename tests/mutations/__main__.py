@@ -1,145 +1,109 @@
-"""Break one rule of the pipeline after another, and see a test fail each time.
+"""Undo one deviation from Morango after another, in a copy of the project, and see its test fail each time.
 
-A rule that can be broken without a test that notices has none.
+A deviation that can be undone without a test that notices has none. Arguments choose deviations by their
+anchors in docs/fidelity.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import queue
+import os
+import re
+import shutil
+import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from typing_extensions import override
-
-from tests.mutations.catalogue import CATALOGUE
-from tests.mutations.copies import Copy
+from tests.mutations.deviations import MUTATIONS
 from tests.mutations.mutation import Database, Mutation, OutOfDateError
+from tests.support.processes import ROOT
 
-PROJECT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    mutation: Mutation
-    caught: bool
-    text: str
-    seconds: float
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.mutation.rule}: {self.text} ({self.seconds:.0f} s)"
+FAILED = re.compile(r"^FAILED (.+)$", re.MULTILINE)
+ENVIRONMENT = {
+    # A bytecode file would be taken for that of a source which changes twice in one second
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "COLUMNS": "400",
+}
 
 
-def main(
-    arguments: Sequence[str] | None = None,
-    catalogue: Sequence[Mutation] = CATALOGUE,
-    project: Path = PROJECT,
-) -> int:
-    """Try the mutations, print each verdict, and return the exit status: 0 if every one was caught."""
-    options = _parse(arguments, catalogue)
-    chosen = [mutation for mutation in catalogue if not options.rule or mutation.rule in options.rule]
-    if options.list:
-        for mutation in chosen:
-            print(f"{mutation.rule}  ({mutation.path}, {mutation.database})")
-        return 0
-    started = time.monotonic()
-    with ExitStack() as stack:
-        folders = [
-            Path(stack.enter_context(TemporaryDirectory(prefix="morango-celery-mutants-")))
-            for _ in range(options.jobs)
-        ]
-        copies = [Copy(project, folder) for folder in folders]
-        missed = try_all(chosen, copies)
-    if missed is None:
-        return 1
-    print(f"\n{len(chosen) - len(missed)} of {len(chosen)} caught ({time.monotonic() - started:.0f} s)")
-    for verdict in missed:
-        print(f"  not caught: {verdict.mutation.rule}")
-    return 1 if missed else 0
+def main(rules: Sequence[str], mutations: Sequence[Mutation] = MUTATIONS, project: Path = ROOT) -> str | None:
+    """Print a verdict on each mutant, and return an error unless all were caught.
 
-
-def try_all(mutations: Sequence[Mutation], copies: Sequence[Copy]) -> list[Verdict] | None:
-    """Try mutations, print each verdict as it is found, and return those that were not caught.
-
-    :param copies: as many mutations are tried side by side
-    :returns: None when the tests fail already while nothing is broken
+    :param rules: names of the chosen ones; without any, all
     """
-    free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-    for copy in copies:
-        free.put(copy)
-
-    def hold(database: Database) -> bool:
-        copy = free.get()
-        try:
-            return _holds(copy, mutations, database)
-        finally:
-            free.put(copy)
-
-    def judge(mutation: Mutation) -> Verdict:
-        copy = free.get()
-        try:
-            return _judge(copy, mutation)
-        finally:
-            free.put(copy)
-
-    missed = []
-    with ThreadPoolExecutor(len(copies)) as pool:
-        if not all(list(pool.map(hold, get_args(Database)))):
-            return None
-        for future in as_completed([pool.submit(judge, mutation) for mutation in mutations]):
-            verdict = future.result()
-            print(verdict, flush=True)
-            if not verdict.caught:
-                missed.append(verdict)
-    return missed
+    if unknown := set(rules) - {mutation.rule for mutation in mutations}:
+        return f"error: no such deviation: {', '.join(sorted(unknown))}"
+    chosen = [mutation for mutation in mutations if not rules or mutation.rule in rules]
+    with TemporaryDirectory(prefix="morango-celery-mutants-") as name:
+        folder = Path(name)
+        copy(project, folder)
+        for database in get_args(Database):  # a failure of sound code would be taken for a catch
+            tests = sorted({test for m in chosen if m.database == database for test in m.tests})
+            done = run(folder, tests, database)
+            if tests and done.returncode:
+                return f"{done.stdout}\nerror: tests fail on {database} before anything is mutated"
+        missed = [mutation.rule for mutation in chosen if not catches(folder, mutation)]
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} caught")
+    return f"error: not caught: {', '.join(missed)}" if missed else None
 
 
-def _holds(copy: Copy, mutations: Iterable[Mutation], database: Database) -> bool:
-    """Return True if the tests pass while nothing is broken; a failure would be taken for a catch."""
-    tests = sorted({test for m in mutations if m.database == database for test in m.tests})
-    if not tests:
-        return True
-    run = copy.test(tests, database)
-    print(f"{'passed' if run.passed else 'FAILED'} while nothing is broken, on {database}", flush=True)
-    if not run.passed:
-        print(run.output)
-    return run.passed
+def copy(project: Path, folder: Path) -> None:
+    """Copy the project's files as the working tree has them."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (project / name).is_file():  # else deleted, but not in the index
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(project / name, folder / name)
 
 
-def _judge(copy: Copy, mutation: Mutation) -> Verdict:
-    started = time.monotonic()
+def catches(folder: Path, mutation: Mutation) -> bool:
+    """Return True if a test fails in the mutated copy, and print the verdict."""
     try:
-        run = copy.test_mutated(mutation)
+        mutated = mutation.mutated(folder)
     except OutOfDateError as error:
-        return Verdict(mutation, caught=False, text=f"NOT TRIED, {error}", seconds=0)
-    if run.status == 1 and run.failed:
-        caught, text = True, f"caught by {run.failed}"
-    elif run.passed:
-        caught, text = False, "SURVIVED"
-    else:  # it breaks more than its rule: nothing could be tested
-        caught, text = False, f"NOT TRIED, pytest ended with status {run.status}:\n{run.output}"
-    return Verdict(mutation, caught, text, time.monotonic() - started)
+        print(f"{mutation.rule}: NOT TRIED, {error}", flush=True)
+        return False
+    file = folder / "morango_celery" / mutation.path
+    sound = file.read_text()
+    file.write_text(mutated)
+    try:
+        done = run(folder, mutation.tests, mutation.database)
+    finally:
+        file.write_text(sound)
+    failed = FAILED.search(done.stdout)
+    if done.returncode == 1 and failed:
+        print(f"{mutation.rule}: caught by {failed[1]}", flush=True)
+        return True
+    # With another status, it breaks more than its rule: nothing could be tested
+    verdict = (
+        f"NOT TRIED, pytest's status is {done.returncode}:\n{done.stdout}" if done.returncode else "SURVIVED"
+    )
+    print(f"{mutation.rule}: {verdict}", flush=True)
+    return False
 
 
-def _parse(arguments: Sequence[str] | None, catalogue: Sequence[Mutation]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
-    parser.add_argument("rule", nargs="*", help="break only these (default: all, one after another)")
-    parser.add_argument("--list", action="store_true", help="show the rules and break none")
-    parser.add_argument("--jobs", type=int, default=2, help="how many to try side by side (default: 2)")
-    options = parser.parse_args(arguments)
-    unknown = set(options.rule) - {mutation.rule for mutation in catalogue}
-    if unknown:
-        parser.error(f"no such rule: {', '.join(sorted(unknown))} (see --list)")
-    return options
+def run(folder: Path, tests: Iterable[str], database: Database) -> subprocess.CompletedProcess[str]:
+    """Run tests until the first one fails, with database servers of their own."""
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-x", "-q", f"--database={database}"),
+            *("-p", "no:cacheprovider", "--tb=short"),
+            *(f"tests/{test}" for test in tests),
+        ],
+        cwd=folder,
+        env={**kept, **ENVIRONMENT, "PYTHONPATH": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Do as Morango does where we differ on purpose: one mutation a row of docs/fidelity.md."""
+"""Mutations that do as Morango does where we differ on purpose: one for each row of docs/fidelity.md."""
 
 from __future__ import annotations
 

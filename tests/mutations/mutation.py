@@ -1,4 +1,4 @@
-"""One small break of the pipeline, and how it is made."""
+"""Mutation of one place in the code."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ Database = Literal["postgresql", "sqlite"]
 
 
 class OutOfDateError(Exception):
-    """The catalogue and the code have parted strategies."""
+    """A mutation doesn't fit the code any more."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A rule, and the change of one place in the code that breaks it."""
+    """One row of docs/fidelity.md, and the change of the code that undoes it."""
 
     rule: str
-    """The rule's name; in the catalogue of deviations, the anchor of its row in docs/fidelity.md."""
+    """The row's anchor."""
     path: str
     """Below ``morango_celery/``."""
     old: str
     """Stands in the file exactly once."""
     new: str
     tests: tuple[str, ...]
-    """Files or tests, as pytest is told, at least one of which must fail; below ``tests/``."""
+    """Tests below ``tests/``, as pytest takes them; at least one must fail."""
     database: Database = "sqlite"
 
     def mutated(self, folder: Path) -> str:
@@ -36,11 +36,8 @@ class Mutation:
         """
         file = folder / "morango_celery" / self.path
         if not file.is_file():
-            raise OutOfDateError(f"there is no morango_celery/{self.path}; the catalogue is out of date")
+            raise OutOfDateError(f"there is no morango_celery/{self.path}")
         text = file.read_text()
         if (found := text.count(self.old)) != 1:
-            raise OutOfDateError(
-                f"its old text stands {found} times in morango_celery/{self.path}, not once;"
-                " the catalogue is out of date"
-            )
+            raise OutOfDateError(f"its old text stands {found} times in morango_celery/{self.path}, not once")
         return text.replace(self.old, self.new)

@@ -143,13 +143,16 @@ def test_a_reference_that_is_no_id(reference: object) -> None:
 
 
 def test_an_unregistered_model_is_an_error_of_its_record() -> None:
-    row = build_store_row("timetable")
-    morango, ours = both([row])
-    assert (morango.dirty[row.id], morango.errors) == (True, {})
-    assert ours.dirty[row.id] is True
-    text, path = ours.errors[row.id]
-    assert "'timetable'" in (text or "")
-    assert path == "morango_celery.errors.UnknownModelError"
+    # Two: a run of a single record is one batch, for which no model's records are looked up
+    rows = [build_store_row("timetable"), build_store_row("timetable")]
+    morango, ours = both(rows)
+    assert morango.errors == {}
+    for row in rows:
+        assert morango.dirty[row.id] is True
+        assert ours.dirty[row.id] is True
+        text, path = ours.errors[row.id]
+        assert "'timetable'" in (text or "")
+        assert path == "morango_celery.errors.UnknownModelError"
 
 
 def test_a_parent_outside_the_filter_counts_if_it_is_there() -> None:
