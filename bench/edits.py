@@ -60,7 +60,7 @@ CASES: dict[str, Callable[[int], None]] = {
 
 
 def _deserialize(rows: Iterable[StoreRow]) -> None:
-    from bench.load import write
+    from bench.store_rows import write
     from morango_celery import deserialize_from_store
     from worker.school.models import PROFILE
 

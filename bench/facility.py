@@ -10,9 +10,9 @@ from functools import partial
 from morango.models.certificates import Filter
 
 from bench.data import School, school_id
-from bench.load import write
 from bench.measurement import Order
 from bench.profiles import PROFILES
+from bench.store_rows import write
 from bench.work import Work
 from bench.workers import connect_to_empty_redis, enqueue_and_wait, peaks_mb, running_worker
 from morango_celery import deserialize

@@ -11,8 +11,8 @@ from morango.models.core import Store
 
 from bench.cases import DELETIONS, ON_A_SERVER, ONE_FACILITY, WARM_UP_SYNCS, number_of_syncs, syncs_of
 from bench.data import StoreRow, school, school_id
-from bench.load import write
 from bench.sql import deserialize
+from bench.store_rows import write
 from morango_celery import serialize_into_store
 from worker.school.models import PROFILE
 

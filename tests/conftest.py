@@ -8,18 +8,24 @@ settings; the servers themselves start when the first test wants them.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING
 
 import django
 import pytest
 from redis import Redis
 
 from tests.support.processes import LoggedProcess
+from tests.support.workers import OURS, StartServer, StartWorker, unavailable
 from worker import services
+
+if TYPE_CHECKING:  # models can't be imported yet
+    from tests.support.schools import MakeSchool, School
 
 NEEDS_POSTGRESQL = "needs_postgresql"
 _PROCESS_FIXTURES = {"celery_worker_process"}
@@ -80,13 +86,6 @@ def _is_left_out(config: pytest.Config, item: pytest.Item) -> bool:
 def _is_for_postgresql(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     return item.get_closest_marker(NEEDS_POSTGRESQL) is not None or not _PROCESS_FIXTURES.isdisjoint(fixtures)
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip the test on a machine without the servers; fail it in CI."""
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture
@@ -161,22 +160,6 @@ def database_url(transactional_db: None) -> str:
     return f"postgresql://{login}@{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
 
 
-OURS = ("morango_celery.worker", "-A", "worker")
-CELERYS = ("celery", "-A", "worker", "worker")
-"""Commands that start a worker."""
-
-
-class StartWorker(Protocol):
-    def __call__(
-        self,
-        concurrency: int = 2,
-        *,
-        queue: str = "celery",
-        command: Sequence[str] = OURS,
-        **environment: str,
-    ) -> LoggedProcess: ...
-
-
 @pytest.fixture
 def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
     """Yield a function that starts a real worker with prefork on the test database, and waits until it is
@@ -216,10 +199,6 @@ def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> 
         yield start
 
 
-class StartServer(Protocol):
-    def __call__(self, **environment: str) -> str: ...
-
-
 @pytest.fixture
 def live_http_server(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[StartServer]:
     """Yield a function that starts a real HTTP server on the test database and returns its URL without slash.
@@ -241,6 +220,25 @@ def live_http_server(redis_url: str, database_url: str, tmp_path: Path) -> Itera
 
     with _stopping(started):
         yield start
+
+
+@pytest.fixture
+def make_school(transactional_db: None) -> MakeSchool:
+    """Return a function that commits one more `School`; its arguments are those of the class, but the id."""
+    from tests.support.schools import School
+
+    numbers = count(1)
+
+    def make(rows: int = 20, *, mixed: bool = True) -> School:
+        return School(hashlib.md5(str(next(numbers)).encode()).hexdigest(), rows, mixed=mixed)
+
+    return make
+
+
+@pytest.fixture
+def school(make_school: MakeSchool) -> School:
+    """Commit a school of 300 records and some more that are to be deleted or have errors."""
+    return make_school(300)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import os
 os.environ.setdefault("DATABASE_URL", "sqlite://")
 os.environ.setdefault("SECRET_KEY", "for-tools-only")
 
-from tests.oplog.labels import LIBRARY
+from tests.library.labels import LIBRARY
 from worker.settings import *  # noqa: F403
 from worker.settings import INSTALLED_APPS
 
@@ -17,6 +17,6 @@ INSTALLED_APPS = [
     "tests.model_zoo",
     "tests.neighbours",
     "tests.side_effects",
-    "tests.oplog.library",
+    "tests.library",
 ]
 MORANGO_CELERY_OPLOG = {"INGEST_MODELS": LIBRARY}

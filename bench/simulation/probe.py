@@ -84,8 +84,8 @@ def probe(workers: int, records: int) -> Probe:
     from morango.models.certificates import Filter
 
     from bench.data import school, school_id
-    from bench.load import write
     from bench.producer import produce
+    from bench.store_rows import write
     from bench.workers import connect_to_empty_redis, enqueue_and_wait, running_worker
     from morango_celery.api import deserialize, wait_for
     from morango_celery.runs.inprocess import run_in_process

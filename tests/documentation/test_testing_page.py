@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import make_school, school  # noqa: F401  (fixtures of the fault test)
 from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "develop" / "testing.md"

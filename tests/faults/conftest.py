@@ -12,43 +12,14 @@ from the environment, and die when told to (`tests.faults.deaths`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pytest
 
-from tests.conftest import StartWorker
 from tests.faults.servers import Server, own_redis
 from tests.support.processes import LoggedProcess
-
-if TYPE_CHECKING:  # models can't be imported yet
-    from tests.support.schools import School
-
-
-class MakeSchool(Protocol):
-    def __call__(self, rows: int = 20, *, mixed: bool = True) -> School: ...
-
-
-@pytest.fixture
-def make_school(transactional_db: None) -> MakeSchool:
-    """Return a function that commits one more `School`; its arguments are those of the class, but the id."""
-    from tests.support.schools import School
-
-    numbers = count(1)
-
-    def make(rows: int = 20, *, mixed: bool = True) -> School:
-        return School(hashlib.md5(str(next(numbers)).encode()).hexdigest(), rows, mixed=mixed)
-
-    return make
-
-
-@pytest.fixture
-def school(make_school: MakeSchool) -> School:
-    """Commit a school of 300 records and some more that are to be deleted or have errors."""
-    return make_school(300)
-
+from tests.support.workers import StartWorker
 
 FORGETS = False
 

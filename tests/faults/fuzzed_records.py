@@ -12,7 +12,7 @@ from morango.models import Store, SyncableModel
 from typing_extensions import override
 
 from tests.faults.healthy import World
-from tests.parity.harness import existing
+from tests.support.comparison import existing
 
 
 class Raw(str):

@@ -30,6 +30,12 @@ def sent(school: School) -> Run:
     return run
 
 
+def is_finalized(run: Run) -> bool:
+    """Return True if all that follows a run's end has happened."""
+    run.refresh_from_db()
+    return run.finalized
+
+
 def first(model_name: str) -> str:
     return str(Store.objects.filter(model_name=model_name, dirty_bit=True).earliest("id").id)
 

@@ -9,11 +9,12 @@ import pytest
 
 from morango_celery.models import Batch, Run
 from morango_celery.runs.status import status_of
-from tests.faults.conftest import MakeSchool, StartWorkerThere
+from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import SWEEPING, first, messages, sent, wait_for_a_batch
 from tests.faults.servers import Server
 from tests.support.clocks import wrong_clock
 from tests.support.processes import LoggedProcess
+from tests.support.schools import MakeSchool
 from tests.support.waiting import held, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

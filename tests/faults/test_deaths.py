@@ -16,13 +16,12 @@ from django.db import connection
 from morango_celery import serialize_into_store
 from morango_celery.models import Run
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.faults.conftest import MakeSchool
 from tests.faults.deaths import plan
 from tests.faults.deaths.plan import Death, Event
 from tests.support.processes import LoggedProcess
-from tests.support.schools import School
+from tests.support.schools import MakeSchool, School
 from tests.support.waiting import until
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

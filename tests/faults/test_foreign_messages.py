@@ -15,9 +15,10 @@ from redis import Redis
 from typing_extensions import override
 
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
+from tests.faults.outages import is_finalized
 from tests.support.schools import School
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.workers import StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -199,7 +200,7 @@ def test_they_are_refused_and_the_worker_lives(
 
         # When it gets them, and then one of ours
         assert CeleryDispatch().start(run)
-        worker.wait_until(lambda: has_followed_up(run), "done")
+        worker.wait_until(lambda: is_finalized(run), "done")
 
         # Then it has refused them by name, carried none out, and done its work
         log = worker.log()
@@ -225,7 +226,7 @@ def test_garbage_in_place_of_a_message_is_dropped_and_the_worker_lives(
             for raw, _ in NO_MESSAGES.values():
                 client.lpush("celery", raw)
                 client.lpush("celery", message([0, "0" * 64]))
-        worker.wait_until(lambda: has_followed_up(run), "done", 60)
+        worker.wait_until(lambda: is_finalized(run), "done", 60)
         worker.wait_until(lambda: not client.exists("celery", "unacked"), "taken", 60)
 
     # Then each is refused, with its reason, none ended or restarted the worker, and nothing else was lost
@@ -239,8 +240,3 @@ def test_garbage_in_place_of_a_message_is_dropped_and_the_worker_lives(
     assert log.count("Connected to redis") == 1
     assert worker.is_running
     school.assert_intact(run)
-
-
-def has_followed_up(run: Any) -> bool:
-    run.refresh_from_db()
-    return bool(run.finalized)

@@ -20,12 +20,12 @@ from morango.models import DeletedModels, Store
 import morango_celery
 from morango_celery import deserialize_from_store
 from morango_celery.models import Batch, Run
-from tests.conftest import StartWorker
 from tests.faults import healthy
 from tests.faults.causes import says_why
 from tests.faults.fuzzed_records import FuzzedRecord, fuzzed_records
-from tests.parity.harness import existing, rolled_back, save_all
+from tests.support.comparison import existing, rolled_back, save_all
 from tests.support.factories import app_rows, build_store_row
+from tests.support.workers import StartWorker
 
 WORLDS = {"school": healthy.school, "model_zoo": healthy.model_zoo}
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")

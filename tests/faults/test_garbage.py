@@ -11,12 +11,12 @@ import pytest
 from redis import Redis
 
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
 from tests.faults.garbage import LAST, generated, packed, sound
-from tests.faults.test_foreign_messages import has_followed_up
+from tests.faults.outages import is_finalized
 from tests.support.processes import LoggedProcess
 from tests.support.queues import lists
 from tests.support.waiting import until
+from tests.support.workers import StartWorker
 from worker.celery import app
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
@@ -52,7 +52,7 @@ def test_generated_messages_are_refused_and_do_not_come_again(
         # When it has got them, then it carries a run out
         run = school.new_run()
         assert CeleryDispatch().start(run)
-        until(lambda: has_followed_up(run), "done", 120)
+        until(lambda: is_finalized(run), "done", 120)
         school.assert_intact(run)
         assert_lives_on(worker)
 
@@ -91,7 +91,7 @@ def test_garbage_for_all_workers_harms_none(
         worker.wait_for_log(NOT_IN_THE_LEDGER)
         run = school.new_run()
         assert CeleryDispatch().start(run)
-        until(lambda: has_followed_up(run), "done", 120)
+        until(lambda: is_finalized(run), "done", 120)
         assert_lives_on(worker)
         until(lambda: not client.exists(*lists(), "unacked"), "taken")
 

@@ -16,11 +16,9 @@ from morango.models import Store
 from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Run
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.faults.conftest import MakeSchool
-from tests.faults.sweeps import sent_again, sweeps
+from tests.faults.recoveries import sent_again, sweeps
 from tests.support.processes import LoggedProcess
-from tests.support.schools import School
+from tests.support.schools import MakeSchool, School
 from tests.support.waiting import (
     child_that_waits_for_a_lock,
     held,
@@ -29,6 +27,7 @@ from tests.support.waiting import (
     sessions_that_wait_for_a_lock,
     until,
 )
+from tests.support.workers import StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 

@@ -12,13 +12,13 @@ from morango_celery import cancel
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
 from tests.faults.messages import DELIVERED, MessageShuffler
 from tests.support.processes import LoggedProcess
 from tests.support.queues import lists
 from tests.support.run_helpers import deserialized_state
 from tests.support.schools import School
 from tests.support.waiting import until
+from tests.support.workers import StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 

@@ -16,11 +16,11 @@ from morango.models import Store, TransferSession
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.processes import ROOT
 from tests.support.run_helpers import waiting_session
 from tests.support.waiting import until
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE, Attempt
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

@@ -9,10 +9,10 @@ from morango.models import Store
 
 import morango_celery
 from morango_celery.models import Batch, Run
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.concurrency import sync
 from tests.support.processes import LoggedProcess
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE, Attempt, Learner
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

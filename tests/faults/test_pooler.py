@@ -21,9 +21,9 @@ from django.db import connection
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.faults.conftest import MakeSchool
+from tests.support.schools import MakeSchool
 from tests.support.waiting import until
+from tests.support.workers import StartWorker
 from worker import services
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

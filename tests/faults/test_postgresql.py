@@ -18,13 +18,13 @@ from morango_celery.api import wait_for
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import start
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
 from tests.faults.databases import IDLE, IS_HELD_UP, WAITS_FOR_A_LOCK, Database
+from tests.faults.recoveries import sent_again
 from tests.faults.servers import Server, own_postgres
-from tests.faults.sweeps import sent_again
 from tests.support.processes import LoggedProcess
 from tests.support.schools import School
 from tests.support.waiting import held, until
+from tests.support.workers import StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 

@@ -16,13 +16,12 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import start
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.faults.conftest import MakeSchool
 from tests.faults.databases import WAITS_FOR_A_LOCK
 from tests.support.concurrency import again_and_again
 from tests.support.processes import LoggedProcess
-from tests.support.schools import School
+from tests.support.schools import MakeSchool, School
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.workers import StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 

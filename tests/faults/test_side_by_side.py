@@ -19,11 +19,11 @@ from morango_celery.db.errors import is_transient
 from morango_celery.models import Run
 from morango_celery.serialization import serialize_into_store
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.faults.conftest import MakeSchool
 from tests.support.concurrency import again_and_again, serialize, sync
 from tests.support.factories import SCHOOL_ID, fill_store
+from tests.support.schools import MakeSchool
 from tests.support.waiting import sessions_that_wait_for_a_lock, until
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE, Attempt, Lesson, Unit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

@@ -18,7 +18,7 @@ import morango_celery
 from morango_celery.api import deserialize_from_store
 from morango_celery.models import Run
 from morango_celery.serialization import serialize_into_store
-from tests.oplog.logs import append, ingest, letters, library, save
+from tests.library.logs import append, ingest, letters, library, save
 from tests.support import factories
 from tests.support.schools import School
 from worker.school.models import PROFILE, Learner, Lesson

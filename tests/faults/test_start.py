@@ -12,12 +12,11 @@ from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Batch, Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.faults.conftest import MakeSchool
 from tests.faults.databases import WAITS_FOR_A_LOCK
 from tests.poison_app.apps import SERIALIZED
 from tests.support.processes import LoggedProcess
-from tests.support.schools import School
+from tests.support.schools import MakeSchool, School
+from tests.support.workers import StartWorker
 from worker.school.models import Learner
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]

@@ -13,7 +13,6 @@ from morango.models import Store
 
 from morango_celery.models import Batch, Run
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import CELERYS, OURS, StartWorker
 from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import sent, wait_for_a_batch
 from tests.faults.servers import Server
@@ -21,6 +20,7 @@ from tests.support import factories
 from tests.support.processes import LoggedProcess
 from tests.support.schools import School
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.workers import CELERYS, OURS, StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 

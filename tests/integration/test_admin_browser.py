@@ -15,12 +15,12 @@ from selenium.webdriver.common.by import By
 import morango_celery
 from morango_celery.models import Run
 from morango_celery.runs import completion
-from tests.conftest import StartServer, StartWorker
 from tests.support.browser import chromium
 from tests.support.factories import SCHOOL_ID, build_store_row, fill_store, store_row
 from tests.support.operators import OPERATE, PASSWORD, make_account
 from tests.support.run_helpers import new_run
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.workers import StartServer, StartWorker
 from worker.school.models import PROFILE, Lesson, Unit
 
 RECORDS = 1_000

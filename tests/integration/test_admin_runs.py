@@ -21,11 +21,11 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import open_batches, start
-from tests.conftest import StartServer
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
 from tests.support.operators import LOOK, OPERATE, PASSWORD, logged_in, make_account
 from tests.support.run_helpers import ago, carry_out, sent, unit, waiting_session
 from tests.support.waiting import held_runs, held_store
+from tests.support.workers import StartServer
 from worker.school.models import PROFILE, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]

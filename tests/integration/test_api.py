@@ -22,8 +22,8 @@ from morango_celery.errors import (
 )
 from morango_celery.models import Batch, Run
 from morango_celery.signals import run_finished
-from tests.conftest import StartWorker
 from tests.support.factories import SCHOOL_ID, app_rows, fill_store, store_row
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE, Unit
 
 

@@ -25,7 +25,6 @@ from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.signals import run_finished
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.run_helpers import (
     carry_out,
@@ -39,6 +38,7 @@ from tests.support.run_helpers import (
     unit,
     waiting_session,
 )
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE, Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]

@@ -16,9 +16,9 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from morango_celery.models import Run
-from tests.conftest import StartWorker
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
 from tests.support.processes import ROOT
+from tests.support.workers import StartWorker
 from worker.school.models import Unit
 
 

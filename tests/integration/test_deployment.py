@@ -9,8 +9,8 @@ import signal
 import requests
 from morango.models import Certificate
 
-from tests.conftest import StartServer, StartWorker
 from tests.support.processes import PATIENCE_SECONDS
+from tests.support.workers import StartServer, StartWorker
 from worker.celery import app
 from worker.school.models import PROFILE, Account
 

@@ -23,9 +23,9 @@ from morango_celery.worker.kombu_compat import (
     GathersEvents,
     reuse_clients,
 )
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.workers import StartWorker
 from worker.celery import app
 from worker.school.models import PROFILE
 

@@ -8,10 +8,10 @@ from morango.models import Store
 import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.models import Batch, Run
-from tests.conftest import StartWorker
 from tests.neighbours.models import PROFILE, Branch, Memo, Tally, Vote
 from tests.neighbours.rows import build_row, build_tree
 from tests.support.waiting import held_rows, sessions_that_wait_for_a_lock, until
+from tests.support.workers import StartWorker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

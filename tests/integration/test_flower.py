@@ -18,11 +18,11 @@ from selenium.webdriver.common.by import By
 import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.models import Run
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.browser import chromium
 from tests.support.processes import PATIENCE_SECONDS, LoggedProcess
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.workers import StartWorker
 from worker.flowerrows import result_text
 from worker.school.models import PROFILE
 from worker.services import free_port

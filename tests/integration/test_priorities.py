@@ -19,11 +19,11 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run, open_batches, start
 from morango_celery.tasks import CeleryDispatch
 from morango_celery.worker.priorities import LARGEST_BATCHES, READS_PER_TURN
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.processes import LoggedProcess
 from tests.support.queues import lengths, list_of
 from tests.support.waiting import child_that_waits_for_a_lock, has_ended, held, until
+from tests.support.workers import StartWorker
 from worker.celery import app
 from worker.school.models import PROFILE
 

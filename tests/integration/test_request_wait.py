@@ -15,7 +15,6 @@ from morango_celery.operations import DeserializeOperation
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.sync_state import (
     controller_of,
@@ -28,6 +27,7 @@ from tests.support.sync_state import (
     waits_for_its_run,
 )
 from tests.support.waiting import held_partition
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE
 
 pytestmark = pytest.mark.needs_postgresql

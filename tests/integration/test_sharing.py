@@ -26,7 +26,6 @@ from morango_celery.runs.producer import Progress, advance, create_run, open_bat
 from morango_celery.runs.recovery import recover
 from morango_celery.runs.status import stalled, status_of
 from morango_celery.signals import run_finished
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.processes import LoggedProcess
 from tests.support.run_helpers import (
@@ -39,6 +38,7 @@ from tests.support.run_helpers import (
     waiting_session,
 )
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE
 
 SCHOOL = factories.SCHOOL_ID

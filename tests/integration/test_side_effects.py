@@ -17,10 +17,10 @@ from morango_celery.models import Run
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
-from tests.parity.harness import Database, difference, existing, read, rolled_back, run, save_all
 from tests.side_effects.models import PROFILE, Echo, Item, Late, Order, Slip
 from tests.side_effects.rows import all_that_is_written, build_row, one_for_each_deed
+from tests.support.comparison import Database, difference, existing, read, rolled_back, run, save_all
+from tests.support.workers import StartWorker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

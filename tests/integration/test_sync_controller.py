@@ -16,7 +16,6 @@ from morango_celery.models import Run
 from morango_celery.runs.completion import notify_sessions
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.tasks import CeleryDispatch
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.sync_state import (
     controller_of,
@@ -28,6 +27,7 @@ from tests.support.sync_state import (
     the_run,
     waits_for_its_run,
 )
+from tests.support.workers import StartWorker
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from redis import Redis
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.worker.priorities import STARTING
-from tests.conftest import StartServer, StartWorker
 from tests.support.processes import LoggedProcess
 from tests.support.queues import list_of
 from tests.support.sync_state import is_at, session, the_run, waits_for_its_run
 from tests.support.waiting import until
+from tests.support.workers import StartServer, StartWorker
 from worker import services
 from worker.demo import server
 from worker.demo.attachment import device_attached

@@ -17,8 +17,8 @@ from morango_celery.db.dialect import dialect
 from morango_celery.management.commands import create_sync_indexes as command
 from morango_celery.reading.indexes import SyncIndex, states, sync_indexes
 from morango_celery.serialization import edits, serialize_into_store
-from tests.parity.serialization.sessions import other_session, sessions, until_waiting
 from tests.support.factories import SCHOOL_ID
+from tests.support.sessions import other_session, sessions, until_waiting
 from worker.school.models import PROFILE, Unit
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,10 +11,10 @@ import pytest
 from morango.models import Certificate, DeletedModels, Store
 
 from morango_celery.models import Run
-from tests.conftest import StartServer, StartWorker
 from tests.side_effects.device import ACCOUNT, SCOPE, define_scope
 from tests.side_effects.models import Seat
 from tests.support.processes import LoggedProcess
+from tests.support.workers import StartServer, StartWorker
 from worker.school.models import Account
 
 SETTINGS = "tests.side_effects.settings"

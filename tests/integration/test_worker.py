@@ -19,10 +19,10 @@ from morango_celery.api import wait_for
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs.producer import create_run, open_batches, start
 from morango_celery.worker.priorities import STARTING
-from tests.conftest import StartWorker
 from tests.support import factories
 from tests.support.queues import list_of
 from tests.support.waiting import child_that_waits_for_a_lock, has_ended, held, until
+from tests.support.workers import StartWorker
 from worker.celery import app
 from worker.school.models import PROFILE, Attempt, Unit
 

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import override
+from tests.support.differences import Tables
 
 STORE = "morango_store"
-
-WHOLE_ROW = "(row)"
-"""The column of a difference in which one side lacks the row."""
-
-Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One value that the two sides don't share; None where a side lacks the row."""
-
-    table: str
-    key: str
-    column: str
-    morango: Any
-    ours: Any
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.table} {self.key} {self.column}: {_short(self.morango)} != {_short(self.ours)}"
 
 
 @dataclass(frozen=True)
@@ -99,22 +79,3 @@ class Outcome:
     def per_model(self, record_ids: Iterable[str]) -> Counter[str]:
         """Count records by their model."""
         return Counter(self.store[key]["model_name"] for key in record_ids)
-
-
-def differences(morango: Tables, ours: Tables) -> Iterator[Difference]:
-    """Yield every value that differs, tables and rows that only one side has included."""
-    for table in sorted({*morango, *ours}):
-        left, right = morango.get(table, {}), ours.get(table, {})
-        for key in sorted({*left, *right}):
-            if key not in left or key not in right:
-                yield Difference(table, key, WHOLE_ROW, left.get(key), right.get(key))
-                continue
-            for column in sorted({*left[key], *right[key]}):
-                ours_value, morango_value = right[key].get(column), left[key].get(column)
-                if ours_value != morango_value:
-                    yield Difference(table, key, column, morango_value, ours_value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kolibri.compare import STORE, WHOLE_ROW, Difference, Outcome
+from tests.kolibri.compare import STORE, Outcome
+from tests.support.differences import WHOLE_ROW, Difference
 
 FIDELITY = Path(__file__).parents[2] / "docs" / "fidelity.md"
 

@@ -20,8 +20,9 @@ from morango.registry import syncable_models
 from morango.sync.operations import _serialize_into_store
 
 from morango_celery.serialization import serialize_into_store
-from tests.kolibri.compare import STORE, differences
-from tests.kolibri.dump import Tables, dump
+from tests.kolibri.compare import STORE
+from tests.support.differences import differences
+from tests.support.dump import Tables, dump
 
 MAX_DIFFERENCES = 20
 

@@ -57,10 +57,10 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
 
     :return: the attributes of ``compare.Outcome``
     """
-    from tests.kolibri.dump import dump
     from tests.kolibri.load import load
     from tests.kolibri.models import model_facts
     from tests.kolibri.serialization import compare
+    from tests.support.dump import dump
 
     arrivals = next(s for s in SCENARIOS if s.name == scenario_name).in_order(seed)
     side = Side(name, arrivals.prefixes)
@@ -100,7 +100,7 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
 
 def settle(side: Side) -> None:
     """Run the side's function until it changes nothing more."""
-    from tests.kolibri.dump import dump
+    from tests.support.dump import dump
 
     after = dump()
     for _ in range(MAX_ROUNDS):

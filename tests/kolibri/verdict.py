@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.kolibri.compare import Difference, Outcome, differences
+from tests.kolibri.compare import Outcome
 from tests.kolibri.deviations import explain
+from tests.support.differences import Difference, differences
 
 UNEXPLAINED = "unexplained"
 

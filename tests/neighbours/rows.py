@@ -42,6 +42,10 @@ def renamed(row: Store, name: str) -> Store:
     )
 
 
+def renamed_all(rows: Sequence[Store]) -> list[Store]:
+    return [renamed(row, f"new {json.loads(row.serialized)['name']}") for row in rows]
+
+
 def build_tree(model_name: str, levels: Sequence[int], **arguments: Any) -> list[Store]:
     """Return a tree's rows, parents first: so many on each level, each below one of the level above."""
     above: list[Store] = []

@@ -18,36 +18,37 @@ import django
 
 
 class Countdown:
-    """Stands where `tests.faults.deaths` has the task that is watched."""
+    """Decision to die before the n-th point."""
 
     def __init__(self, events: int) -> None:
         self.events = events
 
-    def before(self, what: str) -> None:
+    def before(self, what: str) -> bool:
         self.events -= 1
         if self.events == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.die(what)
+        return False
+
+    def die(self, what: str) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(what: str, argument: str, stride: str) -> int:
     django.setup()
-    from django.db.backends.signals import connection_created
+    from tests.support import death_points
 
-    from tests.faults.deaths import apps as deaths
-
-    connection_created.connect(deaths.watch_statements)
-    deaths.watch_commits()
-    deeds: dict[str, Callable[[str], Any]] = {"ingest": ingest, "record": record}
-    for deaths_died, events in enumerate(count(1, int(stride))):
+    death_points.watch_statements()
+    death_points.watch_commits()
+    jobs: dict[str, Callable[[str], Any]] = {"ingest": ingest, "record": record}
+    for deaths, events in enumerate(count(1, int(stride))):
         child = os.fork()
         if child == 0:
-            watched: Any = Countdown(events)
-            deaths._watched = watched
-            deeds[what](argument)
+            death_points.watch(Countdown(events))
+            jobs[what](argument)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
-            print(deaths_died)
+            print(deaths)
             return os.waitstatus_to_exitcode(status)
     return 0
 
@@ -62,7 +63,7 @@ def record(steps: str) -> None:
     """Change several objects, in one transaction a step."""
     from django.db import transaction
 
-    from tests.oplog.library.models import Book, Shelf, Tag
+    from tests.library.models import Book, Shelf, Tag
 
     for _ in range(int(steps)):
         with transaction.atomic():

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import DatabaseError, transaction
 from django.db.models import ProtectedError
 
-from tests.oplog.library.models import (
+from tests.library.models import (
     Annex,
     Author,
     Book,

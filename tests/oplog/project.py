@@ -2,7 +2,7 @@
 
 import os
 
-from tests.oplog.labels import LIBRARY
+from tests.library.labels import LIBRARY
 from worker.settings import *  # noqa: F403
 from worker.settings import INSTALLED_APPS
 
@@ -11,7 +11,7 @@ INSTALLED_APPS = [
     "morango_celery.oplog",
     "morango_celery.payloads",
     "tests.model_zoo",
-    "tests.oplog.library",
+    "tests.library",
 ]
 MORANGO_CELERY_OPLOG: dict[str, object] = {"INGEST_MODELS": LIBRARY}
 SILENCED_SYSTEM_CHECKS = ["morango_celery.I001", "morango_celery.I002"]  # about `model_zoo`, at each command

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from morango_celery.oplog import lines
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource
 from morango_celery.oplog.retry import retry_dead_letters
-from tests.oplog.library.models import Shelf, Tag
-from tests.oplog.logs import append, empty_library, ingest, letters, positions, save
+from tests.library.logs import append, empty_library, ingest, letters, positions, save
+from tests.library.models import Shelf, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

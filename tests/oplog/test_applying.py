@@ -10,8 +10,8 @@ import pytest
 from django.db import connection
 
 from morango_celery.oplog.models import DeadLetter
-from tests.oplog.library.models import Annex, Author, Book, Branch, Egg, Hen, Local, Place, Review, Shelf, Tag
-from tests.oplog.logs import delete, ingest, ingested, letters, library, save
+from tests.library.logs import delete, ingest, ingested, letters, library, save
+from tests.library.models import Annex, Author, Book, Branch, Egg, Hen, Local, Place, Review, Shelf, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

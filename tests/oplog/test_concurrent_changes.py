@@ -22,9 +22,9 @@ from morango_celery.oplog.models import (
     OutboxChange,
     RecorderFile,
 )
+from tests.library import models as typed
+from tests.library.logs import empty_library, ingest, letters, library
 from tests.oplog.interleaving import Stops, before_every_statement, before_reading_or_deleting, interleavings
-from tests.oplog.library import models as typed
-from tests.oplog.logs import empty_library, ingest, letters, library
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 

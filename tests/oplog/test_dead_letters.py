@@ -18,8 +18,8 @@ from django.test.utils import CaptureQueriesContext
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.models import DeadLetter
 from morango_celery.oplog.retry import retry_dead_letters
-from tests.oplog.library.models import Author, Book, Card, Careless, Review, Shelf
-from tests.oplog.logs import append, delete, ingest, ingested, letters, save
+from tests.library.logs import append, delete, ingest, ingested, letters, save
+from tests.library.models import Author, Book, Card, Careless, Review, Shelf
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,7 +74,7 @@ def test_a_bad_line_costs_only_itself(log: Path, line: str, reason: str, request
     progress = ingested(log, lines)
 
     # Then these are applied, and that one is kept
-    from tests.oplog.library.models import Tag
+    from tests.library.models import Tag
 
     assert Tag.objects.count() == 6
     if is_stored:

@@ -17,8 +17,8 @@ from django.test.utils import CaptureQueriesContext
 
 from morango_celery.oplog.models import DeadLetter, IngestPosition
 from morango_celery.oplog.retry import retry_dead_letters
-from tests.oplog.library.models import Annex, Book, Branch, Egg, Hen, OldBook, Place, Shelf, Tag
-from tests.oplog.logs import append, delete, ingest, ingested, letters, save
+from tests.library.logs import append, delete, ingest, ingested, letters, save
+from tests.library.models import Annex, Book, Branch, Egg, Hen, OldBook, Place, Shelf, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -203,7 +203,7 @@ def test_a_check_warns_of_models_that_decide_about_more_than_themselves(
 
 def test_deleting_a_named_object_cascades_as_its_models_say(log: Path, name: Any) -> None:
     """The cascade is the project's own, and may reach any model."""
-    from tests.oplog.library.models import Local
+    from tests.library.models import Local
 
     name("library.Shelf")
     Local.objects.create(shelf=Shelf.objects.create(pk=1, name="a"))

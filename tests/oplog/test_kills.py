@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from morango_celery.oplog.models import DeadLetter, IngestPosition, IngestSource, OutboxChange
-from tests.oplog.library.models import Local, Shelf
-from tests.oplog.logs import append, delete, empty_library, ingest, letters, library, positions, save
+from tests.library.logs import append, delete, empty_library, ingest, letters, library, positions, save
+from tests.library.models import Local, Shelf
 from tests.support.processes import ROOT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]

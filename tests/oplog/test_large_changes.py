@@ -14,8 +14,8 @@ from morango_celery.oplog import dead_letters, meta, relations, unit_of_work
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject
 from morango_celery.oplog.retry import retry_dead_letters
-from tests.oplog.library.models import Author, Book, Egg, Hen, Shelf, Tag
-from tests.oplog.logs import append, ingest, ingested, letters, library, save
+from tests.library.logs import append, ingest, ingested, letters, library, save
+from tests.library.models import Author, Book, Egg, Hen, Shelf, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

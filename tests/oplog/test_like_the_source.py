@@ -18,8 +18,8 @@ from morango_celery.oplog.models import (
     OutboxChange,
     RecorderFile,
 )
+from tests.library.logs import append, delete, empty_library, ingest, letters, library, positions, save
 from tests.oplog.histories import History
-from tests.oplog.logs import append, delete, empty_library, ingest, letters, library, positions, save
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from morango_celery.oplog.models import IngestPosition, OutboxChange
-from tests.oplog.library.models import Book
-from tests.oplog.logs import append, delete, ingested, letters, save
+from tests.library.logs import append, delete, ingested, letters, save
+from tests.library.models import Book
 from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
+from tests.library.logs import delete, empty_library, ingest, ingested, letters, library, save
+from tests.library.models import Author, Book, Card, Stamp
 from tests.oplog.histories import LONG
-from tests.oplog.library.models import Author, Book, Card, Stamp
-from tests.oplog.logs import delete, empty_library, ingest, ingested, letters, library, save
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,8 +11,8 @@ import pytest
 
 from morango_celery.oplog.models import DeadLetter
 from morango_celery.oplog.retry import retry_dead_letters
-from tests.oplog.library.models import Annex, Book, Shelf, Tag
-from tests.oplog.logs import append, ingest, ingested, letters, save
+from tests.library.logs import append, ingest, ingested, letters, save
+from tests.library.models import Annex, Book, Shelf, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,8 +14,8 @@ from django.utils import timezone
 from morango_celery.oplog.ingest import Ingestion
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestPosition
 from morango_celery.oplog.pruning import prune
-from tests.oplog.library.models import Shelf
-from tests.oplog.logs import append, ingest, ingested, letters, positions, save
+from tests.library.logs import append, ingest, ingested, letters, positions, save
+from tests.library.models import Shelf
 from tests.support.clocks import clock_ahead
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -17,8 +17,8 @@ from morango_celery.oplog.ingest import Ingestion
 from morango_celery.oplog.lines import Line
 from morango_celery.oplog.models import IngestPosition
 from morango_celery.oplog.source import BatchLines
-from tests.oplog.library.models import Local, Shelf
-from tests.oplog.logs import append, ingest, ingested, letters, positions, save
+from tests.library.logs import append, ingest, ingested, letters, positions, save
+from tests.library.models import Local, Shelf
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

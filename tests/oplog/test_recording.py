@@ -21,8 +21,8 @@ from morango_celery.oplog import logfile, recorder
 from morango_celery.oplog.lines import Operation
 from morango_celery.oplog.logfile import write_out
 from morango_celery.oplog.models import OutboxChange, RecorderFile
-from tests.oplog.library.models import Annex, Author, Book, Local, OldBook, Place, Shelf, Tag
-from tests.oplog.logs import ingest, ingested, save
+from tests.library.logs import ingest, ingested, save
+from tests.library.models import Annex, Author, Book, Local, OldBook, Place, Shelf, Tag
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,8 +14,8 @@ from django.core.management import CommandError, call_command
 from morango_celery.oplog.logfile import write_out
 from morango_celery.oplog.models import IngestPosition, OutboxChange
 from morango_celery.oplog.regular import SpecialFileError
-from tests.oplog.library.models import Tag
-from tests.oplog.logs import append, save
+from tests.library.logs import append, save
+from tests.library.models import Tag
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 

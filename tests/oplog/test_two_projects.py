@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from morango_celery.oplog.models import IngestPosition
-from tests.oplog.library.models import Local, Shelf
-from tests.oplog.logs import append, letters, library, save
+from tests.library.logs import append, letters, library, save
+from tests.library.models import Local, Shelf
 from tests.support.processes import LoggedProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -13,8 +13,8 @@ def main(steps: str, seed: str) -> None:
     from django.core.management import call_command
 
     from morango_celery.oplog.logfile import write_out
+    from tests.library.logs import library
     from tests.oplog.histories import History
-    from tests.oplog.logs import library
 
     call_command("migrate", run_syncdb=True, verbosity=0)
     History(int(seed)).go_on(int(steps))

@@ -15,7 +15,7 @@ from morango.models.certificates import Filter
 from morango.registry import syncable_models
 from morango.sync.operations import _self_referential_fk
 
-from tests.parity.harness import save_all
+from tests.support.comparison import save_all
 
 
 @dataclass(frozen=True)

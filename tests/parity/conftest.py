@@ -14,7 +14,7 @@ def _inside_a_transaction(settings: Any, db: None) -> None:
 @pytest.fixture(params=[1000, 1])
 def batch_size(request: pytest.FixtureRequest, settings: Any) -> int:
     """Set the batch size, for a run that isn't the harness's, or with a result that depends on it."""
-    from tests.parity.harness import in_batches_of
+    from tests.support.comparison import in_batches_of
 
     size: int = request.param
     settings.MORANGO_CELERY = in_batches_of(size)

@@ -15,8 +15,8 @@ from morango.sync.operations import _deserialize_from_store as morangos
 
 from tests.parity.case import Case
 from tests.parity.corrections import DIRTY_PARENT, MISSING_PARENT, OF_OUR_OWN, correct, mended
-from tests.parity.harness import Database, read, rolled_back
 from tests.parity.stand_ins import Broken, Finding, Gone, StandIn, first_causes, misjudged, prepared
+from tests.support.comparison import Database, read, rolled_back
 
 MOST_ROUNDS = 30
 

@@ -9,7 +9,8 @@ import pytest
 from django.utils import timezone
 
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import Database, both, existing
+from tests.parity.harness import both
+from tests.support.comparison import Database, existing
 
 HOME = build_zoo_row("region", dirty=False)
 PERSON = build_zoo_row("person", home=HOME, dirty=False)

@@ -11,7 +11,8 @@ from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import assert_same, both, existing, run
+from tests.parity.harness import assert_same, both
+from tests.support.comparison import existing, run
 
 NAN, INFINITY = float("nan"), float("inf")
 

@@ -7,7 +7,8 @@ import pytest
 from morango_celery import deserialize_from_store
 from tests.model_zoo.models import PROFILE
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
+from tests.parity.harness import assert_same, assert_same_but_clean, both
+from tests.support.comparison import existing
 
 
 def test_the_optional_half_of_a_cycle_first() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import assert_same, assert_same_but_clean, existing
+from tests.parity.harness import assert_same, assert_same_but_clean
+from tests.support.comparison import existing
 from tests.support.factories import build_store_row
 
 

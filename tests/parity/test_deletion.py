@@ -6,7 +6,8 @@ import pytest
 from morango.models import DeletedModels, HardDeletedModels, Store
 
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
+from tests.parity.harness import assert_same, assert_same_but_clean, both
+from tests.support.comparison import existing
 from tests.support.factories import build_store_row
 
 both_kinds = pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])

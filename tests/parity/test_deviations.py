@@ -12,7 +12,8 @@ from morango.models.certificates import Filter
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.quarantine import QUARANTINED
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import app_row, both, existing, run
+from tests.parity.harness import app_row, both
+from tests.support.comparison import existing, run
 from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import Learner
 

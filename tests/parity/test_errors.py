@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from morango_celery import deserialize_from_store
-from tests.parity.harness import assert_same, existing, run
+from tests.parity.harness import assert_same
+from tests.support.comparison import existing, run
 from tests.support.factories import build_store_row
 
 OTHER = "ab" * 16

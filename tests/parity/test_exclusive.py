@@ -11,9 +11,9 @@ from morango.models import Store
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from tests.neighbours.models import REFUSED, Branch, Memo, Ticket, Vote
-from tests.neighbours.rows import build_row, build_tree, renamed
-from tests.parity.harness import Database, assert_same, both, run
-from tests.parity.test_neighbours import renamed_all
+from tests.neighbours.rows import build_row, build_tree, renamed, renamed_all
+from tests.parity.harness import assert_same, both
+from tests.support.comparison import Database, run
 
 SIZES = (1000, 3)
 """Batch sizes in records: one that holds a whole tree, and one that cuts it."""

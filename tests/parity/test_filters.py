@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from morango.models.certificates import Filter
 
-from tests.parity.harness import app_row, assert_same, assert_same_but_clean, both, existing
+from tests.parity.harness import app_row, assert_same, assert_same_but_clean, both
+from tests.support.comparison import existing
 from tests.support.factories import SCHOOL_ID, build_store_row
 
 OTHER = "ab" * 16

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from morango.models.certificates import Filter
 
-from tests.parity.harness import app_row, assert_same, both, existing
+from tests.parity.harness import app_row, assert_same, both
+from tests.support.comparison import existing
 from tests.support.factories import SCHOOL_ID, build_store_row
 
 OTHER = "ab" * 16

@@ -10,8 +10,8 @@ from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
 from tests.parity.filing import FILING
 from tests.parity.forests import EXAMPLES, MODEL_ZOO, SCHOOL, SEED, World, cases
-from tests.parity.harness import Database, difference, read, rolled_back
 from tests.parity.oracle import expected, in_our_words
+from tests.support.comparison import Database, difference, read, rolled_back
 
 deliveries = st.builds(
     Delivery,

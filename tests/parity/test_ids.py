@@ -11,7 +11,8 @@ from morango.models import Store
 from morango_celery import deserialize_from_store
 from tests.model_zoo.models import Step
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import Database, assert_same, existing, run
+from tests.parity.harness import assert_same
+from tests.support.comparison import Database, existing, run
 from tests.support.factories import build_store_row
 
 VICTIM = "0a" * 16

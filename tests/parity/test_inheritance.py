@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import assert_same, both, existing
+from tests.parity.harness import assert_same, both
+from tests.support.comparison import existing
 
 OTHER = "ab" * 16
 HOME = build_zoo_row("region", dirty=False)

@@ -10,7 +10,8 @@ from morango.models import DeletedModels, RecordMaxCounter
 
 from morango_celery import deserialize_from_store
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import app_row, assert_same, both, existing, run
+from tests.parity.harness import app_row, assert_same, both
+from tests.support.comparison import existing, run
 from tests.support.factories import SAVED_BY, build_store_row
 
 CONFLICT = '{"name": "an older version"}\n'

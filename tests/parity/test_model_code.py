@@ -14,7 +14,8 @@ from morango.models.certificates import Filter
 from morango_celery import deserialize_from_store
 from tests.model_zoo.models import PROFILE, Card, Person, Region
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import BATCH_SIZES, assert_same, assert_same_but_clean, both, existing, run
+from tests.parity.harness import assert_same, assert_same_but_clean, both
+from tests.support.comparison import BATCH_SIZES, existing, run
 from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import Learner
 

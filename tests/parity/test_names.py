@@ -19,16 +19,9 @@ from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.serialization import serialize_into_store
 from tests.model_zoo.models import PROFILE
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import (
-    assert_same,
-    assert_same_but_clean,
-    both,
-    existing,
-    rolled_back,
-    run,
-    save_all,
-)
+from tests.parity.harness import assert_same, assert_same_but_clean, both
 from tests.parity.serialization import harness as serialization
+from tests.support.comparison import existing, rolled_back, run, save_all
 from tests.support.factories import app_rows
 
 MODELS = ("cabinet", "drawer", "label", "folder", "sign", "crate")

@@ -5,7 +5,6 @@ In a second sync the rows are there already, as the first one left them, and all
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,9 @@ from morango.models import Store
 from morango_celery import deserialize_from_store
 from morango_celery.upstream import registered_models
 from tests.neighbours.models import PROFILE, REFUSED, UNSAVED
-from tests.neighbours.rows import build_row, build_tree, renamed
-from tests.parity.harness import assert_same, both, existing, run
+from tests.neighbours.rows import build_row, build_tree, renamed, renamed_all
+from tests.parity.harness import assert_same, both
+from tests.support.comparison import existing, run
 
 TREES = ("place", "shelf", "entry", "link")
 LEVELS = [1, 3, 4, 4]
@@ -43,10 +43,6 @@ def left_by_first_sync(rows: Sequence[Store]) -> list[Any]:
     table = rows[0].model_name if rows[0].model_name not in ("country", "city") else "zone"
     model: Any = apps.get_model("neighbours", table)
     return [model(**values) for values in run(deserialize_from_store, rows).app[table]]
-
-
-def renamed_all(rows: Sequence[Store]) -> list[Store]:
-    return [renamed(row, f"new {json.loads(row.serialized)['name']}") for row in rows]
 
 
 @pytest.mark.parametrize("model_name", TREES)

@@ -6,7 +6,8 @@ import pytest
 
 from morango_celery import deserialize_from_store
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import app_row, assert_same, assert_same_but_clean, both, existing
+from tests.parity.harness import app_row, assert_same, assert_same_but_clean, both
+from tests.support.comparison import existing
 from tests.support.factories import build_school, build_store_row
 from worker.school.models import PROFILE
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import both, existing
+from tests.parity.harness import both
+from tests.support.comparison import existing
 
 PROTECTED = "django.db.models.deletion.ProtectedError"
 

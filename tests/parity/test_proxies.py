@@ -6,7 +6,8 @@ import pytest
 
 from tests.model_zoo.models import Region, Town
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import assert_same, assert_same_but_clean, both, existing
+from tests.parity.harness import assert_same, assert_same_but_clean, both
+from tests.support.comparison import existing
 
 OTHER = "ab" * 16
 INVALID = "django.core.exceptions.ValidationError"

@@ -11,10 +11,11 @@ from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
 from morango_celery import deserialize_from_store
-from tests.parity.harness import assert_same, assert_same_but_clean, existing, run
+from tests.parity.harness import assert_same, assert_same_but_clean
 from tests.side_effects.deeds import DEEDS
 from tests.side_effects.models import Late, Order, Script
 from tests.side_effects.rows import KINDS, all_that_is_written, build_row, one_for_each_deed
+from tests.support.comparison import existing, run
 from worker.school.models import Account
 
 SAVING = {"before save", "after save"}

@@ -12,7 +12,8 @@ from morango.models import Store
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization import sql
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import Database, assert_same, both, existing, run
+from tests.parity.harness import assert_same, both
+from tests.support.comparison import Database, existing, run
 from tests.support.factories import build_store_row
 from worker.school.models import Attempt
 

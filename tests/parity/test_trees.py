@@ -7,7 +7,8 @@ from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery import deserialize_from_store
-from tests.parity.harness import app_row, assert_same, existing
+from tests.parity.harness import app_row, assert_same
+from tests.support.comparison import existing
 from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import PROFILE
 

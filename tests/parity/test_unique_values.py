@@ -11,16 +11,8 @@ from morango.sync.operations import _deserialize_from_store as morangos
 
 from morango_celery import deserialize_from_store
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import (
-    BATCH_SIZES,
-    Database,
-    assert_same,
-    assert_same_but_clean,
-    both,
-    existing,
-    run,
-    save_all,
-)
+from tests.parity.harness import assert_same, assert_same_but_clean, both
+from tests.support.comparison import BATCH_SIZES, Database, existing, run, save_all
 from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import PROFILE, Learner
 

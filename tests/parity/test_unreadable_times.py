@@ -10,7 +10,8 @@ from morango_celery import deserialize_from_store
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache, References
 from morango_celery.deserialization.prefetch import LazyPrefetcher
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import both, run, save_all
+from tests.parity.harness import both
+from tests.support.comparison import run, save_all
 from tests.support.factories import build_store_row
 from worker.school.models import PROFILE, Attempt, Lesson
 

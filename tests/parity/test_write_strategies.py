@@ -12,7 +12,8 @@ from django.db.models import signals
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from tests.model_zoo.models import Lorry
-from tests.parity.harness import app_row, assert_same, run
+from tests.parity.harness import app_row, assert_same
+from tests.support.comparison import run
 from tests.support.factories import SCHOOL_ID, build_school, build_store_row
 from worker.school.models import Attempt, Feedback, Learner, Lesson, Unit
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from morango_celery.errors import InvalidMessageError
 from morango_celery.payloads import Reference
-from tests.payloads.test_store import JSON
+from tests.payloads.values import JSON
 
 HASH = "0f" * 32
 SHORT = base64.urlsafe_b64encode(bytes.fromhex(HASH)).decode()[:43]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from typing_extensions import override
 
 from morango_celery.errors import CorruptPayloadError, MissingPayloadError
@@ -18,13 +17,7 @@ from morango_celery.payloads.blobs import PLAIN, ZSTANDARD
 from morango_celery.payloads.memory import MemoryBackend
 from morango_celery.payloads.redis import RedisBackend
 from tests.payloads.threads import at_once
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
-)
-"""Numbers of any size and texts with halves of characters included."""
+from tests.payloads.values import JSON
 
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -34,7 +34,7 @@ from tests.payloads.project import (
     succeed_later,
     wholly_inline,
 )
-from tests.payloads.test_store import JSON
+from tests.payloads.values import JSON
 from worker.services import free_port
 
 # Celery's backend for results in Redis, with a newer client than it knows

@@ -18,9 +18,9 @@ from pytest_celery import DEFAULT_WORKER_CONTAINER_TIMEOUT, REDIS_CONTAINER_TIME
 from pytest_docker_tools import build, container, fxtr, network
 from pytest_docker_tools.wrappers import Container
 
-from tests.conftest import unavailable
 from tests.smoke.deployment import SERVICES, DeployedWorker, ForgetfulRedis
 from tests.support.processes import ROOT
+from tests.support.workers import unavailable
 
 POSTGRES_PORT = "5432/tcp"
 IMAGE = SERVICES["worker"]["build"]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pytest_celery import CeleryTestContainer
 
-from tests.conftest import unavailable
 from tests.smoke.deployment import DeployedWorker, ForgetfulRedis
 from tests.support.processes import LoggedProcess
+from tests.support.workers import unavailable
 from worker import services
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from django.apps import apps
 from django.db import transaction
@@ -170,3 +170,7 @@ def _app_row(store: Store, *, edited: bool = False, **values: Any) -> None:
 def _difference(ours: dict[str, Any], expected: dict[str, Any]) -> str:
     keys = [key for key in {**expected, **ours} if ours.get(key) != expected.get(key)]
     return "\n".join(f"{key}\n  is:        {ours.get(key)}\n  should be: {expected.get(key)}" for key in keys)
+
+
+class MakeSchool(Protocol):
+    def __call__(self, rows: int = 20, *, mixed: bool = True) -> School: ...

@@ -12,8 +12,8 @@ if __name__ == "__main__":
     initialize(skip_update=True)
     from kolibri.core.auth.constants.morango_sync import PROFILE_FACILITY_DATA
 
-    from tests.kolibri.dump import dump
     from tests.kolibri.models import model_facts
+    from tests.support.dump import dump
 
     found = {"tables": dump(), "models": model_facts(PROFILE_FACILITY_DATA)}
     Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")

@@ -1,6 +1,6 @@
 """The same app rows, Store rows and notes of deletions through Morango's serialization and through ours.
 
-Each side runs in a transaction of its own that is rolled back. All columns of all tables are compared,
+Each function runs in a transaction of its own that is rolled back. All columns of all tables are compared,
 texts to the byte.
 """
 
@@ -19,9 +19,9 @@ from morango.models.core import DatabaseMaxCounter, InstanceIDModel, RecordMaxCo
 from morango.sync.operations import _serialize_into_store as morangos
 
 from morango_celery.serialization import serialize_into_store
-from tests.kolibri.compare import differences
-from tests.kolibri.dump import Tables, dump
-from tests.parity.harness import existing, rolled_back, save_all
+from tests.support.comparison import existing, rolled_back, save_all
+from tests.support.differences import differences
+from tests.support.dump import Tables, dump
 from tests.support.factories import build_store_row
 from worker.school.models import PROFILE
 
@@ -72,7 +72,7 @@ def run(
 
     :param others: rows of Morango's other tables: deletions, counters
     """
-    device()  # which is made at random when it isn't there, and must be the same on both sides
+    device()  # which is made at random when it isn't there, and must be the same for both
     outcome = Outcome({})
     with rolled_back():
         save_all(stored, app)

@@ -15,9 +15,9 @@ from morango.sync.backends.utils import load_backend
 from morango.sync.operations import _serialize_into_store as morangos
 
 from morango_celery.serialization import dirty_bits, serialize_into_store, store
-from tests.parity.harness import save_all
 from tests.parity.serialization.harness import device, edited, unit
-from tests.parity.serialization.sessions import (
+from tests.support.comparison import save_all
+from tests.support.sessions import (
     dirty_names,
     interrupted,
     is_noted,

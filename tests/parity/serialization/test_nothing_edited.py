@@ -15,8 +15,8 @@ from morango_celery.db.dialect import dialect
 from morango_celery.reading.prefixes import FEW
 from morango_celery.serialization import serialize_into_store
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import existing, rolled_back, save_all
 from tests.parity.serialization.harness import assert_same, database_counter, device, edited, unit
+from tests.support.comparison import existing, rolled_back, save_all
 from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import PROFILE, Learner, Lesson, Unit
 

@@ -12,8 +12,8 @@ from morango.models import DeletedModels, Store, SyncableModel
 
 from morango_celery.serialization import serialize_into_store
 from morango_celery.serialization.source import CHUNK_ROWS
-from tests.parity.harness import rolled_back, save_all
 from tests.parity.serialization.harness import assert_same, device, edited, unit
+from tests.support.comparison import rolled_back, save_all
 from worker.school.models import PROFILE
 
 

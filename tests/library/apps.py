@@ -6,7 +6,7 @@ from tests.support.schemas import create_other_schema
 
 
 class LibraryConfig(AppConfig):
-    name = "tests.oplog.library"
+    name = "tests.library"
     label = "library"
     default_auto_field = "django.db.models.AutoField"
 
