@@ -42,11 +42,11 @@ CHAPTERS = {
     core: ("Runs: MORANGO_CELERY", ""),
     oplog: (
         "The log of another project: MORANGO_CELERY_OPLOG",
-        "Of the app `morango_celery.oplog`; [oplog.md](../how-to/oplog.md) says what these are for.",
+        "Of the app `morango_celery.oplog`; [oplog.md](../how-to/oplog.md) explains it.",
     ),
     payloads: (
         "Large arguments: MORANGO_CELERY_PAYLOADS",
-        "Of the app `morango_celery.payloads`; [payloads.md](../how-to/payloads.md) says what these are for.",
+        "Of the app `morango_celery.payloads`; [payloads.md](../how-to/payloads.md) explains it.",
     ),
 }
 """The modules with sections, and the title and the first words of their chapter."""

@@ -1,0 +1,51 @@
+"""docs/reference/commands.md has each command with its options, and each key of the JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import get_type_hints
+
+import pytest
+from django.core.management import load_command_class
+from django.core.management.base import BaseCommand
+
+from morango_celery.management.json_output import BatchesJson, RecordsJson, RunJson, RunListJson
+from tests.support.processes import ROOT
+
+PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+PACKAGE = ROOT / "morango_celery"
+COMMANDS = sorted(
+    (".".join(path.relative_to(ROOT).parts[:-3]), path.stem)
+    for path in PACKAGE.glob("**/management/commands/[a-z]*.py")
+)
+
+
+def options_of(command: BaseCommand) -> set[str]:
+    parser = command.create_parser("manage.py", "command")
+    return {
+        option for action in parser._actions for option in action.option_strings if option.startswith("--")
+    }
+
+
+def keys_of(table: str) -> set[str]:
+    """Return the names in the first column of a table."""
+    return set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE))))
+
+
+@pytest.mark.parametrize(("app", "name"), COMMANDS, ids=[name for _, name in COMMANDS])
+def test_the_page_has_each_option_of_a_command(app: str, name: str) -> None:
+    usages = " ".join(re.findall(rf"^manage\.py {name}\b.*$", PAGE, re.MULTILINE))
+    own = options_of(load_command_class(app, name)) - options_of(BaseCommand())
+
+    assert usages
+    assert set(re.findall(r"--[a-z-]+", usages)) == own
+
+
+def test_the_page_has_each_key_of_the_json() -> None:
+    of_a_run, of_a_list = PAGE.split("### JSON")[1].split("Without a number")
+
+    assert keys_of(of_a_run) == set(get_type_hints(RunJson))
+    assert keys_of(of_a_list.split("## ")[0]) == set(get_type_hints(RunListJson))
+    for name, nested in (("batches", BatchesJson), ("records", RecordsJson)):
+        (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", of_a_run, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == set(get_type_hints(nested))
