@@ -69,7 +69,7 @@ def test_other_openings_and_other_texts_are_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "status"), [(REFUSED, 1), (ACCEPTED, 0)])
-def test_the_status_says_whether_a_docstring_below_the_folders_is_refused(
+def test_status_says_whether_a_docstring_below_the_folders_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, status: int
 ) -> None:
     (tmp_path / "worker" / "demo").mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_the_status_says_whether_a_docstring_below_the_folders_is_refused(
     assert "elsewhere" not in shown
 
 
-def test_make_check_runs_it() -> None:
+def test_make_check_looks_at_docstrings() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     check = makefile.partition("\ncheck: ")[2].partition("\n\n")[0]
     assert "-m tests.documentation.docstrings" in check

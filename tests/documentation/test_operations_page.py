@@ -42,7 +42,7 @@ def test_runs_that_ended_long_ago_can_be_deleted_with_their_batches() -> None:
     assert Batch.objects.count() == 2
 
 
-def test_a_restored_database_becomes_another_instance() -> None:
+def test_restored_database_becomes_another_instance() -> None:
     before, _ = InstanceIDModel.get_or_create_current_instance(clear_cache=True)
 
     exec(RENEW_DATABASE, {})

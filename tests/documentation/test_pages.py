@@ -78,13 +78,13 @@ def test_code_names_pages_and_headings_that_exist() -> None:
     assert named > 20
 
 
-def test_the_index_lists_every_page_once() -> None:
+def test_index_lists_every_page_once() -> None:
     listed = [link.partition("#")[0] for link in links(INDEX)]
 
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES[2:] if page != INDEX)
 
 
-def test_the_readme_leads_to_the_index() -> None:
+def test_readme_leads_to_the_index() -> None:
     assert "docs/README.md" in links(PAGES[0])
 
 

@@ -121,7 +121,7 @@ def project(transactional_db: None, redis_url: str, tmp_path: Path) -> Iterator[
 
 
 @pytest.mark.needs_postgresql
-def test_a_project_that_follows_the_page_deserializes_with_a_worker(project: Project) -> None:
+def test_project_that_follows_the_page_deserializes_with_a_worker(project: Project) -> None:
     project.write(FILES)
     assert CHECKED in project.do(PREPARE)
     worker = LoggedProcess(

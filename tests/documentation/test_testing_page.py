@@ -27,5 +27,5 @@ def _as_in_parity_tests(request: pytest.FixtureRequest, settings: Any) -> None:
         settings.MORANGO_TEST_POSTGRESQL = True
 
 
-def test_the_page_has_an_example_of_each_kind() -> None:
+def test_page_has_an_example_of_each_kind() -> None:
     assert len(TESTS) == len(EXAMPLES) == 3

@@ -101,7 +101,7 @@ def assert_survived(dying: list[tuple[School, Run, Death]]) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_the_process_dies_at_every_point(
+def test_death_of_a_process_at_any_point_loses_nothing(
     events: list[Event],
     make_school: MakeSchool,
     start_worker: Callable[..., LoggedProcess],
@@ -130,7 +130,7 @@ def test_the_process_dies_at_every_point(
 
 
 @pytest.mark.timeout(900)
-def test_the_process_dies_while_the_server_executes_a_statement(
+def test_death_during_a_statement_loses_nothing(
     events: list[Event],
     make_school: MakeSchool,
     start_worker: Callable[..., LoggedProcess],
@@ -151,7 +151,7 @@ def test_the_process_dies_while_the_server_executes_a_statement(
 
 
 @pytest.mark.timeout(900)
-def test_the_whole_worker_dies(
+def test_death_of_a_whole_worker_loses_nothing(
     events: list[Event],
     make_school: MakeSchool,
     start_worker: Callable[..., LoggedProcess],

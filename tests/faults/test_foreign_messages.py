@@ -188,7 +188,7 @@ NO_MESSAGES: dict[str, tuple[bytes, str]] = {
 """The same, of what kombu can't make a message of, or Celery could not do away with."""
 
 
-def test_they_are_refused_and_the_worker_lives(
+def test_malformed_messages_are_refused_and_the_worker_lives(
     school: School, celery_worker_process: StartWorker, redis_url: str
 ) -> None:
     # Given a worker, and messages of all kinds in its queue

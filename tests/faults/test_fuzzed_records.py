@@ -121,7 +121,7 @@ def key_in(serialized: str) -> str | None:
     "text",
     ["", "None", "'invalid'", "KeyError: 'invalid'", "object of type 'int' has no len()", "It failed."],
 )
-def test_a_text_that_names_nothing_says_nothing(text: str) -> None:
+def test_text_that_names_nothing_says_nothing(text: str) -> None:
     learner = build_store_row("learner", unit_id=2, username="id", full_name=None)
     assert not says_why(text, learner)
 
@@ -160,7 +160,7 @@ def test_broken_records_affect_no_others_and_name_their_fault(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_worker_outlives_broken_records(celery_worker_process: StartWorker, world: healthy.World) -> None:
+def test_worker_outlives_broken_records(celery_worker_process: StartWorker, world: healthy.World) -> None:
     # Given sound records by themselves
     with rolled_back():
         Store.objects.bulk_create(world.healthy)

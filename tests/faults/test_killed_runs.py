@@ -75,7 +75,7 @@ def new_run_as_morango_calls_it() -> Run:
 
 
 @pytest.mark.parametrize("begin", [new_run_here, new_run_as_morango_calls_it])
-def test_a_killed_process_leaves_its_run_to_the_next_one(
+def test_killed_process_leaves_its_run_to_the_next_one(
     frozen: LoggedProcess, begin: Callable[[], Run]
 ) -> None:
     killed = Run.objects.get()
@@ -93,7 +93,7 @@ def test_a_killed_process_leaves_its_run_to_the_next_one(
     assert (done.state, done.saved, dirty_ids()) == (Run.State.COMPLETED, 3 - killed.saved, set())
 
 
-def test_a_frozen_process_keeps_its_run_on_sqlite_however_long_it_is_silent(frozen: LoggedProcess) -> None:
+def test_frozen_process_keeps_its_run_on_sqlite_however_long_it_is_silent(frozen: LoggedProcess) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("PostgreSQL has no sign of life that a pooler keeps")
     run = Run.objects.get()

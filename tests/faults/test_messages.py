@@ -45,7 +45,7 @@ def all_taken(redis_url: str) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_twice_at_the_same_time_late_and_out_of_order(
+def test_doubled_late_and_reordered_messages_change_no_result(
     school: School, start_workers: Callable[[], Any], redis_url: str, seed: int
 ) -> None:
     # Given two workers with two processes each, and a shuffler that doubles and reorders messages
@@ -73,7 +73,7 @@ def test_twice_at_the_same_time_late_and_out_of_order(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fate", ["cancelled", "deleted"])
-def test_for_a_run_that_is_no_more(
+def test_messages_for_a_run_that_is_gone_change_nothing(
     school: School, start_workers: Callable[[], list[LoggedProcess]], redis_url: str, fate: str
 ) -> None:
     # Given a run whose first stage is open, and that is then cancelled or deleted

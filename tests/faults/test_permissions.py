@@ -49,7 +49,7 @@ def clerk(database_url: str) -> Iterator[dict[str, str]]:
     ask("DROP OWNED BY clerk", "DROP ROLE clerk")
 
 
-def test_a_permission_that_is_missing_ends_the_run_at_once_and_charges_no_record(
+def test_permission_that_is_missing_ends_the_run_at_once_and_charges_no_record(
     celery_worker_process: StartWorker, clerk: dict[str, str]
 ) -> None:
     # Given a sync of 2,000 records, and a worker that may not insert most of them

@@ -48,7 +48,7 @@ def deaths(worker: LoggedProcess) -> int:
 @pytest.mark.parametrize(
     ("way", "attempts", "cost"), [("exits", 3, 3 + 1 + 1 + 3), ("is killed", 1, 1 + 1 + 1 + 1)]
 )
-def test_a_record_that_kills_its_worker_is_isolated(
+def test_record_that_kills_its_worker_is_isolated(
     start_worker: Any, way: str, attempts: int, cost: int
 ) -> None:
     # Given 300 records in one batch, one of which ends every process that saves it
@@ -74,7 +74,7 @@ def test_a_record_that_kills_its_worker_is_isolated(
     assert deaths(worker) == cost
 
 
-def test_a_poison_record_costs_its_price_once(start_worker: Any) -> None:
+def test_poison_record_costs_its_price_once(start_worker: Any) -> None:
     # Given 53 records in one batch, and one more that ends every process that saves it
     factories.fill_store(53)
     unit = Store.objects.filter(model_name="unit").earliest("id")
@@ -132,7 +132,7 @@ def test_records_that_need_a_poison_record_fail_with_it_and_succeed_after_it(sta
 
 
 @pytest.mark.parametrize("way", ["sleeps", "sleeps and swallows"])
-def test_a_record_that_never_returns(start_worker: Any, way: str) -> None:
+def test_record_that_never_returns_is_isolated_by_time_limits(start_worker: Any, way: str) -> None:
     # Given a record that takes for ever, of a model that swallows errors
     unit = factories.store_row("unit")
     poison = factories.store_row("learner", unit=unit, username=way)
@@ -156,7 +156,7 @@ def test_a_record_that_never_returns(start_worker: Any, way: str) -> None:
         assert worker.log().count("Hard time limit") == 4
 
 
-def test_a_record_that_needs_more_memory_than_there_is(start_worker: Any) -> None:
+def test_record_that_needs_too_much_memory_is_isolated(start_worker: Any) -> None:
     unit = factories.store_row("unit")
     poison = factories.store_row("learner", unit=unit, username="eats")
     others = [factories.store_row("learner", unit=unit) for _ in range(3)]

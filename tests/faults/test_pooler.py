@@ -112,7 +112,7 @@ def test_runs_complete_and_leave_sessions_as_they_were(
     assert len(seen) == SESSIONS
 
 
-def test_a_run_in_process_completes(
+def test_run_in_process_completes(
     make_school: MakeSchool, pooled_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     school = make_school(100)

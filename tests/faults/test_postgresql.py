@@ -120,7 +120,7 @@ def assert_complete(
         pytest.param(signal.SIGINT, id="fast"),
     ],
 )
-def test_restarted_in_the_middle_of_a_batch(
+def test_batch_is_retried_after_a_restart_of_postgresql(
     database: Database, school: School, start_worker: StartWorker, how: signal.Signals
 ) -> None:
     # Given a batch that has written some of its rows
@@ -141,7 +141,7 @@ def test_restarted_in_the_middle_of_a_batch(
 
 
 @pytest.mark.slow
-def test_connections_are_terminated_again_and_again(
+def test_terminated_connections_are_not_held_against_a_batch(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
     # Given batches that get no further than to their first row
@@ -188,7 +188,7 @@ SAMPLE = ("its first stage is being opened", "one of its batches was sent, the o
         pytest.param(True, id="restarted", marks=pytest.mark.slow),
     ],
 )
-def test_gone_at_every_moment_of_the_ledger(
+def test_run_completes_wherever_the_database_goes_away(
     database: Database, start_worker: StartWorker, make_school: Any, exhaustive: bool, restart: bool
 ) -> None:
     worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
@@ -213,7 +213,7 @@ def test_gone_at_every_moment_of_the_ledger(
 
 
 @pytest.mark.parametrize("task", [pytest.param("start_run", marks=pytest.mark.slow), "deserialize_batch"])
-def test_a_connection_that_was_cut_between_two_tasks_costs_a_retry(
+def test_connection_that_was_cut_between_two_tasks_costs_a_retry(
     database: Database, school: School, start_worker: StartWorker, task: str
 ) -> None:
     # Given a worker that keeps its connection from one task to the next
@@ -234,7 +234,7 @@ def test_a_connection_that_was_cut_between_two_tasks_costs_a_retry(
 
 
 @pytest.mark.slow
-def test_a_deadlock_ends_the_batch_and_not_the_other(
+def test_deadlock_ends_the_batch_and_not_the_other(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
     # Given another session that holds an app row, and a batch that holds its Store row and wants it
@@ -259,7 +259,7 @@ def test_a_deadlock_ends_the_batch_and_not_the_other(
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_serialization_failures(
+def test_serialization_failure_is_retried(
     database: Database, school: School, start_worker: StartWorker, level: str, processes: int
 ) -> None:
     # Given workers whose transactions want to see one moment only, and a batch that waits for a record
@@ -288,7 +288,7 @@ def test_serialization_failures(
         ("statement_timeout", "canceling statement due to statement timeout", False),
     ],
 )
-def test_a_batch_that_waits_too_long_is_tried_again(
+def test_batch_that_waits_too_long_is_tried_again(
     database: Database, school: School, start_worker: StartWorker, setting: str, message: str, blameless: bool
 ) -> None:
     database.configure(setting, "1s")
@@ -302,7 +302,9 @@ def test_a_batch_that_waits_too_long_is_tried_again(
 
 
 @pytest.mark.slow
-def test_no_connection_left(database: Database, school: School, start_worker: StartWorker) -> None:
+def test_run_waits_until_there_are_connections_again(
+    database: Database, school: School, start_worker: StartWorker
+) -> None:
     # Given others that have taken every connection there is, those of the worker too
     worker = start_worker()  # which sweeps once a minute: it doesn't connect again while they do
     wait_for_first_sweep(worker)
@@ -322,7 +324,7 @@ def test_no_connection_left(database: Database, school: School, start_worker: St
 
 
 @pytest.mark.slow
-def test_read_only_in_the_middle_of_a_run(
+def test_run_waits_while_the_database_is_read_only(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
     # Given a batch under way, and a server that takes no more changes, as before a switch-over

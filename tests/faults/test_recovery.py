@@ -99,7 +99,7 @@ STATES = [
 ]
 
 
-def test_everywhere_at_once(
+def test_simultaneous_recoveries_lose_and_double_no_batch(
     make_school: MakeSchool,
     celery_worker_process: StartWorker,
     command: Callable[..., LoggedProcess],
@@ -139,7 +139,9 @@ def test_everywhere_at_once(
 
 
 @pytest.mark.slow
-def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorker) -> None:
+def test_recovery_of_a_running_run_changes_no_result(
+    school: School, celery_worker_process: StartWorker
+) -> None:
     # Given a run that two workers are busy with
     workers = [celery_worker_process(1, **SIZE) for _ in range(2)]
     run = school.new_run()
@@ -159,7 +161,7 @@ def test_while_nothing_is_lost(school: School, celery_worker_process: StartWorke
 
 
 @pytest.mark.slow
-def test_a_run_is_cancelled_in_the_middle_of_a_batch_and_done_again(
+def test_run_cancelled_in_the_middle_of_a_batch_can_be_retried(
     school: School, celery_worker_process: StartWorker, command: Callable[..., LoggedProcess]
 ) -> None:
     # Given two workers in the middle of a run

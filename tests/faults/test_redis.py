@@ -78,7 +78,7 @@ def make_room(redis: Server) -> None:
     ids=["without AOF", "with AOF"],
     indirect=True,
 )
-def test_killed_in_the_middle_of_a_batch(
+def test_run_completes_after_redis_is_killed_in_the_middle_of_a_batch(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a batch under way, and others that wait
@@ -203,7 +203,7 @@ def test_worker_survives_any_number_of_losses(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["a worker", "the command"])
-def test_killed_together_with_the_worker(
+def test_run_completes_after_redis_and_worker_are_killed_together(
     school: School, redis: Server, start_worker: StartWorkerThere, by: str
 ) -> None:
     worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
@@ -239,7 +239,7 @@ def full(redis: Server) -> Callable[[], None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [away, full])
-def test_not_there_between_two_stages(
+def test_stage_that_cannot_be_sent_is_sent_when_redis_is_back(
     school: School,
     redis: Server,
     start_worker: StartWorkerThere,
@@ -271,7 +271,7 @@ def test_not_there_between_two_stages(
         pytest.param(by_the_function, full, marks=pytest.mark.slow),
     ],
 )
-def test_not_there_when_a_run_is_asked_for(
+def test_run_asked_for_without_a_broker_waits_in_the_ledger(
     school: School,
     redis: Server,
     start_worker: StartWorkerThere,

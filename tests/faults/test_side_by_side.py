@@ -84,7 +84,9 @@ def test_no_local_edit_is_lost(celery_worker_process: StartWorker) -> None:
     assert set(not_applied) <= conflicts <= set(edits)
 
 
-def test_runs_with_overlapping_filters(celery_worker_process: StartWorker, make_school: MakeSchool) -> None:
+def test_runs_with_overlapping_filters_deserialize_each_record_once(
+    celery_worker_process: StartWorker, make_school: MakeSchool
+) -> None:
     # Given two schools, and runs of the one, of the other, of both together, and of one again
     schools = [make_school(200), make_school(200)]
     first, second = (school.id for school in schools)
@@ -111,7 +113,7 @@ def test_runs_with_overlapping_filters(celery_worker_process: StartWorker, make_
     assert sum(run.saved for run in runs) == sum(school.expected.counts["saved"] for school in schools)
 
 
-def test_morango_dequeues_and_serializes_the_same_partition(celery_worker_process: StartWorker) -> None:
+def test_dequeuing_and_serialization_beside_runs_lose_no_version(celery_worker_process: StartWorker) -> None:
     # Given app rows
     fill_store(300)
     morango_celery.deserialize(PROFILE, in_process=True)
@@ -140,7 +142,9 @@ def test_morango_dequeues_and_serializes_the_same_partition(celery_worker_proces
     assert not Store.objects.filter(dirty_bit=True).exists()
 
 
-def test_a_version_that_arrives_while_its_record_is_deserialized(celery_worker_process: StartWorker) -> None:
+def test_version_that_arrives_during_its_records_batch_stays_dirty(
+    celery_worker_process: StartWorker,
+) -> None:
     # Given a batch that has claimed its records, and waits for an app row that another session holds
     fill_store(100)
     morango_celery.deserialize(PROFILE, in_process=True)
@@ -197,7 +201,9 @@ def app_row_held(pk: str) -> Iterator[None]:
         "morango_celery.serialization.store.find_edits",
     ],
 )
-def test_a_session_that_is_cut_while_edits_are_serialized(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_cut_during_serialization_leaves_all_or_nothing(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given a local edit, and a session that the server ends at some step
     Unit.objects.create(name="edited", school_id="ab" * 16)
     InstanceIDModel.get_or_create_current_instance()

@@ -133,7 +133,7 @@ def small_batches(request: pytest.FixtureRequest, settings: Any) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_full_disk_is_called_so_and_leaves_nothing_half_written(
+def test_full_disk_is_named_and_leaves_nothing_half_written(
     make_school: Any, remember: Callable[[], Copy], exhaustive: bool
 ) -> None:
     # Given records of every fate, and room for a few pages more, each time for some more than before
@@ -162,7 +162,7 @@ def test_a_full_disk_is_called_so_and_leaves_nothing_half_written(
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_an_interrupt_is_called_so_and_leaves_nothing_half_written(
+def test_interrupt_is_named_and_leaves_nothing_half_written(
     make_school: Any, remember: Callable[[], Copy], exhaustive: bool
 ) -> None:
     school = make_school(150)
@@ -193,7 +193,7 @@ def meet_a_full_disk_and_ignore_it() -> None:
 
 @pytest.mark.parametrize("way", ["captured", "one by one"])
 @pytest.mark.parametrize("method", ["save", "deserialize", "clean_fields", "serialize"])
-def test_a_model_that_ignores_the_error_changes_nothing(
+def test_model_that_ignores_the_error_changes_nothing(
     settings: Any, monkeypatch: pytest.MonkeyPatch, method: str, way: str
 ) -> None:
     # Given learners whose code takes every error for its own
@@ -223,7 +223,7 @@ def test_a_model_that_ignores_the_error_changes_nothing(
     assert morango_celery.deserialize(PROFILE, in_process=True).state == Run.State.COMPLETED
 
 
-def test_inside_an_open_transaction_all_of_it_is_undone(remember: Callable[[], Copy]) -> None:
+def test_full_disk_undoes_all_of_an_open_transaction(remember: Callable[[], Copy]) -> None:
     factories.fill_store(150)
     copy = remember()
 
@@ -244,7 +244,7 @@ def test_inside_an_open_transaction_all_of_it_is_undone(remember: Callable[[], C
     assert failed > 10
 
 
-def test_a_full_disk_while_edits_are_serialized(remember: Callable[[], Copy]) -> None:
+def test_full_disk_leaves_no_edit_half_serialized(remember: Callable[[], Copy]) -> None:
     factories.fill_store(150)
     morango_celery.deserialize(PROFILE, in_process=True)
     for lesson in Lesson.objects.all():
@@ -266,7 +266,7 @@ def test_a_full_disk_while_edits_are_serialized(remember: Callable[[], Copy]) ->
     assert not Lesson.objects.filter(_morango_dirty_bit=True).exists()
 
 
-def test_a_full_disk_makes_no_dead_letters(remember: Callable[[], Copy], tmp_path: Path) -> None:
+def test_full_disk_makes_no_dead_letters(remember: Callable[[], Copy], tmp_path: Path) -> None:
     lines = [save("shelf", number, name=f"Shelf {number}") for number in range(1, 200)]
     append(tmp_path / "log", *lines, save("shelf", 200, name="on none", inside=999))
     copy = remember()

@@ -48,7 +48,7 @@ def saved(school: School) -> School:
 
 
 @pytest.mark.parametrize("way", ["is killed", pytest.param("exits", marks=pytest.mark.slow)])
-def test_a_start_that_kills_its_worker_each_time_fails_the_run(
+def test_start_that_kills_its_worker_each_time_fails_the_run(
     make_school: MakeSchool, start_worker: Callable[[int, int], LoggedProcess], way: str
 ) -> None:
     # Given a run that no worker survives the start of, and one of another school

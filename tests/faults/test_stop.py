@@ -105,7 +105,7 @@ def test_worker_ends_right_after_its_last_batch(
     assert set(run.batches.values_list("attempts", flat=True)) == {1}
 
 
-def test_a_batch_that_does_not_end_in_time_goes_back(
+def test_batch_that_does_not_end_in_time_goes_back(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a worker with a batch that will take for ever in it, but would not elsewhere
@@ -129,7 +129,7 @@ def test_a_batch_that_does_not_end_in_time_goes_back(
     assert set(run.batches.values_list("attempts", flat=True)) == {1}
 
 
-def test_a_batch_that_the_database_holds_up_goes_back(
+def test_batch_that_the_database_holds_up_goes_back(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a batch that waits for a lock in the database, where no signal but SIGKILL reaches it
@@ -269,7 +269,7 @@ def test_worker_that_waits_for_redis_without_limit_ends_too(
 
 
 @pytest.mark.parametrize("moment", ["writing", pytest.param("reading", marks=pytest.mark.slow)])
-def test_a_worker_is_stopped_while_it_talks_to_a_process_of_its_pool(
+def test_worker_stopped_while_it_talks_to_its_pool_ends_in_time(
     school: School, celery_worker_process: StartWorker, moment: str
 ) -> None:
     # Given a run, and a worker that is asked to stop in the middle of a message to its process, or from it
@@ -304,7 +304,9 @@ def test_batch_without_a_reported_start_goes_back(school: School, celery_worker_
 
 
 @pytest.mark.slow
-def test_workers_are_replaced_again_and_again(school: School, celery_worker_process: StartWorker) -> None:
+def test_run_survives_workers_that_are_replaced_again_and_again(
+    school: School, celery_worker_process: StartWorker
+) -> None:
     # Given a run of many batches, which gets past each of three stages only when it is let
     size = {"MORANGO_CELERY_BATCH_SIZE_RECORDS": "1"}
     with ExitStack() as stack:

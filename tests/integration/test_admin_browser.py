@@ -115,7 +115,7 @@ def mend() -> None:
     unit.save(update_dirty_bit_to=False)
 
 
-def test_an_operator_watches_cancels_looks_for_errors_and_retries_them(
+def test_operator_watches_cancels_looks_for_errors_and_retries_them(
     live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
     """SCREENSHOTS=docs/how-to keeps the pictures there."""

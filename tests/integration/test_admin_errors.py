@@ -73,7 +73,7 @@ def retry(client: Client, *records: Store) -> str:
 
 
 class TestGroups:
-    def test_they_are_counted_with_an_example_the_most_frequent_first(self, operator: Client) -> None:
+    def test_errors_are_counted_with_an_example_the_most_frequent_first(self, operator: Client) -> None:
         for number in range(3):
             in_error("lesson", f"no unit {number}", "django.Missing")
         in_error("unit", "no name", "django.Invalid")
@@ -91,7 +91,7 @@ class TestGroups:
         assert cells(operator, GROUPS) == cells(operator, ROWS) == []
         assert "No record is in error." in operator.get(GROUPS).content.decode()
 
-    def test_a_group_leads_to_its_records(self, operator: Client) -> None:
+    def test_group_leads_to_its_records(self, operator: Client) -> None:
         wanted = {in_error("lesson", exception="django.Missing & more").id for _ in range(2)}
         in_error("lesson", exception="django.Invalid")
         in_error("unit", exception="django.Missing & more")
@@ -110,7 +110,7 @@ class TestGroups:
 
 
 class TestRows:
-    def test_the_whole_error_is_on_a_records_page(self, operator: Client) -> None:
+    def test_whole_error_is_on_a_records_page(self, operator: Client) -> None:
         error = "\n".join(f"line {number} of a long story" for number in range(50))
         record = in_error(error=error)
         ((_, _, _, short, *_),) = cells(operator, ROWS)
@@ -119,7 +119,7 @@ class TestRows:
         assert "line 49 of a long story" in page
         assert record.partition in page
 
-    def test_filters_and_search(self, operator: Client) -> None:
+    def test_records_are_found_by_filters_and_search(self, operator: Client) -> None:
         one = in_error("unit", "no name, 100%", "django.Invalid")
         other = in_error("lesson", "no unit", "django.Missing", profile="other", school_id=OTHER_SCHOOL)
         for query, found in {
@@ -136,7 +136,7 @@ class TestRows:
         }.items():
             assert ids(operator, query) == found, query
 
-    def test_under_the_filter_of_a_run(self, operator: Client) -> None:
+    def test_runs_filter_limits_the_records(self, operator: Client) -> None:
         here, there, elsewhere = (in_error(school_id=school) for school in (SCHOOL_ID, "cd" * 16, "ef" * 16))
         in_error(profile="other")
         run = Run.objects.create(profile=PROFILE, filter=f"{SCHOOL_ID}\n{SCHOOL_ID}:units\n{'cd' * 16}")
@@ -144,7 +144,7 @@ class TestRows:
         assert ids(operator, f"run={new_run().pk}") == {here.id, there.id, elsewhere.id}
 
     @pytest.mark.parametrize("run", ["4711", "x", "9" * 30])
-    def test_under_the_filter_of_no_run(self, operator: Client, run: str) -> None:
+    def test_unknown_run_leads_back_to_the_list(self, operator: Client, run: str) -> None:
         assert operator.get(f"{ROWS}?run={run}").status_code == 302
 
     @pytest.mark.parametrize("lookup", ["serialized__contains", "conflicting_serialized_data", "source_id"])
@@ -153,10 +153,10 @@ class TestRows:
         assert operator.get(f"{ROWS}?{lookup}=a").status_code == 400
 
     @pytest.mark.parametrize("record", ["x", "ab" * 16, "0"])
-    def test_a_record_that_is_not_in_error(self, operator: Client, record: str) -> None:
+    def test_record_without_an_error_has_no_page(self, operator: Client, record: str) -> None:
         assert operator.get(f"{GROUPS}{record}/change/").status_code == 302
 
-    def test_a_project_may_have_registered_the_store_itself(self, operator: Client) -> None:
+    def test_project_may_have_registered_the_store_itself(self, operator: Client) -> None:
         in_error()
         assert not admin.site.is_registered(Store)
         admin.site.register(Store)
@@ -169,7 +169,7 @@ class TestRows:
 
 @pytest.mark.usefixtures("_here")
 class TestRetry:
-    def test_all_of_a_profile(self, operator: Client) -> None:
+    def test_all_failed_records_of_a_profile_are_retried(self, operator: Client) -> None:
         mended, broken = in_error(), in_error(name=None)
         waits = store_row("unit")
 
@@ -184,19 +184,19 @@ class TestRetry:
         assert set(errors()) == {broken.id}
         assert Store.objects.get(id=waits.id).dirty_bit
 
-    def test_the_button_is_there_for_who_may(self, operator: Client) -> None:
+    def test_only_users_with_permission_see_the_button(self, operator: Client) -> None:
         in_error(profile="<odd>")
         button = '<button name="profile" value="&lt;odd&gt;"'
         assert button in operator.get(GROUPS).content.decode()
         assert button not in logged_in("guest", LOOK).get(GROUPS).content.decode()
 
-    def test_a_profile_that_no_app_has(self, operator: Client) -> None:
+    def test_unknown_profile_is_refused_with_a_suggestion(self, operator: Client) -> None:
         answer = operator.post(f"{GROUPS}retry/", {"profile": "skool"}, follow=True)
         assert "Did you mean 'school'?" in messages_of(answer)
         assert "No installed app" in messages_of(operator.post(f"{GROUPS}retry/", follow=True))
         assert not Run.objects.exists()
 
-    def test_users_without_permission_can_not_retry(self, operator: Client) -> None:
+    def test_users_without_permission_cannot_retry(self, operator: Client) -> None:
         record = in_error()
         guest = logged_in("guest", LOOK)
         assert guest.post(f"{GROUPS}retry/", {"profile": PROFILE}).status_code == 403
@@ -225,30 +225,30 @@ class TestRetry:
         assert Store.objects.get(id=elsewhere.id).deserialization_error == "not tried"
 
     @pytest.mark.django_db(transaction=True)
-    def test_a_run_in_this_process_is_no_part_of_the_pages_transaction(
+    def test_run_in_this_process_is_no_part_of_the_pages_transaction(
         self, operator: Client, settings: Any
     ) -> None:
         settings.MORANGO_TEST_POSTGRESQL = False  # Morango refuses to serialize in one
         assert "It is completed: 1 saved, 0 failed." in retry(operator, in_error())
 
-    def test_one_run_for_each_profile(self, operator: Client) -> None:
+    def test_each_profile_gets_a_run_or_a_reason(self, operator: Client) -> None:
         text = retry(operator, in_error(), in_error(profile="other"))
         assert Run.objects.count() == 1
         assert "in 1 partition of school. " in text
         assert "No installed app has syncable models of the profile 'other'" in text
 
-    def test_a_partition_that_can_be_no_filter(self, operator: Client) -> None:
+    def test_partition_that_can_be_no_filter_is_refused(self, operator: Client) -> None:
         text = retry(operator, in_error(partition="with a space"))
         assert "The filter prefix 'with a space' contains white space" in text
         assert not Run.objects.exists()
 
-    def test_too_many_partitions(self, operator: Client) -> None:
+    def test_more_than_100_partitions_are_refused(self, operator: Client) -> None:
         records = [in_error(partition=f"{SCHOOL_ID}:{number}") for number in range(101)]
         assert "lie in more than 100 partitions" in retry(operator, *records)
         assert not Run.objects.exists()
         assert "in 100 partitions of school" in retry(operator, *records[:100])
 
-    def test_records_that_are_not_in_error_any_more(self, operator: Client) -> None:
+    def test_records_without_an_error_any_more_are_not_retried(self, operator: Client) -> None:
         record = in_error()
         Store.objects.update(dirty_bit=False)
         assert "are not in error any more" in retry(operator, record)
@@ -281,14 +281,14 @@ class TestTimeLimit:
         assert not Run.objects.exists()
         assert self.in_force() == "0"
 
-    def test_it_ends_with_the_block(self) -> None:
+    def test_limit_ends_with_its_block(self) -> None:
         with time_limit(7):
             assert self.in_force() == "7s"
             self.work_for(0)
         assert self.in_force() == "0"
 
     @pytest.mark.parametrize(("configured", "counts"), [("3s", "3s"), ("1h", "7s")])
-    def test_a_shorter_limit_that_is_configured_stays(self, configured: str, counts: str) -> None:
+    def test_shorter_limit_that_is_configured_stays(self, configured: str, counts: str) -> None:
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SELECT set_config('statement_timeout', %s, true)", [configured])
@@ -296,13 +296,13 @@ class TestTimeLimit:
                 assert self.in_force() == counts
             assert self.in_force() == configured
 
-    def test_other_failures_are_what_they_are(self) -> None:
+    def test_other_failures_keep_their_error(self) -> None:
         with pytest.raises(OperationalError, match="mine"), time_limit(7):
             raise OperationalError("mine")
 
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("page", [GROUPS, ROWS])
-    def test_a_page_says_that_it_took_too_long(
+    def test_page_says_that_it_took_too_long(
         self, operator: Client, page: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         in_error()
@@ -315,7 +315,7 @@ class TestTimeLimit:
         assert len(cells(operator, page)) == 1
 
 
-def test_on_sqlite_there_is_no_limit() -> None:
+def test_page_has_no_time_limit_on_sqlite() -> None:
     if dialect().has_one_writer:
         with time_limit(0.001):
             new_run()

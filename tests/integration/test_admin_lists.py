@@ -81,7 +81,7 @@ def rows_of(page: str) -> int:
 
 
 @pytest.mark.parametrize("page", LISTS)
-def test_the_number_of_queries_does_not_depend_on_the_rows(page: str) -> None:
+def test_number_of_queries_does_not_depend_on_the_rows(page: str) -> None:
     operator = logged_in("operator", OPERATE)
     counted = []
     for more, rows in ((5, 5), (45, 50)):
@@ -96,7 +96,7 @@ def test_the_number_of_queries_does_not_depend_on_the_rows(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", LISTS)
-def test_an_empty_list_is_shown(page: str) -> None:
+def test_empty_list_is_shown(page: str) -> None:
     assert logged_in("operator", OPERATE).get(page).status_code == 200
 
 
@@ -179,7 +179,7 @@ def test_pages_work_where_inline_scripts_and_styles_are_forbidden(admin_client: 
             assert "src=" in script, page
 
 
-def test_the_styles_are_found(admin_client: Client) -> None:
+def test_styles_are_found(admin_client: Client) -> None:
     from django.contrib.staticfiles import finders
 
     make_errors(1)
@@ -189,7 +189,7 @@ def test_the_styles_are_found(admin_client: Client) -> None:
     assert finders.find("morango_celery/admin.css")
 
 
-def test_a_project_without_the_admin_has_none() -> None:
+def test_project_without_the_admin_has_none() -> None:
     code = (
         "import django, sys; django.setup(); from django.core.management import call_command; "
         "call_command('check'); from morango_celery.models import RecordInError; "

@@ -74,7 +74,9 @@ def act(client: Client, action: str, *runs: Run, **more: str) -> str:
 
 
 class TestShown:
-    def test_how_far(self, operator: Client, batch_size: Callable[[int], None]) -> None:
+    def test_progress_counts_done_records_and_outcomes(
+        self, operator: Client, batch_size: Callable[[int], None]
+    ) -> None:
         # Given a run of which one batch is done, with a record in error
         batch_size(10)
         fill_store(40)
@@ -91,14 +93,14 @@ class TestShown:
             assert f"{first.size} of 41" in text
             assert f"{first.size - 1} saved, 1 failed" in text
 
-    def test_how_fast(self, operator: Client) -> None:
+    def test_speed_and_remaining_time_are_shown(self, operator: Client) -> None:
         columns = {"state": Run.State.RUNNING, "records": 20_000_000, "saved": 10_000_000}
         run = new_run(**columns, started_at=ago(100_000))
         for page in (RUNS, page_of(run)):
             text = shown(operator, page)
             assert re.search(r"10,000,000 of 20,000,000;? 100 .*1 day, 3:4[67]:", text), text
 
-    def test_a_run_that_nobody_has_begun(self, operator: Client) -> None:
+    def test_pending_run_shows_its_waiting_records(self, operator: Client) -> None:
         fill_store(10)
         run = new_run()
         page = operator.get(page_of(run)).content.decode()
@@ -116,7 +118,7 @@ class TestShown:
         assert "completed ; ended" in text
         assert "10 saved" in text
 
-    def test_why_a_run_failed(self, operator: Client) -> None:
+    def test_failed_run_shows_its_error_escaped(self, operator: Client) -> None:
         run = new_run()
         completion.fail(run.pk, RuntimeError("There is no <b>paper</b>\nleft."))
         assert 'class="morango-failed"' in operator.get(RUNS).content.decode()
@@ -132,7 +134,7 @@ class TestShown:
         assert listed(operator, "stalled=yes") == {silent.pk}
         assert re.search(r"stalled ; last sign of life [12] min \d+ s ago", shown(operator, page_of(silent)))
 
-    def test_filters_and_search(self, operator: Client) -> None:
+    def test_runs_are_found_by_filters_and_search(self, operator: Client) -> None:
         failed = new_run(state=Run.State.FAILED, error="There is no paper.")
         filtered = new_run(filter=SCHOOL_ID)
         with_session = new_run(profile="other", transfer_session_id="7f" * 16)
@@ -149,7 +151,7 @@ class TestShown:
         for nonsense in ("q=nothing", f"q={'9' * 30}", "q=%C2%B2", f"q={'ab' * 16}"):
             assert listed(operator, nonsense) == set()
 
-    def test_the_order_of_the_list_can_be_chosen(self, operator: Client) -> None:
+    def test_order_of_the_list_can_be_chosen(self, operator: Client) -> None:
         for profile in ("b", "c", "a"):
             new_run(profile=profile)
         page = operator.get(f"{RUNS}?o=6").content.decode()
@@ -171,7 +173,7 @@ class TestShown:
         assert len(re.findall('class="field-error_in_short"', rows)) == 2
         assert f"under the filter of run {run.pk}" in rows
 
-    def test_records_that_a_run_takes_while_they_are_looked_at(self, operator: Client) -> None:
+    def test_errors_that_go_while_a_page_is_built_are_not_linked(self, operator: Client) -> None:
         store_row("unit", name=None)
         run, _ = carry_out()
 
@@ -193,7 +195,7 @@ class TestShown:
         assert "1 failed" in page
         assert "This field" not in page
 
-    def test_its_batches_can_be_reached(self, operator: Client, batch_size: Callable[[int], None]) -> None:
+    def test_run_links_to_its_own_batches(self, operator: Client, batch_size: Callable[[int], None]) -> None:
         batch_size(10)
         fill_store(40)
         run, stages = carry_out()
@@ -208,7 +210,7 @@ class TestShown:
         searched = operator.get(f"/admin/morango_celery/batch/?q={run.pk}").content.decode()
         assert len(re.findall('class="field-of_run"', searched)) == sum(map(len, stages))
 
-    def test_a_batch_with_what_ended_it(self, operator: Client) -> None:
+    def test_batch_shows_its_last_error(self, operator: Client) -> None:
         unit()
         run = start(new_run().pk).run
         quiet = Batch.objects.get()
@@ -224,13 +226,13 @@ class TestShown:
 
 
 class TestOwnPage:
-    def test_it_is_fetched_anew_until_the_run_has_ended(self, operator: Client) -> None:
+    def test_page_refreshes_until_the_run_has_ended(self, operator: Client) -> None:
         run = new_run()
         assert operator.get(page_of(run))["Refresh"] == "5"
         act(operator, "cancel", run, confirmed="yes")
         assert not operator.get(page_of(run)).has_header("Refresh")
 
-    def test_a_message_stays(self, operator: Client) -> None:
+    def test_page_with_a_message_does_not_refresh(self, operator: Client) -> None:
         run = new_run()
         operator.post(RUNS, {"action": "resend_open_batches", "index": "0"})  # whose message is not shown yet
         assert not operator.get(page_of(run)).has_header("Refresh")
@@ -246,11 +248,13 @@ class TestOwnPage:
             (Run.State.CANCELLED, {"retry_failed_records", "retry_run"}),
         ],
     )
-    def test_it_offers_what_can_be_done(self, operator: Client, state: Run.State, offered: set[str]) -> None:
+    def test_page_offers_the_actions_of_the_runs_state(
+        self, operator: Client, state: Run.State, offered: set[str]
+    ) -> None:
         page = operator.get(page_of(new_run(state=state))).content.decode()
         assert set(re.findall(r'<button name="action" value="(\w+)">', page)) == offered
 
-    def test_its_buttons_do_what_they_say(self, operator: Client) -> None:
+    def test_buttons_post_the_lists_action_for_this_run(self, operator: Client) -> None:
         run = new_run()
         page = operator.get(page_of(run)).content.decode()
         form = re.search(
@@ -260,12 +264,12 @@ class TestOwnPage:
         assert f'<input type="hidden" name="_selected_action" value="{run.pk}">' in form[0]
         assert form[1] == RUNS
 
-    def test_one_that_is_not_in_the_ledger(self, operator: Client) -> None:
+    def test_unknown_run_leads_back_to_the_list(self, operator: Client) -> None:
         assert operator.get(f"{RUNS}4711/change/").status_code == 302
 
 
 class TestCancel:
-    def test_it_asks_first(self, operator: Client) -> None:
+    def test_cancelling_asks_for_confirmation_first(self, operator: Client) -> None:
         # Given a run that a transfer session waits for
         session = waiting_session(transfer_statuses.STARTED)
         run = new_run(transfer_session_id=session.id, session_notified=False)
@@ -284,13 +288,13 @@ class TestCancel:
         assert "operator Cancelled." in history
 
     @pytest.mark.django_db(transaction=True)
-    def test_the_transfer_session_is_told(self, operator: Client) -> None:
+    def test_cancelling_notifies_the_transfer_session(self, operator: Client) -> None:
         session = waiting_session(transfer_statuses.STARTED)
         run = new_run(transfer_session_id=session.id, session_notified=False)
         act(operator, "cancel", run, confirmed="yes")
         assert TransferSession.objects.get().transfer_stage_status == transfer_statuses.ERRORED
 
-    def test_what_has_ended_is_told_beside_what_has_not(self, operator: Client) -> None:
+    def test_selection_with_ended_runs_cancels_the_others(self, operator: Client) -> None:
         ended, open_ = new_run(state=Run.State.COMPLETED), new_run()
         text = act(operator, "cancel", ended, open_, confirmed="yes")
         assert f"Run {ended.pk} is completed already; there is nothing to cancel." in text
@@ -302,7 +306,7 @@ class TestRetry:
     def _here(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"IN_PROCESS": True}
 
-    def test_a_run_is_done_again(self, operator: Client) -> None:
+    def test_ended_run_is_retried(self, operator: Client) -> None:
         run = new_run(filter=SCHOOL_ID, state=Run.State.FAILED)
         unit()
         text = act(operator, "retry_run", run)
@@ -312,7 +316,7 @@ class TestRetry:
         assert f"Run {run.pk}" in shown(operator, page_of(again))
         assert f"Retries run {run.pk}." in shown(operator, f"{RUNS}{again.pk}/history/")
 
-    def test_one_that_goes_on_is_not(self, operator: Client) -> None:
+    def test_unfinished_run_is_not_retried(self, operator: Client) -> None:
         run = new_run(in_process=False)
         text = act(operator, "retry_run", run)
         assert f"Run {run.pk} is pending. Wait until it has ended, or cancel it first." in text
@@ -338,21 +342,21 @@ class TestRetry:
 
 
 class TestSelection:
-    def test_nothing_happens_to_more_than_can_be_overseen(self, operator: Client) -> None:
+    def test_more_than_100_selected_runs_are_refused(self, operator: Client) -> None:
         for _ in range(101):
             new_run()
         form = {"select_across": "1", "index": "0", "confirmed": "yes"}
         assert "select 100 runs at most" in act(operator, "cancel", Run.objects.latest("pk"), **form)
         assert not Run.objects.exclude(state=Run.State.PENDING).exists()
 
-    def test_runs_that_do_not_fit_the_filter_any_more(self, operator: Client) -> None:
+    def test_runs_outside_the_lists_filter_are_not_changed(self, operator: Client) -> None:
         run = new_run(state=Run.State.COMPLETED)
         form = {"action": "cancel", "_selected_action": [run.pk]}
         answer = operator.post(f"{RUNS}?state__exact=running", form, follow=True)
         assert "the selected runs don't fit the list's filter any more" in text_of(answer.content.decode())
 
     @pytest.mark.parametrize("action", ["cancel", "resend_open_batches", "retry_run", "retry_failed_records"])
-    def test_user_who_may_only_view_can_not_act(self, action: str) -> None:
+    def test_user_who_may_only_view_cannot_act(self, action: str) -> None:
         runs = [new_run(), new_run(state=Run.State.FAILED)]
         act(logged_in("guest", LOOK), action, *runs, confirmed="yes")
         assert list(Run.objects.order_by("pk").values_list("state", flat=True)) == ["pending", "failed"]
@@ -380,14 +384,16 @@ class TestResend:
         assert "Resent open batches." in shown(operator, f"{RUNS}{pending.pk}/history/")
 
     @pytest.mark.django_db(transaction=True)
-    def test_a_new_run_is_sent_at_once(self, operator: Client, redis_url: str) -> None:
+    def test_new_run_is_sent_at_once(self, operator: Client, redis_url: str) -> None:
         run = new_run(state=Run.State.FAILED)
         assert f"retries run {run.pk}. Workers take it from here." in act(operator, "retry_run", run)
         with Redis.from_url(redis_url) as client:
             assert len(client.keys("celery*")) == 1
 
     @pytest.mark.django_db(transaction=True)
-    def test_one_that_a_worker_has_taken_before_that_is_noted(self, operator: Client, redis_url: str) -> None:
+    def test_run_taken_before_its_sending_is_noted_is_no_error(
+        self, operator: Client, redis_url: str
+    ) -> None:
         run = new_run(state=Run.State.FAILED)
         with ExitStack() as stack:
 
@@ -409,7 +415,7 @@ class TestResend:
         )
 
     @pytest.mark.django_db(transaction=True)
-    def test_a_broker_that_is_away_is_told(self, live_http_server: StartServer) -> None:
+    def test_unreachable_broker_is_shown_as_a_message(self, live_http_server: StartServer) -> None:
         # Given a server that can't reach its broker, and an operator who has logged in
         make_account("operator", OPERATE)
         url = live_http_server(REDIS_URL="redis://127.0.0.1:1/0")
@@ -456,7 +462,7 @@ def test_pages_do_without_what_takes_too_long_to_count(
         assert "The database was given a few seconds for this, and needs more." in text
 
 
-def test_a_filter_of_the_ledger_is_used_as_it_is(operator: Client, settings: Any) -> None:
+def test_filter_of_the_ledger_is_used_as_it_is(operator: Client, settings: Any) -> None:
     settings.MORANGO_CELERY = {"IN_PROCESS": True}
     prefixes = f"{SCHOOL_ID}\n{'cd' * 16}"
     act(operator, "retry_failed_records", new_run(filter=prefixes, state=Run.State.COMPLETED))

@@ -29,7 +29,7 @@ from worker.school.models import PROFILE, Unit
 
 class TestInProcess:
     @pytest.mark.django_db(transaction=True)
-    def test_deserialize(self) -> None:
+    def test_deserialize_saves_all_waiting_records(self) -> None:
         sent = fill_store(60)
         run = morango_celery.deserialize(PROFILE, in_process=True)
         assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, 60, 0)
@@ -44,7 +44,7 @@ class TestInProcess:
         assert "made here" in Store.objects.get().serialized
 
     @pytest.mark.django_db
-    def test_deserialize_from_store_inside_an_open_transaction(self) -> None:
+    def test_deserialize_from_store_works_inside_an_open_transaction(self) -> None:
         assert connection.in_atomic_block
         fill_store(30)
         with transaction.atomic():
@@ -79,23 +79,23 @@ class TestInProcess:
 
 @pytest.mark.django_db
 class TestBadInput:
-    def test_an_unknown_profile(self) -> None:
+    def test_unknown_profile_is_refused_with_a_suggestion(self) -> None:
         with pytest.raises(UnknownProfileError, match=r"'skool'.*Did you mean 'school'"):
             morango_celery.deserialize("skool")
         assert not Run.objects.exists()
 
     @pytest.mark.parametrize("sync_filter", ["", [], [""], ["a b"], ["${school_id}"], [7], ["x\x00"]])
-    def test_a_filter_that_is_none(self, sync_filter: Any) -> None:
+    def test_invalid_filter_is_refused(self, sync_filter: Any) -> None:
         with pytest.raises(InvalidFilterError):
             morango_celery.deserialize(PROFILE, sync_filter)
         assert not Run.objects.exists()
 
-    def test_waiting_inside_an_open_transaction(self) -> None:
+    def test_waiting_inside_an_open_transaction_is_refused(self) -> None:
         with pytest.raises(UsageError, match="open transaction"):
             morango_celery.deserialize(PROFILE, wait=True, in_process=False)
         assert not Run.objects.exists()
 
-    def test_nonsense_in_the_settings(self, settings: Any) -> None:
+    def test_unknown_setting_is_refused_with_a_suggestion(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"BATCH_RECORDS": 5}
         with pytest.raises(InvalidSettingError, match="BATCH_SIZE_RECORDS"):
             morango_celery.deserialize(PROFILE)
@@ -104,7 +104,7 @@ class TestBadInput:
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
 class TestWithWorkers:
-    def test_wait(self, celery_worker_process: StartWorker) -> None:
+    def test_waiting_returns_the_ended_run(self, celery_worker_process: StartWorker) -> None:
         celery_worker_process()
         fill_store(2_500)
         bad = store_row("unit", name=None)
@@ -112,19 +112,19 @@ class TestWithWorkers:
         assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, 2_500, 1)
         assert list(Store.objects.filter(dirty_bit=True).values_list("id", flat=True)) == [bad.id]
 
-    def test_only_what_the_filter_covers(self, celery_worker_process: StartWorker) -> None:
+    def test_only_records_under_the_filter_are_deserialized(self, celery_worker_process: StartWorker) -> None:
         celery_worker_process()
         here, elsewhere = store_row("unit"), store_row("unit", school_id="ab" * 16)
         morango_celery.deserialize(PROFILE, [SCHOOL_ID], wait=60)
         assert Unit.objects.get().id == here.id
         assert Store.objects.get(dirty_bit=True).id == elsewhere.id
 
-    def test_a_run_that_nobody_takes(self, redis_url: str) -> None:
+    def test_waiting_for_a_run_that_nobody_takes_times_out(self, redis_url: str) -> None:
         with pytest.raises(TransientError, match=r"has not ended after 0\.1 s"):
             morango_celery.deserialize(PROFILE, wait=0.1)
         assert Run.objects.get().state == Run.State.PENDING
 
-    def test_a_run_that_fails_while_it_is_waited_for(self, redis_url: str) -> None:
+    def test_failure_of_a_run_is_raised_to_whoever_waits(self, redis_url: str) -> None:
         run = morango_celery.deserialize(PROFILE)
         Run.objects.filter(pk=run.pk).update(state=Run.State.FAILED, error="RuntimeError: out of order")
         from morango_celery.api import wait_for

@@ -50,7 +50,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("arguments", REFUSED, ids=lambda arguments: " ".join(arguments)[:40])
-def test_an_argument_that_is_nonsense_is_refused_with_status_2(
+def test_argument_that_is_nonsense_is_refused_with_status_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -65,7 +65,7 @@ def test_an_argument_that_is_nonsense_is_refused_with_status_2(
 
 
 @pytest.mark.parametrize("command", ["record_objects", "prune_payloads", "recover_runs"])
-def test_an_argument_that_a_command_does_not_have_is_refused_with_status_2(
+def test_argument_that_a_command_does_not_have_is_refused_with_status_2(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -74,7 +74,7 @@ def test_an_argument_that_a_command_does_not_have_is_refused_with_status_2(
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
-def test_a_log_that_is_not_named_is_asked_for_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_that_is_not_named_is_asked_for_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         ManagementUtility(["manage.py", "ingest_objects"]).execute()
     assert ended.value.code == 2
@@ -129,7 +129,7 @@ class TestLongErrors:
         said = {"deserialization_error": "no " * 500_000, "deserialization_exception": "a.B"}
         self.record: Any = store_row("unit", columns=said)
 
-    def test_a_list_reads_only_what_it_shows(self) -> None:
+    def test_list_reads_only_what_it_shows(self) -> None:
         client = logged_in("onlooker", LOOK)
         with CaptureQueriesContext(connection) as queries:
             page = client.get("/admin/morango_celery/recordinerror/rows/").content.decode()
@@ -144,13 +144,13 @@ class TestLongErrors:
             in sql.split(" FROM ")[0].replace("LEFT(" + whole, "").replace("SUBSTR(" + whole, "")
         ]
 
-    def test_its_own_page_has_all_of_it(self) -> None:
+    def test_page_of_one_row_shows_its_whole_text(self) -> None:
         page = logged_in("onlooker", LOOK).get(
             f"/admin/morango_celery/recordinerror/{self.record.id}/change/"
         )
         assert "no " * 400_000 in page.content.decode()
 
-    def test_an_example_is_cut(self) -> None:
+    def test_example_is_cut(self) -> None:
         (group,) = failures(new_run())
         assert group.example_error == ("no " * 500)[:EXAMPLE_CHARACTERS]
 
@@ -180,7 +180,7 @@ class TestLongTextsOfTheLedger:
             ("letter", "reason_in_short", ["reason", "text"]),
         ],
     )
-    def test_a_list_reads_only_what_it_shows(self, name: str, column: str, unread: list[str]) -> None:
+    def test_list_reads_only_what_it_shows(self, name: str, column: str, unread: list[str]) -> None:
         meta = getattr(self, name)._meta
         client = logged_in("onlooker", LOOK)
         with CaptureQueriesContext(connection) as queries:
@@ -195,7 +195,7 @@ class TestLongTextsOfTheLedger:
             assert not [sql for sql in left if whole in sql]
 
     @pytest.mark.parametrize("name", ["run", "batch", "letter"])
-    def test_its_own_page_has_all_of_it(self, name: str) -> None:
+    def test_page_of_one_row_shows_its_whole_text(self, name: str) -> None:
         row: Any = getattr(self, name)
         page = logged_in("onlooker", LOOK).get(
             f"/admin/{row._meta.label_lower.replace('.', '/')}/{row.pk}/change/"

@@ -49,7 +49,7 @@ def test_all_models_share_a_savepoint_and_a_check_of_constraints() -> None:
     assert (made["SAVEPOINT"], made["RELEASE"], made["SET"]) == (1, 1, checks)
 
 
-def test_a_batch_of_which_nothing_is_valid_is_judged_once() -> None:
+def test_batch_of_which_nothing_is_valid_is_judged_once() -> None:
     rows = [build_store_row("lesson", unit_id="ab" * 16, title=None) for _ in range(3)]
     Store.objects.bulk_create(rows)
 
@@ -196,7 +196,7 @@ DEADLOCK = "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="is about PostgreSQL")
-def test_an_error_of_no_record_is_raised_at_once_for_any_statement() -> None:
+def test_error_of_no_record_is_raised_at_once_for_any_statement() -> None:
     rows = school()
     Store.objects.bulk_create(rows)
     for number in statement_numbers(rows):
@@ -209,7 +209,7 @@ def test_an_error_of_no_record_is_raised_at_once_for_any_statement() -> None:
 
 
 @pytest.mark.parametrize("most_at_once", [0, 1_000])
-def test_a_reference_that_points_nowhere_is_found_before_the_commit(
+def test_reference_that_points_nowhere_is_found_before_the_commit(
     most_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MOST, most_at_once)

@@ -116,7 +116,7 @@ def failing(error: type[BaseException]) -> Callable[..., None]:
 
 
 class TestCounting:
-    def test_an_attempt_that_succeeds_is_the_only_one(self) -> None:
+    def test_attempt_that_succeeds_is_the_only_one(self) -> None:
         factories.fill_store(20)
         batch = one_batch()
 
@@ -126,7 +126,7 @@ class TestCounting:
         batch.refresh_from_db()
         assert (batch.state, batch.attempts, batch.saved) == (Batch.State.DONE, 1, 20)
 
-    def test_a_message_that_is_refused_is_no_attempt(self) -> None:
+    def test_message_that_is_refused_is_no_attempt(self) -> None:
         factories.fill_store(20)
         batch = one_batch()
         for times_before in (0, 3):
@@ -139,7 +139,7 @@ class TestCounting:
             assert (batch.state, batch.attempts) == (Batch.State.OPEN, times_before)
 
     @pytest.mark.parametrize("state", [Run.State.CANCELLED, Run.State.FAILED])
-    def test_a_batch_of_a_run_that_has_ended_is_not_split(self, state: Run.State) -> None:
+    def test_batch_of_a_run_that_has_ended_is_not_split(self, state: Run.State) -> None:
         factories.fill_store(20)
         batch = used_up(one_batch())
         batch.run.move_to(state)
@@ -148,7 +148,7 @@ class TestCounting:
         assert Batch.objects.count() == 1
 
     @pytest.mark.parametrize("state", [Batch.State.DONE, Batch.State.SPLIT])
-    def test_a_batch_is_closed_once(self, state: Batch.State) -> None:
+    def test_batch_is_closed_once(self, state: Batch.State) -> None:
         factories.fill_store(20)
         batch = one_batch()
         batch.close(state)
@@ -192,7 +192,7 @@ class TestTimeAndMemory:
     @pytest.mark.parametrize(
         "place", [in_parsing, in_validation, in_saving, in_saving_alone, in_the_validation_of_a_tree]
     )
-    def test_wherever_it_is_raised_no_record_is_blamed(
+    def test_lack_of_time_or_memory_blames_no_record(
         self, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], place: Callable[..., None]
     ) -> None:
         # Given a batch in whose midst time or memory runs out
@@ -214,7 +214,9 @@ class TestTimeAndMemory:
         batch.refresh_from_db()
         assert (batch.state, batch.attempts) == (Batch.State.SPLIT, 1)
 
-    def test_in_a_deletion(self, error: type[BaseException]) -> None:
+    def test_deletion_out_of_time_or_memory_is_undone_and_sent_again(
+        self, error: type[BaseException]
+    ) -> None:
         factories.store_row("lesson", unit=unit())
         work_off(one_batch().run)
         Store.objects.filter(model_name="lesson").update(dirty_bit=True, deleted=True)
@@ -230,7 +232,7 @@ class TestTimeAndMemory:
         assert Lesson.objects.count() == 1
         assert work_off(batch.run).deleted == 1
 
-    def test_a_record_that_stands_alone_is_told_why(
+    def test_record_that_stands_alone_is_told_why(
         self, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
     ) -> None:
         # Given a learner who never gets through, and others
@@ -262,7 +264,7 @@ class TestTimeAndMemory:
 
 class TestSplitting:
     @pytest.mark.parametrize("last_first", [False, True])
-    def test_the_result_is_that_of_the_whole_batch(self, last_first: bool) -> None:
+    def test_result_is_that_of_the_whole_batch(self, last_first: bool) -> None:
         # Given a school, with a chain in its tree and records that fail, deserialized in one batch
         def fill() -> None:
             factories.fill_store(100)
@@ -296,7 +298,7 @@ class TestSplitting:
             assert getattr(run, name) == getattr(whole, name)
         assert run.open_batches == 0
 
-    def test_what_its_message_does_when_it_comes_again(self) -> None:
+    def test_message_that_comes_again_goes_on_with_the_parts(self) -> None:
         # Given a worker that died after it had split a batch, before it sent the first part
         factories.fill_store(20)
         batch = used_up(one_batch())
@@ -335,7 +337,7 @@ class TestSplitting:
         assert attempt(lone).result is not None
 
     @pytest.mark.parametrize("last_first", [False, True])
-    def test_a_deletion_spreads_over_parts(self, last_first: bool) -> None:
+    def test_deletion_spreads_over_parts(self, last_first: bool) -> None:
         # Given a learner with an attempt, then a newer version of all, whose unit is deleted
         home = unit()
         learner = factories.store_row("learner", unit=home)
@@ -352,7 +354,7 @@ class TestSplitting:
         assert DeletedModels.objects.count() == 2
         assert not Attempt.objects.exists()
 
-    def test_a_part_has_one_attempt_and_a_record_that_stands_alone_all_of_them(self) -> None:
+    def test_part_has_one_attempt_and_a_record_that_stands_alone_all_of_them(self) -> None:
         factories.fill_store(20)
         batch = used_up(one_batch())
         first, *_ = attempt(batch).batches_to_send
@@ -367,7 +369,7 @@ class TestSplitting:
 
 
 class TestGivingUp:
-    def test_a_record_that_was_done_meanwhile_is_left_alone(self) -> None:
+    def test_record_that_was_done_meanwhile_is_left_alone(self) -> None:
         row = unit()
         batch = used_up(one_batch())
         Store.objects.update(dirty_bit=False)
@@ -380,7 +382,7 @@ class TestGivingUp:
         assert not row.dirty_bit
         assert Run.objects.get().failed == 0
 
-    def test_its_descendants_say_that_their_parent_is_dirty(self) -> None:
+    def test_descendants_of_a_poison_record_name_their_parent(self) -> None:
         root = unit()
         batch = used_up(one_batch())
         child = unit(root)
@@ -409,14 +411,12 @@ class TestTheDatabase:
         batch.refresh_from_db()
         return batch
 
-    def test_an_attempt_during_which_it_went_away_does_not_count(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_attempt_during_which_it_went_away_does_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         batch = self.ended_by(monkeypatch, "SELECT pg_terminate_backend(pg_backend_pid())")
 
         assert (batch.attempts, batch.last_error) == (0, "")
 
-    def test_a_statement_that_it_cancelled_may_be_the_records_fault(
+    def test_statement_that_it_cancelled_may_be_the_records_fault(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         batch = self.ended_by(monkeypatch, "SET LOCAL statement_timeout = 20; SELECT pg_sleep(5)")

@@ -44,7 +44,7 @@ class TestBatches:
         assert [execution.result for execution in again] == [None, None]
         assert deserialized_state() == before
 
-    def test_a_doubled_message_opens_the_stage_that_its_first_worker_did_not(self) -> None:
+    def test_doubled_message_opens_the_stage_that_its_first_worker_did_not(self) -> None:
         # Given a worker that died between the commit of the last batch and the next stage
         factories.fill_store(10)
         run = start(new_run().pk).run
@@ -94,7 +94,7 @@ class TestBatches:
 
         assert deserialized_state() == before
 
-    def test_a_message_of_a_deleted_run_does_nothing(self) -> None:
+    def test_message_of_a_deleted_run_does_nothing(self) -> None:
         factories.fill_store(10)
         run = start(new_run().pk).run
         (batch,) = open_batches(run)
@@ -111,7 +111,7 @@ class TestBatches:
             advance(run.pk)
 
     @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
-    def test_a_message_of_a_run_that_has_ended_does_nothing(self, state: Run.State) -> None:
+    def test_message_of_a_run_that_has_ended_does_nothing(self, state: Run.State) -> None:
         factories.fill_store(10)
         run = start(new_run().pk).run
         (batch,) = open_batches(run)
@@ -146,7 +146,7 @@ class TestBatches:
             (Run.State.COMPLETED, Run.State.CANCELLED),
         ],
     )
-    def test_a_run_makes_no_move_that_the_ledger_does_not_know(
+    def test_run_makes_no_move_that_the_ledger_does_not_know(
         self, state: Run.State, target: Run.State
     ) -> None:
         run = new_run(state=state)
@@ -189,7 +189,7 @@ class TestAtTheSameTime:
         assert (run.saved, run.records) == (240, 240)
         assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
 
-    def test_a_run_is_deleted_while_a_batch_is_executed(
+    def test_batch_of_a_run_deleted_meanwhile_is_completed(
         self, monkeypatch: pytest.MonkeyPatch, batch_size: Callable[[int], None]
     ) -> None:
         # Given the first of two batches, in the middle of which its run is deleted
@@ -224,7 +224,7 @@ class TestAtTheSameTime:
         # Then the batch is completed, and the run isn't missed
         assert (result, advanced.is_set(), dirty_ids()) == ({}, True, {second.id})
 
-    def test_of_many_that_advance_a_run_one_does(self, batch_size: Callable[[int], None]) -> None:
+    def test_only_one_of_many_callers_advances_a_run(self, batch_size: Callable[[int], None]) -> None:
         batch_size(20)
         factories.fill_store(60)
         run = new_run()
@@ -236,7 +236,7 @@ class TestAtTheSameTime:
 
         assert sorted(opened) == sorted(opened_again) == [False] * (self.THREADS - 1) + [True]
 
-    def test_a_stage_that_is_done_while_its_opening_comes_again_fails_no_run(
+    def test_stage_that_is_done_while_its_opening_comes_again_fails_no_run(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Given a message that finds a stage open, whose last batch is done right after that
@@ -258,7 +258,7 @@ class TestAtTheSameTime:
         assert (progress.run.state, progress.opened, progress.ended) == (Run.State.RUNNING, False, False)
         assert attempt_opening(run.pk, lambda run: advance(run.pk)).run.state == Run.State.COMPLETED
 
-    def test_a_message_that_comes_twice_at_once_is_executed_once(self) -> None:
+    def test_message_that_comes_twice_at_once_is_executed_once(self) -> None:
         factories.fill_store(60)
         (batch,) = open_batches(start(new_run().pk).run)
 

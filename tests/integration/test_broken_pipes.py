@@ -98,7 +98,7 @@ def test_help_and_errors_that_nobody_reads_end_quietly(database_url: str) -> Non
     assert [ends(process) for process in processes] == [(0, b""), (BROKEN_PIPE, b""), (2, b"")]
 
 
-def test_an_error_is_told_to_whom_does_read_it(database_url: str) -> None:
+def test_error_is_told_to_whom_does_read_it(database_url: str) -> None:
     status, errors = ends(unread(["cancel_run", "999"], database_url))
     assert (status, errors.count(b"\n")) == (1, 1)
     assert b"CommandError" in errors

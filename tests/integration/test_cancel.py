@@ -45,7 +45,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_
 
 
 class TestCancel:
-    def test_later_messages_do_nothing(self, batch_size: Callable[[int], None]) -> None:
+    def test_messages_for_a_cancelled_run_do_nothing(self, batch_size: Callable[[int], None]) -> None:
         # Given a run with two open batches, one of them done
         batch_size(1)
         unit()
@@ -73,7 +73,7 @@ class TestCancel:
         again, _ = carry_out()
         assert (again.saved, dirty_ids()) == (1, set())
 
-    def test_one_that_nobody_has_taken_yet(self) -> None:
+    def test_cancelled_pending_run_opens_no_stage(self) -> None:
         unit()
         run = new_run()
 
@@ -84,7 +84,7 @@ class TestCancel:
         assert len(dirty_ids()) == 1
 
     @pytest.mark.parametrize("state", [Run.State.COMPLETED, Run.State.FAILED])
-    def test_one_that_has_ended(self, state: Run.State) -> None:
+    def test_ended_or_unknown_run_cannot_be_cancelled(self, state: Run.State) -> None:
         run = new_run(state=state)
 
         with pytest.raises(UsageError, match=f"Run {run.pk} is {state.value} already"):
@@ -93,7 +93,7 @@ class TestCancel:
             morango_celery.cancel(run.pk + 1)
 
     @pytest.mark.django_db(transaction=True)
-    def test_whoever_waits_for_it_is_told(self) -> None:
+    def test_cancelling_notifies_session_receivers_and_waiting_callers(self) -> None:
         # Given a run that a transfer session waits for
         session = waiting_session(transfer_statuses.STARTED)
         run = new_run(transfer_session_id=session.id, session_notified=False)
@@ -116,7 +116,7 @@ class TestCancel:
         with pytest.raises(RunFailedError, match=f"Run {run.pk} was cancelled"):
             wait_for(run)
 
-    def test_one_that_is_carried_out_in_process(self, batch_size: Callable[[int], None]) -> None:
+    def test_run_in_process_stops_when_cancelled(self, batch_size: Callable[[int], None]) -> None:
         batch_size(1)
         unit()
         unit()
@@ -134,7 +134,7 @@ class TestCancel:
 @pytest.mark.django_db(transaction=True)
 class TestAtTheSameTime:
     @pytest.mark.parametrize("pause_seconds", [0, 0.005, 0.02, 0.05])
-    def test_cancelled_while_batches_are_executed(
+    def test_cancelling_beside_batches_loses_no_record(
         self, batch_size: Callable[[int], None], pause_seconds: float
     ) -> None:
         # Given a run of several batches a stage
@@ -169,7 +169,7 @@ class TestAtTheSameTime:
         again, _ = carry_out()
         assert (again.saved, dirty_ids()) == (240 - run.saved, set())
 
-    def test_many_cancel_it(self) -> None:
+    def test_run_is_cancelled_once_by_many_callers(self) -> None:
         run = new_run()
 
         cancelled = together([lambda: control.cancel(run.pk)] * 5)
@@ -178,7 +178,7 @@ class TestAtTheSameTime:
 
 
 class TestRetry:
-    def test_it_has_the_options_of_the_first(self) -> None:
+    def test_retry_has_the_options_of_the_first_run(self) -> None:
         row = unit(school_id="ab" * 16)
         unit()
         first = create_run(PROFILE, Filter("ab" * 16), skip_erroring=True, in_process=True)
@@ -193,7 +193,7 @@ class TestRetry:
         assert Unit.objects.get().id == row.id
 
     @pytest.mark.parametrize("state", [Run.State.PENDING, Run.State.RUNNING])
-    def test_one_that_has_not_ended(self, state: Run.State) -> None:
+    def test_unfinished_or_unknown_run_cannot_be_retried(self, state: Run.State) -> None:
         run = new_run(state=state)
 
         with pytest.raises(UsageError, match=f"Run {run.pk} is {state.value}.* cancel it first"):
@@ -204,7 +204,7 @@ class TestRetry:
 
     @pytest.mark.needs_postgresql
     @pytest.mark.django_db(transaction=True)
-    def test_by_workers(self, celery_worker_process: StartWorker) -> None:
+    def test_retry_is_carried_out_by_workers(self, celery_worker_process: StartWorker) -> None:
         # Given a run that was cancelled before any worker was there
         factories.fill_store(50)
         run = new_run()
@@ -217,7 +217,7 @@ class TestRetry:
 
 
 class TestCommands:
-    def test_cancel_and_retry(self, batch_size: Callable[[int], None]) -> None:
+    def test_commands_cancel_and_retry_a_run(self, batch_size: Callable[[int], None]) -> None:
         batch_size(1)
         unit()
         unit()
@@ -266,7 +266,9 @@ class TestRetryErrors:
         assert bad.deserialization_exception == "django.core.exceptions.ValidationError"
         assert waiting.deserialization_error is None
 
-    def test_passes(self, batch_size: Callable[[int], None]) -> None:
+    def test_retrying_errors_takes_as_many_passes_as_get_further(
+        self, batch_size: Callable[[int], None]
+    ) -> None:
         # Given that each learner takes the next one's name, and one that conflicts with a local edit
         batch_size(1)
         pairs = learners_in_order(4)
@@ -283,7 +285,7 @@ class TestRetryErrors:
         assert (run.saved, run.conflicted, run.failed) == (4, 1, 0)
         assert dirty_ids() == {edited.id}
 
-    def test_what_waits_for_a_record_that_is_not_in_error(self) -> None:
+    def test_record_below_one_that_is_not_retried_fails_again(self) -> None:
         parent = unit()
         child = unit(parent, columns=self.IN_ERROR)
 
@@ -292,7 +294,7 @@ class TestRetryErrors:
         assert (run.records, run.failed) == (1, 1)
         assert dirty_ids() == {parent.id, child.id}
 
-    def test_a_run_that_is_cancelled_loses_no_record(self) -> None:
+    def test_run_that_is_cancelled_loses_no_record(self) -> None:
         # Given a run that has marked what it is to retry, and is cancelled then
         row = unit(columns=self.IN_ERROR)
         unit()
@@ -309,14 +311,14 @@ class TestRetryErrors:
         everything_dirty, _ = carry_out()
         assert everything_dirty.records == 2
 
-    def test_not_together_with_skipping_them(self) -> None:
+    def test_retrying_and_skipping_errors_exclude_each_other(self) -> None:
         with pytest.raises(UsageError, match="can't both"):
             self.retry_errors(skip_erroring=True)
         arguments = ("deserialize", "--profile", "school", "--retry-errors", "--skip-erroring")
         with pytest.raises(CommandError, match="not allowed with"):
             call_command(*arguments)
 
-    def test_command(self) -> None:
+    def test_command_retries_records_in_error_only(self) -> None:
         unit(columns=self.IN_ERROR)
         unit()
         out = StringIO()

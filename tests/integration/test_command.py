@@ -41,7 +41,7 @@ def _in_a_transaction(settings: Any) -> None:
 
 @pytest.mark.django_db
 class TestSummary:
-    def test_all_is_well(self) -> None:
+    def test_command_sums_up_a_run(self) -> None:
         fill_store(20)
         out = StringIO()
         call_command("deserialize", "--profile", "school", "--in-process", stdout=out)
@@ -61,7 +61,7 @@ class TestSummary:
         assert second == "1 x unit: django.core.exceptions.ValidationError"
         assert "references non-existent unit" in out.getvalue()
 
-    def test_several_prefixes(self) -> None:
+    def test_several_prefixes_make_one_filter(self) -> None:
         here = store_row("unit")
         store_row("unit", school_id="ab" * 16)
         call_command(
@@ -71,7 +71,7 @@ class TestSummary:
         )
         assert Unit.objects.get().id == here.id
 
-    def test_skip_erroring(self) -> None:
+    def test_records_in_error_are_skipped_on_request(self) -> None:
         store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y"})
         arguments = ("deserialize", "--profile", "school", "--in-process", "--skip-erroring")
         call_command(*arguments, stdout=StringIO())
@@ -80,15 +80,15 @@ class TestSummary:
 
 @pytest.mark.django_db
 class TestBadInput:
-    def test_an_unknown_profile(self) -> None:
+    def test_unknown_profile_is_refused_with_a_suggestion(self) -> None:
         with pytest.raises(CommandError, match="Did you mean 'school'"):
             call_command("deserialize", "--profile", "skool")
 
-    def test_an_empty_filter(self) -> None:
+    def test_empty_filter_is_refused(self) -> None:
         with pytest.raises(CommandError, match="Leave the filter out"):
             call_command("deserialize", "--profile", "school", "--filter", "")
 
-    def test_an_unknown_key_in_the_settings(self, settings: Any) -> None:
+    def test_unknown_setting_is_refused_with_a_suggestion(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"MODES": "await"}
         with pytest.raises(CommandError, match=r"unknown key 'MODES'\. Did you mean 'MODE'"):
             call_command("deserialize", "--profile", "school")
@@ -97,7 +97,7 @@ class TestBadInput:
 class TestProcess:
     """The command as a process of a shell."""
 
-    def test_exit_status(self, database_url: str, transactional_db: None) -> None:
+    def test_exit_status_is_1_where_records_failed(self, database_url: str, transactional_db: None) -> None:
         fill_store(20)
         good = run_command("--profile", "school", "--in-process", DATABASE_URL=database_url)
         assert good.returncode == 0, good.stderr
@@ -107,7 +107,7 @@ class TestProcess:
         assert "1 failed" in bad.stdout
         assert "Traceback" not in bad.stderr
 
-    def test_a_database_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_unreachable_database_is_told_without_a_traceback(self, tmp_path: Path) -> None:
         urls = ["postgresql://nobody@127.0.0.1:1/nothing", f"sqlite:///{tmp_path}/missing/db.sqlite3"]
         for url in urls:
             process = run_command("--profile", "school", "--in-process", DATABASE_URL=url)
@@ -115,7 +115,7 @@ class TestProcess:
             assert "database" in process.stderr.lower()
             assert "Traceback" not in process.stderr
 
-    def test_a_database_without_our_tables(self, tmp_path: Path) -> None:
+    def test_missing_tables_are_told_without_a_traceback(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path}/empty.sqlite3"
         process = run_command("--profile", "school", "--in-process", DATABASE_URL=url)
         assert process.returncode == 1
@@ -123,12 +123,14 @@ class TestProcess:
         assert "Traceback" not in process.stderr
 
     @pytest.mark.needs_postgresql  # on SQLite no broker is needed
-    def test_it_says_that_workers_were_told(self, redis_url: str, database_url: str) -> None:
+    def test_command_says_that_workers_take_the_run(self, redis_url: str, database_url: str) -> None:
         process = run_command("--profile", "school", DATABASE_URL=database_url, REDIS_URL=redis_url)
         assert process.stdout == f"Run {Run.objects.get().pk} is in the ledger; workers take it from here.\n"
 
     @pytest.mark.needs_postgresql  # on SQLite no broker is needed
-    def test_a_broker_that_is_not_there(self, database_url: str, transactional_db: None) -> None:
+    def test_unreachable_broker_leaves_the_run_in_the_ledger(
+        self, database_url: str, transactional_db: None
+    ) -> None:
         nowhere = "redis://127.0.0.1:1/0"
         process = run_command("--profile", "school", DATABASE_URL=database_url, REDIS_URL=nowhere)
         run = Run.objects.get()
@@ -149,7 +151,7 @@ class TestProcess:
         )
         assert (recovery.returncode, recovery.stdout) == (0, "0 messages sent.\n")
 
-    def test_progress_on_a_terminal(self, database_url: str, transactional_db: None) -> None:
+    def test_terminal_shows_progress(self, database_url: str, transactional_db: None) -> None:
         fill_store(50)
         terminal, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
@@ -174,7 +176,9 @@ class TestProcess:
 
     @pytest.mark.needs_postgresql
     @pytest.mark.django_db(transaction=True)
-    def test_wait_for_workers(self, celery_worker_process: StartWorker, database_url: str) -> None:
+    def test_command_waits_for_workers_on_request(
+        self, celery_worker_process: StartWorker, database_url: str
+    ) -> None:
         celery_worker_process()
         fill_store(1_200)
         process = run_command("--profile", "school", "--wait", DATABASE_URL=database_url)

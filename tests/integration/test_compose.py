@@ -54,7 +54,7 @@ def test_there_is_no_default_for_what_is_secret() -> None:
                 compose.interpolated(variables)
 
 
-def test_the_example_names_every_variable_and_no_secret() -> None:
+def test_example_names_every_variable_and_no_secret() -> None:
     lines = re.findall(r"^(#?)([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
     assert {name for _, name, _ in lines} == compose.known_variables()
@@ -95,7 +95,7 @@ def test_services_are_confined_watched_and_pinned() -> None:
     }
 
 
-def test_what_is_stopped_has_longer_than_it_may_take() -> None:
+def test_grace_periods_exceed_the_time_to_stop() -> None:
     services = compose.interpolated(FILLED_IN)["services"]
 
     worker, web = services["worker"], services["web"]
@@ -106,7 +106,7 @@ def test_what_is_stopped_has_longer_than_it_may_take() -> None:
     assert compose.seconds(web["stop_grace_period"]) > int(graceful.partition("=")[2])
 
 
-def test_the_image_runs_no_shell_and_not_as_root() -> None:
+def test_image_runs_no_shell_and_not_as_root() -> None:
     lines = (ROOT / "worker/Dockerfile").read_text().splitlines()
 
     users = [line.removeprefix("USER ") for line in lines if line.startswith("USER ")]
@@ -125,7 +125,7 @@ def test_services_know_the_database_as_it_is_set_up() -> None:
         assert services[name]["environment"]["DATABASE_URL"] == url
 
 
-def test_the_documentation_fills_in_the_example(tmp_path: Path) -> None:
+def test_documentation_fills_in_the_example(tmp_path: Path) -> None:
     blocks = re.findall(r"^```\n(.*?)^```$", DOCUMENTATION.read_text(), re.MULTILINE | re.DOTALL)
     (filling_in,) = [block for block in blocks if ".env.example" in block]
     shutil.copy(ROOT / ".env.example", tmp_path)
@@ -138,7 +138,7 @@ def test_the_documentation_fills_in_the_example(tmp_path: Path) -> None:
     compose.interpolated(dict(lines))
 
 
-def test_the_documentation_names_services_and_commands_that_there_are() -> None:
+def test_documentation_names_services_and_commands_that_there_are() -> None:
     text = DOCUMENTATION.read_text()
 
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == {*LONG_RUNNING, "migrate"}
@@ -169,7 +169,7 @@ def test_behind_tls_only_the_health_check_goes_without(
 
 
 @pytest.mark.needs_postgresql
-def test_a_sync_goes_through_all_services(deployment: Deployment) -> None:
+def test_sync_goes_through_all_services(deployment: Deployment) -> None:
     # Given the deployment, every service started by its own command and healthy by its own check
     access = server.found_school()
     redis = deployment.start("redis")

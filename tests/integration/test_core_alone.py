@@ -67,7 +67,7 @@ def in_a_project(tmp_path: Path, *apps: str) -> dict[str, Any]:
     return found
 
 
-def test_a_project_with_the_core_alone_has_only_the_ledgers_tables_and_deserializes(tmp_path: Path) -> None:
+def test_project_with_the_core_alone_has_only_the_ledgers_tables_and_deserializes(tmp_path: Path) -> None:
     assert in_a_project(tmp_path) == {
         "tables": ["morango_celery_batch", "morango_celery_run"],
         "modules": [],

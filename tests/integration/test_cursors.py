@@ -22,7 +22,7 @@ def open_cursors() -> int:
 
 @pytest.mark.needs_postgresql
 @pytest.mark.parametrize("disabled", [False, True])
-def test_a_transaction_reads_with_the_servers_cursor_also_where_django_may_not(
+def test_transaction_reads_with_the_servers_cursor_also_where_django_may_not(
     monkeypatch: pytest.MonkeyPatch, disabled: bool
 ) -> None:
     monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", disabled)
@@ -36,7 +36,7 @@ def test_a_transaction_reads_with_the_servers_cursor_also_where_django_may_not(
 
 
 @pytest.mark.needs_postgresql
-def test_outside_of_a_transaction_django_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_django_chooses_the_cursor_outside_of_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
     factories.fill_store(20)
     rows = stream(Store.objects.all(), 10)

@@ -118,7 +118,7 @@ def demo(folder: Path, tmp_path: Path) -> Iterator[Demo]:
 
 
 @pytest.mark.needs_postgresql
-def test_it_shows_a_sync_and_verifies_it(demo: Demo) -> None:
+def test_demo_shows_a_sync_and_verifies_it(demo: Demo) -> None:
     assert demo.wait() == 0, demo.output
 
     table = {
@@ -146,9 +146,7 @@ def test_it_shows_a_sync_and_verifies_it(demo: Demo) -> None:
         (signal.SIGTERM, "Starting Redis and PostgreSQL"),
     ],
 )
-def test_it_leaves_nothing_when_it_is_stopped_in_the_middle(
-    demo: Demo, number: signal.Signals, after: str
-) -> None:
+def test_stopped_demo_leaves_nothing_behind(demo: Demo, number: signal.Signals, after: str) -> None:
     demo.wait_for(after)
     assert len(demo.processes()) > 2
 
@@ -162,7 +160,7 @@ def test_it_leaves_nothing_when_it_is_stopped_in_the_middle(
 
 
 @pytest.mark.needs_postgresql
-def test_it_says_which_process_has_ended_and_shows_its_log(demo: Demo) -> None:
+def test_demo_names_the_process_that_ended_and_shows_its_log(demo: Demo) -> None:
     demo.wait_for("Device: its tables")
     for process in demo.processes():
         with contextlib.suppress(psutil.NoSuchProcess):  # children go with the one that was killed
@@ -176,7 +174,7 @@ def test_it_says_which_process_has_ended_and_shows_its_log(demo: Demo) -> None:
     demo.assert_nothing_is_left()
 
 
-def test_it_wants_enough_records_to_break_some() -> None:
+def test_demo_refuses_fewer_than_100_records() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "worker.demo", "--records", "99"], cwd=ROOT, capture_output=True, text=True
     )
@@ -216,28 +214,28 @@ def test_two_equal_databases_are_equal(device: str) -> None:
     assert (found.compared, found.problems) == (100 + EARLY_RECORDS, [])
 
 
-def test_a_row_that_is_missing_on_the_server_is_found(device: str) -> None:
+def test_row_that_is_missing_on_the_server_is_found(device: str) -> None:
     unused = School(factories.SCHOOL_ID, 100).lesson(5)
     Lesson.objects.filter(id=unused.id).delete()
 
     assert problems(device) == [f"Lesson {unused.id} is missing on the server"]
 
 
-def test_a_row_that_only_the_server_has_is_found(device: str) -> None:
+def test_row_that_only_the_server_has_is_found(device: str) -> None:
     unused = School(factories.SCHOOL_ID, 100).lesson(4)
     Lesson.objects.using(device).filter(id=unused.id).delete()
 
     assert problems(device) == [f"Lesson {unused.id} is on the server only"]
 
 
-def test_a_column_that_differs_is_found(device: str) -> None:
+def test_column_that_differs_is_found(device: str) -> None:
     unit = School(factories.SCHOOL_ID, 100).unit(3)
     Unit.objects.filter(id=unit.id).update(update_dirty_bit_to=None, name="Another")
 
     assert problems(device) == [f"Unit {unit.id}: name is 'Another', on the device 'Class 3'"]
 
 
-def test_a_broken_record_must_not_be_on_the_server(device: str) -> None:
+def test_broken_record_must_not_be_on_the_server(device: str) -> None:
     unit = School(factories.SCHOOL_ID, 100).unit(3)
 
     assert problems(device, unit.id) == [f"Unit {unit.id} is broken, and yet on the server"]
@@ -247,7 +245,7 @@ def test_a_broken_record_must_not_be_on_the_server(device: str) -> None:
 
 
 @pytest.mark.needs_postgresql
-def test_a_given_postgresql_gets_a_database_that_is_gone_afterwards(
+def test_given_postgresql_gets_a_database_that_is_gone_afterwards(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
@@ -270,7 +268,7 @@ def test_another_kind_of_database_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         empty_postgres().__enter__()
 
 
-def test_a_given_redis_has_to_be_empty_and_is_left_empty(redis_url: str) -> None:
+def test_given_redis_has_to_be_empty_and_is_left_empty(redis_url: str) -> None:
     with Redis.from_url(redis_url) as client:
         with empty_redis() as url:
             assert url == redis_url

@@ -15,7 +15,7 @@ from worker.celery import app
 from worker.school.models import PROFILE, Account
 
 
-def test_a_worker_answers_over_the_tests_own_broker(celery_worker_process: StartWorker) -> None:
+def test_worker_answers_over_the_tests_own_broker(celery_worker_process: StartWorker) -> None:
     celery_worker_process(concurrency=1)
 
     (answer,) = app.control.ping(timeout=PATIENCE_SECONDS, limit=1)
@@ -23,7 +23,7 @@ def test_a_worker_answers_over_the_tests_own_broker(celery_worker_process: Start
     assert list(answer.values()) == [{"ok": "pong"}]
 
 
-def test_an_idle_worker_ends_on_sigterm(celery_worker_process: StartWorker) -> None:
+def test_idle_worker_ends_on_sigterm(celery_worker_process: StartWorker) -> None:
     worker = celery_worker_process(concurrency=1)
 
     os.kill(worker.pid, signal.SIGTERM)
@@ -31,7 +31,7 @@ def test_an_idle_worker_ends_on_sigterm(celery_worker_process: StartWorker) -> N
     worker.wait_until_ended()
 
 
-def test_the_server_signs_a_certificate_for_a_superuser_only(live_http_server: StartServer) -> None:
+def test_server_signs_a_certificate_for_a_superuser_only(live_http_server: StartServer) -> None:
     # Given a server with the school's root certificate, and two accounts
     root = Certificate.generate_root_certificate("school-full")
     for name, is_superuser in (("head", True), ("guest", False)):
@@ -63,7 +63,7 @@ def test_the_server_signs_a_certificate_for_a_superuser_only(live_http_server: S
     assert answers == {"head": 201, "guest": 403}
 
 
-def test_the_sync_endpoint_has_no_pages_for_browsers(live_http_server: StartServer) -> None:
+def test_sync_endpoint_has_no_pages_for_browsers(live_http_server: StartServer) -> None:
     answer = requests.get(
         f"{live_http_server()}/api/morango/v1/morangoinfo/1/",
         headers={"Accept": "text/html,*/*;q=0.8"},

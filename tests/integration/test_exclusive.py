@@ -74,7 +74,9 @@ class TestPlanning:
         ]
         assert (run.stage, run.open_batches, run.stage_batches, run.records) == (1, 5, 5, 19)
 
-    def test_in_a_small_run_too(self, votes_are_exclusive: None, batch_size: Callable[[int], None]) -> None:
+    def test_exclusive_models_of_a_small_run_have_batches_of_their_own(
+        self, votes_are_exclusive: None, batch_size: Callable[[int], None]
+    ) -> None:
         batch_size(100)
         store(*rows_of("place", 1), *rows_of("memo", 2), *rows_of("vote", 3))
 
@@ -90,12 +92,12 @@ class TestPlanning:
         assert sorted(stages) == [[(1, None)], [(3, Batch.EXCLUSIVE), (2, None)]]
         assert votes() == 3
 
-    def test_without_them_consecutive_models_share_a_batch(self) -> None:
+    def test_consecutive_models_share_a_batch_without_exclusive_ones(self) -> None:
         store(*rows_of("place", 1), *rows_of("memo", 2), *rows_of("vote", 3))
         (batch,) = open_batches(start(new_run().pk).run)
         assert batch.size == 6
 
-    def test_the_plan_has_the_same_steps_whatever_is_exclusive(self, settings: Any) -> None:
+    def test_plan_has_the_same_steps_whatever_is_exclusive(self, settings: Any) -> None:
         """A run's step is a number, and a worker may have found out more than another."""
         before = [step.models for step in steps(PROFILE)]
         settings.MORANGO_CELERY = {"EXCLUSIVE_MODELS": ["neighbours.Vote", "neighbours.Place"]}
@@ -103,7 +105,7 @@ class TestPlanning:
         assert [step.models for step in after] == before
         assert {step.exclusive for step in after} == {(), (Vote,), (Place,), (Branch,)}
 
-    def test_only_the_first_of_them_is_sent(
+    def test_only_the_first_exclusive_batch_is_sent(
         self, votes_are_exclusive: None, batch_size: Callable[[int], None]
     ) -> None:
         batch_size(2)
@@ -126,7 +128,7 @@ class TestPlanning:
         assert execute_batch(third.pk).batches_to_send == ()
         assert votes() == 5
 
-    def test_a_large_tree_is_handed_out_in_waves_of_batches_in_turn(
+    def test_large_tree_is_handed_out_in_waves_of_batches_in_turn(
         self, batch_size: Callable[[int], None]
     ) -> None:
         batch_size(3)
@@ -146,7 +148,7 @@ class TestPlanning:
             [*((tree, 1, 4, 0) for tree in range(1, 5)), *((tree, 2, 3, 1) for tree in range(1, 5))]
         )
 
-    def test_a_batch_of_them_that_is_split_keeps_its_place(
+    def test_split_exclusive_batch_keeps_its_place(
         self, votes_are_exclusive: None, batch_size: Callable[[int], None]
     ) -> None:
         batch_size(4)
@@ -274,7 +276,7 @@ class TestAtTheSameTime:
         until(lambda: Run.objects.get(pk=run.pk).is_finished, "finished")
         assert votes() == Vote.objects.count() == 15
 
-    def test_they_go_on_while_another_batch_is_held_up(
+    def test_exclusive_batches_go_on_while_another_batch_is_held_up(
         self, votes_are_exclusive: None, batch_size: Callable[[int], None], in_a_thread: CallInThread
     ) -> None:
         # Given a run in process, and a record of another model that somebody holds
@@ -314,7 +316,7 @@ class TestAtTheSameTime:
         until(lambda: votes() == 6, "counted")
 
     @pytest.mark.usefixtures("waits_for_no_lock")
-    def test_a_worker_steps_back_and_is_sent_the_batch_afterwards(
+    def test_worker_steps_back_and_is_sent_the_batch_afterwards(
         self, votes_are_exclusive: None, batch_size: Callable[[int], None], in_a_thread: CallInThread
     ) -> None:
         # Given two runs of votes and a worker that is held up with the first batch of one
@@ -350,7 +352,7 @@ class TestAtTheSameTime:
         assert attempt_batch(next_one.pk, next_one.ids_sha256).batches_to_send == ()
         assert votes() == 9
 
-    def test_one_that_steps_back_too_late_to_be_seen_is_sent_again(self, votes_are_exclusive: None) -> None:
+    def test_batch_that_steps_back_unseen_is_sent_again(self, votes_are_exclusive: None) -> None:
         store(*rows_of("vote", 3))
         (batch,) = open_batches(start(new_run().pk).run)
         assert step_back(Batch.objects.filter(pk=batch.pk), batch.pk).batches_to_send == (batch.pk,)
@@ -386,7 +388,7 @@ class TestAtTheSameTime:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("votes_are_exclusive")
-def test_a_run_in_process_goes_on_by_itself(batch_size: Callable[[int], None]) -> None:
+def test_run_in_process_goes_on_by_itself(batch_size: Callable[[int], None]) -> None:
     batch_size(2)
     store(*rows_of("vote", 7), *rows_of("memo", 3))
 

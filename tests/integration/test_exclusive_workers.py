@@ -69,7 +69,7 @@ def test_trees_of_two_runs_get_tree_ids_of_their_own(celery_worker_process: Star
     assert Branch.objects.count() == 64
 
 
-def test_a_worker_goes_on_with_other_models_and_other_runs(celery_worker_process: StartWorker) -> None:
+def test_worker_goes_on_with_other_models_and_other_runs(celery_worker_process: StartWorker) -> None:
     # Given as many runs with votes as a worker has processes, and one vote that can't be counted
     Store.objects.bulk_create(
         build_row(model_name, partition=partition)

@@ -104,7 +104,7 @@ def test_flower_shows_nothing_to_strangers_and_lets_nobody_interfere(flower: Flo
     assert answer.status_code == 403
 
 
-def test_a_row_tells_what_it_is_what_came_of_it_and_how_far_its_run_is(
+def test_row_tells_what_it_is_what_came_of_it_and_how_far_its_run_is(
     flower: Flower, worker: LoggedProcess
 ) -> None:
     # Given a run held up in the middle
@@ -161,7 +161,7 @@ def test_a_row_tells_what_it_is_what_came_of_it_and_how_far_its_run_is(
 
 
 @pytest.mark.needs_postgresql
-def test_a_run_that_was_cancelled_is_shown_as_such(flower: Flower, worker: LoggedProcess) -> None:
+def test_run_that_was_cancelled_is_shown_as_such(flower: Flower, worker: LoggedProcess) -> None:
     # Given a run that is cancelled in the middle, by no worker
     factories.fill_store(RECORDS)
     last = Store.objects.filter(model_name="attempt").latest("id")
@@ -174,7 +174,7 @@ def test_a_run_that_was_cancelled_is_shown_as_such(flower: Flower, worker: Logge
     until(lambda: (flower.tasks()[f"run-{run.pk}"]["result"] or "").startswith("cancelled: "), "told")
 
 
-def test_the_page_shows_runs_and_batches(flower: Flower, worker: LoggedProcess, tmp_path: Path) -> None:
+def test_page_shows_runs_and_batches(flower: Flower, worker: LoggedProcess, tmp_path: Path) -> None:
     """SCREENSHOTS=docs/how-to keeps the picture there."""
     # Given a run that is done
     factories.fill_store(RECORDS)
@@ -222,7 +222,7 @@ BATCH, START = "morango_celery.deserialize_batch", "morango_celery.start_run"
         (None, "{'saved': 0}", None, "{'saved': 0}"),
     ],
 )
-def test_a_result_is_readable(
+def test_result_is_readable(
     task: str | None, result: str | None, exception: str | None, text: str | None
 ) -> None:
     assert result_text(task, result, exception) == text

@@ -81,7 +81,7 @@ def test_lines_stay_lines_and_are_as_few_as_an_operator_reads() -> None:
     assert shown.endswith("\n[... 980 more lines]")
 
 
-def test_an_error_that_others_log_is_harmless_with_all_that_it_was_raised_for() -> None:
+def test_error_that_others_log_is_harmless_with_all_that_it_was_raised_for() -> None:
     error, cause = RuntimeError(LONG), ValueError(LONG, 5)
     error.__cause__ = cause
     make_printable(error)
@@ -92,7 +92,7 @@ def test_an_error_that_others_log_is_harmless_with_all_that_it_was_raised_for() 
 
 
 @pytest.mark.django_db
-def test_a_run_that_fails_for_a_hostile_text_says_it_harmlessly(caplog: pytest.LogCaptureFixture) -> None:
+def test_run_that_fails_for_a_hostile_text_says_it_harmlessly(caplog: pytest.LogCaptureFixture) -> None:
     run = new_run()
     Run.objects.filter(pk=run.pk).update(profile=HOSTILE[:40])
     with pytest.raises(RuntimeError) as raised, _ledger(run.pk):
@@ -138,7 +138,7 @@ def test_messages_of_the_admin_are_harmless() -> None:
 
 
 @pytest.mark.parametrize("argument", [LONG, {"x": LONG}, [LONG]])
-def test_a_refused_argument_is_shown_harmlessly(argument: object) -> None:
+def test_refused_argument_is_shown_harmlessly(argument: object) -> None:
     with pytest.raises(InvalidMessageError) as refused:
         start_run(argument)
     require_harmless(str(refused.value))

@@ -17,7 +17,7 @@ SECONDS = 10
 
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
-def test_a_database_gets_one_identity_though_two_processes_ask_at_once() -> None:
+def test_database_gets_one_identity_though_two_processes_ask_at_once() -> None:
     DatabaseIDModel.objects.all().delete()
     created, finished = Event(), Event()
 

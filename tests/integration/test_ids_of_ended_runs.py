@@ -51,7 +51,7 @@ def abandon(run: Run) -> None:
 
 
 @pytest.mark.parametrize("end", [cancel, fail, abandon])
-def test_a_run_that_ends_empties_the_ids_of_its_batches_and_no_others(
+def test_run_that_ends_empties_the_ids_of_its_batches_and_no_others(
     runs: tuple[Run, Run], end: Callable[[Run], None]
 ) -> None:
     ended, live = runs
@@ -68,7 +68,7 @@ def test_a_run_that_ends_empties_the_ids_of_its_batches_and_no_others(
         assert tasks.deserialize_batch(batch.pk, batch.ids_sha256) == {}
 
 
-def test_it_takes_one_statement_for_all_batches(runs: tuple[Run, Run]) -> None:
+def test_emptying_takes_one_statement_for_all_batches(runs: tuple[Run, Run]) -> None:
     with CaptureQueriesContext(connection) as queries:
         control.cancel(runs[0].pk)
     assert sum('UPDATE "morango_celery_batch"' in query["sql"] for query in queries) == 1
@@ -89,11 +89,11 @@ class TestBatchInExecution:
         assert [found.pk for found in ids] == [batch.pk]
         return batch
 
-    def test_its_next_message_empties_it(self, left: Batch) -> None:
+    def test_next_message_empties_a_batch_left_over(self, left: Batch) -> None:
         assert attempt_batch(left.pk, left.ids_sha256).result is None
         assert payloads(left.run) == ["", "", ""]
 
-    def test_the_next_sweep_empties_it(self, left: Batch, runs: tuple[Run, Run]) -> None:
+    def test_next_recovery_empties_a_batch_left_over(self, left: Batch, runs: tuple[Run, Run]) -> None:
         recover(RecordingDispatcher())
         assert payloads(left.run) == ["", "", ""]
         assert all(payloads(runs[1]))

@@ -61,7 +61,7 @@ def state(instance: Any) -> dict[str, Any]:
     return {**values, "adding": instance._state.adding, "db": instance._state.db}
 
 
-def test_they_are_those_that_django_reads() -> None:
+def test_instances_equal_those_that_django_reads() -> None:
     everything()
     read = 0
     for model in {*syncable_models.get_models(MODEL_ZOO), *syncable_models.get_models(SCHOOL), Site, Vehicle}:
@@ -73,7 +73,7 @@ def test_they_are_those_that_django_reads() -> None:
     assert read > 15
 
 
-def test_django_compiles_no_query_for_them_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_django_compiles_only_the_first_query(monkeypatch: pytest.MonkeyPatch) -> None:
     everything()
     ids = list(Lesson.objects.values_list("id", flat=True))
     read_instances(Lesson, "id", ids)
@@ -86,7 +86,7 @@ def test_django_compiles_no_query_for_them_but_the_first(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("model", "name"), [(Lorry, "id"), (Vehicle, "plate"), (Card, "person_id")])
-def test_what_is_not_plain_is_djangos(model: type[models.Model], name: str) -> None:
+def test_columns_that_are_not_plain_are_read_by_django(model: type[models.Model], name: str) -> None:
     everything()
     (row,) = model._base_manager.all()
     with CaptureQueriesContext(connection) as queries:
@@ -96,7 +96,7 @@ def test_what_is_not_plain_is_djangos(model: type[models.Model], name: str) -> N
 
 
 @isolate_apps("tests.model_zoo")
-def test_a_base_manager_of_a_models_own_has_its_say() -> None:
+def test_base_manager_of_a_models_own_has_its_say() -> None:
     class Nothing(models.Manager[Any]):
         @override
         def get_queryset(self) -> Any:

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_
 
 
 class TestLocalEdits:
-    def test_a_local_edit_is_not_overwritten(self) -> None:
+    def test_local_edit_is_not_overwritten(self) -> None:
         # Given a record whose app row was edited here after the last serialization
         row = unit(name="from afar")
         edited_unit(row, "made here")
@@ -67,7 +67,7 @@ class TestLocalEdits:
         assert (run.stage_models, run.records, run.saved, run.conflicted) == ("attempt", 5, 4, 1)
         assert list(Attempt.objects.values_list("id", flat=True)) == [attempt.id]
 
-    def test_a_local_edit_is_not_overwritten_where_another_row_has_the_value(self) -> None:
+    def test_local_edit_is_not_overwritten_where_another_row_has_the_value(self) -> None:
         # Given a record that claims another row's value, and whose app row was edited here
         (_, there), (row, local) = learners_in_order(2)
         rename(row, there.username)
@@ -78,7 +78,7 @@ class TestLocalEdits:
         assert (run.saved, run.conflicted, run.failed) == (1, 1, 0)
         assert dirty_ids() == {row.id}
 
-    def test_an_edit_made_during_the_run_is_merged_at_its_end(self) -> None:
+    def test_edit_made_during_the_run_is_merged_at_its_end(self) -> None:
         # Given a run that has handed out a record
         row = unit(name="from afar")
         run = start(new_run(serialize_first=True).pk).run

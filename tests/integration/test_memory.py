@@ -116,7 +116,7 @@ def test_large_records_are_worked_on_a_few_at_a_time(database_url: str) -> None:
     )
 
 
-def test_a_batch_claims_no_more_members_of_a_cycle_than_fit(database_url: str) -> None:
+def test_batch_claims_no_more_members_of_a_cycle_than_fit(database_url: str) -> None:
     """Members and clubs refer to each other, so that one leads to all."""
     ids = [f"c{number:031x}" for number in range(RECORDS)]
     for number, store_id in enumerate(ids):

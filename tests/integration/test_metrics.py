@@ -55,7 +55,7 @@ def only(samples: Samples, name: str) -> Samples:
     return {key: value for key, value in samples.items() if key.partition("{")[0] == name}
 
 
-def test_an_empty_ledger(client: Client) -> None:
+def test_empty_ledger_has_zeros(client: Client) -> None:
     found = scraped(client)
 
     assert found["runs_stalled"] == found["oldest_pending_run_seconds"] == 0
@@ -179,7 +179,7 @@ def test_batches_and_stages_are_timed_once_they_are_done(
     assert scraped(client)["batches_open{profile=school}"] == 0
 
 
-def test_a_batch_without_an_attempt_has_no_time(client: Client) -> None:
+def test_batch_without_an_attempt_has_no_time(client: Client) -> None:
     """A process that carries its run out itself makes no attempt."""
     fill_store(10)
     run = start(new_run().pk).run
@@ -190,7 +190,7 @@ def test_a_batch_without_an_attempt_has_no_time(client: Client) -> None:
     assert found["batch_seconds_count{profile=school}"] == found["stage_seconds_count"] == 0
 
 
-def test_a_scrape_costs_five_queries(
+def test_scrape_costs_five_queries(
     client: Client, django_assert_num_queries: Any, batch_size: Callable[[int], None]
 ) -> None:
     batch_size(10)
@@ -226,7 +226,7 @@ def test_every_metric_has_its_kind_and_meaning(client: Client) -> None:
         assert len(figure.labels) == len(figure.metric.labels)
 
 
-def test_a_registry_of_the_projects_own_takes_the_collector_without_a_query(
+def test_registry_of_the_projects_own_takes_the_collector_without_a_query(
     django_assert_num_queries: Any,
 ) -> None:
     registry = CollectorRegistry(auto_describe=True)
@@ -247,7 +247,7 @@ def test_a_registry_of_the_projects_own_takes_the_collector_without_a_query(
         (None, "Bearer ", 404),
     ],
 )
-def test_the_deployment_shows_them_to_who_knows_the_token(
+def test_deployment_shows_them_to_who_knows_the_token(
     client: Client, monkeypatch: pytest.MonkeyPatch, token: str | None, given: str, status: int
 ) -> None:
     monkeypatch.delenv("METRICS_TOKEN", raising=False)
@@ -275,13 +275,13 @@ def queries() -> list[str]:
     return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
 
 
-def test_the_dashboard_lets_a_reader_choose_among_profiles() -> None:
+def test_dashboard_lets_a_reader_choose_among_profiles() -> None:
     _, profile = json.loads(DASHBOARD.read_text())["templating"]["list"]
     (name,) = [metric.name for metric in METRICS if metric.name in profile["query"]["query"]]
     assert profile["query"]["query"] == f"label_values({name}, profile)"
 
 
-def test_the_dashboard_names_only_metrics_and_labels_that_exist() -> None:
+def test_dashboard_names_only_metrics_and_labels_that_exist() -> None:
     samples = {name: metric for metric in METRICS for name in metric.sample_names}
     for query in queries():
         named = re.findall(r"\b(morango_celery_\w+)(?:\{([^}]*)\})?", query)
@@ -293,12 +293,12 @@ def test_the_dashboard_names_only_metrics_and_labels_that_exist() -> None:
             assert labels <= set(metric.labels), query
 
 
-def test_the_dashboard_shows_every_metric() -> None:
+def test_dashboard_shows_every_metric() -> None:
     text = "\n".join(queries())
     assert [metric.name for metric in METRICS if not any(name in text for name in metric.sample_names)] == []
 
 
-def test_the_dashboard_takes_rates_of_counters_and_quantiles_of_buckets() -> None:
+def test_dashboard_takes_rates_of_counters_and_quantiles_of_buckets() -> None:
     kinds = {name: metric.kind for metric in METRICS for name in metric.sample_names}
     for query in queries():
         for name in re.findall(r"\bmorango_celery_\w+", query):

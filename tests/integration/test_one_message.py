@@ -64,7 +64,7 @@ COMPLETED = (Run.State.COMPLETED, 0, True)
 
 
 class TestHappyPath:
-    def test_it_needs_no_other_message(self, run: Run, redis_url: str) -> None:
+    def test_small_run_completes_with_its_first_message(self, run: Run, redis_url: str) -> None:
         assert tasks.start_run(run.pk) == "completed: 2 records, 2 saved"
 
         with Redis.from_url(redis_url) as client:
@@ -74,7 +74,7 @@ class TestHappyPath:
         assert (batch.state, batch.attempts, batch.ids_json) == (Batch.State.DONE, 1, "")
         assert (run.attempts, run.saved, Unit.objects.count(), dirty_ids()) == (0, 2, 2, set())
 
-    def test_its_attempt_is_in_the_ledger_before_it_is_made(
+    def test_attempt_is_in_the_ledger_before_it_is_made(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = execute_batch
@@ -90,7 +90,7 @@ class TestHappyPath:
 
         assert seen == [(1, "run-1")]
 
-    def test_a_receiver_hears_of_its_end_after_the_commit(self, run: Run) -> None:
+    def test_receiver_hears_of_its_end_after_the_commit(self, run: Run) -> None:
         heard: list[tuple[str, bool]] = []
 
         def receive(run: Run, **kwargs: Any) -> None:
@@ -105,7 +105,7 @@ class TestHappyPath:
         assert heard == [(Run.State.COMPLETED, False)]
         assert ledger_of(run) == COMPLETED
 
-    def test_one_without_records_ends_as_well(self) -> None:
+    def test_run_without_records_completes_with_its_first_message(self) -> None:
         run = new_run()
         assert "(completed)" in tasks.start_run(run.pk)
         assert (ledger_of(run), run.batches.count()) == (COMPLETED, 0)
@@ -130,7 +130,7 @@ class TestOrdinaryWay:
         assert (progress.opened, progress.begun, execution) == (True, None, None)
         assert run.batches.get().attempts == 0
 
-    def test_another_pass_is_sent(self, redis_url: str) -> None:
+    def test_second_pass_is_sent_as_a_message(self, redis_url: str) -> None:
         factories.store_row("learner", unit=unit(), school_id=MISSING)  # refused by save()
         run = new_run()
 
@@ -141,7 +141,7 @@ class TestOrdinaryWay:
         with Redis.from_url(redis_url) as client:
             assert lengths(client) == {0: 1}
 
-    def test_a_batch_that_takes_too_long_is_split_by_its_message(
+    def test_batch_that_takes_too_long_is_split_by_its_message(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def clean_fields(*args: Any, **kwargs: Any) -> None:
@@ -158,7 +158,7 @@ class TestOrdinaryWay:
 
 
 class TestLostWorkers:
-    def test_a_message_that_comes_again_goes_on(self, run: Run, killed: Batch) -> None:
+    def test_message_that_comes_again_goes_on(self, run: Run, killed: Batch) -> None:
         # Given a batch that is begun, and held by nobody
         assert (killed.attempts, killed.attempted_by, killed.sent_at) == (1, "run-1", None)
 
@@ -171,7 +171,7 @@ class TestLostWorkers:
         assert ledger_of(run) == COMPLETED
         assert run.batches.get().attempts == 2
 
-    def test_a_record_that_kills_is_found_in_as_many_attempts(self, run: Run, killed: Batch) -> None:
+    def test_record_that_kills_is_found_in_as_many_attempts(self, run: Run, killed: Batch) -> None:
         Batch.objects.update(attempts=3)
 
         _, execution = attempt_start(run.pk, AGAIN)
@@ -182,7 +182,7 @@ class TestLostWorkers:
         assert first is not None
         assert execution.batches_to_send == (first.pk,)
 
-    def test_a_message_that_comes_twice_leaves_what_is_begun_alone(self, run: Run, killed: Batch) -> None:
+    def test_message_that_comes_twice_leaves_what_is_begun_alone(self, run: Run, killed: Batch) -> None:
         progress, execution = attempt_start(run.pk, TWIN)
 
         assert (progress.opened, progress.ended, execution) == (False, False, None)
@@ -197,7 +197,7 @@ class TestLostWorkers:
 
         assert ledger_of(run) == (Run.State.RUNNING, 1, False)
 
-    def test_recovery_sends_it(self, killed: Batch) -> None:
+    def test_recovery_sends_the_batch_of_a_killed_worker(self, killed: Batch) -> None:
         Batch.objects.update(overdue_at=ago(1))
         dispatch = RecordingDispatcher()
 
@@ -206,13 +206,13 @@ class TestLostWorkers:
         assert set(dispatch.sent) == {f"batch {killed.pk}"}
 
     @pytest.mark.usefixtures("killed")
-    def test_being_told_to_end_is_no_attempt(self, run: Run) -> None:
+    def test_stop_request_is_no_attempt(self, run: Run) -> None:
         opening.take_back_start(run.pk, FIRST)
 
         batch = run.batches.get()
         assert (batch.attempts, batch.attempted_by, batch.overdue_at) == (0, "", None)
 
-    def test_an_outage_is_no_attempt_and_its_message_goes_on(
+    def test_outage_is_no_attempt_and_its_message_goes_on(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Given a database that asks to try again in the middle of the batch
@@ -253,7 +253,7 @@ class TestMeanwhile:
 
         return arrange
 
-    def test_a_run_that_is_cancelled_does_nothing(
+    def test_run_that_is_cancelled_does_nothing(
         self, run: Run, between: Callable[[Callable[[], Any]], None]
     ) -> None:
         between(lambda: control.cancel(run.pk))
@@ -263,7 +263,7 @@ class TestMeanwhile:
         assert ledger_of(run)[0] == Run.State.CANCELLED
         assert (len(dirty_ids()), run.batches.get().ids_json) == (2, "")
 
-    def test_a_run_that_is_deleted_is_not_missed(
+    def test_run_that_is_deleted_is_not_missed(
         self, run: Run, between: Callable[[Callable[[], Any]], None]
     ) -> None:
         between(lambda: Run.objects.all().delete())
@@ -282,7 +282,7 @@ class TestMeanwhile:
         assert execution == attempts.NOTHING
         assert (len(dirty_ids()), run.batches.get().attempts) == (2, 2)
 
-    def test_a_run_that_is_cancelled_in_the_middle_of_its_batch_stays_cancelled(
+    def test_run_that_is_cancelled_in_the_middle_of_its_batch_stays_cancelled(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = Unit.cached_clean_fields

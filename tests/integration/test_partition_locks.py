@@ -59,7 +59,7 @@ def test_locks_are_morangos_own(sync_filter: Filter | None) -> None:
 
 
 @pytest.mark.parametrize("sync_filter", FILTERS)
-def test_they_take_one_statement(sync_filter: Filter | None) -> None:
+def test_all_locks_take_one_statement(sync_filter: Filter | None) -> None:
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         share_partitions(sync_filter)
     assert len(queries) == 1

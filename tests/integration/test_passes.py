@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_
 
 
 class TestPasses:
-    def test_a_record_that_came_too_early_is_tried_again(self, batch_size: Callable[[int], None]) -> None:
+    def test_record_that_came_too_early_is_tried_again(self, batch_size: Callable[[int], None]) -> None:
         # Given that the first learner takes the name which the second one gives up
         batch_size(1)
         (first, _), (second, _) = learners_in_order(2)
@@ -153,7 +153,7 @@ class TestMending:
         assert Learner.objects.get(pk=holder).username == "gave way"
         assert errors() == {}
 
-    def test_it_is_asked_once_in_a_run(
+    def test_receiver_is_asked_once_in_a_run(
         self, on_failure: Callable[[Receiver], None], batch_size: Callable[[int], None]
     ) -> None:
         # Given that each learner takes the next one's name, which takes a pass each
@@ -169,7 +169,7 @@ class TestMending:
         assert (run.failed, heard) == (0, [1])
 
     @pytest.mark.parametrize("fault", ["nothing failed", "no other record can mend it"])
-    def test_it_is_not_asked_when_nothing_is_tried_again(
+    def test_receiver_is_not_asked_when_nothing_is_tried_again(
         self, fault: str, on_failure: Callable[[Receiver], None]
     ) -> None:
         title = None if fault == "no other record can mend it" else "sound"
@@ -181,7 +181,7 @@ class TestMending:
 
         assert (run.failed, heard) == (0 if title else 1, [])
 
-    def test_what_it_writes_is_committed_with_the_pass_or_not_at_all(
+    def test_receivers_writes_are_committed_with_the_pass_or_not_at_all(
         self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
     ) -> None:
         # Given a worker that dies after the receiver has written, before the next pass is handed out
@@ -211,7 +211,7 @@ class TestMending:
         assert (progress.opened, progress.run.pass_number) == (True, 2)
         assert Learner.objects.get(pk=holder).username == "name-1, gave way"
 
-    def test_an_error_that_it_lets_through_fails_the_run(
+    def test_receivers_error_fails_the_run(
         self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
     ) -> None:
         def fail(run: Run, **kwargs: Any) -> None:
@@ -236,7 +236,7 @@ class TestTrees:
     def _size(self, batch_size: Callable[[int], None], size: int) -> None:
         batch_size(size)
 
-    def test_a_chain(self, size: int) -> None:
+    def test_chain_fills_batches_with_several_generations(self, size: int) -> None:
         chain = [unit()]
         for _ in range(29):
             chain.append(unit(chain[-1]))
@@ -249,7 +249,7 @@ class TestTrees:
         if size == 4:  # as many generations as fit share a batch
             assert [len(batch) for stage in stages for batch in stage] == [4] * 7 + [2]
 
-    def test_a_wide_tree(self, size: int) -> None:
+    def test_wide_tree_takes_a_stage_per_generation(self, size: int) -> None:
         root = unit()
         children = [unit(root) for _ in range(20)]
         for child in children:
@@ -262,7 +262,7 @@ class TestTrees:
         if size == 4:  # generations side by side, not one batch after another
             assert len(stages) == 3
 
-    def test_orphans_and_their_children(self, size: int) -> None:
+    def test_orphans_and_their_descendants_fail_alone(self, size: int) -> None:
         orphan = unit(parent_id=MISSING)
         child = unit(orphan)
         grandchild = unit(child)
@@ -278,7 +278,7 @@ class TestTrees:
         }
         assert set(Unit.objects.values_list("id", flat=True)) == {row.id for row in good}
 
-    def test_cycles_and_what_hangs_on_them(self, size: int) -> None:
+    def test_cycles_and_records_below_them_fail_alone(self, size: int) -> None:
         one, other = "1a" * 16, "2b" * 16
         cycle = [unit(id=one, parent_id=other), unit(id=other, parent_id=one)]
         own_parent = unit(id="3c" * 16, parent_id="3c" * 16)
@@ -292,7 +292,7 @@ class TestTrees:
         assert errors() == dict.fromkeys([one, other, own_parent.id, below.id], DIRTY_PARENT)
         assert set(Unit.objects.values_list("id", flat=True)) == {row.id for row in good}
 
-    def test_deleted_records_in_a_tree(self, size: int) -> None:
+    def test_deleted_records_of_a_tree_are_handed_out_once(self, size: int) -> None:
         root = unit()
         deleted = unit(root, deleted=True)
         below_deleted = unit(deleted, deleted=True)
@@ -307,7 +307,7 @@ class TestTrees:
         assert (run.records, run.saved, run.deleted, run.failed) == (8, 6, 2, 0)
         assert set(Unit.objects.values_list("id", flat=True)) == {row.id for row in good}
 
-    def test_a_deleted_leaf_beside_a_chain(self, size: int) -> None:
+    def test_deleted_leaf_beside_a_chain_is_handed_out_once(self, size: int) -> None:
         root = unit()
         deleted = unit(root, deleted=True)
         chain = [root]
@@ -320,7 +320,7 @@ class TestTrees:
         assert sorted(handed_out) == sorted(row.id for row in [*chain, deleted])
         assert (run.records, run.saved, run.deleted) == (6, 5, 1)
 
-    def test_a_child_that_was_edited_here(self, size: int) -> None:
+    def test_edited_child_is_left_to_the_merge_and_its_children_are_saved(self, size: int) -> None:
         root = unit()
         edited = unit(root)
         edited_unit(edited, "made here", parent_id=None)

@@ -35,7 +35,7 @@ class TestPlan:
         assert unregistered == Step((), unregistered=True)
 
     @pytest.mark.parametrize("size", [100, 1000])
-    def test_a_run_that_fits_is_one_batch(self, batch_size: Callable[[int], None], size: int) -> None:
+    def test_run_that_fits_is_one_batch(self, batch_size: Callable[[int], None], size: int) -> None:
         batch_size(size)
         sent = factories.fill_store(100)
 
@@ -45,7 +45,7 @@ class TestPlan:
         assert (run.stage, run.saved, run.failed) == (1, 100, 0)
         assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
 
-    def test_a_run_without_records_has_no_stage(self) -> None:
+    def test_run_without_records_has_no_stage(self) -> None:
         factories.fill_store(10, dirty=False)
 
         run, stages = carry_out()
@@ -54,7 +54,7 @@ class TestPlan:
         assert not Batch.objects.exists()
 
     @pytest.mark.parametrize("size", [1, 7, 40, 150])
-    def test_a_large_run_has_stages_that_respect_foreign_keys(
+    def test_large_run_has_stages_that_respect_foreign_keys(
         self, batch_size: Callable[[int], None], size: int
     ) -> None:
         # Given more records than a batch holds
@@ -149,7 +149,7 @@ class TestBytes:
         sizes = [len(batch) for batch in stages[-1]]
         assert (sizes[:2], max(sizes), sum(sizes)) == ([3, 3], 10, 30)
 
-    def test_a_record_that_is_larger_is_a_batch_of_its_own(self) -> None:
+    def test_record_that_is_larger_is_a_batch_of_its_own(self) -> None:
         unit = factories.store_row("unit")
         large = factories.store_row("lesson", unit=unit, title="x", other="y" * 2 * self.LIMIT)
         lessons = [factories.store_row("lesson", unit=unit) for _ in range(3)]
@@ -171,7 +171,7 @@ class TestBytes:
 
         assert [[len(batch) for batch in stage] for stage in stages] == [[1], [2]]
 
-    def test_a_tree_is_handed_out_in_waves_of_as_many_bytes(self) -> None:
+    def test_tree_is_handed_out_in_waves_of_as_many_bytes(self) -> None:
         # Given a chain of six units, of which two fit in a batch
         row = None
         for _ in range(6):

@@ -34,7 +34,7 @@ def start(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Start]:
         process.stop()
 
 
-def test_a_worker_of_threads_refuses_to_start(start: Start) -> None:
+def test_worker_of_threads_refuses_to_start(start: Start) -> None:
     worker = start("--pool=threads")
 
     assert worker.wait_until_ended() == 1
@@ -44,11 +44,11 @@ def test_a_worker_of_threads_refuses_to_start(start: Start) -> None:
     assert " ready." not in worker.log()
 
 
-def test_a_worker_of_other_queues_may_have_threads(start: Start) -> None:
+def test_worker_of_other_queues_may_have_threads(start: Start) -> None:
     start("--pool=threads", "--queues=mail").wait_for_log(" ready.")
 
 
-def test_a_worker_of_one_process_says_what_it_lacks(start: Start) -> None:
+def test_worker_of_one_process_says_what_it_lacks(start: Start) -> None:
     worker = start("--pool=solo")
 
     worker.wait_for_log(" ready.")

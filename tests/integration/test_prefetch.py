@@ -60,14 +60,14 @@ def test_nothing_is_loaded_that_nobody_asks_for() -> None:
     assert len(queries) == 0
 
 
-def test_an_absent_target_is_djangos_error() -> None:
+def test_absent_target_is_djangos_error() -> None:
     (card,) = cards([Person(id="ab" * 16)])
     with pytest.raises(ObjectDoesNotExist, match="Person matching query does not exist"):
         _ = card.person
     assert card.issued_at is None  # null
 
 
-def test_another_value_leads_elsewhere() -> None:
+def test_changed_reference_leads_to_its_new_target() -> None:
     first, second = person("first"), person("second")
     (card, other) = cards([first] * 2)
     assert card.person == first
@@ -77,7 +77,7 @@ def test_another_value_leads_elsewhere() -> None:
     assert (card.person, other.person) == (second, second)
 
 
-def test_a_dropped_instance_is_replaced_by_a_newer_one() -> None:
+def test_dropped_instance_is_replaced_by_a_newer_one() -> None:
     (card, other) = cards([person("old")] * 2)
     assert (card.person.name, other.person.name) == ("old", "old")
     Person.objects.update(name="new")
@@ -87,7 +87,7 @@ def test_a_dropped_instance_is_replaced_by_a_newer_one() -> None:
     assert (card.person.name, other.person.name) == ("new", "old")
 
 
-def test_a_copy_has_what_was_found() -> None:
+def test_copy_has_what_was_found() -> None:
     (card,) = cards([person("somebody")])
     owner = card.person
 
@@ -97,7 +97,7 @@ def test_a_copy_has_what_was_found() -> None:
     assert len(queries) == 0
 
 
-def test_the_part_of_a_row_in_its_parents_table_is_made_of_the_row_itself() -> None:
+def test_part_of_a_row_in_its_parents_table_is_made_of_the_row_itself() -> None:
     lorry = Lorry(plate="A 1", load_kg=5)
     lorry.save()
     unsaved: Any = Lorry(id=lorry.id, vehicle_ptr_id=lorry.id, plate="B 2", load_kg=5)
@@ -106,7 +106,7 @@ def test_the_part_of_a_row_in_its_parents_table_is_made_of_the_row_itself() -> N
     assert unsaved.vehicle_ptr.plate == "B 2"
 
 
-def test_the_way_back_from_one_to_one() -> None:
+def test_one_to_one_leads_back_to_the_record() -> None:
     (card,) = cards([person("somebody")])
     assert card.person.card is card  # which the table doesn't have yet
 
@@ -127,7 +127,7 @@ def below(prefetcher: LazyPrefetcher, parents: list[Place]) -> list[Any]:
     return made
 
 
-def test_a_row_that_is_yet_to_be_written_is_seen_by_others_as_it_was_written() -> None:
+def test_row_that_is_yet_to_be_written_is_seen_by_others_as_it_was_written() -> None:
     parents, prefetcher = places(None, None), LazyPrefetcher()
     for parent in parents:
         prefetcher.expect(Place, parent.pk)
@@ -157,7 +157,7 @@ def test_another_row_does_not_keep_one_that_is_yet_to_be_written() -> None:
     assert other.parent.parent.name == "new"
 
 
-def test_a_row_that_another_writes_is_looked_up_again() -> None:
+def test_row_that_another_writes_is_looked_up_again() -> None:
     parents, prefetcher = places(None), LazyPrefetcher()
     one, other = below(prefetcher, parents * 2)
     assert one.parent.name == "place 0"
@@ -172,7 +172,7 @@ def test_a_row_that_another_writes_is_looked_up_again() -> None:
     assert another.parent.name == "new"
 
 
-def test_a_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
+def test_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["neighbours.Guest"]}
     (place,) = places(None)
     context = BatchContext("neighbours")

@@ -59,7 +59,7 @@ def run() -> Run:
     )
 
 
-def test_a_run_is_read_as_django_reads_it(run: Run) -> None:
+def test_run_is_read_as_django_reads_it(run: Run) -> None:
     expected = values(Run.objects.get(pk=run.pk))
 
     assert values(read_run(run.pk)) == expected
@@ -68,12 +68,12 @@ def test_a_run_is_read_as_django_reads_it(run: Run) -> None:
 
 
 @pytest.mark.parametrize("read", [read_run, lock_opened])
-def test_a_run_that_was_deleted_is_missed(read: Any) -> None:
+def test_run_that_was_deleted_is_missed(read: Any) -> None:
     with transaction.atomic(), pytest.raises(Run.DoesNotExist):
         read(-1)
 
 
-def test_a_run_is_saved_as_django_saves_it(run: Run) -> None:
+def test_run_is_saved_as_django_saves_it(run: Run) -> None:
     changed = Run.objects.get(pk=run.pk)
     changed.transfer_session_id = uuid.uuid4().hex
     changed.retry_of = None
@@ -128,7 +128,7 @@ def test_row_is_inserted_as_django_inserts_it(place: int) -> None:
     assert (rows.get(pk=row.pk), row._state.adding) == (row, False)
 
 
-def test_what_is_not_loaded_is_left_alone(run: Run) -> None:
+def test_deferred_columns_are_not_written(run: Run) -> None:
     part = Run.objects.defer(*UNCOUNTED).get(pk=run.pk)
     Run.objects.filter(pk=run.pk).update(error="of others")
     part.step = 5
@@ -138,7 +138,7 @@ def test_what_is_not_loaded_is_left_alone(run: Run) -> None:
     assert Run.objects.values_list("error", "step").get(pk=run.pk) == ("of others", 5)
 
 
-def test_an_instance_without_columns_reads_them_when_asked(run: Run) -> None:
+def test_instance_without_columns_reads_them_when_asked(run: Run) -> None:
     columns = Columns(Run, without=UNCOUNTED)
     row = selecting(Run.objects.filter(pk=number(0)).values_list(*columns.names)).row(run.pk)
     assert row is not None
@@ -177,7 +177,7 @@ def test_marks_are_told_from_values() -> None:
 
 
 @pytest.mark.needs_postgresql
-def test_a_statement_is_compiled_once() -> None:
+def test_statement_is_compiled_once() -> None:
     compiled = []
 
     @kept
@@ -198,7 +198,7 @@ def test_all_columns_of_a_run_are_read() -> None:
 
 
 class TestNotingThatARunWasSent:
-    def test_one_that_nobody_has_begun_is_noted(self) -> None:
+    def test_sending_of_a_pending_run_is_noted(self) -> None:
         run = new_run()
         note_start_sent(run)
         run.refresh_from_db()
@@ -207,7 +207,7 @@ class TestNotingThatARunWasSent:
         assert (run.overdue_at - run.sent_at).total_seconds() == pytest.approx(900, abs=1)
 
     @pytest.mark.parametrize("begun", [{"attempts": 1}, {"stage": 1}, {"state": Run.State.RUNNING}])
-    def test_one_that_a_worker_has_begun_since_is_left_alone(self, begun: dict[str, Any]) -> None:
+    def test_sending_of_a_run_begun_since_is_not_noted(self, begun: dict[str, Any]) -> None:
         run = new_run()
         Run.objects.update(**begun)
         note_start_sent(run)

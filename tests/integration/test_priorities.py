@@ -54,7 +54,7 @@ def received(worker: LoggedProcess) -> list[str]:
     return re.findall(r"Task morango_celery\.(\w+)\[\S+ received", worker.log())
 
 
-def test_a_small_run_overtakes_a_large_one(celery_worker_process: StartWorker) -> None:
+def test_small_run_overtakes_a_large_one(celery_worker_process: StartWorker) -> None:
     # Given one worker process, in the middle of one of a run's many batches
     factories.fill_store(600)
     worker = celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="10")
@@ -150,7 +150,7 @@ def test_recovery_and_retries_send_by_the_same_rule(redis_url: str) -> None:
         assert lengths(client) == {0: 2, 6: 4, 9: 2}
 
 
-def test_a_batch_that_is_delivered_again_keeps_its_place(celery_worker_process: StartWorker) -> None:
+def test_batch_that_is_delivered_again_keeps_its_place(celery_worker_process: StartWorker) -> None:
     # Given a large run's batch, in the middle of which its process is killed while urgent messages wait
     batch = open_batch(200_000)
     worker = celery_worker_process(concurrency=1)

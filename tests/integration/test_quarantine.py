@@ -62,7 +62,7 @@ def test_record_that_is_given_up_is_quarantined() -> None:
     assert count_quarantined() == 1
 
 
-def test_no_run_tries_it_and_nothing_is_charged_for_it(poison: Store) -> None:
+def test_quarantined_record_is_in_no_run_and_no_count(poison: Store) -> None:
     lesson = Store.objects.filter(model_name="lesson").earliest("id")
     for _ in range(2):
         rename_lesson(lesson)
@@ -80,7 +80,7 @@ def rename_lesson(lesson: Store) -> None:
     rename(lesson, "of no account")
 
 
-def test_it_costs_no_statement(poison: Store) -> None:
+def test_quarantined_record_costs_no_statement(poison: Store) -> None:
     def statements() -> int:
         rename_lesson(Store.objects.filter(model_name="lesson").earliest("id"))
         with CaptureQueriesContext(connection) as queries:
@@ -105,7 +105,7 @@ def test_other_errors_are_tried_again_beside_it(poison: Store) -> None:
 
 
 @pytest.mark.parametrize("edited_here", [False, True], ids=["fast-forward", "merge"])
-def test_a_newer_version_is_tried(poison: Store, edited_here: bool) -> None:
+def test_newer_version_is_tried(poison: Store, edited_here: bool) -> None:
     # Given a newer version of it, which Morango takes as it is or merges
     if edited_here:
         Store.objects.filter(pk=poison.id).update(last_saved_instance="ee" * 16, last_saved_counter=7)
@@ -122,7 +122,7 @@ def test_a_newer_version_is_tried(poison: Store, edited_here: bool) -> None:
     assert (errors(), dirty_ids()) == ({}, set())
 
 
-def test_an_edit_here_takes_its_place(poison: Store) -> None:
+def test_local_edit_replaces_a_quarantined_record(poison: Store) -> None:
     # Given an app row of it that was edited here
     data = json.loads(poison.serialized)
     learner = Learner.deserialize({**data, "full_name": "Edited"})
@@ -137,13 +137,13 @@ def test_an_edit_here_takes_its_place(poison: Store) -> None:
     assert carry_out()[0].records == 0
 
 
-def test_who_asks_has_it_tried(poison: Store) -> None:
+def test_retry_errors_includes_a_quarantined_record(poison: Store) -> None:
     run = morango_celery.deserialize(PROFILE, retry_errors=True, in_process=True)
     assert (run.records, run.saved, run.previous_failures) == (1, 1, 1)
     assert Learner.objects.filter(pk=poison.id).exists()
 
 
-def test_the_command_has_it_tried(poison: Store) -> None:
+def test_command_names_and_retries_a_quarantined_record(poison: Store) -> None:
     out = StringIO()
     call_command("deserialize", profile=PROFILE, in_process=True, stdout=out)
     assert "1 record is quarantined: `deserialize --retry-errors` retries it" in out.getvalue()
@@ -154,7 +154,9 @@ def test_the_command_has_it_tried(poison: Store) -> None:
 
 
 @pytest.mark.parametrize("skip_erroring", [False, True])
-def test_what_belongs_to_it_has_its_usual_error(poison: Store, skip_erroring: bool) -> None:
+def test_records_that_refer_to_a_quarantined_one_have_their_usual_error(
+    poison: Store, skip_erroring: bool
+) -> None:
     attempt = factories.store_row("attempt", learner=poison)
 
     run, _ = carry_out(new_run(skip_erroring=skip_erroring))
@@ -170,7 +172,7 @@ def test_what_belongs_to_it_has_its_usual_error(poison: Store, skip_erroring: bo
     assert Attempt.objects.filter(pk=attempt.id).exists()
 
 
-def test_a_tree_below_it_waits_for_it() -> None:
+def test_tree_below_it_waits_for_it() -> None:
     said = {"deserialization_error": "It never ended.", "deserialization_exception": QUARANTINED}
     parent = factories.store_row("unit", columns=said)
     child = factories.store_row("unit", parent=parent)
@@ -178,7 +180,7 @@ def test_a_tree_below_it_waits_for_it() -> None:
     assert errors() == {parent.id: QUARANTINED, child.id: "morango.errors.MorangoDirtyParent"}
 
 
-def test_a_batch_that_was_handed_out_before_leaves_it_alone(poison: Store) -> None:
+def test_batch_that_was_handed_out_before_leaves_it_alone(poison: Store) -> None:
     # Given a record that another run finds to be poison after it was handed out with others
     Store.objects.filter(pk=poison.id).update(deserialization_error=None, deserialization_exception=None)
     other = factories.store_row("lesson", unit_id=json.loads(poison.serialized)["unit_id"])
@@ -207,7 +209,7 @@ class TestItIsShown:
                 assert status_of(run.pk).waiting == 1
                 transaction.set_rollback(True)
 
-    def test_in_a_runs_status(self, poison: Store) -> None:
+    def test_status_of_a_run_counts_quarantined_records(self, poison: Store) -> None:
         run, _ = carry_out()
         out = StringIO()
         call_command("deserialize_status", run.pk, stdout=out)
@@ -216,11 +218,11 @@ class TestItIsShown:
         call_command("deserialize_status", run.pk, json=True, stdout=out)
         assert json.loads(out.getvalue())["quarantined"] == 1
 
-    def test_only_under_the_runs_filter(self, poison: Store) -> None:
+    def test_status_counts_quarantined_records_under_the_runs_filter_only(self, poison: Store) -> None:
         run = Run.objects.create(profile=PROFILE, filter="ab" * 16)
         assert status_of(run.pk).quarantined == 0
 
-    def test_in_the_list(self, poison: Store) -> None:
+    def test_list_of_runs_counts_quarantined_records(self, poison: Store) -> None:
         out = StringIO()
         call_command("deserialize_status", stdout=out)
         assert "\n1 record is quarantined: `deserialize --retry-errors` retries it." in out.getvalue()
@@ -228,7 +230,7 @@ class TestItIsShown:
         call_command("deserialize_status", json=True, stdout=out)
         assert json.loads(out.getvalue())["quarantined"] == 1
 
-    def test_not_where_there_is_none(self) -> None:
+    def test_status_without_quarantined_records_does_not_mention_them(self) -> None:
         factories.fill_store(10)
         run, _ = carry_out()
         for number in (None, run.pk):
@@ -236,7 +238,7 @@ class TestItIsShown:
             call_command("deserialize_status", run=number, stdout=out)
             assert "quarantined" not in out.getvalue()
 
-    def test_in_the_admin(self, poison: Store) -> None:
+    def test_admin_marks_quarantined_records(self, poison: Store) -> None:
         run, _ = carry_out()
         client = logged_in("onlooker", LOOK)
         groups = "/admin/morango_celery/recordinerror/"
@@ -245,14 +247,14 @@ class TestItIsShown:
         page = client.get(f"/admin/morango_celery/run/{run.pk}/change/").content.decode()
         assert f"{QUARANTINED} (quarantined)" in page
 
-    def test_in_the_admin_it_can_be_tried_again(self, poison: Store, settings: Any) -> None:
+    def test_admin_retries_a_quarantined_record(self, poison: Store, settings: Any) -> None:
         settings.MORANGO_CELERY = {"IN_PROCESS": True}
         form = {"action": "retry_partitions", "_selected_action": [poison.id]}
         logged_in("operator", OPERATE).post("/admin/morango_celery/recordinerror/rows/", form)
         assert Learner.objects.filter(pk=poison.id).exists()
 
     @pytest.mark.urls("tests.integration.metrics_urls")
-    def test_in_the_metrics(self, poison: Store, client: Client) -> None:
+    def test_metrics_count_quarantined_records(self, poison: Store, client: Client) -> None:
         text = client.get("/internal/metrics").content.decode()
         assert 'morango_celery_quarantined_records{profile="school"} 1.0' in text
         assert 'morango_celery_dirty_records{in_error="yes",profile="school"} 1.0' in text

@@ -59,7 +59,7 @@ def plan(chosen: list[str]) -> tuple[str, int]:
     [prefixes(1, 1), prefixes(3, 1), prefixes(1, FEW), prefixes(1, FEW + 1), prefixes(3, 60)],
     ids=["one", "three", "few", "many of one school", "many of three"],
 )
-def test_an_index_finds_few_rows_among_many(rows: None, chosen: list[str]) -> None:
+def test_index_finds_few_rows_among_many(rows: None, chosen: list[str]) -> None:
     text, number = plan(chosen)
     assert number == len(chosen)
     assert re.search(r"Index Cond: .*partition ~?>=", text), text

@@ -30,7 +30,7 @@ def recovery(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Logg
     process.stop()
 
 
-def test_it_sends_what_comes_to_wait_until_it_is_stopped(recovery: LoggedProcess, tmp_path: Path) -> None:
+def test_command_sends_waiting_runs_until_it_is_stopped(recovery: LoggedProcess, tmp_path: Path) -> None:
     # When a run waits that nobody was told of
     run = create_run(PROFILE, None)
 
@@ -43,7 +43,7 @@ def test_it_sends_what_comes_to_wait_until_it_is_stopped(recovery: LoggedProcess
 
 
 @pytest.mark.needs_postgresql
-def test_it_outlives_an_outage_of_the_database(recovery: LoggedProcess) -> None:
+def test_command_survives_an_outage_of_the_database(recovery: LoggedProcess) -> None:
     # When its session is cut
     with connection.cursor() as cursor:
         cursor.execute(

@@ -52,12 +52,12 @@ class TestRecovery:
         run = new_run(**sent(5000))
         return list(open_batches(start(run.pk).run))
 
-    def test_a_run_that_was_never_sent(self) -> None:
+    def test_run_that_was_never_sent_is_sent(self) -> None:
         run = new_run(sent_at=None)
 
         assert self.sent() == {f"run {run.pk}"}
 
-    def test_a_run_is_sent_again_only_after_a_while(self, settings: Any) -> None:
+    def test_run_is_sent_again_only_after_a_while(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"STALLED_AFTER_SECONDS": 100}
         late, fresh = new_run(), new_run()
         note_sent(Run.objects.all())
@@ -71,7 +71,7 @@ class TestRecovery:
         assert self.sent() == {f"run {late.pk}"}
         assert self.sent(all_unfinished=True) == {f"run {late.pk}", f"run {fresh.pk}"}
 
-    def test_a_run_that_nobody_led_from_one_stage_to_the_next(self, two_batches: list[Batch]) -> None:
+    def test_run_stuck_between_stages_is_sent_once_overdue(self, two_batches: list[Batch]) -> None:
         for batch in two_batches:
             execute_batch(batch.pk)
         assert self.sent() == set()
@@ -79,7 +79,7 @@ class TestRecovery:
         Run.objects.update(overdue_at=ago(1))
         assert self.sent() == {f"run {two_batches[0].run_id}"}
 
-    def test_only_open_batches_that_are_overdue(self, two_batches: list[Batch]) -> None:
+    def test_only_overdue_open_batches_are_sent(self, two_batches: list[Batch]) -> None:
         done, late = two_batches
         execute_batch(done.pk)
         Batch.objects.update(**sent())
@@ -94,14 +94,14 @@ class TestRecovery:
         Batch.objects.update(**sent())
         assert self.sent(all_unfinished=True) == {f"batch {late.pk}"}
 
-    def test_batches_whose_opener_died_before_it_sent_them(self, two_batches: list[Batch]) -> None:
+    def test_unsent_batches_are_sent_once_overdue(self, two_batches: list[Batch]) -> None:
         assert self.sent() == set()
 
         Batch.objects.update(overdue_at=ago(1))
         assert self.sent() == {f"batch {batch.pk}" for batch in two_batches}
 
     @pytest.mark.needs_postgresql
-    def test_sweep_is_in_nobodys_way_who_begins_what_is_not_overdue(self) -> None:
+    def test_recovery_locks_nothing_that_is_not_overdue(self) -> None:
         # Given runs that were sent a moment ago, and one that is overdue
         for _ in range(3):
             new_run()
@@ -140,14 +140,14 @@ class TestRecovery:
         assert set(dispatch.sent) == {f"run {late.pk}"}
         assert list(Run.objects.filter(finalized=True)) == [second]
 
-    def test_nothing_of_a_run_in_process(self, two_batches: list[Batch]) -> None:
+    def test_run_in_process_is_not_sent(self, two_batches: list[Batch]) -> None:
         new_run(in_process=True)
         Run.objects.update(in_process=True)
 
         assert self.sent(all_unfinished=True) == set()
 
     @pytest.mark.parametrize("state", [Run.State.FAILED, Run.State.COMPLETED, Run.State.CANCELLED])
-    def test_nothing_of_a_run_that_has_ended(self, two_batches: list[Batch], state: Run.State) -> None:
+    def test_ended_run_is_not_sent(self, two_batches: list[Batch], state: Run.State) -> None:
         two_batches[0].run.move_to(state)
 
         assert self.sent(all_unfinished=True) == set()
@@ -156,7 +156,7 @@ class TestRecovery:
 
         assert recover(RecordingDispatcher(broker_is_there=False)) == 0
 
-    def test_a_broker_that_is_not_there_is_tried_once_and_what_was_to_be_sent_waits(
+    def test_broker_that_is_not_there_is_tried_once_and_what_was_to_be_sent_waits(
         self, two_batches: list[Batch]
     ) -> None:
         # Given what was sent a moment ago, to a broker that has lost it and doesn't answer
@@ -171,7 +171,7 @@ class TestRecovery:
         assert sum(dispatch.sent.values()) == 1
         assert self.sent() == {f"run {pending.pk}", *(f"batch {batch.pk}" for batch in two_batches)}
 
-    def test_only_of_the_runs_that_are_named(self, two_batches: list[Batch]) -> None:
+    def test_only_named_runs_are_sent(self, two_batches: list[Batch]) -> None:
         named, other = new_run(sent_at=None), new_run(sent_at=None)
         ids = [named.pk, two_batches[0].run_id]
 
@@ -196,7 +196,7 @@ class TestRecovery:
         assert pending.sent_at is not None
 
     @pytest.mark.usefixtures("redis_url")
-    def test_a_channel_that_kombu_loses_while_it_sends_fails_no_run(self) -> None:
+    def test_channel_that_kombu_loses_while_it_sends_fails_no_run(self) -> None:
         # Given a channel that is closed between two looks that kombu takes at it
         pending = new_run(sent_at=None)
 
@@ -220,7 +220,7 @@ class TestRecovery:
             (Run.State.CANCELLED, transfer_statuses.ERRORED),
         ],
     )
-    def test_a_session_that_was_not_told_is_told(self, state: Run.State, outcome: str) -> None:
+    def test_session_that_was_not_told_is_told(self, state: Run.State, outcome: str) -> None:
         # Given a run that has ended, by a worker that died before it told the transfer session
         session = waiting_session(transfer_statuses.STARTED)
         run = new_run(transfer_session_id=session.id, session_notified=False, state=state)
@@ -231,7 +231,7 @@ class TestRecovery:
         run.refresh_from_db()
         assert (session.transfer_stage_status, run.session_notified) == (outcome, False)
 
-    def test_a_session_that_is_not_ready_yet_is_told_later(self) -> None:
+    def test_session_that_is_not_ready_yet_is_told_later(self) -> None:
         # Given that Morango has not written STARTED yet
         session = waiting_session(transfer_statuses.PENDING)
         run = new_run(transfer_session_id=session.id, session_notified=False, state=Run.State.COMPLETED)
@@ -259,7 +259,7 @@ class TestRunsInProcess:
     def last_heard_of(self, run: Run, seconds: float) -> None:
         Run.objects.filter(pk=run.pk).update(last_activity_at=ago(seconds))
 
-    def test_one_whose_process_died_is_ended(self, begun: Run) -> None:
+    def test_run_of_a_dead_process_fails(self, begun: Run) -> None:
         self.last_heard_of(begun, 4 * 900 + 1)
         heard: list[Run] = []
 
@@ -278,7 +278,7 @@ class TestRunsInProcess:
         assert (begun.finalized, heard) == (True, [begun])
         assert len(dirty_ids()) == 1
 
-    def test_one_that_has_not_begun_is_ended_too(self) -> None:
+    def test_run_in_process_that_never_began_fails(self) -> None:
         waiting = new_run(in_process=True)
         self.last_heard_of(waiting, 4 * 900 + 1)
 
@@ -287,7 +287,7 @@ class TestRunsInProcess:
         waiting.refresh_from_db()
         assert waiting.state == Run.State.FAILED
 
-    def test_one_that_was_heard_of_goes_on(self, begun: Run) -> None:
+    def test_run_with_recent_activity_goes_on(self, begun: Run) -> None:
         self.last_heard_of(begun, 4 * 900 - 60)
         recover(RecordingDispatcher(), all_unfinished=True)
         begun.refresh_from_db()
@@ -302,7 +302,7 @@ class TestRunsInProcess:
         assert begun.last_activity_at > ago(60)
 
     @pytest.mark.needs_postgresql  # on SQLite it is known to live
-    def test_its_process_notices_if_it_lives_after_all(self, batch_size: Callable[[int], None]) -> None:
+    def test_process_notices_that_its_run_was_ended(self, batch_size: Callable[[int], None]) -> None:
         # Given a process that is held up between two batches for a long time
         batch_size(1)
         unit()
@@ -322,7 +322,7 @@ class TestRunsInProcess:
 
     @pytest.mark.needs_postgresql
     @pytest.mark.django_db(transaction=True)
-    def test_one_in_the_middle_of_a_long_batch_goes_on(
+    def test_run_in_the_middle_of_a_long_batch_goes_on(
         self, begun: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Given a batch that takes longer than recovery's patience

@@ -105,7 +105,7 @@ def test_counters_come_in_the_form_that_both_sides_know(operation: Any, edited: 
     assert json.loads(noted(context)[1]) == our_counters()["sub"][SCHOOL_ID]
 
 
-def test_the_setting_that_turns_it_off(operation: Any, edited: Unit, settings: Any) -> None:
+def test_morangos_setting_turns_the_operation_off(operation: Any, edited: Unit, settings: Any) -> None:
     settings.MORANGO_SERIALIZE_BEFORE_QUEUING = False
 
     assert operation.handle(context_of(is_server=False, push=True)) == transfer_statuses.COMPLETED
@@ -113,7 +113,7 @@ def test_the_setting_that_turns_it_off(operation: Any, edited: Unit, settings: A
     assert not Store.objects.exists()
 
 
-def test_without_a_filter_another_operation_is_asked(operation: Any, edited: Unit) -> None:
+def test_session_without_a_filter_is_left_to_another_operation(operation: Any, edited: Unit) -> None:
     context = context_of(is_server=False, push=True)
     context.filter = None
 
@@ -121,7 +121,7 @@ def test_without_a_filter_another_operation_is_asked(operation: Any, edited: Uni
         operation.handle(context)
 
 
-def test_morango_finds_it_by_the_setting(edited: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_morango_finds_the_operation_by_its_setting(edited: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(operations, "serialize_into_store", lambda profile, _: asked.append(profile))
     (stage,) = (stage for stage in session_middleware if stage.related_stage == transfer_stages.SERIALIZING)
@@ -132,7 +132,7 @@ def test_morango_finds_it_by_the_setting(edited: Unit, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite never asks to try again")
-def test_a_conflict_that_keeps_coming_is_left_to_the_controller(
+def test_conflict_that_keeps_coming_is_left_to_the_controller(
     edited: Unit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_conflict(*arguments: Any) -> None:
@@ -146,7 +146,7 @@ def test_a_conflict_that_keeps_coming_is_left_to_the_controller(
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no connection to lose")
-def test_an_outage_is_raised(edited: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outage_is_raised(edited: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*arguments: Any) -> None:
         raise OperationalError from psycopg2.OperationalError("server closed the connection unexpectedly")
 

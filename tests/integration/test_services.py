@@ -54,7 +54,7 @@ def test_redis_starts_and_stops(own_servers: Path) -> None:
     assert list(own_servers.iterdir()) == []
 
 
-def test_a_durable_redis_writes_each_command() -> None:
+def test_durable_redis_writes_each_command() -> None:
     with services.redis(durable=True) as url, redis.Redis.from_url(url) as client:
         assert client.config_get("append*")["appendonly"] == "yes"
         assert client.config_get("append*")["appendfsync"] == "always"
@@ -70,7 +70,7 @@ def test_postgres_starts_and_stops(own_servers: Path) -> None:
     assert list(own_servers.iterdir()) == []
 
 
-def test_a_durable_postgres_survives_a_power_cut() -> None:
+def test_durable_postgres_survives_a_power_cut() -> None:
     with services.postgres(durable=True) as url:
         assert query(url, "SHOW fsync") == "on"
 
@@ -87,14 +87,14 @@ def test_postgres_stops_although_a_client_is_connected(own_servers: Path) -> Non
     assert list(own_servers.iterdir()) == []
 
 
-def test_an_error_inside_still_removes_everything(own_servers: Path) -> None:
+def test_error_inside_still_removes_everything(own_servers: Path) -> None:
     with pytest.raises(ZeroDivisionError), services.redis(), services.postgres():
         raise ZeroDivisionError
 
     assert list(own_servers.iterdir()) == []
 
 
-def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_in_the_environment_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere/3")
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/db")
 
@@ -102,7 +102,7 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (redis_url, database_url) == ("redis://elsewhere/3", "postgresql://elsewhere/db")
 
 
-def test_no_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_server_is_an_error_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
 
@@ -112,7 +112,7 @@ def test_no_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         services.postgres().__enter__()
 
 
-def test_an_old_redis_on_path_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_old_redis_on_path_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     old = tmp_path / "redis-server"
     old.write_text("#!/bin/sh\necho 'Redis server v=5.0.14 sha=0 malloc=libc bits=64'\n")
     old.chmod(0o755)
@@ -123,7 +123,7 @@ def test_an_old_redis_on_path_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_
         services.redis().__enter__()
 
 
-def test_a_server_that_ends_at_once_shows_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_server_that_ends_at_once_shows_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "redis-server"
     broken.write_text("#!/bin/sh\n[ $1 = --version ] && echo v=7.0.0 && exit\necho no luck today\nexit 3\n")
     broken.chmod(0o755)
@@ -133,7 +133,7 @@ def test_a_server_that_ends_at_once_shows_its_log(monkeypatch: pytest.MonkeyPatc
         services.redis().__enter__()
 
 
-def test_the_wrong_folder_of_postgresql_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_wrong_folder_of_postgresql_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POSTGRES_BIN_DIR", str(tmp_path))
 
     with pytest.raises(services.ServiceError, match=r"POSTGRES_BIN_DIR=.* doesn't hold"):
@@ -141,7 +141,7 @@ def test_the_wrong_folder_of_postgresql_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_prints_what_to_export_and_cleans_up(own_servers: Path, end: signal.Signals) -> None:
+def test_command_prints_what_to_export_and_cleans_up(own_servers: Path, end: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "worker.services"],
         env={**os.environ, "TMPDIR": str(own_servers)},

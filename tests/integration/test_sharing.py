@@ -411,7 +411,7 @@ class TestShown:
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
 class TestAtTheSameTime:
-    def test_of_several_that_begin_one_goes_on(self) -> None:
+    def test_only_one_of_several_that_begin_goes_on(self) -> None:
         unit()
         for _ in range(5):
             runs = [asked_for() for _ in range(4)]

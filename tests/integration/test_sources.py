@@ -85,7 +85,7 @@ def test_partitions_come_in_order_within_each_model(kind: Any, order: Any, sync_
     assert found == [made[model, partition] for model in (Unit, Lesson) for partition in partitions]
 
 
-def test_an_order_that_is_none_is_refused(kind: Any) -> None:
+def test_order_that_is_none_is_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match='partition_order is "asc", "desc" or None, not \'up\''):
         kind.source(PROFILE, partition_order="up")
 
@@ -174,7 +174,7 @@ def test_each_iteration_asks_the_database_anew(kind: Any) -> None:
     assert keys(kind, source) == [made] == keys(kind, source)
 
 
-def test_a_query_is_sent_only_when_its_records_are_wanted(kind: Any) -> None:
+def test_query_is_sent_only_when_its_records_are_wanted(kind: Any) -> None:
     made = [kind.make(Unit, "a"), kind.make(Lesson, "a")]
 
     with CaptureQueriesContext(connection) as queries:
@@ -219,7 +219,7 @@ def with_and_without_error() -> dict[str | None, str]:
     }
 
 
-def test_both_kinds_of_no_error_are_none(with_and_without_error: dict[str | None, str]) -> None:
+def test_null_and_empty_text_are_no_error(with_and_without_error: dict[str | None, str]) -> None:
     found = keys(StoreRows(), StoreModelSource(PROFILE, skip_errored=True))
 
     assert found == [with_and_without_error[None], with_and_without_error[""]]

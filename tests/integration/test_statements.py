@@ -40,7 +40,7 @@ def statements(rows: list[Store]) -> int:
     return len(queries)
 
 
-def test_saving_every_model_of_a_school() -> None:
+def test_saving_takes_as_many_statements_for_any_number_of_records() -> None:
     small = statements(list(build_school(250, school_id="01" * 16)))
     large = statements(list(build_school(600, school_id="02" * 16)))
     assert small == large
@@ -52,18 +52,18 @@ def learners(number: int) -> Iterator[Store]:
     yield from (build_store_row("learner", unit=unit) for _ in range(number))
 
 
-def test_a_model_with_a_save_of_its_own() -> None:
+def test_own_save_takes_as_many_statements_for_any_number_of_records() -> None:
     assert statements(list(learners(3))) == statements(list(learners(300)))
 
 
-def test_deleting() -> None:
+def test_deletions_take_as_many_statements_for_any_number_of_records() -> None:
     def deletions(number: int) -> list[Store]:
         return [build_store_row("lesson", unit_id="ab" * 16, deleted=True) for _ in range(number)]
 
     assert statements(deletions(3)) == statements(deletions(300))
 
 
-def test_records_that_are_not_valid() -> None:
+def test_invalid_records_take_as_many_statements_for_any_number() -> None:
     def invalid(number: int) -> list[Store]:
         return [build_store_row("lesson", unit_id="ab" * 16, title=None) for _ in range(number)]
 
@@ -78,7 +78,7 @@ def clashing(number: int, there: Store) -> list[Store]:
 
 
 @pytest.mark.parametrize("size", [10, 300])
-def test_values_that_others_have_cost_the_same_in_any_company(size: int) -> None:
+def test_conflicting_values_cost_the_same_beside_any_records(size: int) -> None:
     there = list(learners(1))
     statements(there)
 
@@ -88,7 +88,7 @@ def test_values_that_others_have_cost_the_same_in_any_company(size: int) -> None
 
 
 @pytest.mark.parametrize(("most_at_once", "in_vain"), [(0, 0), (1_000, 1)])
-def test_a_group_and_each_conflicting_record_are_written_once(
+def test_group_and_each_conflicting_record_are_written_once(
     most_at_once: int, in_vain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("morango_celery.deserialization.batch.MOST_RECORDS", most_at_once)
@@ -112,11 +112,11 @@ def chain(length: int) -> list[Store]:
     return rows
 
 
-def test_a_chain() -> None:
+def test_chain_takes_as_many_statements_at_any_length() -> None:
     assert statements(chain(3)) == statements(chain(100))
 
 
-def test_saving_what_is_there_already() -> None:
+def test_overwriting_takes_as_many_statements_for_any_number_of_records() -> None:
     def again(rows: list[Store]) -> int:
         statements(rows)
         Store.objects.filter(pk__in=[row.id for row in rows]).delete()
@@ -142,12 +142,12 @@ def steps(trails: int, numbers: Iterable[int]) -> list[Store]:
 
 
 @pytest.mark.parametrize("trails", [2, 50])
-def test_what_waits_is_written_before_each_query_of_a_models_own(trails: int) -> None:
+def test_waiting_rows_are_written_before_each_query_of_a_models_own(trails: int) -> None:
     assert inserts_of_steps(steps(trails, [1, 2])) == 1 + trails
     assert inserts_of_steps(steps(trails, [3])) == 1 + trails - 1
 
 
-def test_records_that_their_own_code_refuses_until_others_are_there() -> None:
+def test_records_refused_until_others_are_there_are_written_once_more() -> None:
     rows = [*steps(50, [2]), *steps(50, [1])]
     assert inserts_of_steps(rows) == 1 + 50
 
@@ -171,7 +171,7 @@ def statements_of_a_tree(model_name: str, levels: list[int]) -> int:
 
 
 @pytest.mark.parametrize("model_name", ["place", "shelf"])
-def test_a_tree_whose_own_code_follows_parents_costs_two_statements_a_level(model_name: str) -> None:
+def test_tree_whose_own_code_follows_parents_costs_two_statements_a_level(model_name: str) -> None:
     narrow, wide, deep = (statements_of_a_tree(model_name, levels) for levels in ([2] * 3, [60] * 3, [2] * 9))
     assert wide == narrow
     assert deep == narrow + 2 * 6
@@ -185,7 +185,7 @@ def statements_of_guests(places: list[Store], number: int) -> int:
     return len(queries)
 
 
-def test_own_code_that_follows_what_no_record_of_the_batch_writes() -> None:
+def test_references_to_earlier_rows_cost_as_many_statements_for_any_number() -> None:
     places = build_tree("place", [5, 50])
     Store.objects.bulk_create(places)
     with transaction.atomic():
@@ -207,11 +207,11 @@ def statements_below(model_name: str, number: int) -> int:
     return len(queries)
 
 
-def test_a_tree_whose_code_follows_parents_that_are_all_there_already() -> None:
+def test_tree_that_follows_existing_parents_takes_as_many_statements_for_any_number() -> None:
     assert statements_below("place", 5) == statements_below("place", 200)
 
 
-def test_a_tree_whose_code_validates_by_parents_that_are_all_there_already() -> None:
+def test_tree_that_validates_by_existing_parents_takes_as_many_statements_for_any_number() -> None:
     assert statements_below("shelf", 5) == statements_below("shelf", 200)
 
 
@@ -227,7 +227,7 @@ def statements_of_a_worker(rows: list[Store]) -> int:
     return len(queries)
 
 
-def test_a_workers_message() -> None:
+def test_message_takes_as_many_statements_for_any_number_of_records() -> None:
     small = statements_of_a_worker(list(build_school(250, school_id="01" * 16)))
     large = statements_of_a_worker(list(build_school(600, school_id="02" * 16)))
     assert small == large
@@ -242,7 +242,7 @@ def statements_of_a_run(rows: list[Store]) -> int:
     return len(queries)
 
 
-def test_a_run_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
+def test_run_takes_as_many_statements_for_batches_of_any_size(batch_size: Callable[[int], None]) -> None:
     batch_size(50)
     small = statements_of_a_run(list(learners(199)))
     batch_size(250)
@@ -251,7 +251,7 @@ def test_a_run_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 100])
-def test_what_waits_is_found_in_one_statement_where_a_batch_holds_it(number: int) -> None:
+def test_waiting_records_are_found_in_one_statement_where_a_batch_holds_them(number: int) -> None:
     Store.objects.bulk_create([*chain(3), build_store_row("spaceship", partition=f"{SCHOOL_ID}:l")])
     run = create_run(PROFILE, under(number), session_notified=True, serialize_first=False)
     with CaptureQueriesContext(connection) as queries:
@@ -288,7 +288,7 @@ def test_no_model_is_asked_for_of_which_nothing_waits(number: int, batch_size: C
     assert len(searches) == 3, searches
 
 
-def test_a_chain_of_as_many_batches(batch_size: Callable[[int], None]) -> None:
+def test_chain_takes_as_many_statements_for_batches_of_any_size(batch_size: Callable[[int], None]) -> None:
     batch_size(10)
     small = statements_of_a_run(chain(39))
     batch_size(50)
@@ -323,14 +323,16 @@ def statements_of_a_filtered_run(sync_filter: Filter, batch_size: Callable[[int]
 
 @PREFIXES
 @pytest.mark.usefixtures("serializable_in_a_transaction")
-def test_a_run_whatever_the_number_of_prefixes(number: int, batch_size: Callable[[int], None]) -> None:
+def test_run_takes_as_many_statements_for_any_number_of_prefixes(
+    number: int, batch_size: Callable[[int], None]
+) -> None:
     serialize_into_store(PROFILE)  # which gives the instance its identity
     one = statements_of_a_filtered_run(under(1), batch_size)
     assert statements_of_a_filtered_run(under(number), batch_size) == one
 
 
 @PREFIXES
-def test_what_waits_is_counted_in_as_many(number: int) -> None:
+def test_waiting_records_are_counted_in_as_many_statements_for_any_number_of_prefixes(number: int) -> None:
     Store.objects.bulk_create(chain(30))
     run = create_run(PROFILE, under(number), session_notified=True)
     with CaptureQueriesContext(connection) as queries:
@@ -340,7 +342,7 @@ def test_what_waits_is_counted_in_as_many(number: int) -> None:
 
 @PREFIXES
 @pytest.mark.usefixtures("serializable_in_a_transaction")
-def test_a_serialization_whatever_the_number_of_prefixes(number: int) -> None:
+def test_serialization_takes_as_many_statements_for_any_number_of_prefixes(number: int) -> None:
     def statements_under(sync_filter: Filter) -> int:
         for name in "abc":
             Unit.objects.create(name=name, school_id=SCHOOL_ID)
@@ -382,7 +384,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("redis_url")
 @pytest.mark.parametrize(("serialize_first", "statements"), [(False, 12), (True, 13)])
-def test_a_run_that_fits_one_batch_from_asking_to_its_end(
+def test_run_of_one_batch_takes_a_fixed_number_of_statements_and_commits(
     serialize_first: bool, statements: int, commits: list[str]
 ) -> None:
     # Given records under a filter

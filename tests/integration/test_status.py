@@ -65,7 +65,7 @@ def silent_for(run: Run, seconds: float) -> None:
 class TestRun:
     """One run."""
 
-    def test_what_waits_is_counted_before_anybody_begins(self) -> None:
+    def test_waiting_records_are_counted_before_the_run_begins(self) -> None:
         fill_store(20)
         store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y"})
         store_row("unit", school_id="ab" * 16)
@@ -77,7 +77,7 @@ class TestRun:
         filtered = filtered_run(SCHOOL_ID, f"{SCHOOL_ID}:units", "cd" * 16)
         assert status_of(filtered.pk).total == 21
 
-    def test_it_says_how_far_and_how_fast(self, batch_size: Callable[[int], None]) -> None:
+    def test_status_has_progress_and_speed(self, batch_size: Callable[[int], None]) -> None:
         # Given a run of which one batch is done, with a record in error, a thousand seconds after it began
         batch_size(10)
         fill_store(40)
@@ -107,14 +107,14 @@ class TestRun:
         run = new_run(state=Run.State.RUNNING, records=10, saved=6, conflicted=4, started_at=ago(1))
         assert status_of(run.pk).waiting == 6  # of the ten dirty ones
 
-    def test_a_run_that_only_retries_errors_counts_those(self) -> None:
+    def test_run_that_only_retries_errors_counts_those(self) -> None:
         fill_store(20)
         for _ in range(3):
             store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y"})
         run = start(new_run(retry_errors=True).pk).run
         assert (run.records, status_of(run.pk).total) == (3, 3)
 
-    def test_a_completed_run(self) -> None:
+    def test_completed_run_is_summed_up_with_its_errors(self) -> None:
         fill_store(20)
         store_row("unit", name=None)
         run, _ = carry_out()
@@ -124,18 +124,18 @@ class TestRun:
         assert "left" not in text
         assert "  1 x unit: django.core.exceptions.ValidationError" in text
 
-    def test_a_run_that_failed_says_why(self) -> None:
+    def test_run_that_failed_says_why(self) -> None:
         run = new_run()
         completion.fail(run.pk, RuntimeError("There is no\npaper left."))
         code, text = shown(str(run.pk))
         assert code == 4
         assert "  RuntimeError: There is no\n  paper left." in text
 
-    def test_a_cancelled_run_is_not_completed(self) -> None:
+    def test_cancelled_run_is_not_completed(self) -> None:
         run = cancel(new_run().pk)
         assert shown(str(run.pk))[0] == 4
 
-    def test_an_unknown_run(self) -> None:
+    def test_unknown_run_has_an_exit_status_of_its_own(self) -> None:
         code, text = shown("4711")
         assert (code, text) == (5, "The ledger has no run 4711.")
         with pytest.raises(UnknownRunError):
@@ -167,7 +167,7 @@ class TestRun:
 class TestStalled:
     """Runs that nobody seems to carry out."""
 
-    def test_a_run_without_a_sign_of_life(self, settings: Any) -> None:
+    def test_run_without_a_sign_of_life_is_stalled(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"STALLED_AFTER_SECONDS": 100}
         run = new_run()
         for seconds, code in ((90, 0), (110, 3)):
@@ -178,14 +178,14 @@ class TestStalled:
         assert told()["stalled"] == [run.pk]
         assert told(str(run.pk))["stalled"] is True
 
-    def test_a_run_in_a_process_of_its_own_may_be_silent_for_longer(self, settings: Any) -> None:
+    def test_run_in_a_process_of_its_own_may_be_silent_for_longer(self, settings: Any) -> None:
         settings.MORANGO_CELERY = {"STALLED_AFTER_SECONDS": 100}
         run = new_run(in_process=True)
         for seconds, code in ((390, 0), (410, 3)):
             silent_for(run, seconds)
             assert shown(str(run.pk))[0] == shown()[0] == code
 
-    def test_a_batch_that_was_begun_is_a_sign(self) -> None:
+    def test_begun_batch_is_a_sign_of_life(self) -> None:
         fill_store(10)
         run = start(new_run().pk).run
         silent_for(run, 10_000)
@@ -196,7 +196,7 @@ class TestStalled:
         assert not status.is_stalled
         assert 5 <= status.idle_seconds < 60
 
-    def test_how_long_is_too_long_can_be_chosen(self) -> None:
+    def test_setting_says_after_how_long_a_run_is_stalled(self) -> None:
         run = new_run()
         silent_for(run, 20)
         assert shown(str(run.pk), "--stalled-after", "10")[0] == shown("--stalled-after", "10")[0] == 3
@@ -211,17 +211,17 @@ class TestStalled:
 class TestList:
     """The newest runs."""
 
-    def test_an_empty_ledger(self) -> None:
+    def test_empty_ledger_is_told(self) -> None:
         assert shown() == (0, "There are no runs.\n0 not done.\n")
 
-    def test_the_newest_come_first(self) -> None:
+    def test_newest_runs_come_first(self) -> None:
         runs = [new_run() for _ in range(5)]
         _, text = shown("--last", "3")
         assert [int(line.split()[0]) for line in text.splitlines()[1:4]] == [run.pk for run in runs[:1:-1]]
         assert text.endswith("5 not done.\n")
         assert [one["run"] for one in told("--last", "2")["runs"]] == [run.pk for run in runs[:2:-1]]
 
-    def test_a_failed_run_counts_until_a_later_one_made_it_good(self) -> None:
+    def test_failed_run_counts_until_a_later_one_made_it_good(self) -> None:
         failed = filtered_run(SCHOOL_ID)
         completion.fail(failed.pk, RuntimeError("no"))
         carry_out()  # of another filter
@@ -230,11 +230,11 @@ class TestList:
         assert shown()[0] == 0
         assert shown(str(failed.pk))[0] == 4
 
-    def test_a_cancelled_run_is_no_alarm(self) -> None:
+    def test_cancelled_run_is_no_alarm(self) -> None:
         cancel(new_run().pk)
         assert shown()[0] == 0
 
-    def test_the_number_of_queries_does_not_depend_on_the_runs(
+    def test_number_of_queries_does_not_depend_on_the_runs(
         self, django_assert_num_queries: Any, batch_size: Callable[[int], None]
     ) -> None:
         batch_size(10)
@@ -260,7 +260,7 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_a_run_that_takes_no_time_has_no_speed_out_of_this_world() -> None:
+def test_run_that_takes_no_time_has_no_speed_out_of_this_world() -> None:
     now = ago(0)
     run = Run(started_at=now, finished_at=now, saved=5, records=5, state=Run.State.COMPLETED)
     assert Status(run, now, now, 900).records_per_second == 5000
@@ -284,7 +284,7 @@ def test_help_and_documentation_say_what_the_exit_status_means() -> None:
 class TestWatching:
     """A process of its own, while a run goes on."""
 
-    def test_a_terminal_shows_progress_until_the_run_has_ended(
+    def test_terminal_shows_progress_until_the_run_has_ended(
         self, database_url: str, batch_size: Callable[[int], None]
     ) -> None:
         # Given a run that has begun, and a terminal on which it is watched

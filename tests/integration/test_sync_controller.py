@@ -47,7 +47,7 @@ def recover_all() -> None:
 @pytest.mark.parametrize(
     "told_by", [lambda: notify_sessions(Run.objects.all()), recover_all], ids=["task", "recovery"]
 )
-def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
+def test_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
     records: int, monkeypatch: pytest.MonkeyPatch, told_by: Callable[[], object]
 ) -> None:
     # Given a worker so quick that the run is over before the operation returns
@@ -77,7 +77,7 @@ def test_the_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
 
 
 @pytest.mark.needs_postgresql
-def test_a_stage_that_is_reached_twice_has_one_run(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_that_is_reached_twice_has_one_run(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Run] = []
 
     def note(dispatch: CeleryDispatch, run: Run) -> bool:
@@ -116,7 +116,7 @@ def test_session_of_a_run_that_nobody_was_to_tell_is_told_once_it_waits(
     assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
 
 
-def test_a_loop_in_this_process_asks_until_the_run_has_ended(
+def test_loop_in_this_process_asks_until_the_run_has_ended(
     records: int, celery_worker_process: StartWorker
 ) -> None:
     # Given a client that pulls, and so deserializes here, while no worker is there
@@ -145,7 +145,7 @@ def test_a_loop_in_this_process_asks_until_the_run_has_ended(
 @pytest.mark.parametrize(
     ("state", "reason"), [(Run.State.FAILED, "no plan today"), (Run.State.CANCELLED, "was cancelled")]
 )
-def test_a_loop_in_this_process_learns_that_the_run_was_not_completed(
+def test_loop_in_this_process_learns_that_the_run_was_not_completed(
     records: int, monkeypatch: pytest.MonkeyPatch, state: Run.State, reason: str
 ) -> None:
     transfer_session = dequeued_session(records, push=False)

@@ -178,7 +178,7 @@ def test_detach_ends_the_sync_before_the_run(
     assert_completed_and_closed()
 
 
-def test_a_run_that_ends_before_morango_has_written_started(
+def test_sync_ends_though_its_run_ended_before_started_was_written(
     device: StartDevice, live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
     # Given a server whose middleware gets the operation's answer only after the run has ended
@@ -195,7 +195,7 @@ def test_a_run_that_ends_before_morango_has_written_started(
     assert_completed_and_closed()
 
 
-def test_request_that_saves_the_session_as_it_was_before_the_run_ended(
+def test_sync_ends_though_a_request_overwrites_the_sessions_outcome(
     device: StartDevice, live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
     # Given a server whose view reads the session, and saves all its columns after the outcome was written
@@ -241,7 +241,7 @@ def test_request_that_saves_the_session_as_it_was_before_the_run_ended(
     assert_completed_and_closed()
 
 
-def test_started_that_is_written_while_a_worker_looks_for_it(
+def test_sync_ends_though_started_is_written_while_a_worker_looks(
     device: StartDevice, live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
     # Given a worker that looks for STARTED a moment before the server writes it, and goes on after that
@@ -300,7 +300,7 @@ def test_started_that_is_written_while_a_worker_looks_for_it(
     assert_completed_and_closed()
 
 
-def test_session_that_waits_after_its_run_has_ended_is_found_by_every_sweep(
+def test_session_that_waits_after_its_run_has_ended_is_found_by_each_recovery(
     device: StartDevice, live_http_server: StartServer, celery_worker_process: StartWorker
 ) -> None:
     # Given a sync that waits for a run which has ended, whose worker was lost before it told the session, as
@@ -317,7 +317,7 @@ def test_session_that_waits_after_its_run_has_ended_is_found_by_every_sweep(
     assert_completed_and_closed()
 
 
-def test_a_client_without_async_operations_waits_in_its_last_request(
+def test_client_without_async_operations_waits_in_its_last_request(
     device: StartDevice,
     live_http_server: StartServer,
     celery_worker_process: StartWorker,
@@ -369,7 +369,7 @@ def test_a_client_without_async_operations_waits_in_its_last_request(
     assert (found.compared, found.summary) == (RECORDS, "")
 
 
-def test_a_run_that_fails_ends_the_sync_with_an_error(
+def test_run_that_fails_ends_the_sync_with_an_error(
     device: StartDevice, live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
     # Given a worker that can't plan a run
@@ -406,7 +406,7 @@ def test_a_run_that_fails_ends_the_sync_with_an_error(
     assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.ERRORED)
 
 
-def test_a_sync_while_redis_is_down_waits_in_the_ledger(
+def test_sync_while_redis_is_down_waits_in_the_ledger(
     device: StartDevice,
     live_http_server: StartServer,
     celery_worker_process: StartWorker,

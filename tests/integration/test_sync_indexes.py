@@ -81,7 +81,7 @@ def test_every_table_that_a_sync_looks_through_gets_its_index_once() -> None:
 
 @postgresql
 @pytest.mark.usefixtures("two_tables")
-def test_an_index_that_was_left_unfinished_is_made_again() -> None:
+def test_index_that_was_left_unfinished_is_made_again() -> None:
     create()
     invalidate(INDEX)
     assert are_valid() == [False, True]
@@ -98,7 +98,7 @@ def invalidate(index: SyncIndex) -> None:
 
 @postgresql
 @pytest.mark.usefixtures("two_tables")
-def test_an_index_that_another_session_creates_is_left_to_it() -> None:
+def test_index_that_another_session_creates_is_left_to_it() -> None:
     with other_session() as writer, sessions() as start:
         writer("BEGIN")
         writer("LOCK TABLE school_unit IN ROW EXCLUSIVE MODE")
@@ -117,7 +117,7 @@ def test_an_index_that_another_session_creates_is_left_to_it() -> None:
 @pytest.mark.parametrize(
     ("mode", "is_begun"), [("ACCESS EXCLUSIVE", False), ("ROW EXCLUSIVE", True)], ids=["none", "half"]
 )
-def test_a_lock_that_is_not_got_in_time_is_an_error_and_the_next_call_goes_on(
+def test_lock_that_is_not_got_in_time_is_an_error_and_the_next_call_goes_on(
     mode: str, is_begun: bool
 ) -> None:
     with other_session() as writer:
@@ -150,21 +150,21 @@ def test_user_who_does_not_own_the_tables_is_told_who_may() -> None:
     assert are_valid() == [False, False]
 
 
-def test_a_table_that_is_missing_is_for_migrate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_that_is_missing_is_for_migrate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "sync_indexes", lambda: [SyncIndex("nowhere", "a", "b")])
     with pytest.raises(CommandError, match=r"no table nowhere\. Run `manage\.py migrate`"):
         create()
 
 
 @pytest.mark.usefixtures("two_tables")
-def test_a_transaction_is_refused() -> None:
+def test_transaction_is_refused() -> None:
     with transaction.atomic(), pytest.raises(CommandError, match="within a transaction"):
         create()
     assert are_valid() == [False, False]
 
 
 @postgresql
-def test_a_view_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_view_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     execute("CREATE VIEW seen AS SELECT * FROM school_unit")
     monkeypatch.setattr(command, "sync_indexes", lambda: [SyncIndex("seen", "name", "_morango_dirty_bit")])
     try:
@@ -222,7 +222,7 @@ def test_with_its_index_no_serialization_reads_a_table_from_end_to_end(
 
 
 @pytest.mark.usefixtures("two_tables")
-def test_the_look_for_edits_uses_the_index() -> None:
+def test_look_for_edits_uses_the_index() -> None:
     create()
     sql, _, parameters = edits._search(PROFILE, Filter(SCHOOL_ID))
     explain = "EXPLAIN" if not dialect().runs_in_process else "EXPLAIN QUERY PLAN"
@@ -248,7 +248,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @postgresql
 @pytest.mark.usefixtures("two_tables")
-def test_the_check_recommends_an_index_that_a_large_table_lacks(large: int) -> None:
+def test_check_recommends_an_index_that_a_large_table_lacks(large: int) -> None:
     (message,) = messages()
     assert "school_unit (about 1,000 rows)" in message
     assert "school_lesson" not in message
@@ -260,14 +260,14 @@ def test_the_check_recommends_an_index_that_a_large_table_lacks(large: int) -> N
 
 @postgresql
 @pytest.mark.usefixtures("two_tables")
-def test_the_check_reads_catalogs_alone(large: int) -> None:
+def test_check_reads_catalogs_alone(large: int) -> None:
     before = sequential_scans()
     messages()
     assert sequential_scans() == before
 
 
 @pytest.mark.usefixtures("two_tables")
-def test_the_check_asks_no_database_unless_django_lets_it(
+def test_check_asks_no_database_unless_django_lets_it(
     django_assert_num_queries: Callable[[int], Any],
 ) -> None:
     with django_assert_num_queries(0):

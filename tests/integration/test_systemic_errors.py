@@ -104,7 +104,7 @@ PERMISSIONS = [
 @pytest.mark.needs_postgresql
 @pytest.mark.parametrize("way", ["together", "one by one"])
 @pytest.mark.parametrize(("privilege", "table", "profile"), PERMISSIONS)
-def test_a_permission_that_is_missing_ends_the_run(
+def test_permission_that_is_missing_ends_the_run(
     restricted: Any,
     privilege: str,
     table: str,
@@ -135,7 +135,7 @@ def test_a_permission_that_is_missing_ends_the_run(
 
 
 @pytest.mark.needs_postgresql
-def test_a_permission_to_delete_that_is_missing_ends_the_run(restricted: Any) -> None:
+def test_permission_to_delete_that_is_missing_ends_the_run(restricted: Any) -> None:
     fill()
     deserialize()
     Store.objects.filter(model_name="feedback").update(dirty_bit=True, deleted=True)
@@ -155,7 +155,7 @@ def test_a_permission_to_delete_that_is_missing_ends_the_run(restricted: Any) ->
         "ALTER TABLE school_unit RENAME COLUMN name TO other",
     ],
 )
-def test_a_table_or_column_that_is_missing_ends_the_run(change: str, way: str, settings: Any) -> None:
+def test_table_or_column_that_is_missing_ends_the_run(change: str, way: str, settings: Any) -> None:
     if way == "one by one":
         settings.MORANGO_CELERY = {"SAVE_INDIVIDUALLY": ["school.Learner", "school.Lesson", "school.Unit"]}
     fill()
@@ -172,7 +172,7 @@ def test_a_table_or_column_that_is_missing_ends_the_run(change: str, way: str, s
 
 
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="is about SQLite")
-def test_a_database_that_may_not_be_written_is_no_records_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_that_may_not_be_written_is_no_records_error(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a database that can't be written any more in the middle of a batch
     fill()
     waiting = dirty_ids()
@@ -300,7 +300,7 @@ def test_query_error_in_a_receiver_is_an_error_of_its_record(deletions: list[str
 
 @pytest.mark.needs_postgresql
 @pytest.mark.parametrize("wrap", [True, False], ids=["wrapped", "swallowed"])
-def test_a_model_that_makes_something_else_of_it_does_not_hide_it(
+def test_model_that_makes_something_else_of_it_does_not_hide_it(
     monkeypatch: pytest.MonkeyPatch, restricted: Any, one_by_one: None, wrap: bool
 ) -> None:
     original = Learner.save
@@ -393,7 +393,7 @@ class TestCommonCause:
             lambda learner: RuntimeError(f"no service for {learner.id}"),
         ],
     )
-    def test_a_run_ends_where_all_records_fail_alike(
+    def test_run_ends_where_all_records_fail_alike(
         self, monkeypatch: pytest.MonkeyPatch, error: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         waiting = dirty_ids()
@@ -425,7 +425,7 @@ class TestCommonCause:
         ],
         ids=["validation", "value", "key", "different", "not all"],
     )
-    def test_a_run_goes_on_where_it_may_be_the_records(
+    def test_run_goes_on_where_it_may_be_the_records(
         self, monkeypatch: pytest.MonkeyPatch, error: Any
     ) -> None:
         monkeypatch.setattr(Learner, "save", failing(error))
@@ -436,7 +436,7 @@ class TestCommonCause:
         assert run.failed == len(errors()) == len(dirty_ids()) > 200
 
     @pytest.mark.parametrize(("limit", "goes_on"), [(0, True), (120, False), (121, True)])
-    def test_a_setting_says_of_how_many_records(
+    def test_setting_says_of_how_many_records(
         self, monkeypatch: pytest.MonkeyPatch, settings: Any, limit: int, goes_on: bool
     ) -> None:
         settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAME_ERROR_LIMIT_RECORDS": limit}

@@ -25,13 +25,13 @@ from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Un
 
 
 @pytest.mark.parametrize("model", [Unit, Learner, Lesson, Attempt, Feedback])
-def test_the_model_is_the_class_that_profile_and_name_stand_for(model: Any) -> None:
+def test_model_is_the_class_that_profile_and_name_stand_for(model: Any) -> None:
     store = factories.build_store_row(model.morango_model_name)
 
     assert DeserializeTask(store).model is model
 
 
-def test_the_profile_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_is_looked_up_in_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given two profiles that both have a model named lesson
     monkeypatch.setitem(syncable_models.profile_models, "other", {"lesson": Feedback})
     monkeypatch.setitem(syncable_models.models_ready, "other", True)
@@ -42,7 +42,7 @@ def test_the_profile_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("profile", "name"), [(PROFILE, "spaceship"), (PROFILE, ""), (PROFILE, "Lesson")])
-def test_a_name_that_nobody_registered_says_what_to_do(profile: str, name: str) -> None:
+def test_name_that_nobody_registered_says_what_to_do(profile: str, name: str) -> None:
     carrier = DeserializeTask(factories.build_store_row(name, profile=profile, partition="5c"))
 
     with pytest.raises(UnknownModelError) as unknown:
@@ -55,7 +55,7 @@ def test_a_name_that_nobody_registered_says_what_to_do(profile: str, name: str) 
     assert isinstance(unknown.value, RecordError)  # so it is written to the record, and ends nothing
 
 
-def test_a_new_carrier_knows_its_record_and_nothing_else() -> None:
+def test_new_carrier_knows_its_record_and_nothing_else() -> None:
     store = factories.build_store_row("lesson")
     context = BatchContext(PROFILE)
 
@@ -105,7 +105,7 @@ def test_one_purged_target_is_enough_to_purge(targets: list[bool], outcome: Dese
 
 
 @pytest.mark.parametrize(("name", "column"), [("lesson", None), ("unit", "parent_id")])
-def test_a_carrier_names_its_models_key_to_itself(name: str, column: str | None) -> None:
+def test_carrier_names_its_models_key_to_itself(name: str, column: str | None) -> None:
     assert DeserializeTask(factories.build_store_row(name)).self_referential_fk() == column
 
 
@@ -139,7 +139,7 @@ OUTCOMES = {
 @pytest.mark.parametrize(
     ("columns", "propagated", "failed", "outcome"), OUTCOMES.values(), ids=OUTCOMES.keys()
 )
-def test_the_outcome_follows_from_what_is_known(
+def test_outcome_follows_from_what_is_known(
     columns: dict[str, Any], propagated: DeserializeOutcome | None, failed: bool, outcome: DeserializeOutcome
 ) -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson", **columns))
@@ -153,7 +153,7 @@ def test_the_outcome_follows_from_what_is_known(
     assert carrier.has_errors is failed
 
 
-def test_the_last_error_says_whether_another_pass_may_help() -> None:
+def test_last_error_says_whether_another_pass_may_help() -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson"))
     first, last = ValueError("first"), ValueError("last")
 
@@ -165,7 +165,7 @@ def test_the_last_error_says_whether_another_pass_may_help() -> None:
     assert not carrier.is_retryable
 
 
-def test_a_failed_record_keeps_no_frame_of_its_errors_whose_contexts_go_round() -> None:
+def test_failed_record_keeps_no_frame_of_its_errors_whose_contexts_go_round() -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson"))
     try:
         try:
@@ -216,7 +216,7 @@ def test_records_that_failed_are_forgotten_with_their_batch() -> None:
 
 
 @pytest.mark.parametrize("attribute", ["app_model", "row"])
-def test_a_carrier_is_parsed_once_it_has_an_instance_or_a_row(attribute: str) -> None:
+def test_carrier_is_parsed_once_it_has_an_instance_or_a_row(attribute: str) -> None:
     carrier = DeserializeTask(factories.build_store_row("lesson"))
 
     setattr(carrier, attribute, Lesson() if attribute == "app_model" else [])
@@ -225,7 +225,7 @@ def test_a_carrier_is_parsed_once_it_has_an_instance_or_a_row(attribute: str) ->
 
 
 @pytest.mark.django_db
-def test_the_model_costs_no_query() -> None:
+def test_model_costs_no_query() -> None:
     factories.store_row("lesson")
     (carrier,) = StoreModelSource(PROFILE).stream()
 

@@ -47,7 +47,7 @@ def ids(batches: list[Batch]) -> list[int]:
     return [batch.pk for batch in batches]
 
 
-def test_a_lane_goes_on_while_another_waits(batches: list[Batch]) -> None:
+def test_thread_goes_on_while_another_waits(batches: list[Batch]) -> None:
     # Given a record that somebody else holds
     first, *others = batches
     executions = thread_pool.executed(ids(batches), 2)
@@ -70,7 +70,7 @@ def test_connections_are_closed_in_the_end(batches: list[Batch]) -> None:
     until(lambda: sessions() == before, "closed")
 
 
-def test_who_stops_asking_finds_nothing_in_execution(batches: list[Batch]) -> None:
+def test_caller_that_stops_early_leaves_nothing_in_execution(batches: list[Batch]) -> None:
     with closing(thread_pool.executed(ids(batches), 2)) as executions:
         next(executions)
 
@@ -99,9 +99,7 @@ def test_error_that_stops_a_batch_is_raised_when_the_others_are_done(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_deadlock_is_tried_again(
-    batches: list[Batch], number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deadlock_is_tried_again(batches: list[Batch], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = execute_batch
     tried: list[int] = []
 
@@ -118,7 +116,7 @@ def test_a_deadlock_is_tried_again(
     assert not dirty_ids()
 
 
-def test_one_that_keeps_coming_is_raised(batches: list[Batch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadlock_that_keeps_coming_is_raised(batches: list[Batch], monkeypatch: pytest.MonkeyPatch) -> None:
     def in_deadlock(batch_id: int, **options: Any) -> Execution:
         raise OperationalError from psycopg2.errors.DeadlockDetected("deadlock detected")
 
@@ -128,7 +126,7 @@ def test_one_that_keeps_coming_is_raised(batches: list[Batch], monkeypatch: pyte
         list(thread_pool.executed(ids(batches), 2))
 
 
-def test_a_run_uses_as_many_as_the_setting_says(settings: Any, batch_size: Callable[[int], None]) -> None:
+def test_run_uses_as_many_as_the_setting_says(settings: Any, batch_size: Callable[[int], None]) -> None:
     # Given a school, and batches that say in which thread they are executed
     batch_size(20)
     rows = factories.fill_store(400)
@@ -149,7 +147,7 @@ def test_a_run_uses_as_many_as_the_setting_says(settings: Any, batch_size: Calla
     assert len({name for name in seen if name.startswith("batches")}) == 3
 
 
-def test_a_run_that_is_cancelled_begins_no_further_batch(batch_size: Callable[[int], None]) -> None:
+def test_run_that_is_cancelled_begins_no_further_batch(batch_size: Callable[[int], None]) -> None:
     batch_size(1)
     for _ in range(8):
         unit()

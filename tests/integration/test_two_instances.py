@@ -76,7 +76,7 @@ def test_row_that_a_receiver_deleted_with_a_synced_deletion_comes_back(
     assert all(Run.objects.values_list("in_process", flat=True))
 
 
-def test_it_comes_back_where_workers_deserialize(
+def test_deleted_row_comes_back_where_workers_deserialize(
     device: Device, live_http_server: StartServer, celery_worker_process: StartWorker
 ) -> None:
     celery_worker_process(concurrency=1, DJANGO_SETTINGS_MODULE=SETTINGS)

@@ -55,7 +55,7 @@ def test_two_workers_deserialize_a_school(celery_worker_process: StartWorker) ->
     assert Attempt.objects.filter(_morango_dirty_bit=True).count() == 0
 
 
-def test_a_run_survives_the_death_of_a_pool_process(celery_worker_process: StartWorker) -> None:
+def test_run_survives_the_death_of_a_pool_process(celery_worker_process: StartWorker) -> None:
     # Given a worker in the middle of a batch: another session holds one of its records
     sent = factories.fill_store(600)
     worker = celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="100")
@@ -76,7 +76,7 @@ def test_a_run_survives_the_death_of_a_pool_process(celery_worker_process: Start
     assert "WorkerLostError" in worker.log()
 
 
-def test_a_run_survives_the_death_of_its_worker(celery_worker_process: StartWorker) -> None:
+def test_run_survives_the_death_of_its_worker(celery_worker_process: StartWorker) -> None:
     # Given a worker that is killed as a whole in the middle of a batch
     factories.fill_store(300)
     worker = celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="100")
@@ -252,7 +252,7 @@ def test_results_are_counts(redis_url: str) -> None:
     }
 
 
-def test_a_worker_that_starts_takes_up_what_waits_in_the_ledger(celery_worker_process: StartWorker) -> None:
+def test_worker_that_starts_takes_up_what_waits_in_the_ledger(celery_worker_process: StartWorker) -> None:
     # Given a run that nobody could send
     factories.store_row("unit", name="School")
     waiting = new_run()

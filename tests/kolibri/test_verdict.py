@@ -59,7 +59,7 @@ def verdict_on(morango: Database, ours: Database, **of_morango: Any) -> Verdict:
     return judge(outcome("morango", morango, **of_morango), outcome("ours", ours))
 
 
-def test_the_same_databases_hold() -> None:
+def test_equal_databases_pass_the_verdict() -> None:
     verdict = verdict_on(database(), database())
     assert verdict.holds
     assert verdict.records == verdict.saved == {"log": 2}
@@ -79,21 +79,23 @@ def test_the_same_databases_hold() -> None:
         ("another", "three", "id", "three"),
     ],
 )
-def test_a_changed_value_or_an_added_row_does_not(table: str, key: str, column: str, value: object) -> None:
+def test_changed_value_or_added_row_fails_the_verdict(
+    table: str, key: str, column: str, value: object
+) -> None:
     ours = database()
     ours.setdefault(table, {}).setdefault(key, {})[column] = value
     assert not verdict_on(database(), ours).holds
     assert not verdict_on(ours, database()).holds
 
 
-def test_a_missing_row_does_not() -> None:
+def test_missing_row_fails_the_verdict() -> None:
     ours = database()
     del ours["app_log"]["one"]
     verdict = verdict_on(database(), ours)
     assert [complaint for complaint in verdict.complaints if "app_log one (row)" in complaint]
 
 
-def test_a_record_left_dirty_needs_an_error_even_where_morango_has_none() -> None:
+def test_record_left_dirty_needs_an_error_even_where_morango_has_none() -> None:
     both = database()
     both["morango_store"]["one"]["dirty_bit"] = True
     assert verdict_on(both, both).complaints == ["left dirty without an error: log one"]
@@ -124,13 +126,13 @@ def test_serialization_must_equal_morangos_for_every_model() -> None:
     assert [verdict.holds for verdict in verdicts] == [True, False, False]
 
 
-def test_an_abort_of_morango_leaves_nothing_to_compare_with() -> None:
+def test_abort_of_morango_leaves_nothing_to_compare_with() -> None:
     assert not verdict_on(database(), database(), aborted="KeyError").holds
     group = {"bad": {"ids": ["one"], "aborted": None}}
     assert not verdict_on(database(), database(), aborted="KeyError", retried=True, poison=group).holds
 
 
-def test_a_deleted_record_may_be_clean_where_morango_leaves_it_dirty() -> None:
+def test_deleted_record_may_be_clean_where_morango_leaves_it_dirty() -> None:
     morango = database()
     del morango["app_log"]["one"]
     ours = copy.deepcopy(morango)
@@ -146,7 +148,7 @@ def test_a_deleted_record_may_be_clean_where_morango_leaves_it_dirty() -> None:
     assert not verdict_on(morango, ours).holds
 
 
-def test_a_record_in_error_for_its_order_may_be_saved_as_morango_saves_it_later() -> None:
+def test_record_in_error_for_its_order_may_be_saved_as_morango_saves_it_later() -> None:
     morango, ours = database(), database()
     del morango["app_log"]["one"]
     morango["morango_store"]["one"] = stored(
@@ -160,7 +162,7 @@ def test_a_record_in_error_for_its_order_may_be_saved_as_morango_saves_it_later(
     assert not verdict_on(morango, ours, again=different).holds
 
 
-def test_a_time_may_be_the_synced_one_where_morango_takes_its_clock() -> None:
+def test_time_may_be_the_synced_one_where_morango_takes_its_clock() -> None:
     morango, ours = database(), database()
     morango["app_log"]["one"]["seen_at"] = CLOCK
     assert verdict_on(morango, ours).allowed == {"auto-now": 1}
@@ -168,7 +170,7 @@ def test_a_time_may_be_the_synced_one_where_morango_takes_its_clock() -> None:
     assert not verdict_on(morango, ours).holds
 
 
-def test_a_poisonous_record_may_be_in_error_where_morango_aborts() -> None:
+def test_poisonous_record_may_be_in_error_where_morango_aborts() -> None:
     morango = database()
     del morango["app_log"]["one"]
     morango["morango_store"]["one"]["dirty_bit"] = True
@@ -193,7 +195,7 @@ def test_a_poisonous_record_may_be_in_error_where_morango_aborts() -> None:
     assert not verdict_on(morango, ours, poison=group, **aborted).holds
 
 
-def test_a_record_deleted_with_its_target_may_be_clean() -> None:
+def test_record_deleted_with_its_target_may_be_clean() -> None:
     morango = database()
     del morango["app_log"]["one"]
     morango["morango_deletedmodels"]["one"] = {"id": "one"}
@@ -204,7 +206,7 @@ def test_a_record_deleted_with_its_target_may_be_clean() -> None:
     assert not verdict_on(morango, ours).holds  # nothing will delete it elsewhere
 
 
-def test_a_grandchild_of_a_deleted_record_may_be_deleted_where_morango_aborts() -> None:
+def test_grandchild_of_a_deleted_record_may_be_deleted_where_morango_aborts() -> None:
     morango = database()
     del morango["app_log"]["one"]
     ours = copy.deepcopy(morango)
@@ -216,7 +218,7 @@ def test_a_grandchild_of_a_deleted_record_may_be_deleted_where_morango_aborts() 
     assert not verdict_on(morango, ours).holds
 
 
-def test_a_record_of_an_unknown_model_may_be_in_error() -> None:
+def test_record_of_an_unknown_model_may_be_in_error() -> None:
     morango, ours = database(), database()
     for side in (morango, ours):
         side["morango_store"]["three"] = stored("spaceship", dirty_bit=True)
@@ -225,7 +227,7 @@ def test_a_record_of_an_unknown_model_may_be_in_error() -> None:
     assert not verdict_on(morango, morango).holds
 
 
-def test_a_dirty_parent_may_be_called_dirty() -> None:
+def test_dirty_parent_may_be_called_dirty() -> None:
     morango = database()
     for key, parent in (("one", "two"), ("two", "")):
         del morango["app_log"][key]
@@ -242,7 +244,7 @@ def test_a_dirty_parent_may_be_called_dirty() -> None:
     assert not verdict_on(ours, morango).holds
 
 
-def test_a_deviation_needs_a_line_in_the_documentation() -> None:
+def test_deviation_needs_a_line_in_the_documentation() -> None:
     assert undocumented({"auto-now", "invented"}) == ["invented"]
 
 
@@ -264,7 +266,7 @@ def test_dependants_are_found_through_others() -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_an_order_is_the_same_every_time(scenario: Any) -> None:
+def test_order_is_the_same_every_time(scenario: Any) -> None:
     for seed in (0, 1):
         first, second = scenario.in_order(seed), scenario.in_order(seed)
         assert first == second

@@ -35,7 +35,7 @@ MUTATIONS = (
         "deserialization/validate.py",
         "elif (noted := self.context.noted_deletion(store_id)) is not None:",
         "elif (noted := None) is not None:",
-        (f"{_DEVIATIONS}::test_deletion_spreads_over_any_number_of_levels",),
+        (f"{_DEVIATIONS}::test_deletion_propagates_over_any_number_of_levels",),
     ),
     Mutation(
         "one-bad-record",
@@ -51,21 +51,21 @@ MUTATIONS = (
         "runs/producer.py",
         "    if not run.retry_errors:\n        in_error &= ~is_quarantined()\n",
         "",
-        (f"{_DEVIATIONS}::test_a_quarantined_record_is_left_alone",),
+        (f"{_DEVIATIONS}::test_quarantined_record_is_left_alone",),
     ),
     Mutation(
         "protected-rows",
         "deserialization/sink.py",
         "            if is_no_records_fault(error):\n",
         "            if is_no_records_fault(error) or type(error).__name__ == 'ProtectedError':\n",
-        (f"{_DEVIATIONS}::test_a_protected_row_costs_only_the_record_that_would_delete_it",),
+        (f"{_DEVIATIONS}::test_protected_row_costs_only_the_record_that_would_delete_it",),
     ),
     Mutation(
         "references-that-are-no-ids",
         "deserialization/prefetch.py",
         "    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, ValidationError):\n",
         "    except ValueError:\n",
-        (f"{_DEVIATIONS}::test_a_reference_that_is_no_id",),
+        (f"{_DEVIATIONS}::test_reference_that_is_no_id_costs_only_its_record",),
     ),
     Mutation(
         "failed-targets",
@@ -76,28 +76,28 @@ MUTATIONS = (
         "            self._resolve(carrier, name, reference)\n"
         "        for position, (target_name, reference) in enumerate(references := []):\n"
         "            if self.context.failed_in_this_run(reference.to_pk):\n",
-        (f"{_DEVIATIONS}::test_a_target_that_could_not_be_saved",),
+        (f"{_DEVIATIONS}::test_unsaved_target_fails_its_records_only",),
     ),
     Mutation(
         "targets-outside-the-store",
         "deserialization/validate.py",
         "if self.context.row_exists(field, store_id) or",
         "if state is not None and self.context.row_exists(field, store_id) or",
-        (f"{_DEVIATIONS}::test_a_target_that_only_the_app_table_has",),
+        (f"{_DEVIATIONS}::test_target_in_the_app_table_alone_counts",),
     ),
     Mutation(
         "unregistered-models",
         "runs/plan.py",
         "    return [*found, Step((), unregistered=True)]\n",
         "    return found\n",
-        (f"{_DEVIATIONS}::test_an_unregistered_model_is_an_error_of_its_record",),
+        (f"{_DEVIATIONS}::test_unregistered_model_is_an_error_of_its_record",),
     ),
     Mutation(
         "parents-outside-the-filter",
         "deserialization/validate.py",
         "if tree_key is not None and self.context.row_exists(tree_key, parent_id):",
         "if False:",
-        (f"{_DEVIATIONS}::test_a_parent_outside_the_filter_counts_if_it_is_there",),
+        (f"{_DEVIATIONS}::test_parent_outside_the_filter_counts_if_it_is_there",),
     ),
     Mutation(
         "deleted-orphans",
@@ -106,28 +106,28 @@ MUTATIONS = (
         "        for carrier in group:\n"
         "            if carrier.store.deleted and carrier.has_model and self._parent_problem(carrier):\n"
         "                self._validate_in_tree(carrier)\n",
-        (f"{_DEVIATIONS}::test_a_deleted_record_needs_no_parent",),
+        (f"{_DEVIATIONS}::test_deleted_record_needs_no_parent",),
     ),
     Mutation(
         "row-order",
         "runs/producer.py",
         "    if not _needs_another_pass(run):\n",
         "    if True:\n",
-        (f"{_DEVIATIONS}::test_the_order_of_records_does_not_matter",),
+        (f"{_DEVIATIONS}::test_order_of_records_does_not_matter",),
     ),
     Mutation(
         "local-edits",
         "deserialization/statements.py",
         "DO UPDATE SET {updates} WHERE {_overwritable(fields)}",
         "DO UPDATE SET {updates}",
-        (f"{_DEVIATIONS}::test_a_local_edit_wins",),
+        (f"{_DEVIATIONS}::test_local_edit_wins",),
     ),
     Mutation(
         "other-ids",
         "deserialization/identity.py",
         "        if key is not None and key != store.id:\n",
         "        if False:\n",
-        (f"{_DEVIATIONS}::test_a_record_writes_no_row_but_its_own",),
+        (f"{_DEVIATIONS}::test_record_writes_no_row_but_its_own",),
     ),
     Mutation(
         "dirty-parents-called-missing",
@@ -136,14 +136,18 @@ MUTATIONS = (
         f"            named = {_NAMED.format(which='traits_of(m).in_tree')}\n"
         "            said = missing_parent if named else dirty_parent\n"
         "            return said() if state.dirty else None\n",
-        ("parity/test_proxies.py::test_a_dirty_parent_of_another_proxy_that_morango_calls_missing",),
+        (
+            "parity/test_proxies.py::test_dirty_parent_of_another_proxy_is_called_dirty_where_morango_calls_it_missing",
+        ),
     ),
     Mutation(
         "trees-in-other-passes",
         "deserialization/validate.py",
         "        if traits.in_tree:\n",
         f"        if traits.in_tree and not {_NAMED.format(which='not traits_of(m).in_tree')}:\n",
-        ("parity/test_proxies.py::test_an_invalid_parent_of_another_proxy_where_morango_fails",),
+        (
+            "parity/test_proxies.py::test_invalid_parent_of_another_proxy_fails_its_children_where_morango_aborts",
+        ),
     ),
     Mutation(
         "auto-now",
@@ -155,14 +159,14 @@ MUTATIONS = (
         "            def convert(values):\n"
         "                return [connection.ops.adapt_datetimefield_value(now()) for _ in values]\n"
         "        columns.append(Column(field, convert))\n",
-        ("parity/test_clock.py::test_a_new_row",),
+        ("parity/test_clock.py::test_clocks_of_a_new_row_are_the_synced_ones",),
     ),
     Mutation(
         "times-beyond-the-calendar",
         "deserialization/values.py",
         "        value.astimezone(datetime.UTC)\n",
         "        pass\n",
-        ("parity/test_unreadable_times.py::test_a_time_beyond_the_calendar_is_its_records_error",),
+        ("parity/test_unreadable_times.py::test_time_beyond_the_calendar_is_its_records_error",),
         database="postgresql",
     ),
     Mutation(
@@ -170,7 +174,7 @@ MUTATIONS = (
         "deserialization/batch.py",
         "attempt(savepoints=True)",
         "attempt()",
-        ("parity/test_model_code.py::test_a_query_that_the_database_refuses_is_the_records_error",),
+        ("parity/test_model_code.py::test_query_that_the_database_refuses_is_the_records_error",),
     ),
     Mutation(
         "unreadable-stored-json",
@@ -178,7 +182,7 @@ MUTATIONS = (
         "    except (ValueError, RecursionError):\n        return text",
         "    except ZeroDivisionError:\n        return text",
         (
-            f"{_SERIALIZATION}/test_failures.py::test_an_edit_of_what_the_store_has_unreadably_is_stored_where_morango_fails",
+            f"{_SERIALIZATION}/test_failures.py::test_edit_of_what_the_store_has_unreadably_is_stored_where_morango_fails",
         ),
     ),
     Mutation(
@@ -203,7 +207,7 @@ MUTATIONS = (
         "reading/prefixes.py",
         "FEW = 20\n",
         "FEW = 1_000_000\n",
-        (f"{_DEVIATIONS}::test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions",),
+        (f"{_DEVIATIONS}::test_filter_may_have_more_prefixes_than_sqlite_nests_conditions",),
     ),
     Mutation(
         "edits-while-serializing",
@@ -211,7 +215,7 @@ MUTATIONS = (
         "        if not is_isolation_error(error):\n            raise\n",
         "        raise\n",
         (
-            f"{_SERIALIZATION}/test_concurrency.py::test_an_edit_that_is_committed_meanwhile_stays_to_be_serialized",
+            f"{_SERIALIZATION}/test_concurrency.py::test_edit_that_is_committed_meanwhile_stays_to_be_serialized",
         ),
         database="postgresql",
     ),
@@ -221,7 +225,7 @@ MUTATIONS = (
         "ATTEMPTS = 5\n",
         "ATTEMPTS = 1\n",
         (
-            f"{_SERIALIZATION}/test_concurrency.py::test_one_that_comes_after_another_takes_what_that_has_left",
+            f"{_SERIALIZATION}/test_concurrency.py::test_later_serialization_takes_the_edits_that_an_earlier_one_left",
         ),
         database="postgresql",
     ),

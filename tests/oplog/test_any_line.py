@@ -172,7 +172,7 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("line", AWKWARD.values(), ids=AWKWARD)
-def test_an_awkward_line_is_kept(log: Path, line: str, request: pytest.FixtureRequest) -> None:
+def test_awkward_line_is_kept(log: Path, line: str, request: pytest.FixtureRequest) -> None:
     goes_on_behind(log, line.encode())
     assert not Shelf.objects.exists() or "sqlite" in request.config.getoption("database")
 
@@ -193,7 +193,7 @@ def test_bytes_that_are_no_text_are_kept_escaped_and_never_applied(log: Path, co
     assert not Shelf.objects.exists()
 
 
-def test_a_line_that_is_too_long_to_be_kept_is_left_out_but_for_its_beginning(
+def test_line_that_is_too_long_to_be_kept_is_left_out_but_for_its_beginning(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 5000)
@@ -208,7 +208,7 @@ def test_a_line_that_is_too_long_to_be_kept_is_left_out_but_for_its_beginning(
     assert Shelf.objects.exists()
 
 
-def test_a_line_that_is_too_long_waits_for_its_end(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_that_is_too_long_waits_for_its_end(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 5000)
     append(log, "x" * 20_000, end="")
     assert ingest(log).lines == 0
@@ -217,7 +217,7 @@ def test_a_line_that_is_too_long_waits_for_its_end(log: Path, monkeypatch: pytes
     assert Tag.objects.exists()
 
 
-def test_a_log_whose_name_is_no_text_is_ingested(tmp_path: Path, capsys: Any) -> None:
+def test_log_whose_name_is_no_text_is_ingested(tmp_path: Path, capsys: Any) -> None:
     log = tmp_path / os.fsdecode(b"chang\xe9s.log")
     append(log, "rubbish", save("tag", "behind"))
     call_command("ingest_objects", str(log))
@@ -227,7 +227,7 @@ def test_a_log_whose_name_is_no_text_is_ingested(tmp_path: Path, capsys: Any) ->
 
 
 @pytest.mark.needs_postgresql
-def test_a_line_that_the_database_cancels_each_time_is_kept(log: Path) -> None:
+def test_line_that_the_database_cancels_each_time_is_kept(log: Path) -> None:
     """Nobody can tell if it is the line's fault; but the log goes on."""
     from django.db import connection
 

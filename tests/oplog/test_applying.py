@@ -24,7 +24,7 @@ def batch(request: pytest.FixtureRequest) -> int:
     return size
 
 
-def test_the_last_operation_on_an_object_wins(log: Path, batch: int) -> None:
+def test_last_operation_on_an_object_wins(log: Path, batch: int) -> None:
     lines = [
         *(save("shelf", 1, name="old"), save("shelf", 1, name="new")),
         *(save("shelf", 2, name="a"), delete("shelf", 2)),
@@ -40,7 +40,7 @@ def test_deleting_a_missing_object_is_no_error(log: Path, batch: int) -> None:
     assert ingested(log, lines, batch).dead_letters == 0
 
 
-def test_a_deletion_spreads_as_djangos_does(log: Path, batch: int) -> None:
+def test_deletion_spreads_as_djangos_does(log: Path, batch: int) -> None:
     ingested(log, [save("shelf", 1, name="a"), save("shelf", 2, name="b", inside=1)])
     Local.objects.create(shelf_id=2)
     ingested(log, [delete("shelf", 1)], batch)
@@ -97,7 +97,7 @@ def test_deletion_cascades_to_objects_of_the_same_batch(log: Path, batch: int) -
     assert not letters()
 
 
-def test_a_unique_value_may_go_from_one_object_to_another(log: Path, batch: int) -> None:
+def test_unique_value_may_go_from_one_object_to_another(log: Path, batch: int) -> None:
     book, other = save("book", BOOK, title="a", isbn="1"), save("book", OTHER_BOOK, title="b", isbn="2")
     ingested(log, [book, other])
     swapped = [
@@ -110,7 +110,7 @@ def test_a_unique_value_may_go_from_one_object_to_another(log: Path, batch: int)
     assert not letters()
 
 
-def test_a_child_may_come_before_its_parent(log: Path, batch: int) -> None:
+def test_child_may_come_before_its_parent(log: Path, batch: int) -> None:
     lines = [save("shelf", 1, name="child", inside=2), save("shelf", 2, name="parent")]
     progress = ingested(log, lines, batch)
     assert Shelf.objects.get(pk=1).inside_id == 2
@@ -118,7 +118,7 @@ def test_a_child_may_come_before_its_parent(log: Path, batch: int) -> None:
     assert progress.lines == 2
 
 
-def test_a_child_waits_for_its_parent_however_long(log: Path) -> None:
+def test_child_waits_for_its_parent_however_long(log: Path) -> None:
     ingested(log, [save("shelf", 1, name="child", inside=2)])
     assert [reason.partition(":")[0] for _, reason in letters()] == ["IntegrityError"]
 
@@ -127,7 +127,7 @@ def test_a_child_waits_for_its_parent_however_long(log: Path) -> None:
     assert DeadLetter.objects.get().state == DeadLetter.State.APPLIED
 
 
-def test_a_child_that_was_deleted_meanwhile_does_not_come_back(log: Path, batch: int) -> None:
+def test_child_that_was_deleted_meanwhile_does_not_come_back(log: Path, batch: int) -> None:
     ingested(log, [save("shelf", 1, name="child", inside=2), delete("shelf", 1)], 1)
     ingested(log, [save("shelf", 2, name="parent")], batch)
     assert Shelf.objects.get().pk == 2
@@ -160,7 +160,7 @@ def test_many_to_many_values_are_those_of_the_last_line_that_has_any(log: Path, 
     assert not Tag.objects.filter(book__isnull=False).exists()
 
 
-def test_a_missing_many_to_many_value_makes_a_dead_letter(log: Path, batch: int) -> None:
+def test_missing_many_to_many_value_makes_a_dead_letter(log: Path, batch: int) -> None:
     lines = [save("book", BOOK, title="x", tags=["none"]), save("shelf", 1, name="a")]
     ingested(log, lines, batch)
     assert [offset for offset, _ in letters()] == [0]
@@ -168,7 +168,7 @@ def test_a_missing_many_to_many_value_makes_a_dead_letter(log: Path, batch: int)
     assert Shelf.objects.exists()
 
 
-def test_a_many_to_many_value_that_was_deleted_before_makes_a_dead_letter(log: Path, batch: int) -> None:
+def test_many_to_many_value_that_was_deleted_before_makes_a_dead_letter(log: Path, batch: int) -> None:
     ingested(log, [save("tag", "gone")])
     ingested(log, [delete("tag", "gone"), save("book", BOOK, title="x", tags=["gone"])], batch)
     assert len(letters()) == 1
@@ -205,7 +205,7 @@ def test_natural_keys_name_objects_and_their_references(log: Path, batch: int) -
     assert Review.objects.get().author == ada
 
 
-def test_a_natural_key_may_be_that_of_an_object_yet_to_come(log: Path, batch: int) -> None:
+def test_natural_key_may_be_that_of_an_object_yet_to_come(log: Path, batch: int) -> None:
     lines = [save("book", BOOK, title="x", author=["Bob"]), save("author", 7, name="Bob")]
     ingested(log, lines, batch)
     assert Book.objects.get().author_id == 7
@@ -222,7 +222,7 @@ def test_natural_key_means_its_object_of_that_time(log: Path, batch: int) -> Non
     assert dict(Book.objects.values_list("title", "author_id")) == {"x": 1, "y": 2}
 
 
-def test_an_object_without_a_key_is_created_once_by_each_line(log: Path, batch: int) -> None:
+def test_object_without_a_key_is_created_once_by_each_line(log: Path, batch: int) -> None:
     lines = [save("shelf", 1, name="a"), *(save("local", None, shelf=1, note=str(n)) for n in range(5))]
     ingested(log, lines, batch)
     ingest(log)
@@ -261,7 +261,7 @@ def test_new_rows_are_numbered_above_those_that_came(log: Path) -> None:
     assert Shelf.objects.create(name="here").pk == 502
 
 
-def test_a_model_that_is_saved_each_sends_its_raw_signals(log: Path, settings: Any) -> None:
+def test_model_that_is_saved_each_sends_its_raw_signals(log: Path, settings: Any) -> None:
     from django.db.models.signals import post_save
 
     settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAVE_INDIVIDUALLY": ["library.Shelf"]}

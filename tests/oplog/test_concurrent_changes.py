@@ -228,7 +228,7 @@ def test_log_gives_the_result_of_two_transactions(changes: Path, pair: tuple[str
 
 
 @pytest.mark.parametrize("pair", OTHERS.values(), ids=OTHERS)
-def test_log_gives_the_result_of_two_transactions_for(
+def test_log_gives_the_result_of_each_pair_of_transactions(
     changes: Path, pair: tuple[Callable[[], Any], Callable[[], Any]]
 ) -> None:
     assert say_what_is_left(changes, pair, before_reading_or_deleting) >= 6

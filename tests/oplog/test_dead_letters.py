@@ -61,7 +61,7 @@ SHELF = json.dumps([{"model": "library.shelf", "pk": 1, "fields": {"name": "a"}}
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_bad_line_costs_only_itself(log: Path, line: str, reason: str, request: Any) -> None:
+def test_bad_line_costs_only_itself(log: Path, line: str, reason: str, request: Any) -> None:
     # Given an object that others stand in the way of
     author = Author.objects.create(pk=5, name="Ada")
     Book.objects.create(pk=OTHER_BOOK, title="x", isbn="taken", author=author)
@@ -88,7 +88,7 @@ def test_a_bad_line_costs_only_itself(log: Path, line: str, reason: str, request
     assert not Book.objects.filter(pk=BOOK).exists()
 
 
-def test_a_line_of_several_objects_is_applied_as_a_whole_or_not_at_all(log: Path) -> None:
+def test_line_of_several_objects_is_applied_as_a_whole_or_not_at_all(log: Path) -> None:
     one, other = (json.loads(save("shelf", n, name=n * "a").split(" ", 2)[2])[0] for n in (1, 60))
     other["fields"]["no_such_field"] = 1
     ingested(log, [f"1.5 SAVE {json.dumps([one, other])}"])
@@ -96,7 +96,7 @@ def test_a_line_of_several_objects_is_applied_as_a_whole_or_not_at_all(log: Path
     assert len(letters()) == 1
 
 
-def test_a_reference_that_a_deletion_leaves_dangling_is_found_before_the_commit(log: Path) -> None:
+def test_reference_that_a_deletion_leaves_dangling_is_found_before_the_commit(log: Path) -> None:
     # Given a foreign key that Django does nothing about
     Shelf.objects.create(pk=1, name="a")
     Careless.objects.create(shelf_id=1)
@@ -133,7 +133,7 @@ def test_another_sources_letters_are_left_alone(log: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 1000])
 @pytest.mark.parametrize("later", [save("book", BOOK, title="new"), delete("book", BOOK)])
-def test_a_letter_never_brings_old_values_back(log: Path, batch: int, later: str) -> None:
+def test_letter_never_brings_old_values_back(log: Path, batch: int, later: str) -> None:
     # Given a line that failed, and a later one about the same object that didn't
     Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
     ingested(log, [save("book", BOOK, title="old", isbn="1"), later], batch)
@@ -148,7 +148,7 @@ def test_a_letter_never_brings_old_values_back(log: Path, batch: int, later: str
     )  # in one batch, only the last counts
 
 
-def test_a_later_line_that_failed_does_not_make_an_earlier_one_outdated(log: Path) -> None:
+def test_later_line_that_failed_does_not_make_an_earlier_one_outdated(log: Path) -> None:
     lines = [save("book", BOOK, title="old"), save("book", BOOK, title="new", isbn="1")]
     Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
     ingested(log, lines, 1)
@@ -263,7 +263,7 @@ def operator() -> Client:
     return client
 
 
-def test_the_admin_shows_letters_and_tries_them_again(log: Path, operator: Client) -> None:
+def test_admin_shows_letters_and_tries_them_again(log: Path, operator: Client) -> None:
     # Given a letter
     Book.objects.create(pk=OTHER_BOOK, title="x", isbn="1")
     ingested(log, [save("book", BOOK, title="waiting title", isbn="1")])
@@ -301,7 +301,7 @@ def test_viewer_is_offered_no_retry(log: Path) -> None:
     assert "Try to apply" not in shown
 
 
-def test_a_broken_reference_is_found_without_reading_whole_tables(log: Path) -> None:
+def test_broken_reference_is_found_without_reading_whole_tables(log: Path) -> None:
     with CaptureQueriesContext(connection) as queries:
         ingested(log, [save("tag", "a"), save("shelf", 1, name="a", inside=9), save("tag", "b")])
     assert len(letters()) == 1

@@ -45,7 +45,7 @@ def test_wakeup_before_a_wait_is_remembered(wakeup: Wakeup) -> None:
     assert wakes(wakeup, 0)
 
 
-def test_a_change_of_the_log_wakes_and_its_reading_does_not(wakeup: Wakeup, log: Path) -> None:
+def test_change_of_the_log_wakes_and_its_reading_does_not(wakeup: Wakeup, log: Path) -> None:
     with watching(log.parent, wakeup) as watch:
         watch.ensure()
         log.write_text("one\n")
@@ -77,7 +77,7 @@ def test_without_word_from_the_system_files_are_polled(
         assert wakes(wakeup, 10)
 
 
-def test_a_folder_that_is_not_there_is_watched_once_it_is(wakeup: Wakeup, log: Path) -> None:
+def test_folder_that_is_not_there_is_watched_once_it_is(wakeup: Wakeup, log: Path) -> None:
     log.parent.rmdir()
     with watching(log.parent, wakeup) as watch:
         watch.ensure()

@@ -59,7 +59,7 @@ def about(label: str, pk: Any, operation: str = "SAVE", **fields: Any) -> str:
         "library.book_tags",
     ],
 )
-def test_a_line_of_a_model_that_is_not_named_is_a_dead_letter(
+def test_line_of_a_model_that_is_not_named_is_a_dead_letter(
     log: Path, label: str, operation: str, batch: int
 ) -> None:
     # Given rows of that model
@@ -89,13 +89,13 @@ def test_a_line_of_a_model_that_is_not_named_is_a_dead_letter(
     assert [letter for _, letter in letters()] == [reason, reason]
 
 
-def test_a_log_makes_no_superuser(log: Path) -> None:
+def test_log_makes_no_superuser(log: Path) -> None:
     ingested(log, [about("school.account", 1, **SUPERUSER), save("tag", "a")])
     assert Tag.objects.exists()
     assert not get_user_model().objects.exists()
 
 
-def test_a_letter_is_applied_once_its_model_is_named(log: Path, name: Any) -> None:
+def test_letter_is_applied_once_its_model_is_named(log: Path, name: Any) -> None:
     name("library.Tag")
     ingested(log, [save("shelf", 1, name="a")])
     assert not Shelf.objects.exists()
@@ -112,7 +112,7 @@ def test_letter_of_an_unnamed_model_is_not_applied_with_its_group(log: Path, nam
     assert not Egg.objects.exists()
 
 
-def test_the_tables_that_hold_a_part_of_named_objects_are_named_with_them(log: Path, name: Any) -> None:
+def test_tables_that_hold_a_part_of_named_objects_are_named_with_them(log: Path, name: Any) -> None:
     name("library.Branch")
     lines = [
         *(save("place", 1, town="A"), save("branch", 1)),
@@ -123,7 +123,7 @@ def test_the_tables_that_hold_a_part_of_named_objects_are_named_with_them(log: P
     assert ["Annex" in reason for _, reason in letters()] == [True]
 
 
-def test_a_model_is_the_same_through_its_proxies(log: Path, name: Any) -> None:
+def test_model_is_the_same_through_its_proxies(log: Path, name: Any) -> None:
     name("library.OldBook")
     ingested(log, [save("book", BOOK, title="a"), save("oldbook", f"{2:032x}", title="b")])
     assert (Book.objects.count(), OldBook.objects.count()) == (2, 2)
@@ -166,7 +166,7 @@ def found(kind: str) -> list[str]:
     return [message.msg for message in messages if message.id == f"morango_celery.{kind}"]
 
 
-def test_a_check_names_labels_that_are_not_installed(name: Any) -> None:
+def test_check_names_labels_that_are_not_installed(name: Any) -> None:
     name("library.Shelf", "library.Spaceship", "no.App")
     assert found("E002") == [
         f"MORANGO_CELERY_OPLOG['INGEST_MODELS'] names {label!r}, which is not installed."
@@ -191,7 +191,7 @@ def test_a_check_names_labels_that_are_not_installed(name: Any) -> None:
         ("morango_celery_payloads.Payload", "what is deserialized, recorded and ingested here"),
     ],
 )
-def test_a_check_warns_of_models_that_decide_about_more_than_themselves(
+def test_check_warns_of_models_that_decide_about_more_than_themselves(
     name: Any, label: str, power: str
 ) -> None:
     name("library.Shelf", label)

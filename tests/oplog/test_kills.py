@@ -88,7 +88,7 @@ def without_numbers(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[str
     return {model: sorted(map(str, found)) for model, found in rows.items()}
 
 
-def test_the_recorder_dies_at_every_point(log: Path, die: Die, exhaustive: bool) -> None:
+def test_recorder_dies_at_every_point(log: Path, die: Die, exhaustive: bool) -> None:
     # When a project's processes die one after the other while they change objects
     deaths = die("record", "2", OPLOG_FILE=str(log), OPLOG_ROTATE_BYTES="1500")
     assert deaths > (50 if exhaustive else 5)

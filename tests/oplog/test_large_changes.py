@@ -39,7 +39,7 @@ def statements(log: Path, *lines: str) -> int:
 
 
 @pytest.mark.parametrize("operation", Operation)
-def test_the_number_of_statements_does_not_grow_with_the_objects_of_a_line(
+def test_number_of_statements_does_not_grow_with_the_objects_of_a_line(
     log: Path, operation: Operation
 ) -> None:
     keys = range(1, 2001)
@@ -101,7 +101,7 @@ def test_natural_key_may_name_a_later_object_of_a_halved_line(log: Path) -> None
     assert Book.objects.get(isbn="two").author == Author.objects.get()
 
 
-def test_a_name_that_is_gone_by_the_end_of_a_line_is_not_looked_for(log: Path) -> None:
+def test_name_that_is_gone_by_the_end_of_a_line_is_not_looked_for(log: Path) -> None:
     """A part of a halved line names an author who never comes; a later part has no such name."""
     ingested(log, [change([book(1, isbn="one"), book(2, isbn="two")])])
     swapped = [book(1, isbn=None, author=["Nobody"]), book(2, isbn="one"), book(1, isbn="two", author=None)]
@@ -110,7 +110,7 @@ def test_a_name_that_is_gone_by_the_end_of_a_line_is_not_looked_for(log: Path) -
     assert Book.objects.get(isbn="two").author is None
 
 
-def test_a_cycle_of_references_may_span_a_line(log: Path) -> None:
+def test_cycle_of_references_may_span_a_line(log: Path) -> None:
     ingested(log, [change([book(1, isbn="one"), book(2, isbn="two")])])
     swapped = [book(1, isbn=None), book(2, isbn="one"), book(1, isbn="two")]
     hen = {"model": "library.hen", "pk": 1, "fields": {"egg": 1}}
@@ -181,7 +181,7 @@ def test_many_to_many_values_are_as_a_line_has_them_however_many(log: Path, few_
     assert DeadLetter.objects.get().missing_object == "library.tag:none"
 
 
-def test_the_order_of_changes_holds_however_often_rows_are_written(log: Path, few_keys: None) -> None:
+def test_order_of_changes_holds_however_often_rows_are_written(log: Path, few_keys: None) -> None:
     objects = [*shelves(range(1, 8)), *shelves(range(1, 3), name="b"), *shelves(range(5, 12), inside=1)]
     ingested(
         log, [change(objects), change(shelves(range(2, 4)), Operation.DELETE), save("shelf", 3, name="c")]

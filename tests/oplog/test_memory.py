@@ -169,5 +169,5 @@ def test_memory_does_not_grow_with_existing_objects(log: Path, database_url: str
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_million_lines_are_read_in_flat_memory(log: Path, database_url: str) -> None:
+def test_million_lines_are_read_in_flat_memory(log: Path, database_url: str) -> None:
     read_in_flat_memory(log, database_url, 1_000_000)

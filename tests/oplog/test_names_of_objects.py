@@ -52,7 +52,7 @@ def test_letter_is_superseded_for_any_form_of_a_uuid(log: Path, model: str, late
     assert Book.objects.get().title == "new"
 
 
-def test_an_object_of_several_tables_is_known_by_its_number(log: Path) -> None:
+def test_object_of_several_tables_is_known_by_its_number(log: Path) -> None:
     rows = [save("place", 1, town="A"), save("branch", 1)]
     ingested(log, [save("annex", "1", size=1)])
     ingested(log, [*rows, save("annex", 1.0, size=2)])
@@ -76,13 +76,13 @@ def test_letter_gets_its_missing_object_in_any_form(log: Path, wanted: Any, arri
 
 
 @pytest.mark.parametrize("arriving", UUIDS)
-def test_a_letter_gets_the_many_to_many_value_it_waits_for(log: Path, arriving: str) -> None:
+def test_letter_gets_the_many_to_many_value_it_waits_for(log: Path, arriving: str) -> None:
     ingested(log, [save("branch", 5, books=[ID.hex]), save("place", 5, town="A")])
     ingested(log, [save("book", arriving, title="a")])
     assert not letters()
 
 
-def test_a_key_that_no_column_holds_is_known_by_its_text(log: Path) -> None:
+def test_key_that_no_column_holds_is_known_by_its_text(log: Path) -> None:
     for key in ("one", {"a": 1}, [1]):
         append(log, "1.5 SAVE " + json.dumps([{"model": "library.shelf", "pk": key, "fields": {}}]))
     ingest(log)

@@ -34,7 +34,7 @@ def read(days_ago: float) -> None:
     IngestPosition.objects.update(updated_at=timezone.now() - timedelta(days=days_ago))
 
 
-def test_letters_go_that_were_settled_long_ago_and_no_others(log: Path, capsys: Any) -> None:
+def test_only_letters_settled_long_ago_are_removed(log: Path, capsys: Any) -> None:
     # Given letters that were applied and superseded, one that is open, and one that is resolved since
     ingested(log, [save("shelf", 1, name="a", inside=99), save("shelf", 2, name="old", inside=99)])
     ingested(log, [save("shelf", 2, name="new"), save("shelf", 99, name="parent"), "rubbish"])
@@ -77,7 +77,7 @@ def test_pruning_keeps_objects_of_open_letters(log: Path) -> None:
     assert DeadLetterObject.objects.get().key == "library.shelf:1"
 
 
-def test_the_position_of_a_log_that_is_gone_goes_after_some_days(log: Path) -> None:
+def test_position_of_a_log_that_is_gone_goes_after_some_days(log: Path) -> None:
     ingested(log, [save("shelf", 1, name="a")])
     log.unlink()
     read(days_ago=6.9)
@@ -90,7 +90,7 @@ def test_the_position_of_a_log_that_is_gone_goes_after_some_days(log: Path) -> N
 
 
 @pytest.mark.parametrize("renamed", ["changes.log.1", "changes.log-20200101", "changes.log.gone"])
-def test_the_position_of_a_file_that_has_another_name_now_is_left(log: Path, renamed: str) -> None:
+def test_position_of_a_file_that_has_another_name_now_is_left(log: Path, renamed: str) -> None:
     ingested(log, [save("shelf", 1, name="a")])
     log.rename(log.with_name(renamed))
     append(log, save("shelf", 2, name="b"))
@@ -99,7 +99,7 @@ def test_the_position_of_a_file_that_has_another_name_now_is_left(log: Path, ren
     assert ingest(log).lines == 1
 
 
-def test_the_position_of_a_rotated_file_is_left_under_every_further_name(log: Path) -> None:
+def test_position_of_a_rotated_file_is_left_under_every_further_name(log: Path) -> None:
     ingested(log, [save("shelf", 1, name="a")])
     rotated = log.rename(log.with_name("changes.log.1"))
     append(rotated, save("shelf", 1, name="b"))
@@ -113,7 +113,7 @@ def test_the_position_of_a_rotated_file_is_left_under_every_further_name(log: Pa
     assert Shelf.objects.get().name == "b"
 
 
-def test_the_position_of_a_file_that_was_copied_is_left(log: Path, tmp_path: Path) -> None:
+def test_position_of_a_file_that_was_copied_is_left(log: Path, tmp_path: Path) -> None:
     ingested(log, [save("shelf", 1, name="a")])
     shutil.copy(log, tmp_path / "copy")
     log.unlink()

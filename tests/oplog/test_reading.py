@@ -48,7 +48,7 @@ def test_reading_goes_on_where_it_ended(log: Path) -> None:
     assert positions() == [(log.name, log.stat().st_size, 3)]
 
 
-def test_a_line_without_its_newline_waits(log: Path) -> None:
+def test_line_without_its_newline_waits(log: Path) -> None:
     text = note("whole")
     append(log, note(1), text[:30], end="")
     assert ingest(log).lines == 1
@@ -65,7 +65,7 @@ def test_empty_lines_say_nothing(log: Path) -> None:
     assert (notes(), letters()) == (["1", "2", "3"], [])
 
 
-def test_the_rest_of_a_renamed_log_is_read_before_the_new_one(log: Path) -> None:
+def test_rest_of_a_renamed_log_is_read_before_the_new_one(log: Path) -> None:
     ingested(log, [note(1)])
     append(log, note(2))
     log.rename(f"{log}.1")
@@ -74,7 +74,7 @@ def test_the_rest_of_a_renamed_log_is_read_before_the_new_one(log: Path) -> None
     assert notes() == ["1", "2", "3"]
 
 
-def test_the_rest_of_a_log_that_was_copied_and_truncated_is_found_in_the_copy(log: Path) -> None:
+def test_rest_of_a_log_that_was_copied_and_truncated_is_found_in_the_copy(log: Path) -> None:
     ingested(log, [note(1), note(2)])
     append(log, note(3))
     shutil.copyfile(log, f"{log}.1")
@@ -88,7 +88,7 @@ def test_the_rest_of_a_log_that_was_copied_and_truncated_is_found_in_the_copy(lo
     assert notes() == [str(number) for number in range(1, 20)]
 
 
-def test_a_copy_that_is_not_complete_is_left_alone(log: Path) -> None:
+def test_copy_that_is_not_complete_is_left_alone(log: Path) -> None:
     append(log, *(note(number) for number in range(50)))
     copy = Path(f"{log}-20260101")
     copy.write_bytes(log.read_bytes()[:2000])
@@ -163,7 +163,7 @@ def test_another_file_of_the_same_name_is_read_from_its_beginning(log: Path) -> 
     assert [text[:5] for text in notes()] == ["old", "old t", "new", "newer"]
 
 
-def test_a_file_that_comes_back_is_read_on(log: Path) -> None:
+def test_file_that_comes_back_is_read_on(log: Path) -> None:
     ingested(log, [note(1)])
     away = log.with_name("elsewhere")
     log.rename(away)
@@ -174,7 +174,7 @@ def test_a_file_that_comes_back_is_read_on(log: Path) -> None:
     assert notes() == ["1", "2", "3"]
 
 
-def test_a_file_that_is_replaced_by_a_longer_copy_of_itself_is_read_on(log: Path) -> None:
+def test_file_that_is_replaced_by_a_longer_copy_of_itself_is_read_on(log: Path) -> None:
     # As rsync does, which brings a log from another machine
     ingested(log, [note(number) for number in range(40)])
     copy = log.with_name("copy")
@@ -221,7 +221,7 @@ def test_two_ingestions_at_once_apply_each_line_once(log: Path) -> None:
     assert IngestPosition.objects.get().lines == 300
 
 
-def test_a_file_that_is_truncated_while_it_is_read_is_looked_at_again(log: Path) -> None:
+def test_file_that_is_truncated_while_it_is_read_is_looked_at_again(log: Path) -> None:
     # Given a log of which a batch was read, but not applied
     append(log, *(note(number) for number in range(4)))
     new = [note(f"new {number}") for number in range(4)]
@@ -238,7 +238,7 @@ def test_a_file_that_is_truncated_while_it_is_read_is_looked_at_again(log: Path)
     assert notes() == [f"new {number}" for number in range(4)]
 
 
-def test_the_command_reads_once_and_sums_up(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reads_once_and_sums_up(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     append(log, note(1), "rubbish")
     call_command("ingest_objects", str(log), "--once")
     assert "2 lines: 1 applied, 1 became dead letters" in capsys.readouterr().out
@@ -246,7 +246,7 @@ def test_the_command_reads_once_and_sums_up(log: Path, capsys: pytest.CaptureFix
     assert "0 lines" in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_wrong_with_its_arguments(log: Path) -> None:
+def test_command_says_what_is_wrong_with_its_arguments(log: Path) -> None:
     with pytest.raises(CommandError, match="There is no file"):
         call_command("ingest_objects", str(log))
     with pytest.raises(CommandError, match="batch-size: must be"):
@@ -257,13 +257,13 @@ def test_the_command_says_what_is_wrong_with_its_arguments(log: Path) -> None:
         call_command("ingest_objects", str(log), "--once", "--follow")
 
 
-def test_a_batch_is_bounded_by_lines_and_by_bytes() -> None:
+def test_batch_is_bounded_by_lines_and_by_bytes() -> None:
     lines = [Line(offset, size * b"x") for offset, size in enumerate([4, 4, 2, 1, 1, 1, 1, 30, 9, 1])]
     batches = [[len(line.content) for line in batch] for batch in BatchLines(3, 10)(lines)]
     assert batches == [[4, 4, 2], [1, 1, 1], [1], [30], [9, 1]]
 
 
-def test_the_number_of_statements_does_not_grow_with_the_lines(log: Path) -> None:
+def test_number_of_statements_does_not_grow_with_the_lines(log: Path) -> None:
     from django.test.utils import CaptureQueriesContext
 
     ingested(log, [note("first")])

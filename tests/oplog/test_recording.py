@@ -146,7 +146,7 @@ def test_changes_without_signals_can_be_recorded_by_hand(recorded: Path) -> None
     assert lines(recorded) == [("SAVE", [("shelf", n)]) for n in range(1, 4)]
 
 
-def test_a_full_file_gets_another_name_and_readers_miss_nothing(recorded: Path, settings: Any) -> None:
+def test_full_file_gets_another_name_and_readers_miss_nothing(recorded: Path, settings: Any) -> None:
     settings.MORANGO_CELERY_OPLOG = {**settings.MORANGO_CELERY_OPLOG, "ROTATE_BYTES": 400}
     for number in range(1, 21):
         Shelf.objects.create(pk=number, name=f"{number:020}")
@@ -158,7 +158,7 @@ def test_a_full_file_gets_another_name_and_readers_miss_nothing(recorded: Path, 
     assert ingest(recorded, source="late").lines == 20
 
 
-def test_a_clock_that_is_set_back_changes_no_order(
+def test_clock_that_is_set_back_changes_no_order(
     recorded: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = iter(datetime.datetime(2026, 1, 9 - n, tzinfo=datetime.UTC) for n in range(8))
@@ -206,14 +206,14 @@ def test_lines_of_a_dead_writer_are_not_written_again(recorded: Path, cut: int |
     assert lines(recorded) == [("SAVE", [("shelf", n)]) for n in (1, 2, 3, 4)]
 
 
-def test_a_foreign_half_line_does_not_spoil_the_next(recorded: Path) -> None:
+def test_foreign_half_line_does_not_spoil_the_next(recorded: Path) -> None:
     recorded.write_text("no newline")
     Shelf.objects.create(pk=1, name="a")
     assert recorded.read_text().startswith("no newline\n")
     assert ingest(recorded).dead_letters == 1
 
 
-def test_a_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Path) -> None:
+def test_writer_that_dies_within_a_character_spoils_no_other_line(recorded: Path) -> None:
     # Given a writer that died within a line, and the log that others see then
     with transaction.atomic():
         Shelf.objects.create(pk=1, name="ä\U0001f4da")
@@ -254,7 +254,7 @@ def test_remains_of_a_power_cut_spoil_no_line(recorded: Path, left: bytes) -> No
     assert b'"pk": 2' in text
 
 
-def test_a_new_log_is_not_for_everybody_to_read(recorded: Path) -> None:
+def test_new_log_is_not_for_everybody_to_read(recorded: Path) -> None:
     before = os.umask(0)
     try:
         Shelf.objects.create(pk=1, name="a")
@@ -263,7 +263,7 @@ def test_a_new_log_is_not_for_everybody_to_read(recorded: Path) -> None:
     assert recorded.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_log_that_was_taken_away_or_truncated_is_begun_again(recorded: Path) -> None:
+def test_log_that_was_taken_away_or_truncated_is_begun_again(recorded: Path) -> None:
     Shelf.objects.create(pk=1, name="a")
     recorded.unlink()
     Shelf.objects.create(pk=2, name="b")
@@ -341,7 +341,7 @@ def test_recording_nowhere_is_refused(settings: Any) -> None:
         call_command("record_objects")
 
 
-def test_a_check_names_models_that_are_not_installed(settings: Any) -> None:
+def test_check_names_models_that_are_not_installed(settings: Any) -> None:
     settings.MORANGO_CELERY_OPLOG = {
         "FILE": "x",
         "MODELS": ["library.Shelf", "library.Spaceship", "no.App"],

@@ -48,19 +48,19 @@ def make(kind: str) -> Iterator[Make]:
         yield KINDS.get(kind, make_socket)
 
 
-def test_a_special_file_is_refused_as_the_log(log: Path, kind: str, make: Make) -> None:
+def test_special_file_is_refused_as_the_log(log: Path, kind: str, make: Make) -> None:
     make(log)
     with pytest.raises(CommandError, match=f"{log} is {kind}; a log consists of regular files"):
         call_command("ingest_objects", str(log))
 
 
-def test_a_special_file_ends_the_wait_for_more(log: Path, kind: str, make: Make) -> None:
+def test_special_file_ends_the_wait_for_more(log: Path, kind: str, make: Make) -> None:
     make(log)
     with pytest.raises(CommandError, match=f"{log} is {kind}; a log consists of regular files"):
         call_command("ingest_objects", str(log), "--follow")
 
 
-def test_a_special_file_is_refused_as_a_rotated_one(log: Path, kind: str, make: Make) -> None:
+def test_special_file_is_refused_as_a_rotated_one(log: Path, kind: str, make: Make) -> None:
     rotated = log.with_name(f"{log.name}.1")
     make(rotated)
     append(log, save("tag", "a"))
@@ -70,7 +70,7 @@ def test_a_special_file_is_refused_as_a_rotated_one(log: Path, kind: str, make: 
     assert not IngestPosition.objects.exists()
 
 
-def test_a_link_to_a_regular_file_is_a_log(log: Path, tmp_path: Path) -> None:
+def test_link_to_a_regular_file_is_a_log(log: Path, tmp_path: Path) -> None:
     append(tmp_path / "elsewhere", save("tag", "a"))
     log.symlink_to(tmp_path / "elsewhere")
     call_command("ingest_objects", str(log))

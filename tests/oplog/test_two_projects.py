@@ -89,7 +89,7 @@ def test_reader_gets_the_writers_objects(log: Path, write: Start, follow: Start,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_when_it_is_told_to(log: Path, follow: Start, number: signal.Signals) -> None:
+def test_reader_stops_on_a_signal(log: Path, follow: Start, number: signal.Signals) -> None:
     append(log, save("shelf", 1, name="a"))
     reader = follow()
     reader.wait_until(Shelf.objects.exists, "read")
@@ -123,7 +123,7 @@ def test_reader_survives_any_change_of_the_file(log: Path, follow: Start) -> Non
 
 
 @pytest.mark.needs_postgresql
-def test_it_outlives_a_database_that_goes_away(log: Path, follow: Start) -> None:
+def test_reader_survives_an_outage_of_its_database(log: Path, follow: Start) -> None:
     from django.db import connection
 
     append(log, save("shelf", 1, name="a"))

@@ -31,13 +31,13 @@ def visit(**fields: Any) -> Any:
     return build_zoo_row("visit", person=PERSON, **fields)
 
 
-def test_a_new_row() -> None:
+def test_clocks_of_a_new_row_are_the_synced_ones() -> None:
     theirs, ours = both([HOME, PERSON, visit()], app=THERE)
     assert years(theirs) == [(2030, 2030)]
     assert years(ours) == [(2026, 2026)]
 
 
-def test_a_row_that_is_there() -> None:
+def test_clocks_of_an_existing_row_are_the_synced_ones() -> None:
     """Morango keeps the synced beginning of a row that it updates."""
     row = visit()
     older = existing(row, began_at="2025-01-01T00:00:00Z", changed_at="2025-01-01T00:00:00Z")
@@ -48,7 +48,7 @@ def test_a_row_that_is_there() -> None:
 
 @pytest.mark.filterwarnings("ignore:DateTimeField Visit:RuntimeWarning")
 @pytest.mark.parametrize("value", ["2020-01-01T00:00:00+05:00", "2020-01-01T00:00:00.5Z", "2020-01-01"])
-def test_a_value_in_another_form(value: str) -> None:
+def test_clock_is_read_in_any_form(value: str) -> None:
     theirs, ours = both([HOME, PERSON, visit(began_at=value, changed_at=value)], app=THERE)
     assert ours.errors == theirs.errors
     if not ours.errors:
@@ -56,7 +56,7 @@ def test_a_value_in_another_form(value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["began_at", "changed_at"])
-def test_a_missing_value_is_the_clocks(name: str) -> None:
+def test_missing_value_is_the_clocks(name: str) -> None:
     row = visit()
     row.serialized = row.serialized.replace(f'"{name}"', '"unknown"')
     theirs, ours = both([HOME, PERSON, row], app=THERE)
@@ -67,20 +67,20 @@ def test_a_missing_value_is_the_clocks(name: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "", "soon"])
 @pytest.mark.parametrize("name", ["began_at", "changed_at"])
-def test_a_value_that_is_no_time(name: str, value: object) -> None:
+def test_value_that_is_no_time_is_its_records_error(name: str, value: object) -> None:
     theirs, ours = both([HOME, PERSON, visit(**{name: value})], app=THERE)
     assert ours.errors == theirs.errors
     assert (ours.dirty, len(ours.app["visit"])) == (theirs.dirty, len(theirs.app["visit"]))
 
 
-def test_a_number_costs_only_its_record() -> None:
+def test_number_costs_only_its_record() -> None:
     bad, good = visit(changed_at=5), visit()
     theirs, ours = both([HOME, PERSON, bad, good], app=THERE)
     assert theirs.aborted == "builtins.TypeError"
     assert (list(ours.errors), ours.ids("visit")) == ([bad.id], {good.id})
 
 
-def test_the_next_serialization_sends_the_same_as_with_morango() -> None:
+def test_next_serialization_sends_the_same_as_with_morango() -> None:
     row = visit()
     theirs, ours = both([HOME, PERSON, row], app=THERE)
     assert theirs.serialized[row.id] == ours.serialized[row.id]

@@ -96,14 +96,14 @@ def samples(values: dict[str, list[Any]]) -> list[Store]:
     return [build_zoo_row("sample", **{name: value}) for name in values for value in values[name]]
 
 
-def test_values_that_are_right() -> None:
+def test_valid_values_are_saved() -> None:
     rows = samples(VALID)
     result = assert_same(rows)
     assert result.errors == {}
     assert len(result.app["sample"]) == len(rows)
 
 
-def test_values_that_are_right_overwrite_others() -> None:
+def test_valid_values_overwrite_others() -> None:
     rows = samples(VALID)
     older: dict[str, Any] = {
         "slug": "old",
@@ -116,14 +116,14 @@ def test_values_that_are_right_overwrite_others() -> None:
     assert_same(rows, app=app)
 
 
-def test_values_that_are_wrong() -> None:
+def test_invalid_values_are_their_records_error() -> None:
     rows = samples(INVALID)
     result = assert_same(rows)
     assert set(result.errors) == {row.id for row in rows}
     assert result.app["sample"] == []
 
 
-def test_no_number(batch_size: int) -> None:
+def test_nan_is_saved_as_by_morango(batch_size: int) -> None:
     """A float may be NaN on PostgreSQL, where it is unequal to itself; on SQLite it is null."""
     rows = [build_zoo_row("sample", ratio=value) for value in (NAN, "nan")]
     theirs, ours = both(rows, batch_sizes=[batch_size])
@@ -135,13 +135,13 @@ def test_no_number(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "values"), [("small", [32768, -32769]), ("positive", [2147483648])])
-def test_limits_that_only_postgresql_has(name: str, values: list[int]) -> None:
+def test_numbers_beyond_postgresqls_limits_fail_there_only(name: str, values: list[int]) -> None:
     result = assert_same(samples({name: values}))
     assert len(result.errors) == (len(values) if connection.vendor == "postgresql" else 0)
 
 
 @pytest.mark.filterwarnings("ignore:DateTimeField Sample.moment received a naive:RuntimeWarning")
-def test_times_without_a_zone() -> None:
+def test_times_without_a_zone_are_saved() -> None:
     rows = samples({"moment": ["2026-01-02T03:04:05", "2026-01-02", "2026-01-02 03:04"]})
     assert len(assert_same(rows).app["sample"]) == 3
 
@@ -158,7 +158,7 @@ def test_values_that_abort_morango_cost_only_their_record() -> None:
         assert run(morangos, [row]).aborted is not None, row.serialized
 
 
-def test_json_that_only_sqlite_takes() -> None:
+def test_json_that_postgresql_refuses_fails_there_only() -> None:
     rows = samples({"data": ["\x00", "\ud800", {"a\x00": 1}]})
     theirs, ours = both(rows)
     if connection.vendor == "sqlite":
@@ -169,13 +169,13 @@ def test_json_that_only_sqlite_takes() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "nonsense", "short"])
-def test_an_id_in_another_form(value: object) -> None:
+def test_own_id_in_another_form_is_treated_alike(value: object) -> None:
     row = build_zoo_row("sample")
     row.serialized = row.serialized.replace(json.dumps(row.id), json.dumps(value), 1)
     assert_same([row])
 
 
-def test_a_field_that_is_not_serialized_is_taken_when_it_comes_and_has_its_default_when_not() -> None:
+def test_field_that_is_not_serialized_is_taken_when_it_comes_and_has_its_default_when_not() -> None:
     given, missing = build_zoo_row("sample", secret="theirs"), build_zoo_row("sample")
     result = assert_same([given, missing])
     assert {row["id"]: row["secret"] for row in result.app["sample"]} == {
@@ -184,14 +184,14 @@ def test_a_field_that_is_not_serialized_is_taken_when_it_comes_and_has_its_defau
     }
 
 
-def test_a_field_that_is_not_serialized_loses_its_local_value() -> None:
+def test_field_that_is_not_serialized_loses_its_local_value() -> None:
     """A record is written with all its columns, as with Morango."""
     row = build_zoo_row("sample", slug="new")
     result = assert_same([row], app=[existing(row, secret="mine", slug="old")])
     assert [(found["slug"], found["secret"]) for found in result.app["sample"]] == [("new", "local")]
 
 
-def test_a_local_edit_of_every_type_is_serialized() -> None:
+def test_local_edit_of_every_type_is_serialized() -> None:
     values = {name: values[1] for name, values in VALID.items() if len(values) > 1}
     row, other = build_zoo_row("sample", dirty=False), build_zoo_row("sample", **values)
     result = assert_same([row, other], app=[existing(row, slug="edited", _morango_dirty_bit=True)])
@@ -219,7 +219,7 @@ PLAIN: dict[tuple[str, str], list[Any]] = {
 """Models with records that need no instance, as long as their values are plain."""
 
 
-def test_values_of_models_without_code_of_their_own() -> None:
+def test_fast_path_saves_values_as_morango() -> None:
     home, club = build_zoo_row("region"), build_zoo_row("club")
     person = build_zoo_row("person", home=home)
     targets: dict[str, dict[str, Any]] = {"member": {"club": club}, "visit": {"person": person}}
@@ -249,7 +249,7 @@ READING: dict[str, list[Any]] = {
 }
 
 
-def test_plain_dates_and_numbers() -> None:
+def test_plain_dates_and_numbers_are_read_alike() -> None:
     rows = [build_zoo_row("reading", **{name: value}) for name in READING for value in READING[name]]
     result = assert_same(rows)
     assert len(result.app["reading"]) + len(result.errors) == len(rows)

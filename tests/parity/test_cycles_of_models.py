@@ -11,19 +11,19 @@ from tests.parity.harness import assert_same, assert_same_but_clean, both
 from tests.support.comparison import existing
 
 
-def test_the_optional_half_of_a_cycle_first() -> None:
+def test_record_with_a_clean_target_in_a_cycle_is_saved() -> None:
     club = build_zoo_row("club", dirty=False)
     member = build_zoo_row("member", club=club)
     assert assert_same([club, member], app=[existing(club)]).ids("member") == {member.id}
 
 
-def test_clubs_without_a_president() -> None:
+def test_clubs_without_a_president_are_saved() -> None:
     clubs = [build_zoo_row("club") for _ in range(4)]
     members = [build_zoo_row("member", club=club) for club in clubs]
     assert len(assert_same([*members, *clubs]).app["member"]) == 4
 
 
-def test_a_president_of_another_club() -> None:
+def test_reference_to_another_cycle_is_saved() -> None:
     first = build_zoo_row("club", dirty=False)
     president = build_zoo_row("member", club=first, dirty=False)
     second = build_zoo_row("club", president=president)
@@ -31,7 +31,7 @@ def test_a_president_of_another_club() -> None:
     assert {row["president_id"] for row in result.app["club"]} == {None, president.id}
 
 
-def test_a_cycle_of_two_records() -> None:
+def test_cycle_of_two_records_is_saved_in_either_order() -> None:
     club = build_zoo_row("club")
     member = build_zoo_row("member", club=club)
     club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
@@ -40,7 +40,7 @@ def test_a_cycle_of_two_records() -> None:
         assert (result.ids("club"), result.ids("member"), result.errors) == ({club.id}, {member.id}, {})
 
 
-def test_several_cycles() -> None:
+def test_several_cycles_are_saved() -> None:
     clubs, members = [], []
     for _ in range(4):
         club = build_zoo_row("club")
@@ -51,7 +51,7 @@ def test_several_cycles() -> None:
     assert (len(result.app["club"]), len(result.app["member"]), result.errors) == (4, 4, {})
 
 
-def test_a_cycle_of_four_records() -> None:
+def test_cycle_of_four_records_is_saved() -> None:
     first = build_zoo_row("club")
     member = build_zoo_row("member", club=first)
     second = build_zoo_row("club", president=member)
@@ -61,7 +61,7 @@ def test_a_cycle_of_four_records() -> None:
     assert (result.errors, len(result.app["club"]), len(result.app["member"])) == ({}, 2, 2)
 
 
-def test_an_existing_cycle_is_changed() -> None:
+def test_existing_cycle_is_overwritten() -> None:
     club = build_zoo_row("club")
     old, new = (build_zoo_row("member", club=club, number=number) for number in (1, 2))
     club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=new)
@@ -69,7 +69,7 @@ def test_an_existing_cycle_is_changed() -> None:
     assert [row["president_id"] for row in assert_same([club, old, new], app=app).app["club"]] == [new.id]
 
 
-def test_a_cycle_beside_a_record_that_the_database_refuses() -> None:
+def test_cycle_is_saved_beside_a_refused_record() -> None:
     other = build_zoo_row("club", dirty=False)
     taken = build_zoo_row("member", club=other, dirty=False)
     club = build_zoo_row("club")
@@ -82,7 +82,7 @@ def test_a_cycle_beside_a_record_that_the_database_refuses() -> None:
     assert result.ids("member") == {taken.id, member.id}
 
 
-def test_the_first_half_is_not_valid() -> None:
+def test_failure_of_a_cycles_first_half_fails_the_second() -> None:
     """Clubs come before members here as there: the member hears of the club's failure."""
     club = build_zoo_row("club")
     member = build_zoo_row("member", club=club)
@@ -91,7 +91,7 @@ def test_the_first_half_is_not_valid() -> None:
     assert set(result.errors) == {club.id, member.id}
 
 
-def test_the_second_half_is_not_valid_where_morango_fails() -> None:
+def test_failure_of_a_cycles_second_half_fails_the_first_where_morango_aborts() -> None:
     club = build_zoo_row("club")
     member = build_zoo_row("member", club=club, number="one")
     club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
@@ -114,7 +114,7 @@ def test_each_record_is_counted_once_whatever_batch_it_is_in() -> None:
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_both_halves_are_deleted(hard: bool) -> None:
+def test_both_halves_of_a_cycle_are_deleted(hard: bool) -> None:
     club = build_zoo_row("club")
     member = build_zoo_row("member", club=club)
     club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
@@ -125,7 +125,7 @@ def test_both_halves_are_deleted(hard: bool) -> None:
     assert (result.app["club"], result.app["member"]) == ([], [])
 
 
-def test_the_president_is_deleted_and_the_club_stays() -> None:
+def test_president_is_deleted_and_the_club_stays() -> None:
     club = build_zoo_row("club", name="new")
     member = build_zoo_row("member", club=club, deleted=True)
     app = [existing(club, president_id=member.id, name="old"), existing(member)]
@@ -133,7 +133,7 @@ def test_the_president_is_deleted_and_the_club_stays() -> None:
     assert [(row["name"], row["president_id"]) for row in result.app["club"]] == [("new", None)]
 
 
-def test_the_club_is_deleted_and_its_members_with_it() -> None:
+def test_club_is_deleted_and_its_members_with_it() -> None:
     club = build_zoo_row("club", deleted=True)
     synced = build_zoo_row("member", club=club, number=1)
     clean = build_zoo_row("member", club=club, number=2, dirty=False)
@@ -142,7 +142,7 @@ def test_the_club_is_deleted_and_its_members_with_it() -> None:
     assert (result.app["club"], result.app["member"], result.deleted) == ([], [], {synced.id})
 
 
-def test_the_synced_club_has_a_deleted_president() -> None:
+def test_record_with_a_deleted_target_in_its_cycle_is_propagated() -> None:
     club = build_zoo_row("club")
     member = build_zoo_row("member", club=club, deleted=True)
     club = build_zoo_row("club", id=club.id, source_id=club.source_id, president=member)
@@ -150,7 +150,7 @@ def test_the_synced_club_has_a_deleted_president() -> None:
     assert result.deleted == {club.id}
 
 
-def test_a_partner_of_a_model_that_is_not_installed() -> None:
+def test_target_of_an_unknown_model_fails_its_cycle_alone() -> None:
     # Given a club with a president that waits too, and is of a kind that no app knows
     spaceship = build_zoo_row("spaceship")
     club = build_zoo_row("club", president_id=spaceship.id)

@@ -8,7 +8,7 @@ from tests.support.comparison import existing
 from tests.support.factories import build_store_row
 
 
-def test_a_record_leaves_a_target_that_is_deleted() -> None:
+def test_record_that_leaves_a_deleted_target_is_kept() -> None:
     old, new = build_store_row("unit", deleted=True), build_store_row("unit")
     lesson = build_store_row("lesson", unit=new)
     app = [existing(old), existing(lesson, unit_id=old.id)]
@@ -27,7 +27,7 @@ def test_rows_of_a_record_that_leaves_go_with_the_old_row() -> None:
     assert (result.ids("learner"), result.ids("attempt")) == ({learner.id}, {kept.id})
 
 
-def test_a_record_comes_to_a_target_whose_other_record_is_deleted() -> None:
+def test_record_below_a_target_is_saved_beside_a_deleted_one() -> None:
     unit = build_store_row("unit")
     gone = build_store_row("lesson", unit=unit, deleted=True)
     new = build_store_row("lesson", unit=unit)
@@ -36,7 +36,7 @@ def test_a_record_comes_to_a_target_whose_other_record_is_deleted() -> None:
     assert result.ids("lesson") == {new.id}
 
 
-def test_a_record_is_deleted_and_its_target_changed() -> None:
+def test_record_is_deleted_while_its_target_changes() -> None:
     unit = build_store_row("unit", name="new")
     gone = build_store_row("lesson", unit=unit, deleted=True)
     result = assert_same_but_clean(
@@ -45,7 +45,7 @@ def test_a_record_is_deleted_and_its_target_changed() -> None:
     assert (result.app["unit"][0]["name"], result.app["lesson"]) == ("new", [])
 
 
-def test_a_nullable_reference_leaves_a_target_that_is_deleted() -> None:
+def test_nullable_reference_to_a_deleted_target_is_cleared() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     gone = build_store_row("lesson", unit=unit, deleted=True)
@@ -56,7 +56,7 @@ def test_a_nullable_reference_leaves_a_target_that_is_deleted() -> None:
     assert [row["lesson_id"] for row in result.app["attempt"]] == [None]
 
 
-def test_a_reference_is_set_to_null_by_a_deletion() -> None:
+def test_reference_is_set_to_null_by_a_deletion() -> None:
     home, gone = build_zoo_row("region"), build_zoo_row("region", deleted=True)
     person = build_zoo_row("person", home=home)
     card = build_zoo_row("card", person=person, issued_at=gone, dirty=False)
@@ -65,7 +65,7 @@ def test_a_reference_is_set_to_null_by_a_deletion() -> None:
     assert [(row["issued_at_id"], row["_morango_dirty_bit"]) for row in result.app["card"]] == [(None, False)]
 
 
-def test_a_reference_set_to_null_by_a_deletion_gets_its_new_target() -> None:
+def test_reference_set_to_null_by_a_deletion_gets_its_new_target() -> None:
     home, gone = build_zoo_row("region"), build_zoo_row("region", deleted=True)
     person = build_zoo_row("person", home=home)
     card = build_zoo_row("card", person=person, issued_at=home)
@@ -74,7 +74,7 @@ def test_a_reference_set_to_null_by_a_deletion_gets_its_new_target() -> None:
     assert [row["issued_at_id"] for row in result.app["card"]] == [home.id]
 
 
-def test_a_locally_edited_row_loses_its_reference_to_a_deletion() -> None:
+def test_locally_edited_row_loses_its_reference_to_a_deletion() -> None:
     home, gone = build_zoo_row("region"), build_zoo_row("region", deleted=True)
     person = build_zoo_row("person", home=home)
     card = build_zoo_row("card", person=person, issued_at=gone, dirty=False)
@@ -83,7 +83,7 @@ def test_a_locally_edited_row_loses_its_reference_to_a_deletion() -> None:
     assert '"issued_at_id": null' in result.serialized[card.id]["serialized"]
 
 
-def test_a_deleted_record_that_was_noted_to_be_deleted_here_too() -> None:
+def test_record_deleted_here_and_elsewhere_is_deleted_once() -> None:
     unit = build_store_row("unit", dirty=False)
     learner = build_store_row("learner", unit=unit, dirty=False)
     first = build_store_row("attempt", learner=learner, deleted=True)
@@ -93,7 +93,7 @@ def test_a_deleted_record_that_was_noted_to_be_deleted_here_too() -> None:
     assert (result.app["attempt"], result.app["feedback"], result.deleted) == ([], [], set())
 
 
-def test_a_record_comes_back_that_was_deleted() -> None:
+def test_record_comes_back_that_was_deleted() -> None:
     unit = build_store_row("unit", dirty=False)
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=[existing(unit)])

@@ -20,7 +20,7 @@ def noted(row: Store, *, hard: bool = False) -> list[DeletedModels | HardDeleted
 
 
 @both_kinds
-def test_a_target_deleted_in_an_earlier_sync(hard: bool) -> None:
+def test_target_deleted_in_an_earlier_sync_deletes_the_record(hard: bool) -> None:
     unit = build_store_row("unit", dirty=False, deleted=True, hard_deleted=hard)
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same_but_clean([unit, lesson], propagated=[lesson])
@@ -29,7 +29,7 @@ def test_a_target_deleted_in_an_earlier_sync(hard: bool) -> None:
 
 
 @both_kinds
-def test_a_target_deleted_in_this_sync_takes_the_older_row_along(hard: bool) -> None:
+def test_target_deleted_in_this_sync_takes_the_older_row_along(hard: bool) -> None:
     unit = build_store_row("unit", deleted=True)
     unit.hard_deleted = hard
     lesson = build_store_row("lesson", unit=unit, title="new")
@@ -38,7 +38,7 @@ def test_a_target_deleted_in_this_sync_takes_the_older_row_along(hard: bool) -> 
     assert (result.app["unit"], result.app["lesson"]) == ([], [])
 
 
-def test_a_deletion_cascades_to_rows_that_are_not_part_of_the_sync() -> None:
+def test_deletion_cascades_to_rows_that_are_not_part_of_the_sync() -> None:
     unit = build_store_row("unit", deleted=True)
     learner = build_store_row("learner", unit=unit, dirty=False)
     attempt = build_store_row("attempt", learner=learner, dirty=False)
@@ -49,7 +49,7 @@ def test_a_deletion_cascades_to_rows_that_are_not_part_of_the_sync() -> None:
     assert result.deleted == set()  # nothing was deleted locally, and the Store rows stay as they are
 
 
-def test_a_deletion_cascades_to_rows_with_local_edits() -> None:
+def test_deletion_cascades_to_rows_with_local_edits() -> None:
     unit = build_store_row("unit", deleted=True)
     lesson = build_store_row("lesson", unit=unit, dirty=False)
     app = [existing(unit), existing(lesson, title="edited here", _morango_dirty_bit=True)]
@@ -57,7 +57,7 @@ def test_a_deletion_cascades_to_rows_with_local_edits() -> None:
 
 
 @both_kinds
-def test_two_levels_of_which_both_targets_were_deleted(hard: bool) -> None:
+def test_deletion_is_noted_on_both_levels_below_deleted_targets(hard: bool) -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit, deleted=True, hard_deleted=hard)
     attempt = build_store_row("attempt", learner=learner, partition="x", deleted=True)
@@ -70,7 +70,7 @@ def test_two_levels_of_which_both_targets_were_deleted(hard: bool) -> None:
 
 @both_kinds
 @pytest.mark.parametrize("now", [True, False], ids=["this-sync", "earlier-sync"])
-def test_the_second_level_is_deleted_too_where_morango_fails(hard: bool, now: bool) -> None:
+def test_deletion_propagates_to_the_second_level_where_morango_fails(hard: bool, now: bool) -> None:
     unit = build_store_row("unit", dirty=now, deleted=True, hard_deleted=hard)
     learner = build_store_row("learner", unit=unit)
     attempt = build_store_row("attempt", learner=learner)
@@ -84,7 +84,7 @@ def test_the_second_level_is_deleted_too_where_morango_fails(hard: bool, now: bo
 
 
 @both_kinds
-def test_a_target_noted_as_deleted_but_not_serialized_yet_where_morango_fails(hard: bool) -> None:
+def test_record_of_a_target_noted_as_deleted_is_propagated_where_morango_fails(hard: bool) -> None:
     unit = build_store_row("unit", dirty=False)
     lesson = build_store_row("lesson", unit=unit)
     theirs, ours = both([unit, lesson], app=noted(unit, hard=hard))
@@ -94,7 +94,7 @@ def test_a_target_noted_as_deleted_but_not_serialized_yet_where_morango_fails(ha
     assert ours.hard_deleted == ({unit.id, lesson.id} if hard else set())
 
 
-def test_a_target_noted_as_deleted_that_the_same_sync_brings_back() -> None:
+def test_target_brought_back_by_the_sync_keeps_its_records() -> None:
     unit = build_store_row("unit")
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=noted(unit))
@@ -102,7 +102,7 @@ def test_a_target_noted_as_deleted_that_the_same_sync_brings_back() -> None:
     assert result.deleted == {unit.id}  # as Morango: the next serialization deletes it in the Store
 
 
-def test_two_targets_of_which_one_is_purged() -> None:
+def test_one_purged_target_purges_the_record() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit, deleted=True)
     lesson = build_store_row("lesson", unit=unit, hard_deleted=True)
@@ -112,7 +112,7 @@ def test_two_targets_of_which_one_is_purged() -> None:
     assert (result.deleted, result.hard_deleted) == ({attempt.id}, {attempt.id})
 
 
-def test_one_target_is_deleted_and_the_other_missing() -> None:
+def test_missing_target_counts_beside_a_deleted_one() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit, deleted=True)
     attempt = build_store_row("attempt", learner=learner, lesson_id="ab" * 16)
@@ -121,7 +121,7 @@ def test_one_target_is_deleted_and_the_other_missing() -> None:
     assert result.deleted == {attempt.id}
 
 
-def test_one_target_is_deleted_and_the_other_failed() -> None:
+def test_failed_target_counts_beside_a_deleted_one() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit, deleted=True)
     lesson = build_store_row("lesson", unit=unit, title="")
@@ -130,7 +130,7 @@ def test_one_target_is_deleted_and_the_other_failed() -> None:
     assert set(result.errors) == {lesson.id, attempt.id}
 
 
-def test_an_invalid_record_of_a_deleted_target_is_in_error() -> None:
+def test_invalid_record_of_a_deleted_target_is_in_error() -> None:
     unit = build_store_row("unit", deleted=True)
     lesson = build_store_row("lesson", unit=unit, title="")
     result = assert_same([unit, lesson])
@@ -138,7 +138,7 @@ def test_an_invalid_record_of_a_deleted_target_is_in_error() -> None:
     assert result.deleted == set()
 
 
-def test_a_deletion_spreads_through_a_foreign_key_that_could_be_set_to_null() -> None:
+def test_deletion_propagates_through_a_nullable_foreign_key() -> None:
     region, home = build_zoo_row("region", deleted=True), build_zoo_row("region")
     person = build_zoo_row("person", home=home)
     card = build_zoo_row("card", person=person, issued_at=region)
@@ -146,7 +146,7 @@ def test_a_deletion_spreads_through_a_foreign_key_that_could_be_set_to_null() ->
     assert (result.app["card"], result.deleted) == ([], {card.id})
 
 
-def test_the_older_row_stays_until_the_next_serialization_when_nothing_cascades_to_it() -> None:
+def test_older_row_stays_until_the_next_serialization_when_nothing_cascades_to_it() -> None:
     region, home = build_zoo_row("region", deleted=True), build_zoo_row("region")
     person = build_zoo_row("person", home=home)
     card = build_zoo_row("card", person=person, issued_at=region)

@@ -41,7 +41,7 @@ def test_records_deleted_with_their_target_become_clean(hard: bool) -> None:
     assert ours.dirty[lesson.id] is False
 
 
-def test_a_quarantined_record_is_left_alone() -> None:
+def test_quarantined_record_is_left_alone() -> None:
     # Given a record that ended its workers, and one that belongs to it
     unit = build_store_row("unit")
     said = {"deserialization_error": "It never ended.", "deserialization_exception": QUARANTINED}
@@ -56,7 +56,7 @@ def test_a_quarantined_record_is_left_alone() -> None:
     assert f"learner with id {poison.id} failed to deserialize" in str(ours.errors[attempt.id][0])
 
 
-def test_deletion_spreads_over_any_number_of_levels() -> None:
+def test_deletion_propagates_over_any_number_of_levels() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit, deleted=True)
     attempt = build_store_row("attempt", learner=learner)
@@ -102,7 +102,7 @@ def test_text_that_the_database_refuses_costs_only_its_record(name: str) -> None
 
 
 @pytest.mark.needs_postgresql
-def test_a_number_that_the_database_refuses_costs_only_its_record() -> None:
+def test_number_that_the_database_refuses_costs_only_its_record() -> None:
     unit = build_store_row("unit")
     bad, good = build_store_row("learner", unit=unit), build_store_row("learner", unit=unit)
     bad.serialized = bad.serialized.replace('"birth_year": 2012', '"birth_year": 1e999')
@@ -111,7 +111,7 @@ def test_a_number_that_the_database_refuses_costs_only_its_record() -> None:
     assert (ours.aborted, list(ours.errors), ours.ids("learner")) == (None, [bad.id], {good.id})
 
 
-def test_a_target_that_could_not_be_saved() -> None:
+def test_unsaved_target_fails_its_records_only() -> None:
     unit = build_store_row("unit")
     refused = build_store_row("learner", unit=unit, school_id=OTHER)
     attempt = build_store_row("attempt", learner=refused)
@@ -126,7 +126,7 @@ def test_a_target_that_could_not_be_saved() -> None:
 
 
 @pytest.mark.parametrize("reference", ["nonsense", 7, ["a"], {"a": 1}, ""])
-def test_a_reference_that_is_no_id(reference: object) -> None:
+def test_reference_that_is_no_id_costs_only_its_record(reference: object) -> None:
     lesson = build_store_row("lesson", unit_id=reference)
     good = build_store_row("unit")
     morango, ours = both([lesson, good])
@@ -143,7 +143,7 @@ def test_a_reference_that_is_no_id(reference: object) -> None:
     }
 
 
-def test_an_unregistered_model_is_an_error_of_its_record() -> None:
+def test_unregistered_model_is_an_error_of_its_record() -> None:
     # Two: a run of a single record is one batch, for which no model's records are looked up
     rows = [build_store_row("timetable"), build_store_row("timetable")]
     morango, ours = both(rows)
@@ -156,7 +156,7 @@ def test_an_unregistered_model_is_an_error_of_its_record() -> None:
         assert path == "morango_celery.errors.UnknownModelError"
 
 
-def test_a_parent_outside_the_filter_counts_if_it_is_there() -> None:
+def test_parent_outside_the_filter_counts_if_it_is_there() -> None:
     parent = build_store_row("unit", dirty=False, partition=f"{OTHER}:units")
     child = build_store_row("unit", parent=parent)
     morango, ours = both([parent, child], app=[app_row(parent)], filter=Filter(SCHOOL_ID))
@@ -165,7 +165,7 @@ def test_a_parent_outside_the_filter_counts_if_it_is_there() -> None:
     assert child.id in ours.ids("unit")
 
 
-def test_a_deleted_record_needs_no_parent() -> None:
+def test_deleted_record_needs_no_parent() -> None:
     orphan = build_store_row("unit", parent_id=OTHER, deleted=True)
     morango, ours = both([orphan], app=[app_row(orphan)])
     assert morango.ids("unit") == {orphan.id}
@@ -174,7 +174,7 @@ def test_a_deleted_record_needs_no_parent() -> None:
     assert (ours.dirty[orphan.id], ours.errors) == (False, {})
 
 
-def test_a_target_that_only_the_app_table_has() -> None:
+def test_target_in_the_app_table_alone_counts() -> None:
     unit = app_row(build_store_row("unit"))
     lesson = build_store_row("lesson", unit_id=unit.id)
     morango, ours = both([lesson], app=[unit])
@@ -183,7 +183,7 @@ def test_a_target_that_only_the_app_table_has() -> None:
 
 
 @pytest.mark.parametrize("giver_first", [True, False])
-def test_the_order_of_records_does_not_matter(giver_first: bool) -> None:
+def test_order_of_records_does_not_matter(giver_first: bool) -> None:
     """One learner takes over the username that another one gives up in the same sync."""
     unit = build_store_row("unit")
     ids = ["0a" * 16, "0b" * 16]  # a batch's records are in the order of their partitions, which name them
@@ -212,7 +212,7 @@ MISMATCH = "morango_celery.errors.MismatchedIdError"
 
 
 @pytest.mark.parametrize("model_name", ["unit", "learner", "lesson", "attempt", "person", "lorry", "label"])
-def test_a_record_writes_no_row_but_its_own(model_name: str) -> None:
+def test_record_writes_no_row_but_its_own(model_name: str) -> None:
     # Given a row of another facility, and a record with that row's id in its JSON
     build: Any = build_zoo_row if model_name in ("person", "lorry", "label") else build_store_row
     targets = {
@@ -250,7 +250,7 @@ def test_a_record_writes_no_row_but_its_own(model_name: str) -> None:
     assert (ours.errors, ours.aborted, ours.dirty[forged.id]) == ({}, None, True)
 
 
-def test_a_local_edit_wins() -> None:
+def test_local_edit_wins() -> None:
     row = build_store_row("unit", name="synced")
     edited = app_row(row, name="edited here", _morango_dirty_bit=True)
     morango, ours = both([row], app=[edited])
@@ -261,7 +261,7 @@ def test_a_local_edit_wins() -> None:
     assert (ours.dirty[row.id], ours.errors) == (True, {})
 
 
-def test_a_local_edit_wins_over_a_deletion() -> None:
+def test_local_edit_wins_over_a_deletion() -> None:
     row = build_store_row("unit", deleted=True)
     morango, ours = both([row], app=[app_row(row, _morango_dirty_bit=True)])
     assert morango.ids("unit") == set()
@@ -269,7 +269,7 @@ def test_a_local_edit_wins_over_a_deletion() -> None:
     assert ours.dirty[row.id] is True
 
 
-def test_a_protected_row_costs_only_the_record_that_would_delete_it() -> None:
+def test_protected_row_costs_only_the_record_that_would_delete_it() -> None:
     club = build_zoo_row("club", dirty=False)
     kept = build_zoo_row("member", club=club, number=1, deleted=True)
     gone = build_zoo_row("member", club=club, number=2, deleted=True)
@@ -282,7 +282,7 @@ def test_a_protected_row_costs_only_the_record_that_would_delete_it() -> None:
     assert (ours.dirty[gone.id], ours.dirty[kept.id]) == (False, True)
 
 
-def test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions() -> None:
+def test_filter_may_have_more_prefixes_than_sqlite_nests_conditions() -> None:
     units = [build_store_row("unit"), build_store_row("unit", school_id=OTHER)]
     prefixes = [*(f"{number:032}:units" for number in range(1_000)), SCHOOL_ID]
     morango, ours = both(units, filter=Filter("\n".join(prefixes)))
@@ -294,7 +294,7 @@ def test_a_filter_may_have_more_prefixes_than_sqlite_nests_conditions() -> None:
         assert ours == morango
 
 
-def test_a_null_reference_is_judged_by_its_own_field() -> None:
+def test_null_reference_is_judged_by_its_own_field() -> None:
     # Given a null where it is allowed, and one where it isn't, to the same table
     crate = build_zoo_row("crate", cabinet_id=None)
     drawer = build_zoo_row("drawer", cabinet_id=None)

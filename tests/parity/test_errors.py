@@ -31,7 +31,7 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_an_invalid_field() -> None:
+def test_invalid_field_is_named_by_its_error() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     targets: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ def test_an_invalid_field() -> None:
 
 
 @pytest.mark.parametrize("model_name", ["unit", "lesson", "learner"])
-def test_no_json(model_name: str) -> None:
+def test_text_that_is_no_json_is_its_records_error(model_name: str) -> None:
     texts = ["", "{", "nonsense", '{"id": }', "\ufeff{}", "{}{}"]
     rows = [build_store_row(model_name, serialized=text) for text in texts]
     result = assert_same([*rows, build_store_row("unit")])
@@ -56,7 +56,7 @@ def test_no_json(model_name: str) -> None:
 
 
 @pytest.mark.parametrize("model_name", ["unit", "lesson", "attempt"])
-def test_an_empty_object(model_name: str) -> None:
+def test_empty_object_is_its_records_error(model_name: str) -> None:
     row = build_store_row(model_name, serialized="{}", partition="x")
     result = assert_same([row, build_store_row("unit")])
     assert result.errors[row.id][1] == "django.core.exceptions.ValidationError"
@@ -66,7 +66,7 @@ def test_unknown_keys_are_dropped() -> None:
     assert assert_same([build_store_row("unit", from_the_future=1)]).app["unit"]
 
 
-def test_a_missing_id_is_computed() -> None:
+def test_missing_id_is_computed() -> None:
     row = build_store_row("unit")
     row.serialized = row.serialized.replace(f'"id": "{row.id}"', '"id": null')
     assert assert_same([row]).ids("unit") == {row.id}
@@ -84,7 +84,7 @@ def test_source_id_and_partition_are_those_of_the_store(model_name: str) -> None
 
 
 @pytest.mark.parametrize("model_name", ["unit", "lesson", "learner"])
-def test_the_dirty_bit_is_no_part_of_a_record(model_name: str) -> None:
+def test_dirty_bit_is_no_part_of_a_record(model_name: str) -> None:
     unit = build_store_row("unit")
     row = build_store_row(model_name, unit=unit, _morango_dirty_bit=True)
     found = {row["id"]: row for row in assert_same([unit, row]).app[model_name]}
@@ -100,31 +100,31 @@ def test_missing_keys_get_defaults() -> None:
     assert assert_same([unit, learner, attempt]).app["attempt"][0]["kind"] == "exercise"
 
 
-def test_the_last_of_two_equal_keys_counts() -> None:
+def test_last_of_two_equal_keys_counts() -> None:
     row = build_store_row("unit", name="first")
     row.serialized = row.serialized[:-1] + ', "name": "second"}'
     assert assert_same([row]).app["unit"][0]["name"] == "second"
 
 
-def test_an_error_is_forgotten_with_success() -> None:
+def test_error_is_forgotten_with_success() -> None:
     row = build_store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y"})
     assert not assert_same([row]).errors
 
 
-def test_an_error_replaces_that_of_an_earlier_run() -> None:
+def test_error_replaces_that_of_an_earlier_run() -> None:
     earlier = {"deserialization_error": "x", "deserialization_exception": "y"}
     row = build_store_row("unit", columns=earlier, name="")
     assert "name" in (assert_same([row]).errors[row.id][0] or "")
 
 
 @pytest.mark.parametrize("error", ["", None])
-def test_an_empty_error_is_none(error: str | None) -> None:
+def test_empty_error_is_none(error: str | None) -> None:
     row = build_store_row("unit", columns={"deserialization_error": error})
     assert not assert_same([row]).errors
 
 
 @pytest.mark.parametrize(("reference", "told"), [("no\x00id", "no\\x00id"), ("no\ud800id", "no\\ud800id")])
-def test_a_text_that_postgresql_can_not_hold_is_told_escaped(reference: str, told: str) -> None:
+def test_text_that_postgresql_can_not_hold_is_told_escaped(reference: str, told: str) -> None:
     lesson = build_store_row("lesson", unit_id=reference)
     ours = run(deserialize_from_store, [lesson])
     text = f"Lesson.unit_id references non-existent unit instance with id '{told}'"

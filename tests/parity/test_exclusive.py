@@ -35,7 +35,7 @@ def app_rows_of(rows: Sequence[Store]) -> list[Branch]:
     return [Branch(**values) for values in run(deserialize_from_store, rows).app["branch"]]
 
 
-def test_a_model_is_exclusive_by_its_class_or_by_the_settings(settings: Any) -> None:
+def test_model_is_exclusive_by_its_class_or_by_the_settings(settings: Any) -> None:
     assert [traits_of(model).exclusive for model in (Branch, Vote, Memo)] == [True, False, False]
     exclusive(settings, Vote)
     assert [traits_of(model).write_strategy for model in (Branch, Vote, Memo)] == [
@@ -54,13 +54,13 @@ def test_roots_of_one_sync_get_tree_ids_of_their_own(number: int) -> None:
         assert sorted(trees(found).values()) == [(1, 2, tree_id, 0) for tree_id in range(1, number + 1)]
 
 
-def test_a_chain_of_nodes() -> None:
+def test_chain_of_nodes_is_numbered_as_by_morango() -> None:
     rows = build_tree("branch", [1] * 6)
     result = assert_same(rows, batch_sizes=SIZES)
     assert [trees(result)[row.id] for row in rows] == [(n, 13 - n, 1, n - 1) for n in range(1, 7)]
 
 
-def test_nodes_below_one_that_is_there() -> None:
+def test_node_below_an_existing_one_is_numbered_as_by_morango() -> None:
     rows = build_tree("branch", [1, 1, 1])
     app = app_rows_of(rows)
     below = build_row("branch", parent_id=rows[1].id)
@@ -70,12 +70,12 @@ def test_nodes_below_one_that_is_there() -> None:
     assert trees(result)[below.id] == (5, 6, 1, 2)
 
 
-def test_a_second_sync_of_a_chain() -> None:
+def test_second_sync_of_a_chain_keeps_its_numbers() -> None:
     rows = build_tree("branch", [1] * 4)
     assert not assert_same(renamed_all(rows), app=app_rows_of(rows), batch_sizes=SIZES).errors
 
 
-def test_a_tree_is_sound_whatever_the_batches() -> None:
+def test_tree_is_sound_whatever_the_batches() -> None:
     rows = build_tree("branch", [3, 6, 12])
     for size in SIZES:
         found = run(deserialize_from_store, rows, batch_sizes=[size])
@@ -117,7 +117,7 @@ def test_counts_in_another_row_are_those_of_one_after_another(setting: str, sett
     assert and_tallied(deserialize_from_store) == [("lunch", 5), ("tea", 5)]
 
 
-def test_records_that_fail_among_exclusive_ones(settings: Any) -> None:
+def test_failing_records_of_exclusive_models_cost_only_themselves(settings: Any) -> None:
     from tests.neighbours.models import Place
 
     exclusive(settings, Place)
@@ -128,7 +128,7 @@ def test_records_that_fail_among_exclusive_ones(settings: Any) -> None:
     assert len(result.errors) == 8
 
 
-def test_numbers_by_the_highest_one_there_is(settings: Any) -> None:
+def test_numbers_by_the_highest_existing_one_have_no_gaps(settings: Any) -> None:
     exclusive(settings, Ticket)
     rows = [build_row("ticket") for _ in range(8)]
     rows[3] = renamed(rows[3], "x" * 51)

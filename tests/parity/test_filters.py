@@ -13,19 +13,19 @@ OTHER = "ab" * 16
 EARLIER = {"deserialization_error": "x", "deserialization_exception": "y"}
 
 
-def test_only_what_the_filter_covers() -> None:
+def test_only_records_under_the_filter_are_deserialized() -> None:
     here, elsewhere = build_store_row("unit"), build_store_row("unit", school_id=OTHER)
     result = assert_same([here, elsewhere], filter=Filter(SCHOOL_ID))
     assert result.ids("unit") == {here.id}
 
 
-def test_only_what_the_filter_covers_is_deleted() -> None:
+def test_only_records_under_the_filter_are_deleted() -> None:
     rows = [build_store_row("unit", deleted=True, school_id=school) for school in (SCHOOL_ID, OTHER)]
     result = assert_same(rows, app=[app_row(row) for row in rows], filter=Filter(SCHOOL_ID))
     assert result.ids("unit") == {rows[1].id}
 
 
-def test_the_errors_of_records_outside_the_filter_stay() -> None:
+def test_errors_of_records_outside_the_filter_stay() -> None:
     here = build_store_row("unit", columns=EARLIER)
     elsewhere = build_store_row("unit", school_id=OTHER, columns=EARLIER)
     result = assert_same([here, elsewhere], filter=Filter(SCHOOL_ID))
@@ -35,27 +35,27 @@ def test_the_errors_of_records_outside_the_filter_stay() -> None:
 @pytest.mark.parametrize(
     "prefixes", ["{0}:units\n{0}\n{0}:u", "{0}\n{0}", "{0}\n{1}", "{1}:nothing\n{0}:units", "5"]
 )
-def test_overlapping_prefixes(prefixes: str) -> None:
+def test_overlapping_prefixes_deserialize_each_record_once(prefixes: str) -> None:
     rows = [build_store_row("unit"), build_store_row("unit", school_id=OTHER)]
     assert_same(rows, filter=Filter(prefixes.format(SCHOOL_ID, OTHER)))
 
 
 @pytest.mark.parametrize("prefix", ["a_", "a%", "a\\", "a:", "A"])
-def test_a_prefix_is_taken_literally(prefix: str) -> None:
+def test_prefix_is_taken_literally(prefix: str) -> None:
     partitions = ["a_c", "a%c", "a\\c", "A:c", "a:", "abc"]
     rows = [build_store_row("unit", partition=partition) for partition in partitions]
     assert assert_same(rows, filter=Filter(prefix)).app["unit"]
 
 
-def test_the_empty_filter_covers_everything() -> None:
+def test_empty_filter_covers_everything() -> None:
     assert len(assert_same([build_store_row("unit")], filter=Filter("")).app["unit"]) == 1
 
 
-def test_a_filter_that_covers_nothing() -> None:
+def test_filter_that_covers_nothing_changes_nothing() -> None:
     assert assert_same([build_store_row("unit")], filter=Filter(OTHER)).app["unit"] == []
 
 
-def test_a_filter_that_covers_a_record_without_its_target() -> None:
+def test_record_with_a_clean_target_outside_the_filter_is_saved() -> None:
     unit = build_store_row("unit", dirty=False)
     learner = build_store_row("learner", unit=unit)
     other = build_store_row("learner", unit=unit)
@@ -65,14 +65,14 @@ def test_a_filter_that_covers_a_record_without_its_target() -> None:
     assert (result.ids("learner"), result.ids("attempt")) == ({learner.id}, {attempt.id})
 
 
-def test_a_target_deleted_outside_the_filter() -> None:
+def test_target_deleted_outside_the_filter_deletes_the_record() -> None:
     unit = build_store_row("unit", deleted=True, school_id=OTHER)
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same_but_clean([unit, lesson], propagated=[lesson], filter=Filter(SCHOOL_ID))
     assert (result.deleted, result.dirty) == ({lesson.id}, {unit.id: True})
 
 
-def test_skip_erroring() -> None:
+def test_skip_erroring_leaves_records_in_error_out() -> None:
     broken = build_store_row("unit", columns=EARLIER)
     child = build_store_row("unit", parent=broken)
     empty = build_store_row("unit", columns={"deserialization_error": ""})
@@ -100,7 +100,7 @@ def test_errors_are_tried_again_unless_skipped() -> None:
 
 
 @pytest.mark.parametrize("skip_erroring", [False, True])
-def test_a_second_run_changes_nothing(skip_erroring: bool) -> None:
+def test_second_run_changes_nothing(skip_erroring: bool) -> None:
     unit = build_store_row("unit")
     orphan = build_store_row("lesson", unit_id=OTHER)
     broken = build_store_row("unit", name="")
@@ -109,7 +109,7 @@ def test_a_second_run_changes_nothing(skip_erroring: bool) -> None:
     assert set(result.errors) == {orphan.id, broken.id}
 
 
-def test_a_failing_target_counts_if_errors_are_skipped_but_not_in_its_batch(
+def test_failing_target_counts_if_errors_are_skipped_but_not_in_its_batch(
     batch_size: int,
 ) -> None:
     """Nothing tells its error from an older one; if its older version is there, that serves."""

@@ -14,69 +14,69 @@ EARLIER = {"deserialization_error": "x", "deserialization_exception": "y"}
 INVALID = "django.core.exceptions.ValidationError"
 
 
-def test_null_where_it_is_allowed() -> None:
+def test_null_is_saved_in_a_nullable_foreign_key() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     attempt = build_store_row("attempt", learner=learner, lesson_id=None)
     assert assert_same([unit, learner, attempt]).app["attempt"][0]["lesson_id"] is None
 
 
-def test_null_where_it_is_not() -> None:
+def test_null_in_a_required_foreign_key_is_an_error() -> None:
     row = build_store_row("lesson", unit_id=None)
     assert "cannot be null" in (assert_same([row]).errors[row.id][0] or "")
 
 
-def test_a_missing_key() -> None:
+def test_missing_foreign_key_is_an_error() -> None:
     row = build_store_row("lesson")
     assert "unit_id" not in row.serialized
     assert "cannot be null" in (assert_same([row]).errors[row.id][0] or "")
 
 
-def test_a_missing_target() -> None:
+def test_missing_target_is_named_in_the_error() -> None:
     row = build_store_row("lesson", unit_id=OTHER)
     text, path = assert_same([row]).errors[row.id]
     assert text == f"Lesson.unit_id references non-existent unit instance with id '{OTHER}'"
     assert path == "django.db.utils.IntegrityError"
 
 
-def test_two_missing_targets() -> None:
+def test_two_missing_targets_are_one_error() -> None:
     row = build_store_row("attempt", learner_id=OTHER, lesson_id="cd" * 16, partition="x")
     assert "references non-existent" in (assert_same([row]).errors[row.id][0] or "")
 
 
-def test_a_missing_and_an_invalid_target() -> None:
+def test_missing_and_invalid_targets_fail_the_record() -> None:
     unit = build_store_row("unit", name="")
     lesson = build_store_row("lesson", unit=unit)
     attempt = build_store_row("attempt", learner_id=OTHER, lesson=lesson, partition="x")
     assert set(assert_same([unit, lesson, attempt]).errors) == {unit.id, lesson.id, attempt.id}
 
 
-def test_an_invalid_record_whose_target_is_missing() -> None:
+def test_own_invalid_field_counts_before_a_missing_target() -> None:
     row = build_store_row("lesson", unit_id=OTHER, title="")
     assert "title" in (assert_same([row]).errors[row.id][0] or "")
 
 
-def test_a_clean_target() -> None:
+def test_reference_to_a_clean_target_is_saved() -> None:
     unit = build_store_row("unit", dirty=False)
     lesson = build_store_row("lesson", unit=unit)
     assert assert_same([unit, lesson], app=[existing(unit)]).ids("lesson") == {lesson.id}
 
 
-def test_a_clean_target_outside_the_filter() -> None:
+def test_clean_target_outside_the_filter_counts() -> None:
     unit = build_store_row("unit", dirty=False, school_id=OTHER)
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=[existing(unit)], filter=Filter(SCHOOL_ID))
     assert (result.ids("lesson"), result.errors) == ({lesson.id}, {})
 
 
-def test_a_dirty_target_outside_the_filter_counts_if_an_older_version_is_there() -> None:
+def test_dirty_target_outside_the_filter_counts_if_an_older_version_is_there() -> None:
     unit = build_store_row("unit", school_id=OTHER, name="new")
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=[existing(unit, name="old")], filter=Filter(SCHOOL_ID))
     assert (result.ids("lesson"), result.app["unit"][0]["name"]) == ({lesson.id}, "old")
 
 
-def test_a_dirty_target_outside_the_filter_that_is_not_there_where_morango_fails() -> None:
+def test_absent_dirty_target_outside_the_filter_is_an_error_where_morango_fails() -> None:
     unit = build_store_row("unit", school_id=OTHER)
     lesson = build_store_row("lesson", unit=unit)
     theirs, ours = both([unit, lesson], filter=Filter(SCHOOL_ID))
@@ -84,7 +84,7 @@ def test_a_dirty_target_outside_the_filter_that_is_not_there_where_morango_fails
     assert ours.errors == {lesson.id: (f"['unit with id {unit.id} failed to deserialize']", INVALID)}
 
 
-def test_a_target_of_another_kind_than_the_store_says() -> None:
+def test_target_of_another_model_is_an_error() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     lesson = build_store_row("lesson", unit_id=OTHER)
@@ -92,7 +92,7 @@ def test_a_target_of_another_kind_than_the_store_says() -> None:
     assert set(assert_same([unit, learner, lesson, attempt]).errors) == {lesson.id, attempt.id}
 
 
-def test_a_target_that_is_not_valid() -> None:
+def test_invalid_target_is_named_in_the_error() -> None:
     unit = build_store_row("unit", name=None)
     lesson = build_store_row("lesson", unit=unit)
     text, path = assert_same([unit, lesson]).errors[lesson.id]
@@ -100,7 +100,7 @@ def test_a_target_that_is_not_valid() -> None:
     assert path == INVALID
 
 
-def test_a_target_whose_newer_version_is_not_valid() -> None:
+def test_target_with_an_invalid_newer_version_fails_the_record() -> None:
     unit = build_store_row("unit", name=None)
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=[app_row(unit)])
@@ -116,7 +116,7 @@ def test_failure_goes_on_through_all_levels() -> None:
     assert set(result.errors) == {learner.id, attempt.id, feedback.id}
 
 
-def test_many_records_of_one_target_that_failed() -> None:
+def test_failed_target_fails_all_its_records_and_no_others() -> None:
     bad, good = build_store_row("unit", name=""), build_store_row("unit")
     rows = [build_store_row("lesson", unit=bad if number % 2 else good) for number in range(8)]
     result = assert_same([bad, good, *rows])
@@ -125,20 +125,20 @@ def test_many_records_of_one_target_that_failed() -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_target_that_failed_in_an_earlier_run_and_fails_again(there: bool) -> None:
+def test_target_that_fails_again_fails_the_record(there: bool) -> None:
     unit = build_store_row("unit", columns=EARLIER, name="")
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=[app_row(unit)] if there else [])
     assert result.errors[lesson.id] == (f"['unit with id {unit.id} failed to deserialize']", INVALID)
 
 
-def test_a_target_that_failed_in_an_earlier_run_and_is_sound_now() -> None:
+def test_target_that_is_sound_now_saves_the_record() -> None:
     unit = build_store_row("unit", columns=EARLIER)
     lesson = build_store_row("lesson", unit=unit, columns=EARLIER)
     assert assert_same([lesson, unit]).errors == {}
 
 
-def test_a_target_that_failed_in_an_earlier_run_and_is_skipped_counts_if_it_is_there() -> None:
+def test_target_that_failed_in_an_earlier_run_and_is_skipped_counts_if_it_is_there() -> None:
     unit = build_store_row("unit", columns=EARLIER, name="new")
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=[app_row(unit)], skip_erroring=True)
@@ -146,7 +146,7 @@ def test_a_target_that_failed_in_an_earlier_run_and_is_skipped_counts_if_it_is_t
     assert result.errors == {unit.id: ("x", "y")}
 
 
-def test_a_target_in_error_outside_the_filter_counts_if_it_is_there() -> None:
+def test_target_in_error_outside_the_filter_counts_if_it_is_there() -> None:
     unit = build_store_row("unit", columns=EARLIER, school_id=OTHER)
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same([unit, lesson], app=[existing(unit)], filter=Filter(SCHOOL_ID))
@@ -154,7 +154,7 @@ def test_a_target_in_error_outside_the_filter_counts_if_it_is_there() -> None:
     assert result.errors == {unit.id: ("x", "y")}
 
 
-def test_a_target_that_could_not_be_saved_counts_with_morango_if_an_older_version_is_there() -> None:
+def test_target_that_could_not_be_saved_counts_with_morango_if_an_older_version_is_there() -> None:
     """Morango puts records aside that failed validation, but not those that couldn't be saved; here both are
     failures."""
     unit = build_store_row("unit")

@@ -45,7 +45,7 @@ def outcome(case: Case, delivery: Delivery) -> Database:
 )
 @seed(SEED)
 @given(data=st.data())
-def test_the_result_is_morangos_whatever_the_delivery(world: World, data: st.DataObject) -> None:
+def test_result_is_morangos_whatever_the_delivery(world: World, data: st.DataObject) -> None:
     case = data.draw(cases(world))
     delivery = data.draw(deliveries)
     ours = outcome(case, delivery)

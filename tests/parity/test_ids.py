@@ -57,7 +57,7 @@ def test_no_form_of_another_id_is_written(model_name: str, named: object) -> Non
     assert [found["_morango_partition"] for found in result.app[table(model_name)]] == ["elsewhere"]
 
 
-def test_a_link_to_another_row_of_a_parents_table_is_refused() -> None:
+def test_link_to_another_row_of_a_parents_table_is_refused() -> None:
     row = saying("lorry", vehicle_ptr_id=VICTIM, plate="new")
     result = outcome(row, build_zoo_row("lorry", id=VICTIM, plate="old"))
     assert result.errors[row.id][1] == MISMATCH
@@ -65,7 +65,7 @@ def test_a_link_to_another_row_of_a_parents_table_is_refused() -> None:
 
 
 @pytest.mark.parametrize("model_name", ["sample", "reading", "step", "region"])
-def test_an_id_of_its_own_in_capitals_is_its_own(model_name: str) -> None:
+def test_id_of_its_own_in_capitals_is_its_own(model_name: str) -> None:
     row = build_zoo_row(model_name)
     row.serialized = row.serialized.replace(f'"id": "{row.id}"', f'"id": "{row.id.upper()}"')
     assert assert_same([row]).ids(table(model_name)) == {row.id}
@@ -73,7 +73,7 @@ def test_an_id_of_its_own_in_capitals_is_its_own(model_name: str) -> None:
 
 @pytest.mark.parametrize("named", [None, "", [], {}])
 @pytest.mark.parametrize("model_name", ["sample", "reading", "step", "region"])
-def test_a_record_without_an_id_is_its_own_store_rows(model_name: str, named: object) -> None:
+def test_record_without_an_id_is_its_own_store_rows(model_name: str, named: object) -> None:
     absent = saying(model_name)
     data = json.loads(absent.serialized)
     del data["id"]
@@ -82,7 +82,7 @@ def test_a_record_without_an_id_is_its_own_store_rows(model_name: str, named: ob
     assert assert_same(rows).ids(table(model_name)) == {row.id for row in rows}
 
 
-def test_a_record_without_an_id_is_not_what_its_json_computes() -> None:
+def test_record_without_an_id_is_not_what_its_json_computes() -> None:
     unit = build_store_row("unit", school_id="ab" * 16, source_id="theirs", dirty=False)
     forged = build_store_row("unit", source_id="theirs")
     data = {**json.loads(forged.serialized), "school_id": "ab" * 16, "name": "forged"}

@@ -14,7 +14,7 @@ OWNER = build_zoo_row("person", home=HOME, dirty=False)
 THERE = [existing(HOME), existing(OWNER)]
 
 
-def test_a_new_row() -> None:
+def test_new_row_is_inserted_in_both_tables() -> None:
     lorry = build_zoo_row("lorry", plate="A 1", owner=OWNER)
     result = assert_same([HOME, OWNER, lorry], app=THERE)
     assert [(row["plate"], row["load_kg"], row["owner_id"]) for row in result.app["lorry"]] == [
@@ -37,13 +37,13 @@ def test_both_rows_are_deleted(hard: bool) -> None:
     assert (result.app["lorry"], result.app["vehicle"], result.dirty) == ([], [], {lorry.id: False})
 
 
-def test_the_owner_is_of_the_same_sync() -> None:
+def test_owner_of_the_same_sync_is_saved_first() -> None:
     owner = build_zoo_row("person", home=HOME)
     lorry = build_zoo_row("lorry", plate="A 1", owner=owner)
     assert assert_same([lorry, owner, HOME], app=[existing(HOME)]).ids("lorry") == {lorry.id}
 
 
-def test_the_owner_is_missing() -> None:
+def test_missing_owner_fails_the_record_alone() -> None:
     """Because of the parent link, a lorry counts as a record of a tree, and the words are Django's."""
     lorry = build_zoo_row("lorry", plate="A 1", owner_id=OTHER)
     good = build_zoo_row("lorry", plate="A 2")
@@ -58,14 +58,14 @@ def test_the_owner_is_missing() -> None:
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_the_owner_is_deleted(hard: bool) -> None:
+def test_deleted_owner_deletes_the_record(hard: bool) -> None:
     owner = build_zoo_row("person", home=HOME, deleted=True, dirty=False, hard_deleted=hard)
     lorry = build_zoo_row("lorry", plate="A 1", owner=owner)
     result = assert_same([HOME, owner, lorry], app=[existing(HOME)])
     assert (list(result.errors), result.deleted, result.app["vehicle"]) == ([lorry.id], set(), [])
 
 
-def test_the_owners_deletion_cascades_to_both_tables() -> None:
+def test_owners_deletion_cascades_to_both_tables() -> None:
     owner = build_zoo_row("person", home=HOME)
     lorry = build_zoo_row("lorry", plate="A 1", owner=owner, dirty=False)
     app = [existing(HOME), existing(owner), existing(lorry)]
@@ -75,13 +75,13 @@ def test_the_owners_deletion_cascades_to_both_tables() -> None:
     assert (ours.app["lorry"], ours.app["vehicle"]) == ([], [])
 
 
-def test_the_owner_is_not_valid() -> None:
+def test_invalid_owner_fails_the_record() -> None:
     owner = build_zoo_row("person", home=HOME, name="")
     lorry = build_zoo_row("lorry", plate="A 1", owner=owner)
     assert set(assert_same([HOME, owner, lorry], app=[existing(HOME)]).errors) == {owner.id, lorry.id}
 
 
-def test_the_plate_is_taken_in_the_parents_table() -> None:
+def test_value_taken_in_the_parents_table_is_an_error() -> None:
     there = build_zoo_row("lorry", plate="A 1", dirty=False)
     lorry = build_zoo_row("lorry", plate="A 1")
     good = build_zoo_row("lorry", plate="A 2")
@@ -90,27 +90,27 @@ def test_the_plate_is_taken_in_the_parents_table() -> None:
     assert (list(result.errors), result.ids("vehicle")) == ([lorry.id], {there.id, good.id})
 
 
-def test_the_plate_of_a_deleted_row_is_free() -> None:
+def test_plate_of_a_deleted_row_is_free() -> None:
     gone = build_zoo_row("lorry", plate="A 1", deleted=True)
     lorry = build_zoo_row("lorry", plate="A 1")
     assert assert_same([gone, lorry], app=[existing(gone)]).ids("vehicle") == {lorry.id}
 
 
 @pytest.mark.parametrize("fields", [{"plate": ""}, {"plate": None}, {"load_kg": "much"}, {"load_kg": -1}])
-def test_a_column_of_either_table_is_not_valid(fields: dict[str, object]) -> None:
+def test_column_of_either_table_is_not_valid(fields: dict[str, object]) -> None:
     arguments = {"plate": "A 1", **fields}
     lorry, good = build_zoo_row("lorry", **arguments), build_zoo_row("lorry", plate="A 2")
     assert list(assert_same([lorry, good]).errors) == [lorry.id]
 
 
-def test_a_record_without_the_parent_link() -> None:
+def test_record_without_the_parent_link_is_treated_alike() -> None:
     lorry = build_zoo_row("lorry", plate="A 1")
     lorry.serialized = lorry.serialized.replace(f'"vehicle_ptr_id": "{lorry.id}", ', "")
     assert "vehicle_ptr_id" not in lorry.serialized
     assert_same([lorry, build_zoo_row("lorry", plate="A 2")])
 
 
-def test_a_record_as_morango_serializes_it_is_its_own_parent_and_stays_in_error() -> None:
+def test_record_as_morango_serializes_it_is_its_own_parent_and_stays_in_error() -> None:
     """Morango takes the parent link for a reference to a record of the same kind: to the record itself."""
     lorry = build_zoo_row("lorry", plate="A 1")
     lorry._self_ref_fk = lorry.id
@@ -119,7 +119,7 @@ def test_a_record_as_morango_serializes_it_is_its_own_parent_and_stays_in_error(
     }
 
 
-def test_a_local_row_is_serialized() -> None:
+def test_local_row_is_serialized() -> None:
     lorry, synced = build_zoo_row("lorry", plate="A 1"), build_zoo_row("lorry", plate="A 2")
     result = assert_same([synced], app=[existing(lorry, _morango_dirty_bit=True)])
     assert result.serialized[lorry.id]["_self_ref_fk"] == lorry.id

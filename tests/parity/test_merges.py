@@ -22,19 +22,19 @@ def name_in(serialized: dict[str, Any]) -> str:
     return name
 
 
-def test_a_merge_conflict_stays_noted_in_the_store() -> None:
+def test_merge_conflict_stays_noted_in_the_store() -> None:
     row = build_store_row("unit", columns={"conflicting_serialized_data": CONFLICT})
     result = assert_same([row], app=[existing(row, name="old")])
     assert result.serialized[row.id]["conflicting_serialized_data"] == CONFLICT
 
 
-def test_a_merge_conflict_of_a_purged_record() -> None:
+def test_merge_conflict_of_a_purged_record_is_forgotten() -> None:
     gone = build_store_row("unit", hard_deleted=True, columns={"conflicting_serialized_data": CONFLICT})
     result = assert_same([gone], app=[app_row(gone)])
     assert (result.app["unit"], result.serialized[gone.id]["hard_deleted"]) == ([], True)
 
 
-def test_a_merge_conflict_of_a_record_that_goes_with_a_purged_one_is_forgotten() -> None:
+def test_merge_conflict_of_a_record_that_goes_with_a_purged_one_is_forgotten() -> None:
     unit = build_store_row("unit", hard_deleted=True)
     lesson = build_store_row("lesson", unit=unit, columns={"conflicting_serialized_data": CONFLICT})
     for database in both([unit, lesson]):
@@ -50,7 +50,7 @@ def test_counters_stay_as_they_were() -> None:
     assert result.counted == {(row.id, False)}
 
 
-def test_a_clean_record_with_a_local_edit_is_serialized_later() -> None:
+def test_clean_record_with_a_local_edit_is_serialized_later() -> None:
     row, other = build_store_row("unit", dirty=False, name="synced"), build_store_row("unit")
     edited = existing(row, name="edited here", _morango_dirty_bit=True)
     result = assert_same([row, other], app=[edited])
@@ -58,7 +58,7 @@ def test_a_clean_record_with_a_local_edit_is_serialized_later() -> None:
     assert (row.id, True) in result.counted
 
 
-def test_a_local_edit_wins_and_the_next_serialization_merges_it() -> None:
+def test_local_edit_wins_and_the_next_serialization_merges_it() -> None:
     row = build_store_row("unit", name="synced", columns={"conflicting_serialized_data": CONFLICT})
     edited = existing(row, name="edited here", _morango_dirty_bit=True)
     theirs, ours = both([row], app=[edited])
@@ -77,7 +77,7 @@ def test_keys_that_this_version_does_not_know_survive_the_merge() -> None:
 
 
 @pytest.mark.parametrize("model_name", ["unit", "lesson", "learner"])
-def test_a_local_edit_wins_over_a_deletion_and_brings_the_record_back(model_name: str) -> None:
+def test_local_edit_wins_over_a_deletion_and_brings_the_record_back(model_name: str) -> None:
     unit = build_store_row("unit", dirty=False)
     fields = {} if model_name == "unit" else {"unit": unit}
     row = build_store_row(model_name, deleted=True, **fields)
@@ -89,7 +89,7 @@ def test_a_local_edit_wins_over_a_deletion_and_brings_the_record_back(model_name
     assert ours.serialized[row.id]["deleted"] is False
 
 
-def test_a_local_edit_of_a_target_that_was_deleted_keeps_what_refers_to_it() -> None:
+def test_local_edit_of_a_target_that_was_deleted_keeps_what_refers_to_it() -> None:
     unit = build_store_row("unit", deleted=True)
     lesson = build_store_row("lesson", unit=unit)
     theirs, ours = both([unit, lesson], app=[existing(unit, _morango_dirty_bit=True)])
@@ -97,13 +97,13 @@ def test_a_local_edit_of_a_target_that_was_deleted_keeps_what_refers_to_it() -> 
     assert (ours.ids("unit"), ours.ids("lesson"), ours.deleted) == ({unit.id}, {lesson.id}, set())
 
 
-def test_a_local_edit_wins_over_a_version_that_is_not_valid() -> None:
+def test_local_edit_wins_over_a_version_that_is_not_valid() -> None:
     row = build_store_row("unit", name="")
     result = assert_same([row], app=[existing(row, name="edited here", _morango_dirty_bit=True)])
     assert name_in(result.serialized[row.id]) == "edited here"
 
 
-def test_a_child_of_an_edited_row_whose_synced_version_is_not_valid() -> None:
+def test_child_of_an_edited_row_with_an_invalid_newer_version_is_in_error() -> None:
     top = build_store_row("unit", name="")
     child = build_store_row("unit", parent=top)
     edited = existing(top, name="edited here", _morango_dirty_bit=True)
@@ -114,20 +114,20 @@ def test_a_child_of_an_edited_row_whose_synced_version_is_not_valid() -> None:
     )
 
 
-def test_an_edit_of_a_row_that_spans_tables() -> None:
+def test_local_edit_of_a_row_that_spans_tables_wins() -> None:
     row = build_zoo_row("lorry", plate="A 1", load_kg=1)
     theirs, ours = both([row], app=[existing(row, load_kg=2, _morango_dirty_bit=True)])
     assert [lorry["load_kg"] for lorry in theirs.app["lorry"]] == [1]
     assert [lorry["load_kg"] for lorry in ours.app["lorry"]] == [2]
 
 
-def test_an_edit_back_to_the_synced_version_is_none() -> None:
+def test_edit_back_to_the_synced_version_is_none() -> None:
     row = build_zoo_row("lorry", plate="A 1")
     result = assert_same([row], app=[existing(row, _morango_dirty_bit=True)])
     assert result.app["lorry"][0]["_morango_dirty_bit"] is False
 
 
-def test_a_record_deleted_here_and_changed_elsewhere_comes_back_until_the_next_serialization() -> None:
+def test_record_deleted_here_and_changed_elsewhere_comes_back_until_the_next_serialization() -> None:
     """Morango's rule: a record that was deleted here is deleted, even if a newer version came since."""
     row = build_store_row("unit")
     result = assert_same([row], app=[DeletedModels(id=row.id, profile=row.profile)])

@@ -69,7 +69,7 @@ def test_save_reads_a_sibling_that_comes_first() -> None:
     assert len(assert_same(steps).app["step"]) == 4
 
 
-def test_save_misses_a_sibling() -> None:
+def test_save_without_its_sibling_is_the_records_error() -> None:
     first, third = build_zoo_row("step", number=1), build_zoo_row("step", number=3)
     result = assert_same([first, third])
     assert result.errors == {
@@ -116,7 +116,7 @@ def test_clean_fields_refuses_the_record() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"name": None}, {"name": "x" * 51}, {"full_name": ""}])
-def test_clean_fields_meets_nonsense(fields: dict[str, Any]) -> None:
+def test_nonsense_in_clean_fields_costs_only_its_record(fields: dict[str, Any]) -> None:
     person = build_zoo_row("person", home=HOME, **fields)
     good = build_zoo_row("person", home=HOME)
     theirs, ours = both([HOME, person, good], app=[existing(HOME)])
@@ -125,30 +125,30 @@ def test_clean_fields_meets_nonsense(fields: dict[str, Any]) -> None:
     assert (list(ours.errors), ours.ids("person")) == ([person.id], {good.id})
 
 
-def test_a_hidden_row_is_overwritten() -> None:
+def test_hidden_row_is_overwritten() -> None:
     letter = build_zoo_row("letter", text="new", closed=True)
     result = assert_same([letter], app=[existing(letter, text="old")])
     assert [(row["text"], row["closed"]) for row in result.app["letter"]] == [("new", True)]
 
 
-def test_a_hidden_row_is_shown_again() -> None:
+def test_hidden_row_is_shown_again() -> None:
     letter = build_zoo_row("letter", closed=False)
     result = assert_same([letter], app=[existing(letter, closed=True)])
     assert result.app["letter"][0]["closed"] is False
 
 
-def test_a_hidden_row_is_deleted() -> None:
+def test_hidden_row_is_deleted() -> None:
     letter = build_zoo_row("letter", closed=True, deleted=True)
     result = assert_same_but_clean([letter], deleted=[letter], app=[existing(letter)])
     assert result.app["letter"] == []
 
 
-def test_a_hidden_row_is_saved_anew() -> None:
+def test_hidden_row_is_saved_anew() -> None:
     letter = build_zoo_row("letter", closed=True)
     assert assert_same([letter]).ids("letter") == {letter.id}
 
 
-def test_the_filter_reaches_the_models_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filter_reaches_the_models_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str]] = []
     original = Learner.deserialize.__func__, Learner.clean_fields
 
@@ -196,7 +196,7 @@ def query_in_deserialize(monkeypatch: pytest.MonkeyPatch, model: type[SyncableMo
 
 @pytest.mark.parametrize("query_in", [query_in_clean_fields, query_in_deserialize])
 @pytest.mark.parametrize("model", [Person, Region], ids=["plain", "tree"])
-def test_a_query_that_the_database_refuses_is_the_records_error(
+def test_query_that_the_database_refuses_is_the_records_error(
     monkeypatch: pytest.MonkeyPatch, trees_alone: None, query_in: Any, model: type[SyncableModel]
 ) -> None:
     # Given a model with code that runs a query, which fails for one record
@@ -220,7 +220,7 @@ def test_a_query_that_the_database_refuses_is_the_records_error(
 
 
 @pytest.mark.needs_postgresql
-def test_a_query_whose_failure_the_model_ignores_spoils_only_its_record(
+def test_query_whose_failure_the_model_ignores_spoils_only_its_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     original = Person.clean_fields
@@ -240,7 +240,7 @@ def test_a_query_whose_failure_the_model_ignores_spoils_only_its_record(
     assert ours.errors[refused.id][1] == "django.db.utils.InternalError"
 
 
-def test_a_query_that_is_refused_when_the_record_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_refused_when_the_record_stands_alone_is_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given two cards that can't both be written, and code that meets trouble each second time
     calls: Counter[str] = Counter()
     original = Card.clean_fields

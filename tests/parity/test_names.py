@@ -85,7 +85,7 @@ def test_null_is_written_where_the_record_says_so_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["bare", "heading", "spaced", LONG])
-def test_a_key_that_is_called_as_the_column_brings_nothing(name: str) -> None:
+def test_key_that_is_called_as_the_column_brings_nothing(name: str) -> None:
     rows = one_of_each()
     for row in rows.values():
         data = json.loads(row.serialized)
@@ -122,7 +122,7 @@ def test_misnamed_rows_are_written_together(monkeypatch: pytest.MonkeyPatch) -> 
     assert alone == {"sign", "crate"}  # its paths are no others
 
 
-def test_a_wrong_value_is_the_error_of_its_record() -> None:
+def test_wrong_value_is_the_error_of_its_record() -> None:
     sound, broken = one_of_each(), one_of_each(heading="x" * 51)
     label = build_zoo_row("label", cabinet=sound["cabinet"], number="seven")
     result = assert_same([*sound.values(), *broken.values(), label])
@@ -132,7 +132,7 @@ def test_a_wrong_value_is_the_error_of_its_record() -> None:
 
 
 @pytest.mark.usefixtures("_way")
-def test_a_local_edit_wins() -> None:
+def test_local_edit_wins() -> None:
     rows = one_of_each()
     app = [existing(row, title="mine", _morango_dirty_bit=True) for row in rows.values()]
     result = run(deserialize_from_store, rows.values(), app=app)
@@ -140,7 +140,7 @@ def test_a_local_edit_wins() -> None:
     assert all(result.dirty.values())
 
 
-def test_a_row_that_equals_the_record_holds_no_edit() -> None:
+def test_row_that_equals_the_record_holds_no_edit() -> None:
     rows = one_of_each()
     app = [existing(row, _morango_dirty_bit=True) for row in rows.values()]
     del rows["folder"], rows["sign"]  # its saved values differ from the record's
@@ -180,7 +180,7 @@ def test_records_of_every_model_are_deleted() -> None:
     assert not any(ours.app[model] for model in (*MODELS, "box"))
 
 
-def test_a_tree_is_saved_parents_first() -> None:
+def test_tree_is_saved_parents_first() -> None:
     cabinet = build_zoo_row("cabinet")
     top = build_zoo_row("drawer", cabinet=cabinet)
     rows = [cabinet, top]
@@ -196,7 +196,7 @@ def test_a_tree_is_saved_parents_first() -> None:
 CODE = "c0de" * 8
 
 
-def test_a_tree_refers_to_what_is_no_id() -> None:
+def test_tree_may_refer_to_a_target_by_another_key() -> None:
     cabinet = coded(CODE)
     drawer = build_zoo_row("drawer", cabinet_id=CODE)
     lost = build_zoo_row("drawer", cabinet_id="ab" * 16)
@@ -205,7 +205,7 @@ def test_a_tree_refers_to_what_is_no_id() -> None:
     assert result.errors.keys() == {lost.id}
 
 
-def test_a_record_refers_to_what_is_no_id() -> None:
+def test_record_may_refer_to_a_target_by_another_key() -> None:
     """Morango looks for the value among the ids of the Store (targets-outside-the-store)."""
     cabinet = coded(CODE)
     label = build_zoo_row("label", cabinet_id=CODE)
@@ -281,7 +281,7 @@ def test_records_serialized_here_are_deserialized_elsewhere() -> None:
         assert [{**row, **about} for row in result.app[model]] == [{**row, **about} for row in rows]
 
 
-def test_a_reference_that_points_nowhere_is_named() -> None:
+def test_reference_that_points_nowhere_is_named() -> None:
     said = f"drawer.Cabinet Id refers to '{CODE}', which model_zoo_cabinet doesn't have."
     with rolled_back():
         check = sql.strict_check()
@@ -309,7 +309,7 @@ def test_null_in_a_tree_is_judged_by_each_foreign_key_to_a_table() -> None:
     assert errors == {refused.id: "{'cabinet': ['This field cannot be null.']}"}
 
 
-def test_a_reference_in_a_tree_is_looked_up_by_each_foreign_keys_own_column() -> None:
+def test_reference_in_a_tree_is_looked_up_by_each_foreign_keys_own_column() -> None:
     # Given one cabinet with an id that is no cabinet's code
     cabinet = coded(CODE)
     drawer = build_zoo_row("drawer", id=FIRST, cabinet_id=CODE, lent_to=cabinet)

@@ -46,14 +46,14 @@ def left_by_first_sync(rows: Sequence[Store]) -> list[Any]:
 
 
 @pytest.mark.parametrize("model_name", TREES)
-def test_first_sync_of_a_tree(model_name: str) -> None:
+def test_code_sees_its_parents_in_a_first_sync(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
     result = assert_same(rows)
     assert not result.errors
 
 
 @pytest.mark.parametrize("model_name", TREES)
-def test_second_sync_that_changes_all_of_a_tree(model_name: str) -> None:
+def test_code_sees_its_changed_parents_in_a_second_sync(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
     app = left_by_first_sync(rows)
     result = assert_same(renamed_all(rows), app=app)
@@ -62,14 +62,14 @@ def test_second_sync_that_changes_all_of_a_tree(model_name: str) -> None:
 
 
 @pytest.mark.parametrize("model_name", TREES)
-def test_second_sync_that_brings_children_before_their_parents(model_name: str) -> None:
+def test_children_that_come_before_their_parents_see_them_changed(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
     app = left_by_first_sync(rows)
     assert not assert_same(renamed_all(rows)[::-1], app=app).errors
 
 
 @pytest.mark.parametrize("model_name", TREES)
-def test_second_sync_that_changes_some_levels(model_name: str) -> None:
+def test_code_sees_changed_and_clean_parents_together(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
     app = left_by_first_sync(rows)
     changed = [row for row in renamed_all(rows) if "1." not in row.serialized]
@@ -92,7 +92,7 @@ def zones() -> list[Store]:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_one_row_seen_through_several_proxies(order: int) -> None:
+def test_row_seen_through_several_proxies_is_the_changed_one(order: int) -> None:
     rows = zones()
     app = left_by_first_sync(rows)
     result = assert_same(renamed_all(rows)[::order], app=app)
@@ -110,7 +110,7 @@ def test_code_sees_rows_of_an_earlier_group_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("model_name", TREES)
-def test_a_record_that_fails_leaves_the_others_as_they_are(model_name: str) -> None:
+def test_record_that_fails_leaves_the_others_as_they_are(model_name: str) -> None:
     rows = build_tree(model_name, levels_of(model_name))
     app = left_by_first_sync(rows)
     changed = renamed_all(rows)
@@ -120,7 +120,7 @@ def test_a_record_that_fails_leaves_the_others_as_they_are(model_name: str) -> N
 
 
 @pytest.mark.parametrize("place", [1, 4, 11])
-def test_a_record_that_the_table_refuses_takes_its_descendants_along_and_no_others(place: int) -> None:
+def test_record_that_the_table_refuses_takes_its_descendants_along_and_no_others(place: int) -> None:
     rows = build_tree("place", LEVELS)
     app = left_by_first_sync(rows)
     changed = renamed_all(rows)
@@ -158,7 +158,7 @@ def test_savepoints_of_a_models_own_take_nothing_else_along() -> None:
         assert not any(found.dirty.values())
 
 
-def test_the_next_record_reads_the_writes_of_a_models_code() -> None:
+def test_next_record_reads_the_writes_of_a_models_code() -> None:
     rows = build_tree("heap", [2, 6, 6])
     app = left_by_first_sync(rows)
     result = assert_same(renamed_all(rows), app=app)
@@ -166,14 +166,14 @@ def test_the_next_record_reads_the_writes_of_a_models_code() -> None:
     assert [counted[row.id] for row in rows] == [3, 3, *[1] * 6, *[0] * 6]
 
 
-def test_a_parent_as_this_sync_has_it_decides_about_its_children() -> None:
+def test_parent_as_this_sync_has_it_decides_about_its_children() -> None:
     rows = build_tree("shelf", [2, 4])
     app = left_by_first_sync(rows)
     result = assert_same([renamed(rows[0], "full"), *renamed_all(rows[1:])], app=app)
     assert set(result.errors) == {rows[2].id, rows[4].id}
 
 
-def test_a_parent_that_was_full_takes_its_children_now() -> None:
+def test_parent_that_was_full_takes_its_children_now() -> None:
     rows = build_tree("shelf", [2, 4])
     full = existing(rows[0], name="full", path="full")
     result = assert_same(rows, app=[full])

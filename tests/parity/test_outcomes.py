@@ -12,7 +12,7 @@ from tests.support.factories import build_school, build_store_row
 from worker.school.models import PROFILE
 
 
-def test_a_whole_school_is_saved() -> None:
+def test_whole_school_is_saved() -> None:
     result = assert_same(build_school(120))
     assert not any(result.dirty.values())
     assert len(result.app["attempt"]) > 80
@@ -36,12 +36,12 @@ def test_records_of_another_profile_are_left_alone() -> None:
     assert result.dirty == {ours.id: False, others.id: True}
 
 
-def test_an_existing_row_is_overwritten() -> None:
+def test_existing_row_is_overwritten() -> None:
     row = build_store_row("unit", name="new")
     assert assert_same([row], app=[app_row(row)]).app["unit"][0]["name"] == "new"
 
 
-def test_a_dirty_row_that_equals_the_synced_one_becomes_clean() -> None:
+def test_dirty_row_that_equals_the_synced_one_becomes_clean() -> None:
     row = build_store_row("unit", name="same")
     result = assert_same([row], app=[app_row(row, name="same", _morango_dirty_bit=True)])
     assert result.app["unit"][0]["_morango_dirty_bit"] is False
@@ -49,7 +49,7 @@ def test_a_dirty_row_that_equals_the_synced_one_becomes_clean() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_deleted_record_loses_its_row(there: bool, hard: bool) -> None:
+def test_deleted_record_loses_its_row(there: bool, hard: bool) -> None:
     unit = build_store_row("unit", dirty=False)
     lesson = build_store_row("lesson", unit=unit, deleted=True)
     lesson.hard_deleted = hard
@@ -72,7 +72,7 @@ def test_nothing_of_a_deleted_record_is_read(serialized: str) -> None:
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_a_deletion_spreads_to_what_refers_to_the_record(hard: bool) -> None:
+def test_deletion_propagates_to_records_that_refer_to_it(hard: bool) -> None:
     unit = build_store_row("unit", deleted=True, hard_deleted=hard)
     lesson = build_store_row("lesson", unit=unit)
     result = assert_same_but_clean([unit, lesson], propagated=[lesson])
@@ -84,7 +84,7 @@ def test_a_deletion_spreads_to_what_refers_to_the_record(hard: bool) -> None:
     assert (result.serialized[lesson.id]["serialized"] == "{}") is hard
 
 
-def test_a_record_in_error_stays_as_it_was() -> None:
+def test_record_in_error_stays_as_it_was() -> None:
     row = build_store_row("unit", name="")
     result = assert_same([row], app=[app_row(row)])
     assert result.errors[row.id] == (
@@ -94,7 +94,7 @@ def test_a_record_in_error_stays_as_it_was() -> None:
     assert (result.dirty[row.id], result.app["unit"][0]["name"]) == (True, "old")
 
 
-def test_every_outcome_in_one_run() -> None:
+def test_outcomes_of_one_run_do_not_affect_each_other() -> None:
     unit = build_store_row("unit")
     clean = build_store_row("unit", dirty=False)
     gone = build_store_row("unit", deleted=True)

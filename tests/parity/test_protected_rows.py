@@ -9,7 +9,7 @@ from tests.support.comparison import existing
 PROTECTED = "django.db.models.deletion.ProtectedError"
 
 
-def test_a_row_is_protected_from_a_cascade_too() -> None:
+def test_row_is_protected_from_a_cascade_too() -> None:
     club = build_zoo_row("club", deleted=True)
     member = build_zoo_row("member", club=club, dirty=False)
     letter = build_zoo_row("letter", sender=member, dirty=False)
@@ -18,7 +18,7 @@ def test_a_row_is_protected_from_a_cascade_too() -> None:
     assert (list(ours.errors), ours.ids("club"), ours.ids("letter")) == ([club.id], {club.id}, {letter.id})
 
 
-def test_a_protected_row_whose_letter_is_deleted_too() -> None:
+def test_protected_row_is_deleted_once_its_referrer_is() -> None:
     """Members come before letters: Morango fails, and we try again once the letter is gone."""
     club = build_zoo_row("club", dirty=False)
     member = build_zoo_row("member", club=club, deleted=True)
@@ -29,7 +29,7 @@ def test_a_protected_row_whose_letter_is_deleted_too() -> None:
     assert (ours.errors, ours.app["member"], ours.app["letter"]) == ({}, [], [])
 
 
-def test_a_letter_leaves_a_protected_row() -> None:
+def test_protected_row_is_deleted_once_its_referrer_leaves() -> None:
     club = build_zoo_row("club", dirty=False)
     member = build_zoo_row("member", club=club, deleted=True)
     letter = build_zoo_row("letter", sender_id=None)

@@ -69,7 +69,7 @@ class TestReceiversOfADeletion:
         assert (result.deleted, result.hard_deleted) == (set(), {last.id})
 
     @pytest.mark.parametrize("order", [1, -1])
-    def test_each_sees_what_those_before_it_have_left(self, order: int) -> None:
+    def test_receiver_sees_the_deletions_before_its_own(self, order: int) -> None:
         """The item goes with the last seat in its course, and there are two."""
         item = build_row("item", "maths", dirty=False)
         seats = [build_row("seat", f"maths {n}", course="maths", person=f"{n}", deleted=True) for n in "ab"]
@@ -88,7 +88,7 @@ class TestReceiversOfADeletion:
         result = assert_same_but_clean(rows, deleted=[seat], app=[existing(row) for row in rows])
         assert (result.ids("seat"), result.deleted) == ({stays.id}, set())
 
-    def test_a_querysets_own_deletion_is_carried_out(self) -> None:
+    def test_querysets_own_deletion_is_carried_out(self) -> None:
         keeper = build_row("item", "keeper", dirty=False)
         gone = [build_row("counted", f"{n}", keeper="keeper", deleted=True) for n in range(3)]
         app = [existing(row) for row in (keeper, *gone)]
@@ -161,7 +161,7 @@ class TestRowsWhoseRecordComesLater:
 
     @pytest.mark.usefixtures("way")
     @pytest.mark.parametrize("moment", ["deserialize", "clean_fields", "before save", "after save"])
-    def test_it_is_overwritten_as_by_morango(self, moment: str) -> None:
+    def test_row_left_dirty_by_code_is_overwritten_as_by_morango(self, moment: str) -> None:
         written = all_that_is_written(dirty=False)
         app = [existing(row) for row in written]
         arrive = bring("late", written)
@@ -172,7 +172,7 @@ class TestRowsWhoseRecordComesLater:
         assert result.ids("late") == {row.id for row in arrive}
 
     @pytest.mark.usefixtures("each_late")
-    def test_it_is_overwritten_by_a_record_that_is_saved_alone(self) -> None:
+    def test_row_left_dirty_by_code_is_overwritten_by_a_record_saved_alone(self) -> None:
         written = all_that_is_written(dirty=False)
         app = [existing(row) for row in written]
         bring("late", written)
@@ -180,7 +180,7 @@ class TestRowsWhoseRecordComesLater:
         assert {row["number"] for row in result.app["late"]} == {50}
 
     @pytest.mark.parametrize("moment", ["clean_fields", "after save"])
-    def test_it_is_deleted_as_by_morango(self, moment: str) -> None:
+    def test_row_left_dirty_by_code_is_deleted_as_by_morango(self, moment: str) -> None:
         deeds = ("save", "save one field", "update", "update in bulk")
         gone = [build_row("late", deed, deleted=True) for deed in deeds]
         orders = [build_row("order", f"does {d}", moment=moment, deed=d, target=d) for d in deeds]
@@ -204,7 +204,7 @@ class TestRowsWhoseRecordComesLater:
         result = assert_same([*orders, late], app=[existing(late, number=0)])
         assert [(row["number"], row["_morango_dirty_bit"]) for row in result.app["late"]] == [(50, False)]
 
-    def test_a_row_that_code_creates_is_overwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_row_that_code_creates_is_overwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
         late = build_row("late", "made by code", number=50)
 
         def create(order: Order, moment: str) -> None:
@@ -217,7 +217,7 @@ class TestRowsWhoseRecordComesLater:
 
     @pytest.mark.usefixtures("way")
     @pytest.mark.parametrize("deed", ["save", "update", "update in bulk"])
-    def test_a_local_edit_that_code_writes_over_is_kept(self, deed: str) -> None:
+    def test_local_edit_that_code_writes_over_is_kept(self, deed: str) -> None:
         """local-edits: the row has both."""
         late = build_row("late", "edited", number=50)
         order = build_row("order", "order", moment="after save", deed=deed, target="edited")

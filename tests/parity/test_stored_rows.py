@@ -82,7 +82,7 @@ def test_keys_without_a_column_harm_no_record(value: str) -> None:
     assert assert_same([unit, learner, row, neighbour]).ids("attempt") == {row.id, neighbour.id}
 
 
-def test_the_last_of_two_equal_keys_counts() -> None:
+def test_last_of_two_equal_keys_counts() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     row = attempt_with('"score": 0.5, "score": 0.75', learner=learner)
@@ -111,7 +111,7 @@ def test_bookkeeping_is_the_stores() -> None:
     assert (found["_morango_source_id"], found["_morango_partition"]) == (row.source_id, row.partition)
 
 
-def test_an_edited_row_stays() -> None:
+def test_edited_row_stays() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     edited, other = (build_store_row("attempt", learner=learner) for _ in range(2))

@@ -28,18 +28,18 @@ def chain_of(length: int) -> list[Store]:
     return chain
 
 
-def test_three_deep_whatever_the_order() -> None:
+def test_three_levels_are_saved_in_any_order() -> None:
     top, middle, bottom = chain_of(3)
     for order in ([bottom, middle, top], [middle, bottom, top], [top, bottom, middle]):
         assert len(assert_same(order).app["unit"]) == 3
 
 
-def test_a_chain_of_60() -> None:
+def test_chain_of_60_is_saved() -> None:
     chain = chain_of(60)
     assert len(assert_same(chain[1::2] + chain[-2::-2]).app["unit"]) == 60
 
 
-def test_a_wide_node() -> None:
+def test_node_with_many_children_is_saved() -> None:
     top = build_store_row("unit")
     wide = [build_store_row("unit", parent=top) for _ in range(20)]
     assert len(assert_same([*wide, top]).app["unit"]) == 21
@@ -52,13 +52,13 @@ def test_parents_go_before_their_children() -> None:
     assert (run.saved, run.failed, run.pass_number) == (6, 0, 1)
 
 
-def test_a_clean_parent() -> None:
+def test_clean_parent_counts() -> None:
     top = build_store_row("unit", dirty=False)
     child = build_store_row("unit", parent=top)
     assert child.id in assert_same([top, child], app=[app_row(top)]).ids("unit")
 
 
-def test_a_subtree_moves() -> None:
+def test_subtree_moves() -> None:
     old, new = build_store_row("unit", dirty=False), build_store_row("unit")
     moved = build_store_row("unit", parent=new)
     below = build_store_row("unit", parent=moved, dirty=False)
@@ -79,20 +79,20 @@ def test_parent_and_child_change_places() -> None:
     }
 
 
-def test_an_orphan() -> None:
+def test_orphan_and_its_descendants_are_in_error() -> None:
     orphan = build_store_row("unit", parent_id=OTHER)
     grandchild = build_store_row("unit", parent=orphan)
     errors = assert_same([orphan, grandchild]).errors
     assert errors == {orphan.id: MISSING_PARENT, grandchild.id: DIRTY_PARENT}
 
 
-def test_an_orphan_whose_row_exists_keeps_it() -> None:
+def test_orphan_whose_row_exists_keeps_it() -> None:
     orphan = build_store_row("unit", parent_id=OTHER, name="new")
     result = assert_same([orphan], app=[existing(orphan, parent_id=None, name="old")])
     assert (result.app["unit"][0]["name"], result.errors) == ("old", {orphan.id: MISSING_PARENT})
 
 
-def test_a_parent_that_is_not_valid() -> None:
+def test_invalid_parent_fails_its_descendants() -> None:
     top = build_store_row("unit", name=None)
     child = build_store_row("unit", parent=top)
     grandchild = build_store_row("unit", parent=child, name=None)
@@ -101,7 +101,7 @@ def test_a_parent_that_is_not_valid() -> None:
     assert (errors[child.id], errors[grandchild.id]) == (DIRTY_PARENT, DIRTY_PARENT)
 
 
-def test_a_parent_that_the_database_refuses() -> None:
+def test_refused_parent_fails_its_children() -> None:
     top, refused, child = chain_of(3)
     refused.serialized = refused.serialized.replace(f'"school_id": "{SCHOOL_ID}"', '"school_id": "short"')
     result = assert_same([child, refused, top])
@@ -110,14 +110,14 @@ def test_a_parent_that_the_database_refuses() -> None:
     assert result.ids("unit") == {top.id}
 
 
-def test_a_parent_whose_newer_version_is_not_valid() -> None:
+def test_parent_with_an_invalid_newer_version_fails_its_children() -> None:
     top = build_store_row("unit", name=None)
     child = build_store_row("unit", parent=top)
     result = assert_same([top, child], app=[app_row(top)])
     assert (result.errors[child.id], result.ids("unit")) == (DIRTY_PARENT, {top.id})
 
 
-def test_a_parent_that_failed_in_an_earlier_run_and_is_skipped() -> None:
+def test_skipped_parent_in_error_is_missing_to_its_children() -> None:
     top = build_store_row("unit", columns=EARLIER)
     child = build_store_row("unit", parent=top)
     assert assert_same([top, child], skip_erroring=True).errors == {
@@ -127,7 +127,7 @@ def test_a_parent_that_failed_in_an_earlier_run_and_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("mended", [True, False])
-def test_a_parent_that_failed_in_an_earlier_run_is_tried_again(mended: bool) -> None:
+def test_parent_that_failed_in_an_earlier_run_is_tried_again(mended: bool) -> None:
     top = build_store_row("unit", columns=EARLIER, name="sound" if mended else "")
     child = build_store_row("unit", columns=EARLIER, parent=top)
     result = assert_same([child, top])
@@ -135,14 +135,14 @@ def test_a_parent_that_failed_in_an_earlier_run_is_tried_again(mended: bool) -> 
     assert result.errors.get(child.id) == (None if mended else DIRTY_PARENT)
 
 
-def test_a_parent_outside_the_filter_that_is_not_there() -> None:
+def test_absent_parent_outside_the_filter_is_missing() -> None:
     parent = build_store_row("unit", partition=f"{OTHER}:units")
     child = build_store_row("unit", parent=parent)
     result = assert_same([parent, child], filter=Filter(SCHOOL_ID))
     assert result.errors == {child.id: MISSING_PARENT}
 
 
-def test_a_parent_of_another_kind() -> None:
+def test_parent_of_another_model_is_missing() -> None:
     unit = build_store_row("unit", dirty=False)
     learner = build_store_row("learner", unit=unit, dirty=False)
     child = build_store_row("unit", parent=learner)
@@ -150,7 +150,7 @@ def test_a_parent_of_another_kind() -> None:
     assert result.errors == {child.id: MISSING_PARENT}
 
 
-def test_a_cycle_of_two() -> None:
+def test_cycle_of_two_and_records_below_it_are_in_error() -> None:
     one = build_store_row("unit")
     other = build_store_row("unit", parent=one)
     one._self_ref_fk = other.id
@@ -159,7 +159,7 @@ def test_a_cycle_of_two() -> None:
     assert errors == dict.fromkeys((one.id, other.id, beneath.id), DIRTY_PARENT)
 
 
-def test_a_record_that_is_its_own_parent() -> None:
+def test_record_that_is_its_own_parent_is_in_error() -> None:
     row = build_store_row("unit")
     row._self_ref_fk = row.id
     assert assert_same([row]).errors == {row.id: DIRTY_PARENT}
@@ -167,13 +167,13 @@ def test_a_record_that_is_its_own_parent() -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_deleted_record_of_a_tree(hard: bool, there: bool) -> None:
+def test_deleted_record_of_a_tree_loses_its_row(hard: bool, there: bool) -> None:
     row = build_store_row("unit", deleted=True, hard_deleted=hard)
     result = assert_same([row], app=[app_row(row)] if there else [])
     assert (result.app["unit"], result.deleted, result.dirty[row.id]) == ([], set(), False)
 
 
-def test_a_deleted_subtree() -> None:
+def test_deleted_subtree_loses_its_rows() -> None:
     top = build_store_row("unit", deleted=True)
     child = build_store_row("unit", parent=top, deleted=True)
     app = [existing(top), existing(child)]
@@ -182,7 +182,7 @@ def test_a_deleted_subtree() -> None:
 
 @pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize("deleted_now", [True, False])
-def test_a_child_of_a_deleted_parent_is_in_error(deleted_now: bool, there: bool) -> None:
+def test_child_of_a_deleted_parent_is_in_error(deleted_now: bool, there: bool) -> None:
     """Deletions don't propagated in a tree: the missing parent fails the child's validation first."""
     top = build_store_row("unit", deleted=True, dirty=deleted_now)
     child = build_store_row("unit", parent=top)
@@ -195,7 +195,7 @@ def test_a_child_of_a_deleted_parent_is_in_error(deleted_now: bool, there: bool)
     assert (result.app["unit"], result.deleted) == ([], set())
 
 
-def test_a_child_leaves_a_parent_that_is_deleted() -> None:
+def test_child_leaves_a_parent_that_is_deleted() -> None:
     old, new = build_store_row("unit", deleted=True), build_store_row("unit")
     child = build_store_row("unit", parent=new, name="moved")
     app = [existing(old), existing(child, parent_id=old.id)]
@@ -203,7 +203,7 @@ def test_a_child_leaves_a_parent_that_is_deleted() -> None:
     assert result.ids("unit") == {new.id, child.id}
 
 
-def test_the_order_is_that_of_the_stores_column_and_the_reference_that_of_the_record() -> None:
+def test_order_is_that_of_the_stores_column_and_the_reference_that_of_the_record() -> None:
     """Only the JSON names the parent: so it must be there already, or happen to come first."""
     top = build_store_row("unit")
     child = build_store_row("unit", parent=top)
@@ -222,7 +222,7 @@ def test_only_the_stores_column_names_the_parent() -> None:
 
 
 @pytest.mark.parametrize("serialized", ["null", "[]", "5", '"text"', "{"])
-def test_a_parent_that_is_amiss_counts_before_json_that_is(serialized: str) -> None:
+def test_parent_that_is_amiss_counts_before_json_that_is(serialized: str) -> None:
     own, orphan = (build_store_row("unit", serialized=serialized) for _ in range(2))
     own._self_ref_fk, orphan._self_ref_fk = own.id, "ab" * 16
     assert set(assert_same([own, orphan]).errors) == {own.id, orphan.id}

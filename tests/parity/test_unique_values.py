@@ -53,19 +53,19 @@ def without(database: Database, rows: Sequence[Store]) -> tuple[Any, ...]:
     return app, dirty, others, database.errors, database.deleted, database.counted
 
 
-def test_two_records_want_one_value() -> None:
+def test_one_of_two_records_with_one_value_is_saved() -> None:
     first, second = learner("ada"), learner("ada")
     good = [learner(f"good-{number}") for number in range(5)]
     rows = [UNIT, first, *good[:2], second, *good[2:]]
     assert_one_wins(rows, first, second, app=[existing(UNIT)])
 
 
-def test_three_records_want_one_value() -> None:
+def test_one_of_three_records_with_one_value_is_saved() -> None:
     rows = [learner("ada") for _ in range(3)]
     assert_one_wins([UNIT, *rows], *rows, app=[existing(UNIT)])
 
 
-def test_an_existing_row_has_the_value() -> None:
+def test_existing_row_keeps_its_value() -> None:
     there, new = learner("ada", dirty=False), learner("ada")
     result = assert_same([UNIT, there, new], app=[existing(UNIT), existing(there)])
     text, path = result.errors[new.id]
@@ -81,14 +81,14 @@ def test_its_own_code_refuses_a_record_before_the_database_does() -> None:
     assert (result.errors[new.id][1] or "").endswith("WrongSchoolError")
 
 
-def test_a_row_that_was_never_serialized_has_the_value() -> None:
+def test_unserialized_row_keeps_its_value() -> None:
     local, new = learner("ada"), learner("ada")
     app = [existing(UNIT), existing(local, _morango_dirty_bit=True)]
     result = assert_same([UNIT, new], app=app)
     assert (result.errors[new.id][1], names(result)) == (TAKEN, {local.id: "ada"})
 
 
-def test_a_record_changes_to_a_value_that_is_taken_and_keeps_its_row() -> None:
+def test_record_changes_to_a_value_that_is_taken_and_keeps_its_row() -> None:
     there, changed = learner("ada", dirty=False), learner("ada")
     app = [existing(UNIT), existing(there), existing(changed, username="bob")]
     result = assert_same([UNIT, there, changed], app=app)
@@ -104,14 +104,14 @@ def test_records_that_refer_to_a_loser_are_in_error_where_morango_fails() -> Non
 
 
 @pytest.mark.parametrize("deleted_first", [True, False])
-def test_a_deleted_record_frees_its_value(deleted_first: bool) -> None:
+def test_deleted_record_frees_its_value(deleted_first: bool) -> None:
     gone, new = learner("ada", deleted=True), learner("ada")
     rows = [gone, new] if deleted_first else [new, gone]
     result = assert_same_but_clean([UNIT, *rows], deleted=[gone], app=[existing(UNIT), existing(gone)])
     assert names(result) == {new.id: "ada"}
 
 
-def test_a_batch_deletes_before_it_saves(batch_size: int) -> None:
+def test_batch_deletes_before_it_saves(batch_size: int) -> None:
     gone, new = learner("ada", deleted=True), learner("ada")
     save_all([UNIT, new, gone], app=[existing(UNIT), existing(gone)])
     run = deserialize_from_store(PROFILE)
@@ -119,7 +119,7 @@ def test_a_batch_deletes_before_it_saves(batch_size: int) -> None:
     assert (run.pass_number == 1) is (batch_size > 1)
 
 
-def test_a_cascade_frees_a_value() -> None:
+def test_cascade_frees_a_value() -> None:
     closed = build_store_row("unit", deleted=True)
     gone = build_store_row("learner", unit=closed, username="ada", dirty=False)
     new = learner("ada")
@@ -137,7 +137,7 @@ def test_two_records_exchange_their_values_in_vain(swapped: bool) -> None:
     assert names(result) == {one.id: "ada", other.id: "bob"}
 
 
-def test_a_value_is_handed_on_along_a_chain() -> None:
+def test_value_is_handed_on_along_a_chain() -> None:
     rows = [learner(f"name-{number + 1}") for number in range(5)]
     app = [existing(row, username=f"name-{number}") for number, row in enumerate(rows)]
     result = assert_same([UNIT, *reversed(rows)], app=[existing(UNIT), *app])
@@ -145,7 +145,7 @@ def test_a_value_is_handed_on_along_a_chain() -> None:
     assert names(result)[rows[0].id] == "name-1"
 
 
-def test_a_chain_in_another_order_fails_with_morango_only() -> None:
+def test_chain_in_another_order_fails_with_morango_only() -> None:
     rows = [learner(f"name-{number + 1}") for number in range(5)]
     app = [existing(row, username=f"name-{number}") for number, row in enumerate(rows)]
     theirs, ours = both([UNIT, *rows], app=[existing(UNIT), *app])
@@ -153,7 +153,7 @@ def test_a_chain_in_another_order_fails_with_morango_only() -> None:
     assert (ours.errors, sorted(names(ours).values())) == ({}, [f"name-{n}" for n in range(1, 6)])
 
 
-def test_a_record_that_is_tried_again_is_saved_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_that_is_tried_again_is_saved_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a save() that shows how often it was called for an instance
     save = Learner.save
 
@@ -173,7 +173,7 @@ def test_a_record_that_is_tried_again_is_saved_as_it_came(monkeypatch: pytest.Mo
     assert [row["full_name"] for row in ours.app["learner"]] == ["Ada!"] * 3
 
 
-def test_unique_together() -> None:
+def test_one_of_two_records_unique_together_is_saved() -> None:
     club, other = build_zoo_row("club"), build_zoo_row("club")
     first = build_zoo_row("member", club=club, number=7)
     elsewhere = build_zoo_row("member", club=other, number=7)
@@ -181,7 +181,7 @@ def test_unique_together() -> None:
     assert_one_wins([club, other, first, elsewhere, second], first, second, app=[])
 
 
-def test_unique_together_with_an_existing_row() -> None:
+def test_existing_row_keeps_its_values_unique_together() -> None:
     club = build_zoo_row("club")
     there = build_zoo_row("member", club=club, dirty=False)
     new = build_zoo_row("member", club=club)
@@ -189,7 +189,7 @@ def test_unique_together_with_an_existing_row() -> None:
     assert (result.errors[new.id][1], result.ids("member")) == (TAKEN, {there.id})
 
 
-def test_unique_together_with_a_row_of_a_club_that_is_deleted() -> None:
+def test_deleted_target_frees_values_unique_together() -> None:
     old, new = build_zoo_row("club", deleted=True), build_zoo_row("club")
     member = build_zoo_row("member", club=new)
     joined = build_zoo_row("member", club=new, number=2)
@@ -199,14 +199,14 @@ def test_unique_together_with_a_row_of_a_club_that_is_deleted() -> None:
     assert ours.ids("member") == {member.id, joined.id}
 
 
-def test_one_to_one() -> None:
+def test_one_of_two_records_with_one_to_one_target_is_saved() -> None:
     home = build_zoo_row("region")
     person = build_zoo_row("person", home=home)
     first, second = (build_zoo_row("card", person=person) for _ in range(2))
     assert_one_wins([home, person, first, second], first, second, app=[])
 
 
-def test_a_deleted_record_frees_a_one_to_one_target() -> None:
+def test_deleted_record_frees_a_one_to_one_target() -> None:
     home = build_zoo_row("region")
     person = build_zoo_row("person", home=home)
     old, new = (
@@ -228,7 +228,7 @@ def test_two_records_exchange_their_one_to_one_targets_in_vain() -> None:
     assert set(result.errors) == {card.id for card in cards}
 
 
-def test_the_values_school_is_not_looked_at() -> None:
+def test_values_school_is_not_looked_at() -> None:
     """The constraint spans schools, and so partitions: records that no sync need bring together."""
     other = "ab" * 16
     unit = build_store_row("unit", dirty=False, school_id=other)

@@ -24,7 +24,7 @@ def visit(person: Store, moment: str) -> Store:
 
 
 @pytest.mark.parametrize("moment", BEYOND)
-def test_a_time_beyond_the_calendar_is_its_records_error(moment: str) -> None:
+def test_time_beyond_the_calendar_is_its_records_error(moment: str) -> None:
     # Given such times in a column that is written in bulk, and in one of a model that saves each by itself
     home = build_zoo_row("region")
     person = build_zoo_row("person", home=home)
@@ -42,13 +42,13 @@ def test_a_time_beyond_the_calendar_is_its_records_error(moment: str) -> None:
 
 
 @pytest.mark.skipif("connection.vendor == 'postgresql'", reason="Morango saves it, and can't read it again")
-def test_a_time_beyond_the_calendar_aborts_morango() -> None:
+def test_time_beyond_the_calendar_aborts_morango() -> None:
     theirs, ours = both([build_zoo_row("sample", moment=BEYOND[0])])
     assert (theirs.aborted, ours.aborted) == ("builtins.OverflowError", None)
 
 
 @pytest.mark.needs_postgresql
-def test_a_row_that_can_not_be_read_is_there_all_the_same() -> None:
+def test_row_that_can_not_be_read_is_there_all_the_same() -> None:
     unit = build_store_row("unit")
     lessons = [Lesson(id=f"{number:032x}", unit_id=unit.id, school_id=unit.id) for number in range(1, 6)]
     save_all([unit], [])

@@ -42,7 +42,7 @@ WORKERS = 3
 )
 @seed(SEED)
 @given(data=st.data())
-def test_the_result_is_morangos_whatever_runs_at_the_same_time(world: World, data: st.DataObject) -> None:
+def test_result_is_morangos_whatever_runs_at_the_same_time(world: World, data: st.DataObject) -> None:
     case = data.draw(cases(world))
     delivery = Delivery(data.draw(st.sampled_from([1, 2, 3])), data.draw(st.integers(0, 99)), repeated=True)
     ours = Database()

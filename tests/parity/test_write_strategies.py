@@ -35,7 +35,7 @@ def test_overrides_choose_the_write_strategy(settings: Any) -> None:
     assert set(strategies.values()) == {WriteStrategy.BULK}
 
 
-def test_a_school() -> None:
+def test_school_is_saved_by_every_strategy() -> None:
     assert not assert_same(build_school(60)).errors
 
 
@@ -45,7 +45,7 @@ def test_own_code_runs_before_the_row_is_written() -> None:
     assert assert_same([unit, learner]).app["learner"][0]["search_name"] == "áda example"
 
 
-def test_failures_of_every_kind_in_one_group() -> None:
+def test_failures_of_every_kind_cost_only_their_records() -> None:
     unit = build_store_row("unit")
     good = [build_store_row("learner", unit=unit) for _ in range(6)]
     refused = [build_store_row("learner", unit=unit, school_id="ab" * 16) for _ in range(2)]
@@ -57,7 +57,7 @@ def test_failures_of_every_kind_in_one_group() -> None:
     assert len(result.app["learner"]) == 6
 
 
-def test_a_failing_parent_takes_its_children_along_and_no_others() -> None:
+def test_failing_parent_takes_its_children_along_and_no_others() -> None:
     top = build_store_row("unit")
     broken = build_store_row("unit", parent=top)
     broken.serialized = broken.serialized.replace(f'"school_id": "{SCHOOL_ID}"', '"school_id": "short"')
@@ -91,7 +91,7 @@ def _heard() -> Iterator[list[str]]:
             signal.disconnect(receive)
 
 
-def test_no_signals_but_pre_delete() -> None:
+def test_only_pre_delete_is_sent() -> None:
     unit = build_store_row("unit")
     learner = build_store_row("learner", unit=unit)
     gone = build_store_row("unit", deleted=True)

@@ -46,7 +46,7 @@ class Far(MemoryBackend):
     is_in_process = False
 
 
-def test_a_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
+def test_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
     configure(CACHE_BYTES=10_000)
     store = PayloadStore(Far())
     references = [store.put(f"{number}" * 1000) for number in range(30)]
@@ -102,7 +102,7 @@ def test_threads_do_not_miscount() -> None:
     assert cache.size_bytes == sum(len(data) for data in cache._found.values()) <= 300
 
 
-def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
+def test_forked_process_waits_for_no_thread_of_its_parent() -> None:
     """Only the forking thread lives on in the child: a lock that another thread held is never released."""
     store = PayloadStore(MemoryBackend())
     reference = store.put("value")

@@ -27,7 +27,7 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 @each_call
-def test_redis_down(call: Callable[[Backend], Any]) -> None:
+def test_unreachable_redis_is_a_transient_error(call: Callable[[Backend], Any]) -> None:
     port = free_port()
     with start_redis(port=port) as url:
         backend = RedisBackend(url)
@@ -39,7 +39,7 @@ def test_redis_down(call: Callable[[Backend], Any]) -> None:
         call(backend)
 
 
-def test_redis_full(redis_url: str) -> None:
+def test_full_redis_is_a_transient_error(redis_url: str) -> None:
     backend = RedisBackend(redis_url)
     client = backend._client
     before: Any = client.config_get("maxmemory")
@@ -54,7 +54,9 @@ def test_redis_full(redis_url: str) -> None:
 @each_call
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
-def test_database_down(call: Callable[[Backend], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_database_is_a_transient_error(
+    call: Callable[[Backend], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = DatabaseBackend()
     backend.put({KEY: b"blob"}, 60)
     connection.close()
@@ -68,7 +70,7 @@ def test_database_down(call: Callable[[Backend], Any], monkeypatch: pytest.Monke
 
 @pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
-def test_a_session_that_ended_is_not_used_again() -> None:
+def test_session_that_ended_is_not_used_again() -> None:
     backend = DatabaseBackend()
     backend.put({KEY: b"blob"}, 60)
     with connection.cursor() as cursor, pytest.raises(Exception, match=r"connection"):
@@ -80,7 +82,7 @@ def test_a_session_that_ended_is_not_used_again() -> None:
 
 
 @each_call
-def test_folder_gone(call: Callable[[Backend], Any], tmp_path: Path) -> None:
+def test_missing_folder_is_a_transient_error(call: Callable[[Backend], Any], tmp_path: Path) -> None:
     folder = tmp_path / "payloads"
     backend = FilesBackend(str(folder))
 
@@ -90,5 +92,5 @@ def test_folder_gone(call: Callable[[Backend], Any], tmp_path: Path) -> None:
     call(backend)
 
 
-def test_it_may_be_retried() -> None:
+def test_outage_of_the_store_may_be_retried() -> None:
     assert issubclass(PayloadStoreUnavailableError, TransientError)

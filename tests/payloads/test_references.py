@@ -24,7 +24,7 @@ references = st.builds(
 
 
 @given(reference=references)
-def test_a_reference_comes_back_from_json(reference: Reference) -> None:
+def test_reference_comes_back_from_json(reference: Reference) -> None:
     assert Reference.from_json(reference.as_json()) == reference
 
 

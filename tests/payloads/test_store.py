@@ -32,7 +32,7 @@ def test_any_value_comes_back(store: PayloadStore, value: Any) -> None:
 
 @many
 @given(value=JSON)
-def test_the_key_is_the_hash_of_the_values_canonical_bytes(value: Any) -> None:
+def test_key_is_the_hash_of_the_values_canonical_bytes(value: Any) -> None:
     data = json.dumps(value, separators=(",", ":")).encode()
 
     reference = PayloadStore(MemoryBackend()).put(value)
@@ -40,7 +40,7 @@ def test_the_key_is_the_hash_of_the_values_canonical_bytes(value: Any) -> None:
     assert (reference.sha256, reference.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
 
 
-def test_the_order_of_keys_is_kept(in_memory: PayloadStore) -> None:
+def test_order_of_keys_is_kept(in_memory: PayloadStore) -> None:
     names = ["b", "a", "c"]
 
     assert list(in_memory.get(in_memory.put(dict.fromkeys(names, 1)))) == names
@@ -106,7 +106,7 @@ def test_values_are_split_at_the_size_of_a_chunk(store: PayloadStore, configure:
     assert len(store.backend.get(reference.parts())) == len(reference.parts())
 
 
-def test_a_value_that_was_split_otherwise_is_still_read(store: PayloadStore, configure: Any) -> None:
+def test_value_that_was_split_otherwise_is_still_read(store: PayloadStore, configure: Any) -> None:
     value = "long" * 2000
     configure(CHUNK_BYTES=1024)
     finely = store.put(value)
@@ -144,7 +144,7 @@ def test_incompressible_part_is_kept_plain(in_memory: PayloadStore) -> None:
     assert unpacked(PLAIN + noise, len(noise)) == noise
 
 
-def test_a_large_value_is_stored_with_a_warning(
+def test_large_value_is_stored_with_a_warning(
     in_memory: PayloadStore, configure: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     configure(WARN_BYTES=1000)
@@ -156,7 +156,7 @@ def test_a_large_value_is_stored_with_a_warning(
     assert "1,000 bytes" in caplog.text
 
 
-def test_a_missing_value_is_named_with_likely_causes(store: PayloadStore) -> None:
+def test_missing_value_is_named_with_likely_causes(store: PayloadStore) -> None:
     reference = Reference("ab" * 32, 10)
 
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_a_missing_value_is_named_with_likely_causes(store: PayloadStore) -> Non
         store.get(reference)
 
 
-def test_a_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, configure: Any) -> None:
+def test_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, configure: Any) -> None:
     configure(CHUNK_BYTES=1024)
     reference = store.put("long" * 1000)
     store.backend.delete(reference.parts()[2])
@@ -208,7 +208,7 @@ def test_damaged_value_raises_an_error_that_names_the_remedy(
     assert store.get(store.put(value)) == value
 
 
-def test_a_value_is_kept_for_the_lifetime_or_for_as_long_as_asked(
+def test_value_is_kept_for_the_lifetime_or_for_as_long_as_asked(
     in_memory: PayloadStore, configure: Any
 ) -> None:
     backend = in_memory.backend

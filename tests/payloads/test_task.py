@@ -61,7 +61,7 @@ def sent(client: Redis) -> Message:
     return message
 
 
-def test_a_large_argument_travels_as_a_reference_and_a_small_one_as_it_is(client: Redis) -> None:
+def test_large_argument_travels_as_a_reference_and_a_small_one_as_it_is(client: Redis) -> None:
     echo.delay(SMALL, LARGE, name=LARGE)
 
     message = sent(client)
@@ -71,7 +71,7 @@ def test_a_large_argument_travels_as_a_reference_and_a_small_one_as_it_is(client
     assert message.deliver() == [[SMALL, LARGE], {"name": LARGE}]
 
 
-def test_a_message_without_large_arguments_is_like_any_other(client: Redis, backend: MemoryBackend) -> None:
+def test_message_without_large_arguments_is_like_any_other(client: Redis, backend: MemoryBackend) -> None:
     echo.delay(SMALL, 7, None, name="text")
 
     message = sent(client)
@@ -81,7 +81,9 @@ def test_a_message_without_large_arguments_is_like_any_other(client: Redis, back
 
 
 @pytest.mark.parametrize(("length", "is_stored"), [(4093, False), (4094, True)])
-def test_large_begins_at_the_setting(client: Redis, length: int, is_stored: bool) -> None:
+def test_arguments_are_offloaded_from_the_configured_size_on(
+    client: Redis, length: int, is_stored: bool
+) -> None:
     echo.delay("x" * length)
 
     assert ("payloads" in sent(client).headers) is is_stored
@@ -139,7 +141,7 @@ def test_sent_values_arrive_unchanged(
     assert message.deliver() == [args, kwargs]
 
 
-def test_a_header_of_the_same_name_makes_no_references(client: Redis, in_memory: PayloadStore) -> None:
+def test_header_of_the_same_name_makes_no_references(client: Redis, in_memory: PayloadStore) -> None:
     secret = in_memory.put("somebody else's").as_json()
 
     echo.apply_async([secret], headers={"payloads": [-1]})
@@ -170,7 +172,7 @@ def _reference_of(value: Any) -> tuple[str, int | None]:
     return reference.sha256, reference.size_bytes
 
 
-def test_a_direct_call_is_an_ordinary_one(client: Redis, backend: MemoryBackend) -> None:
+def test_direct_call_is_an_ordinary_one(client: Redis, backend: MemoryBackend) -> None:
     assert echo(LARGE, name={"payload": "x"}) == [[LARGE], {"name": {"payload": "x"}}]
     assert (waiting(client), backend._blobs) == ([], {})
 
@@ -192,7 +194,7 @@ class TestOptingOut:
         assert message.deliver() == [LARGE, LARGE]
         assert backend._blobs == {}
 
-    def test_a_message_that_is_not_json_has_all_in_it(self, client: Redis, backend: MemoryBackend) -> None:
+    def test_message_that_is_not_json_has_all_in_it(self, client: Redis, backend: MemoryBackend) -> None:
         echo.apply_async([LARGE], serializer="yaml")
 
         assert len(waiting(client)) == 1
@@ -246,7 +248,7 @@ class TestLinkedTasks:
         assert [LARGE[0].encode() in body for body in bodies] == [False] * 3
         assert len(backend._blobs) == 4  # three arguments, the first of which is a result too, and another
 
-    def test_an_immutable_signature_is_given_nothing_before_its_own(self, client: Redis) -> None:
+    def test_immutable_signature_is_given_nothing_before_its_own(self, client: Redis) -> None:
         (plain.s(1) | partly_inline.si(SMALL, LARGE)).apply_async()
         (echo.s(1) | partly_inline.si(SMALL, LARGE)).apply_async()
 
@@ -280,7 +282,7 @@ class TestLinkedTasks:
                 results.append(message.deliver())
         assert sorted(map(len, results)) == [1, 501, 501, 501, 502]
 
-    def test_a_chords_body(self, client: Redis) -> None:
+    def test_arguments_of_a_chords_body_are_offloaded(self, client: Redis) -> None:
         chord([join.s(LARGE), join.s(["x"])], join.s(LARGE)).apply_async()
 
         for message in waiting(client):
@@ -291,7 +293,7 @@ class TestLinkedTasks:
 
         assert LARGE[0].encode() in sent(client).body
 
-    def test_the_signature_itself_is_not_changed(self, client: Redis) -> None:
+    def test_signature_itself_is_not_changed(self, client: Redis) -> None:
         first, second = join.s(LARGE), join.s(LARGE)
         work = chain(first, second)
         work.apply_async()
@@ -302,7 +304,7 @@ class TestLinkedTasks:
 
 
 class TestRetries:
-    def test_a_retry_stores_nothing_and_wraps_nothing_again(
+    def test_retry_stores_nothing_and_wraps_nothing_again(
         self, client: Redis, backend: MemoryBackend
     ) -> None:
         succeed_later.delay(LARGE, more=LARGE)
@@ -321,7 +323,7 @@ class TestRetries:
         assert (ids, more, args, backend._blobs) == (LARGE, LARGE, [reference], stored)
         assert headers == {"payloads": [-1, "more"]}
 
-    def test_a_retry_with_other_arguments_sends_these(self, client: Redis) -> None:
+    def test_retry_with_other_arguments_sends_these(self, client: Redis) -> None:
         succeed_later.delay(LARGE, more=LARGE)
         headers = sent(client).headers
         request = type(succeed_later.request)({**headers, "args": [1], "kwargs": {"more": LARGE}})
@@ -363,7 +365,7 @@ def test_value_of_a_delayed_message_is_kept_for_longer(
     assert next(iter(backend._expires_at.values())) - before == pytest.approx(1_000_000, abs=60)
 
 
-def test_a_reference_may_be_given_in_place_of_a_value(client: Redis, in_memory: PayloadStore) -> None:
+def test_reference_may_be_given_in_place_of_a_value(client: Redis, in_memory: PayloadStore) -> None:
     reference = in_memory.put(LARGE)
 
     echo.delay(reference, name=reference)
@@ -375,7 +377,7 @@ def test_a_reference_may_be_given_in_place_of_a_value(client: Redis, in_memory: 
     assert sent(client).deliver() == [[LARGE], {}]
 
 
-def test_a_value_that_is_gone_fails_the_task_with_its_key(client: Redis, in_memory: PayloadStore) -> None:
+def test_value_that_is_gone_fails_the_task_with_its_key(client: Redis, in_memory: PayloadStore) -> None:
     echo.delay(LARGE)
     (sha256,) = in_memory.backend._blobs  # type: ignore[attr-defined]  # in memory
     in_memory.delete(sha256)

@@ -98,7 +98,7 @@ def test_every_way_to_send_a_task_resolves_its_arguments(
 
 
 @pytest.mark.parametrize("shared_settings", ["files"], indirect=True)
-def test_a_task_waits_for_a_store_that_cannot_be_reached(
+def test_task_waits_for_a_store_that_cannot_be_reached(
     start_project: StartProject, shared_settings: dict[str, Any]
 ) -> None:
     # Given a message with a payload in a folder that is not mounted

@@ -36,7 +36,7 @@ def test_where_no_engine_answers_tests_are_skipped_and_in_ci_they_fail(
     assert raised.type is outcome
 
 
-def test_an_image_is_built_of_what_its_dockerfile_copies_and_of_nothing_else() -> None:
+def test_image_is_built_of_what_its_dockerfile_copies_and_of_nothing_else() -> None:
     dockerfile = (ROOT / IMAGE["dockerfile"]).read_text()
     copied = re.findall(r"^COPY (?!--)(\S+) \S+$", dockerfile, re.MULTILINE)
     ignored = [
@@ -53,7 +53,7 @@ def test_an_image_is_built_of_what_its_dockerfile_copies_and_of_nothing_else() -
     assert not [file for file in files if file.suffix in (".pyc", ".sqlite3") or ".env" in file.name]
 
 
-def test_a_worker_is_started_and_confined_as_it_is_deployed() -> None:
+def test_worker_is_started_and_confined_as_it_is_deployed() -> None:
     worker = SERVICES["worker"]
 
     assert DeployedWorker.command()[: len(worker["command"])] == worker["command"]

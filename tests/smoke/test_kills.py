@@ -29,7 +29,7 @@ def default_worker_env(default_worker_env: dict[str, str]) -> dict[str, Any]:
     return {**default_worker_env, "STALLED_AFTER_SECONDS": "2"}  # what got lost is missed soon
 
 
-def test_a_worker_that_is_killed_and_restarted(celery_setup: CeleryTestSetup, school: School) -> None:
+def test_killed_and_restarted_worker_completes_the_run(celery_setup: CeleryTestSetup, school: School) -> None:
     # Given a worker that is killed in the middle of a batch
     worker = celery_setup.worker
     with in_the_middle_of_a_batch(celery_setup, school) as run:
@@ -45,7 +45,9 @@ def test_a_worker_that_is_killed_and_restarted(celery_setup: CeleryTestSetup, sc
     assert Batch.objects.filter(run=run, attempts=2, state=Batch.State.DONE).exists()
 
 
-def test_a_broker_that_is_killed_and_restarted_empty(celery_setup: CeleryTestSetup, school: School) -> None:
+def test_run_completes_after_a_broker_is_restarted_empty(
+    celery_setup: CeleryTestSetup, school: School
+) -> None:
     # Given a broker with messages, which is killed in the middle of a batch
     broker, worker = celery_setup.broker, celery_setup.worker
     with in_the_middle_of_a_batch(celery_setup, school) as run:

@@ -16,7 +16,7 @@ from worker.school.models import PROFILE
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 
-def test_a_batch_s_result_comes_through_the_backend(celery_setup: CeleryTestSetup) -> None:
+def test_result_of_a_batch_comes_through_the_backend(celery_setup: CeleryTestSetup) -> None:
     # Given a batch of sound records and a broken one
     factories.fill_store(20)
     factories.store_row("unit", name=None)

@@ -32,7 +32,9 @@ def celery_worker_cluster(
     return CeleryWorkerCluster(celery_setup_worker, other_worker)
 
 
-def test_both_do_batches_and_each_record_is_done_once(celery_setup: CeleryTestSetup, school: School) -> None:
+def test_two_workers_share_batches_and_deserialize_each_record_once(
+    celery_setup: CeleryTestSetup, school: School
+) -> None:
     # Given two workers
     workers = celery_setup.worker_cluster
     assert names_that_answer(celery_setup.app) == {worker.hostname() for worker in workers}

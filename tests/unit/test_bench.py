@@ -65,7 +65,7 @@ def test_rates_are_medians_and_memory_is_the_highest_peak() -> None:
     assert (found.peak_rss_mb, found.baseline_peak_rss_mb) == (62.0, 500.0)
 
 
-def test_an_implementation_that_is_measured_as_often_as_the_baseline_is_compared_too() -> None:
+def test_implementation_that_is_measured_as_often_as_the_baseline_is_compared_too() -> None:
     assert compared(ours=series(1.0), baseline=series(20.0)).ratio == 20.0
 
 
@@ -111,11 +111,11 @@ def test_thresholds_of_small_syncs_are_about_what_their_processes_told() -> None
         (Threshold("extra_ms", at_most=100), {-5.0: True, 100.0: True, 100.1: False}),
     ],
 )
-def test_a_threshold_is_met_from_its_limit_on(threshold: Threshold, values: dict[float, bool]) -> None:
+def test_threshold_is_met_from_its_limit_on(threshold: Threshold, values: dict[float, bool]) -> None:
     assert {value: threshold.is_met(value) for value in values} == values
 
 
-def test_a_threshold_that_is_not_met_stands_out_in_the_table() -> None:
+def test_threshold_that_is_not_met_stands_out_in_the_table() -> None:
     missed = compared(series(1.0), series(19.0))
     met = compared(series(1.0), series(21.0))
     assert not missed.meets_its_thresholds
@@ -126,7 +126,7 @@ def test_a_threshold_that_is_not_met_stands_out_in_the_table() -> None:
     assert "ratio 21 >= 20: met" in second
 
 
-def test_the_results_are_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) -> None:
+def test_results_are_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) -> None:
     found = compared(series(1.0), series(20.0))
     results.write([found, found], tmp_path / "results.json")
     written = json.loads((tmp_path / "results.json").read_text())
@@ -146,7 +146,7 @@ def test_the_results_are_a_list_of_objects_with_the_agreed_keys(tmp_path: Path) 
     }
 
 
-def test_a_curve_has_a_point_for_each_size_and_morangos_only_where_it_was_measured(tmp_path: Path) -> None:
+def test_curve_has_a_point_for_each_size_and_morangos_only_where_it_was_measured(tmp_path: Path) -> None:
     curve = replace(SCENARIO, name="curve")
     found = [
         compared(series(1.0), series(20.0)),
@@ -163,7 +163,7 @@ def test_a_curve_has_a_point_for_each_size_and_morangos_only_where_it_was_measur
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_busy_machine_is_warned_of() -> None:
+def test_busy_machine_is_warned_of() -> None:
     assert warning(BUSY_LOAD) is None
     assert "1.50" in str(warning(1.5))
 
@@ -198,7 +198,7 @@ def test_no_two_scenarios_have_one_name_on_the_same_data() -> None:
 
 
 @pytest.mark.parametrize("case", ["school", "invalid", "clashing", "chain", "tree"])
-def test_a_case_makes_as_many_records_as_it_is_asked_for_and_the_same_each_time(case: str) -> None:
+def test_case_makes_as_many_records_as_it_is_asked_for_and_the_same_each_time(case: str) -> None:
     rows = list(data.CASES[case](400))
     assert len({row.id for row in rows}) == 400
     assert rows == list(data.CASES[case](400))
@@ -214,7 +214,7 @@ def test_each_prefix_of_a_filter_has_records_and_there_are_no_others(case: str) 
     assert len(set(sync_filter)) == number
 
 
-def test_a_school_is_mostly_logs_and_all_that_they_refer_to() -> None:
+def test_school_is_mostly_logs_and_all_that_they_refer_to() -> None:
     rows = list(data.school(1000))
     assert Counter(row.model_name for row in rows) == {
         "unit": 10,
@@ -235,7 +235,7 @@ def test_a_school_is_mostly_logs_and_all_that_they_refer_to() -> None:
         before.add(row.id)
 
 
-def test_one_record_in_a_hundred_has_a_username_that_another_has_and_nothing_refers_to_those() -> None:
+def test_one_username_in_a_hundred_is_taken_and_nothing_refers_to_it() -> None:
     rows = [(row.id, json.loads(row.serialized)) for row in data.clashing(1000)]
     names = Counter(fields["username"] for _, fields in rows if "username" in fields)
     assert sum(number - 1 for number in names.values()) == 10

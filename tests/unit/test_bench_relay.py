@@ -41,7 +41,7 @@ def url() -> Iterator[str]:
         thread.join()
 
 
-def test_what_is_said_through_a_relay_arrives_and_is_timed_from_the_first_request_to_the_last_answer(
+def test_messages_through_a_relay_arrive_and_are_timed_from_first_to_last(
     url: str,
 ) -> None:
     with relay_to(url) as relay:

@@ -17,7 +17,7 @@ RECORDS = 200
 
 @pytest.mark.timeout(600)  # a dozen processes, one after another
 @pytest.mark.needs_postgresql
-def test_rows_are_measured_on_fresh_databases_in_fresh_processes(
+def test_scenarios_are_measured_on_fresh_databases_in_fresh_processes(
     database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # When a sync, and many at once, are measured in process, by workers and by processes of Morango's
@@ -59,7 +59,7 @@ def test_rows_are_measured_on_fresh_databases_in_fresh_processes(
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # likewise
 @pytest.mark.needs_postgresql
-def test_rows_of_small_syncs_say_what_their_bars_are_about(
+def test_results_of_small_syncs_have_the_figures_of_their_thresholds(
     database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
@@ -92,7 +92,7 @@ def test_rows_of_small_syncs_say_what_their_bars_are_about(
     assert 1 <= results["one-facility"]["thresholds"][0]["value"] <= 5  # of five devices
 
 
-def test_a_run_is_timed_step_by_step(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_is_timed_step_by_step(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     options = [f"--database={connection.vendor}", "--records=200"]
     done = subprocess.run(

@@ -84,11 +84,11 @@ def found(*, deploy: bool = False) -> dict[str, list[str]]:
 class TestOperations:
     """Operations of Morango's middleware."""
 
-    def test_ours_before_morangos_is_sound(self, settings: Settings) -> None:
+    def test_our_operation_before_morangos_passes(self, settings: Settings) -> None:
         settings.MORANGO_DESERIALIZE_OPERATIONS = [PRODUCER, f"{__name__}:Derived", *THEIRS]
         assert found() == {}
 
-    def test_a_project_that_forgot_ours_is_told(self, settings: Settings) -> None:
+    def test_project_that_forgot_ours_is_told(self, settings: Settings) -> None:
         settings.MORANGO_DESERIALIZE_OPERATIONS = THEIRS
         (text,) = found()["W001"]
         assert text.startswith(f"MORANGO_DESERIALIZE_OPERATIONS has no {OURS!r}")
@@ -161,7 +161,7 @@ class TestModels:
         (text,) = found()["E002"]
         assert text.startswith(f"MORANGO_CELERY[{setting!r}] names 'school.Teacher', which is not installed.")
 
-    def test_a_model_that_is_exclusive_by_its_class_is_named_with_the_reason(self) -> None:
+    def test_model_that_is_exclusive_by_its_class_is_named_with_the_reason(self) -> None:
         messages = [message for message in checks.run_checks() if message.id == "morango_celery.I001"]
         assert [(message.level, message.msg) for message in messages] == [
             (
@@ -171,7 +171,7 @@ class TestModels:
             )
         ]
 
-    def test_a_model_that_may_have_to_be_is_named_with_its_queries(
+    def test_model_that_may_have_to_be_is_named_with_its_queries(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def named() -> list[str]:
@@ -193,7 +193,7 @@ class TestModels:
 class TestWorkers:
     """Celery's settings for workers."""
 
-    def test_sound_options(self, celery: Configure) -> None:
+    def test_sound_options_pass_without_a_message(self, celery: Configure) -> None:
         assert found() == {}
 
     @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet", "celery.concurrency.thread:TaskPool"])
@@ -209,7 +209,7 @@ class TestWorkers:
         (text,) = found()["E006"]
         assert f"{pool!r}, which can't be imported" in text
 
-    def test_a_pool_of_one_is_warned_of(self, celery: Configure) -> None:
+    def test_pool_of_one_is_warned_of(self, celery: Configure) -> None:
         celery(worker_pool="solo")
         assert set(found()) == {"W003"}
 
@@ -228,7 +228,7 @@ class TestWorkers:
             (300, 300, "is not below"),
         ],
     )
-    def test_time_limits_are_wanted(
+    def test_missing_time_limits_are_a_warning(
         self, celery: Configure, hard: int | None, soft: int | None, text: str
     ) -> None:
         celery(task_time_limit=hard, task_soft_time_limit=soft)
@@ -264,7 +264,7 @@ class TestMessages:
             ("sqs://", {"visibility_timeout": 60.5}, 60.5),
         ],
     )
-    def test_a_message_is_not_delivered_again_while_it_is_carried_out(
+    def test_message_is_not_delivered_again_while_it_is_carried_out(
         self, celery: Configure, url: str, options: dict[str, float], visible: float
     ) -> None:
         celery(broker_url=url, broker_transport_options=options)
@@ -272,7 +272,7 @@ class TestMessages:
         assert text.startswith(f"Celery's visibility_timeout ({visible} s) is not above")
         assert "600 seconds" in text
 
-    def test_the_transports_default_counts(self, celery: Configure) -> None:
+    def test_transports_default_visibility_timeout_is_checked(self, celery: Configure) -> None:
         celery(broker_transport_options=IN_TIME, task_time_limit=3600, task_soft_time_limit=3500)
         assert "visibility_timeout (3600 s)" in found()["E007"][0]
         celery(broker_url="amqp://rabbit//", task_time_limit=3600, task_soft_time_limit=3500)
@@ -303,7 +303,7 @@ class TestMessages:
         celery(broker_url="amqp://rabbit//", broker_transport_options=None)
         assert "W009" not in found()
 
-    def test_a_project_without_a_broker_is_told(self, celery: Configure) -> None:
+    def test_project_without_a_broker_is_told(self, celery: Configure) -> None:
         celery(broker_url=None)
         (text,) = found()["W002"]
         assert "from .celery import app" in text
@@ -327,12 +327,12 @@ class TestMessages:
 class TestDeployment:
     """Only with ``--deploy``."""
 
-    def test_sound_options(self, celery: Configure, one_instance: None) -> None:
+    def test_sound_options_pass_without_a_message(self, celery: Configure, one_instance: None) -> None:
         assert found(deploy=True) == {}
 
     @pytest.mark.parametrize("missing", ["MORANGO_SYSTEM_ID", "MORANGO_NODE_ID"])
     @pytest.mark.parametrize("value", [None, "ab"])
-    def test_machines_are_one_instance(
+    def test_machines_without_a_common_identity_are_a_warning(
         self,
         celery: Configure,
         one_instance: None,
@@ -349,7 +349,7 @@ class TestDeployment:
         assert found() == {}
 
 
-def test_a_host_without_celery_is_checked_all_the_same() -> None:
+def test_host_without_celery_is_checked_all_the_same() -> None:
     """Nothing has made a Celery application in that process."""
     script = (
         "import django; django.setup()\n"
@@ -376,7 +376,7 @@ def test_a_host_without_celery_is_checked_all_the_same() -> None:
     assert done.stdout.split() == [f"morango_celery.{name}" for name in ("W001", "W002", "W004", "W007")]
 
 
-def test_the_documented_checks_are_those_that_there_are() -> None:
+def test_documented_checks_are_those_that_there_are() -> None:
     package = ROOT / "morango_celery"
     modules = [*(package / "checks").glob("*.py"), *package.glob("*/checks.py")]
     code = "".join(path.read_text() for path in modules)

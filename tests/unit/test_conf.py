@@ -53,7 +53,7 @@ def test_settings_are_read_live(settings: Settings) -> None:
     assert ours.MODE == "await"
 
 
-def test_a_batch_is_as_large_as_configured_or_as_the_database_needs(
+def test_batch_is_as_large_as_configured_or_as_the_database_needs(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 7}
@@ -65,7 +65,7 @@ def test_a_batch_is_as_large_as_configured_or_as_the_database_needs(
         assert batch_size_records() == size
 
 
-def test_a_name_that_is_no_setting_has_no_value() -> None:
+def test_name_that_is_no_setting_has_no_value() -> None:
     with pytest.raises(AttributeError):
         _ = ours.BATCH_SIZE
 
@@ -186,7 +186,7 @@ def test_all_problems_are_named_at_once(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("configured", [{"MODE": "sideways", "BATCHES": 3}, ["MODE"]])
-def test_the_system_check_reports_each_problem(settings: Settings, configured: Any) -> None:
+def test_system_check_reports_each_problem(settings: Settings, configured: Any) -> None:
     settings.MORANGO_CELERY = configured
 
     found = [message for message in checks.run_checks(tags=["morango_celery"]) if message.level > checks.INFO]
@@ -197,13 +197,13 @@ def test_the_system_check_reports_each_problem(settings: Settings, configured: A
         call_command("check")
 
 
-def test_the_system_check_is_content_with_the_deployments_settings() -> None:
+def test_system_check_is_content_with_the_deployments_settings() -> None:
     found = checks.run_checks(tags=["morango_celery"])
 
     assert not [message for message in found if message.level > checks.INFO]
 
 
-def test_a_deployment_does_not_start_on_nonsense() -> None:
+def test_deployment_does_not_start_on_nonsense() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "worker", "check"],
         cwd=ROOT,

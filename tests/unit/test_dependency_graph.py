@@ -67,7 +67,7 @@ def key(target: Any, **options: Any) -> Any:
     return models.ForeignKey(target, on_delete=models.CASCADE, **options)
 
 
-def test_the_sample_school_has_four_levels_and_one_tree() -> None:
+def test_sample_school_has_four_levels_and_one_tree() -> None:
     found = list(components(PROFILE))
 
     by_level = [{m for c in found if c.level == level for m in c.models} for level in range(4)]
@@ -76,7 +76,7 @@ def test_the_sample_school_has_four_levels_and_one_tree() -> None:
     assert [component.level for component in found] == sorted(component.level for component in found)
 
 
-def test_a_models_position_is_that_of_its_component() -> None:
+def test_models_position_is_that_of_its_component() -> None:
     positions = component_positions(PROFILE)
 
     assert {name: components(PROFILE)[at].model_names for name, at in positions.items()} == {
@@ -103,7 +103,7 @@ def test_independent_models_share_a_level(define: Define, group: Callable[..., l
     assert levels(group(one, other, both, alone)) == [(0, [one]), (0, [other]), (0, [alone]), (1, [both])]
 
 
-def test_a_tree_is_a_component_of_its_own(define: Define, group: Callable[..., list[Component]]) -> None:
+def test_tree_is_a_component_of_its_own(define: Define, group: Callable[..., list[Component]]) -> None:
     tree = define("Tree", parent=key("self", null=True))
     leaf = define("Leaf", tree=key(tree))
 
@@ -277,7 +277,7 @@ def test_parents_come_first_and_cycles_are_set_apart(data: st.DataObject, number
             assert position[each.parent.store.id] < position[each.store.id]
 
 
-def test_a_chain_longer_than_the_stack_is_put_in_order() -> None:
+def test_chain_longer_than_the_stack_is_put_in_order() -> None:
     chain = [carrier(number, number - 1 if number else None) for number in range(5000)]
 
     ordered, cyclic = parents_first(reversed(chain))

@@ -202,7 +202,7 @@ def test_errors_of_the_broker_are_no_messages_fault(error: Exception) -> None:
     assert broker.rejected == []
 
 
-def test_a_message_that_is_settled_is_not_refused_as_well() -> None:
+def test_message_that_is_settled_is_not_refused_as_well() -> None:
     consumer, broker = Consumer(raising=ValueError("too late")), Broker()
     message = broker.message({})
     message.reject()

@@ -18,7 +18,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, url: str) -> dict[str, Any]:
     return environment.database()
 
 
-def test_a_postgresql_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_url_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     database = parsed(monkeypatch, "postgresql://ann:p%40ss%2Fword@db.example:5433/sync%20db?sslmode=require")
 
     assert database == {
@@ -32,7 +32,7 @@ def test_a_postgresql_url(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_a_postgresql_url_of_a_socket_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_url_may_name_a_socket_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     database = parsed(monkeypatch, "postgres://ann@%2Fvar%2Frun%2FPostgreSQL/sync")
 
     assert (database["HOST"], database["PORT"]) == ("/var/run/PostgreSQL", "")
@@ -46,7 +46,7 @@ def test_a_postgresql_url_of_a_socket_folder(monkeypatch: pytest.MonkeyPatch) ->
         ("sqlite://", ":memory:"),
     ],
 )
-def test_a_sqlite_url(monkeypatch: pytest.MonkeyPatch, url: str, name: str) -> None:
+def test_sqlite_url_becomes_settings(monkeypatch: pytest.MonkeyPatch, url: str, name: str) -> None:
     database = parsed(monkeypatch, url)
 
     assert (database["ENGINE"], database["NAME"]) == ("django.db.backends.sqlite3", name)
@@ -64,7 +64,7 @@ def test_a_sqlite_url(monkeypatch: pytest.MonkeyPatch, url: str, name: str) -> N
         ("just-a-name", "DATABASE_URL must look like"),
     ],
 )
-def test_a_wrong_database_url_is_named_and_not_shown(
+def test_wrong_database_url_is_named_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, url: str, problem: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=problem) as caught:
@@ -75,13 +75,13 @@ def test_a_wrong_database_url_is_named_and_not_shown(
 @pytest.mark.parametrize(
     ("text", "value"), [("1", True), ("Yes", True), ("0", False), ("off", False), ("", True)]
 )
-def test_a_flag(monkeypatch: pytest.MonkeyPatch, text: str, value: bool) -> None:
+def test_texts_are_read_as_flags(monkeypatch: pytest.MonkeyPatch, text: str, value: bool) -> None:
     monkeypatch.setenv("DEBUG", text)
 
     assert environment.flag("DEBUG", default=True) is value
 
 
-def test_a_flag_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flag_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEBUG", "maybe")
 
     with pytest.raises(ImproperlyConfigured, match="DEBUG must be 1 or 0, not 'maybe'"):
@@ -89,14 +89,14 @@ def test_a_flag_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "many", "1.5", "²"])
-def test_a_number_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_text_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ROWS", text)
 
     with pytest.raises(ImproperlyConfigured, match="ROWS must be a whole number from 1"):
         environment.whole_number("ROWS", default=7)
 
 
-def test_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_is_read_as_a_number_or_the_default_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROWS", raising=False)
     assert environment.whole_number("ROWS", default=7) == 7
     monkeypatch.setenv("ROWS", " 12 ")
@@ -116,7 +116,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     ("variables", "missing"),
     [({"DATABASE_URL": "sqlite://"}, "SECRET_KEY"), ({"DEBUG": "1"}, "DATABASE_URL")],
 )
-def test_the_command_line_names_a_missing_variable(variables: dict[str, str], missing: str) -> None:
+def test_command_line_names_a_missing_variable(variables: dict[str, str], missing: str) -> None:
     done = run("worker", "check", **variables)
 
     assert done.returncode == 1
@@ -124,14 +124,14 @@ def test_the_command_line_names_a_missing_variable(variables: dict[str, str], mi
     assert "Traceback" not in done.stderr
 
 
-def test_a_worker_without_a_broker_names_the_variable() -> None:
+def test_worker_without_a_broker_names_the_variable() -> None:
     done = run("celery", "-A", "worker", "worker", "--pool=solo", DEBUG="1", DATABASE_URL="sqlite://")
 
     assert done.returncode != 0
     assert "REDIS_URL is not set" in done.stderr
 
 
-def test_the_settings_pass_djangos_checks() -> None:
+def test_settings_pass_djangos_checks() -> None:
     done = run("worker", "check", DEBUG="1", DATABASE_URL="sqlite://")
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -25,7 +25,7 @@ def test_no_filter_stands_for_the_whole_profile() -> None:
 
 
 @pytest.mark.parametrize("given_filter", [Filter("a b"), Filter("")])
-def test_a_filter_of_morangos_is_taken_as_it_is(given_filter: Filter) -> None:
+def test_filter_of_morangos_is_taken_as_it_is(given_filter: Filter) -> None:
     assert parse_filter(given_filter) is given_filter
 
 
@@ -37,7 +37,7 @@ def test_texts_become_a_filter(value: Any) -> None:
     assert list(parse_filter(value) or ()) == ["5c:units", "5c:learner"]
 
 
-def test_a_generator_of_prefixes_will_do() -> None:
+def test_generator_of_prefixes_becomes_a_filter() -> None:
     assert list(parse_filter(f"5c:{number}" for number in range(2)) or ()) == ["5c:0", "5c:1"]
 
 
@@ -70,7 +70,7 @@ EMPTY = "An empty filter prefix would match every partition. Leave the filter ou
         (["5c\n6d"], "The filter prefix '5c\\n6d' contains white space"),
     ],
 )
-def test_a_malformed_filter_is_refused_with_its_reason(value: Any, problem: str) -> None:
+def test_malformed_filter_is_refused_with_its_reason(value: Any, problem: str) -> None:
     with pytest.raises(InvalidFilterError) as refused:
         parse_filter(value)
 
@@ -149,7 +149,7 @@ WAYS = pytest.mark.parametrize("few", [0, 1, prefixes.FEW], ids=["looked up", "c
 @example(chosen=["aΣ", "AΣA", "A\u03c3"], order="desc")
 @example(chosen=["B", "a"], order="asc")
 @example(chosen=["b", 'a"b', "é"], order="desc")
-def test_a_filter_finds_each_of_its_rows_once_and_prefix_by_prefix(
+def test_filter_finds_each_of_its_rows_once_and_prefix_by_prefix(
     rows: None, few: int, chosen: list[str], order: PartitionOrder
 ) -> None:
     # Given any filter, with nested and overlapping prefixes
@@ -170,7 +170,7 @@ def test_a_filter_finds_each_of_its_rows_once_and_prefix_by_prefix(
 
 
 @pytest.mark.parametrize("number", [2, prefixes.FEW, prefixes.FEW + 1, 1_000, 10_000])
-def test_a_filter_may_have_any_number_of_prefixes(rows: None, number: int) -> None:
+def test_filter_may_have_any_number_of_prefixes(rows: None, number: int) -> None:
     many = [f"{n % 3 * 'x'}{n:05}:" for n in range(number - 1)]
     sync_filter = Filter("\n".join([*many, "a%"]))
 

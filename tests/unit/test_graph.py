@@ -54,14 +54,14 @@ def test_dependencies_come_first_and_a_component_keeps_the_order_of_the_keys(gra
     assert all(component == sorted(component, key=order.index) for component in components)
 
 
-def test_a_long_chain_needs_no_recursion() -> None:
+def test_long_chain_needs_no_recursion() -> None:
     chain = {number: [number + 1] for number in range(5_000)} | {5_000: []}
 
     assert strongly_connected_components(chain) == [[number] for number in reversed(chain)]
 
 
 @given(graphs())
-def test_a_level_is_one_more_than_the_highest_dependency(graph: Graph) -> None:
+def test_level_is_one_more_than_the_highest_dependency(graph: Graph) -> None:
     order = list(graph)
     acyclic = {
         node: [n for n in needs if order.index(n) < order.index(node)] for node, needs in graph.items()
@@ -74,6 +74,6 @@ def test_a_level_is_one_more_than_the_highest_dependency(graph: Graph) -> None:
     }
 
 
-def test_a_cycle_has_no_levels() -> None:
+def test_cycle_has_no_levels() -> None:
     with pytest.raises(CycleError):
         levels({1: [2], 2: [1]})

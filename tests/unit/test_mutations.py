@@ -89,5 +89,5 @@ def test_nothing_is_mutated_while_tests_fail_already(project: Path) -> None:
     assert error.endswith("error: tests fail on sqlite before anything is mutated")
 
 
-def test_a_rule_that_is_none_is_refused(project: Path) -> None:
+def test_rule_that_is_none_is_refused(project: Path) -> None:
     assert main(["unknown"], [], project) == "error: no such deviation: unknown"

@@ -49,7 +49,7 @@ def test_muted_signal_reaches_no_receiver(signal: ModelSignal, heard: list[Model
     assert heard == []
 
 
-def test_others_are_heard(heard: list[ModelSignal]) -> None:
+def test_other_senders_and_signals_are_heard(heard: list[ModelSignal]) -> None:
     with muted(post_delete):
         send(pre_delete)
         send(post_save)
@@ -67,7 +67,7 @@ def test_blocks_may_be_nested(heard: list[ModelSignal]) -> None:
     assert heard == [post_save] * 2 + [post_delete] * 2
 
 
-def test_they_are_heard_again_after_an_error(heard: list[ModelSignal]) -> None:
+def test_receivers_are_heard_again_after_an_error(heard: list[ModelSignal]) -> None:
     with pytest.raises(ZeroDivisionError), muted(post_delete):
         raise ZeroDivisionError
     send(post_delete)
@@ -85,7 +85,7 @@ def test_other_threads_are_heard_meanwhile(signal: ModelSignal, heard: list[Mode
     assert heard == [signal] * 2
 
 
-def test_threads_that_mute_at_the_same_time_end_as_they_like(heard: list[ModelSignal]) -> None:
+def test_threads_that_mute_at_the_same_time_may_end_in_any_order(heard: list[ModelSignal]) -> None:
     """If receivers were removed and put back, the last thread would put back none."""
     begun, ended = threading.Event(), threading.Event()
 
@@ -114,7 +114,7 @@ def test_morangos_own_muting_goes_on_as_before(heard: list[ModelSignal]) -> None
     assert heard == [post_delete] * 2
 
 
-def test_a_second_installation_changes_nothing(heard: list[ModelSignal]) -> None:
+def test_second_installation_changes_nothing(heard: list[ModelSignal]) -> None:
     install()
     send(post_delete)
     assert heard == [post_delete] * 2

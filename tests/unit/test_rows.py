@@ -289,7 +289,7 @@ OF_KIND: dict[str, st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_value_is_written_as_the_long_way_would_or_not_at_all(name: str) -> None:
+def test_value_is_written_as_the_long_way_would_or_not_at_all(name: str) -> None:
     model = MODELS[name]
     attname = model._meta.get_field(name).attname
 
@@ -303,14 +303,14 @@ def test_a_value_is_written_as_the_long_way_would_or_not_at_all(name: str) -> No
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_an_unusual_kind_of_field_has_no_fast_path(name: str) -> None:
+def test_unusual_kind_of_field_has_no_fast_path(name: str) -> None:
     assert row_plan(throwaway(name, UNUSUAL[name])) is None
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, plain in PLAIN.items() for value in plain], ids=repr
 )
-def test_a_plain_value_takes_the_fast_path(name: str, value: Any) -> None:
+def test_plain_value_takes_the_fast_path(name: str, value: Any) -> None:
     model = MODELS[name]
     store = record(model, {model._meta.get_field(name).attname: value})
 
@@ -373,7 +373,7 @@ CLOSE = [
 
 
 @pytest.mark.parametrize(("name", "value"), CLOSE, ids=repr)
-def test_a_value_that_only_looks_plain_is_not_taken_for_it(name: str, value: Any) -> None:
+def test_value_that_only_looks_plain_is_not_taken_for_it(name: str, value: Any) -> None:
     model = MODELS[name]
 
     assert_fast_path_is_safe(model, record(model, {model._meta.get_field(name).attname: value}))
@@ -400,7 +400,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("model", [Lesson, Attempt, Feedback])
-def test_a_record_of_the_school_is_written_as_the_long_way_would_or_not_at_all(model: Any) -> None:
+def test_record_of_the_school_is_written_as_the_long_way_would_or_not_at_all(model: Any) -> None:
     assert row_plan(model) is not None
     names = {field.attname for field in model._meta.concrete_fields} | {"unknown"}
     sound = json.loads(factories.build_store_row(model.morango_model_name).serialized)
@@ -416,7 +416,7 @@ def test_a_record_of_the_school_is_written_as_the_long_way_would_or_not_at_all(m
 
 
 @pytest.mark.parametrize("model", [Lesson, Attempt, Feedback])
-def test_a_row_has_the_stores_own_bookkeeping(model: Any) -> None:
+def test_row_has_the_stores_own_bookkeeping(model: Any) -> None:
     # Given a record that claims another partition and source, and a local edit
     store = factories.build_store_row(
         model.morango_model_name,
@@ -481,7 +481,7 @@ def test_no_records_make_no_rows() -> None:
     [({}, True), ({"opens_at": ABSENT}, False), ({"unknown": 1}, True)],
     ids=["complete", "a key is absent", "an unknown key"],
 )
-def test_a_row_can_be_read_from_the_store_if_it_is_all_there(changed: Any, is_stored: bool) -> None:
+def test_row_can_be_read_from_the_store_if_it_is_all_there(changed: Any, is_stored: bool) -> None:
     sound = {"id": HEX, "school_id": HEX, "unit_id": HEX, "title": "x", "opens_at": None, **changed}
     neighbour = factories.build_store_row("lesson", unit_id=HEX)
 
@@ -503,7 +503,7 @@ def test_json_without_its_own_id_takes_the_slow_path(named: Any, title: str) -> 
     assert not field_errors
 
 
-def test_a_plan_names_each_reference_and_its_target() -> None:
+def test_plan_names_each_reference_and_its_target() -> None:
     columns = [field.attname for field in Attempt._meta.concrete_fields]
     assert [(columns[at], name, field.name) for at, name, field in plan_of(Attempt).references] == [
         ("learner_id", "learner", "learner"),
@@ -530,7 +530,7 @@ def test_trees_and_models_with_code_of_their_own_have_no_fast_path(model: Any) -
 @pytest.mark.parametrize(
     "method", ["save", "save_base", "clean_fields", "deferred_clean_fields", "__init__", "__setattr__"]
 )
-def test_a_model_that_overrides_a_step_has_no_fast_path(method: str) -> None:
+def test_model_that_overrides_a_step_has_no_fast_path(method: str) -> None:
     plain = throwaway("plain", models.TextField())
     assert row_plan(plain) is not None
 
@@ -550,7 +550,7 @@ def test_a_model_that_overrides_a_step_has_no_fast_path(method: str) -> None:
     assert row_plan(overriding) is None
 
 
-def test_a_model_that_overrides_deserialize_has_no_fast_path() -> None:
+def test_model_that_overrides_deserialize_has_no_fast_path() -> None:
     def deserialize(cls: Any, data: dict[str, Any], sync_filter: Filter | None = None) -> Any:
         return cls(id=uuid.uuid4().hex)
 
@@ -559,7 +559,7 @@ def test_a_model_that_overrides_deserialize_has_no_fast_path() -> None:
     assert row_plan(overriding) is None
 
 
-def test_a_model_with_a_property_in_a_fields_place_has_no_fast_path() -> None:
+def test_model_with_a_property_in_a_fields_place_has_no_fast_path() -> None:
     class Shouting(models.Model):
         class Meta:
             app_label = "throwaway"
@@ -579,7 +579,7 @@ def test_a_model_with_a_property_in_a_fields_place_has_no_fast_path() -> None:
     assert row_plan(model) is None
 
 
-def test_a_field_that_speaks_text_has_no_fast_path() -> None:
+def test_field_that_speaks_text_has_no_fast_path() -> None:
     field: Any = models.TextField()
     field.morango_serialize_to_string = True
 

@@ -48,7 +48,7 @@ def test_ids_and_partitions_pass_the_check_of_a_pushed_record() -> None:
         assert record._morango_partition in Filter(factories.SCHOOL_ID)
 
 
-def test_a_learner_with_all_that_belongs_to_it_is_one_partition() -> None:
+def test_learner_with_all_that_belongs_to_it_is_one_partition() -> None:
     _, learner, _, attempt, feedback = make_school()
 
     expected = f"{factories.SCHOOL_ID}:learner:{learner.id}"
@@ -72,7 +72,7 @@ def test_saving_some_fields_of_a_learner_keeps_its_search_name_true() -> None:
     assert learner.search_name == "grace example"
 
 
-def test_a_learner_of_another_school_is_refused() -> None:
+def test_learner_of_another_school_is_refused() -> None:
     unit, *_ = make_school()
 
     with pytest.raises(WrongSchoolError, match="is not its unit's school"):
@@ -88,7 +88,7 @@ def test_usernames_are_unique() -> None:
 
 
 @pytest.mark.parametrize("values", [{"score": 1.1}, {"score": -0.1}, {"kind": "dance"}])
-def test_an_attempt_is_validated(values: dict[str, Any]) -> None:
+def test_attempt_is_validated(values: dict[str, Any]) -> None:
     *_, attempt, _ = make_school()
 
     for name, value in values.items():
@@ -97,7 +97,7 @@ def test_an_attempt_is_validated(values: dict[str, Any]) -> None:
         attempt.clean_fields()
 
 
-def test_the_scope_definition_covers_the_school() -> None:
+def test_scope_definition_covers_the_school() -> None:
     scope = ScopeDefinition.retrieve_by_id("school-full").get_scope({"school_id": factories.SCHOOL_ID})
 
     assert str(scope.read_filter) == str(scope.write_filter) == factories.SCHOOL_ID
@@ -144,7 +144,7 @@ def test_store_rows_of_the_factory_look_like_morangos_own() -> None:
 
 
 @pytest.mark.django_db(transaction=True)  # Morango sets the isolation level
-def test_a_generated_school_is_deserialized_by_morango_without_an_error() -> None:
+def test_generated_school_is_deserialized_by_morango_without_an_error() -> None:
     made = factories.fill_store(200)
 
     _deserialize_from_store(PROFILE)

@@ -48,7 +48,7 @@ def test_without_the_dict_all_defaults_hold(settings: Settings, section: Any) ->
         _ = section.settings.MODE
 
 
-def test_a_section_is_read_live(settings: Settings) -> None:
+def test_section_is_read_live(settings: Settings) -> None:
     for size in (7, 8):
         settings.MORANGO_CELERY_PAYLOADS = {"MIN_BYTES": size}
         assert size == payloads.settings.MIN_BYTES

@@ -48,14 +48,14 @@ def exponential(seed: int) -> list[int]:
 
 
 @pytest.mark.parametrize("load", [0.5, 0.7])
-def test_a_queue_with_exponential_service_waits_as_long_as_theory_has_it(load: float) -> None:
+def test_queue_with_exponential_service_waits_as_long_as_theory_has_it(load: float) -> None:
     # M/M/1: the mean wait is load / (1 - load) times the mean service
     found = at_the_database(1e-4, 1, poisson(load, exponential(2)))
     assert found.mean_wait == pytest.approx(load / (1 - load), rel=0.08)
 
 
 @pytest.mark.parametrize("load", [0.5, 0.7])
-def test_a_queue_with_constant_service_waits_half_as_long(load: float) -> None:
+def test_queue_with_constant_service_waits_half_as_long(load: float) -> None:
     # M/D/1
     found = at_the_database(1e-4, 1, poisson(load, [10_000] * CUSTOMERS))
     assert found.mean_wait == pytest.approx(load / (1 - load) / 2, rel=0.08)
@@ -132,7 +132,7 @@ def test_small_syncs_overtake_a_large_one_only_if_they_may() -> None:
     assert latency_of_small(by_size=False) > 100 * batch
 
 
-def test_of_the_messages_that_are_read_the_larger_runs_have_their_share() -> None:
+def test_larger_runs_have_their_share_of_read_messages() -> None:
     def work(name: int) -> Any:
         return name
 
@@ -191,7 +191,7 @@ def test_demands_explain_the_probes() -> None:
         )
 
 
-def test_the_command_prints_a_table_and_draws_it(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_a_table_and_draws_it(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path, picture = tmp_path / "demands.json", tmp_path / "picture.png"
     DEMANDS.write(path)
     assert json.loads(path.read_text())["batch_records"] == 2000

@@ -137,7 +137,7 @@ def test_unbuffer_reads_one_list_at_a_time() -> None:
     assert source.read == 20
 
 
-def test_an_item_is_consumed_before_the_next_one_is_read() -> None:
+def test_item_is_consumed_before_the_next_one_is_read() -> None:
     source = Counted()
     reads = []
 
@@ -155,7 +155,7 @@ def test_an_item_is_consumed_before_the_next_one_is_read() -> None:
 
 
 @given(st.lists(st.integers()), st.integers(min_value=1, max_value=12))
-def test_a_buffer_fills_every_list_but_the_last(items: list[int], size: int) -> None:
+def test_buffer_fills_every_list_but_the_last(items: list[int], size: int) -> None:
     buffers = list(Buffer[int](size)(items))
 
     assert buffers == list(chunked(items, size))
@@ -174,7 +174,7 @@ def test_unbuffer_undoes_buffer(items: list[int], size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_buffer_for_nothing_is_refused(size: int) -> None:
+def test_buffer_for_nothing_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"at least 1 item, not {size}"):
         Buffer(size)
 
@@ -183,7 +183,7 @@ def test_flat_map_keeps_the_order() -> None:
     assert list(Repeat()([3, 0, 1, 2])) == [3, 3, 3, 1, 2, 2]
 
 
-def test_a_transform_drops_items_for_which_it_returns_none() -> None:
+def test_transform_drops_items_for_which_it_returns_none() -> None:
     assert list(OnlyOdd()([1, 2, 3, 0])) == [1, 3]
 
 
@@ -200,7 +200,7 @@ def test_pipe_appends_to_a_pipeline_and_leaves_its_source_as_it_is() -> None:
     assert (lists.items, numbers.items) == ([[2], [4]], [1, 2])
 
 
-def test_a_pipeline_takes_its_operators_as_a_list_too() -> None:
+def test_pipeline_takes_its_operators_as_a_list_too() -> None:
     sink = Collect[list[int]]()
 
     Pipeline[list[int]](Numbers(1, 2, 3), [Double(), Buffer(2)]).end(sink)
@@ -268,14 +268,14 @@ class BreakingSink(Collect[int]):
     ],
     ids=["source", "operator", "sink"],
 )
-def test_a_sink_is_not_finalized_after_an_error(pipeline: Pipeline[int], sink: Collect[int]) -> None:
+def test_sink_is_not_finalized_after_an_error(pipeline: Pipeline[int], sink: Collect[int]) -> None:
     with pytest.raises(LookupError, match="broke"):
         pipeline.end(sink)
 
     assert (sink.items, sink.finalized) == ([1], 0)
 
 
-def test_the_examples_in_the_documentation_hold() -> None:
+def test_examples_in_the_documentation_hold() -> None:
     results = doctest.testmod(stream)
 
     assert results.attempted >= 2
@@ -305,7 +305,7 @@ print(sorted(loaded), sorted(morango_celery.__all__))
 """
 
 
-def test_the_package_imports_before_django_is_set_up() -> None:
+def test_package_imports_before_django_is_set_up() -> None:
     # Given an interpreter in which no settings are named
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
 
@@ -331,7 +331,7 @@ def test_every_public_name_is_there_once_django_is_set_up() -> None:
     assert all(callable(getattr(morango_celery, name)) for name in PUBLIC_NAMES)
 
 
-def test_an_unknown_name_of_the_package_is_named_in_the_error() -> None:
+def test_unknown_name_of_the_package_is_named_in_the_error() -> None:
     import morango_celery
 
     with pytest.raises(AttributeError, match="module 'morango_celery' has no attribute 'desserialize'"):
@@ -339,7 +339,7 @@ def test_an_unknown_name_of_the_package_is_named_in_the_error() -> None:
 
 
 @given(weights=st.lists(st.integers(0, 20), max_size=30), size=st.integers(1, 5), most=st.integers(1, 30))
-def test_a_list_holds_no_more_than_its_items_may_weigh(weights: list[int], size: int, most: int) -> None:
+def test_list_holds_no_more_than_its_items_may_weigh(weights: list[int], size: int, most: int) -> None:
     lists = list(WeighedBuffer[int](size, most)(enumerate(weights)))
 
     assert lists == list(chunked_by_weight(enumerate(weights), size, most))
@@ -352,6 +352,6 @@ def test_a_list_holds_no_more_than_its_items_may_weigh(weights: list[int], size:
         assert len(items) == size or total > most
 
 
-def test_a_weighed_buffer_holds_at_least_one_item() -> None:
+def test_weighed_buffer_holds_at_least_one_item() -> None:
     with pytest.raises(ValueError, match="at least 1 item, not 0"):
         WeighedBuffer(0, 1)

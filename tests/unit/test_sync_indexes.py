@@ -23,7 +23,7 @@ def test_each_definition_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("table", ["x" * 200, "é" * 100, '"Filing Room"."Sign"', "a b-c"])
-def test_a_name_is_one_that_postgresql_keeps(table: str) -> None:
+def test_name_is_one_that_postgresql_keeps(table: str) -> None:
     name = replace(INDEX, table=table).name
     assert len(name.encode()) <= LONGEST_NAME_BYTES
     assert name.isidentifier()

@@ -25,7 +25,7 @@ def test_records_without_a_waiting_parent_come_first_and_then_their_descendants(
     assert wave(tree) == ["root", "orphan", "child", "grandchild"]
 
 
-def test_a_batch_is_filled_and_no_more() -> None:
+def test_batch_is_filled_and_no_more() -> None:
     chain = [node(str(number), str(number - 1)) for number in range(100)]
 
     assert wave(chain, size=7) == [str(number) for number in range(7)]

@@ -36,7 +36,7 @@ KEY = "ab" * 16
         (Attempt, "answer", 5),
     ],
 )
-def test_an_attribute_of_any_type_is_saved_as_django_saves_it(
+def test_attribute_of_any_type_is_saved_as_django_saves_it(
     model: type[SyncableModel], column: str, value: Any
 ) -> None:
     app_model = model(**{column: value})

@@ -54,7 +54,7 @@ main(["-A", "broken"])
 """
 
 
-def test_it_has_the_options_of_celerys_command() -> None:
+def test_command_has_the_options_of_celerys() -> None:
     done = run(*WORKER, "-A", "worker", "--help")
 
     assert done.returncode == 0
@@ -63,7 +63,7 @@ def test_it_has_the_options_of_celerys_command() -> None:
     )
 
 
-def test_it_loads_nothing_of_celerys_other_commands() -> None:
+def test_command_loads_nothing_of_celerys_other_commands() -> None:
     loaded = run(
         "-c",
         "import sys\nfrom morango_celery.worker.__main__ import main\n"

@@ -57,7 +57,7 @@ def before_clearing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], N
     return arrange
 
 
-def test_an_edit_that_is_committed_meanwhile_stays_to_be_serialized(
+def test_edit_that_is_committed_meanwhile_stays_to_be_serialized(
     rows: list[Any], before_clearing: Any
 ) -> None:
     with other_session() as execute:
@@ -70,7 +70,7 @@ def test_an_edit_that_is_committed_meanwhile_stays_to_be_serialized(
 
 
 @pytest.mark.parametrize(("end", "left"), [("COMMIT", ["newer"]), ("ROLLBACK", [])])
-def test_an_edit_that_is_not_committed_yet_is_waited_for(rows: list[Any], end: str, left: list[str]) -> None:
+def test_edit_that_is_not_committed_yet_is_waited_for(rows: list[Any], end: str, left: list[str]) -> None:
     with other_session() as execute, sessions() as start:
         execute("BEGIN")
         execute(EDIT, [rows[2].id])
@@ -84,7 +84,7 @@ def test_an_edit_that_is_not_committed_yet_is_waited_for(rows: list[Any], end: s
     assert (dirty_names(), stored_name(rows[2])) == ([], left[0] if left else "unit 2")
 
 
-def test_an_edit_meanwhile_aborts_morango(rows: list[Any]) -> None:
+def test_edit_meanwhile_aborts_morango(rows: list[Any]) -> None:
     with other_session() as execute, sessions() as start:
         execute("BEGIN")
         execute(EDIT, [rows[2].id])
@@ -96,7 +96,7 @@ def test_an_edit_meanwhile_aborts_morango(rows: list[Any]) -> None:
     assert (Store.objects.count(), len(dirty_names())) == (0, len(rows))
 
 
-def test_a_writer_goes_first_after_a_deadlock(rows: list[Any]) -> None:
+def test_writer_goes_first_after_a_deadlock(rows: list[Any]) -> None:
     """Two writes of its own, the second to a row that is being marked as clean."""
     with other_session() as execute, sessions() as start:
         execute("SET deadlock_timeout = '60s'")
@@ -113,7 +113,7 @@ def test_a_writer_goes_first_after_a_deadlock(rows: list[Any]) -> None:
     assert (dirty_names(), stored_name(rows[0]), stored_name(rows[-1])) == ([], "newer", "newer")
 
 
-def test_a_row_that_is_deleted_meanwhile_is_stored_and_then_deleted(
+def test_row_that_is_deleted_meanwhile_is_stored_and_then_deleted(
     rows: list[Any], before_clearing: Any
 ) -> None:
     def delete() -> None:
@@ -133,9 +133,7 @@ def test_a_row_that_is_deleted_meanwhile_is_stored_and_then_deleted(
     assert not is_noted(rows[2])
 
 
-def test_a_row_that_was_noted_as_deleted_and_is_deleted_again_meanwhile(
-    rows: list[Any], before_clearing: Any
-) -> None:
+def test_row_deleted_again_meanwhile_is_noted_again(rows: list[Any], before_clearing: Any) -> None:
     def delete() -> None:
         execute("BEGIN")
         execute("DELETE FROM school_unit WHERE id = %s", [rows[2].id])
@@ -154,7 +152,7 @@ def test_a_row_that_was_noted_as_deleted_and_is_deleted_again_meanwhile(
 
 
 @pytest.mark.parametrize("first", [morangos, serialize_into_store], ids=["morangos", "ours"])
-def test_one_that_comes_after_another_takes_what_that_has_left(rows: list[Any], first: Any) -> None:
+def test_later_serialization_takes_the_edits_that_an_earlier_one_left(rows: list[Any], first: Any) -> None:
     with other_session() as execute, sessions() as start:
         execute("BEGIN")
         execute(EDIT, [rows[2].id])
@@ -170,7 +168,7 @@ def test_one_that_comes_after_another_takes_what_that_has_left(rows: list[Any], 
     assert Store.objects.count() == len(rows)
 
 
-def test_morangos_that_comes_after_ours_spoils_nothing(rows: list[Any]) -> None:
+def test_morangos_serialization_after_ours_changes_nothing(rows: list[Any]) -> None:
     """It has a view of the data from before its wait, and gives up."""
     with other_session() as execute, sessions() as start:
         execute("BEGIN")
@@ -239,7 +237,7 @@ def after_the_look(interrupt: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
-def test_an_edit_after_the_look_is_left_to_the_next_serialization(clean_rows: list[Any], end: str) -> None:
+def test_edit_after_the_look_is_left_to_the_next_serialization(clean_rows: list[Any], end: str) -> None:
     row = clean_rows[2]
     with other_session() as execute:
 
@@ -259,7 +257,7 @@ def test_an_edit_after_the_look_is_left_to_the_next_serialization(clean_rows: li
     assert RecordMaxCounter.objects.get(store_model_id=row.id).counter == (3 if is_edited else 1)
 
 
-def test_a_deletion_after_the_look_is_left_to_the_next_serialization(clean_rows: list[Any]) -> None:
+def test_deletion_after_the_look_is_left_to_the_next_serialization(clean_rows: list[Any]) -> None:
     row = clean_rows[2]
     with other_session() as execute, after_the_look(lambda: execute(NOTE, [row.id])):
         serialize_into_store(PROFILE)
@@ -268,7 +266,7 @@ def test_a_deletion_after_the_look_is_left_to_the_next_serialization(clean_rows:
     assert (is_noted(row), Store.objects.get(id=row.id).deleted) == (False, True)
 
 
-def test_an_edit_while_the_lock_is_waited_for_is_serialized(clean_rows: list[Any]) -> None:
+def test_edit_while_the_lock_is_waited_for_is_serialized(clean_rows: list[Any]) -> None:
     """The look has a view of the data that is younger than the lock."""
     with other_session() as holder, other_session() as execute, sessions() as start:
         holder("BEGIN")
@@ -282,7 +280,7 @@ def test_an_edit_while_the_lock_is_waited_for_is_serialized(clean_rows: list[Any
     assert counters() == (2, [2])
 
 
-def test_an_edit_that_is_not_committed_yet_is_no_edit(clean_rows: list[Any]) -> None:
+def test_edit_that_is_not_committed_yet_is_no_edit(clean_rows: list[Any]) -> None:
     """Nor is it waited for: no row is touched."""
     with other_session() as execute:
         execute("BEGIN")
@@ -293,7 +291,7 @@ def test_an_edit_that_is_not_committed_yet_is_no_edit(clean_rows: list[Any]) -> 
     assert counters() == (2, [2])
 
 
-def test_a_counter_that_another_raises_at_the_same_time_is_raised_again(clean_rows: list[Any]) -> None:
+def test_counter_that_another_raises_at_the_same_time_is_raised_again(clean_rows: list[Any]) -> None:
     with other_session() as execute, sessions() as start:
         execute("BEGIN")
         execute("UPDATE morango_instanceidmodel SET counter = counter + 1")
@@ -318,14 +316,14 @@ def test_serializations_of_nothing_at_the_same_time_have_a_counter_each(clean_ro
     assert counters() == (1 + number, [1 + number])
 
 
-def test_an_open_transaction_is_refused_though_nothing_was_edited(clean_rows: list[Any]) -> None:
+def test_open_transaction_is_refused_though_nothing_was_edited(clean_rows: list[Any]) -> None:
     with pytest.raises(MorangoDatabaseError), transaction.atomic():
         serialize_into_store(PROFILE)
     assert counters() == (1, [1])
 
 
 @pytest.mark.parametrize("is_edited", [False, True])
-def test_a_connection_that_is_lost_at_any_statement_leaves_all_or_nothing(
+def test_connection_that_is_lost_at_any_statement_leaves_all_or_nothing(
     rows: list[Any], is_edited: bool
 ) -> None:
     device() if is_edited else serialize_into_store(PROFILE)
@@ -362,13 +360,13 @@ def is_lost_at(number: int) -> bool:
     return False
 
 
-def test_an_open_transaction_is_refused(rows: list[Any]) -> None:
+def test_open_transaction_is_refused(rows: list[Any]) -> None:
     with pytest.raises(MorangoDatabaseError), transaction.atomic():
         serialize_into_store(PROFILE)
     assert len(dirty_names()) == len(rows)
 
 
-def test_a_failure_leaves_nothing_but_the_instances_counter_raised(
+def test_failure_leaves_nothing_but_the_instances_counter_raised(
     rows: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Unit, "serialize", lambda self: 1 / 0)

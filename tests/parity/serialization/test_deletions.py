@@ -14,7 +14,7 @@ UNKNOWN = "ab" * 16
 NOTES = [DeletedModels, HardDeletedModels]
 
 
-def test_a_deletion() -> None:
+def test_noted_deletion_marks_its_record_alone() -> None:
     stored, kept = unit(dirty=True), unit(dirty=True)
     result = assert_same([], [stored, kept], [DeletedModels(id=stored.id, profile=PROFILE)])
     assert [bool(result.store[row.id]["deleted"]) for row in (stored, kept)] == [True, False]
@@ -24,7 +24,7 @@ def test_a_deletion() -> None:
     assert not result.tables["morango_deletedmodels"]
 
 
-def test_counters_of_deletions() -> None:
+def test_deletion_raises_the_records_own_counter() -> None:
     """Ours is raised where it is there, added where it isn't, and that of another device stays."""
     rows = [unit() for _ in range(3)]
     counters = [record_counter(rows[0], 0), record_counter(rows[1], 7, SAVED_BY), record_counter(rows[2], 0)]
@@ -33,7 +33,7 @@ def test_counters_of_deletions() -> None:
     assert result.counters == {rows[0].id: 1, rows[1].id: 1, rows[2].id: 0}
 
 
-def test_a_hard_deletion_empties_the_record() -> None:
+def test_hard_deletion_empties_the_record() -> None:
     stored = unit(dirty=True, columns={"conflicting_serialized_data": "older\n"})
     notes = [note(id=stored.id, profile=PROFILE) for note in NOTES]
     result = assert_same([], [stored], notes)
@@ -43,7 +43,7 @@ def test_a_hard_deletion_empties_the_record() -> None:
     assert not result.tables["morango_harddeletedmodels"]
 
 
-def test_a_hard_deletion_that_is_not_noted_as_a_deletion() -> None:
+def test_hard_deletion_without_a_deletion_is_not_a_deletion() -> None:
     stored = unit(dirty=True)
     result = assert_same([], [stored], [HardDeletedModels(id=stored.id, profile=PROFILE)])
     assert not result.store[stored.id]["deleted"]
@@ -52,14 +52,14 @@ def test_a_hard_deletion_that_is_not_noted_as_a_deletion() -> None:
 
 
 @pytest.mark.parametrize("note", NOTES)
-def test_a_deletion_of_what_the_store_does_not_know(note: type[DeletedModels]) -> None:
+def test_deletion_of_an_unknown_record_is_dropped(note: type[DeletedModels]) -> None:
     result = assert_same([], [unit()], [note(id=UNKNOWN, profile=PROFILE)])
     assert not result.tables[note._meta.db_table]
     assert not result.counters
 
 
 @pytest.mark.parametrize("note", NOTES)
-def test_a_deletion_of_another_profile_waits(note: type[DeletedModels]) -> None:
+def test_deletion_of_another_profile_waits(note: type[DeletedModels]) -> None:
     stored = unit()
     result = assert_same([], [stored], [note(id=stored.id, profile="model_zoo")])
     assert list(result.tables[note._meta.db_table]) == [stored.id]
@@ -67,7 +67,7 @@ def test_a_deletion_of_another_profile_waits(note: type[DeletedModels]) -> None:
 
 
 @pytest.mark.parametrize("note", NOTES)
-def test_a_deletion_of_another_profile_waits_beside_one_of_this(note: type[DeletedModels]) -> None:
+def test_deletion_of_another_profile_waits_beside_one_of_this(note: type[DeletedModels]) -> None:
     stored, other = unit(), unit()
     notes = [note(id=stored.id, profile=PROFILE), note(id=other.id, profile="model_zoo")]
     result = assert_same([], [stored, other], notes)
@@ -75,7 +75,7 @@ def test_a_deletion_of_another_profile_waits_beside_one_of_this(note: type[Delet
 
 
 @pytest.mark.parametrize("note", NOTES)
-def test_a_deletion_counts_whatever_the_store_row_says_of_its_profile(note: type[DeletedModels]) -> None:
+def test_deletion_counts_whatever_the_store_row_says_of_its_profile(note: type[DeletedModels]) -> None:
     stored = unit(profile="model_zoo")
     result = assert_same([], [stored], [note(id=stored.id, profile=PROFILE)])
     assert result.store[stored.id]["deleted" if note is DeletedModels else "hard_deleted"]
@@ -90,7 +90,7 @@ def test_deletions_go_beyond_the_filter() -> None:
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_a_row_that_was_deleted_and_made_again_is_deleted(is_stored: bool) -> None:
+def test_row_that_was_deleted_and_made_again_is_deleted(is_stored: bool) -> None:
     stored = unit()
     notes = [DeletedModels(id=stored.id, profile=PROFILE)]
     result = assert_same([edited(stored, name="again")], [stored] if is_stored else [], notes)
@@ -99,7 +99,7 @@ def test_a_row_that_was_deleted_and_made_again_is_deleted(is_stored: bool) -> No
     assert not result.dirty("school_unit")
 
 
-def test_many_deletions() -> None:
+def test_deletions_of_more_than_a_statement_are_all_serialized() -> None:
     stored = [unit() for _ in range(1100)]
     result = assert_same([], stored, [DeletedModels(id=row.id, profile=PROFILE) for row in stored])
     assert all(row["deleted"] for row in result.store.values())

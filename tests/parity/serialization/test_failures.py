@@ -44,7 +44,7 @@ def _circular(self: Unit) -> dict[str, Any]:
 
 @pytest.mark.parametrize("serialize", [_refuse, _no_json, _no_keys, _circular])
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_a_row_that_fails_leaves_nothing_behind_and_is_named(
+def test_row_that_fails_leaves_nothing_behind_and_is_named(
     serialize: Any, is_stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is left but the instance's counter, as in Morango; the note is ours."""
@@ -77,7 +77,7 @@ NO_OBJECTS = ["[]", "[1]", "null", "5", '"text"', "true"]
 
 @pytest.mark.parametrize("stored", UNREADABLE, ids=lambda text: text[:9])
 @pytest.mark.parametrize("dirty", [False, True])
-def test_an_edit_of_what_the_store_has_unreadably_is_stored_where_morango_fails(
+def test_edit_of_what_the_store_has_unreadably_is_stored_where_morango_fails(
     stored: str, dirty: bool
 ) -> None:
     app = [edited(unit(id=ID), name="here"), edited(unit())]
@@ -91,7 +91,7 @@ def test_an_edit_of_what_the_store_has_unreadably_is_stored_where_morango_fails(
 
 
 @pytest.mark.parametrize("stored", NO_OBJECTS)
-def test_an_edit_of_what_the_store_has_as_no_object_is_stored_where_morango_fails(stored: str) -> None:
+def test_edit_of_what_the_store_has_as_no_object_is_stored_where_morango_fails(stored: str) -> None:
     app = [edited(unit(id=ID), name="here")]
     theirs, ours = both(app, [unit(id=ID, serialized=stored)])
     assert isinstance(theirs.aborted, AttributeError)

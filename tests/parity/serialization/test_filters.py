@@ -11,7 +11,7 @@ from tests.support.factories import SCHOOL_ID
 OTHER = "ab" * 16
 
 
-def test_only_what_the_filter_covers() -> None:
+def test_only_rows_under_the_filter_are_serialized() -> None:
     here, elsewhere = unit(), unit(school_id=OTHER)
     result = assert_same([edited(here), edited(elsewhere)], filter=Filter(SCHOOL_ID))
     assert set(result.store) == {here.id}
@@ -22,7 +22,7 @@ def test_only_what_the_filter_covers() -> None:
     "prefixes",
     ["{0}:units\n{0}\n{0}:u", "{0}\n{0}", "{0}\n{1}", "{1}:nothing\n{0}:units", "5", "{1}\n{0}", ""],
 )
-def test_overlapping_and_nested_prefixes(prefixes: str) -> None:
+def test_overlapping_prefixes_serialize_each_row_once(prefixes: str) -> None:
     stored = [unit(), unit(school_id=OTHER)]
     rows = [edited(row) for row in (*stored, unit(), unit(school_id=OTHER))]
     sync_filter = Filter(prefixes.format(SCHOOL_ID, OTHER))
@@ -33,13 +33,13 @@ def test_overlapping_and_nested_prefixes(prefixes: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["a_", "a%", "a\\", "a:", "A", "%", "_"])
-def test_a_prefix_is_taken_literally(prefix: str) -> None:
+def test_prefix_is_taken_literally(prefix: str) -> None:
     partitions = ["a_c", "a%c", "a\\c", "A:c", "a:", "abc", "%", "_"]
     assert assert_same([edited(unit(partition=name)) for name in partitions], filter=Filter(prefix)).counters
 
 
 @pytest.mark.parametrize("prefixes", ["aa\nAA", "AA\naab", "aab\nAA\naA", "É\né"])
-def test_prefixes_that_differ_in_case(prefixes: str) -> None:
+def test_prefixes_that_differ_in_case_serialize_each_row_once(prefixes: str) -> None:
     """SQLite compares so that they overlap."""
     partitions = ["aa:1", "AA:1", "aab", "AAB", "Aab", "É", "é"]
     rows = [edited(unit(partition=name), _morango_partition=name) for name in partitions]
@@ -47,11 +47,11 @@ def test_prefixes_that_differ_in_case(prefixes: str) -> None:
     assert assert_same(rows, stored, filter=Filter(prefixes)).counters
 
 
-def test_the_empty_filter_covers_everything() -> None:
+def test_empty_filter_covers_everything() -> None:
     assert len(assert_same([edited(unit()), edited(unit(school_id=OTHER))], filter=Filter("")).counters) == 2
 
 
-def test_a_filter_that_covers_nothing() -> None:
+def test_filter_that_covers_nothing_raises_only_its_counter() -> None:
     result = assert_same([edited(unit())], filter=Filter(OTHER))
     assert not result.store
     assert [row["counter"] for row in result.tables["morango_databasemaxcounter"].values()] == [1]

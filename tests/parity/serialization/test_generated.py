@@ -22,6 +22,6 @@ from tests.parity.serialization.harness import assert_same
 )
 @seed(SEED)
 @given(data=st.data())
-def test_the_result_is_morangos(profile: str, data: st.DataObject) -> None:
+def test_result_is_morangos(profile: str, data: st.DataObject) -> None:
     case = data.draw(databases(profile))
     assert_same(case.app, case.stored, case.others, profile=profile, filter=case.filter, times=case.times)

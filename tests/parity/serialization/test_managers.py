@@ -18,7 +18,7 @@ from tests.parity.serialization.harness import assert_same, edited, unit
 from worker.school.models import Unit
 
 
-def test_proxies_of_one_table() -> None:
+def test_proxies_of_one_table_keep_their_models() -> None:
     region, town = build_zoo_row("region"), build_zoo_row("town")
     quarter = build_zoo_row("town", parent=town)
     result = assert_same([edited(row) for row in (quarter, town, region)], [region], profile=PROFILE)
@@ -26,14 +26,14 @@ def test_proxies_of_one_table() -> None:
     assert result.store[quarter.id]["_self_ref_fk"] == town.id
 
 
-def test_a_row_that_no_manager_shows_stays_dirty() -> None:
+def test_row_that_no_manager_shows_stays_dirty() -> None:
     hidden = edited(build_zoo_row("region", kind="island"))
     result = assert_same([hidden], profile=PROFILE)
     assert not result.store
     assert result.dirty("model_zoo_site") == {hidden.id}
 
 
-def test_a_row_that_two_managers_show_is_of_the_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_that_two_managers_show_is_of_the_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
     site = edited(build_zoo_row("town"))
     monkeypatch.setattr(Region, "syncing_objects", _manager(Region, lambda rows: rows))
     result = assert_same([site], profile=PROFILE)
@@ -61,14 +61,16 @@ def _deferred(rows: Any) -> Any:
 
 
 @pytest.mark.parametrize("choose", [_only_named, _ordered, _joined, _counted, _deferred])
-def test_a_manager_of_the_models_own(choose: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_own_manager_chooses_its_rows(
+    choose: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Unit, "syncing_objects", _manager(Unit, choose))
     stored = unit(name="Stored")
     result = assert_same([edited(unit(name="New")), edited(stored, name="Edited")], [stored])
     assert "New" in {json.loads(row["serialized"])["name"] for row in result.store.values()}
 
 
-def test_a_manager_that_fetches_beforehand_what_serialize_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_own_manager_may_prefetch_for_serialize(monkeypatch: pytest.MonkeyPatch) -> None:
     def serialize(self: Unit) -> dict[str, Any]:
         data: dict[str, Any] = SyncableModel.serialize(self)
         return {**data, "below": [child.name for child in self.below]}
@@ -83,7 +85,7 @@ def test_a_manager_that_fetches_beforehand_what_serialize_wants(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_a_row_of_two_tables(is_stored: bool) -> None:
+def test_row_of_two_tables_becomes_one_record(is_stored: bool) -> None:
     """Morango takes the link to the parent's table for a reference to itself."""
     lorry = build_zoo_row("lorry", plate="A 1", dirty=False)
     result = assert_same([edited(lorry, load_kg=7)], [lorry] if is_stored else [], profile=PROFILE)
@@ -92,7 +94,7 @@ def test_a_row_of_two_tables(is_stored: bool) -> None:
     assert not result.dirty("model_zoo_vehicle")
 
 
-def test_a_filtered_row_of_two_tables() -> None:
+def test_row_of_two_tables_is_filtered_by_its_partition() -> None:
     rows = [edited(build_zoo_row("lorry", plate=text, partition=text)) for text in ("a", "b")]
     assert len(assert_same(rows, profile=PROFILE, filter=Filter("a")).counters) == 1
 

@@ -49,14 +49,14 @@ def _with_keys_that_are_no_texts(self: Unit) -> dict[Any, Any]:
 @pytest.mark.parametrize(
     "serialize", [_with_a_key, _without_a_key, _with_keys_of_the_row, _with_keys_that_are_no_texts]
 )
-def test_a_serialize_of_the_models_own(
+def test_models_own_serialize_makes_the_record(
     serialize: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Unit, "serialize", serialize)
     assert len(edits().counters) == 2
 
 
-def test_a_serialize_that_follows_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_own_serialize_may_follow_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     def serialize(self: Learner) -> dict[str, Any]:
         return {**SyncableModel.serialize(self), "unit": self.unit.name}
 
@@ -68,7 +68,7 @@ def test_a_serialize_that_follows_a_reference(monkeypatch: pytest.MonkeyPatch) -
     assert {json.loads(result.store[row.id]["serialized"])["unit"] for row in learners} == {"School"}
 
 
-def test_an_init_of_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_own_init_changes_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Unit.__init__
 
     def init(self: Unit, *args: Any, **kwargs: Any) -> None:
@@ -81,7 +81,7 @@ def test_an_init_of_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(assert_same(app, rows[1:])) == {"New!", "Stored!"}
 
 
-def test_a_from_db_of_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_own_from_db_changes_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Unit.from_db.__func__
 
     def from_db(cls: type[Unit], db: Any, field_names: Any, values: Any) -> Unit:
@@ -93,7 +93,7 @@ def test_a_from_db_of_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(edits()) == {"New!", "Edited!"}
 
 
-def test_attributes_that_a_model_sets_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_own_setattr_changes_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     def set_louder(self: Unit, name: str, value: Any) -> None:
         object.__setattr__(self, name, f"{value}!" if name == "name" else value)
 
@@ -103,7 +103,7 @@ def test_attributes_that_a_model_sets_its_own_way(monkeypatch: pytest.MonkeyPatc
     assert names(assert_same(app, rows[1:])) == {"New!", "Stored!"}
 
 
-def test_a_receiver_that_changes_instances() -> None:
+def test_receiver_of_post_init_changes_the_record() -> None:
     def receive(instance: Unit, **kwargs: Any) -> None:
         instance.name = "seen"
 
@@ -116,7 +116,7 @@ def test_a_receiver_that_changes_instances() -> None:
         signals.post_init.disconnect(receive, sender=Unit)
 
 
-def test_a_receiver_that_sees_instances_before_they_are_made() -> None:
+def test_receiver_of_pre_init_is_sent_each_instance() -> None:
     def receive(sender: type[Unit], **kwargs: Any) -> None:
         seen.append(sender)
 
@@ -130,7 +130,7 @@ def test_a_receiver_that_sees_instances_before_they_are_made() -> None:
     assert seen == [Unit, Unit]
 
 
-def test_a_field_whose_value_from_object_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fields_own_value_from_object_makes_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     field = Unit._meta.get_field("name")
     monkeypatch.setattr(field, "__class__", type("Shouting", (type(field),), {
         "value_from_object": lambda self, obj: getattr(obj, self.attname).upper()
@@ -138,21 +138,21 @@ def test_a_field_whose_value_from_object_is_its_own(monkeypatch: pytest.MonkeyPa
     assert names(edits()) == {"NEW", "EDITED"}
 
 
-def test_a_field_that_serializes_to_a_text_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fields_own_text_makes_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     field = Unit._meta.get_field("name")
     monkeypatch.setattr(field, "morango_serialize_to_string", True, raising=False)
     monkeypatch.setattr(field, "value_to_string", lambda obj: f"<{obj.name}>")
     assert names(edits()) == {"<New>", "<Edited>"}
 
 
-def test_a_field_whose_from_db_value_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fields_own_from_db_value_makes_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     field = Unit._meta.get_field("name")
     convert = lambda value, expression, connection: list(value)  # noqa: E731  (an attribute of one field)
     monkeypatch.setattr(field, "from_db_value", convert, raising=False)
     assert json.loads(next(iter(edits().store.values()))["serialized"])["name"][0] in "NE"
 
 
-def test_a_field_whose_values_are_of_a_derived_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_a_derived_type_are_serialized_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     class Loud(str):
         __slots__ = ()
 
@@ -165,7 +165,7 @@ def test_a_field_whose_values_are_of_a_derived_type(monkeypatch: pytest.MonkeyPa
     assert names(edits()) == {"New", "Edited"}
 
 
-def test_a_descriptor_in_a_fields_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptor_in_a_fields_place_makes_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     class Quoted:
         def __get__(self, instance: Any, owner: Any) -> str:
             return f"“{instance.__dict__['name']}”"

@@ -63,7 +63,7 @@ def test_counters_are_morangos_where_nothing_was_edited(sync_filter: Filter | No
 
 
 @pytest.mark.parametrize("note", [DeletedModels, HardDeletedModels])
-def test_a_deletion_is_serialized_under_any_filter(note: Any) -> None:
+def test_deletion_is_serialized_under_any_filter(note: Any) -> None:
     stored = unit()
     result = assert_same([], [stored], [note(id=stored.id, profile=PROFILE)], filter=Filter(OTHER))
     row = result.store[stored.id]
@@ -90,7 +90,7 @@ def test_nothing_edited_takes_one_statement_whatever_the_number_of_prefixes(sync
 
 
 @pytest.mark.parametrize("is_known", [False, True], ids=["a new process", "an instance that is gone"])
-def test_an_instance_that_is_not_known_is_asked_for(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instance_that_is_not_known_is_asked_for(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     current = device()
     stranger = InstanceIDModel(id=OTHER) if is_known else None
     with rolled_back():
@@ -103,7 +103,7 @@ def test_an_instance_that_is_not_known_is_asked_for(is_known: bool, monkeypatch:
         )
 
 
-def test_an_instance_that_is_no_longer_current_saves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instance_that_is_no_longer_current_saves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     device()
     with rolled_back():
         former = InstanceIDModel.objects.get()
@@ -118,7 +118,7 @@ def test_an_instance_that_is_no_longer_current_saves_nothing(monkeypatch: pytest
         assert DatabaseMaxCounter.objects.get().instance_id == current.id
 
 
-def test_code_that_edits_others_while_it_serializes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edits_of_code_that_serializes_are_serialized_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     school = unit()
     learner, lesson, gone = (
         build_store_row("learner", unit=school, dirty=False),

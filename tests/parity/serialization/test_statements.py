@@ -44,11 +44,11 @@ def mixed(rows: int) -> tuple[list[SyncableModel], list[Store]]:
     return app[:rows], [stored for stored, _ in pairs]
 
 
-def test_the_rows_of_a_chunk_take_no_statement_each() -> None:
+def test_rows_of_a_chunk_take_no_statement_each() -> None:
     assert statements(*mixed(4)) == statements(*mixed(400))
 
 
-def test_a_further_chunk_takes_three_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_further_chunk_takes_three_statements(monkeypatch: pytest.MonkeyPatch) -> None:
     """One statement looks rows up in the Store, one adds absent ones, one changes the others."""
     by_chunk = []
     for chunk_rows in (40, 10):
@@ -57,11 +57,11 @@ def test_a_further_chunk_takes_three_statements(monkeypatch: pytest.MonkeyPatch)
     assert by_chunk[1] - by_chunk[0] == 3 * 3
 
 
-def test_rows_beyond_a_chunk() -> None:
+def test_rows_beyond_a_chunk_are_serialized() -> None:
     assert len(assert_same(*mixed(CHUNK_ROWS + 1)).counters) == CHUNK_ROWS + 1
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 3])
-def test_chunks_do_not_show(chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_does_not_depend_on_chunks(chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with chunks_of(chunk_rows, monkeypatch):
         assert len(assert_same(*mixed(7)).counters) == 7

@@ -52,21 +52,21 @@ def sampled(stored: str | None = None, **values: Any) -> Outcome:
 
 @pytest.mark.parametrize("is_stored", [False, True])
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text(text: str, is_stored: bool) -> None:
+def test_any_text_is_serialized_alike(text: str, is_stored: bool) -> None:
     stored = unit(name="old")
     result = assert_same([edited(stored, name=text)], [stored] if is_stored else [])
     assert json.loads(result.store[stored.id]["serialized"])["name"] == text
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_source_id_and_a_partition(text: str) -> None:
+def test_any_source_id_and_partition_are_serialized_alike(text: str) -> None:
     row = edited(unit(id=ID), _morango_source_id=text, _morango_partition=f"p{text}")
     stored = assert_same([row]).store[ID]
     assert (stored["source_id"], stored["partition"]) == (text, f"p{text}")
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_conflict_over_a_text(text: str) -> None:
+def test_any_text_in_a_conflict_is_kept_alike(text: str) -> None:
     older = json.dumps({"name": text}, ensure_ascii=False)
     stored = unit(dirty=True, serialized=json.dumps({"id": ID, "name": text}, ensure_ascii=False), id=ID)
     stored.conflicting_serialized_data = older + "\n"
@@ -75,7 +75,7 @@ def test_a_conflict_over_a_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0.0, -0.0, 0.1, 1e-320, 1e22, 1.0, math.inf, -math.inf, NAN])
-def test_a_float(number: float) -> None:
+def test_any_float_is_serialized_alike(number: float) -> None:
     values = {"learner_id": ID, "lesson_id": None, "kind": "quiz", "answered_at": MOMENT, "answer": ""}
     assert assert_same([Attempt(**about(**values), score=number)]).counters
 
@@ -111,7 +111,7 @@ def test_a_float(number: float) -> None:
     ],
     ids=str,
 )
-def test_a_value_of_each_type(values: dict[str, Any], stored: str | None) -> None:
+def test_value_of_each_type_is_serialized_alike(values: dict[str, Any], stored: str | None) -> None:
     assert sampled(stored, **values).counters == {ID: 1}
 
 
@@ -131,7 +131,7 @@ def test_a_value_of_each_type(values: dict[str, Any], stored: str | None) -> Non
         "2026-01-02 03:04:05.678901+05:45",
     ],
 )
-def test_a_time_that_was_written_by_others(stored: str) -> None:
+def test_time_written_by_others_is_serialized_alike(stored: str) -> None:
     """SQLite keeps any text that it is given."""
     if connection.vendor == "postgresql":
         stored = stored.replace(",", ".")
@@ -149,7 +149,7 @@ def test_a_time_that_was_written_by_others(stored: str) -> None:
     assert_equal(theirs, ours)
 
 
-def test_a_column_of_several_types() -> None:
+def test_column_of_several_types_is_serialized_alike() -> None:
     rows = [
         Sample(**about(day=day, price=price, flag=flag, data=data) | {"id": f"{number:032x}"})
         for number, (day, price, flag, data) in enumerate(
@@ -164,7 +164,7 @@ def test_a_column_of_several_types() -> None:
     assert len(assert_same(rows, profile=PROFILE).counters) == 4
 
 
-def test_a_column_that_is_null_throughout() -> None:
+def test_column_of_nulls_is_serialized_alike() -> None:
     rows = [Reading(**about(checked=None) | {"id": f"{number:032x}"}) for number in range(3)]
     assert len(assert_same(rows, profile=PROFILE).counters) == 3
 
@@ -180,7 +180,7 @@ def test_fields_that_are_not_to_be_serialized_stay_as_another_device_sent_them()
     assert json.loads(stored["serialized"])["secret"] == "theirs"
 
 
-def test_left_out_fields_of_morangos_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_morangos_own_fields_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     left_out = ("id", "_morango_partition", "_morango_source_id", "big")
     monkeypatch.setattr(Sample, "morango_fields_not_to_serialize", left_out)
     stored = sampled().store[ID]
@@ -220,7 +220,7 @@ def test_keys_of_the_store_row_keep_their_place_and_unknown_ones_their_values(
     assert written["name"] == "here"
 
 
-def test_the_same_keys_in_another_order_stay_in_that_order() -> None:
+def test_same_keys_in_another_order_stay_in_that_order() -> None:
     stored = unit()
     data = json.loads(stored.serialized)
     stored.serialized = json.dumps(dict(reversed(data.items())))
