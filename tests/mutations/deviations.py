@@ -225,7 +225,7 @@ MUTATIONS = (
         "ATTEMPTS = 5\n",
         "ATTEMPTS = 1\n",
         (
-            f"{_SERIALIZATION}/test_concurrency.py::test_later_serialization_takes_the_edits_that_an_earlier_one_left",
+            f"{_SERIALIZATION}/test_concurrency.py::test_serialization_that_saw_edits_before_another_took_them_begins_again",
         ),
         database="postgresql",
     ),

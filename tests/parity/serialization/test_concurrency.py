@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from morango.sync.operations import _serialize_into_store as morangos
 from morango_celery.serialization import dirty_bits, serialize_into_store, store
 from tests.parity.serialization.harness import device, edited, unit
 from tests.support.comparison import save_all
+from tests.support.processes import PATIENCE_SECONDS
 from tests.support.sessions import (
     dirty_names,
     interrupted,
@@ -165,6 +168,38 @@ def test_later_serialization_takes_the_edits_that_an_earlier_one_left(rows: list
         ours.result()
     assert not dirty_names()
     assert {row.last_saved_counter for row in Store.objects.all()} == {1}
+    assert Store.objects.count() == len(rows)
+
+
+@pytest.mark.parametrize("first", [morangos, serialize_into_store], ids=["morangos", "ours"])
+def test_serialization_that_saw_edits_before_another_took_them_begins_again(
+    rows: list[Any], first: Any
+) -> None:
+    saw_edits, another_waits = Event(), Event()
+    isolations = []
+
+    def before_the_lock() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW transaction_isolation")  # takes no view of the data
+            isolations.append(cursor.fetchone()[0])
+        if isolations[-1] == "repeatable read":  # with the other level, it only looks for edits
+            saw_edits.set()
+            assert another_waits.wait(PATIENCE_SECONDS)
+
+    with other_session() as execute, sessions() as start:
+        ours = start(partial(serialize_into_store, on_begin=before_the_lock))
+        assert saw_edits.wait(PATIENCE_SECONDS)
+        execute("BEGIN")
+        execute(EDIT, [rows[2].id])
+        another = start(first)
+        until_waiting()
+        another_waits.set()
+        until_waiting(2)
+        execute("ROLLBACK")
+        another.result()
+        ours.result()
+    assert isolations[-2:] == ["repeatable read", "read committed"]
+    assert not dirty_names()
     assert Store.objects.count() == len(rows)
 
 
