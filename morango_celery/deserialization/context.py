@@ -14,8 +14,9 @@ from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache, References, StoreState
 from morango_celery.deserialization.model_code import ModelCodeGuard
+from morango_celery.deserialization.parsed import Instance
 from morango_celery.deserialization.prefetch import LazyPrefetcher
-from morango_celery.deserialization.rows import read_document, row_plan
+from morango_celery.deserialization.rows import Row, read_document
 from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from morango_celery.deserialization.valid_references import ValidReferences
@@ -63,8 +64,8 @@ class BatchContext:
         self._look_up(carriers)
         self._expect(carriers)
         for carrier in carriers:
-            if carrier.app_model is not None:
-                self.attach(carrier)
+            if isinstance(carrier.parsed, Instance):
+                self.attach(carrier.model, carrier.parsed.app_model)
 
     def foresee(self, carriers: list[DeserializeTask]) -> None:
         """Have the references in the JSON of claimed records looked up together.
@@ -77,32 +78,31 @@ class BatchContext:
 
     def _look_up(self, carriers: list[DeserializeTask]) -> None:
         wanted = References()
-        parsed: dict[type[SyncableModel], list[DeserializeTask]] = {}
-        rows: dict[type[SyncableModel], list[tuple[Any, ...]]] = {}
+        instances: dict[type[SyncableModel], list[Instance]] = {}
+        rows: dict[type[SyncableModel], list[Row]] = {}
         for carrier in carriers:
             parent_id = carrier.store._self_ref_fk
             if parent_id and is_uuid(parent_id):  # which the record itself may not say, or not legibly
                 wanted.records.add(parent_id)
                 if carrier.has_model and (tree_key := traits_of(carrier.model).tree_key):
                     wanted.add(tree_key, [parent_id])
-            if carrier.row is not None:
-                rows.setdefault(carrier.model, []).append(carrier.row.values)
-            if carrier.app_model is not None:
-                parsed.setdefault(carrier.model, []).append(carrier)
-        for model, same in parsed.items():
+            parsed = carrier.parsed
+            if isinstance(parsed, Row):
+                rows.setdefault(carrier.model, []).append(parsed)
+            elif parsed is not None:
+                instances.setdefault(carrier.model, []).append(parsed)
+        for model, same in instances.items():
             for field in traits_of(model).foreign_keys:
-                wanted.add(field, [getattr(carrier.app_model, field.attname) for carrier in same])
-        for model, of_model in rows.items():
-            plan = row_plan(model)
-            assert plan is not None
-            for position, _, field in plan.references:
-                wanted.add(field, {row[position] for row in of_model})
+                wanted.add(field, [each.reference(field) for each in same])
+        for of_model in rows.values():  # column by column: most records are among them
+            for position, _, field in of_model[0].plan.references:
+                wanted.add(field, {row.values[position] for row in of_model})
         self.fk_cache.look_up(wanted, self.carriers)
 
-    def load_again(self, carrier: DeserializeTask) -> None:
-        """`load` for a carrier that was parsed again: it may refer to others now."""
+    def load_again(self, carrier: DeserializeTask, app_model: SyncableModel) -> None:
+        """`load` for a carrier that was parsed again, to `app_model`: it may refer to others now."""
         self._look_up([carrier])
-        self.attach(carrier, at_its_turn=True)
+        self.attach(carrier.model, app_model, at_its_turn=True)
 
     def _expect(self, carriers: list[DeserializeTask]) -> None:
         """Tell code of models that `carriers` are yet to be written, if there is any that may follow them."""
@@ -118,24 +118,23 @@ class BatchContext:
         self.fk_cache.forget_absent()
         self.load(carriers)
 
-    def attach(self, carrier: DeserializeTask, *, at_its_turn: bool = False) -> None:
-        """Let code of the carrier's model follow relations.
+    def attach(
+        self, model: type[SyncableModel], app_model: SyncableModel, *, at_its_turn: bool = False
+    ) -> None:
+        """Let code of a record's model follow the relations of its instance.
 
         :param at_its_turn: it is about to be written. If that is by a ``save()`` of its own, its model is to
             see each row as the database has it then: it is left to Django
         """
-        app_model = carrier.app_model
-        assert app_model is not None
-        traits = traits_of(carrier.model)
+        traits = traits_of(model)
         if traits.follows_relations and not (
             at_its_turn and traits.write_strategy is WriteStrategy.INDIVIDUAL
         ):
             self._prefetcher.track(app_model)
 
-    def let_go(self, carrier: DeserializeTask) -> None:
-        """Leave it to Django, from now on, to follow relations of the carrier's instance."""
-        assert carrier.app_model is not None
-        self._prefetcher.let_go(carrier.app_model)
+    def let_go(self, app_model: SyncableModel) -> None:
+        """Leave it to Django, from now on, to follow relations of an instance."""
+        self._prefetcher.let_go(app_model)
 
     def clean_in_tree(self, app_model: SyncableModel) -> None:
         """Validate an instance of a tree. Morango looks up its references in the app tables alone.

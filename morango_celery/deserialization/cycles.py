@@ -18,7 +18,6 @@ from morango_celery.deserialization.dependency_graph import cyclic_foreign_keys
 from morango_celery.deserialization.graph import strongly_connected_components
 from morango_celery.deserialization.groups import Group, GroupTransform
 from morango_celery.deserialization.parse import RefuseUnknownModels, parse
-from morango_celery.deserialization.rows import row_plan
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.reading.sizes import StoredBytes
 
@@ -77,15 +76,10 @@ def _at_most(most_bytes: int, store_ids: Sequence[str]) -> tuple[list[str], int]
 
 def cyclic_reference_ids(carrier: DeserializeTask) -> set[str]:
     """Return the ids that a parsed carrier refers to by the foreign keys that form a cycle."""
-    if carrier.has_errors or not carrier.is_parsed:
+    if carrier.has_errors or carrier.parsed is None:
         return set()
     keys = cyclic_foreign_keys(carrier.store.profile)[carrier.model]
-    if carrier.row is not None:
-        plan = row_plan(carrier.model)
-        assert plan is not None
-        values = [carrier.row.values[position] for position, _, field in plan.references if field in keys]
-    else:
-        values = [getattr(carrier.app_model, field.attname) for field in keys]
+    values = [carrier.parsed.reference(key) for key in keys]
     return {value for value in values if isinstance(value, str)}
 
 

@@ -22,7 +22,7 @@ class LookedEarly(BaseException):
 
 
 def until_they_look(
-    carriers: list[DeserializeTask], context: BatchContext, judge: Callable[[DeserializeTask], None]
+    carriers: list[DeserializeTask], context: BatchContext, judge: Callable[[DeserializeTask], object]
 ) -> None:
     """Call `judge` with each carrier, until code of its model is about to look at a table of theirs.
 

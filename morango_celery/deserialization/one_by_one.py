@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain, groupby
+from typing import TypeAlias
 
 from django.db import IntegrityError, transaction
+from morango.models.core import SyncableModel
 
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.cycles import cyclic_reference_ids
-from morango_celery.deserialization.groups import Group, dirty_parent, target_failed, writable
+from morango_celery.deserialization.groups import Group, dirty_parent, target_failed
 from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.parse import rebuild
+from morango_celery.deserialization.parsed import Instance
 from morango_celery.deserialization.saving import write_alone, write_together
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import traits_of
@@ -19,6 +22,9 @@ from morango_celery.deserialization.validate import Validate
 
 Units = list[Group]
 """Carriers that can be written without the others; nearly always one each."""
+
+Instances: TypeAlias = "list[tuple[DeserializeTask, SyncableModel]]"
+"""Carriers to save, each with its instance."""
 
 
 class OneByOne:
@@ -29,12 +35,11 @@ class OneByOne:
         context: BatchContext,
         check_constraints: Callable[[], None],
         conflicting: set[DeserializeTask],
-        untried: set[DeserializeTask],
+        untried: dict[DeserializeTask, SyncableModel],
     ) -> None:
         """:param conflicting: carriers that claim a unique value of another row; the rest by their own
         ``save()``
-        :param untried: carriers with instances that no ``save()`` has had yet: they are as they were
-            validated
+        :param untried: instances of carriers that no ``save()`` has had yet: they are as they were validated
         """
         self.context = context
         self.check_constraints = check_constraints
@@ -59,10 +64,11 @@ class OneByOne:
         :raises Exception: anything that a model or the database raises; roll back
         """
         for unit in units:
-            if not self._are_sound(unit):
+            instances = self._instances(unit)
+            if instances is None:
                 return False
-            for carrier in writable(unit):
-                self._save(carrier)
+            for carrier, app_model in instances:
+                self._save(carrier, app_model)
         return True
 
     def _try_all(self, units: Units) -> Units:
@@ -105,11 +111,11 @@ class OneByOne:
         try:
             with self.context.undone_on_error(carriers), transaction.atomic():
                 for place, unit in enumerate(units):  # noqa: B007  (an error says how far this came)
-                    if self._are_sound(unit):
-                        for carrier in writable(unit):
-                            self._save(carrier)
-                    else:
+                    instances = self._instances(unit)
+                    if instances is None:
                         unsound.append(unit)
+                    for carrier, app_model in instances or ():
+                        self._save(carrier, app_model)
                 place = len(units) // 2
                 self.check_constraints()
         except Exception as error:  # a model's own code may raise anything, and a record is to blame
@@ -126,7 +132,8 @@ class OneByOne:
             success = self._try_conflicting(unit[0])
             if success is not None:
                 return success
-        return self._are_sound(unit) and self._try_to_save(unit)
+        instances = self._instances(unit)
+        return instances is not None and self._try_to_save(unit, instances)
 
     def _try_conflicting(self, carrier: DeserializeTask) -> bool | None:
         """Write it as a group of its own: the database says the same of it, in a fraction of the time.
@@ -151,21 +158,29 @@ class OneByOne:
             return None
         return True
 
-    def _are_sound(self, unit: Group) -> bool:
-        """Parse and validate a unit's carriers again, unless their instances are as they were after that."""
-        return _blame([carrier for carrier in unit if not self._is_sound(carrier)], unit)
+    def _instances(self, unit: Group) -> Instances | None:
+        """Parse and validate a unit's carriers again, unless their instances are as they were after that.
 
-    def _is_sound(self, carrier: DeserializeTask) -> bool:
+        :returns: the carriers to save, with their instances; None if not all of the unit are valid
+        """
+        found = [(carrier, self._instance(carrier)) for carrier in unit]
+        sound = [(c, app_model) for c, app_model in found if app_model is not None and not c.has_errors]
+        if len(sound) < len(unit):
+            valid = {carrier for carrier, _ in sound}
+            _blame([carrier for carrier in unit if carrier not in valid], unit)
+            return None
+        return [(carrier, app_model) for carrier, app_model in sound if carrier.propagated_deletion is None]
+
+    def _instance(self, carrier: DeserializeTask) -> SyncableModel | None:
         if not self._may_be_tried(carrier):
-            return False
+            return None
         if carrier.looked_early:
-            self.judge(carrier)
-        elif carrier in self.untried:
-            self.untried.remove(carrier)
-            self.context.let_go(carrier)
-        else:
-            rebuild(carrier, self.context)
-        return not carrier.has_errors
+            return self.judge(carrier)
+        if carrier in self.untried:
+            app_model = self.untried.pop(carrier)
+            self.context.let_go(app_model)
+            return app_model
+        return rebuild(carrier, self.context)
 
     def _may_be_tried(self, carrier: DeserializeTask) -> bool:
         if carrier.parent is not None and carrier.parent.has_errors:
@@ -177,13 +192,13 @@ class OneByOne:
                 return False
         return True
 
-    def _try_to_save(self, unit: Group) -> bool:
+    def _try_to_save(self, unit: Group, instances: Instances) -> bool:
         culprits = unit
         try:
             with self.context.undone_on_error(unit), transaction.atomic():
-                for carrier in writable(unit):
+                for carrier, app_model in instances:
                     culprits = [carrier]
-                    self._save(carrier)
+                    self._save(carrier, app_model)
                 culprits = unit
                 self.check_constraints()
         except Exception as error:  # a model's own code may raise anything, and a record is to blame
@@ -191,11 +206,12 @@ class OneByOne:
                 raise
             for carrier in culprits:
                 carrier.add_error(error, is_retryable=True)
-            return _blame(culprits, unit)
+            _blame(culprits, unit)
+            return False
         return True
 
-    def _save(self, carrier: DeserializeTask) -> None:
-        carrier.has_local_edit = not write_alone(carrier, self.context)
+    def _save(self, carrier: DeserializeTask, app_model: SyncableModel) -> None:
+        carrier.has_local_edit = not write_alone(carrier, app_model, self.context)
         self.context.written(carrier)
 
 
@@ -203,7 +219,7 @@ def rebuild_if_changed(carrier: DeserializeTask, context: BatchContext) -> None:
     """Parse and judge a carrier again, if its model's ``save()`` may have changed it."""
     if carrier.looked_early:
         carrier.put_off()
-    elif carrier.app_model is not None and traits_of(carrier.model).follows_relations:
+    elif isinstance(carrier.parsed, Instance) and traits_of(carrier.model).follows_relations:
         rebuild(carrier, context)
 
 
@@ -211,15 +227,11 @@ def _is_exclusive(unit: Group) -> bool:
     return all(traits_of(carrier.model).exclusive for carrier in unit)
 
 
-def _blame(culprits: Group, unit: Group) -> bool:
-    """Let the others of a unit fail with its culprits.
-
-    :returns: whether there are none
-    """
-    for carrier in unit if culprits else ():
+def _blame(culprits: Group, unit: Group) -> None:
+    """Let the others of a unit fail with its culprits."""
+    for carrier in unit:
         if not carrier.has_errors:
             carrier.add_error(_failed(culprits[0]), is_retryable=True)
-    return not culprits
 
 
 def _failed(carrier: DeserializeTask) -> Exception:

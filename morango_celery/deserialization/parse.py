@@ -70,10 +70,10 @@ def parse(carriers: Group, context: BatchContext) -> None:
         if plan is not None:
             refused: dict[int, ValidationError] = {}
             for carrier, row in zip(same, plan.rows([c.store for c in same], refused), strict=True):
-                carrier.row = row
+                carrier.parsed = row
             for place, error in refused.items():
                 same[place].add_error(error)
-    others = [carrier for carrier in carriers if carrier.row is None and not carrier.has_errors]
+    others = [carrier for carrier in carriers if carrier.parsed is None and not carrier.has_errors]
     until_they_look(others, context, lambda carrier: instantiate(carrier, context))
 
 
@@ -82,28 +82,34 @@ def _is_observed(model: type[SyncableModel]) -> bool:
     return pre_init.has_listeners(model) or post_init.has_listeners(model)
 
 
-def rebuild(carrier: DeserializeTask, context: BatchContext) -> None:
-    """Parse and clean a valid carrier again, after its model's code may have changed the instance."""
-    carrier.row = None
-    instantiate(carrier, context)
-    if carrier.has_errors or carrier.app_model is None:
-        return
-    context.attach(carrier, at_its_turn=True)
+def rebuild(carrier: DeserializeTask, context: BatchContext) -> SyncableModel | None:
+    """Parse and clean a valid carrier again, after its model's code may have changed the instance.
+
+    :returns: the new instance; None if there is none for an error
+    """
+    app_model = instantiate(carrier, context)
+    if carrier.has_errors or app_model is None:
+        return app_model
+    context.attach(carrier.model, app_model, at_its_turn=True)
     try:
         with context.model_code.called():
             if traits_of(carrier.model).in_tree:
-                context.clean_in_tree(carrier.app_model)
+                context.clean_in_tree(app_model)
             else:
-                carrier.app_model.deferred_clean_fields(sync_filter=context.sync_filter)
+                app_model.deferred_clean_fields(sync_filter=context.sync_filter)
     except Exception as error:
         if not context.model_code.is_records_fault(error):
             raise
         carrier.add_error(error, is_retryable=True)
+    return app_model
 
 
-def instantiate(carrier: DeserializeTask, context: BatchContext) -> None:
-    """Parse a carrier by its model's own ``deserialize()``, or as that would."""
-    carrier.app_model = None
+def instantiate(carrier: DeserializeTask, context: BatchContext) -> SyncableModel | None:
+    """Parse a carrier by its model's own ``deserialize()``, or as that would.
+
+    :returns: the instance; None if there is none for an error
+    """
+    carrier.parsed = None
     store, model = carrier.store, carrier.model
     try:
         data = read_json(store.serialized)
@@ -125,6 +131,8 @@ def instantiate(carrier: DeserializeTask, context: BatchContext) -> None:
         carrier.add_error(error, is_retryable=traits_of(carrier.model).overrides_deserialize)
     else:
         carrier.set_app_model(app_model)
+        return app_model
+    return None
 
 
 def _deserialized(model: type[SyncableModel], data: Any) -> SyncableModel:

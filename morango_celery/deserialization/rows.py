@@ -32,9 +32,21 @@ record."""
 class Row(NamedTuple):
     """Values of one record's columns, as the database's driver takes them."""
 
+    plan: RowPlan
     values: tuple[Any, ...]
     is_stored: bool
     """True if the Store row's JSON has each of them under its own name: the database can read them there."""
+
+    def reference(self, key: models.ForeignKey[Any, Any]) -> Any:
+        """Return the value of a foreign key."""
+        return next(self.values[position] for position, _, each in self.plan.references if each == key)
+
+    def column_values(self, positions: Sequence[int]) -> list[Any]:
+        """Return values of columns.
+
+        :param positions: places among the model's columns
+        """
+        return [self.values[position] for position in positions]
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ class RowPlan:
             if keys[index] != records[index].id:
                 continue  # the slow path says the error of a record that names another id, or none
             if index not in rejected:
-                found[place] = Row(values, index not in absent)
+                found[place] = Row(self, values, index not in absent)
             elif field_errors is not None and (error := _field_errors(rejected[index])) is not None:
                 field_errors[place] = error
         return found

@@ -16,6 +16,8 @@ from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.identity import require_own_id
 from morango_celery.deserialization.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
 from morango_celery.deserialization.muting import muted
+from morango_celery.deserialization.parsed import Instance
+from morango_celery.deserialization.rows import Row
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from morango_celery.deserialization.values import database_values, value_to_save
@@ -32,7 +34,7 @@ class ModelCodeError(Exception):
 
 @muted(pre_save, post_save)
 def write_together(
-    carriers: Sequence[DeserializeTask], context: BatchContext, judge: Callable[[DeserializeTask], None]
+    carriers: Sequence[DeserializeTask], context: BatchContext, judge: Callable[[DeserializeTask], object]
 ) -> set[str]:
     """Write bulk and captured records with one upsert per model; more where their code looks at each other.
 
@@ -60,10 +62,9 @@ def write_together(
             for carrier in carriers:
                 if id(carrier.parent) in rejected:
                     rejected[id(carrier)] = carrier
-                elif carrier.row is not None:
-                    is_stored = reads_stored_rows and carrier.row.is_stored
-                    values = None if is_stored else carrier.row.values
-                    rows.of(carrier.model)[carrier.store.id] = values
+                elif isinstance(row := carrier.parsed, Row):
+                    is_stored = reads_stored_rows and row.is_stored
+                    rows.of(carrier.model)[carrier.store.id] = None if is_stored else row.values
                 elif not _put(carrier, strategies[carrier.model], rows, judge):
                     rejected[id(carrier)] = carrier
                 if expected:
@@ -80,7 +81,7 @@ def _put(
     carrier: DeserializeTask,
     strategy: WriteStrategy,
     rows: WaitingRows,
-    judge: Callable[[DeserializeTask], None],
+    judge: Callable[[DeserializeTask], object],
 ) -> bool:
     """Let the row of a carrier wait that is an instance.
 
@@ -92,8 +93,9 @@ def _put(
             return False
         if carrier.propagated_deletion is not None:
             return True
-    model, app_model = carrier.model, carrier.app_model
-    assert app_model is not None
+    if not isinstance(carrier.parsed, Instance):
+        return False
+    model, app_model = carrier.model, carrier.parsed.app_model
     try:
         if strategy is WriteStrategy.CAPTURED_SAVE:
             _capture(app_model, carrier.store, rows)
@@ -108,14 +110,12 @@ def _put(
 
 
 @muted(pre_save, post_save)
-def write_alone(carrier: DeserializeTask, context: BatchContext) -> bool:
+def write_alone(carrier: DeserializeTask, app_model: SyncableModel, context: BatchContext) -> bool:
     """Write one record by its model's own ``save()``, with the same signals muted as by `write_together`.
 
     :returns: False when it was skipped because of a local edit
     :raises Exception: anything that the model or the database raises; roll back
     """
-    app_model = carrier.app_model
-    assert app_model is not None
     dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):

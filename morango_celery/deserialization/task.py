@@ -12,13 +12,13 @@ from morango.models.core import Store, SyncableModel
 from morango.registry import syncable_models
 from typing_extensions import override
 
+from morango_celery.deserialization.parsed import Instance, Parsed
 from morango_celery.errors import UnknownModelError
 from morango_celery.reading.partitions import SourceTask
 from morango_celery.upstream import self_referential_fk
 
 if TYPE_CHECKING:
     from morango_celery.deserialization.foreign_keys import ForeignKeyCache
-    from morango_celery.deserialization.rows import Row
 
 
 class DeserializeOutcome(enum.Enum):
@@ -48,7 +48,6 @@ class DeserializeTask(SourceTask):
 
     __slots__ = (
         "_model",
-        "app_model",
         "errors",
         "fk_cache",
         "from_other_batch",
@@ -56,8 +55,8 @@ class DeserializeTask(SourceTask):
         "is_retryable",
         "looked_early",
         "parent",
+        "parsed",
         "propagated_deletion",
-        "row",
         "store",
     )
 
@@ -67,10 +66,9 @@ class DeserializeTask(SourceTask):
         """
         self.store = store
         self.fk_cache = fk_cache
-        self.app_model: SyncableModel | None = None
-        """The deserialized, unsaved instance, once parsed; None where `row` is all that is needed."""
-        self.row: Row | None = None
-        """The column values themselves, for a model with no code of its own."""
+        self.parsed: Parsed | None = None
+        """The record's values once its JSON is parsed: a row for a model with no code of its own, else an
+        instance."""
         self.errors: list[Exception] = []
         self.is_retryable = False
         """True if the error may be due to the order of records only."""
@@ -114,7 +112,12 @@ class DeserializeTask(SourceTask):
 
     @property
     def is_parsed(self) -> bool:
-        return self.app_model is not None or self.row is not None
+        return self.parsed is not None
+
+    @property
+    def app_model(self) -> SyncableModel | None:
+        """Return the instance that the record was deserialized to; None where a row is all that is needed."""
+        return self.parsed.app_model if isinstance(self.parsed, Instance) else None
 
     @property
     def has_errors(self) -> bool:
@@ -137,7 +140,7 @@ class DeserializeTask(SourceTask):
             return DeserializeOutcome.DELETE
         if self.propagated_deletion is not None:
             return self.propagated_deletion
-        if not self.is_parsed:
+        if self.parsed is None:
             raise AssertionError(f"{self!r} is not resolved yet.")
         return DeserializeOutcome.SAVE
 
@@ -147,7 +150,7 @@ class DeserializeTask(SourceTask):
 
     def set_app_model(self, app_model: SyncableModel) -> None:
         """Take the instance that the record was deserialized to."""
-        self.app_model = app_model
+        self.parsed = Instance(app_model)
 
     def set_propagated_deletion(self, hard: bool) -> None:
         """Note that a foreign key points at a deleted record. One purged target is enough to purge.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
@@ -64,7 +64,7 @@ def _conflicting(carriers: Group, fields: Fields) -> Group:
     claims = [
         (carrier, values)
         for carrier in carriers
-        if (values := _values(carrier, wanted, positions)) is not None and None not in values
+        if (values := _values(carrier, positions)) is not None and None not in values
     ]
     if not claims:
         return []
@@ -78,18 +78,16 @@ def _conflicting(carriers: Group, fields: Fields) -> Group:
     return [claims[place][0] for place in found]
 
 
-def _values(carrier: DeserializeTask, fields: Fields, positions: Sequence[int]) -> list[Any] | None:
+def _values(carrier: DeserializeTask, positions: Sequence[int]) -> list[Any] | None:
     """Return the values of an unsaved carrier, without the changes that saving makes; None if it can't be
-    saved.
+    saved, or isn't parsed yet.
 
-    :param positions: of the fields among the model's columns
+    :param positions: places among the model's columns
     """
-    if carrier.row is not None:
-        return [carrier.row.values[position] for position in positions]
+    if carrier.parsed is None:
+        return None
     try:
-        return [
-            field.get_db_prep_save(getattr(carrier.app_model, field.attname), connection) for field in fields
-        ]
+        return carrier.parsed.column_values(positions)
     except sql.INFRASTRUCTURE_ERRORS:
         raise
     except Exception:  # saving raises it again, as the record's error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -23,7 +24,8 @@ from morango_celery.deserialization.groups import (
     target_failed,
 )
 from morango_celery.deserialization.parse import instantiate
-from morango_celery.deserialization.rows import RowPlan, row_plan
+from morango_celery.deserialization.parsed import Instance
+from morango_celery.deserialization.rows import Row
 from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
 from morango_celery.deserialization.traits import traits_of
 
@@ -42,15 +44,16 @@ class Validate(GroupTransform):
     @override
     def update(self, group: Group) -> None:
         self._sound.clear()
-        self._resolve_rows([carrier for carrier in group if carrier.row is not None])
-        others = [
-            carrier
-            for carrier in group
-            if (carrier.is_parsed or carrier.errors)
-            and carrier.row is None
-            and not carrier.store.deleted
-            and carrier.has_model
-        ]
+        rows: dict[type[SyncableModel], list[tuple[DeserializeTask, Row]]] = {}
+        others: Group = []
+        for carrier in group:
+            parsed = carrier.parsed
+            if isinstance(parsed, Row):
+                rows.setdefault(carrier.model, []).append((carrier, parsed))
+            elif (parsed is not None or carrier.errors) and not carrier.store.deleted and carrier.has_model:
+                others.append(carrier)
+        for same in rows.values():
+            self._resolve_rows(same)
         # Parents first: a child's verdict depends on its parent's
         until_they_look(others, self.context, self._judge_instance)
 
@@ -58,49 +61,49 @@ class Validate(GroupTransform):
         traits = traits_of(carrier.model)
         if traits.in_tree:
             self._validate_in_tree(carrier)
-        elif not carrier.has_errors:
-            self._validate(carrier, is_overridden=traits.overrides_clean_fields)
+        elif isinstance(carrier.parsed, Instance) and not carrier.has_errors:
+            self._validate(carrier, carrier.parsed.app_model, is_overridden=traits.overrides_clean_fields)
 
-    def _resolve_rows(self, carriers: Group) -> None:
-        """Validate references of rows with valid values. Most need no look at each record."""
-        for model in {carrier.model for carrier in carriers}:
-            plan = row_plan(model)
-            assert plan is not None
-            rows = [carrier for carrier in carriers if carrier.model is model]
-            unresolved: set[int] = set()
-            for position, _, field in plan.references:
-                values = {carrier.row.values[position] for carrier in rows if carrier.row} - {None}
-                absent = {value for value in values if not self.context.is_valid_target(field, value)}
-                if absent:
-                    unresolved.update(
-                        index
-                        for index, carrier in enumerate(rows)
-                        if carrier.row and carrier.row.values[position] in absent
-                    )
-            for index in unresolved:
-                self._judge(rows[index], _references(rows[index], plan))
+    def _resolve_rows(self, rows: Sequence[tuple[DeserializeTask, Row]]) -> None:
+        """Validate references of one model's rows with valid values. Most need no look at each record."""
+        unresolved: set[int] = set()
+        for position, _, field in rows[0][1].plan.references:
+            values = {row.values[position] for _, row in rows} - {None}
+            absent = {value for value in values if not self.context.is_valid_target(field, value)}
+            if absent:
+                unresolved.update(
+                    index for index, (_, row) in enumerate(rows) if row.values[position] in absent
+                )
+        for index in unresolved:
+            carrier, row = rows[index]
+            self._judge(carrier, _references(row))
 
-    def again(self, carrier: DeserializeTask) -> None:
-        """Parse and judge a carrier that was put off, now that it is its turn."""
+    def again(self, carrier: DeserializeTask) -> SyncableModel | None:
+        """Parse and judge a carrier that was put off, now that it is its turn.
+
+        :returns: its instance; None if there is none for an error
+        """
         carrier.put_off()
-        instantiate(carrier, self.context)
-        if carrier.app_model is not None:
-            self.context.load_again(carrier)
+        app_model = instantiate(carrier, self.context)
+        if app_model is not None:
+            self.context.load_again(carrier, app_model)
         self._validate_in_tree(carrier)
+        return app_model
 
     def _validate_in_tree(self, carrier: DeserializeTask) -> None:
         problem = self._parent_problem(carrier)
         if problem is not None:
             carrier.errors.clear()
             carrier.add_error(problem, is_retryable=isinstance(problem, MorangoDirtyParent))
-        if carrier.has_errors:
-            return
-        assert carrier.app_model is not None
+        if isinstance(carrier.parsed, Instance) and not carrier.has_errors:
+            self._clean_in_tree(carrier, carrier.parsed.app_model)
+
+    def _clean_in_tree(self, carrier: DeserializeTask, app_model: SyncableModel) -> None:
         try:
             with self.context.model_code.called():
-                self.context.clean_in_tree(carrier.app_model)
+                self.context.clean_in_tree(app_model)
         except ObjectDoesNotExist as error:
-            target = self._deleted_target(carrier)
+            target = self._deleted_target(carrier.model, app_model)
             if target is None:
                 carrier.add_error(error, is_retryable=True)
             else:
@@ -134,19 +137,17 @@ class Validate(GroupTransform):
             and not (self.context.skip_erroring and parent.in_error)
         )
 
-    def _deleted_target(self, carrier: DeserializeTask) -> StoreState | None:
+    def _deleted_target(self, model: type[SyncableModel], app_model: SyncableModel) -> StoreState | None:
         """Return the first deleted record that an instance refers to."""
         states = (
-            self.context.state(getattr(carrier.app_model, field.attname))
-            for field in traits_of(carrier.model).foreign_keys
+            self.context.state(getattr(app_model, field.attname)) for field in traits_of(model).foreign_keys
         )
         return next((state for state in states if state is not None and state.deleted), None)
 
-    def _validate(self, carrier: DeserializeTask, *, is_overridden: bool) -> None:
-        assert carrier.app_model is not None
+    def _validate(self, carrier: DeserializeTask, app_model: SyncableModel, *, is_overridden: bool) -> None:
         try:
             with self.context.model_code.called():
-                by_target = carrier.app_model.deferred_clean_fields(sync_filter=self.context.sync_filter)
+                by_target = app_model.deferred_clean_fields(sync_filter=self.context.sync_filter)
         except Exception as error:
             if not self.context.model_code.is_records_fault(error):
                 raise
@@ -224,10 +225,9 @@ def _foreign_key(model: type[SyncableModel], attname: str) -> ForeignKey[Any, An
     return next(field for field in traits_of(model).foreign_keys if field.attname == attname)
 
 
-def _references(carrier: DeserializeTask, plan: RowPlan) -> References:
+def _references(row: Row) -> References:
     """Return a row's references as `deferred_clean_fields` returns those of an instance."""
-    assert carrier.row is not None
-    values = carrier.row.values
+    plan, values = row.plan, row.values
     return [
         (target_name, ForeignKeyReference(field.attname, values[plan.key_position], values[position]))
         for position, target_name, field in plan.references

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TypeVar
 
 from django.db import transaction
+from morango.models.core import SyncableModel
 
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.cycles import strongly_connected
@@ -14,6 +15,7 @@ from morango_celery.deserialization.dependency_graph import cyclic_foreign_keys
 from morango_celery.deserialization.groups import Group, dirty_parent, mark_local_edits, writable
 from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.one_by_one import OneByOne, rebuild_if_changed
+from morango_celery.deserialization.parsed import Instance
 from morango_celery.deserialization.saving import ModelCodeError, write_together
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
@@ -39,8 +41,8 @@ class GroupWriter:
         """Records that are written one by one, after all others."""
         self.conflicting: set[DeserializeTask] = set()
         """Records among them that claim a unique value of another row. The rest have their own ``save()``."""
-        self.untried: set[DeserializeTask] = set()
-        """Carriers among them with instances that no ``save()`` has had yet: they are as they were
+        self.untried: dict[DeserializeTask, SyncableModel] = {}
+        """Instances of carriers among them that no ``save()`` has had yet: they are as they were
         validated."""
 
     def write(self) -> None:
@@ -52,7 +54,11 @@ class GroupWriter:
         }
         together = [c for c in carriers if c.model not in one_by_one]
         self.alone = [c for c in carriers if c.model in one_by_one]
-        self.untried = {c for c in self.alone if c.app_model is not None and not traits_of(c.model).in_tree}
+        self.untried = {
+            c: c.parsed.app_model
+            for c in self.alone
+            if isinstance(c.parsed, Instance) and not traits_of(c.model).in_tree
+        }
         self._write_together(self._without_conflicting(together))
         self._write_alone()
 

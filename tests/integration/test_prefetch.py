@@ -180,8 +180,7 @@ def test_save_that_must_see_each_row_is_left_to_django(settings: Any) -> None:
         DeserializeTask(build_row("guest", place_id=place.pk), context.fk_cache) for _ in range(2)
     ]
     for carrier in carriers:
-        instantiate(carrier, context)
-        context.attach(carrier)
+        context.attach(carrier.model, instantiate(carrier, context))
     seen_together = carriers[0].app_model.place is carriers[1].app_model.place
 
     for carrier in carriers:

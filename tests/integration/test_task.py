@@ -19,6 +19,10 @@ from morango_celery.deserialization import (
     deserialize_batch,
 )
 from morango_celery.deserialization.context import BatchContext
+from morango_celery.deserialization.parse import instantiate
+from morango_celery.deserialization.parsed import Instance
+from morango_celery.deserialization.rows import Row, row_plan
+from morango_celery.deserialization.traits import traits_of
 from morango_celery.errors import RecordError, UnknownModelError
 from tests.support import factories
 from worker.school.models import PROFILE, Attempt, Feedback, Learner, Lesson, Unit
@@ -63,7 +67,7 @@ def test_new_carrier_knows_its_record_and_nothing_else() -> None:
 
     assert carrier.store is store
     assert carrier.fk_cache is context.fk_cache
-    assert (carrier.app_model, carrier.row, carrier.parent, carrier.propagated_deletion) == (
+    assert (carrier.app_model, carrier.parsed, carrier.parent, carrier.propagated_deletion) == (
         None,
         None,
         None,
@@ -215,13 +219,37 @@ def test_records_that_failed_are_forgotten_with_their_batch() -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("attribute", ["app_model", "row"])
-def test_carrier_is_parsed_once_it_has_an_instance_or_a_row(attribute: str) -> None:
-    carrier = DeserializeTask(factories.build_store_row("lesson"))
+def test_carrier_is_parsed_once_it_has_a_row_or_an_instance() -> None:
+    store = factories.build_store_row("lesson", unit_id="ab" * 16)
+    plan, lesson = row_plan(Lesson), Lesson(id=store.id)
+    assert plan is not None
+    carrier = DeserializeTask(store)
 
-    setattr(carrier, attribute, Lesson() if attribute == "app_model" else [])
+    (carrier.parsed,) = plan.rows([store])
+    as_row = carrier.is_parsed, carrier.app_model
+    carrier.set_app_model(lesson)
 
-    assert carrier.is_parsed
+    assert as_row == (True, None)
+    assert (carrier.is_parsed, carrier.app_model) == (True, lesson)
+
+
+@pytest.mark.django_db
+def test_a_row_and_an_instance_of_one_record_answer_alike() -> None:
+    store = factories.build_store_row("attempt", learner_id="ab" * 16, lesson_id="cd" * 16)
+    plan, traits = row_plan(Attempt), traits_of(Attempt)
+    assert plan is not None
+    (row,) = plan.rows([store])
+    carrier = DeserializeTask(store)
+
+    instantiate(carrier, BatchContext(PROFILE))
+
+    assert isinstance(row, Row)
+    assert isinstance(carrier.parsed, Instance)
+    references = [(row.reference(key), carrier.parsed.reference(key)) for key in traits.foreign_keys]
+    assert references == [(value, value) for value in ("ab" * 16, "cd" * 16)]
+    positions = [traits.fields.index(field) for field in (Attempt._meta.pk, *traits.foreign_keys)]
+    assert row.column_values(positions) == carrier.parsed.column_values(positions)
+    assert row.column_values(positions) == [store.id, "ab" * 16, "cd" * 16]
 
 
 @pytest.mark.django_db

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 def member(number: object, club: str = "ab" * 16) -> DeserializeTask:
     store = build_zoo_row("member")
     carrier = DeserializeTask(store)
-    carrier.app_model = Member(id=store.id, club_id=club, number=cast(int, number))
+    carrier.set_app_model(Member(id=store.id, club_id=club, number=cast(int, number)))
     return carrier
 
 
