@@ -20,6 +20,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from kombu.exceptions import OperationalError as BrokerError
 
 from morango_celery import clock
+from morango_celery.celery_compat import reuse_clients
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.errors import InvalidMessageError, SoftTimeLimitReached, TransientError
@@ -44,7 +45,8 @@ from morango_celery.runs.overdue import note_sent, note_start_sent, note_unsent,
 from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches
 from morango_celery.runs.recovery import recover
 from morango_celery.stream import chunked
-from morango_celery.worker.kombu_compat import GathersEvents, SurvivesOutages, bound_events, reuse_clients
+from morango_celery.worker.channels import SurvivesOutages
+from morango_celery.worker.event_dispatcher import GathersEvents, bound_events
 from morango_celery.worker.message_validation import DropMalformedMessages
 from morango_celery.worker.pools import require_processes
 from morango_celery.worker.priorities import FairPriorities, priority

@@ -1,13 +1,14 @@
-"""Internals of Morango 0.8.15 that this project relies on, but for names of columns and model attributes.
+"""Internals of Morango that this project relies on, but for names of columns and model attributes.
 
-When Morango moves one, this is the module to mend.
+Checked against the release in `CHECKED`; `checks/versions.py` compares it with the installed one. When
+Morango moves a name, this is the module to mend.
 """
 
 from __future__ import annotations
 
 import binascii
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -26,6 +27,7 @@ from morango.utils import SETTINGS, do_import, exception_path
 from morango_celery.db.dialect import dialect
 
 __all__ = [
+    "CHECKED",
     "SETTINGS",
     "deserialization_log",
     "do_import",
@@ -41,6 +43,9 @@ __all__ = [
     "self_referential_fk",
     "share_partitions",
 ]
+
+CHECKED: Mapping[str, str] = {"morango": "0.8.15"}
+"""Release that these names were checked against, by distribution."""
 
 PRIMARY_PARTITION_LENGTH = 32
 """Length of the part of a partition that names its facility by a hex id. Morango locks by that part."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from morango_celery.checks import broker, deployment, indexes, models, operations, settings, workers
+from morango_celery.checks import broker, deployment, indexes, models, operations, settings, versions, workers
 
-__all__ = ["broker", "deployment", "indexes", "models", "operations", "settings", "workers"]
+__all__ = ["broker", "deployment", "indexes", "models", "operations", "settings", "versions", "workers"]

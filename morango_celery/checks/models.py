@@ -14,7 +14,7 @@ from django.db.models import Model
 from morango_celery.conf import Section, problems, settings
 from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.exclusive import is_exclusive, reason
-from morango_celery.deserialization.traits import SAVING
+from morango_celery.django_compat import SAVING
 from morango_celery.upstream import profiles, registered_models
 
 LABELS = ("SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS")

@@ -14,9 +14,9 @@ from typing import Any
 from django.db import connection
 from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
-from django.db.models.sql import InsertQuery, UpdateQuery
 
 from morango_celery.db.dialect import dialect
+from morango_celery.django_compat import column_converters, insert_sql, select_sql, update_sql
 
 MOST_TEXTS = 100
 """Most variants of one query that a process keeps."""
@@ -114,7 +114,7 @@ def _mark(parameter: Any) -> tuple[int, str] | None:
 
 def selecting(rows: QuerySet[Any]) -> Statement:
     """Compile the statement that reads rows. One that locks them is compiled in a transaction."""
-    return Statement(*rows.query.get_compiler(connection.alias).as_sql())
+    return Statement(*select_sql(rows))
 
 
 def updating(rows: QuerySet[Any], columns: Mapping[str, Any], returned: Sequence[str] = ()) -> Statement:
@@ -122,9 +122,7 @@ def updating(rows: QuerySet[Any], columns: Mapping[str, Any], returned: Sequence
 
     :param returned: attnames of columns to return; on PostgreSQL only
     """
-    query: Any = rows.query.chain(UpdateQuery)
-    query.add_update_values(dict(columns))
-    sql, parameters = query.get_compiler(connection.alias).as_sql()
+    sql, parameters = update_sql(rows, columns)
     if returned:
         names = (connection.ops.quote_name(rows.model._meta.get_field(name).column) for name in returned)
         sql = f"{sql} RETURNING {', '.join(names)}"
@@ -134,10 +132,7 @@ def updating(rows: QuerySet[Any], columns: Mapping[str, Any], returned: Sequence
 def inserting(row: Model) -> Statement:
     """Compile the statement that inserts a row as an instance has it, and returns its key; on PostgreSQL."""
     key: Any = row._meta.pk
-    query = InsertQuery(type(row))
-    query.insert_values([field for field in concrete_fields(type(row)) if field is not key], [row])
-    compiler: Any = query.get_compiler(connection.alias)
-    ((sql, parameters),) = compiler.as_sql()
+    sql, parameters = insert_sql(row, [field for field in concrete_fields(type(row)) if field is not key])
     return Statement(f"{sql} RETURNING {connection.ops.quote_name(key.column)}", parameters)
 
 
@@ -155,14 +150,7 @@ class Columns:
         ]
         self.model = model
         self.names = [field.attname for field in fields]
-        self._converters = [
-            (place, convert, field.cached_col)
-            for place, field in enumerate(fields)
-            for convert in (
-                *connection.ops.get_db_converters(field.cached_col),
-                *field.get_db_converters(connection),
-            )
-        ]
+        self._converters = column_converters(fields)
 
     def instance(self, values: Sequence[Any]) -> Any:
         """Return an instance, as a query of Django's makes it. Columns that are left out are read when asked

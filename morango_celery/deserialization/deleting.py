@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from django.db import router
-from django.db.models import Model, QuerySet
-from django.db.models.deletion import Collector
+from django.db.models import QuerySet
 from django.db.models.signals import post_delete, pre_delete
 from morango.models.core import SyncableModel
 
@@ -14,6 +13,7 @@ from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.identifiers import locking
 from morango_celery.deserialization.issuer import MODELS_CODE, OUR_STATEMENT
 from morango_celery.deserialization.muting import muted
+from morango_celery.django_compat import CollectorWithoutPostDelete
 
 
 def delete_rows(model: type[SyncableModel], ids: Sequence[str]) -> set[str]:
@@ -40,7 +40,7 @@ def delete_rows(model: type[SyncableModel], ids: Sequence[str]) -> set[str]:
 def _delete(objects: QuerySet[SyncableModel], rows: Sequence[SyncableModel]) -> None:
     own_delete = type(objects).delete is not QuerySet.delete
     if not own_delete:
-        collector = MutedCollector(using=objects.db)
+        collector = CollectorWithoutPostDelete(using=objects.db)
         collector.collect(rows)
         if not any(map(pre_delete.has_listeners, collector.data)):
             collector.delete()
@@ -48,10 +48,3 @@ def _delete(objects: QuerySet[SyncableModel], rows: Sequence[SyncableModel]) -> 
     with MODELS_CODE if own_delete else OUR_STATEMENT:
         for key in [row.pk for row in rows]:  # their code may look at the other rows, or delete them itself
             objects.filter(pk=key).delete()
-
-
-class MutedCollector(Collector):
-    """Django's collector while ``post_delete`` is muted: more can be deleted without being read."""
-
-    def _has_signal_listeners(self, model: type[Model]) -> bool:
-        return pre_delete.has_listeners(model)

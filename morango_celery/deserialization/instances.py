@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,17 +13,7 @@ from morango.models.fields.uuids import UUIDField
 from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import column_name, table_name
 from morango_celery.deserialization.statements import MOST_TEXTS
-
-
-@dataclass(frozen=True)
-class _Query:
-    """Query of one model by ids."""
-
-    text: str
-    names: tuple[str, ...]
-    """Attnames of its columns."""
-    converters: tuple[tuple[int, Any, Any], ...]
-    """Place of a column, converter of its values, and Django's expression for it; in their order."""
+from morango_celery.django_compat import ModelQuery, model_query
 
 
 def read_instances(model: type[Model], attname: str, values: Collection[Any]) -> list[Model]:
@@ -44,7 +33,7 @@ def read_instances(model: type[Model], attname: str, values: Collection[Any]) ->
     return [model.from_db(connection.alias, query.names, _converted(row, query)) for row in rows]
 
 
-def _converted(row: tuple[Any, ...], query: _Query) -> tuple[Any, ...] | list[Any]:
+def _converted(row: tuple[Any, ...], query: ModelQuery) -> tuple[Any, ...] | list[Any]:
     if not query.converters:
         return row
     values = list(row)
@@ -54,7 +43,7 @@ def _converted(row: tuple[Any, ...], query: _Query) -> tuple[Any, ...] | list[An
 
 
 @lru_cache(maxsize=MOST_TEXTS)
-def _query(model: type[Model], key: Field[Any, Any]) -> _Query | None:
+def _query(model: type[Model], key: Field[Any, Any]) -> ModelQuery | None:
     """Return the query of a model by one of its fields.
 
     :returns: None where a manager or router has a say, and where keys or tables are of another kind
@@ -64,16 +53,8 @@ def _query(model: type[Model], key: Field[Any, Any]) -> _Query | None:
     is_managed = type(model._base_manager) is not Manager or alias != connection.alias
     if is_managed or spans_tables or type(key) is not UUIDField:
         return None
-    compiler = model._base_manager.order_by().query.get_compiler(alias)
-    text, parameters = compiler.as_sql()
-    if parameters:
+    compiled = model_query(model, alias)
+    if compiled.parameters:
         return None
-    columns = [column for column, *_ in compiler.select]
-    converters = [
-        (place, convert, expression)
-        for place, (found, expression) in compiler.get_converters(columns).items()
-        for convert in found
-    ]
     sought = f"{table_name(model)}.{column_name(key)}"
-    names = tuple(column.target.attname for column in columns)
-    return _Query(f"{text} WHERE {sought} {dialect().id_list}", names, tuple(converters))
+    return compiled._replace(text=f"{compiled.text} WHERE {sought} {dialect().id_list}")

@@ -20,6 +20,7 @@ from morango_celery.deserialization.instances import read_instances
 from morango_celery.deserialization.issuer import OUR_STATEMENT
 from morango_celery.deserialization.model_code import READING, mentions, verb
 from morango_celery.deserialization.traits import tables_of, target_model
+from morango_celery.django_compat import cache_name, related_instances, replace_related_instances
 
 AnyKey: TypeAlias = "ForeignKey[Any, Any]"
 Target = tuple[type[Model], str]
@@ -97,12 +98,12 @@ class LazyPrefetcher:
         """Let `instance` find the targets of its foreign keys here."""
         peer = weakref.ref(instance)
         self._peers.setdefault(type(instance), []).append(peer)
-        instance._state.fields_cache = _PrefetchingFieldsCache(self, peer)
+        replace_related_instances(instance, _PrefetchingFieldsCache(self, peer))
 
     @staticmethod
     def let_go(instance: Model) -> None:
         """Let `instance` find each row that it refers to as the database has it from now on."""
-        cached = instance._state.fields_cache
+        cached = related_instances(instance)
         if isinstance(cached, _PrefetchingFieldsCache):
             cached.let_go()
 
@@ -251,7 +252,7 @@ def _foreign_keys(model: type[Model]) -> dict[str, AnyKey]:
     Links to a parent's table are left out: Django makes that instance from the child's.
     """
     return {
-        field.get_cache_name(): field
+        cache_name(field): field
         for field in model._meta.fields
         if isinstance(field, ForeignKey) and not field.remote_field.parent_link
     }

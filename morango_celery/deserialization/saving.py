@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import DatabaseError, router, transaction
+from django.db import DatabaseError, router
 from django.db.models import Model
 from django.db.models.signals import post_save, pre_save
 from morango.models.core import Store, SyncableModel
@@ -22,6 +22,7 @@ from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from morango_celery.deserialization.values import database_values, value_to_save
 from morango_celery.deserialization.waiting_rows import NotWrittenError, WaitingRows
+from morango_celery.django_compat import write_row
 
 
 class ModelCodeError(Exception):
@@ -172,23 +173,19 @@ def _save(app_model: SyncableModel, save_base: Callable[..., None]) -> None:
 
 
 def _save_base(app_model: SyncableModel, **options: Any) -> None:
-    """``Model.save_base`` less its signals, and with synced values taking precedence over
-    ``auto_now``. (Morango swaps the receivers of the whole process instead.)"""
+    """Write a row as ``Model.save_base`` does, less its signals, and with synced values taking precedence
+    over ``auto_now``. (Morango swaps the receivers of the whole process instead.)"""
     cls = type(app_model)._meta.concrete_model
     using = options.get("using") or router.db_for_write(cls, instance=app_model)
-    update_fields = options.get("update_fields")
     for field in cls._meta.concrete_fields:
         setattr(app_model, field.attname, value_to_save(app_model, field))
-    with transaction.atomic(using=using, savepoint=False):
-        inserted = app_model._save_parents(cls, using, update_fields)
-        app_model._save_table(
-            raw=True,
-            cls=cls,
-            force_insert=options.get("force_insert", False) or inserted,
-            force_update=options.get("force_update", False),
-            using=using,
-            update_fields=update_fields,
-        )
+    write_row(
+        app_model,
+        using=using,
+        force_insert=options.get("force_insert", False),
+        force_update=options.get("force_update", False),
+        update_fields=options.get("update_fields"),
+    )
     _mark_saved(app_model, using)
 
 

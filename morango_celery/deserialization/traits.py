@@ -13,6 +13,7 @@ from morango.models.core import SyncableModel
 
 from morango_celery.conf import settings
 from morango_celery.deserialization.exclusive import is_exclusive
+from morango_celery.django_compat import SAVING
 from morango_celery.upstream import self_referential_fk
 
 Found = TypeVar("Found")
@@ -73,7 +74,6 @@ class Traits:
         return self.overrides_save or self.overrides_deserialize or self.overrides_clean_fields
 
 
-SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
 _PLAIN_PLACEHOLDERS = ("django.db.models", "django.contrib.postgres")
 """Modules of placeholders that only name a value's type. Columns of a row from JSON have their types
 anyway."""

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from morango_celery import clock
+from morango_celery.django_compat import delete_unread
 from morango_celery.oplog.apply import ChangeApplier
 from morango_celery.oplog.files import may_be_there
 from morango_celery.oplog.ingest import ConcurrentIngestionError, in_one_transaction
@@ -47,8 +48,7 @@ def _remove(letter_ids: list[int]) -> int:
         about: QuerySet[DeadLetterObject] = DeadLetterObject.objects.filter(letter__in=letter_ids)
         about.delete()
         letters = DeadLetter.objects.filter(pk__in=letter_ids)
-        removed: int = letters._raw_delete(letters.db)  # type: ignore[attr-defined]  # the stubs lack it
-    return removed
+        return delete_unread(letters, letters.db)
 
 
 def _forget(source: IngestSource, old: QuerySet[IngestPosition]) -> int:

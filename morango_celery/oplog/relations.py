@@ -9,6 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection
 from django.db.models import ForeignKey, Model
 
 from morango_celery.db.dialect import dialect
+from morango_celery.django_compat import delete_unread
 from morango_celery.oplog import sql
 from morango_celery.oplog.meta import MOST_KEYS, AnyField, AnyRelation, concrete, key_field, key_value, rows
 from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any, table_of
@@ -45,8 +46,7 @@ def _write_pairs(relation: AnyRelation, wanted: Mapping[Any, Collection[Any]]) -
         if pairs.pop(pair, None) is None:
             superfluous.append(pk)
     for chunk in chunked(superfluous, MOST_KEYS):
-        unwanted: Any = rows(through).filter(pk__in=chunk)
-        unwanted._raw_delete(DEFAULT_DB_ALIAS)
+        delete_unread(rows(through).filter(pk__in=chunk), DEFAULT_DB_ALIAS)
     through._base_manager.bulk_create(
         [through(**{ours.attname: key, theirs.attname: value}) for key, value in pairs.values()],
         batch_size=MOST_KEYS,

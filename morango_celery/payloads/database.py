@@ -11,6 +11,7 @@ from django.db.models import F
 from django.db.models.functions import Greatest, Length
 
 from morango_celery import clock
+from morango_celery.django_compat import delete_unread
 from morango_celery.errors import PayloadStoreUnavailableError
 from morango_celery.payloads.backend import Pruned
 from morango_celery.payloads.models import Payload
@@ -79,8 +80,7 @@ class DatabaseBackend:
 
         Django's ``delete()`` would first read the rows, if anything listens to signals of deletion.
         """
-        deleted: int = payloads._raw_delete(_alias())  # type: ignore[attr-defined]  # Django's own
-        return deleted
+        return delete_unread(payloads, _alias())
 
 
 def _insert(rows: Sequence[tuple[str, bytes]], seconds: float) -> int:

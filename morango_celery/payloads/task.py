@@ -13,6 +13,7 @@ from typing import Any
 
 from celery.contrib.django.task import DjangoTask
 
+from morango_celery.celery_compat import is_workers_call
 from morango_celery.errors import InvalidMessageError, PayloadStoreUnavailableError
 from morango_celery.payloads.configured import payload_store
 from morango_celery.payloads.offload import LINKED, MARK, ArgumentOffloader, Place, due_in_seconds
@@ -60,7 +61,7 @@ class PayloadTask(DjangoTask):
         :raises PayloadStoreUnavailableError: nothing was sent
         Cost: no request to the store without large arguments; one or two for any number of them.
         """
-        app = self._get_app()
+        app = self.app
         serializer = options.get("serializer") or self.serializer or app.conf.task_serializer
         offloader = ArgumentOffloader(
             app.tasks, enabled=serializer == "json" and not app.conf.task_always_eager
@@ -93,9 +94,8 @@ class PayloadTask(DjangoTask):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request
-        if request.called_directly or request._protected:
+        if not is_workers_call(request):
             return super().__call__(*args, **kwargs)
-        request._protected = 1  # Celery's own flag: further calls don't come from the worker
         if marked := _marked(request):
             try:
                 args, kwargs = self._resolved(args, kwargs, marked)

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from django.db import connection
 from django.db.models import Model, QuerySet
 
+from morango_celery.django_compat import read_with_server_cursor
+
 _M = TypeVar("_M", bound=Model)
 
 
@@ -20,9 +22,7 @@ def stream(queryset: QuerySet[Any], chunk_rows: int) -> Iterator[Any]:
     case."""
     if not connection.in_atomic_block:
         return queryset.iterator(chunk_size=chunk_rows)
-    in_chunks: Any = queryset._iterable_class
-    rows: Iterator[Any] = iter(in_chunks(queryset, chunked_fetch=True, chunk_size=chunk_rows))
-    return rows
+    return read_with_server_cursor(queryset, chunk_rows)
 
 
 def pages(queryset: QuerySet[_M], page_rows: int) -> Iterator[_M]:

@@ -17,6 +17,7 @@ from django.db.models import (
 from morango.models.core import SyncableModel
 from typing_extensions import override
 
+from morango_celery.django_compat import prefetched_relations
 from morango_celery.reading.attributes import has_plain_access, is_plain_attribute
 from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import MorangoSource
@@ -112,7 +113,7 @@ def _instances(queryset: QuerySet[Any]) -> Iterator[SerializeTask]:
 
 def _prefetched(queryset: QuerySet[Any]) -> Iterator[Any]:
     """Yield the instances of a query, with the relations that its manager prefetches."""
-    lookups = queryset._prefetch_related_lookups  # type: ignore[attr-defined]  # a stream leaves them out
+    lookups = prefetched_relations(queryset)
     may_be_large = any(map(is_unbounded, queryset.model._meta.concrete_fields))
     rows = stream(queryset, rows_at_a_time(CHUNK_ROWS, any_may_be_large=may_be_large))
     if not lookups:

@@ -12,6 +12,7 @@ from morango.models.core import DeletedModels, HardDeletedModels, InstanceIDMode
 
 from morango_celery.db.dialect import dialect
 from morango_celery.db.transactions import first_error_wins
+from morango_celery.django_compat import delete_unread
 from morango_celery.reading.sizes import CHUNK_BYTES
 from morango_celery.serialization import sql
 from morango_celery.serialization.dirty_bits import mark_as_clean
@@ -170,4 +171,4 @@ def _store_hard_deletions(profile: str) -> None:
 
 def _forget(notes: QuerySet[Any]) -> None:
     """Delete rows in one statement. Django's own way reads them, for Morango listens to all deletions."""
-    notes._raw_delete(connection.alias)  # type: ignore[attr-defined]  # Django's own
+    delete_unread(notes, connection.alias)

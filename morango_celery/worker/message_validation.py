@@ -18,8 +18,9 @@ from celery.worker.strategy import default as celerys_strategy
 
 from morango_celery.printable import printable
 from morango_celery.worker import envelope
-from morango_celery.worker.kombu_compat import each_channel, errors_of_broker, is_at_hand
+from morango_celery.worker.channels import each_channel, errors_of_broker
 from morango_celery.worker.raw_messages import MOST_OF_FLAW, REFUSED, flaw_of_first_protocol, guard
+from morango_celery.worker.state import is_at_hand
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,14 @@ a message keeps its priority when it is delivered again.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
+from morango_celery.celery_compat import replace_request_for_messages
 from morango_celery.conf import batch_size_records
 
 if TYPE_CHECKING:  # the bench models these priorities without a database
@@ -79,19 +81,21 @@ class FairPriorities(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         channel = parent.task_consumer.channel
-        ask = getattr(channel, "_brpop_start", None)
-        if ask is None:
-            return
-        usual = channel.priority_steps
-        turns = orders(usual)
+        replace_request_for_messages(channel, partial(_asking_fairly, channel))
 
-        def ask_fairly(timeout: float | None = None) -> None:
-            channel.priority_steps = next(turns)
-            channel.priority = int  # kombu's own looks it up among the steps, which are not sorted now
-            try:
-                ask(timeout)
-            finally:
-                channel.priority_steps = usual  # messages are put back by these
-                del channel.priority
 
-        channel._brpop_start = ask_fairly
+def _asking_fairly(channel: Any, ask: Callable[..., object]) -> Callable[..., object]:
+    """Return a command that asks a channel's queues for a message, in another order each time."""
+    usual = channel.priority_steps
+    turns = orders(usual)
+
+    def ask_fairly(timeout: float | None = None) -> None:
+        channel.priority_steps = next(turns)
+        channel.priority = int  # kombu's own looks it up among the steps, which are not sorted now
+        try:
+            ask(timeout)
+        finally:
+            channel.priority_steps = usual  # messages are put back by these
+            del channel.priority
+
+    return ask_fairly

@@ -1,13 +1,12 @@
 """Raw messages, as transports read them: texts that kombu can't make a message of are dropped.
 
-kombu raises an error for such a text instead, which ends the worker. This module uses private names of
-kombu's virtual transports (Redis, and those that are polled), checked against kombu 5.7.0.
+kombu raises an error for such a text instead, which ends the worker. Only its virtual transports read raw
+texts: Redis, and those that are polled.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
@@ -16,6 +15,7 @@ from kombu.transport.redis import QoS as RedisQoS
 from redis import RedisError
 from typing_extensions import override
 
+from morango_celery.celery_compat import Read, forget_unacknowledged, replace_polling
 from morango_celery.printable import printable
 from morango_celery.worker import envelope
 
@@ -29,7 +29,6 @@ READERS = ("BRPOP", "LISTEN")
 """Names of the readers of a channel of Redis: that of queues, and that of messages to all workers."""
 
 Errors = tuple[type[Exception], ...]
-Read = Callable[..., object]
 
 
 def guard(channel: Any, errors: Errors, *, carries_tasks: bool) -> None:
@@ -46,11 +45,8 @@ def guard(channel: Any, errors: Errors, *, carries_tasks: bool) -> None:
             if name in handlers:
                 passes_on = carries_tasks and name != "LISTEN"
                 handlers[name] = _guarded(channel, handlers[name], errors, passes_on=passes_on)
-    elif hasattr(channel, "_get_and_deliver"):
-        channel._get_and_deliver = _guarded(
-            channel, channel._get_and_deliver, errors, passes_on=carries_tasks
-        )
-        channel._reset_cycle()  # the cycle keeps a reference to the reader
+    else:
+        replace_polling(channel, lambda poll: _guarded(channel, poll, errors, passes_on=carries_tasks))
 
 
 def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Read:
@@ -98,7 +94,7 @@ class CarefulQoS(RedisQoS):
             raise
         except Exception as error:  # as above
             logger.error(REFUSED, type(error).__name__, printable(error, MOST_OF_FLAW))
-            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]  # kombu's
+            forget_unacknowledged(self, tag)
 
 
 def guard_unacknowledged() -> None:

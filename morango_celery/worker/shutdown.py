@@ -29,14 +29,9 @@ from celery import bootsteps
 from celery.platforms import EX_FAILURE, signals
 from celery.signals import worker_shutting_down
 
-from morango_celery.worker.kombu_compat import (
-    COLD_SIGNALS,
-    all_have_begun,
-    is_celerys_handler,
-    pool_pids,
-    stop_warmly,
-)
+from morango_celery.celery_compat import pool_pids
 from morango_celery.worker.pools import Kind, kind
+from morango_celery.worker.state import COLD_SIGNALS, all_have_begun, is_celerys_handler, stop_warmly
 
 logger = logging.getLogger(__name__)
 

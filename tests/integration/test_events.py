@@ -17,12 +17,8 @@ from redis import Redis
 from redis.client import PubSub
 
 import morango_celery
-from morango_celery.worker.kombu_compat import (
-    GATHERING_SECONDS,
-    BoundedDispatcher,
-    GathersEvents,
-    reuse_clients,
-)
+from morango_celery.celery_compat import reuse_clients
+from morango_celery.worker.event_dispatcher import GATHERING_SECONDS, BoundedDispatcher, GathersEvents
 from tests.support import factories
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
 from tests.support.workers import StartWorker

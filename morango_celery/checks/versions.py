@@ -1,0 +1,44 @@
+"""System check of packages with private names that this project relies on: each is of a known series."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from django.core.checks import CheckMessage, Warning, register  # noqa: A004  (as Django names it)
+
+from morango_celery import celery_compat, django_compat, upstream
+
+CHECKED = {**celery_compat.CHECKED, **django_compat.CHECKED, **upstream.CHECKED}
+"""Releases that private names were checked against, by distribution."""
+
+
+@register("morango_celery")
+def check_versions(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn of a package whose release is of another series than the checked one.
+
+    A series is a release without its last number. Patches seldom move names; this project's own tests compare
+    whole numbers.
+    """
+    return [
+        Warning(
+            f"{name} {installed} is installed. Private names of it that morango_celery relies on were "
+            f"checked against {checked}.",
+            hint=f"Install {name} {_series(checked)}.*, or a morango_celery for {name} {_series(installed)}.",
+            id="morango_celery.W011",
+        )
+        for name, checked in CHECKED.items()
+        if (installed := _installed(name)) is not None and _series(installed) != _series(checked)
+    ]
+
+
+def _installed(name: str) -> str | None:
+    """Return the version of a distribution; None where packages come without their metadata."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _series(release: str) -> str:
+    return release.rpartition(".")[0]

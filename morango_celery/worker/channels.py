@@ -1,0 +1,84 @@
+"""Channels of a worker's connection to its broker, and corrections of them for times of outage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from celery import bootsteps
+from kombu.transport.virtual import QoS as VirtualQoS
+
+Errors = tuple[type[Exception], ...]
+
+
+def errors_of_broker(consumer: Any) -> Errors:
+    """Return the errors of a worker's connection to the broker.
+
+    With Redis, kombu counts `KeyError` among them. It is left out: a malformed message raises it, too.
+    """
+    errors: Errors = consumer.connection_errors + consumer.channel_errors
+    return tuple(error for error in errors if not issubclass(error, LookupError))
+
+
+def each_channel(connection: Any, do: Callable[[Any], None]) -> None:
+    """Call `do` once with each channel of a connection, including channels that are opened later on."""
+    transport = connection.transport
+    create = transport.create_channel
+    known: WeakSet[Any] = WeakSet()
+
+    def do_once(channel: Any) -> Any:
+        if channel not in known:
+            known.add(channel)
+            do(channel)
+        return channel
+
+    for channel in getattr(transport, "channels", None) or ():  # of virtual transports
+        do_once(channel)
+    transport.create_channel = lambda *arguments: do_once(create(*arguments))
+
+
+class SurvivesOutages(bootsteps.StartStopStep):
+    """A bootstep that corrects kombu's channels for Redis, for the times when Redis doesn't answer.
+
+    - Closing a channel stops at the first command without an answer. Celery closes a lost connection twice in
+      a row. The second time, kombu goes on with a connection that is None: ``AttributeError: 'NoneType'
+      object has no attribute 'hostname'``, which ends the worker.
+    - A message that can't be acknowledged counts as being worked at for as long as the connection lasts. A
+      connection outlasts the freezing of Redis, so the worker takes fewer messages from then on, or none.
+    """
+
+    requires = {"celery.worker.consumer.control:Control"}
+
+    def start(self, parent: Any) -> None:
+        errors = parent.connection_errors + parent.channel_errors
+        each_channel(parent.connection, partial(_mend, errors))
+
+
+def _mend(errors: Errors, channel: Any) -> None:
+    if "BRPOP" not in getattr(channel, "handlers", {}):  # the transport is not Redis
+        return
+    qos = channel.qos
+    channel.close = partial(_close, errors, channel, channel.close)
+    qos.ack = partial(_settle, errors, qos, qos.ack)
+    qos.reject = partial(_settle, errors, qos, qos.reject)
+
+
+def _close(errors: Errors, channel: Any, close: Callable[[], None]) -> None:
+    try:
+        close()
+    except errors:
+        # The second call gets past the failure, but for queues that can't be deleted now: those of remote
+        # control. This worker takes them again when it reconnects
+        channel.auto_delete_queues.clear()
+        close()
+
+
+def _settle(errors: Errors, qos: Any, settle: Callable[..., None], tag: str, **options: Any) -> None:
+    free: Callable[..., None] = VirtualQoS.ack
+    try:
+        settle(tag, **options)
+    except errors:
+        free(qos, tag)  # Redis still has the message and delivers it again, which finds the batch done
+        raise
