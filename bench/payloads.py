@@ -26,9 +26,9 @@ BATCHES_PER_INSERT = 20
 def messages(order: Order) -> Iterator[Work]:
     """Yield the batches of a stage, sent as workers send them, with the hash of their ids; nobody takes
     them."""
+    from morango_celery.messaging.dispatch import CeleryDispatch
     from morango_celery.runs.producer import BATCHES_IN_MEMORY, open_batches
     from morango_celery.stream import chunked
-    from morango_celery.tasks import CeleryDispatch
 
     run = _run_with_batches(order.records)
     dispatch = CeleryDispatch()
@@ -47,9 +47,10 @@ def messages_inline(order: Order) -> Iterator[Work]:
     from django.utils import timezone
 
     import worker
+    from morango_celery.messaging.dispatch import SEND_RETRIES
+    from morango_celery.messaging.priorities import priority
     from morango_celery.models import Batch
-    from morango_celery.tasks import SEND_RETRIES, deserialize_batch
-    from morango_celery.worker.priorities import priority
+    from morango_celery.tasks import deserialize_batch
 
     run = _run_with_batches(order.records)
 

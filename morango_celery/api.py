@@ -12,13 +12,14 @@ from morango.models.certificates import Filter
 from morango_celery.conf import require_valid, settings
 from morango_celery.db.dialect import dialect
 from morango_celery.errors import TransientError, UnknownProfileError, UsageError
+from morango_celery.messaging.dispatch import CeleryDispatch, is_eager
+from morango_celery.messaging.run_end import finish
 from morango_celery.models import Run
 from morango_celery.reading.filters import parse_filter
 from morango_celery.runs import control as runs
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.runs.recovery import recover
-from morango_celery.tasks import CeleryDispatch, finish, is_eager
 from morango_celery.upstream import profiles
 
 LONGEST_PAUSE_SECONDS = 1.0

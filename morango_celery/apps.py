@@ -13,7 +13,7 @@ class MorangoCeleryConfig(AppConfig):
 
     @override
     def ready(self) -> None:
-        from morango_celery import checks  # noqa: F401  (registers itself)
+        from morango_celery import checks, tasks  # noqa: F401  (they register themselves)
         from morango_celery.deserialization import code_edits, muting
         from morango_celery.upstream import report_writes
 

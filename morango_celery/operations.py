@@ -18,11 +18,11 @@ from morango.sync.operations import LocalOperation
 
 from morango_celery.api import runs_in_process
 from morango_celery.conf import DETACH, require_valid, settings
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.serialization import serialize_into_store
-from morango_celery.tasks import CeleryDispatch
 from morango_celery.upstream import SETTINGS, is_isolation_error
 
 COMPLETED: str = transfer_statuses.COMPLETED

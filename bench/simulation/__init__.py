@@ -2,7 +2,7 @@
 
 - ``demands.py``: a run's demands on workers and on the database; measured by ``probe.py``, or given
 - ``mix.py``: sizes and arrival times of syncs
-- ``broker.py``: the choice of the next message, by the rule of ``morango_celery.worker.priorities``
+- ``broker.py``: the choice of the next message, by the rules of ``morango_celery.worker.priorities``
 - ``model.py``: workers that alternate between their own work and the database's
 - ``picture.py``: a drawing of the results
 

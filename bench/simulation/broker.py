@@ -8,7 +8,8 @@ from typing import Any
 
 from simpy import Environment, Event
 
-from morango_celery.worker.priorities import PRIORITIES, orders
+from morango_celery.messaging.priorities import PRIORITIES
+from morango_celery.worker.priorities import orders
 
 Work = Generator[Event, Any, None]
 """The demand of a message."""

@@ -18,7 +18,7 @@ from simpy import Environment, Resource
 from bench.simulation.broker import Broker, Work
 from bench.simulation.demands import Demand, Demands
 from bench.simulation.mix import SMALL_RECORDS, Sync
-from morango_celery.worker.priorities import STARTING, priority_of
+from morango_celery.messaging.priorities import STARTING, priority_of
 
 SCHOOL = (0.01, 0.09, 0.75, 0.15)
 """The shares of a run's steps, each of which waits for the one before; as ``bench.data`` makes schools up."""

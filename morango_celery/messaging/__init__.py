@@ -1,1 +1,1 @@
-"""Sender side of Celery: events about runs and batches."""
+"""Sender side of Celery: messages by task name, their priorities, and events about runs."""

@@ -7,12 +7,11 @@ from typing import Any
 
 from celery import current_task
 
+from morango_celery.messaging.task_names import START_RUN
 from morango_celery.models import Run
 from morango_celery.printable import printable
 
 logger = logging.getLogger(__name__)
-
-STARTING_TASK = "morango_celery.start_run"
 
 
 class DescribedTask:
@@ -58,7 +57,7 @@ def send_progress_event(run: Run) -> None:
             dispatcher.send(
                 "task-progress",
                 uuid=id_of_start(run),
-                name=STARTING_TASK,  # this and `args` serve monitors that were started later than the run
+                name=START_RUN,  # this and `args` serve monitors that were started later than the run
                 args=f"({describe(run)})",
                 result=progress_text(run),
             )

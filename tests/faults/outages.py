@@ -9,8 +9,8 @@ from redis import Redis
 
 import morango_celery
 from morango_celery.api import wait_for
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
-from morango_celery.tasks import CeleryDispatch
 from tests.faults.servers import Server
 from tests.support.factories import SCHOOL_ID
 from tests.support.processes import LoggedProcess

@@ -14,8 +14,8 @@ import pytest
 from django.db import connection
 
 from morango_celery import serialize_into_store
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
-from morango_celery.tasks import CeleryDispatch
 from tests.faults.deaths import plan
 from tests.faults.deaths.plan import Death, Event
 from tests.support.processes import LoggedProcess

@@ -14,7 +14,7 @@ from morango.models import Store
 from redis import Redis
 from typing_extensions import override
 
-from morango_celery.tasks import CeleryDispatch
+from morango_celery.messaging.dispatch import CeleryDispatch
 from tests.faults.outages import is_finalized
 from tests.support.schools import School
 from tests.support.waiting import child_that_waits_for_a_lock, held, until

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from morango_celery.tasks import CeleryDispatch
+from morango_celery.messaging.dispatch import CeleryDispatch
 from tests.faults.garbage import LAST, generated, packed, sound
 from tests.faults.outages import is_finalized
 from tests.support.processes import LoggedProcess

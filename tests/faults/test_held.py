@@ -13,9 +13,9 @@ import pytest
 from django.db import connection
 from morango.models import Store
 
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Run
-from morango_celery.tasks import CeleryDispatch
 from tests.faults.recoveries import sent_again, sweeps
 from tests.support.processes import LoggedProcess
 from tests.support.schools import MakeSchool, School

@@ -13,9 +13,9 @@ from django.db import connection
 from morango.constants import transfer_statuses
 from morango.models import Store, TransferSession
 
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run
-from morango_celery.tasks import CeleryDispatch
 from tests.support import factories
 from tests.support.processes import ROOT
 from tests.support.run_helpers import waiting_session

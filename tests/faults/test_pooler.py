@@ -18,9 +18,9 @@ import psycopg2
 import pytest
 from django.db import connection
 
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.tasks import CeleryDispatch
 from tests.support.schools import MakeSchool
 from tests.support.waiting import until
 from tests.support.workers import StartWorker

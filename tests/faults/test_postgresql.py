@@ -15,9 +15,9 @@ from morango.models import Store
 
 import morango_celery
 from morango_celery.api import wait_for
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import start
-from morango_celery.tasks import CeleryDispatch
 from tests.faults.databases import IDLE, IS_HELD_UP, WAITS_FOR_A_LOCK, Database
 from tests.faults.recoveries import sent_again
 from tests.faults.servers import Server, own_postgres

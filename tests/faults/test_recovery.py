@@ -12,10 +12,10 @@ from morango.models import Store
 from redis import Redis
 
 from morango_celery import cancel, recover_runs, retry, tasks
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import start
-from morango_celery.tasks import CeleryDispatch
 from tests.faults.databases import WAITS_FOR_A_LOCK
 from tests.support.concurrency import again_and_again
 from tests.support.processes import LoggedProcess

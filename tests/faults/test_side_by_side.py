@@ -16,9 +16,9 @@ from morango.models import InstanceIDModel, Store
 import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.db.errors import is_transient
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.serialization import serialize_into_store
-from morango_celery.tasks import CeleryDispatch
 from tests.support.concurrency import again_and_again, serialize, sync
 from tests.support.factories import SCHOOL_ID, fill_store
 from tests.support.schools import MakeSchool

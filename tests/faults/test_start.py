@@ -8,10 +8,10 @@ import pytest
 from django.db import connection
 
 from morango_celery import retry
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Batch, Run
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.tasks import CeleryDispatch
 from tests.faults.databases import WAITS_FOR_A_LOCK
 from tests.poison_app.apps import SERIALIZED
 from tests.support.processes import LoggedProcess

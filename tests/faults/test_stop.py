@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 from morango.models import Store
 
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
-from morango_celery.tasks import CeleryDispatch
 from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import sent, wait_for_a_batch
 from tests.faults.servers import Server

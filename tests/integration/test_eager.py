@@ -15,9 +15,9 @@ from pytest_django import Settings
 
 import morango_celery
 from morango_celery.errors import InvalidSettingError
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.producer import create_run
-from morango_celery.tasks import CeleryDispatch
 from tests.support import factories
 from tests.support.waiting import held
 from worker.celery import app

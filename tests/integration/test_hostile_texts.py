@@ -19,7 +19,8 @@ from morango_celery.messaging.events import describe
 from morango_celery.metrics.collector import exposed
 from morango_celery.models import Run
 from morango_celery.printable import make_printable, printable, printable_lines
-from morango_celery.tasks import _ledger, start_run
+from morango_celery.tasks import start_run
+from morango_celery.worker.guards import errors_end_run
 from tests.support import factories
 from tests.support.run_helpers import carry_out, new_run
 
@@ -95,7 +96,7 @@ def test_error_that_others_log_is_harmless_with_all_that_it_was_raised_for() -> 
 def test_run_that_fails_for_a_hostile_text_says_it_harmlessly(caplog: pytest.LogCaptureFixture) -> None:
     run = new_run()
     Run.objects.filter(pk=run.pk).update(profile=HOSTILE[:40])
-    with pytest.raises(RuntimeError) as raised, _ledger(run.pk):
+    with pytest.raises(RuntimeError) as raised, errors_end_run(run.pk):
         raise RuntimeError(LONG)
     run.refresh_from_db()
     require_harmless("".join(traceback.format_exception_only(raised.value)).replace("\n2026", "\n 2026"))

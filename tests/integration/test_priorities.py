@@ -14,11 +14,12 @@ from redis import Redis
 import morango_celery
 from morango_celery.api import wait_for
 from morango_celery.conf import batch_size_records
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
+from morango_celery.messaging.priorities import LARGEST_BATCHES
 from morango_celery.models import Batch, Run
 from morango_celery.runs.producer import create_run, open_batches, start
-from morango_celery.tasks import CeleryDispatch
-from morango_celery.worker.priorities import LARGEST_BATCHES, READS_PER_TURN
+from morango_celery.worker.priorities import READS_PER_TURN
 from tests.support import factories
 from tests.support.processes import LoggedProcess
 from tests.support.queues import lengths, list_of

@@ -12,8 +12,8 @@ from morango.constants import transfer_statuses
 from morango.models import TransferSession
 from redis import Redis
 
-from morango_celery import tasks
 from morango_celery.errors import RunFailedError
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
@@ -186,7 +186,7 @@ class TestRecovery:
         Batch.objects.update(overdue_at=ago(1))
 
         # When recovery runs again and again
-        counts = [recover(tasks.CeleryDispatch()) for _ in range(3)]
+        counts = [recover(CeleryDispatch()) for _ in range(3)]
 
         # Then it has sent each of them once
         assert counts == [3, 0, 0]
@@ -205,12 +205,12 @@ class TestRecovery:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("kombu.messaging.maybe_declare", closed)
-            assert recover(tasks.CeleryDispatch()) == 0
+            assert recover(CeleryDispatch()) == 0
 
         # Then the run waits in the ledger, and is sent by a channel that is open
         pending.refresh_from_db()
         assert (pending.state, pending.sent_at) == (Run.State.PENDING, None)
-        assert recover(tasks.CeleryDispatch()) == 1
+        assert recover(CeleryDispatch()) == 1
 
     @pytest.mark.parametrize(
         ("state", "outcome"),
@@ -364,7 +364,7 @@ def test_sender_does_not_wait_for_batches_in_execution(redis_url: str) -> None:
         ours.execute("SET lock_timeout = '2s'")
 
         # When both are sent
-        were_sent = [tasks.CeleryDispatch().batch(batch) for batch in (busy, free)]
+        were_sent = [CeleryDispatch().batch(batch) for batch in (busy, free)]
 
         ours.execute("RESET lock_timeout")
     other.rollback()

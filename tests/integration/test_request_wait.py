@@ -10,11 +10,11 @@ from django.db import connection, transaction
 from morango.constants import transfer_stages, transfer_statuses
 from morango.models import TransferSession
 
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.operations import DeserializeOperation
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
-from morango_celery.tasks import CeleryDispatch
 from tests.support import factories
 from tests.support.sync_state import (
     controller_of,

@@ -13,11 +13,11 @@ from morango.constants import transfer_statuses
 from morango.models.certificates import Filter
 
 import morango_celery
-from morango_celery import tasks
 from morango_celery.api import wait_for
 from morango_celery.management.formatting import as_text
 from morango_celery.management.json_output import run_json
 from morango_celery.management.run_command import RunCommand
+from morango_celery.messaging.run_end import finish
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion, control, sharing
 from morango_celery.runs.execution import execute_batch
@@ -229,7 +229,7 @@ class TestCoalescing:
         run_finished.connect(receiver)
         try:
             begin(runs[0])
-            tasks.finish(complete(runs[0]))
+            finish(complete(runs[0]))
         finally:
             run_finished.disconnect(receiver)
 

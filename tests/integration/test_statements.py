@@ -14,6 +14,7 @@ from morango.models.certificates import Filter
 
 from morango_celery import tasks
 from morango_celery.deserialization import deserialize_batch
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run, open_batches, start
@@ -399,7 +400,7 @@ def test_run_of_one_batch_takes_a_fixed_number_of_statements_and_commits(
             run = create_run(
                 PROFILE, Filter(SCHOOL_ID), serialize_first=serialize_first, session_notified=True
             )
-            assert tasks.CeleryDispatch().start(run)
+            assert CeleryDispatch().start(run)
             tasks.start_run(run.pk)
     # Then they are: the run, that it was sent, that it was begun, what it hands out, and what came of that
     assert len(commits) == 5

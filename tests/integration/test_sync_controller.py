@@ -12,10 +12,10 @@ from morango.models import Filter, Store, TransferSession
 from morango.sync.context import LocalSessionContext
 from morango.sync.controller import SessionController
 
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.completion import notify_sessions
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.tasks import CeleryDispatch
 from tests.support import factories
 from tests.support.sync_state import (
     controller_of,

@@ -15,9 +15,9 @@ from morango.constants import transfer_stages, transfer_statuses
 from morango.models import SyncSession, TransferSession
 from redis import Redis
 
+from morango_celery.messaging.priorities import STARTING
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.worker.priorities import STARTING
 from tests.support.processes import LoggedProcess
 from tests.support.queues import list_of
 from tests.support.sync_state import is_at, session, the_run, waits_for_its_run

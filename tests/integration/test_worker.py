@@ -16,9 +16,10 @@ from redis import Redis
 import morango_celery
 from morango_celery import tasks
 from morango_celery.api import wait_for
+from morango_celery.messaging.dispatch import CeleryDispatch
+from morango_celery.messaging.priorities import STARTING
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs.producer import create_run, open_batches, start
-from morango_celery.worker.priorities import STARTING
 from tests.support import factories
 from tests.support.queues import list_of
 from tests.support.waiting import child_that_waits_for_a_lock, has_ended, held, until
@@ -137,7 +138,7 @@ def test_malformed_messages_are_refused_and_do_no_harm(celery_worker_process: St
 
     # When a worker gets them all, and then a good one
     worker = celery_worker_process(concurrency=1)
-    assert tasks.CeleryDispatch().batch(batch)
+    assert CeleryDispatch().batch(batch)
     wait_for(run, 60)
 
     # Then it has refused them, without harm to itself, the run or the records
@@ -170,9 +171,9 @@ def test_messages_carry_ids_and_never_contents(redis_url: str) -> None:
     run = new_run()
 
     # When the run is sent, and its batch
-    assert tasks.CeleryDispatch().start(run)
+    assert CeleryDispatch().start(run)
     (batch,) = open_batches(start(run.pk).run)
-    assert tasks.CeleryDispatch().batch(batch)
+    assert CeleryDispatch().batch(batch)
 
     # Then the broker has two messages, with the run's id and with the batch's, and what its ids are known by
     with Redis.from_url(redis_url) as client:

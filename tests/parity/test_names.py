@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection
 from morango.models import Store
+from morango.models.core import SyncableModel
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization import deserialize_batch, one_by_one, sql
@@ -112,9 +113,9 @@ def test_no_value_is_lost_or_exchanged_in_silence() -> None:
 def test_misnamed_rows_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
     alone: set[str] = set()
 
-    def noting(carrier: DeserializeTask, context: BatchContext) -> bool:
+    def noting(carrier: DeserializeTask, app_model: SyncableModel, context: BatchContext) -> bool:
         alone.add(carrier.store.model_name)
-        return write_alone(carrier, context)
+        return write_alone(carrier, app_model, context)
 
     monkeypatch.setattr(one_by_one, "write_alone", noting)
     rows = [*one_of_each().values(), build_zoo_row("tab")]

@@ -11,7 +11,7 @@ from morango.models import Store
 from pytest_celery import CeleryTestSetup
 
 from morango_celery.api import wait_for
-from morango_celery.messaging.events import STARTING_TASK
+from morango_celery.messaging.task_names import START_RUN
 from morango_celery.models import Batch, Run
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.queues import lengths
@@ -75,6 +75,6 @@ def in_the_middle_of_a_batch(setup: CeleryTestSetup, school: School) -> Iterator
     for it."""
     run = school.new_run()
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
-        setup.app.send_task(STARTING_TASK, [run.pk])
+        setup.app.send_task(START_RUN, [run.pk])
         until(sessions_that_wait_for_a_lock, "in the middle of a batch")
         yield run

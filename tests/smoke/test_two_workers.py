@@ -10,7 +10,7 @@ from morango.models import Store
 from pytest_celery import CeleryTestSetup, CeleryTestWorker, CeleryWorkerCluster
 
 from morango_celery.api import wait_for
-from morango_celery.messaging.events import STARTING_TASK
+from morango_celery.messaging.task_names import START_RUN
 from morango_celery.models import Batch
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.schools import School
@@ -42,7 +42,7 @@ def test_two_workers_share_batches_and_deserialize_each_record_once(
     # When both of them are in the middle of a batch at the same time, and then go on
     run = school.new_run()
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
-        celery_setup.app.send_task(STARTING_TASK, [run.pk])
+        celery_setup.app.send_task(START_RUN, [run.pk])
         until(lambda: len(sessions_that_wait_for_a_lock()) == len(workers), "in a batch each")
     wait_for(run, PATIENCE_SECONDS)
 

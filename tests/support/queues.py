@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis import Redis
 
-from morango_celery.worker.priorities import PRIORITIES
+from morango_celery.messaging.priorities import PRIORITIES
 
 QUEUE = "celery"
 """The one that messages are sent to."""

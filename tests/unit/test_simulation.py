@@ -18,7 +18,8 @@ from bench.simulation.measuring import demands_of
 from bench.simulation.mix import Mix, Sync
 from bench.simulation.model import SCHOOL, Outcome, Site, simulate, stages
 from bench.simulation.probe import Probe, Used
-from morango_celery.worker.priorities import PRIORITIES, READS_PER_TURN, priority_of
+from morango_celery.messaging.priorities import PRIORITIES, priority_of
+from morango_celery.worker.priorities import READS_PER_TURN
 
 NOTHING = Demand()
 PLENTY = 400
