@@ -18,6 +18,7 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.worker import run_steps
 from tests.support import factories
 from tests.support.run_helpers import MISSING, deserialized_state, dirty_ids, new_run, together, unit
 from worker.school.models import Unit
@@ -218,7 +219,7 @@ class TestAtTheSameTime:
             advanced.set()
             return attempt_opening(run_id, open_stage, *message)
 
-        monkeypatch.setattr(tasks, "attempt_opening", advance_late)
+        monkeypatch.setattr(run_steps, "attempt_opening", advance_late)
         result, _ = together([lambda: tasks.deserialize_batch(batch.pk, batch.ids_sha256), delete])
 
         # Then the batch is completed, and the run isn't missed
