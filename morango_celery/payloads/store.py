@@ -16,6 +16,14 @@ from morango_celery.payloads.values import canonical, fresh, sha256
 
 logger = logging.getLogger(__name__)
 
+CHUNK_BYTES = 1024 * 1024
+"""Size of the parts of a larger value. A reference names the size that its own value was split by."""
+COMPRESS_BYTES = 8 * 1024
+"""Size from which a part is compressed, if that makes it smaller."""
+CACHE_BYTES = 32 * 1024 * 1024
+"""Limit on a process's cache of the values that it has read."""
+WARN_BYTES = 10 * 1024 * 1024
+"""Size from which a value is stored with a warning in the log."""
 ASK_FIRST_BYTES = 128 * 1024
 """Size from which asking for a value is quicker than sending it again."""
 
@@ -40,20 +48,19 @@ class PayloadStore:
     def put_all(self, contents: Sequence[bytes], seconds: float | None = None) -> list[Reference]:
         """Store values by their canonical bytes, as `put` does, in as many requests as one value takes."""
         seconds = settings.TTL_SECONDS if seconds is None else seconds
-        chunk_bytes: int = settings.CHUNK_BYTES
         references, parts = [], {}
         for data in contents:
             size = len(data)
-            if size >= settings.WARN_BYTES:
+            if size >= WARN_BYTES:
                 logger.warning(
                     "A value of %s bytes is stored as a payload. Each worker that resolves it holds all of "
                     "it in memory; perhaps the ids of what is in the database do as well.",
                     f"{size:,}",
                 )
-            reference = Reference(sha256(data), size, chunk_bytes if size > chunk_bytes else None)
+            reference = Reference(sha256(data), size, CHUNK_BYTES if size > CHUNK_BYTES else None)
             references.append(reference)
             for number, key in enumerate(reference.parts()):
-                parts[key] = memoryview(data)[number * chunk_bytes : (number + 1) * chunk_bytes]
+                parts[key] = memoryview(data)[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
         missing: Iterable[str] = parts
         if sum(map(len, parts.values())) >= ASK_FIRST_BYTES:
             missing = self.backend.extend_ttl(parts, seconds)
@@ -63,7 +70,7 @@ class PayloadStore:
         return references
 
     def _packed(self, part: bytes) -> bytes:
-        compress = not self.backend.is_in_process and len(part) >= settings.COMPRESS_BYTES
+        compress = not self.backend.is_in_process and len(part) >= COMPRESS_BYTES
         return packed(part, compress=compress)
 
     def extend_ttl(self, references: Iterable[Reference], seconds: float | None = None) -> None:
@@ -84,7 +91,7 @@ class PayloadStore:
         data = self.cache.get(reference.sha256)
         if data is None:
             data = self._read(reference)
-            self.cache.add(reference.sha256, data, settings.CACHE_BYTES)
+            self.cache.add(reference.sha256, data, CACHE_BYTES)
         return fresh(data)
 
     def _read(self, reference: Reference) -> bytes:
@@ -98,7 +105,7 @@ class PayloadStore:
                 "committed, or was rolled back (delay_on_commit sends after it); or this process has "
                 "another store than its sender (BACKEND, LOCATION)."
             )
-        most_bytes = reference.chunk_bytes or reference.size_bytes or settings.CHUNK_BYTES
+        most_bytes = reference.chunk_bytes or reference.size_bytes or CHUNK_BYTES
         try:
             pieces = [unpacked(found[key], most_bytes) for key in keys]
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)

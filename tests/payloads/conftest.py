@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from pytest_django import Settings
@@ -13,6 +13,7 @@ from redis import Redis
 from morango_celery.payloads import Backend, PayloadStore
 from morango_celery.payloads import configured as configured_stores
 from morango_celery.payloads import redis as redis_backend
+from morango_celery.payloads import store as payload_sizes
 from morango_celery.payloads.configured import payload_store
 
 IN_TRANSACTIONS = pytest.mark.django_db(transaction=True)
@@ -85,5 +86,20 @@ def configure(settings: Settings) -> Any:
 
     def change(**keys: Any) -> None:
         settings.MORANGO_CELERY_PAYLOADS = {**getattr(settings, "MORANGO_CELERY_PAYLOADS", {}), **keys}
+
+    return change
+
+
+class Tune(Protocol):
+    def __call__(self, **constants: int) -> None: ...
+
+
+@pytest.fixture
+def tune(monkeypatch: pytest.MonkeyPatch) -> Tune:
+    """Return a function that gives a store's sizes other values, so that small ones are large."""
+
+    def change(**constants: int) -> None:
+        for name, value in constants.items():
+            monkeypatch.setattr(payload_sizes, name, value)
 
     return change

@@ -11,6 +11,7 @@ from typing_extensions import override
 from morango_celery.payloads import PayloadStore
 from morango_celery.payloads.cache import Cache
 from morango_celery.payloads.memory import MemoryBackend
+from tests.payloads.conftest import Tune
 from tests.payloads.threads import at_once
 
 
@@ -46,8 +47,8 @@ class Far(MemoryBackend):
     is_in_process = False
 
 
-def test_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
-    configure(CACHE_BYTES=10_000)
+def test_process_holds_no_more_bytes_than_it_may(tune: Tune) -> None:
+    tune(CACHE_BYTES=10_000)
     store = PayloadStore(Far())
     references = [store.put(f"{number}" * 1000) for number in range(30)]
 
@@ -57,22 +58,13 @@ def test_process_holds_no_more_bytes_than_it_may(configure: Any) -> None:
     assert 8_000 < store.cache.size_bytes <= 10_000
 
 
-def test_cache_of_no_bytes_keeps_nothing(configure: Any) -> None:
-    configure(CACHE_BYTES=0)
-    store = PayloadStore(Far())
-
-    store.get(store.put("value"))
-
-    assert store.cache.size_bytes == 0
-
-
 def test_value_of_a_store_in_process_is_not_cached(in_memory: PayloadStore) -> None:
     assert in_memory.get(in_memory.put("value")) == "value"
 
     assert in_memory.cache.size_bytes == 0
 
 
-def test_cached_value_is_not_read_again(configure: Any) -> None:
+def test_cached_value_is_not_read_again() -> None:
     class Counting(Far):
         asked = 0
 

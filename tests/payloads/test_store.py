@@ -16,6 +16,7 @@ from morango_celery.payloads import PayloadStore, Reference
 from morango_celery.payloads.blobs import PLAIN, ZSTANDARD
 from morango_celery.payloads.memory import MemoryBackend
 from morango_celery.payloads.redis import RedisBackend
+from tests.payloads.conftest import Tune
 from tests.payloads.threads import at_once
 from tests.payloads.values import JSON
 
@@ -93,8 +94,8 @@ def test_each_caller_gets_a_value_of_its_own(store: PayloadStore) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1021, 1022, 1023, 2046, 2047, 3 * 1024 - 2, 10_000])
-def test_values_are_split_at_the_size_of_a_chunk(store: PayloadStore, configure: Any, size: int) -> None:
-    configure(CHUNK_BYTES=1024, COMPRESS_BYTES=1)
+def test_values_are_split_at_the_size_of_a_chunk(store: PayloadStore, tune: Tune, size: int) -> None:
+    tune(CHUNK_BYTES=1024, COMPRESS_BYTES=1)
     value = "".join(chr(97 + (number * number) % 23) for number in range(size))
 
     reference = store.put(value)
@@ -106,13 +107,13 @@ def test_values_are_split_at_the_size_of_a_chunk(store: PayloadStore, configure:
     assert len(store.backend.get(reference.parts())) == len(reference.parts())
 
 
-def test_value_that_was_split_otherwise_is_still_read(store: PayloadStore, configure: Any) -> None:
+def test_value_that_was_split_otherwise_is_still_read(store: PayloadStore, tune: Tune) -> None:
     value = "long" * 2000
-    configure(CHUNK_BYTES=1024)
+    tune(CHUNK_BYTES=1024)
     finely = store.put(value)
-    configure(CHUNK_BYTES=4096)
+    tune(CHUNK_BYTES=4096)
     roughly = store.put(value)
-    configure(CHUNK_BYTES=1024 * 1024)
+    tune(CHUNK_BYTES=1024 * 1024)
     store.put(value)
 
     for reference in (finely, roughly):
@@ -120,8 +121,8 @@ def test_value_that_was_split_otherwise_is_still_read(store: PayloadStore, confi
         assert store.get(reference) == value
 
 
-def test_only_compressible_parts_are_compressed(redis_url: str, configure: Any) -> None:
-    configure(COMPRESS_BYTES=200)
+def test_only_compressible_parts_are_compressed(redis_url: str, tune: Tune) -> None:
+    tune(COMPRESS_BYTES=200)
     store = PayloadStore(RedisBackend(redis_url))
 
     def blob(value: Any) -> bytes:
@@ -145,9 +146,9 @@ def test_incompressible_part_is_kept_plain(in_memory: PayloadStore) -> None:
 
 
 def test_large_value_is_stored_with_a_warning(
-    in_memory: PayloadStore, configure: Any, caplog: pytest.LogCaptureFixture
+    in_memory: PayloadStore, tune: Tune, caplog: pytest.LogCaptureFixture
 ) -> None:
-    configure(WARN_BYTES=1000)
+    tune(WARN_BYTES=1000)
     with caplog.at_level(logging.WARNING):
         in_memory.put("x" * 997)
         assert caplog.text == ""
@@ -165,8 +166,8 @@ def test_missing_value_is_named_with_likely_causes(store: PayloadStore) -> None:
         store.get(reference)
 
 
-def test_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, configure: Any) -> None:
-    configure(CHUNK_BYTES=1024)
+def test_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, tune: Tune) -> None:
+    tune(CHUNK_BYTES=1024)
     reference = store.put("long" * 1000)
     store.backend.delete(reference.parts()[2])
 
@@ -188,10 +189,10 @@ def test_value_of_which_a_part_is_missing_is_missing(store: PayloadStore, config
     ids=["emptied", "cut", "longer", "one-bit", "another-kind", "another-value"],
 )
 def test_damaged_value_raises_an_error_that_names_the_remedy(
-    store: PayloadStore, configure: Any, damage: Any, compress_bytes: int
+    store: PayloadStore, tune: Tune, damage: Any, compress_bytes: int
 ) -> None:
     # Given a value with bytes that have changed since
-    configure(COMPRESS_BYTES=compress_bytes)
+    tune(COMPRESS_BYTES=compress_bytes)
     value = [f"{number:032x}" for number in range(100)]
     reference = store.put(value)
     (key,) = reference.parts()

@@ -28,10 +28,6 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "LOCATION": "",
         "MIN_BYTES": 4 * 1024,
         "MAX_MESSAGE_BYTES": 128 * 1024,
-        "CHUNK_BYTES": 1024 * 1024,
-        "WARN_BYTES": 10 * 1024 * 1024,
-        "COMPRESS_BYTES": 8 * 1024,
-        "CACHE_BYTES": 32 * 1024 * 1024,
         "TTL_SECONDS": 7 * 24 * 60 * 60,
     },
 }
@@ -71,11 +67,8 @@ def test_section_is_read_live(settings: Settings) -> None:
         (PAYLOADS, {"LOCATION": None}, "['LOCATION'] must be a URL or a path, as a text"),
         *(
             (PAYLOADS, {f"{key}_BYTES": 0}, f"['{key}_BYTES'] must be a whole number")
-            for key in ("MIN", "MAX_MESSAGE", "CHUNK", "WARN", "COMPRESS")
+            for key in ("MIN", "MAX_MESSAGE")
         ),
-        (PAYLOADS, {"CHUNK_BYTES": 1023}, "['CHUNK_BYTES'] must be a whole number"),
-        (PAYLOADS, {"CACHE_BYTES": -1}, "['CACHE_BYTES'] must be a whole number"),
-        (PAYLOADS, {"CACHE_BYTES": False}, "['CACHE_BYTES'] must be a whole number"),
         (PAYLOADS, {"TTL_SECONDS": 0}, "['TTL_SECONDS'] must be a whole number of seconds above 0"),
         (PAYLOADS, None, " must be a dict of settings, not NoneType."),
     ],
