@@ -1,10 +1,11 @@
 """The choice between Kolibri's bundled libraries and the environment's, which are newer.
 
 ``import kolibri`` puts the folder ``kolibri/dist`` first on ``sys.path``, but modules that are imported
-already stay. Two libraries must not be left to that:
+already stay. Three libraries must not be left to that:
 
 - redis: Celery needs a newer one. Kolibri's command line imports its own before it knows of plug-ins, for
   the cache; as long as the cache is unused, the import can be undone. The cache works with either.
+- typing_extensions: this package needs names that Kolibri's lacks. A newer one has all of the older one's.
 - tzlocal: Kolibri needs its own. Celery's command line imports another one before Kolibri, and works with
   either.
 """
@@ -24,13 +25,14 @@ def sort_out_libraries() -> None:
     """Have Celery and Kolibri use libraries that each of them works with.
 
     Twice: safe; the second time there is nothing to do.
-    :raises ImportError: no redis is installed
+    :raises ImportError: a library that isn't Kolibri's is not installed
     """
     import kolibri.dist
 
     bundle = Path(kolibri.dist.__file__).parent.resolve()
-    if "redis" not in sys.modules or _is_loaded_from(bundle, "redis"):
-        _load_from_elsewhere(bundle, "redis", BOUND_TO_REDIS)
+    for package, bound_to_it in (("redis", BOUND_TO_REDIS), ("typing_extensions", ())):
+        if package not in sys.modules or _is_loaded_from(bundle, package):
+            _load_from_elsewhere(bundle, package, bound_to_it)
     if (bundle / "tzlocal").exists() and not _is_loaded_from(bundle, "tzlocal"):
         _forget("tzlocal")
 
