@@ -23,7 +23,8 @@ from morango_celery.runs.message import Message
 from morango_celery.runs.outages import UNCOUNTED_IN_A_ROW
 from morango_celery.runs.producer import advance, open_batches, start
 from tests.support import factories
-from tests.support.run_helpers import ago, carry_out, dirty_ids, errors, new_run, together, unit
+from tests.support.concurrency import together
+from tests.support.run_helpers import ago, carry_out, dirty_ids, errors, new_run, unit
 from tests.support.waiting import held_rows, until
 from worker.school.models import Attempt, Learner, Lesson, Unit
 

@@ -20,7 +20,8 @@ from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.producer import advance, open_batches, start
 from morango_celery.worker import run_steps
 from tests.support import factories
-from tests.support.run_helpers import MISSING, deserialized_state, dirty_ids, new_run, together, unit
+from tests.support.concurrency import together
+from tests.support.run_helpers import MISSING, deserialized_state, dirty_ids, new_run, unit
 from worker.school.models import Unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]

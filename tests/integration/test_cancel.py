@@ -26,6 +26,7 @@ from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from morango_celery.signals import run_finished
 from tests.support import factories
+from tests.support.concurrency import together
 from tests.support.run_helpers import (
     carry_out,
     deserialized_state,
@@ -34,7 +35,6 @@ from tests.support.run_helpers import (
     learners_in_order,
     new_run,
     rename,
-    together,
     unit,
     waiting_session,
 )

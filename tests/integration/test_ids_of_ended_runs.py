@@ -16,7 +16,8 @@ from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import IN_PROCESS_STALLED_FACTOR, recover
 from tests.support import factories
-from tests.support.run_helpers import RecordingDispatcher, ago, new_run, together, unit
+from tests.support.concurrency import together
+from tests.support.run_helpers import RecordingDispatcher, ago, new_run, unit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

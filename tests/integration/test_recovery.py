@@ -21,6 +21,7 @@ from morango_celery.runs.overdue import OPENING, note_sent
 from morango_celery.runs.producer import open_batches, start
 from morango_celery.runs.recovery import recover
 from morango_celery.signals import run_finished
+from tests.support.concurrency import together
 from tests.support.queues import lengths
 from tests.support.run_helpers import (
     RecordingDispatcher,
@@ -28,7 +29,6 @@ from tests.support.run_helpers import (
     dirty_ids,
     new_run,
     sent,
-    together,
     unit,
     waiting_session,
 )

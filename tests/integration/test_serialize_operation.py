@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import uuid
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg2.errors
 import pytest
 from django.db import OperationalError, connection
-from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
 from morango.constants.capabilities import FSIC_V2_FORMAT
 from morango.errors import MorangoSkipOperation
-from morango.models import InstanceIDModel, Store, SyncSession, TransferSession
+from morango.models import InstanceIDModel, Store, TransferSession
 from morango.registry import session_middleware
 from morango.sync.context import LocalSessionContext
 from morango.sync.operations import SerializeOperation
@@ -22,6 +20,7 @@ from morango.sync.operations import SerializeOperation
 from morango_celery import operations
 from morango_celery.operations import StreamingSerializeOperation
 from tests.support.factories import SCHOOL_ID
+from tests.support.transfers import new_transfer
 from worker.school.models import PROFILE, Unit
 
 OPERATIONS = [SerializeOperation, StreamingSerializeOperation]
@@ -41,21 +40,7 @@ def edited(transactional_db: None) -> Unit:
 
 
 def context_of(*, is_server: bool, push: bool, capabilities: set[str] | None = None) -> LocalSessionContext:
-    now = timezone.now()
-    sync_session = SyncSession.objects.create(
-        id=uuid.uuid4().hex,
-        profile=PROFILE,
-        connection_kind="network",
-        connection_path="http://127.0.0.1",
-        last_activity_timestamp=now,
-    )
-    session = TransferSession.objects.create(
-        id=uuid.uuid4().hex,
-        filter=SCHOOL_ID,
-        push=push,
-        sync_session=sync_session,
-        last_activity_timestamp=now,
-    )
+    session = new_transfer(PROFILE, SCHOOL_ID, push=push)
     request = SimpleNamespace(data={"client_fsic": THEIR_COUNTERS}) if is_server else None
     return LocalSessionContext(
         request=request, transfer_session=session, capabilities=capabilities or {FSIC_V2_FORMAT}

@@ -27,13 +27,13 @@ from morango_celery.runs.recovery import recover
 from morango_celery.runs.status import stalled, status_of
 from morango_celery.signals import run_finished
 from tests.support import factories
+from tests.support.concurrency import together
 from tests.support.processes import LoggedProcess
 from tests.support.run_helpers import (
     RecordingDispatcher,
     ago,
     dirty_ids,
     sent,
-    together,
     unit,
     waiting_session,
 )

@@ -13,8 +13,8 @@ from morango_celery.payloads import Backend, Pruned
 from morango_celery.payloads.database import DatabaseBackend
 from morango_celery.payloads.models import Payload
 from morango_celery.payloads.redis import RedisBackend
-from tests.payloads.threads import at_once
 from tests.support.clocks import clock_ahead
+from tests.support.concurrency import together
 from tests.support.waiting import until
 
 KEYS = [f"{number:02x}" + "a" * 62 for number in range(40)]
@@ -122,7 +122,7 @@ def test_dropping_removes_all_parts_of_a_value_and_no_other(backend: Backend) ->
 def test_any_number_of_writers_may_put_the_same_at_once(backend: Backend) -> None:
     blobs = dict.fromkeys(KEYS, BLOB)
 
-    at_once([lambda: backend.put(blobs, 60)] * 4)
+    together([lambda: backend.put(blobs, 60)] * 4)
 
     assert backend.get(KEYS) == blobs
 
@@ -145,7 +145,7 @@ def test_simultaneous_senders_each_get_their_promised_time(backend: Backend, how
                 missing.update(backend.extend_ttl([key], seconds))
 
     # When they do so at the same instant, and the time of the other one is up
-    at_once([lambda: ask(3600), lambda: ask(0.5)])
+    together([lambda: ask(3600), lambda: ask(0.5)])
     backend.put({KEYS[39]: BLOB}, 0.6)
     until(lambda: is_gone(backend, KEYS[39]), "removed")
 
@@ -190,7 +190,7 @@ def test_nothing_that_was_promised_is_pruned(backend: Backend, again: str) -> No
                 lost.append(key)
 
     with pruning(backend), pruning(backend):
-        at_once([lambda: write("aa"), lambda: write("bb")])
+        together([lambda: write("aa"), lambda: write("bb")])
 
     assert lost == []
 

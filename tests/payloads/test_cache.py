@@ -12,7 +12,7 @@ from morango_celery.payloads import PayloadStore
 from morango_celery.payloads.cache import Cache
 from morango_celery.payloads.memory import MemoryBackend
 from tests.payloads.conftest import Tune
-from tests.payloads.threads import at_once
+from tests.support.concurrency import together
 
 
 def test_least_recently_used_value_makes_room() -> None:
@@ -89,7 +89,7 @@ def test_threads_do_not_miscount() -> None:
             cache.add(key, key.encode() * 20, 300)
             cache.get(str((number * 7) % 17))
 
-    at_once([use] * 4)
+    together([use] * 4)
 
     assert cache.size_bytes == sum(len(data) for data in cache._found.values()) <= 300
 

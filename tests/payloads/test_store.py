@@ -17,8 +17,8 @@ from morango_celery.payloads.blobs import PLAIN, ZSTANDARD
 from morango_celery.payloads.memory import MemoryBackend
 from morango_celery.payloads.redis import RedisBackend
 from tests.payloads.conftest import Tune
-from tests.payloads.threads import at_once
 from tests.payloads.values import JSON
+from tests.support.concurrency import together
 
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -81,7 +81,7 @@ def test_simultaneous_users_of_one_value_all_get_it(store: PayloadStore) -> None
         store.cache.clear()
         return found
 
-    assert at_once([put_and_get] * 4) == [value] * 4
+    assert together([put_and_get] * 4) == [value] * 4
 
 
 def test_each_caller_gets_a_value_of_its_own(store: PayloadStore) -> None:

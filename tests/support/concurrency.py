@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from django.db import OperationalError, connection
-from django.utils import timezone
-from morango.models import Buffer, RecordMaxCounterBuffer, Store, SyncSession, TransferSession
+from morango.models import Buffer, RecordMaxCounterBuffer, Store
 from morango.models.certificates import Filter
 from morango.sync.operations import _dequeue_into_store
 
 from morango_celery.serialization import serialize_into_store
 from morango_celery.upstream import is_isolation_error
 from tests.support.factories import SAVED_BY
+from tests.support.processes import PATIENCE_SECONDS
+from tests.support.transfers import new_transfer
 
 COPIED = ("model_name", "partition", "source_id", "_self_ref_fk", "profile")
+
+
+def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Begin all calls together, in a thread each, and return their results, or raise an error of theirs."""
+    ready = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        try:
+            ready.wait(PATIENCE_SECONDS)
+            return call()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
 
 
 @contextmanager
@@ -68,13 +83,7 @@ def sync(rows: Iterable[Store], counter: int, sync_filter: str) -> None:
     :param counter: of the version, higher than any before
     """
     rows = list(rows)
-    now = timezone.now()
-    session = SyncSession.objects.create(
-        id=uuid.uuid4().hex, profile=rows[0].profile, last_activity_timestamp=now, connection_kind="network"
-    )
-    transfer = TransferSession.objects.create(
-        id=uuid.uuid4().hex, filter=sync_filter, push=True, sync_session=session, last_activity_timestamp=now
-    )
+    transfer = new_transfer(rows[0].profile, sync_filter)
     Buffer.objects.bulk_create(
         Buffer(
             transfer_session=transfer,

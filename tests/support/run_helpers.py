@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
-import threading
-import uuid
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from django.db import connection
 from django.utils import timezone
 from morango.constants import transfer_stages
-from morango.models import Store, SyncSession, TransferSession
+from morango.models import Store, TransferSession
 
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, open_batches, start
 from tests.support import factories
+from tests.support.transfers import new_transfer
 from worker.school.models import PROFILE, Learner, Unit
 
 MISSING = "ab" * 16
@@ -65,21 +61,6 @@ def errors() -> dict[str, str | None]:
 
 def dirty_ids() -> set[str]:
     return set(Store.objects.filter(dirty_bit=True).values_list("id", flat=True))
-
-
-def together(calls: list[Callable[[], Any]]) -> list[Any]:
-    """Return the results of calls that threads with a connection each make at the same time."""
-    barrier = threading.Barrier(len(calls))
-
-    def one(call: Callable[[], Any]) -> Any:
-        try:
-            barrier.wait(20)
-            return call()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(one, calls))
 
 
 def learners_in_order(number: int, **columns: Any) -> list[tuple[Store, Learner]]:
@@ -144,17 +125,9 @@ def sent(seconds_ago: float = 0) -> dict[str, datetime.datetime]:
 
 
 def waiting_session(status: str) -> TransferSession:
-    now = timezone.now()
-    sync_session = SyncSession.objects.create(
-        id=uuid.uuid4().hex, profile=PROFILE, start_timestamp=now, last_activity_timestamp=now
-    )
-    return TransferSession.objects.create(
-        id=uuid.uuid4().hex,
-        sync_session=sync_session,
-        push=True,
-        filter=factories.SCHOOL_ID,
-        start_timestamp=now,
-        last_activity_timestamp=now,
+    return new_transfer(
+        PROFILE,
+        factories.SCHOOL_ID,
         transfer_stage=transfer_stages.DESERIALIZING,
         transfer_stage_status=status,
     )

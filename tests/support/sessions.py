@@ -8,11 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg2
 from django.db import connection
 from morango.models import DeletedModels, Store, SyncableModel
 
-from tests.support.waiting import until
+from tests.support.waiting import another_connection, until
 from worker.school.models import PROFILE, Unit
 
 Engine = Callable[..., None]
@@ -22,20 +21,9 @@ Other = Callable[..., None]
 @contextmanager
 def other_session() -> Iterator[Other]:
     """Yield a function that executes a statement in another transaction; "COMMIT" ends it too."""
-    settings = connection.settings_dict
-    session = psycopg2.connect(
-        dbname=settings["NAME"],
-        user=settings["USER"],
-        password=settings["PASSWORD"],
-        host=settings["HOST"],
-        port=settings["PORT"],
-    )
-    session.autocommit = True  # the statements say where transactions begin and end
-    try:
-        with session.cursor() as cursor:
-            yield cursor.execute
-    finally:
-        session.close()
+    with another_connection() as session, session.cursor() as cursor:
+        session.autocommit = True  # the statements say where transactions begin and end
+        yield cursor.execute
 
 
 @contextmanager

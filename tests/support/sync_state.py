@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
-
 from django.core.management import call_command
-from django.utils import timezone
 from morango.constants import transfer_stages, transfer_statuses
 from morango.constants.capabilities import ASYNC_OPERATIONS
-from morango.models import SyncSession, TransferSession
+from morango.models import TransferSession
 from morango.sync.context import LocalSessionContext
 from morango.sync.controller import SessionController
 
 from morango_celery.models import Run
 from tests.support import factories
+from tests.support.transfers import new_transfer
 from worker.school.models import PROFILE
 
 RECORDS = 120
@@ -27,22 +25,12 @@ def received_records() -> int:
 
 def dequeued_session(records: int, *, push: bool) -> TransferSession:
     """Make a session of `factories.SCHOOL_ID` that has everything behind it but deserializing."""
-    now = timezone.now()
-    sync_session = SyncSession.objects.create(
-        id=uuid.uuid4().hex,
-        profile=PROFILE,
-        connection_kind="network",
-        connection_path="http://127.0.0.1",
-        last_activity_timestamp=now,
-    )
-    return TransferSession.objects.create(
-        id=uuid.uuid4().hex,
-        filter=factories.SCHOOL_ID,
+    return new_transfer(
+        PROFILE,
+        factories.SCHOOL_ID,
         push=push,
-        sync_session=sync_session,
         records_transferred=records,
         records_total=records,
-        last_activity_timestamp=now,
         transfer_stage=transfer_stages.DEQUEUING,
         transfer_stage_status=transfer_statuses.COMPLETED,
     )

@@ -27,7 +27,7 @@ def until(happened: Callable[[], Any], what: str, timeout_seconds: float = PATIE
 @contextlib.contextmanager
 def held(*store_ids: str) -> Iterator[int]:
     """Keep Store rows locked by a connection of another's. Yields the process id of its session."""
-    with _another_connection() as other, other.cursor() as cursor:
+    with another_connection() as other, other.cursor() as cursor:
         cursor.execute("SELECT 1 FROM morango_store WHERE id = ANY(%s::uuid[]) FOR UPDATE", [list(store_ids)])
         yield other.info.backend_pid
 
@@ -35,7 +35,7 @@ def held(*store_ids: str) -> Iterator[int]:
 @contextlib.contextmanager
 def held_rows(table: str, condition: str) -> Iterator[int]:
     """Keep rows of a table locked likewise. Yields the process id of the session that has them."""
-    with _another_connection() as other, other.cursor() as cursor:
+    with another_connection() as other, other.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {table} WHERE {condition} FOR UPDATE")
         assert cursor.rowcount
         yield other.info.backend_pid
@@ -48,7 +48,7 @@ def held_partition(partition: str) -> Iterator[int]:
     from morango.sync.backends.postgres import LOCK_ALL_PARTITIONS, LOCK_PARTITION, SIGNED_MAX_INTEGER
 
     key = binascii.crc32(partition.encode()) - SIGNED_MAX_INTEGER
-    with _another_connection() as other, other.cursor() as cursor:
+    with another_connection() as other, other.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOCK_ALL_PARTITIONS])
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_PARTITION, key])
         yield other.info.backend_pid
@@ -57,7 +57,7 @@ def held_partition(partition: str) -> Iterator[int]:
 @contextlib.contextmanager
 def held_runs() -> Iterator[None]:
     """Keep all rows of runs locked, as processes that carry them out do now and then."""
-    with _another_connection() as other, other.cursor() as cursor:
+    with another_connection() as other, other.cursor() as cursor:
         cursor.execute("SELECT 1 FROM morango_celery_run FOR UPDATE")
         yield
 
@@ -68,14 +68,15 @@ def held_store() -> Iterator[None]:
 
     Not for ever, should the test itself come to wait for it: no time limit of pytest's reaches into libpq.
     """
-    with _another_connection() as other, other.cursor() as cursor:
+    with another_connection() as other, other.cursor() as cursor:
         cursor.execute("SET idle_in_transaction_session_timeout = %s", [f"{PATIENCE_SECONDS}s"])
         cursor.execute("LOCK TABLE morango_store IN ACCESS EXCLUSIVE MODE")
         yield
 
 
 @contextlib.contextmanager
-def _another_connection() -> Iterator[Any]:
+def another_connection() -> Iterator[Any]:
+    """Yield a connection to the test's PostgreSQL database beside Django's."""
     settings = connection.settings_dict
     other = psycopg2.connect(
         dbname=settings["NAME"],
