@@ -24,8 +24,9 @@ IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_containers.py \
-	$(patsubst %,tests/integration/test_%.py,admin_errors admin_runs broken_pipes command compose core_alone demo flower \
-		recover_command services sharing status two_instances) tests/payloads/test_task.py tests/payloads/test_worker.py \
+	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_runs blocked_runs broken_pipes coalesced_runs \
+		command compose core_alone demo flower recover_command services sharing status two_instances) \
+	$(patsubst %,tests/payloads/test_%.py,linked_tasks retries task worker) \
 	$(patsubst %,tests/unit/test_%.py,bench bench_smoke conf environment mutations simulation worker_command)
 
 # Tests start hundreds of processes, which would compile all of this project each time.

@@ -18,7 +18,7 @@ from morango_celery.db.dialect import dialect
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
-from tests.support.operators import LOOK, OPERATE, logged_in
+from tests.support.operators import LOOK, logged_in
 from tests.support.run_helpers import errors, new_run
 from tests.support.waiting import held_store
 from worker.school.models import PROFILE, Unit
@@ -28,11 +28,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_
 GROUPS = "/admin/morango_celery/recordinerror/"
 ROWS = f"{GROUPS}rows/"
 OTHER_SCHOOL = "ab" * 16
-
-
-@pytest.fixture
-def operator() -> Client:
-    return logged_in("operator", OPERATE)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.forests import Kind, Reference, World
+from tests.parity.worlds import Kind, Reference, World
 
 _OLD = {"heading": None, "title": "old", "count": 1, "order": "old", "mixedCase": None, "spaced": 7.5}
 _INVALID = ({"heading": "x" * 51}, {"title": 5 * ["x"], "user": None}, {"count": "three"}, {"bare": "today"})

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tests.parity.case import Case
 from tests.parity.deliveries import Delivery
 from tests.parity.filing import FILING
-from tests.parity.forests import EXAMPLES, MODEL_ZOO, SCHOOL, SEED, World, cases
+from tests.parity.forests import EXAMPLES, SEED, cases
 from tests.parity.oracle import expected, in_our_words
+from tests.parity.worlds import MODEL_ZOO, SCHOOL, World
 from tests.support.comparison import Database, difference, read, rolled_back
 
 deliveries = st.builds(

@@ -15,6 +15,7 @@ from morango_celery.payloads import configured as configured_stores
 from morango_celery.payloads import redis as redis_backend
 from morango_celery.payloads import store as payload_sizes
 from morango_celery.payloads.configured import payload_store
+from morango_celery.payloads.memory import MemoryBackend
 
 IN_TRANSACTIONS = pytest.mark.django_db(transaction=True)
 SHARED = (pytest.param("database", marks=IN_TRANSACTIONS), "redis", "files")
@@ -78,6 +79,19 @@ def in_memory(tmp_path: Path, settings: Settings, request: pytest.FixtureRequest
     """Return a store in memory, for tests that don't depend on the backend."""
     _configure("memory", request, tmp_path, settings)
     return payload_store()
+
+
+@pytest.fixture
+def memory_backend(in_memory: PayloadStore) -> MemoryBackend:
+    assert isinstance(in_memory.backend, MemoryBackend)
+    return in_memory.backend
+
+
+@pytest.fixture
+def broker(redis_url: str, in_memory: PayloadStore) -> Iterator[Redis]:
+    """Yield a client of the broker, to which tasks are sent whose arguments are stored in memory."""
+    with Redis.from_url(redis_url) as found:
+        yield found
 
 
 @pytest.fixture
