@@ -18,11 +18,15 @@ from morango_celery.payloads.configured import payload_store
 from morango_celery.payloads.memory import MemoryBackend
 
 IN_TRANSACTIONS = pytest.mark.django_db(transaction=True)
-SHARED = (pytest.param("database", marks=IN_TRANSACTIONS), "redis", "files")
+REDIS, FILES, MEMORY = (
+    pytest.param(name, marks=pytest.mark.needs_postgresql)  # beside one database is enough: they use none
+    for name in ("redis", "files", "memory")
+)
+SHARED = (pytest.param("database", marks=IN_TRANSACTIONS), REDIS, FILES)
 """The backends that more than one process can use."""
 
 
-@pytest.fixture(params=(*SHARED, "memory"))
+@pytest.fixture(params=(*SHARED, MEMORY))
 def backend_settings(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> dict[str, Any]:
     """Set and return MORANGO_CELERY_PAYLOADS for each backend."""
     return _configure(request.param, request, tmp_path, settings)
