@@ -27,7 +27,7 @@ def messages(order: Order) -> Iterator[Work]:
     """Yield the batches of a stage, sent as workers send them, with the hash of their ids; nobody takes
     them."""
     from morango_celery.messaging.dispatch import CeleryDispatch
-    from morango_celery.runs.producer import BATCHES_IN_MEMORY, open_batches
+    from morango_celery.runs.batching import BATCHES_IN_MEMORY, open_batches
     from morango_celery.stream import chunked
 
     run = _run_with_batches(order.records)

@@ -15,8 +15,9 @@ from morango_celery.models import Batch, Run
 from morango_celery.printable import make_printable
 from morango_celery.reading.cursors import pages
 from morango_celery.runs import completion
+from morango_celery.runs.batching import BATCHES_IN_MEMORY
 from morango_celery.runs.liveness import shown
-from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, start
+from morango_celery.runs.producer import Progress, advance, start
 from morango_celery.runs.recovery import end_abandoned
 from morango_celery.runs.thread_pool import executed
 

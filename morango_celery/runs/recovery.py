@@ -13,10 +13,10 @@ from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.deserialization.sql import take_write_lock
 from morango_celery.models import Batch, Run
+from morango_celery.runs.batching import BATCHES_IN_MEMORY
 from morango_celery.runs.completion import finish, notify_sessions
 from morango_celery.runs.liveness import Life, life_of
 from morango_celery.runs.overdue import free, nobody_opens, note_unsent, overdue
-from morango_celery.runs.producer import BATCHES_IN_MEMORY
 from morango_celery.runs.sharing import ready
 
 IN_PROCESS_STALLED_FACTOR = 4

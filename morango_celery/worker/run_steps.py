@@ -12,11 +12,12 @@ from morango_celery.messaging.run_end import finish
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion, opening
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import BATCHES_IN_MEMORY, open_batches
 from morango_celery.runs.execution import Execution
 from morango_celery.runs.message import Message
 from morango_celery.runs.opening import attempt_opening, attempt_start
 from morango_celery.runs.overdue import note_unsent
-from morango_celery.runs.producer import BATCHES_IN_MEMORY, Progress, advance, open_batches
+from morango_celery.runs.producer import Progress, advance
 from morango_celery.stream import chunked
 from morango_celery.worker.task_context import given_back_if_stopped, out_of_reach_of_models
 

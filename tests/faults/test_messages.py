@@ -11,7 +11,8 @@ from redis import Redis
 from morango_celery import cancel
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
-from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.batching import open_batches
+from morango_celery.runs.producer import start
 from tests.faults.messages import DELIVERED, MessageShuffler
 from tests.support.processes import LoggedProcess
 from tests.support.queues import lists

@@ -15,9 +15,10 @@ from morango_celery.errors import FatalError, InvalidMessageError
 from morango_celery.models import Batch, Run, hash_of_ids
 from morango_celery.runs import opening
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.opening import attempt_opening
-from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.runs.producer import advance, start
 from morango_celery.worker import run_steps
 from tests.support import factories
 from tests.support.concurrency import together

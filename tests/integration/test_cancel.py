@@ -21,9 +21,10 @@ from morango_celery.errors import RunFailedError, UsageError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import control
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.runs.producer import advance, create_run, open_batches, start
+from morango_celery.runs.producer import advance, create_run, start
 from morango_celery.signals import run_finished
 from tests.support import factories
 from tests.support.concurrency import together

@@ -17,12 +17,13 @@ from morango_celery.deserialization import deserialize_batch
 from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows, updates
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.exclusive import step_back
 from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.overdue import note_sent
 from morango_celery.runs.plan import steps
-from morango_celery.runs.producer import advance, create_run, open_batches, start
+from morango_celery.runs.producer import advance, create_run, start
 from morango_celery.runs.recovery import recover
 from tests.neighbours.models import PROFILE, Branch, Memo, Place, Tally, Vote
 from tests.neighbours.rows import build_row, build_tree

@@ -13,7 +13,8 @@ from morango_celery.errors import FatalError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion, control
 from morango_celery.runs.attempts import attempt_batch
-from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.batching import open_batches
+from morango_celery.runs.producer import start
 from morango_celery.runs.recovery import IN_PROCESS_STALLED_FACTOR, recover
 from tests.support import factories
 from tests.support.concurrency import together

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from morango_celery.runs import completion
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.runs.producer import advance, start
 from morango_celery.serialization import serialize_into_store
 from tests.support.factories import store_row
 from tests.support.run_helpers import (

@@ -24,9 +24,10 @@ from morango_celery.metrics.names import METRICS
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.control import cancel
 from morango_celery.runs.execution import execute_batch
-from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.runs.producer import advance, start
 from tests.support.factories import fill_store, store_row
 from tests.support.processes import ROOT
 from tests.support.run_helpers import ago, carry_out, edited_unit, new_run, unit

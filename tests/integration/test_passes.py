@@ -9,9 +9,10 @@ import pytest
 from morango.models import Store
 
 from morango_celery.models import Batch, Run
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.runs.producer import advance, start
 from morango_celery.signals import first_pass_failed
 from tests.support import factories
 from tests.support.run_helpers import (

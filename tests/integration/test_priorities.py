@@ -18,7 +18,8 @@ from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
 from morango_celery.messaging.priorities import LARGEST_BATCHES
 from morango_celery.models import Batch, Run
-from morango_celery.runs.producer import create_run, open_batches, start
+from morango_celery.runs.batching import open_batches
+from morango_celery.runs.producer import create_run, start
 from morango_celery.worker.priorities import READS_PER_TURN
 from tests.support import factories
 from tests.support.processes import LoggedProcess

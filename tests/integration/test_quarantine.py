@@ -17,8 +17,9 @@ import morango_celery
 from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
-from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.producer import start
 from morango_celery.runs.status import count_quarantined, status_of
 from morango_celery.serialization import serialize_into_store
 from tests.support import factories

@@ -15,10 +15,11 @@ from redis import Redis
 from morango_celery.errors import RunFailedError
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Run
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.overdue import OPENING, note_sent
-from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.producer import start
 from morango_celery.runs.recovery import recover
 from morango_celery.signals import run_finished
 from tests.support.concurrency import together

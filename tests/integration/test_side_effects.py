@@ -15,8 +15,9 @@ from morango_celery import deserialize_from_store
 from morango_celery.api import wait_for
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
-from morango_celery.runs.producer import advance, create_run, open_batches, start
+from morango_celery.runs.producer import advance, create_run, start
 from tests.side_effects.models import PROFILE, Echo, Item, Late, Order, Slip
 from tests.side_effects.rows import all_that_is_written, build_row, one_for_each_deed
 from tests.support.comparison import Database, difference, existing, read, rolled_back, run, save_all

@@ -16,8 +16,9 @@ from morango_celery import tasks
 from morango_celery.deserialization import deserialize_batch
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.inprocess import run_in_process
-from morango_celery.runs.producer import create_run, open_batches, start
+from morango_celery.runs.producer import create_run, start
 from morango_celery.runs.report import failures
 from morango_celery.runs.status import status_of
 from morango_celery.serialization import serialize_into_store

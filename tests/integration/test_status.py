@@ -25,9 +25,10 @@ from morango_celery.management.formatting import duration
 from morango_celery.management.json_output import RecordsJson
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.control import cancel
 from morango_celery.runs.execution import execute_batch
-from morango_celery.runs.producer import advance, create_run, open_batches, start
+from morango_celery.runs.producer import advance, create_run, start
 from morango_celery.runs.status import Status, recent, stalled, status_of
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
 from tests.support.processes import ROOT, LoggedProcess

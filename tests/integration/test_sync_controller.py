@@ -193,7 +193,7 @@ def test_without_celery_an_error_ends_the_stage(
     def no_plan(profile: str) -> Any:
         raise RuntimeError("no plan today")
 
-    monkeypatch.setattr("morango_celery.runs.producer.steps", no_plan)
+    monkeypatch.setattr("morango_celery.runs.batching.steps", no_plan)
 
     status = controller_of(transfer_session, is_server=push).proceed_to(transfer_stages.DESERIALIZING)
 

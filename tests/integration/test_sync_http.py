@@ -163,12 +163,12 @@ def test_run_that_fails_ends_the_sync_with_an_error(
             name = "broken_settings"
 
             def ready(self):
-                from morango_celery.runs import producer
+                from morango_celery.runs import batching
 
                 def steps(profile):
                     raise RuntimeError("no plan today")
 
-                producer.steps = steps
+                batching.steps = steps
 
         INSTALLED_APPS = [*INSTALLED_APPS, "broken_settings.Broken"]
         """,

@@ -19,7 +19,8 @@ from morango_celery.api import wait_for
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.priorities import STARTING
 from morango_celery.models import Batch, Run, hash_of_ids
-from morango_celery.runs.producer import create_run, open_batches, start
+from morango_celery.runs.batching import open_batches
+from morango_celery.runs.producer import create_run, start
 from tests.support import factories
 from tests.support.queues import list_of
 from tests.support.waiting import child_that_waits_for_a_lock, has_ended, held, until

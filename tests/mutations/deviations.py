@@ -48,7 +48,7 @@ MUTATIONS = (
     ),
     Mutation(
         "quarantined-records",
-        "runs/producer.py",
+        "runs/passes.py",
         "    if not run.retry_errors:\n        in_error &= ~is_quarantined()\n",
         "",
         (f"{_DEVIATIONS}::test_quarantined_record_is_left_alone",),
@@ -110,8 +110,8 @@ MUTATIONS = (
     ),
     Mutation(
         "row-order",
-        "runs/producer.py",
-        "    if not _needs_another_pass(run):\n",
+        "runs/passes.py",
+        "    if not needs_another_pass(run):\n",
         "    if True:\n",
         (f"{_DEVIATIONS}::test_order_of_records_does_not_matter",),
     ),

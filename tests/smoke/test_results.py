@@ -7,8 +7,9 @@ from django.db import transaction
 from pytest_celery import CeleryTestSetup
 
 from morango_celery.models import Batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.overdue import note_sent
-from morango_celery.runs.producer import create_run, open_batches, start
+from morango_celery.runs.producer import create_run, start
 from tests.support import factories
 from tests.support.processes import PATIENCE_SECONDS
 from worker.school.models import PROFILE

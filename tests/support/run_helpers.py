@@ -13,8 +13,9 @@ from morango.models import Store, TransferSession
 
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
-from morango_celery.runs.producer import advance, create_run, open_batches, start
+from morango_celery.runs.producer import advance, create_run, start
 from tests.support import factories
 from tests.support.transfers import new_transfer
 from worker.school.models import PROFILE, Learner, Unit

@@ -1,0 +1,191 @@
+"""Batches of a run's stages: the next records in foreign key order, divided by number and by bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count, islice
+
+from morango_celery import clock
+from morango_celery.conf import batch_size_records, settings
+from morango_celery.db.inserts import insert
+from morango_celery.models import Batch, Run
+from morango_celery.reading.cursors import pages
+from morango_celery.runs.overdue import when_begun
+from morango_celery.runs.plan import (
+    PendingRecordSource,
+    Remainder,
+    SizedId,
+    Step,
+    description,
+    remainder,
+    steps,
+    waiting_models,
+)
+from morango_celery.runs.tree import next_wave
+from morango_celery.stream import chunked, chunked_by_weight
+
+BATCHES_IN_MEMORY = 20
+
+
+def take_rest(run: Run, *, with_errors: bool = False) -> Remainder | None:
+    """Return all remaining records, and move the plan to its end; None if one batch doesn't hold them.
+
+    :param with_errors: as for `remainder`
+    """
+    plan = steps(run.profile)
+    if run.step >= len(plan):
+        return Remainder([], [])
+    rest = remainder(
+        run,
+        plan,
+        rows=batch_size_records(),
+        size_bytes=settings.BATCH_SIZE_BYTES,
+        with_errors=with_errors,
+    )
+    if rest is not None:
+        run.step = len(plan)
+    return rest
+
+
+def open_next_stage(run: Run) -> None:
+    """Hand out the next records in foreign key order, if there are any.
+
+    Consecutive steps become one ordered batch if they fit in it.
+    """
+    plan = steps(run.profile)
+    waiting = waiting_models(run)
+    ordered: list[SizedId] = []
+    covered: list[Step] = []
+    while run.step < len(plan):
+        source = PendingRecordSource(run, plan[run.step], waiting)
+        ids = source.sized_ids()
+        head, fits = _beginning(ids, ordered)
+        if head and plan[run.step].exclusive and _is_any_exclusive(run, plan[run.step]):
+            if ordered:
+                break  # these records need not wait for other batches of exclusive models
+            _hand_out_exclusive(run, plan[run.step])
+            return
+        if fits:
+            if head:
+                covered.append(plan[run.step])
+            ordered += head
+            run.step += 1
+            continue
+        if ordered:
+            break
+        if plan[run.step].is_tree:
+            wave = _next_wave(source)
+            if wave is not None:
+                _hand_out(run, wave, plan[run.step])
+                return
+        run.step += 1
+        _hand_out(run, chain(head, ids), plan[run.step - 1])
+        return
+    if ordered:
+        _hand_out(run, ordered, *covered)
+
+
+def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[SizedId], bool]:
+    """Return the first ids, until a batch that has those before them is full; and True if all ids fit."""
+    room = batch_size_records() - len(before)
+    room_bytes = settings.BATCH_SIZE_BYTES - sum(record_bytes for _, record_bytes in before)
+    head: list[SizedId] = []
+    for sized in ids:
+        head.append(sized)
+        room -= 1
+        room_bytes -= sized[1]
+        if room < 0 or room_bytes < 0:
+            return head, False
+    return head, True
+
+
+def _is_any_exclusive(run: Run, step: Step) -> bool:
+    return next(PendingRecordSource(run, step.split()[0]).ids(), None) is not None
+
+
+def _hand_out_exclusive(run: Run, step: Step) -> None:
+    """Hand out a step with exclusive records, or a wave of it if it is a large tree."""
+    exclusive, others = (PendingRecordSource(run, part) for part in step.split())
+    exclusive_ids: Iterable[SizedId] | None = None
+    if step.is_tree and not _beginning(exclusive.sized_ids(), [])[1]:
+        exclusive_ids = _next_wave(exclusive)
+    if exclusive_ids is None:
+        run.step += 1
+        exclusive_ids = exclusive.sized_ids()
+    _hand_out(run, others.sized_ids(), step, exclusive_ids=exclusive_ids)
+
+
+def _next_wave(source: PendingRecordSource) -> Iterable[SizedId] | None:
+    """Return the next wave of a tree.
+
+    Deleted records are first. Then come the records that wait for no parent, and their descendants as far as
+    one batch holds them: the worker puts parents first.
+
+    :returns: None if the rest can't be put in an order
+    """
+    wave = next_wave(source.nodes(), batch_size_records(), settings.BATCH_SIZE_BYTES)
+    for ids in (source.deleted_ids(), wave):
+        if first := list(islice(ids, 1)):
+            return chain(first, ids)
+    return None
+
+
+def _hand_out(
+    run: Run, ids: Iterable[SizedId], *covered: Step, exclusive_ids: Iterable[SizedId] = ()
+) -> None:
+    """Make the batches of a new stage.
+
+    :param exclusive_ids: ids of records whose batches are executed one after another, beside those of `ids`
+    """
+    _number_stage(run, covered)
+    for chunk in chunked(_batches(run, ids, exclusive_ids), BATCHES_IN_MEMORY):
+        Batch.objects.bulk_create(chunk)
+        _count(run, chunk)
+
+
+def hand_out_rest(run: Run, rest: Remainder, begun_by: str | None) -> Batch | None:
+    """Make one batch of all remaining records, and count the first attempt at it.
+
+    :param begun_by: id of the message of the task that makes this attempt; None to count none
+    :returns: the batch, if the attempt was counted
+    """
+    _number_stage(run, rest.covered)
+    is_begun = begun_by is not None
+    attempt = {"attempts": 1, "attempted_at": clock.now(), "attempted_by": begun_by} if is_begun else {}
+    batch = Batch.of(run, 1, [store_id for store_id, _ in rest.sized_ids], **when_begun(), **attempt)
+    insert(batch)
+    _count(run, [batch])
+    return batch if is_begun else None
+
+
+def _number_stage(run: Run, covered: Sequence[Step]) -> None:
+    run.stage += 1
+    run.stage_models = description(covered)
+    run.stage_batches = 0
+
+
+def _count(run: Run, batches: Sequence[Batch]) -> None:
+    run.open_batches += len(batches)
+    run.stage_batches += len(batches)
+    run.records += sum(batch.size for batch in batches)
+
+
+def _batches(run: Run, ids: Iterable[SizedId], exclusive_ids: Iterable[SizedId]) -> Iterator[Batch]:
+    numbers = count(1)
+    offset = 0
+    for store_ids in chunked_by_weight(exclusive_ids, batch_size_records(), settings.BATCH_SIZE_BYTES):
+        yield Batch.of(
+            run, next(numbers), store_ids, split_from=Batch.EXCLUSIVE, offset=offset, **when_begun()
+        )
+        offset += len(store_ids)
+    for store_ids in chunked_by_weight(ids, batch_size_records(), settings.BATCH_SIZE_BYTES):
+        yield Batch.of(run, next(numbers), store_ids, **when_begun())
+
+
+def open_batches(run: Run) -> Iterator[Batch]:
+    """Yield the batches of the open stage that need not wait for others.
+
+    They come without their ids, a few in memory at a time.
+    """
+    batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN)
+    return pages(batches.select_related("run").defer("ids_json"), BATCHES_IN_MEMORY)
