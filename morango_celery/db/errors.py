@@ -9,6 +9,10 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 
 from morango_celery.db.dialect import dialect
 
+INFRASTRUCTURE_ERRORS = (DatabaseError, InterfaceError, MemoryError)
+"""Errors that may be raised while a model's code runs, and that say more about this machine than about the
+record."""
+
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _LOCK_NOT_AVAILABLE = "55P03"
 _TRANSIENT_CODES = (_LOCK_NOT_AVAILABLE, "25006", "25P03", "25P04")

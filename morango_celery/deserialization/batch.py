@@ -11,15 +11,16 @@ from morango.models.certificates import Filter
 
 from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import is_transient
-from morango_celery.deserialization import sql
 from morango_celery.deserialization.at_once import MOST_RECORDS, AtOnceSink, NotAtOnceError
 from morango_celery.deserialization.claim import ClaimedSource
 from morango_celery.deserialization.code_edits import CodeEdits, Digests, noting
+from morango_celery.deserialization.constraint_checks import check_constraints, strict_check
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.cycles import ClaimCycleMembers
 from morango_celery.deserialization.dependency_graph import exclusive_names
 from morango_celery.deserialization.exclusive import recognize
 from morango_celery.deserialization.issuer import is_systemic
+from morango_celery.deserialization.locks import lock_exclusively, take_write_lock
 from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows
 from morango_celery.deserialization.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialization.sink import AppModelSink, BatchResult
@@ -61,12 +62,12 @@ def deserialize_batch(
     """
     if not connection.in_atomic_block:
         raise FatalError("A batch is deserialized inside a transaction. Open one with atomic().")
-    sql.take_write_lock()
+    take_write_lock()
     share_partitions(sync_filter)
-    check_constraints = sql.strict_check() if strict else sql.check_constraints
+    check = strict_check() if strict else check_constraints
 
     def lock() -> bool:
-        return sql.lock_exclusively(profile, store_ids, exclusive_names(profile), waits=waits)
+        return lock_exclusively(profile, store_ids, exclusive_names(profile), waits=waits)
 
     has_lock = lock()  # before anything that others may wait for
 
@@ -74,7 +75,7 @@ def deserialize_batch(
         model_code = ModelCodeGuard(savepoints=savepoints, exclusively=has_lock or dialect().has_one_writer)
         context = BatchContext(profile, sync_filter, skip_erroring, model_code, keeps_answers=at_once)
         edits = CodeEdits(left_by_others)
-        sink = (AtOnceSink if at_once else AppModelSink)(context, check_constraints)
+        sink = (AtOnceSink if at_once else AppModelSink)(context, check)
         with _without_collections(), connection.execute_wrapper(model_code.execute), noting(edits):
             try:
                 result = _carry_out(store_ids, context, sink)

@@ -5,7 +5,7 @@ A model's name is passed on as Django does it: quoted, unless it has quotes alre
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection
 from django.db.models import Field, Model, QuerySet
@@ -26,9 +26,13 @@ def column_name(field: Field[object, object]) -> str:
 
 def column_of(model: type[Model], attname: str) -> str:
     """Return the `column_name` of the field that is called so."""
-    field = model._meta.get_field(attname)
-    assert isinstance(field, Field)  # the field is referred to by an id, or is a column of Morango's
-    return column_name(field)
+    # The field is referred to by an id, or is a column of Morango's: no relation without a column
+    return column_name(cast("Field[object, object]", model._meta.get_field(attname)))
+
+
+def primary_key(model: type[Model]) -> Field[Any, Any]:
+    """Return the primary key of a model. Only an abstract one has none, and has no rows either."""
+    return cast("Field[Any, Any]", model._meta.pk)
 
 
 def kept_name(field: Field[object, object]) -> str:

@@ -10,7 +10,8 @@ from django.db.models import Model
 from django.db.models.signals import post_save, pre_save
 from morango.models.core import Store, SyncableModel
 
-from morango_celery.deserialization import sql
+from morango_celery.db.errors import INFRASTRUCTURE_ERRORS
+from morango_celery.deserialization.app_rows import reads_stored_rows
 from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.identity import require_own_id
@@ -49,7 +50,7 @@ def write_together(
     """
     rows = WaitingRows(context.upserted)
     rejected: dict[int, DeserializeTask] = {}
-    reads_stored_rows = sql.reads_stored_rows()
+    reads_stored = reads_stored_rows()
     expected = context.expects_rows
 
     def heed(statement: str) -> None:
@@ -64,7 +65,7 @@ def write_together(
                 if id(carrier.parent) in rejected:
                     rejected[id(carrier)] = carrier
                 elif isinstance(row := carrier.parsed, Row):
-                    is_stored = reads_stored_rows and row.is_stored
+                    is_stored = reads_stored and row.is_stored
                     rows.of(carrier.model)[carrier.store.id] = None if is_stored else row.values
                 elif not _put(carrier, strategies[carrier.model], rows, judge):
                     rejected[id(carrier)] = carrier
@@ -103,7 +104,7 @@ def _put(
         else:
             require_own_id(app_model, carrier.store)
             rows.of(model)[carrier.store.id] = database_values(app_model, traits_of(model).fields)
-    except sql.INFRASTRUCTURE_ERRORS:
+    except INFRASTRUCTURE_ERRORS:
         raise
     except Exception:
         return False

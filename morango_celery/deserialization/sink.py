@@ -9,13 +9,15 @@ from django.db import transaction
 from morango.models.core import DeletedModels, HardDeletedModels
 from typing_extensions import override
 
-from morango_celery.deserialization import code_edits, sql
+from morango_celery.deserialization import code_edits
 from morango_celery.deserialization.common_cause import CommonCause
+from morango_celery.deserialization.constraint_checks import check_constraints
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.deleting import delete_rows
 from morango_celery.deserialization.error_text import error_text
 from morango_celery.deserialization.groups import Group, mark_local_edits
 from morango_celery.deserialization.issuer import is_no_records_fault
+from morango_celery.deserialization.sql import mark_processed
 from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
 from morango_celery.deserialization.writing import GroupWriter, bisect
 from morango_celery.printable import printable
@@ -56,7 +58,7 @@ class AppModelSink(Sink[Group]):
     """
 
     def __init__(
-        self, context: BatchContext, check_constraints: Callable[[], None] = sql.check_constraints
+        self, context: BatchContext, check_constraints: Callable[[], None] = check_constraints
     ) -> None:
         self.context = context
         self.check_constraints = check_constraints
@@ -142,7 +144,7 @@ class AppModelSink(Sink[Group]):
         for failure in self._failed[:1] if self.result.common_cause else self._failed:
             shown = map(printable, failure)
             deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *shown)
-        sql.mark_processed(self.context.carriers, self._returned)
+        mark_processed(self.context.carriers, self._returned)
         hard = self._noted[DeserializeOutcome.PROPAGATE_HARD_DELETE]
         for table, noted in (
             (DeletedModels, {**self._noted[DeserializeOutcome.PROPAGATE_DELETE], **hard}),

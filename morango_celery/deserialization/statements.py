@@ -15,6 +15,7 @@ from morango_celery.deserialization.identifiers import (
     LONGEST_NAME_BYTES,
     column_name,
     kept_name,
+    primary_key,
     quoted,
     table_name,
 )
@@ -106,8 +107,7 @@ def _without_minus_zero(value: str, field: Field[Any, Any]) -> str:
 
 def _on_conflict(model: type[Model], fields: Fields) -> str:
     """Return the rule about rows that exist, for a table that is called there."""
-    key = model._meta.pk
-    assert key is not None  # it would be an abstract model
+    key = primary_key(model)
     columns = [column_name(field) for field in fields if field != key]
     updates = ", ".join(f"{column} = excluded.{column}" for column in columns)
     return f"ON CONFLICT ({column_name(key)}) DO UPDATE SET {updates} WHERE {_overwritable(fields)}"

@@ -13,8 +13,8 @@ from django.db import DatabaseError, transaction
 from django.db.models import Field, Model
 from morango.models.core import SyncableModel
 
-from morango_celery.db.errors import is_transient
-from morango_celery.deserialization import sql
+from morango_celery.db.errors import INFRASTRUCTURE_ERRORS, is_transient
+from morango_celery.deserialization.app_rows import conflicting_positions
 from morango_celery.deserialization.groups import Group
 from morango_celery.deserialization.issuer import is_systemic
 from morango_celery.deserialization.task import DeserializeTask
@@ -68,7 +68,7 @@ def _conflicting(carriers: Group, fields: Fields) -> Group:
     ]
     if not claims:
         return []
-    found = sql.conflicting_positions(carriers[0].model, fields, [values for _, values in claims])
+    found = conflicting_positions(carriers[0].model, fields, [values for _, values in claims])
     claimed: set[str] = set()
     for place, (_, (_, *values)) in enumerate(claims):
         claim = json.dumps(values, default=str)
@@ -88,7 +88,7 @@ def _values(carrier: DeserializeTask, positions: Sequence[int]) -> list[Any] | N
         return None
     try:
         return carrier.parsed.column_values(positions)
-    except sql.INFRASTRUCTURE_ERRORS:
+    except INFRASTRUCTURE_ERRORS:
         raise
     except Exception:  # saving raises it again, as the record's error
         return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from morango.models.core import SyncableModel
 
-from morango_celery.deserialization import sql
+from morango_celery.deserialization import app_rows
 from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.model_code import mentions, verb
 from morango_celery.deserialization.rows import STORE_COLUMNS
@@ -59,7 +59,7 @@ class WaitingRows:
         for model, rows in waiting.items():
             skipped_ids = self._upsert(model, rows)
             if skipped_ids and (by_code := current().among(model, skipped_ids)):
-                sql.mark_clean(model, by_code)
+                app_rows.mark_clean(model, by_code)
                 self._upsert(model, {key: rows[key] for key in by_code})
                 skipped_ids -= by_code
             self.skipped_ids |= skipped_ids
@@ -89,10 +89,10 @@ class WaitingRows:
         skipped_ids: set[str] = set()
         fields = traits_of(model).fields
         if stored := [key for key, values in rows.items() if values is None]:
-            written = sql.upsert_stored(model, fields, STORE_COLUMNS, stored)
+            written = app_rows.upsert_stored(model, fields, STORE_COLUMNS, stored)
             skipped_ids |= self._skipped_ids(model, stored, written)
         if others := {key: values for key, values in rows.items() if values is not None}:
-            written = sql.upsert(model, fields, list(others.values()))
+            written = app_rows.upsert(model, fields, list(others.values()))
             skipped_ids |= self._skipped_ids(model, others, written)
         return skipped_ids
 
@@ -100,4 +100,4 @@ class WaitingRows:
         if written == len(ids):
             self._upserted(model, ids)
             return set()
-        return sql.edited(model, ids)
+        return app_rows.edited(model, ids)

@@ -12,8 +12,9 @@ from morango_celery.db.errors import is_infrastructure_error, may_be_the_records
 from morango_celery.deserialization.writing import bisect
 from morango_celery.errors import RecordError
 from morango_celery.oplog.lines import Change, Operation, printable
+from morango_celery.oplog.object_names import name_of
 from morango_celery.oplog.relations import missing_targets, require_targets
-from morango_celery.oplog.rows import ObjectRow, Table, ingested_models, name_of, require_ingested, table_of
+from morango_celery.oplog.rows import ObjectRow, Table, ingested_models, require_ingested, table_of
 from morango_celery.oplog.unit_of_work import UnitOfWork
 
 LONGEST_REASON = 4000
@@ -38,7 +39,7 @@ class ChangeApplier:
     """Applier of changes in their order, in the open transaction."""
 
     check_strictly: Callable[[], None] = lambda: None
-    """Check of all references in the database; see `morango_celery.deserialization.sql.strict_check`."""
+    """Check of all references in the database; see `strict_check` of `constraint_checks`."""
     models: Set[type[Model]] = field(default_factory=ingested_models)
     """The ingested concrete models."""
     blames_lines: bool = False

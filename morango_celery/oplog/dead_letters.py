@@ -20,7 +20,7 @@ from morango_celery.oplog.apply import ChangeApplier, Failure, missing_names, na
 from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse, printable
 from morango_celery.oplog.meta import MOST_KEYS
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
-from morango_celery.oplog.rows import name_of, name_of_any
+from morango_celery.oplog.object_names import name_of, name_of_any
 from morango_celery.stream import chunked
 
 BY_CONSTRAINT = tuple(f"{error.__name__}:" for error in (IntegrityError, ProtectedError, RestrictedError))

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from morango_celery.db.dialect import dialect
 from morango_celery.db.transactions import first_error_wins
-from morango_celery.deserialization.sql import strict_check
+from morango_celery.deserialization.constraint_checks import strict_check
 from morango_celery.errors import InvalidSettingError, TransientError
 from morango_celery.oplog import dead_letters
 from morango_celery.oplog.apply import ChangeApplier, may_be_a_lines_fault

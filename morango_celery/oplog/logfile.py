@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from django.db import transaction
 
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.oplog.conf import settings
 from morango_celery.oplog.lines import printable
 from morango_celery.oplog.models import OutboxChange, RecorderFile

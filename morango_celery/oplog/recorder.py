@@ -20,7 +20,7 @@ from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 from typing_extensions import override
 
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.oplog.conf import problems, settings
 from morango_celery.oplog.lines import Operation, format_line
 from morango_celery.oplog.logfile import CHUNK_BYTES, write_out

@@ -12,7 +12,8 @@ from morango_celery.db.dialect import dialect
 from morango_celery.django_compat import delete_unread
 from morango_celery.oplog import sql
 from morango_celery.oplog.meta import MOST_KEYS, AnyField, AnyRelation, concrete, key_field, key_value, rows
-from morango_celery.oplog.rows import ObjectRow, Table, name_by_key, name_of_any, table_of
+from morango_celery.oplog.object_names import name_by_key, name_of_any
+from morango_celery.oplog.rows import ObjectRow, Table, table_of
 from morango_celery.stream import chunked
 
 

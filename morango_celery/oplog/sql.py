@@ -10,6 +10,7 @@ from django.db import connection
 from django.db.models import AutoField, Field, Model
 
 from morango_celery.db.dialect import dialect
+from morango_celery.deserialization.app_rows import insert
 from morango_celery.deserialization.identifiers import (
     as_sent,
     as_written,
@@ -17,7 +18,6 @@ from morango_celery.deserialization.identifiers import (
     kept_name,
     table_name,
 )
-from morango_celery.deserialization.sql import insert
 from morango_celery.oplog.meta import key_field
 from morango_celery.oplog.models import OutboxChange
 

@@ -18,7 +18,7 @@ from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialization import BatchResult
-from morango_celery.deserialization.sql import commit_lazily, take_write_lock
+from morango_celery.deserialization.locks import commit_lazily, take_write_lock
 from morango_celery.errors import (
     ExclusiveModelsTakenError,
     PoisonRecordError,

@@ -15,7 +15,7 @@ from morango.models.core import TransferSession
 from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_refusal, is_transient, remedy
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Run
 from morango_celery.printable import printable_lines
 from morango_celery.runs.limits import limited

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import UnknownRunError, UsageError
 from morango_celery.models import Run
 from morango_celery.runs.producer import create_run

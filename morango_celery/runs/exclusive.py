@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from django.db.models import F, QuerySet
 
-from morango_celery.deserialization.sql import is_locked_exclusively
+from morango_celery.deserialization.locks import is_locked_exclusively
 from morango_celery.models import Batch, Run
 from morango_celery.runs.execution import Execution
 

@@ -16,7 +16,7 @@ from morango_celery.db.dialect import dialect
 from morango_celery.db.prepared import Columns, Statement, kept, number, selecting, text, updating
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization import BatchResult, deserialize_batch
-from morango_celery.deserialization.sql import commit_lazily, take_write_lock
+from morango_celery.deserialization.locks import commit_lazily, take_write_lock
 from morango_celery.errors import SystemicError
 from morango_celery.models import Batch, Run, added
 from morango_celery.printable import printable

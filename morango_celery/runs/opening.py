@@ -19,7 +19,7 @@ from morango_celery.conf import settings
 from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import is_transient
 from morango_celery.db.prepared import Statement, kept, number, updating
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import RunFailedError, TransientError
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion, sharing

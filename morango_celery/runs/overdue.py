@@ -25,7 +25,7 @@ from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.dialect import dialect
 from morango_celery.db.prepared import Columns, Statement, kept, number, selecting, text, updating
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.limits import Limits, current_limits, limited, within
 

@@ -11,7 +11,7 @@ from morango.models.certificates import Filter
 
 from morango_celery.db.inserts import insert
 from morango_celery.db.transactions import first_error_wins
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.batching import (

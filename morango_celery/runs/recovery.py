@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 
 from morango_celery import clock
 from morango_celery.conf import settings
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.batching import BATCHES_IN_MEMORY
 from morango_celery.runs.completion import finish, notify_sessions

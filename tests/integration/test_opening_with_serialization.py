@@ -12,7 +12,7 @@ from morango.models import InstanceIDModel, Store
 
 from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.models import Batch, Run
-from morango_celery.runs import producer
+from morango_celery.runs import batching, producer
 from morango_celery.runs.producer import create_run, start
 from morango_celery.serialization import serialize_into_store
 from tests.support.factories import SCHOOL_ID, build_store_row
@@ -131,7 +131,7 @@ def test_error_undoes_serialization_and_opening_together(run: Run, monkeypatch: 
 
     before = counter()
     with monkeypatch.context() as patch:
-        patch.setattr(producer, "_count", die)
+        patch.setattr(batching, "_count", die)
         with pytest.raises(DeathError):
             start(run.pk)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from morango_celery.deserialization.sql import strict_check
+from morango_celery.deserialization.constraint_checks import strict_check
 from morango_celery.oplog.models import (
     DeadLetter,
     IngestPosition,

@@ -13,7 +13,8 @@ from morango.models import Store
 from morango.models.core import SyncableModel
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialization import deserialize_batch, one_by_one, sql
+from morango_celery.deserialization import deserialize_batch, one_by_one
+from morango_celery.deserialization.constraint_checks import strict_check
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.saving import write_alone
 from morango_celery.deserialization.task import DeserializeTask
@@ -285,7 +286,7 @@ def test_records_serialized_here_are_deserialized_elsewhere() -> None:
 def test_reference_that_points_nowhere_is_named() -> None:
     said = f"drawer.Cabinet Id refers to '{CODE}', which model_zoo_cabinet doesn't have."
     with rolled_back():
-        check = sql.strict_check()
+        check = strict_check()
         save_all([], [existing(build_zoo_row("drawer", cabinet_id=CODE))])
         with pytest.raises(IntegrityError, match=said if connection.vendor == "sqlite" else "Cabinet Id"):
             check()

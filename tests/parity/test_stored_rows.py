@@ -10,7 +10,7 @@ from django.db import connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
-from morango_celery.deserialization import sql
+from morango_celery.deserialization import app_rows
 from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, both
 from tests.support.comparison import Database, existing, run
@@ -132,13 +132,13 @@ def test_plain_rows_never_travel_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [build_store_row("attempt", learner=learner) for _ in range(3)]
     Store.objects.bulk_create([unit, learner, *rows])
     sent: list[type] = []
-    upsert = sql.upsert
+    upsert = app_rows.upsert
 
     def noting(model: Any, *arguments: Any) -> int:
         sent.append(model)
         return upsert(model, *arguments)
 
-    monkeypatch.setattr(sql, "upsert", noting)
+    monkeypatch.setattr(app_rows, "upsert", noting)
 
     # When they are deserialized, PostgreSQL is told their ids only
     deserialize_from_store("school")

@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Model
 from typing_extensions import override
 
-from morango_celery.deserialization.sql import take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.management.base import PipeSafeCommand
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.oplog.conf import settings
