@@ -26,7 +26,7 @@ from worker.demo.memory import peak_memory_bytes
 QUEUE = "celery"
 
 SHORTEST_PAUSE_SECONDS = 0.002
-LONGEST_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 0.05
 """Between two looks at the ledger: looking takes time from the workers, and pausing adds to the result."""
 
 
@@ -76,7 +76,7 @@ def enqueue_and_wait(profile: str, sync_filter: Filter | None) -> float:
     pause = SHORTEST_PAUSE_SECONDS
     while not run.is_finished:
         time.sleep(pause)
-        pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)
+        pause = min(pause * 1.2, MAX_PAUSE_SECONDS)
         run.refresh_from_db()
     seconds = time.perf_counter() - began
     run.require_success()

@@ -22,7 +22,7 @@ from morango_celery.runs.producer import create_run
 from morango_celery.runs.recovery import recover
 from morango_celery.upstream import profiles
 
-LONGEST_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 1.0
 
 
 def deserialize(
@@ -135,7 +135,7 @@ def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run]
                 f"{run.open_batches} batches open). It goes on; see that a worker is running."
             )
         time.sleep(pause)
-        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+        pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
 
 
 def runs_in_process(in_process: bool | None = None) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 
-MOST_CHARACTERS = 2000
-MOST_LINES = 20
+MAX_CHARACTERS = 2000
+MAX_LINES = 20
 
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -14,7 +14,7 @@ _UNPRINTABLE = re.compile(
 """Control characters, surrogates, line separators, and marks that change the direction of writing."""
 
 
-def printable(text: object, most: int = MOST_CHARACTERS) -> str:
+def printable(text: object, most: int = MAX_CHARACTERS) -> str:
     """Return a text in one line, cut, with escapes for characters that a terminal would obey.
 
     :param most: number of characters that are shown; the text then ends with the number of the others
@@ -24,7 +24,7 @@ def printable(text: object, most: int = MOST_CHARACTERS) -> str:
     return shown if len(whole) <= most else f"{shown}[... {len(whole) - most:,} more characters]"
 
 
-def printable_lines(text: object, most_lines: int = MOST_LINES) -> str:
+def printable_lines(text: object, most_lines: int = MAX_LINES) -> str:
     """Return a text of several lines, each of them `printable`.
 
     :param most_lines: number of lines that are shown; the text then ends with the number of the others

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from typing_extensions import override
 
-LARGEST_NUMBER_DIGITS = 18
+MAX_NUMBER_DIGITS = 18
 """More than the database's whole numbers hold for certain."""
 
 
@@ -51,7 +51,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django 3.2's
         return found, may_repeat
 
     def _exact(self, term: str) -> dict[str, Any]:
-        if term.isascii() and term.isdecimal() and len(term) <= LARGEST_NUMBER_DIGITS:
+        if term.isascii() and term.isdecimal() and len(term) <= MAX_NUMBER_DIGITS:
             return dict.fromkeys(self.searched_numbers, int(term))
         if re.fullmatch("[0-9a-f]{32}", term.lower().replace("-", "")):
             return dict.fromkeys(self.searched_ids, term)

@@ -25,7 +25,7 @@ from morango_celery.models import RecordInError
 
 LISTING_SECONDS = 10.0
 """Time limit of the database for a page of rows."""
-MOST_PARTITIONS = 100
+MAX_PARTITIONS = 100
 SHOWN_CHARACTERS = 200
 """Number of an error's characters that the list shows."""
 
@@ -35,14 +35,14 @@ SHOWN_CHARACTERS = 200
     permissions=["operate"],
 )
 def retry_partitions(model_admin: Any, request: HttpRequest, records: Any) -> None:
-    found = records.order_by().values_list("profile", "partition").distinct()[: MOST_PARTITIONS + 1]
+    found = records.order_by().values_list("profile", "partition").distinct()[: MAX_PARTITIONS + 1]
     partitions = sorted(found)
     if not partitions:
         messages.warning(request, "Nothing was done: the selected records are not in error any more.")
-    if len(partitions) > MOST_PARTITIONS:
+    if len(partitions) > MAX_PARTITIONS:
         messages.error(
             request,
-            f"Nothing was done: the selected records lie in more than {MOST_PARTITIONS} partitions. Select "
+            f"Nothing was done: the selected records lie in more than {MAX_PARTITIONS} partitions. Select "
             "fewer, or retry all failed records of the profile.",
         )
         return

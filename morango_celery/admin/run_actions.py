@@ -14,7 +14,7 @@ from morango_celery import api
 from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.models import Run
 
-MOST_AT_ONCE = 100
+MAX_AT_ONCE = 100
 
 
 @admin.action(description="Cancel the selected runs", permissions=["operate"])
@@ -91,11 +91,11 @@ OFFERED = {
 
 def _chosen(request: HttpRequest, selected: Any) -> list[Run]:
     """None, with a message that says why, if there are too many, or if they have left the list meanwhile."""
-    runs = list(selected.defer("error")[: MOST_AT_ONCE + 1])
+    runs = list(selected.defer("error")[: MAX_AT_ONCE + 1])
     if not runs:
         messages.warning(request, "Nothing was done: the selected runs don't fit the list's filter any more.")
-    if len(runs) > MOST_AT_ONCE:
-        messages.error(request, f"Nothing was done: select {MOST_AT_ONCE} runs at most.")
+    if len(runs) > MAX_AT_ONCE:
+        messages.error(request, f"Nothing was done: select {MAX_AT_ONCE} runs at most.")
         return []
     return runs
 

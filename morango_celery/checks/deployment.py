@@ -10,14 +10,14 @@ from django.core.checks import CheckMessage, Warning, register  # noqa: A004  (a
 from morango_celery.checks.workers import are_used
 
 IDENTITY = ("MORANGO_SYSTEM_ID", "MORANGO_NODE_ID")
-SHORTEST_IDENTITY = 3
+MIN_IDENTITY = 3
 """Length from which Morango takes notice of the value."""
 
 
 @register("morango_celery", deploy=True)
 def check_identity(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Warn if Morango would take each machine for an instance of its own."""
-    missing = [name for name in IDENTITY if len(os.environ.get(name, "").strip()) < SHORTEST_IDENTITY]
+    missing = [name for name in IDENTITY if len(os.environ.get(name, "").strip()) < MIN_IDENTITY]
     if not are_used() or not missing:
         return []
     return [

@@ -18,7 +18,7 @@ from django.db.models.expressions import RawSQL
 from morango_celery.db.dialect import dialect
 from morango_celery.django_compat import column_converters, insert_sql, select_sql, update_sql
 
-MOST_TEXTS = 100
+MAX_STATEMENTS = 100
 """Most variants of one query that a process keeps."""
 
 _FIRST_NUMBER = -2_147_000_000
@@ -49,7 +49,7 @@ def kept(make: Callable[..., Any]) -> Callable[..., Any]:
 
     :param make: returns a statement. All that differs between two calls is among its arguments, or a mark
     """
-    keep = lru_cache(maxsize=MOST_TEXTS)(make)
+    keep = lru_cache(maxsize=MAX_STATEMENTS)(make)
 
     @wraps(make)
     def made(*arguments: Hashable) -> Any:
@@ -104,7 +104,7 @@ class Statement:
 def _mark(parameter: Any) -> tuple[int, str] | None:
     """Return a mark's place, and the text that a lookup has put behind it: "%", if it is one for
     beginnings."""
-    if type(parameter) is int and _FIRST_NUMBER <= parameter < _FIRST_NUMBER + MOST_TEXTS:
+    if type(parameter) is int and _FIRST_NUMBER <= parameter < _FIRST_NUMBER + MAX_STATEMENTS:
         return parameter - _FIRST_NUMBER, ""
     if isinstance(parameter, str) and parameter.startswith(_TEXT):
         found = parameter.removeprefix(_TEXT)

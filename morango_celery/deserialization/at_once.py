@@ -19,7 +19,7 @@ from morango_celery.deserialization.saving import write_together
 from morango_celery.deserialization.sink import AppModelSink
 from morango_celery.deserialization.writing import GroupWriter
 
-MOST_RECORDS = 1_000
+MAX_RECORDS = 1_000
 """Records of a batch that is written at once. Of a larger one the fixed price hardly matters, and more of it
 would have to be written again for one record that can't be."""
 
@@ -77,7 +77,7 @@ class _AtOnceWriter(GroupWriter):
         carriers = self._without_waiting_parents(carriers)
         if carriers:
             self.wrote = True
-            if skipped_ids := write_together(carriers, self.context, self.judge):
+            if skipped_ids := write_together(carriers, self.context, self.revalidate):
                 mark_local_edits(writable(carriers), skipped_ids)
 
     @override

@@ -11,9 +11,9 @@ from morango.models.certificates import Filter
 
 from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import is_transient
-from morango_celery.deserialization.at_once import MOST_RECORDS, AtOnceSink, NotAtOnceError
+from morango_celery.deserialization.at_once import MAX_RECORDS, AtOnceSink, NotAtOnceError
 from morango_celery.deserialization.claim import ClaimedSource
-from morango_celery.deserialization.code_edits import CodeEdits, Digests, noting
+from morango_celery.deserialization.code_edits import CodeEdits, Digests, recording
 from morango_celery.deserialization.constraint_checks import check_constraints, strict_check
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.cycles import ClaimCycleMembers
@@ -24,7 +24,7 @@ from morango_celery.deserialization.locks import lock_exclusively, take_write_lo
 from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows
 from morango_celery.deserialization.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
 from morango_celery.deserialization.sink import AppModelSink, BatchResult
-from morango_celery.deserialization.task import let_go_of_frames
+from morango_celery.deserialization.task import drop_tracebacks
 from morango_celery.deserialization.validate import Validate
 from morango_celery.errors import FatalError
 from morango_celery.upstream import share_partitions
@@ -76,7 +76,7 @@ def deserialize_batch(
         context = BatchContext(profile, sync_filter, skip_erroring, model_code, keeps_answers=at_once)
         edits = CodeEdits(left_by_others)
         sink = (AtOnceSink if at_once else AppModelSink)(context, check)
-        with _without_collections(), connection.execute_wrapper(model_code.execute), noting(edits):
+        with _without_collections(), connection.execute_wrapper(model_code.execute), recording(edits):
             try:
                 result = _carry_out(store_ids, context, sink)
                 result.code_edits = edits.left_behind()
@@ -86,7 +86,7 @@ def deserialize_batch(
 
     while True:
         try:
-            result = _attempted(attempt, at_once=len(store_ids) <= MOST_RECORDS)
+            result = _attempted(attempt, at_once=len(store_ids) <= MAX_RECORDS)
             result.had_exclusive_models = has_lock
             return result
         except UpdatesOtherRows as found:
@@ -104,11 +104,11 @@ def _attempted(attempt: Callable[..., BatchResult], *, at_once: bool) -> BatchRe
             with transaction.atomic():
                 return attempt(at_once=first)
         except NotAtOnceError as error:
-            let_go_of_frames(error)
+            drop_tracebacks(error)
         except DatabaseError as error:
             if is_transient(error) or is_systemic(error):
                 raise
-            let_go_of_frames(error)
+            drop_tracebacks(error)
     with transaction.atomic():
         return attempt(savepoints=True)
 

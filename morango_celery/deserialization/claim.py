@@ -43,7 +43,7 @@ class ClaimedSource(Source[Group]):
     @override
     def stream(self) -> Iterator[Group]:
         carriers = {carrier.store.id: carrier for carrier in claim(self.store_ids, self.context)}
-        self.context.foresee(list(carriers.values()))
+        self.context.preload_references(list(carriers.values()))
         components = component_positions(self.context.profile)
         groups: dict[tuple[int, bool], Group] = {}
         for store_id in dict.fromkeys(self.store_ids):

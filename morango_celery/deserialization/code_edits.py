@@ -20,7 +20,7 @@ from morango_celery.deserialization.identifiers import locking
 from morango_celery.deserialization.issuer import OUR_STATEMENT
 from morango_celery.deserialization.traits import traits_of
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 """Most rows that one batch remembers. Rows beyond these count as edited here."""
 _DIGEST_CHARACTERS = 32
 
@@ -38,7 +38,7 @@ class CodeEdits:
         self._left_by_others = left_by_others
         self._ids: dict[type[Model], set[str]] = {}
 
-    def take_note(self, model: type[SyncableModel], rows: QuerySet[Any], ids: Iterable[str] = ()) -> None:
+    def record(self, model: type[SyncableModel], rows: QuerySet[Any], ids: Iterable[str] = ()) -> None:
         """Take note of rows that code is about to write, but for those that are edited already.
 
         :param rows: that are there now, or some of them
@@ -53,11 +53,11 @@ class CodeEdits:
         with OUR_STATEMENT:
             is_dirty = dict(locking(rows).values_list("pk", "_morango_dirty_bit"))
         edited = {key for key, dirty in is_dirty.items() if dirty and key not in noted}
-        new = (wanted | is_dirty.keys()) - (edited - self.among(model, edited))
-        if len(noted | new) <= MOST_ROWS:
+        new = (wanted | is_dirty.keys()) - (edited - self.made_by_code(model, edited))
+        if len(noted | new) <= MAX_ROWS:
             noted |= new
 
-    def among(self, model: type[SyncableModel], ids: Collection[str]) -> set[str]:
+    def made_by_code(self, model: type[SyncableModel], ids: Collection[str]) -> set[str]:
         """Return those of some dirty rows that are as code has left them, and hold no edit made here.
 
         Cost: nothing for rows that this batch has written; else two statements.
@@ -97,7 +97,7 @@ _current: ContextVar[CodeEdits | None] = ContextVar("code_edits", default=None)
 
 
 @contextmanager
-def noting(edits: CodeEdits) -> Iterator[CodeEdits]:
+def recording(edits: CodeEdits) -> Iterator[CodeEdits]:
     """Let `edits` take note of rows that code writes inside, in this context only."""
     token = _current.set(edits)
     try:
@@ -115,7 +115,7 @@ def before_save(sender: type[Model], instance: Any) -> None:
     """Take note of a row that is about to be saved, if code of a model does that, and leaves it dirty."""
     edits = _current.get()
     if edits is not None and isinstance(instance, SyncableModel) and instance._morango_dirty_bit:
-        edits.take_note(sender, sender._base_manager.filter(pk=instance.pk), [instance.pk])
+        edits.record(sender, sender._base_manager.filter(pk=instance.pk), [instance.pk])
 
 
 def before_update(rows: QuerySet[Any]) -> None:
@@ -123,7 +123,7 @@ def before_update(rows: QuerySet[Any]) -> None:
     edits = _current.get()
     if edits is not None:
         model = rows.model
-        edits.take_note(model, model._base_manager.filter(pk__in=rows.order_by().values("pk")))
+        edits.record(model, model._base_manager.filter(pk__in=rows.order_by().values("pk")))
 
 
 def before_insert(rows: QuerySet[Any], instances: Iterable[Any]) -> None:
@@ -131,7 +131,7 @@ def before_insert(rows: QuerySet[Any], instances: Iterable[Any]) -> None:
     edits = _current.get()
     if edits is not None:
         ids = [instance.pk for instance in instances if instance.pk is not None]
-        edits.take_note(rows.model, rows.model._base_manager.filter(pk__in=ids), ids)
+        edits.record(rows.model, rows.model._base_manager.filter(pk__in=ids), ids)
 
 
 def _concrete(model: type[Model]) -> type[Model]:

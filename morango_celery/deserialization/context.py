@@ -67,13 +67,13 @@ class BatchContext:
             if isinstance(carrier.parsed, Instance):
                 self.attach(carrier.model, carrier.parsed.app_model)
 
-    def foresee(self, carriers: list[DeserializeTask]) -> None:
+    def preload_references(self, carriers: list[DeserializeTask]) -> None:
         """Have the references in the JSON of claimed records looked up together.
 
         Code of their models may change a reference. It is looked up when that is known.
         """
         if self._keeps_answers:
-            self.fk_cache.foresee(foreseen(carriers))
+            self.fk_cache.preload(references_in_json(carriers))
             self._known_writes = self.model_code.writes
 
     def _look_up(self, carriers: list[DeserializeTask]) -> None:
@@ -99,7 +99,7 @@ class BatchContext:
                 wanted.add(field, {row.values[position] for row in of_model})
         self.fk_cache.look_up(wanted, self.carriers)
 
-    def load_again(self, carrier: DeserializeTask, app_model: SyncableModel) -> None:
+    def reload(self, carrier: DeserializeTask, app_model: SyncableModel) -> None:
         """`load` for a carrier that was parsed again, to `app_model`: it may refer to others now."""
         self._look_up([carrier])
         self.attach(carrier.model, app_model, at_its_turn=True)
@@ -113,7 +113,7 @@ class BatchContext:
             for carrier in to_write:
                 self._prefetcher.expect(carrier.model, carrier.store.id)
 
-    def look_again(self, carriers: list[DeserializeTask]) -> None:
+    def reload_absent(self, carriers: list[DeserializeTask]) -> None:
         """Load again, to find rows that were absent before and may have been written meanwhile."""
         self.fk_cache.forget_absent()
         self.load(carriers)
@@ -132,9 +132,9 @@ class BatchContext:
         ):
             self._prefetcher.track(app_model)
 
-    def let_go(self, app_model: SyncableModel) -> None:
+    def detach(self, app_model: SyncableModel) -> None:
         """Leave it to Django, from now on, to follow relations of an instance."""
-        self._prefetcher.let_go(app_model)
+        self._prefetcher.detach(app_model)
 
     def clean_in_tree(self, app_model: SyncableModel) -> None:
         """Validate an instance of a tree. Morango looks up its references in the app tables alone.
@@ -153,7 +153,7 @@ class BatchContext:
         return self._prefetcher.expects
 
     @property
-    def follows_what_is_written(self) -> bool:
+    def is_prefetching(self) -> bool:
         """Return True if models' code looks up relations, none of which is yet to be written."""
         return self._prefetcher.is_loading
 
@@ -168,9 +168,9 @@ class BatchContext:
             self._expect(carriers)
             raise
 
-    def heed(self, statement: str) -> None:
+    def before_statement(self, statement: str) -> None:
         """Take note of a statement that code of a model is about to execute."""
-        self._prefetcher.heed(statement)
+        self._prefetcher.before_statement(statement)
 
     def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
         """Return True if the app table has the row that `field` refers to with `value`."""
@@ -188,7 +188,7 @@ class BatchContext:
         )
 
     @property
-    def knows_edits(self) -> bool:
+    def has_local_edits(self) -> bool:
         """Return True if any app row that was looked up carries a local edit."""
         return self.fk_cache.has_edits
 
@@ -262,7 +262,7 @@ class BatchContext:
         self.fk_cache.clear()
 
 
-def foreseen(carriers: list[DeserializeTask]) -> References:
+def references_in_json(carriers: list[DeserializeTask]) -> References:
     """Return the references of records to be saved, as far as their JSON has them as plain ids."""
     values: dict[ForeignKey[Any, Any], set[str]] = {}
     for carrier in carriers:

@@ -21,7 +21,7 @@ from morango_celery.deserialization.parse import RefuseUnknownModels, parse
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.reading.sizes import StoredBytes
 
-MOST_CYCLE_MEMBERS = 5_000
+MAX_CYCLE_MEMBERS = 5_000
 """Further records that a group may claim. Others wait for the next pass, in which fewer are missing."""
 
 
@@ -34,7 +34,7 @@ class ClaimCycleMembers(GroupTransform):
 
     @override
     def update(self, group: Group) -> None:
-        room, room_bytes, newest = MOST_CYCLE_MEMBERS, settings.BATCH_SIZE_BYTES, list(group)
+        room, room_bytes, newest = MAX_CYCLE_MEMBERS, settings.BATCH_SIZE_BYTES, list(group)
         while room > 0 and room_bytes > 0 and (waiting := self._waiting(newest)[:room]):
             waiting, claimed_bytes = _at_most(room_bytes, waiting)
             room_bytes -= claimed_bytes
@@ -48,7 +48,7 @@ class ClaimCycleMembers(GroupTransform):
 
     def _waiting(self, carriers: Group) -> list[str]:
         keys = cyclic_foreign_keys(self.context.profile)
-        if not self.context.knows_edits and not any(keys.values()):
+        if not self.context.has_local_edits and not any(keys.values()):
             return []
         wanted: set[str] = set()
         for carrier in carriers:

@@ -29,7 +29,7 @@ def delete_rows(model: type[SyncableModel], ids: Sequence[str]) -> set[str]:
     objects = model.syncing_objects.using(router.db_for_write(model))
     rows = {row.pk: row for row in locking(objects.filter(pk__in=ids))}
     dirty = {key for key, row in rows.items() if row._morango_dirty_bit}
-    edited = dirty - current().among(model, dirty) if dirty else dirty
+    edited = dirty - current().made_by_code(model, dirty) if dirty else dirty
     unedited = [rows[key] for key in ids if key in rows and key not in edited]
     if unedited:
         with muted(post_delete):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from django.db import models
 from django.db.models import ForeignKey
 from morango.models.core import SyncableModel
 
-from morango_celery.deserialization.exclusive import is_exclusive
+from morango_celery.deserialization.exclusive import exclusive_among
 from morango_celery.deserialization.graph import levels, strongly_connected_components
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import once_per_model, target_model, traits_of
@@ -33,11 +34,6 @@ class Component:
     """Components of one level don't depend on each other; each depends on lower levels only."""
     is_tree: bool
     """True if records point at parents within the component (Morango's ``_self_ref_fk``)."""
-
-    @property
-    def is_exclusive(self) -> bool:
-        """Return True if no two batches may hold records of these models at the same time."""
-        return any(map(is_exclusive, self.models))
 
     @property
     def model_names(self) -> list[str]:
@@ -65,10 +61,28 @@ def components(profile: str) -> tuple[Component, ...]:
     return tuple(sorted(found, key=lambda component: component.level))
 
 
+def exclusive_models(profile: str) -> frozenset[Model]:
+    """Return the profile's models that are exclusive, or refer to such in a cycle.
+
+    No two batches may hold records of these models at the same time.
+    """
+    return _with_cycles(profile, exclusive_among(_all_models(profile)))
+
+
+@lru_cache(maxsize=32)
+def _all_models(profile: str) -> tuple[Model, ...]:
+    return tuple(model for component in components(profile) for model in component.models)
+
+
+@lru_cache(maxsize=32)
+def _with_cycles(profile: str, exclusive: frozenset[Model]) -> frozenset[Model]:
+    found = (each.models for each in components(profile) if not exclusive.isdisjoint(each.models))
+    return frozenset(chain.from_iterable(found))
+
+
 def exclusive_names(profile: str) -> list[str]:
-    """Return the names of the profile's models that are exclusive, or refer to such in a cycle."""
-    exclusive = (component for component in components(profile) if component.is_exclusive)
-    return [name for component in exclusive for name in component.model_names]
+    """Return the names of `exclusive_models`."""
+    return sorted(model.morango_model_name for model in exclusive_models(profile))
 
 
 @lru_cache(maxsize=32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache, lru_cache
 
 from django.db.models import Model
 
@@ -26,13 +27,29 @@ _seen_writing: set[type[Model]] = set()
 
 def is_exclusive(model: type[Model]) -> bool:
     """Return True if the settings say so of a model or its table, or if it is recognized."""
-    concrete = model._meta.concrete_model
-    named = settings.EXCLUSIVE_MODELS
-    if model._meta.label in named or (concrete is not None and concrete._meta.label in named):
-        return True
-    return model in _seen_writing or reason(model) is not None
+    return bool(exclusive_among((model,)))
 
 
+def exclusive_among(models: tuple[type[Model], ...]) -> frozenset[type[Model]]:
+    """Return the exclusive ones of some models. They are worked out anew when settings or recognized models
+    change."""
+    return _exclusive_among(models, frozenset(settings.EXCLUSIVE_MODELS), frozenset(_seen_writing))
+
+
+@lru_cache(maxsize=256)
+def _exclusive_among(
+    models: tuple[type[Model], ...], named: frozenset[str], recognized: frozenset[type[Model]]
+) -> frozenset[type[Model]]:
+    found = set()
+    for model in models:
+        concrete = model._meta.concrete_model or model
+        is_named = not named.isdisjoint((model._meta.label, concrete._meta.label))
+        if is_named or model in recognized or reason(model) is not None:
+            found.add(model)
+    return frozenset(found)
+
+
+@cache
 def reason(model: type[Model]) -> str | None:
     """Return the reason why a model's class is known as exclusive; None if it isn't."""
     for base in model.__mro__:

@@ -67,11 +67,11 @@ class ForeignKeyCache:
         self._edited: set[Any] = set()
         self._states: dict[str, StoreState | None] = {}
         self._noted: dict[str, DeserializeOutcome | None] = {}
-        self._foreseen = References()
+        self._preloaded = References()
 
-    def foresee(self, references: References) -> None:
+    def preload(self, references: References) -> None:
         """Look these up too, as soon as there is anything to look up."""
-        self._foreseen = references
+        self._preloaded = references
 
     def look_up(self, wanted: References, claimed: Container[str]) -> None:
         """Look up the references that aren't known yet.
@@ -81,10 +81,10 @@ class ForeignKeyCache:
             something else than an id, and two about references to Store rows that have no app row.
         """
         if unknown := self._unknown(wanted):
-            foreseen = self._unknown(self._foreseen)
-            for target, values in foreseen.rows.items():
+            preloaded = self._unknown(self._preloaded)
+            for target, values in preloaded.rows.items():
                 unknown.rows.setdefault(target, set()).update(values)
-            unknown.records |= foreseen.records
+            unknown.records |= preloaded.records
             self._load(unknown)
         self._load_noted_deletions(wanted.records, claimed)
 
@@ -114,7 +114,7 @@ class ForeignKeyCache:
             if target not in by_id:
                 dirty[target] = self._load_others(target, keys)
         for (model, attname), edited in dirty.items():
-            self._edited |= edited - current().among(model, edited) if attname == "id" else edited
+            self._edited |= edited - current().made_by_code(model, edited) if attname == "id" else edited
 
     def _load_others(self, target: Target, values: Collection[Any]) -> set[Any]:
         """Look up rows by something else than the id of a syncable model.
@@ -193,7 +193,7 @@ class ForeignKeyCache:
         self._edited.clear()
         self._states.clear()
         self._noted.clear()
-        self._foreseen = References()
+        self._preloaded = References()
 
 
 def _is_by_id(target: Target) -> bool:

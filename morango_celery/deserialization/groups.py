@@ -35,7 +35,7 @@ def to_save(group: Group) -> Group:
 
 def writable(group: Group) -> Group:
     """Return the carriers to save that nothing is known against."""
-    return [c for c in to_save(group) if c.propagated_deletion is None and (c.is_parsed or c.looked_early)]
+    return [c for c in to_save(group) if c.propagated_deletion is None and (c.is_parsed or c.is_deferred)]
 
 
 def mark_local_edits(carriers: Group, skipped_ids: set[str]) -> None:

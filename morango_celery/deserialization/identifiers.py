@@ -10,7 +10,7 @@ from typing import Any, cast
 from django.db import connection
 from django.db.models import Field, Model, QuerySet
 
-LONGEST_NAME_BYTES = 63
+MAX_NAME_BYTES = 63
 """PostgreSQL cuts off the rest of a name, wherever one stands in a statement; but in no value."""
 
 
@@ -38,7 +38,7 @@ def primary_key(model: type[Model]) -> Field[Any, Any]:
 def kept_name(field: Field[object, object]) -> str:
     """Return the field's column as PostgreSQL keeps its name; so it is called in JSON that becomes a row."""
     name = as_sent(column_name(field))[1:-1].replace('""', '"')
-    return name.encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def locking(rows: QuerySet[Any], *, no_key: bool = False) -> QuerySet[Any]:

@@ -12,7 +12,7 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import column_name, table_name
-from morango_celery.deserialization.statements import MOST_TEXTS
+from morango_celery.deserialization.statements import MAX_STATEMENTS
 from morango_celery.django_compat import ModelQuery, model_query
 
 
@@ -42,7 +42,7 @@ def _converted(row: tuple[Any, ...], query: ModelQuery) -> tuple[Any, ...] | lis
     return values
 
 
-@lru_cache(maxsize=MOST_TEXTS)
+@lru_cache(maxsize=MAX_STATEMENTS)
 def _query(model: type[Model], key: Field[Any, Any]) -> ModelQuery | None:
     """Return the query of a model by one of its fields.
 

@@ -62,7 +62,7 @@ class ModelCodeGuard:
         self.exclusively = exclusively
         self.writes = 0
         """Number of executed statements that may have changed something, this app's own included."""
-        self._heard_by: Callable[[str], None] | None = None
+        self._observer: Callable[[str], None] | None = None
 
     def called(self) -> AbstractContextManager[None]:
         """Around each call. Cost: nothing, or a savepoint."""
@@ -71,18 +71,18 @@ class ModelCodeGuard:
         return _with_savepoint()
 
     @contextmanager
-    def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
-        """Tell `listener` each statement that code of a model is about to execute, inside.
+    def observed_by(self, observer: Callable[[str], None]) -> Iterator[None]:
+        """Tell `observer` each statement that code of a model is about to execute, inside.
 
         Its own statements are none of theirs. It may raise, and then the statement isn't executed.
         """
-        self._heard_by = listener
+        self._observer = observer
         try:
             yield
         finally:
-            self._heard_by = None
+            self._observer = None
 
-    def heed_update(self, model: type[Model], statement: str) -> None:
+    def refuse_update(self, model: type[Model], statement: str) -> None:
         """Stop the ``save()`` of a model that is about to update other rows, unless no other one does.
 
         :raises UpdatesOtherRows: roll back, recognize the model, and begin again
@@ -91,21 +91,21 @@ class ModelCodeGuard:
             raise UpdatesOtherRows(model, statement)
 
     @contextmanager
-    def unheard(self) -> Iterator[None]:
+    def unobserved(self) -> Iterator[None]:
         """Tell nobody of statements inside, for they are none of the code's."""
-        listener, self._heard_by = self._heard_by, None
+        observer, self._observer = self._observer, None
         try:
             yield
         finally:
-            self._heard_by = listener
+            self._observer = observer
 
     def execute(
         self, execute: Callable[..., Any], statement: Any, parameters: Any, many: bool, context: Any
     ) -> Any:
         """Execute a statement of this app or of a model's code; for ``connection.execute_wrapper``."""
-        if (listener := self._heard_by) is not None:
-            with self.unheard():
-                listener(str(statement))
+        if (observer := self._observer) is not None:
+            with self.unobserved():
+                observer(str(statement))
         if verb(str(statement)) not in READING:
             self.writes += 1
         return execute(statement, parameters, many, context)

@@ -45,7 +45,7 @@ class OneByOne:
         self.check_constraints = check_constraints
         self.conflicting = conflicting
         self.untried = untried
-        self.judge = Validate(context).again
+        self.revalidate = Validate(context).parse_and_validate
 
     def write(self, units: Units) -> None:
         """Write until none is left or none succeeds: some want others of the same model to be there."""
@@ -147,7 +147,7 @@ class OneByOne:
             return False
         try:
             with self.context.undone_on_error([carrier]), transaction.atomic():
-                carrier.has_local_edit = bool(write_together([carrier], self.context, self.judge))
+                carrier.has_local_edit = bool(write_together([carrier], self.context, self.revalidate))
                 self.check_constraints()
         except IntegrityError as error:
             carrier.add_error(error, is_retryable=True)
@@ -174,11 +174,11 @@ class OneByOne:
     def _instance(self, carrier: DeserializeTask) -> SyncableModel | None:
         if not self._may_be_tried(carrier):
             return None
-        if carrier.looked_early:
-            return self.judge(carrier)
+        if carrier.is_deferred:
+            return self.revalidate(carrier)
         if carrier in self.untried:
             app_model = self.untried.pop(carrier)
-            self.context.let_go(app_model)
+            self.context.detach(app_model)
             return app_model
         return rebuild(carrier, self.context)
 
@@ -217,8 +217,8 @@ class OneByOne:
 
 def rebuild_if_changed(carrier: DeserializeTask, context: BatchContext) -> None:
     """Parse and judge a carrier again, if its model's ``save()`` may have changed it."""
-    if carrier.looked_early:
-        carrier.put_off()
+    if carrier.is_deferred:
+        carrier.defer()
     elif isinstance(carrier.parsed, Instance) and traits_of(carrier.model).follows_relations:
         rebuild(carrier, context)
 

@@ -13,8 +13,8 @@ from morango.models.core import SyncableModel
 from typing_extensions import override
 
 from morango_celery.deserialization.context import BatchContext
+from morango_celery.deserialization.deferral import call_or_defer
 from morango_celery.deserialization.dependency_graph import parents_first
-from morango_celery.deserialization.early_looks import until_they_look
 from morango_celery.deserialization.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialization.identity import take_own_id
 from morango_celery.deserialization.rows import row_plan
@@ -74,7 +74,7 @@ def parse(carriers: Group, context: BatchContext) -> None:
             for place, error in refused.items():
                 same[place].add_error(error)
     others = [carrier for carrier in carriers if carrier.parsed is None and not carrier.has_errors]
-    until_they_look(others, context, lambda carrier: instantiate(carrier, context))
+    call_or_defer(others, context, lambda carrier: instantiate(carrier, context))
 
 
 def _is_observed(model: type[SyncableModel]) -> bool:

@@ -82,7 +82,7 @@ class LazyPrefetcher:
         self._peers: dict[type[Model], list[weakref.ref[Model]]] = {}
         self._asked: dict[tuple[type[Model], str], int] = {}
         """Number of peers, by model and key, with targets that have been looked up."""
-        self._put_off: dict[tuple[type[Model], str], set[Any]] = {}
+        self._deferred: dict[tuple[type[Model], str], set[Any]] = {}
         """Values of peers that referred to rows yet to be written, when they were looked up."""
         self._found: dict[Target, dict[Any, Model | None]] = {}
         """None where there is no such row, or none that Python can hold."""
@@ -101,11 +101,11 @@ class LazyPrefetcher:
         replace_related_instances(instance, _PrefetchingFieldsCache(self, peer))
 
     @staticmethod
-    def let_go(instance: Model) -> None:
+    def detach(instance: Model) -> None:
         """Let `instance` find each row that it refers to as the database has it from now on."""
         cached = related_instances(instance)
         if isinstance(cached, _PrefetchingFieldsCache):
-            cached.let_go()
+            cached.detach()
 
     def expect(self, model: type[SyncableModel], store_id: str) -> None:
         """Take note that a record is yet to be written."""
@@ -158,10 +158,10 @@ class LazyPrefetcher:
         self._asked[model, name] = len(peers)
         alive = [peer for reference in others if (peer := reference()) is not None]
         values = {target_key(field, getattr(peer, field.attname)) for peer in alive} - {None}
-        values |= self._put_off.pop((model, name), set())
-        if put_off := {value for value in values if self._may_change(field, value)}:
-            self._put_off[model, name] = put_off
-        return values - put_off
+        values |= self._deferred.pop((model, name), set())
+        if deferred := {value for value in values if self._may_change(field, value)}:
+            self._deferred[model, name] = deferred
+        return values - deferred
 
     def _load(self, field: AnyKey, found: dict[Any, Model | None], values: set[Any]) -> None:
         self.is_loading = True
@@ -181,7 +181,7 @@ class LazyPrefetcher:
         for related in _readable(target_model(field), attname, values):
             yield getattr(related, attname), related
 
-    def heed(self, statement: str) -> None:
+    def before_statement(self, statement: str) -> None:
         """Forget all targets if a statement of a model's own code writes their tables, or undoes writing."""
         kind = verb(statement)
         if kind == "ROLLBACK" or (kind not in READING and mentions(statement, self._found_in)):
@@ -206,7 +206,7 @@ class LazyPrefetcher:
         """Forget the instances that follow foreign keys, and keep the targets that were found."""
         self._peers.clear()
         self._asked.clear()
-        self._put_off.clear()
+        self._deferred.clear()
         self._unwritten.clear()
         self._written_to.clear()
 
@@ -232,7 +232,7 @@ class _PrefetchingFieldsCache(dict[str, Any]):
             self._prefetched.add(name)
         return related
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         """Leave it to Django to follow the instance's foreign keys, once more for targets that were found
         here."""
         for name in self._prefetched:

@@ -36,14 +36,16 @@ class ModelCodeError(Exception):
 
 @muted(pre_save, post_save)
 def write_together(
-    carriers: Sequence[DeserializeTask], context: BatchContext, judge: Callable[[DeserializeTask], object]
+    carriers: Sequence[DeserializeTask],
+    context: BatchContext,
+    revalidate: Callable[[DeserializeTask], object],
 ) -> set[str]:
     """Write bulk and captured records with one upsert per model; more where their code looks at each other.
 
     As by Morango, ``pre_save`` and ``post_save`` are muted for everything that models' own code saves
     meanwhile.
 
-    :param judge: called with each carrier that has looked early, when its code can see all records before it
+    :param revalidate: called with each deferred carrier, when its code can see all records before it
     :returns: the ids of rows that were skipped because of a local edit
     :raises ModelCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
@@ -53,21 +55,21 @@ def write_together(
     reads_stored = reads_stored_rows()
     expected = context.expects_rows
 
-    def heed(statement: str) -> None:
-        context.model_code.heed_update(carrier.model, statement)
-        rows.heed(statement)
-        context.heed(statement)
+    def before_statement(statement: str) -> None:
+        context.model_code.refuse_update(carrier.model, statement)
+        rows.before_statement(statement)
+        context.before_statement(statement)
 
     strategies = {model: traits_of(model).write_strategy for model in {carrier.model for carrier in carriers}}
     try:
-        with context.model_code.heard_by(heed):
+        with context.model_code.observed_by(before_statement):
             for carrier in carriers:
                 if id(carrier.parent) in rejected:
                     rejected[id(carrier)] = carrier
                 elif isinstance(row := carrier.parsed, Row):
                     is_stored = reads_stored and row.is_stored
                     rows.of(carrier.model)[carrier.store.id] = None if is_stored else row.values
-                elif not _put(carrier, strategies[carrier.model], rows, judge):
+                elif not _put(carrier, strategies[carrier.model], rows, revalidate):
                     rejected[id(carrier)] = carrier
                 if expected:
                     context.written(carrier)
@@ -83,14 +85,14 @@ def _put(
     carrier: DeserializeTask,
     strategy: WriteStrategy,
     rows: WaitingRows,
-    judge: Callable[[DeserializeTask], object],
+    revalidate: Callable[[DeserializeTask], object],
 ) -> bool:
     """Let the row of a carrier wait that is an instance.
 
     :returns: False if it can't be: that is raised again, and recorded, when the record is written alone
     """
-    if carrier.looked_early:
-        judge(carrier)
+    if carrier.is_deferred:
+        revalidate(carrier)
         if carrier.errors:
             return False
         if carrier.propagated_deletion is not None:
@@ -121,18 +123,18 @@ def write_alone(carrier: DeserializeTask, app_model: SyncableModel, context: Bat
     dirty = carrier.model._base_manager.filter(pk=app_model.pk, _morango_dirty_bit=True)
     there = dirty.select_for_update().first()
     if there is not None and _synced_values(there) != _synced_values(app_model):
-        is_by_code = bool(current().among(carrier.model, [there.pk]))
+        is_by_code = bool(current().made_by_code(carrier.model, [there.pk]))
         if not is_by_code:
             return False
     rejected: list[DatabaseError] = []
 
-    def heed(statement: str) -> None:
-        context.model_code.heed_update(carrier.model, statement)
-        context.heed(statement)
+    def before_statement(statement: str) -> None:
+        context.model_code.refuse_update(carrier.model, statement)
+        context.before_statement(statement)
 
     def save_base(**options: Any) -> None:
         try:
-            with context.model_code.unheard(), OUR_STATEMENT:
+            with context.model_code.unobserved(), OUR_STATEMENT:
                 require_own_id(app_model, carrier.store)
                 _save_base(app_model, **options)
         except DatabaseError as error:
@@ -141,7 +143,7 @@ def write_alone(carrier: DeserializeTask, app_model: SyncableModel, context: Bat
             raise
 
     try:
-        with context.model_code.heard_by(heed):
+        with context.model_code.observed_by(before_statement):
             _save(app_model, save_base)
     except Exception:
         if not rejected:

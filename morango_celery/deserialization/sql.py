@@ -18,7 +18,7 @@ from morango_celery.deserialization.identifiers import (
 )
 from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.deserialization.statements import (
-    MOST_TEXTS,
+    MAX_STATEMENTS,
 )
 
 _NEEDED = {
@@ -150,7 +150,7 @@ def select_references(
         return list(cursor.fetchall())
 
 
-@lru_cache(maxsize=MOST_TEXTS)
+@lru_cache(maxsize=MAX_STATEMENTS)
 def _references_text(models: tuple[type[Model], ...]) -> str:
     sought, among = dialect().hex_digits, dialect().id_list
     texts = []

@@ -12,7 +12,7 @@ from morango.models.core import Store
 
 from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import (
-    LONGEST_NAME_BYTES,
+    MAX_NAME_BYTES,
     column_name,
     kept_name,
     primary_key,
@@ -22,7 +22,7 @@ from morango_celery.deserialization.identifiers import (
 
 Fields: TypeAlias = "tuple[Field[Any, Any], ...]"
 
-MOST_TEXTS = 1_000
+MAX_STATEMENTS = 1_000
 """Most statements of each kind that are kept. There are as many as models, unless somebody makes models on
 the go."""
 
@@ -41,7 +41,7 @@ class Insertion:
     """Columns among them that have JSON as their value."""
 
 
-@lru_cache(maxsize=MOST_TEXTS)
+@lru_cache(maxsize=MAX_STATEMENTS)
 def insertion(model: type[Model], fields: Fields, rule: str) -> Insertion:
     """Return the statement that inserts rows.
 
@@ -61,13 +61,13 @@ def insertion(model: type[Model], fields: Fields, rule: str) -> Insertion:
     )
 
 
-@lru_cache(maxsize=MOST_TEXTS)
+@lru_cache(maxsize=MAX_STATEMENTS)
 def upsertion(model: type[Model], fields: Fields) -> Insertion:
     """Return the statement that inserts rows, or overwrites those that exist and carry no local edit."""
     return insertion(model, fields, _on_conflict(model, fields))
 
 
-@lru_cache(maxsize=MOST_TEXTS)
+@lru_cache(maxsize=MAX_STATEMENTS)
 def upsert_of_stored(model: type[Model], fields: Fields, store_columns: tuple[tuple[str, str], ...]) -> str:
     """Return the statement that upserts rows from the JSON of Store rows. On PostgreSQL only.
 
@@ -91,7 +91,7 @@ def _in_json(field: Field[Any, Any]) -> str:
 
     PostgreSQL would cut off a longer name. Such a key is looked for in the text.
     """
-    if len(field.attname.encode()) <= LONGEST_NAME_BYTES:
+    if len(field.attname.encode()) <= MAX_NAME_BYTES:
         return _synced(field.attname)
     return f"(stored.serialized::json ->> '{field.attname}')::{field.db_type(connection)}"
 

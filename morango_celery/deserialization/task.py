@@ -52,8 +52,8 @@ class DeserializeTask(SourceTask):
         "fk_cache",
         "from_other_batch",
         "has_local_edit",
+        "is_deferred",
         "is_retryable",
-        "looked_early",
         "parent",
         "parsed",
         "propagated_deletion",
@@ -78,7 +78,7 @@ class DeserializeTask(SourceTask):
         """One of the two PROPAGATE outcomes, when a foreign key points at a deleted record."""
         self.from_other_batch = False
         """True if another batch has it too. That one records the error, if it can't be saved here."""
-        self.looked_early = False
+        self.is_deferred = False
         """True if code of its model wants to see rows that its group is yet to write. Such a record is parsed
         and judged when it is its turn to be written."""
         self._model: type[SyncableModel] | None = None
@@ -167,13 +167,13 @@ class DeserializeTask(SourceTask):
 
         :param is_retryable: True if other records might be all that is missing
         """
-        let_go_of_frames(error)
+        drop_tracebacks(error)
         self.errors.append(error)
         self.is_retryable = is_retryable
 
-    def put_off(self) -> None:
+    def defer(self) -> None:
         """Leave the outcome open until it is the record's turn to be written."""
-        self.looked_early = True
+        self.is_deferred = True
         self.errors.clear()
         self.propagated_deletion = None
 
@@ -182,7 +182,7 @@ class DeserializeTask(SourceTask):
         return f"<DeserializeTask {self.store.model_name} {self.store.id}>"
 
 
-def let_go_of_frames(error: Exception) -> None:
+def drop_tracebacks(error: Exception) -> None:
     """Remove the tracebacks of an error, of its parts, and of the errors behind them.
 
     Their frames hold everything that the batch does, in circles that only a garbage collection would open.

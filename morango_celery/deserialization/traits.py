@@ -64,7 +64,7 @@ class Traits:
         return is_exclusive(self.model)
 
     @property
-    def may_look_early(self) -> bool:
+    def may_read_unwritten_rows(self) -> bool:
         """Return True if code of a tree's model runs before the parent is written, and might look at it."""
         return self.in_tree and (self.overrides_deserialize or self.overrides_clean_fields)
 

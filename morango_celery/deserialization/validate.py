@@ -13,8 +13,8 @@ from morango.models.core import ForeignKeyReference, SyncableModel
 from typing_extensions import override
 
 from morango_celery.deserialization.context import BatchContext
+from morango_celery.deserialization.deferral import call_or_defer
 from morango_celery.deserialization.dependency_graph import parent_names
-from morango_celery.deserialization.early_looks import until_they_look
 from morango_celery.deserialization.foreign_keys import StoreState
 from morango_celery.deserialization.groups import (
     Group,
@@ -55,7 +55,7 @@ class Validate(GroupTransform):
         for same in rows.values():
             self._resolve_rows(same)
         # Parents first: a child's verdict depends on its parent's
-        until_they_look(others, self.context, self._judge_instance)
+        call_or_defer(others, self.context, self._judge_instance)
 
     def _judge_instance(self, carrier: DeserializeTask) -> None:
         traits = traits_of(carrier.model)
@@ -78,15 +78,15 @@ class Validate(GroupTransform):
             carrier, row = rows[index]
             self._judge(carrier, _references(row))
 
-    def again(self, carrier: DeserializeTask) -> SyncableModel | None:
-        """Parse and judge a carrier that was put off, now that it is its turn.
+    def parse_and_validate(self, carrier: DeserializeTask) -> SyncableModel | None:
+        """Parse and validate a deferred carrier, now that it is its turn.
 
         :returns: its instance; None if there is none for an error
         """
-        carrier.put_off()
+        carrier.defer()
         app_model = instantiate(carrier, self.context)
         if app_model is not None:
-            self.context.load_again(carrier, app_model)
+            self.context.reload(carrier, app_model)
         self._validate_in_tree(carrier)
         return app_model
 

@@ -58,13 +58,13 @@ class WaitingRows:
         waiting, self._rows = self._rows, {}
         for model, rows in waiting.items():
             skipped_ids = self._upsert(model, rows)
-            if skipped_ids and (by_code := current().among(model, skipped_ids)):
+            if skipped_ids and (by_code := current().made_by_code(model, skipped_ids)):
                 app_rows.mark_clean(model, by_code)
                 self._upsert(model, {key: rows[key] for key in by_code})
                 skipped_ids -= by_code
             self.skipped_ids |= skipped_ids
 
-    def heed(self, statement: str) -> None:
+    def before_statement(self, statement: str) -> None:
         """Write all waiting rows, if a statement of a model's own code may see them, or undo them with its
         own.
 

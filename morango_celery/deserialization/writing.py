@@ -36,7 +36,7 @@ class GroupWriter:
         self.context = context
         self.group = group
         self.check_constraints = check_constraints
-        self.judge = Validate(context).again
+        self.revalidate = Validate(context).parse_and_validate
         self.alone: Group = []
         """Records that are written one by one, after all others."""
         self.conflicting: set[DeserializeTask] = set()
@@ -68,7 +68,7 @@ class GroupWriter:
             return
         try:
             with self.context.undone_on_error(carriers), transaction.atomic():
-                skipped_ids = write_together(carriers, self.context, self.judge)
+                skipped_ids = write_together(carriers, self.context, self.revalidate)
                 self.check_constraints()
         except ModelCodeError as error:
             rejected = {id(carrier) for carrier in error.rejected}
@@ -96,7 +96,7 @@ class GroupWriter:
         if len(after) * WORTH_ANOTHER_TIME < len(carriers):
             self.alone.extend(carriers)
             return
-        self.context.look_again(carriers)
+        self.context.reload_absent(carriers)
         for carrier in carriers:
             rebuild_if_changed(carrier, self.context)
         sound = writable(carriers)

@@ -12,13 +12,13 @@ from morango_celery.errors import UsageError
 from morango_celery.printable import printable
 from morango_celery.reading.filters import parse_filter
 
-LONGEST_SECONDS = 1e9
+MAX_SECONDS = 1e9
 """Some thirty years; the system and dates can't reckon with much more."""
-LARGEST_ID = 2**63 - 1
-LONGEST_LIST = 100_000
-MOST_DAYS = 36_500
-LONGEST_BATCH = 50_000
-LONGEST_NAME_BYTES = 2000
+MAX_ID = 2**63 - 1
+MAX_LIST = 100_000
+MAX_DAYS = 36_500
+MAX_BATCH = 50_000
+MAX_NAME_BYTES = 2000
 """Size limit of an entry in an index of PostgreSQL's."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -29,29 +29,29 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= LONGEST_SECONDS:  # nan is neither
-        raise ArgumentTypeError(f"must be more than 0 seconds, and {LONGEST_SECONDS:.0f} at most")
+    if not 0 < value <= MAX_SECONDS:  # nan is neither
+        raise ArgumentTypeError(f"must be more than 0 seconds, and {MAX_SECONDS:.0f} at most")
     return value
 
 
 def run_number(text: str) -> int:
     """Return the number of a run."""
-    return _whole(text, LARGEST_ID)
+    return _whole(text, MAX_ID)
 
 
 def length_of_list(text: str) -> int:
     """Return how many rows a list may have."""
-    return _whole(text, LONGEST_LIST)
+    return _whole(text, MAX_LIST)
 
 
 def days(text: str) -> int:
     """Return a number of days."""
-    return _whole(text, MOST_DAYS)
+    return _whole(text, MAX_DAYS)
 
 
 def lines_at_a_time(text: str) -> int:
     """Return how many lines of a log are applied in one transaction."""
-    return _whole(text, LONGEST_BATCH)
+    return _whole(text, MAX_BATCH)
 
 
 def profile(text: str) -> str:
@@ -76,8 +76,8 @@ def source_name(text: str) -> str:
     """Return a name under which a log's position is kept."""
     if not text.strip() or not text.isprintable():
         raise ArgumentTypeError("must be a text of printable characters")
-    if len(text.encode()) > LONGEST_NAME_BYTES:
-        raise ArgumentTypeError(f"must have no more than {LONGEST_NAME_BYTES} bytes")
+    if len(text.encode()) > MAX_NAME_BYTES:
+        raise ArgumentTypeError(f"must have no more than {MAX_NAME_BYTES} bytes")
     return text
 
 

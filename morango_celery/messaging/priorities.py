@@ -25,7 +25,7 @@ STARTING = 3
 BEGUN = (0, 6, 9)
 """Priorities of the messages of begun runs, from small to large."""
 
-LARGEST_BATCHES = (5, 50)
+MAX_BATCHES = (5, 50)
 """Sizes, in full batches, up to which a run has the first and the second of `BEGUN`; above, the last."""
 
 
@@ -41,4 +41,4 @@ def priority(run: Run) -> int:
 
 def priority_of(batches: float) -> int:
     """Return the priority of a begun run of this size."""
-    return BEGUN[bisect_left(LARGEST_BATCHES, batches)]
+    return BEGUN[bisect_left(MAX_BATCHES, batches)]

@@ -17,8 +17,8 @@ from morango_celery.oplog.relations import missing_targets, require_targets
 from morango_celery.oplog.rows import ObjectRow, Table, ingested_models, require_ingested, table_of
 from morango_celery.oplog.unit_of_work import UnitOfWork
 
-LONGEST_REASON = 4000
-MOST_ALONE = 100
+MAX_REASON_CHARACTERS = 4000
+MAX_ALONE = 100
 """Number of objects of one change that are written one by one, to find the faulty one among them."""
 
 
@@ -139,9 +139,9 @@ class ChangeApplier:
 
         :param work: takes the written objects over; it has nothing left to write
         :raises Exception: any error of Django's code about an object; roll back
-        Cost: of `n` objects with one at fault, that of bulk twice, and `MOST_ALONE` saves.
+        Cost: of `n` objects with one at fault, that of bulk twice, and `MAX_ALONE` saves.
         """
-        is_small = len(part.objects) <= MOST_ALONE
+        is_small = len(part.objects) <= MAX_ALONE
         try:
             with transaction.atomic(savepoint=not is_small):
                 part_of_work = UnitOfWork(self.models, alone=is_small)
@@ -187,7 +187,7 @@ def reason_of(error: Exception) -> str:
     except Exception as own:  # of a value that can't be shown, or of somebody's class
         message = f"its message can't be shown ({type(own).__name__})"
     reason = printable(f"{type(error).__name__}: {message}")
-    return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} [...]"
+    return reason if len(reason) <= MAX_REASON_CHARACTERS else f"{reason[:MAX_REASON_CHARACTERS]} [...]"
 
 
 def missing_names(change: Change) -> list[str]:

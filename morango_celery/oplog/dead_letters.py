@@ -18,14 +18,14 @@ from django.db.models import ProtectedError, Q, QuerySet, RestrictedError
 from morango_celery import clock
 from morango_celery.oplog.apply import ChangeApplier, Failure, missing_names, names
 from morango_celery.oplog.lines import Change, Line, LineError, Operation, parse, printable
-from morango_celery.oplog.meta import MOST_KEYS
+from morango_celery.oplog.meta import MAX_KEYS
 from morango_celery.oplog.models import DeadLetter, DeadLetterObject, IngestSource
 from morango_celery.oplog.object_names import name_of, name_of_any
 from morango_celery.stream import chunked
 
 BY_CONSTRAINT = tuple(f"{error.__name__}:" for error in (IntegrityError, ProtectedError, RestrictedError))
 """Beginnings of the reason of a letter that a constraint of the database, or an `on_delete`, refused."""
-MOST_REFUSED = 8
+MAX_REFUSED = 8
 """Number of letters, the last that a constraint refused, that are tried again: each alone, and together."""
 
 
@@ -55,7 +55,7 @@ def keep(
         resolved_at=clock.now() if outdated else None,
     )
     DeadLetterObject.objects.bulk_create(
-        [DeadLetterObject(letter=letter, key=key) for key in sorted(current)], batch_size=MOST_KEYS
+        [DeadLetterObject(letter=letter, key=key) for key in sorted(current)], batch_size=MAX_KEYS
     )
     return letter
 
@@ -111,7 +111,7 @@ def _groups(source: IngestSource, letter_id: int) -> Iterator[list[int]]:
         yield _that_wait_for_each_other(source, letter.pk)
     if letter.reason.startswith(BY_CONSTRAINT):
         refused = _last_refused(source).filter(pk__lte=letter.pk)
-        last = sorted(refused.values_list("pk", "missing_object")[:MOST_REFUSED])
+        last = sorted(refused.values_list("pk", "missing_object")[:MAX_REFUSED])
         for size in range(2, len(last) + 1):
             if not all(missing for _, missing in last[-size:]):  # these wait for others than each other
                 yield [letter_id for letter_id, _ in last[-size:]]
@@ -132,7 +132,7 @@ def _follow(
     failed: list[int] = []
     while True:
         waiting = _ids(open_dead_letters(source), "missing_object", news)
-        refused = set(_last_refused(source).values_list("pk", flat=True)[:MOST_REFUSED])
+        refused = set(_last_refused(source).values_list("pk", flat=True)[:MAX_REFUSED])
         changes: list[Change] = []
         for letter in _one_by_one(source, waiting | refused):
             change = try_again(letter, applier)
@@ -181,7 +181,7 @@ def _changes(source: IngestSource, letter_ids: Iterable[int]) -> Iterator[tuple[
 def _ids(letters: QuerySet[DeadLetter], name: str, values: Iterable[str]) -> set[int]:
     """Return the ids of the letters with one of these values."""
     found: set[int] = set()
-    for chunk in chunked(values, MOST_KEYS):
+    for chunk in chunked(values, MAX_KEYS):
         found.update(letters.filter(**{f"{name}__in": chunk}).values_list("pk", flat=True))
     return found
 
@@ -192,7 +192,7 @@ def supersede(source: IngestSource, changes: Iterable[Change], before: int | Non
     :param before: id of a letter; only earlier ones are marked
     """
     letter_ids: set[int] = set()
-    for chunk in chunked(set(chain.from_iterable(map(names, changes))), MOST_KEYS):
+    for chunk in chunked(set(chain.from_iterable(map(names, changes))), MAX_KEYS):
         about = DeadLetterObject.objects.filter(
             letter__source=source, letter__state=DeadLetter.State.OPEN, key__in=chunk
         )
@@ -200,9 +200,9 @@ def supersede(source: IngestSource, changes: Iterable[Change], before: int | Non
             about = about.filter(letter__lt=before)
         found = dict(about.values_list("pk", "letter"))
         letter_ids.update(found.values())
-        for outdated in chunked(found, MOST_KEYS):
+        for outdated in chunked(found, MAX_KEYS):
             DeadLetterObject.objects.filter(pk__in=outdated).delete()
-    for some in chunked(sorted(letter_ids), MOST_KEYS):
+    for some in chunked(sorted(letter_ids), MAX_KEYS):
         about_nothing = open_dead_letters(source).filter(pk__in=some, objects_of_letter=None)
         _resolve(about_nothing, DeadLetter.State.SUPERSEDED)
 

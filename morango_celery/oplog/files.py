@@ -28,7 +28,7 @@ _ROTATED = re.compile(r"[.-]\d[\dTZ.:_-]*")
 """Suffix of a rotated log's name: a number or a time, as logrotate and the recorder add it."""
 _ROTATED_END = re.compile(rf"({_ROTATED.pattern})$")
 
-LONGEST_NUMBER = 5
+MAX_NUMBER = 5
 """Limit on the digits of a rotated file's number. More digits are a date or a time."""
 
 
@@ -182,7 +182,7 @@ def _oldest_first(path: Path, rotated: Iterable[OpenFile]) -> Iterator[OpenFile]
     for file in rotated:
         added = file.path.name.removeprefix(path.name)
         digits = added[1:]
-        number = -int(digits) if digits.isdecimal() and len(digits) <= LONGEST_NUMBER else 0
+        number = -int(digits) if digits.isdecimal() and len(digits) <= MAX_NUMBER else 0
         kind = "" if number or digits == "0" else re.sub(r"\d", "0", added)  # times of the same form
         kinds.setdefault(kind, []).append((number, added, file))
     ordered = [sorted(of_kind, key=lambda one: one[:2]) for of_kind in kinds.values()]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from morango_celery.errors import RecordError
 
-LONGEST_LINE_BYTES = 64 * 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024 * 1024
 """Limit on a line; a longer one is a dead letter. Escaped and quoted, such a line still fits in a
 statement."""
 
@@ -83,7 +83,7 @@ def parse(line: Line) -> Change:
     """
     if line.cut_bytes:
         raise LineError(
-            f"It is {line.size_bytes:,} bytes long; no more than {LONGEST_LINE_BYTES:,} are read of a line."
+            f"It is {line.size_bytes:,} bytes long; no more than {MAX_LINE_BYTES:,} are read of a line."
         )
     parts = line.content.split(b" ", 2)
     if len(parts) != 3:

@@ -15,7 +15,7 @@ AnyRelation: TypeAlias = "ManyToManyField[Any, Any]"
 Key: TypeAlias = tuple[type[Model], Any]
 """Identity of an object: its concrete model, and its primary key as the driver takes it."""
 
-MOST_KEYS = 10_000
+MAX_KEYS = 10_000
 """Number of keys in one statement."""
 
 

@@ -13,16 +13,16 @@ from morango_celery.oplog.lines import printable
 from morango_celery.oplog.meta import concrete, own_fields
 from morango_celery.oplog.rows import table_of
 
-LONGEST_NAME = 200
+MAX_NAME_CHARACTERS = 200
 """Limit on a name. A longer one is shortened, and made unique by its hash."""
 
 
 def name(label: str, key: object) -> str:
     """Return an object's name in the database: ``app.model:key``, at most 255 characters long."""
     text = printable(f"{label.lower()}:{key}")
-    if len(text) <= LONGEST_NAME:
+    if len(text) <= MAX_NAME_CHARACTERS:
         return text
-    return f"{text[: LONGEST_NAME // 2]}#{sha256(text.encode()).hexdigest()}"
+    return f"{text[: MAX_NAME_CHARACTERS // 2]}#{sha256(text.encode()).hexdigest()}"
 
 
 def name_by_key(label: str, value: Any) -> str:

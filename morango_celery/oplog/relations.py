@@ -11,7 +11,7 @@ from django.db.models import ForeignKey, Model
 from morango_celery.db.dialect import dialect
 from morango_celery.django_compat import delete_unread
 from morango_celery.oplog import sql
-from morango_celery.oplog.meta import MOST_KEYS, AnyField, AnyRelation, concrete, key_field, key_value, rows
+from morango_celery.oplog.meta import MAX_KEYS, AnyField, AnyRelation, concrete, key_field, key_value, rows
 from morango_celery.oplog.object_names import name_by_key, name_of_any
 from morango_celery.oplog.rows import ObjectRow, Table, table_of
 from morango_celery.stream import chunked
@@ -46,11 +46,11 @@ def _write_pairs(relation: AnyRelation, wanted: Mapping[Any, Collection[Any]]) -
         pair = ours.get_db_prep_save(key, connection), theirs.get_db_prep_save(value, connection)
         if pairs.pop(pair, None) is None:
             superfluous.append(pk)
-    for chunk in chunked(superfluous, MOST_KEYS):
+    for chunk in chunked(superfluous, MAX_KEYS):
         delete_unread(rows(through).filter(pk__in=chunk), DEFAULT_DB_ALIAS)
     through._base_manager.bulk_create(
         [through(**{ours.attname: key, theirs.attname: value}) for key, value in pairs.values()],
-        batch_size=MOST_KEYS,
+        batch_size=MAX_KEYS,
     )
 
 
@@ -101,7 +101,7 @@ def missing_targets(objects: Iterable[Mapping[str, Any]]) -> list[str]:
     An object that isn't referred to by its primary key is named ``app.model:*``.
 
     :raises Exception: a field's own, for a value that can't refer to anything
-    Cost: a query for each referenced field and `MOST_KEYS` values, and one for each natural key.
+    Cost: a query for each referenced field and `MAX_KEYS` values, and one for each natural key.
     """
     by_value: dict[AnyField, dict[Any, str]] = {}
     by_natural_key: dict[tuple[type[Model], str], list[Any]] = {}
@@ -144,7 +144,7 @@ def _references(data: Mapping[str, Any]) -> Iterator[tuple[AnyField, Any]]:
 def _values_there(target: AnyField, values: Iterable[Any]) -> set[Any]:
     """Return the values, as the driver takes them, that rows have in this field."""
     there: set[Any] = set()
-    for chunk in chunked(values, MOST_KEYS):
+    for chunk in chunked(values, MAX_KEYS):
         found = rows(target.model).filter(**{f"{target.name}__in": chunk})
         there.update(
             target.get_db_prep_save(value, connection)

@@ -39,7 +39,7 @@ class OplogSource(Source[Line]):
 
     def _next(self, offset: int) -> Line | None:
         """Return the next line of the file; None if it has no newline yet."""
-        most = lines.LONGEST_LINE_BYTES
+        most = lines.MAX_LINE_BYTES
         content = self.file.file.readline(most + 1)
         if content.endswith(b"\n"):
             return Line(offset, content[:-1])

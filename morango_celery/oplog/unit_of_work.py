@@ -13,7 +13,7 @@ from morango_celery.deserialization.conversions import NotFastPath
 from morango_celery.oplog import relations, sql
 from morango_celery.oplog.deleting import OrderDependencyError, affects_others, delete_objects
 from morango_celery.oplog.lines import Change, Operation
-from morango_celery.oplog.meta import MOST_KEYS, Key
+from morango_celery.oplog.meta import MAX_KEYS, Key
 from morango_celery.oplog.order import place, referenced_first
 from morango_celery.oplog.rows import (
     ObjectRow,
@@ -24,7 +24,7 @@ from morango_celery.oplog.rows import (
     table_of,
 )
 
-MOST_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 8 * 1024 * 1024
 """Size of the collected lines at which they are written. They take a few times as much memory."""
 
 
@@ -68,10 +68,10 @@ class UnitOfWork:
                 self._save(table, data)
             else:
                 self._delete(table, data)
-            if len(self.saves) + sum(map(len, self.deletes.values())) >= MOST_KEYS:
+            if len(self.saves) + sum(map(len, self.deletes.values())) >= MAX_KEYS:
                 self.flush()
         self.size_bytes += len(change.line.content)
-        if self.size_bytes >= MOST_BYTES:
+        if self.size_bytes >= MAX_BYTES:
             self.flush()
 
     def take(self, later: UnitOfWork) -> None:

@@ -11,7 +11,7 @@ from typing import TypeGuard
 from morango_celery.errors import InvalidMessageError
 
 SHA256_DIGITS = 64
-MOST_CHUNKS = 100_000
+MAX_CHUNKS = 100_000
 """Limit on the parts of one value. A message that names more was not sent by this project."""
 
 
@@ -67,7 +67,7 @@ class Reference:
     def _has_chunks(self) -> bool:
         if not self.size_bytes or not self.chunk_bytes:
             return False
-        return self.chunk_bytes <= self.size_bytes <= self.chunk_bytes * MOST_CHUNKS
+        return self.chunk_bytes <= self.size_bytes <= self.chunk_bytes * MAX_CHUNKS
 
 
 def _shortened(sha256: str) -> str:

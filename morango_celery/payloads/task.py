@@ -19,7 +19,7 @@ from morango_celery.payloads.configured import payload_store
 from morango_celery.payloads.offload import LINKED, MARK, ArgumentOffloader, Place, due_in_seconds
 from morango_celery.payloads.reference import Reference
 
-LONGEST_PAUSE_SECONDS = 60
+MAX_PAUSE_SECONDS = 60
 
 
 class PayloadTask(DjangoTask):
@@ -100,7 +100,7 @@ class PayloadTask(DjangoTask):
             try:
                 args, kwargs = self._resolved(args, kwargs, marked)
             except PayloadStoreUnavailableError as error:
-                pause = min(2**request.retries, LONGEST_PAUSE_SECONDS)
+                pause = min(2**request.retries, MAX_PAUSE_SECONDS)
                 raise self.retry(exc=error, countdown=pause) from error
         return self.run(*args, **kwargs)
 

@@ -19,7 +19,7 @@ from morango.models.core import Store, SyncableModel
 from morango_celery.db.dialect import dialect
 from morango_celery.upstream import profiles, registered_models
 
-LONGEST_NAME_BYTES = 63
+MAX_NAME_BYTES = 63
 """Length of a name that PostgreSQL keeps."""
 
 
@@ -40,7 +40,7 @@ class SyncIndex:
         words = re.sub(r"\W+", "_", self.table).strip("_")
         definition = f"{self.table}\0{self.partition}\0{self.waits}"
         ending = f"_{hashlib.sha256(definition.encode()).hexdigest()[:8]}_sync"
-        room = LONGEST_NAME_BYTES - len(ending)
+        room = MAX_NAME_BYTES - len(ending)
         return words.encode()[:room].decode(errors="ignore") + ending
 
     def creation(self) -> str:

@@ -17,7 +17,7 @@ from django.db.models import Func, TextField, Value
 
 from morango_celery.db.dialect import dialect
 
-LONGEST_LOCK_SECONDS = 10.0
+MAX_LOCK_SECONDS = 10.0
 """Longest wait for a lock. After it, a task leaves the process to others, and is tried again later."""
 
 CHECK_SECONDS = 2
@@ -31,7 +31,7 @@ CHECKS_CLIENTS_SINCE = 140000
 class Limits:
     """Limits of each transaction of one task."""
 
-    lock_seconds: float = LONGEST_LOCK_SECONDS
+    lock_seconds: float = MAX_LOCK_SECONDS
     idle_seconds: float | None = None
     """Longest wait of the server for a transaction's next statement; None for the server's own setting."""
 
@@ -43,7 +43,7 @@ class Limits:
         the hard one. The server's wait ends after the hard limit: until then a model's own code may take its
         time.
         """
-        bounds = [LONGEST_LOCK_SECONDS]
+        bounds = [MAX_LOCK_SECONDS]
         if last := soft_seconds or hard_seconds:
             bounds.append(last / 4)
         if hard_seconds and soft_seconds and hard_seconds > soft_seconds:

@@ -15,9 +15,9 @@ from django.db.models.expressions import RawSQL
 from typing_extensions import override
 
 from morango_celery.db.dialect import dialect
-from morango_celery.db.prepared import MOST_TEXTS, Statement, selecting, text
+from morango_celery.db.prepared import MAX_STATEMENTS, Statement, selecting, text
 from morango_celery.deserialization import StoreModelSource
-from morango_celery.deserialization.dependency_graph import Model, components
+from morango_celery.deserialization.dependency_graph import Model, components, exclusive_models
 from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.models import Run
 from morango_celery.reading.cursors import stream
@@ -45,18 +45,23 @@ class Step:
         return replace(self, models=self.exclusive), replace(self, models=others, exclusive=())
 
 
-def steps(profile: str) -> list[Step]:
+def steps(profile: str) -> Sequence[Step]:
     """Return the steps of a run, in order.
 
     Models of one level don't depend on each other and share a step. A tree is a step of its own.
     """
+    return _steps(profile, exclusive_models(profile))
+
+
+@lru_cache(maxsize=32)
+def _steps(profile: str, exclusive_models: frozenset[Model]) -> Sequence[Step]:
     found = []
     for _, level in groupby(components(profile), key=lambda component: component.level):
         plain: list[Model] = []
         exclusive: list[Model] = []
         trees: list[Step] = []
         for component in level:
-            alone = component.models if component.is_exclusive else ()
+            alone = () if exclusive_models.isdisjoint(component.models) else component.models
             if component.is_tree:
                 trees.append(Step(component.models, is_tree=True, exclusive=alone))
             else:
@@ -65,7 +70,7 @@ def steps(profile: str) -> list[Step]:
         if plain:
             found.append(Step(tuple(plain), exclusive=tuple(exclusive)))
         found.extend(trees)
-    return [*found, Step((), unregistered=True)]
+    return (*found, Step((), unregistered=True))
 
 
 NAMED = 3
@@ -147,7 +152,7 @@ def _first_waiting(run: Run, done: Sequence[str], rows: int, *, with_errors: boo
 _SIZED_COLUMNS = ("fixed_id", "record_bytes", "model_name", "partition", "in_error")
 
 
-@lru_cache(maxsize=MOST_TEXTS)
+@lru_cache(maxsize=MAX_STATEMENTS)
 def _first_waiting_of(only_marked: bool, with_errors: bool, prefixes: int, done: int, rows: int) -> Statement:
     profile, *others = map(text, range(1 + prefixes + done))
     waiting = _waiting(profile, others[:prefixes], others[prefixes:], only_marked, with_errors)

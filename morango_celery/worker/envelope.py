@@ -13,21 +13,21 @@ from typing import Any
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
-LONGEST_CHARACTERS = 64 * 1024
-LARGEST_NUMBER = 10**6
-LONGEST_SECONDS = 10**8
+MAX_CHARACTERS = 64 * 1024
+MAX_NUMBER = 10**6
+MAX_SECONDS = 10**8
 
 Rule = Callable[[object], bool]
 
 
 def _is_text(value: object) -> bool:
-    if not isinstance(value, str) or len(value) > LONGEST_CHARACTERS:
+    if not isinstance(value, str) or len(value) > MAX_CHARACTERS:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in value)  # no broker can be sent these
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER
 
 
 def _is_limit(value: object) -> bool:
@@ -35,7 +35,7 @@ def _is_limit(value: object) -> bool:
         return True
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return 0 <= value <= LONGEST_SECONDS and math.isfinite(value)
+    return 0 <= value <= MAX_SECONDS and math.isfinite(value)
 
 
 def _are_limits(value: object) -> bool:

@@ -21,7 +21,7 @@ from morango_celery.runs import completion
 from morango_celery.runs.limits import within
 from morango_celery.worker.task_context import current_limits
 
-LARGEST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -52,7 +52,7 @@ def require_id(value: object, name: str) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidMessageError(f"{name} is a whole number, not {printable(repr(value))}.")
-    if abs(value) > LARGEST_ID:
+    if abs(value) > MAX_ID:
         raise InvalidMessageError(f"{name} is larger than any in the ledger.")
     return value
 

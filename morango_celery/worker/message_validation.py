@@ -19,18 +19,18 @@ from celery.worker.strategy import default as celerys_strategy
 from morango_celery.printable import printable
 from morango_celery.worker import envelope
 from morango_celery.worker.channels import each_channel, errors_of_broker
-from morango_celery.worker.raw_messages import MOST_OF_FLAW, REFUSED, flaw_of_first_protocol, guard
+from morango_celery.worker.raw_messages import MAX_FLAW_CHARACTERS, REFUSED, flaw_of_first_protocol, guard
 from morango_celery.worker.state import is_at_hand
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_LIMIT_SECONDS = 1
+MIN_LIMIT_SECONDS = 1
 """Shortest time limit that a message of ours may bring along."""
-MOST_RETRIES = 1000
+MAX_RETRIES = 1000
 
 UNFORESEEN = "A message for %.200r could not be taken in."
 
-FARTHEST_SECONDS = 24 * 60 * 60
+MAX_ETA_SECONDS = 24 * 60 * 60
 """Farthest time ahead that a message of ours may name. A minute is enough, but clocks may be wrong."""
 
 
@@ -70,7 +70,7 @@ def _create_validating_handler(parent: Any, create: Callable[[], Callable[[Any],
                 if is_at_hand(message):
                     return None
                 flaw = f"{type(error).__name__}: {error}"
-        logger.error(REFUSED, "Message", printable(flaw, MOST_OF_FLAW))
+        logger.error(REFUSED, "Message", printable(flaw, MAX_FLAW_CHARACTERS))
         message.reject_log_error(logger, parent.connection_errors)
         return None
 
@@ -108,11 +108,11 @@ def _flaw_for_ours(headers: Mapping[str, Any]) -> str | None:
     """Return the flaw of headers that are sound for others' tasks, but would have one of ours killed and
     delivered without end; None if there is none."""
     limits = headers.get("timelimit")
-    if limits and any(limit is not None and limit < SHORTEST_LIMIT_SECONDS for limit in limits):
+    if limits and any(limit is not None and limit < MIN_LIMIT_SECONDS for limit in limits):
         return "its time limits end it before it can begin"
-    if (headers.get("retries") or 0) > MOST_RETRIES:
+    if (headers.get("retries") or 0) > MAX_RETRIES:
         return "it was tried too often"
     eta = headers.get("eta")
-    if eta and envelope.moment_of(eta).timestamp() > time.time() + FARTHEST_SECONDS:
+    if eta and envelope.moment_of(eta).timestamp() > time.time() + MAX_ETA_SECONDS:
         return "its time is too far ahead"
     return None

@@ -22,7 +22,7 @@ from morango_celery.worker import envelope
 logger = logging.getLogger(__name__)
 
 REFUSED = "Refused a malformed message in a queue of Celery's: %s: %s. It is dropped."
-MOST_OF_FLAW = 200
+MAX_FLAW_CHARACTERS = 200
 """Length, in characters, up to which the reason for a refusal is shown; it may quote the message."""
 
 READERS = ("BRPOP", "LISTEN")
@@ -73,7 +73,7 @@ def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Re
         except Exception as error:  # kombu raises anything for a text that it didn't write
             if is_made and passes_on:
                 raise
-            logger.error(REFUSED, type(error).__name__, printable(error, MOST_OF_FLAW))
+            logger.error(REFUSED, type(error).__name__, printable(error, MAX_FLAW_CHARACTERS))
             return True
 
     return read_carefully
@@ -93,7 +93,7 @@ class CarefulQoS(RedisQoS):
         except (RedisError, OSError):
             raise
         except Exception as error:  # as above
-            logger.error(REFUSED, type(error).__name__, printable(error, MOST_OF_FLAW))
+            logger.error(REFUSED, type(error).__name__, printable(error, MAX_FLAW_CHARACTERS))
             forget_unacknowledged(self, tag)
 
 

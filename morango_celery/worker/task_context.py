@@ -62,14 +62,16 @@ def current_limits() -> Limits | None:
 
 
 @contextmanager
-def given_back_if_stopped(give_back: Callable[[], None], look_again: Callable[[], object]) -> Iterator[None]:
+def given_back_if_stopped(
+    give_back: Callable[[], None], ask_for_recovery: Callable[[], object]
+) -> Iterator[None]:
     """Uncount the attempt that is made inside if a signal ends its process, and ask for recovery.
 
     The signal may come from Celery, a supervisor or an operator. One case is a worker that has lost the
     broker and cancels tasks that it can't acknowledge any more.
 
     :param give_back: notes in the ledger that this process doesn't work at it any more
-    :param look_again: asks another worker for recovery
+    :param ask_for_recovery: asks another worker for recovery
     """
     try:
         yield
@@ -80,7 +82,7 @@ def given_back_if_stopped(give_back: Callable[[], None], look_again: Callable[[]
                 if not connection.in_atomic_block:
                     connection.close()  # the signal may have come in the middle of a statement
                 give_back()
-            look_again()
+            ask_for_recovery()
         raise
 
 

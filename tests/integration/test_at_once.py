@@ -20,7 +20,7 @@ from worker.school.models import PROFILE, Learner, Lesson
 
 pytestmark = pytest.mark.django_db
 
-MOST = "morango_celery.deserialization.batch.MOST_RECORDS"
+MOST = "morango_celery.deserialization.batch.MAX_RECORDS"
 
 
 def batch(rows: list[Store], profile: str = PROFILE) -> BatchResult:

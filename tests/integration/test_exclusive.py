@@ -248,8 +248,8 @@ def test_statements_that_change_rows_which_are_there_are_recognized(statement: s
 
 def test_exclusive_batch_may_update_other_rows() -> None:
     with pytest.raises(UpdatesOtherRows):
-        ModelCodeGuard(exclusively=False).heed_update(Vote, "UPDATE tally SET votes = 2")
-    ModelCodeGuard(exclusively=True).heed_update(Vote, "UPDATE tally SET votes = 2")
+        ModelCodeGuard(exclusively=False).refuse_update(Vote, "UPDATE tally SET votes = 2")
+    ModelCodeGuard(exclusively=True).refuse_update(Vote, "UPDATE tally SET votes = 2")
 
 
 @pytest.mark.needs_postgresql

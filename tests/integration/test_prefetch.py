@@ -163,11 +163,11 @@ def test_row_that_another_writes_is_looked_up_again() -> None:
     assert one.parent.name == "place 0"
     Place.objects.update(name="new")
 
-    prefetcher.heed('SELECT * FROM "neighbours_place"')
-    prefetcher.heed('UPDATE "another_table" SET "name" = 1')
+    prefetcher.before_statement('SELECT * FROM "neighbours_place"')
+    prefetcher.before_statement('UPDATE "another_table" SET "name" = 1')
     assert other.parent.name == "place 0"
     (another,) = below(prefetcher, parents)
-    prefetcher.heed('UPDATE "neighbours_place" SET "name" = 1')
+    prefetcher.before_statement('UPDATE "neighbours_place" SET "name" = 1')
 
     assert another.parent.name == "new"
 

@@ -16,7 +16,7 @@ from morango_celery.api import wait_for
 from morango_celery.conf import batch_size_records
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
-from morango_celery.messaging.priorities import LARGEST_BATCHES
+from morango_celery.messaging.priorities import MAX_BATCHES
 from morango_celery.models import Batch, Run
 from morango_celery.runs.batching import open_batches
 from morango_celery.runs.producer import create_run, start
@@ -137,7 +137,7 @@ def test_urgent_messages_without_end_do_not_keep_larger_runs_waiting(
 
 def test_recovery_and_retries_send_by_the_same_rule(redis_url: str) -> None:
     # Given runs of each size, whose messages were lost
-    most = [batches * batch_size_records() for batches in LARGEST_BATCHES]
+    most = [batches * batch_size_records() for batches in MAX_BATCHES]
     sizes = [records + more for records in most for more in (0, 1)]
     batches = [open_batch(records) for records in sizes]
 

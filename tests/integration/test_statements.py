@@ -93,7 +93,7 @@ def test_conflicting_values_cost_the_same_beside_any_records(size: int) -> None:
 def test_group_and_each_conflicting_record_are_written_once(
     most_at_once: int, in_vain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("morango_celery.deserialization.batch.MOST_RECORDS", most_at_once)
+    monkeypatch.setattr("morango_celery.deserialization.batch.MAX_RECORDS", most_at_once)
     there = list(learners(1))
     statements(there)
     rows = clashing(10, there[1])

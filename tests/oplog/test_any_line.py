@@ -196,7 +196,7 @@ def test_bytes_that_are_no_text_are_kept_escaped_and_never_applied(log: Path, co
 def test_line_that_is_too_long_to_be_kept_is_left_out_but_for_its_beginning(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 5000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 5000)
     whole = save("shelf", 1, name="a")
     longest, longer = whole + " " * (5000 - len(whole)), whole + " " * (5001 - len(whole))
     goes_on_behind(log, longer.encode())
@@ -209,7 +209,7 @@ def test_line_that_is_too_long_to_be_kept_is_left_out_but_for_its_beginning(
 
 
 def test_line_that_is_too_long_waits_for_its_end(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "LONGEST_LINE_BYTES", 5000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 5000)
     append(log, "x" * 20_000, end="")
     assert ingest(log).lines == 0
     append(log, "x", save("tag", "behind"))

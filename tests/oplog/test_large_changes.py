@@ -132,9 +132,9 @@ def test_missing_targets_of_many_objects_are_found_in_a_few_statements(log: Path
 @pytest.fixture
 def few_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit statements to three keys."""
-    assert meta.MOST_KEYS > 1000
+    assert meta.MAX_KEYS > 1000
     for module in (dead_letters, unit_of_work, relations):
-        monkeypatch.setattr(module, "MOST_KEYS", 3)
+        monkeypatch.setattr(module, "MAX_KEYS", 3)
 
 
 def test_letters_about_more_objects_than_a_statement_names_are_superseded_and_applied(

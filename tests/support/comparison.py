@@ -28,7 +28,7 @@ from morango.sync.operations import _deserialize_from_store as morangos
 from morango.sync.operations import _serialize_into_store
 from morango.utils import exception_path
 
-from morango_celery.deserialization.at_once import MOST_RECORDS
+from morango_celery.deserialization.at_once import MAX_RECORDS
 from tests.support.factories import app_rows
 
 Engine = Callable[..., Any]
@@ -103,11 +103,11 @@ def run(
 
     def left_behind(batch_size: int, *, is_first: bool = True) -> Database:
         result = Database()
-        most = MOST_RECORDS if is_first and batch_size >= MOST_RECORDS else 0
+        most = MAX_RECORDS if is_first and batch_size >= MAX_RECORDS else 0
         with (
             rolled_back(),
             override_settings(MORANGO_CELERY=in_batches_of(batch_size)),
-            patch("morango_celery.deserialization.batch.MOST_RECORDS", most),
+            patch("morango_celery.deserialization.batch.MAX_RECORDS", most),
         ):
             save_all(rows, app)
             try:

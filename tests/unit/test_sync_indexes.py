@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from morango_celery.reading.indexes import LONGEST_NAME_BYTES, SyncIndex, sync_indexes
+from morango_celery.reading.indexes import MAX_NAME_BYTES, SyncIndex, sync_indexes
 
 INDEX = SyncIndex("school_unit", "_morango_partition", "_morango_dirty_bit")
 
@@ -25,6 +25,6 @@ def test_each_definition_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("table", ["x" * 200, "é" * 100, '"Filing Room"."Sign"', "a b-c"])
 def test_name_is_one_that_postgresql_keeps(table: str) -> None:
     name = replace(INDEX, table=table).name
-    assert len(name.encode()) <= LONGEST_NAME_BYTES
+    assert len(name.encode()) <= MAX_NAME_BYTES
     assert name.isidentifier()
     assert name != replace(INDEX, table=f"{table}x").name

@@ -22,7 +22,7 @@ from morango_celery.oplog.regular import SpecialFileError
 from morango_celery.oplog.retry import retry_dead_letters
 from morango_celery.printable import printable_lines
 
-LONGEST_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 30.0
 """Between two attempts to reach a database that is not available."""
 
 
@@ -110,7 +110,7 @@ class Command(PipeSafeCommand):
                         raise
                     self.stderr.write(f"{printable_lines(error)}\nNothing is lost; trying again.")
                     connection.close_if_unusable_or_obsolete()
-                    pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+                    pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
                 wakeup.wait(pause_seconds)
 
     def _retry(self, source: str | None) -> None:
