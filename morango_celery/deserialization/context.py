@@ -14,10 +14,11 @@ from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.foreign_keys import ForeignKeyCache, References, StoreState
 from morango_celery.deserialization.model_code import ModelCodeGuard
+from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.parsed import Instance
 from morango_celery.deserialization.prefetch import LazyPrefetcher
 from morango_celery.deserialization.rows import Row, read_document
-from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
+from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from morango_celery.deserialization.valid_references import ValidReferences
 from morango_celery.errors import UnknownModelError

@@ -12,8 +12,8 @@ from morango.models.core import DeletedModels, HardDeletedModels, SyncableModel
 from morango_celery.deserialization import sql
 from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.conversions import is_uuid
+from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.prefetch import Target, target_key, target_table
-from morango_celery.deserialization.task import DeserializeOutcome
 
 
 @dataclass(frozen=True, slots=True)

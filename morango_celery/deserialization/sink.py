@@ -17,8 +17,9 @@ from morango_celery.deserialization.deleting import delete_rows
 from morango_celery.deserialization.error_text import error_text
 from morango_celery.deserialization.groups import Group, mark_local_edits
 from morango_celery.deserialization.issuer import is_no_records_fault
+from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.sql import mark_processed
-from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
+from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.writing import GroupWriter, bisect
 from morango_celery.printable import printable
 from morango_celery.stream import Sink

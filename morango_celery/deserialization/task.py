@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 from morango.models.core import Store, SyncableModel
 from morango.registry import syncable_models
 from typing_extensions import override
 
+from morango_celery.deserialization.foreign_keys import ForeignKeyCache
+from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.parsed import Instance, Parsed
 from morango_celery.errors import UnknownModelError
 from morango_celery.reading.partitions import SourceTask
 from morango_celery.upstream import self_referential_fk
-
-if TYPE_CHECKING:
-    from morango_celery.deserialization.foreign_keys import ForeignKeyCache
-
-
-class DeserializeOutcome(enum.Enum):
-    """Result of deserializing one record."""
-
-    SAVE = "save"
-    """Its values are written to the app table."""
-
-    DELETE = "delete"
-    """It was deleted elsewhere, and its app row is deleted here."""
-
-    PROPAGATE_DELETE = "propagate_delete"
-    """It refers to a deleted record: noted in DeletedModels, not saved."""
-
-    PROPAGATE_HARD_DELETE = "propagate_hard_delete"
-    """It refers to a purged record: noted in HardDeletedModels too."""
-
-    ERROR = "error"
-    """It stays dirty in the Store, with its error."""
 
 
 class DeserializeTask(SourceTask):

@@ -23,10 +23,11 @@ from morango_celery.deserialization.groups import (
     missing_parent,
     target_failed,
 )
+from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.parse import instantiate
 from morango_celery.deserialization.parsed import Instance
 from morango_celery.deserialization.rows import Row
-from morango_celery.deserialization.task import DeserializeOutcome, DeserializeTask
+from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import traits_of
 
 References = list[tuple[str, ForeignKeyReference]]

@@ -7,9 +7,9 @@ from itertools import chain, count, islice
 
 from morango_celery import clock
 from morango_celery.conf import batch_size_records, settings
-from morango_celery.db.inserts import insert
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages
+from morango_celery.runs.inserts import insert
 from morango_celery.runs.overdue import when_begun
 from morango_celery.runs.plan import (
     PendingRecordSource,

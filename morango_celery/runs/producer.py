@@ -9,7 +9,6 @@ from typing import Any
 from django.db import transaction
 from morango.models.certificates import Filter
 
-from morango_celery.db.inserts import insert
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Run
@@ -19,6 +18,7 @@ from morango_celery.runs.batching import (
     open_next_stage,
     take_rest,
 )
+from morango_celery.runs.inserts import insert
 from morango_celery.runs.overdue import hold_opening, lock_opened, read_run
 from morango_celery.runs.passes import begin_next_pass, forget_errors, needs_another_pass
 from morango_celery.runs.plan import Remainder, steps

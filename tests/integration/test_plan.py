@@ -34,6 +34,14 @@ class TestPlan:
         assert (attempt, feedback) == (Step((Attempt,)), Step((Feedback,)))
         assert unregistered == Step((), unregistered=True)
 
+    def test_steps_are_worked_out_once_and_anew_for_other_settings(self, settings: Any) -> None:
+        before = steps(PROFILE)
+        assert steps(PROFILE) is before
+
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "EXCLUSIVE_MODELS": ["school.Attempt"]}
+
+        assert [step.exclusive for step in steps(PROFILE)] == [(), (), (Attempt,), (), ()]
+
     @pytest.mark.parametrize("size", [100, 1000])
     def test_run_that_fits_is_one_batch(self, batch_size: Callable[[int], None], size: int) -> None:
         batch_size(size)

@@ -14,7 +14,6 @@ from morango.models import Store
 from morango.models.certificates import Filter
 
 from morango_celery import clock
-from morango_celery.db.inserts import insert
 from morango_celery.db.prepared import (
     Columns,
     anything,
@@ -29,6 +28,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.reading.prefixes import outermost, starts_with_any
 from morango_celery.runs import plan
 from morango_celery.runs.execution import UNCOUNTED
+from morango_celery.runs.inserts import insert
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.overdue import RUN, lock_opened, note_start_sent, read_run
 from morango_celery.runs.producer import Progress, create_run
