@@ -18,7 +18,7 @@ from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization import BatchResult, deserialize_batch
 from morango_celery.deserialization.locks import commit_lazily, take_write_lock
 from morango_celery.errors import SystemicError
-from morango_celery.models import Batch, Run, added
+from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
 from morango_celery.runs.limits import Limits, current_limits, limited, within
 from morango_celery.runs.overdue import RUN, lost_after_seconds, when_begun
@@ -125,7 +125,7 @@ def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None =
     batch.run = run
     if run.is_finished:
         if batch.ids_json:  # another worker executed it when the run ended, and didn't complete it
-            Batch.forget_ids(Batch.objects.filter(pk=batch_id))
+            Batch.objects.filter(pk=batch_id).forget_ids()
         return Execution(run.pk, None, stage_is_done=False, run=run)
     if not batch.is_open:
         # The worker that closed it may have died before it took the next step
@@ -205,7 +205,7 @@ def _counting(names: tuple[str, ...], _: float) -> Statement:
         "open_batches": F("open_batches") - 1,
         "last_activity_at": clock.now(),
         **when_begun(),  # after the last batch, the same worker begins with the next stage
-        **added(**{name: number(place) for place, name in enumerate(names, start=1)}),
+        **{name: F(name) + number(place) for place, name in enumerate(names, start=1)},
     }
     returned = COUNTED.names if dialect().returns_updated_rows else ()
     return updating(Run.objects.filter(pk=number(0)), counted, returned)

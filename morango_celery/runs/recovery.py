@@ -54,7 +54,7 @@ def recover(
     ended = chosen.exclude(state__in=Run.UNFINISHED)
     notify_sessions(ended)
     with transaction.atomic():
-        Batch.forget_ids(Batch.objects.filter(run__in=ended))
+        Batch.objects.filter(run__in=ended).forget_ids()
     others = chosen.filter(state__in=Run.UNFINISHED, in_process=False)
     waiting = others.filter(ready(), open_batches=0)
     batches = Batch.objects.filter(

@@ -1,0 +1,9 @@
+"""The ledger: runs as they were requested, the batches handed out for them, and the results."""
+
+from __future__ import annotations
+
+from morango_celery.models.batch import Batch, hash_of_ids
+from morango_celery.models.record_in_error import RecordInError
+from morango_celery.models.run import Run
+
+__all__ = ["Batch", "RecordInError", "Run", "hash_of_ids"]
