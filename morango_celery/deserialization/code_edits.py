@@ -39,7 +39,7 @@ class CodeEdits:
         self._ids: dict[type[Model], set[str]] = {}
 
     def record(self, model: type[SyncableModel], rows: QuerySet[Any], ids: Iterable[str] = ()) -> None:
-        """Take note of rows that code is about to write, but for those that are edited already.
+        """Record rows that code is about to write, but for those that are edited already.
 
         :param rows: that are there now, or some of them
         :param ids: of all that will be there; rows that aren't there yet can't be edited
@@ -98,7 +98,7 @@ _current: ContextVar[CodeEdits | None] = ContextVar("code_edits", default=None)
 
 @contextmanager
 def recording(edits: CodeEdits) -> Iterator[CodeEdits]:
-    """Let `edits` take note of rows that code writes inside, in this context only."""
+    """Have `edits` record the rows that code writes inside, in this context only."""
     token = _current.set(edits)
     try:
         yield edits
@@ -112,14 +112,14 @@ def current() -> CodeEdits:
 
 
 def before_save(sender: type[Model], instance: Any) -> None:
-    """Take note of a row that is about to be saved, if code of a model does that, and leaves it dirty."""
+    """Record a row that is about to be saved, if code of a model does that, and leaves it dirty."""
     edits = _current.get()
     if edits is not None and isinstance(instance, SyncableModel) and instance._morango_dirty_bit:
         edits.record(sender, sender._base_manager.filter(pk=instance.pk), [instance.pk])
 
 
 def before_update(rows: QuerySet[Any]) -> None:
-    """Take note of rows that are about to be updated, and dirty then, if code of a model does that."""
+    """Record rows that are about to be updated, and dirty then, if code of a model does that."""
     edits = _current.get()
     if edits is not None:
         model = rows.model
@@ -127,7 +127,7 @@ def before_update(rows: QuerySet[Any]) -> None:
 
 
 def before_insert(rows: QuerySet[Any], instances: Iterable[Any]) -> None:
-    """Take note of rows that are about to be created in bulk, if code of a model does that."""
+    """Record rows that are about to be created in bulk, if code of a model does that."""
     edits = _current.get()
     if edits is not None:
         ids = [instance.pk for instance in instances if instance.pk is not None]

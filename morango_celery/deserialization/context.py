@@ -145,7 +145,7 @@ class BatchContext:
         self._references.clean(app_model, self.row_exists, self.sync_filter)
 
     def written(self, carrier: DeserializeTask) -> None:
-        """Take note that queries find a carrier's row from now on: code of models may follow it."""
+        """Note that queries find a carrier's row from now on: code of models may follow it."""
         self._prefetcher.written(carrier.store.id)
 
     @property
@@ -170,7 +170,7 @@ class BatchContext:
             raise
 
     def before_statement(self, statement: str) -> None:
-        """Take note of a statement that code of a model is about to execute."""
+        """Note a statement that code of a model is about to execute."""
         self._prefetcher.before_statement(statement)
 
     def row_exists(self, field: ForeignKey[Any, Any], value: Any) -> bool:
@@ -247,7 +247,7 @@ class BatchContext:
         )
 
     def upserted(self, model: type[SyncableModel], ids: Collection[str]) -> None:
-        """Take note that one statement has written rows, all of them."""
+        """Note that one statement has written rows, all of them."""
         if self._keeps_answers:
             self._known_writes += 1
             self.fk_cache.upserted(model, ids)

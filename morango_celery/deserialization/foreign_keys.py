@@ -151,7 +151,7 @@ class ForeignKeyCache:
                 self._noted.update((store_id, outcome) for store_id, _ in found)
 
     def upserted(self, model: type[SyncableModel], ids: Iterable[str]) -> None:
-        """Take note of rows that were written, and hold no local edit now."""
+        """Note rows that were written, and hold no local edit now."""
         table = cast(type[Model], model._meta.concrete_model)
         for target in [target for target in self._rows if target[0] is table and not _is_by_id(target)]:
             del self._rows[target]

@@ -216,7 +216,7 @@ class OneByOne:
 
 
 def rebuild_if_changed(carrier: DeserializeTask, context: BatchContext) -> None:
-    """Parse and judge a carrier again, if its model's ``save()`` may have changed it."""
+    """Parse and validate a carrier again, if its model's ``save()`` may have changed it."""
     if carrier.is_deferred:
         carrier.defer()
     elif isinstance(carrier.parsed, Instance) and traits_of(carrier.model).follows_relations:

@@ -108,7 +108,7 @@ class LazyPrefetcher:
             cached.detach()
 
     def expect(self, model: type[SyncableModel], store_id: str) -> None:
-        """Take note that a record is yet to be written."""
+        """Note that a record is yet to be written."""
         self._unwritten.add(store_id)
         self._written_to |= tables_of(model)
 
@@ -118,7 +118,7 @@ class LazyPrefetcher:
         return bool(self._unwritten)
 
     def written(self, store_id: str) -> None:
-        """Take note that queries find a record as this batch has it from now on."""
+        """Note that queries find a record as this batch has it from now on."""
         self._unwritten.discard(store_id)
 
     def follow(self, instance: Model, name: str) -> tuple[Model, bool]:
@@ -198,7 +198,7 @@ class LazyPrefetcher:
             self.forget_found()
 
     def forget(self) -> None:
-        """Let go of all instances."""
+        """Forget all instances."""
         self.forget_found()
         self.forget_group()
 

@@ -58,7 +58,7 @@ class DeserializeTask(SourceTask):
         """True if another batch has it too. That one records the error, if it can't be saved here."""
         self.is_deferred = False
         """True if code of its model wants to see rows that its group is yet to write. Such a record is parsed
-        and judged when it is its turn to be written."""
+        and validated when it is its turn to be written."""
         self._model: type[SyncableModel] | None = None
         self.has_local_edit = False
         """True if a local edit of the app row took precedence."""

@@ -35,7 +35,7 @@ References = list[tuple[str, ForeignKeyReference]]
 
 
 class Validate(GroupTransform):
-    """Operator that calls ``clean_fields`` with the model's overrides, and judges foreign keys by Morango's
+    """Operator that calls ``clean_fields`` with the model's overrides, and checks foreign keys by Morango's
     two rules."""
 
     def __init__(self, context: BatchContext) -> None:
@@ -56,9 +56,9 @@ class Validate(GroupTransform):
         for same in rows.values():
             self._resolve_rows(same)
         # Parents first: a child's verdict depends on its parent's
-        call_or_defer(others, self.context, self._judge_instance)
+        call_or_defer(others, self.context, self._validate_carrier)
 
-    def _judge_instance(self, carrier: DeserializeTask) -> None:
+    def _validate_carrier(self, carrier: DeserializeTask) -> None:
         traits = traits_of(carrier.model)
         if traits.in_tree:
             self._validate_in_tree(carrier)
@@ -77,7 +77,7 @@ class Validate(GroupTransform):
                 )
         for index in unresolved:
             carrier, row = rows[index]
-            self._judge(carrier, _references(row))
+            self._check_references(carrier, _references(row))
 
     def parse_and_validate(self, carrier: DeserializeTask) -> SyncableModel | None:
         """Parse and validate a deferred carrier, now that it is its turn.
@@ -156,7 +156,7 @@ class Validate(GroupTransform):
             return
         references = [(name, reference) for name, found in by_target.items() for reference in found]
         if not all(self._is_sound(carrier, reference) for _, reference in references):
-            self._judge(carrier, references)
+            self._check_references(carrier, references)
 
     def _is_sound(self, carrier: DeserializeTask, reference: ForeignKeyReference) -> bool:
         """Return True if a reference is valid at once. The answer is kept for all records that have the same
@@ -174,7 +174,7 @@ class Validate(GroupTransform):
             self._sound.add(known)
         return is_sound
 
-    def _judge(self, carrier: DeserializeTask, references: References) -> None:
+    def _check_references(self, carrier: DeserializeTask, references: References) -> None:
         for position, (target_name, reference) in enumerate(references):
             if self.context.failed_in_this_run(reference.to_pk):
                 carrier.add_error(target_failed(target_name, reference.to_pk), is_retryable=True)
@@ -190,7 +190,7 @@ class Validate(GroupTransform):
             carrier.add_error(target_failed(*lost[0]), is_retryable=True)
 
     def _resolve(self, carrier: DeserializeTask, target_name: str, reference: ForeignKeyReference) -> bool:
-        """Judge one reference. Like Morango, note a deletion even beside a missing target.
+        """Check one reference. Like Morango, note a deletion even beside a missing target.
 
         :returns: False where the Store has the target and the app table hasn't, for want of deserializing
         """

@@ -28,7 +28,7 @@ MIN_LIMIT_SECONDS = 1
 """Shortest time limit that a message of ours may bring along."""
 MAX_RETRIES = 1000
 
-UNFORESEEN = "A message for %.200r could not be taken in."
+UNEXPECTED = "A message for %.200r could not be taken in."
 
 MAX_ETA_SECONDS = 24 * 60 * 60
 """Farthest time ahead that a message of ours may name. A minute is enough, but clocks may be wrong."""
@@ -65,8 +65,8 @@ def _create_validating_handler(parent: Any, create: Callable[[], Callable[[Any],
                 return take_in(message)
             except errors:
                 raise
-            except Exception as error:  # a flaw that no rule has foreseen; it would end the worker
-                logger.exception(UNFORESEEN, message.headers.get("task"))
+            except Exception as error:  # a flaw that no rule covers; it would end the worker
+                logger.exception(UNEXPECTED, message.headers.get("task"))
                 if is_at_hand(message):
                     return None
                 flaw = f"{type(error).__name__}: {error}"
