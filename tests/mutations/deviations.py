@@ -88,7 +88,7 @@ MUTATIONS = (
     Mutation(
         "unregistered-models",
         "runs/plan.py",
-        "    return [*found, Step((), unregistered=True)]\n",
+        "    return (*found, Step((), unregistered=True))\n",
         "    return found\n",
         (f"{_DEVIATIONS}::test_unregistered_model_is_an_error_of_its_record",),
     ),
