@@ -7,8 +7,9 @@ from typing import Any
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import Execution
-from morango_celery.runs.producer import advance, open_batches, start
+from morango_celery.runs.producer import advance, start
 from tests.support.run_helpers import new_run
 
 POISON = "morango_celery.errors.PoisonRecordError"

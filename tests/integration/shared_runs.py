@@ -7,9 +7,10 @@ from typing import Any
 from morango.models.certificates import Filter
 
 from morango_celery.models import Run
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.opening import attempt_opening
-from morango_celery.runs.producer import Progress, advance, create_run, open_batches, start
+from morango_celery.runs.producer import Progress, advance, create_run, start
 from tests.support import factories
 from tests.support.run_helpers import (
     sent,

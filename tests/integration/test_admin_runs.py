@@ -15,8 +15,9 @@ from morango.models.certificates import Filter
 
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
-from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.producer import start
 from tests.integration.admin_pages import RUNS, act, listed, new_run, page_of, shown
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
 from tests.support.operators import logged_in

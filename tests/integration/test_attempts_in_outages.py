@@ -12,10 +12,10 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connection
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.limits import Limits, within
 from morango_celery.runs.message import Message
 from morango_celery.runs.outages import UNCOUNTED_IN_A_ROW
-from morango_celery.runs.producer import open_batches
 from tests.integration.attempts import POISON, attempt, one_batch
 from tests.support import factories
 from tests.support.run_helpers import carry_out, errors, unit

@@ -11,9 +11,10 @@ import pytest
 from morango_celery.models import Batch
 from morango_celery.runs import attempts
 from morango_celery.runs.attempts import attempt_batch
+from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.message import Message
-from morango_celery.runs.producer import open_batches, start
+from morango_celery.runs.producer import start
 from tests.integration.attempts import attempt, one_batch, used_up, work_off
 from tests.support import factories
 from tests.support.concurrency import together
