@@ -25,7 +25,7 @@ WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_containers.py \
 	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_runs blocked_runs broken_pipes coalesced_runs \
-		command compose core_alone demo deployment eager flower recover_command services sharing status two_instances) \
+		command common_cause compose core_alone demo deployment eager flower recover_command services sharing status two_instances) \
 	tests/oplog/test_two_projects.py \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
 	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke conf dependency_graph envelope environment \
@@ -94,8 +94,7 @@ test-records:
 	PARITY_EXAMPLES=6 PARITY_BATCH_SIZES=1000 nice $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
 
 test-on-sqlite:
-	PARITY_EXAMPLES=3 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE)) \
-		--deselect=tests/integration/test_systemic_errors.py::TestCommonCause
+	PARITY_EXAMPLES=3 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)

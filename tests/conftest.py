@@ -195,7 +195,7 @@ def celery_worker_process(redis_url: str, database_url: str, tmp_path: Path) -> 
         process.wait_for_log(" ready.")
         return process
 
-    with _stopping(started):
+    with _killing(started):
         yield start
 
 
@@ -218,7 +218,7 @@ def live_http_server(redis_url: str, database_url: str, tmp_path: Path) -> Itera
         process.wait_until(lambda: _listens(port), "listening")
         return f"http://127.0.0.1:{port}"
 
-    with _stopping(started):
+    with _killing(started):
         yield start
 
 
@@ -242,12 +242,13 @@ def school(make_school: MakeSchool) -> School:
 
 
 @contextlib.contextmanager
-def _stopping(processes: list[LoggedProcess]) -> Iterator[None]:
+def _killing(processes: list[LoggedProcess]) -> Iterator[None]:
+    """Kill processes at the end: a worker that is told to stop takes more than a second."""
     try:
         yield
     finally:
         for process in processes:
-            process.stop()
+            process.kill()
 
 
 def _listens(port: int) -> bool:

@@ -31,7 +31,7 @@ def start(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Start]:
 
     yield start
     for process in started:
-        process.stop()
+        process.kill()
 
 
 def test_worker_of_threads_refuses_to_start(start: Start) -> None:

@@ -56,7 +56,7 @@ def start_project(
 
     yield start
     for process in started:
-        process.stop()
+        process.kill()
 
 
 def test_every_way_to_send_a_task_resolves_its_arguments(
