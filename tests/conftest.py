@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # models can't be imported yet
 NEEDS_POSTGRESQL = "needs_postgresql"
 _PROCESS_FIXTURES = {"celery_worker_process"}
 _SMOKE = Path(__file__).parent / "smoke"
+LONGEST_ID = 80
+"""Length of a value in the id of a test."""
 
 _redis_port = pytest.StashKey[int | None]()
 _postgres_port = pytest.StashKey[int | None]()
@@ -67,6 +70,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     django.setup()  # before test modules import models
     os.environ["DJANGO_SETTINGS_MODULE"] = "worker.settings"  # for the processes that tests start
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Let the id of a case show values that pytest would number."""
+    if not isinstance(val, dict | list | tuple | set | frozenset | BaseException):
+        return None
+    text = repr(val)
+    return None if " at 0x" in text else textwrap.shorten(text, LONGEST_ID, placeholder="...")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

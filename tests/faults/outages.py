@@ -20,7 +20,7 @@ from tests.support.sync_state import dequeued_session, proceed
 from tests.support.waiting import child_that_waits_for_a_lock
 from worker.school.models import PROFILE
 
-SWEEPING = "3"
+STALLED_SOON = "3"
 """STALLED_AFTER_SECONDS of a worker that is to find lost work soon."""
 
 

@@ -9,7 +9,7 @@ from tests.support.processes import LoggedProcess
 _SUCCEEDED = re.compile(r"recover_runs\[[^]]+\] succeeded in [\d.e-]+s: (\d+)")
 
 
-def sweeps(worker: LoggedProcess) -> int:
+def recoveries(worker: LoggedProcess) -> int:
     """Return the number of recoveries."""
     return len(_SUCCEEDED.findall(worker.log()))
 

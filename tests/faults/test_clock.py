@@ -10,7 +10,7 @@ import pytest
 from morango_celery.models import Batch, Run
 from morango_celery.runs.status import status_of
 from tests.faults.conftest import StartWorkerThere
-from tests.faults.outages import SWEEPING, first, messages, sent, wait_for_a_batch
+from tests.faults.outages import STALLED_SOON, first, messages, sent, wait_for_a_batch
 from tests.faults.servers import Server
 from tests.support.clocks import wrong_clock
 from tests.support.processes import LoggedProcess
@@ -46,7 +46,7 @@ def test_work_lost_by_a_worker_ahead_of_time_is_found_in_time(
 
     # Then the status shows it, and another worker does the rest
     until(lambda: status_of(run.pk, 1).is_stalled, "stalled")
-    start_worker(1, STALLED_AFTER_SECONDS=SWEEPING, **SMALL)
+    start_worker(1, STALLED_AFTER_SECONDS=STALLED_SOON, **SMALL)
     wait_for(run)
     school.assert_intact(run)
 
@@ -95,7 +95,7 @@ def test_workers_with_different_clocks_share_a_run(
     # Given two workers, one of which is an hour ahead, and the other one as much behind
     school = make_school(60)
     for ahead_seconds in (HOUR, -HOUR):
-        start_worker(1, STALLED_AFTER_SECONDS=SWEEPING, **SMALL, **wrong_clock(ahead_seconds))
+        start_worker(1, STALLED_AFTER_SECONDS=STALLED_SOON, **SMALL, **wrong_clock(ahead_seconds))
 
     # When they carry out a run, then it completes, and nothing is blamed
     run = sent(school)

@@ -14,7 +14,7 @@ from morango_celery.models import Run
 from morango_celery.tasks import recover_runs
 from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import (
-    SWEEPING,
+    STALLED_SOON,
     by_a_sync,
     by_the_function,
     first,
@@ -114,7 +114,7 @@ def test_worker_leaves_connections_that_swallow_everything(
 ) -> None:
     # Given a worker with a batch, and a network between it and Redis
     with proxy_to(redis.url) as proxy:
-        worker = start_worker(2, through=proxy.url, STALLED_AFTER_SECONDS=SWEEPING)
+        worker = start_worker(2, through=proxy.url, STALLED_AFTER_SECONDS=STALLED_SOON)
         with held(first("unit")):
             run = sent(school)
             wait_for_a_batch(worker)

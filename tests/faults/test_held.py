@@ -16,7 +16,7 @@ from morango.models import Store
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
 from morango_celery.models import Run
-from tests.faults.recoveries import sent_again, sweeps
+from tests.faults.recoveries import recoveries, sent_again
 from tests.support.processes import LoggedProcess
 from tests.support.schools import MakeSchool, School
 from tests.support.waiting import (
@@ -31,7 +31,7 @@ from tests.support.workers import StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
-SWEEPING = "4"
+STALLED_SOON = "4"
 """STALLED_AFTER_SECONDS of workers that look for lost messages four times a second."""
 
 SHORT = {"SOFT_TIME_LIMIT": "4", "TIME_LIMIT": "6"}
@@ -49,14 +49,14 @@ def start_worker(celery_worker_process: StartWorker) -> Callable[..., LoggedProc
     def start(concurrency: int, **environment: str) -> LoggedProcess:
         settings = {"DJANGO_SETTINGS_MODULE": "tests.faults.outage_settings"}
         return celery_worker_process(
-            concurrency, **{**settings, "STALLED_AFTER_SECONDS": SWEEPING, **environment}
+            concurrency, **{**settings, "STALLED_AFTER_SECONDS": STALLED_SOON, **environment}
         )
 
     return start
 
 
 def found(school: School) -> Run:
-    """Create a run that a worker's sweep sends: a message has the time limits of its sender."""
+    """Create a run that a worker's recovery sends: a message has the time limits of its sender."""
     return school.new_run()
 
 
@@ -104,8 +104,8 @@ def attempts(run: Run) -> set[int]:
 
 def sent_in_a_while(worker: LoggedProcess) -> int:
     """Return the number of messages that recovery sends in more than STALLED_AFTER_SECONDS."""
-    swept, found = sweeps(worker), sent_again(worker)
-    worker.wait_until(lambda: sweeps(worker) > swept + 20, "sweeping")
+    recovered, found = recoveries(worker), sent_again(worker)
+    worker.wait_until(lambda: recoveries(worker) > recovered + 20, "recovering")
     return sent_again(worker) - found
 
 
@@ -320,7 +320,7 @@ def test_run_of_a_killed_worker_waits_for_no_time_limit(
         run = sent(school)
         until(lambda: child_that_waits_for_a_lock(worker.pid, holder), "in a batch")
         other = start_worker(1, STALLED_AFTER_SECONDS=resend_after)
-        other.wait_until(lambda: sweeps(other) > 0, "swept")
+        other.wait_until(lambda: recoveries(other) > 0, "recovered")
 
         # When that is killed with all its processes
         worker.kill()

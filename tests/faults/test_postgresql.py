@@ -28,7 +28,7 @@ from tests.support.workers import StartWorker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
-SWEEPING = "3"
+STALLED_SOON = "3"
 """STALLED_AFTER_SECONDS of a worker that is to find what got lost soon. It may send a batch twice: the second
 message's attempt may then begin before the first one's is taken back, and end before that can be."""
 
@@ -75,8 +75,8 @@ def start_worker(database: Database, celery_worker_process: StartWorker) -> Star
     return start
 
 
-def wait_for_first_sweep(worker: LoggedProcess) -> None:
-    """Wait for a worker's first sweep. From then on it sends nothing twice, unless it is `SWEEPING`."""
+def wait_for_first_recovery(worker: LoggedProcess) -> None:
+    """Wait for a worker's first recovery. From then on it sends again what is `STALLED_SOON` alone."""
     worker.wait_for_log("succeeded in")
 
 
@@ -97,18 +97,18 @@ def an_attempt(school: School) -> str:
 
 
 def assert_complete(
-    school: School, run: Run, *, blameless: bool = True, sweeping: LoggedProcess | None = None
+    school: School, run: Run, *, blameless: bool = True, recovering: LoggedProcess | None = None
 ) -> None:
     """
     :param blameless: whether each batch shows only the attempt that succeeded, for an outage is no record's
         fault. The database can't note that while it is away or read-only; then one fault costs one attempt
-    :param sweeping: a worker that is `SWEEPING`: each message that it has sent again may cost one, too
+    :param recovering: a worker that takes work for `STALLED_SOON`: each message sent again may cost one, too
     """
-    wait_for(run, 120)  # the second sweep finds what a fault left unsent, after a minute
+    wait_for(run, 120)  # the second recovery finds what a fault left unsent, after a minute
     school.assert_intact(run)
     batches = Batch.objects.filter(run=run)
     assert set(batches.values_list("state", flat=True)) == {Batch.State.DONE}
-    due = (1 if blameless else 2) + (sent_again(sweeping) if sweeping else 0)
+    due = (1 if blameless else 2) + (sent_again(recovering) if recovering else 0)
     assert max(batches.values_list("attempts", flat=True)) <= due
 
 
@@ -124,7 +124,7 @@ def test_batch_is_retried_after_a_restart_of_postgresql(
     database: Database, school: School, start_worker: StartWorker, how: signal.Signals
 ) -> None:
     # Given a batch that has written some of its rows
-    worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(STALLED_AFTER_SECONDS=STALLED_SOON)
     with database.holding_up("AFTER INSERT ON school_lesson FOR EACH STATEMENT"):
         run = sent(school)
         until(lambda: database.workers(IS_HELD_UP), "in the middle of a batch")
@@ -136,7 +136,7 @@ def test_batch_is_retried_after_a_restart_of_postgresql(
         database.server.start()
 
     # Then the batch is tried again
-    assert_complete(school, run, blameless=False, sweeping=worker)
+    assert_complete(school, run, blameless=False, recovering=worker)
     assert "The database is not available" in worker.log()
 
 
@@ -146,7 +146,7 @@ def test_terminated_connections_are_not_held_against_a_batch(
 ) -> None:
     # Given batches that get no further than to their first row
     worker = start_worker()
-    wait_for_first_sweep(worker)
+    wait_for_first_recovery(worker)
     with database.holding_up("BEFORE INSERT ON school_attempt FOR EACH ROW"):
         run = sent(school)
 
@@ -191,7 +191,7 @@ SAMPLE = ("its first stage is being opened", "one of its batches was sent, the o
 def test_run_completes_wherever_the_database_goes_away(
     database: Database, start_worker: StartWorker, make_school: Any, exhaustive: bool, restart: bool
 ) -> None:
-    worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(STALLED_AFTER_SECONDS=STALLED_SOON)
     for moment, trigger in MOMENTS.items():
         if not exhaustive and moment not in SAMPLE:
             continue
@@ -206,7 +206,7 @@ def test_run_completes_wherever_the_database_goes_away(
             else:
                 assert database.cut(IS_HELD_UP)
 
-        assert_complete(school, run, blameless=False, sweeping=worker)
+        assert_complete(school, run, blameless=False, recovering=worker)
         until(lambda: Run.objects.get(pk=run.pk).finalized, "followed up")  # noqa: B023
         database.forget_moments()
     assert worker.is_running
@@ -219,7 +219,7 @@ def test_connection_that_was_cut_between_two_tasks_costs_a_retry(
     # Given a worker that keeps its connection from one task to the next
     worker = start_worker(concurrency=1)
     until(lambda: database.workers(IDLE), "connected")
-    wait_for_first_sweep(worker)
+    wait_for_first_recovery(worker)
     run = school.new_run()
 
     # When that is cut while nothing happens
@@ -239,7 +239,7 @@ def test_deadlock_ends_the_batch_and_not_the_other(
 ) -> None:
     # Given another session that holds an app row, and a batch that holds its Store row and wants it
     worker = start_worker()
-    wait_for_first_sweep(worker)
+    wait_for_first_recovery(worker)
     ((lesson,),) = database.ask("SELECT id FROM school_lesson WHERE title = 'old' ORDER BY id LIMIT 1")
     with database.session() as other:
         other.execute("SET deadlock_timeout = '1h'")  # the worker is the one to find out
@@ -264,7 +264,7 @@ def test_serialization_failure_is_retried(
 ) -> None:
     # Given workers whose transactions want to see one moment only, and a batch that waits for a record
     database.configure("default_transaction_isolation", level)
-    worker = start_worker(processes, STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(processes, STALLED_AFTER_SECONDS=STALLED_SOON)
     with database.session() as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         other.execute("UPDATE morango_store SET serialized = serialized WHERE id = %s", [an_attempt(school)])
@@ -275,7 +275,7 @@ def test_serialization_failure_is_retried(
         other.connection.commit()
 
     # Then it is tried again; two processes fail for each other's sake too, and for a message that came twice
-    assert_complete(school, run, blameless=processes == 1, sweeping=worker)
+    assert_complete(school, run, blameless=processes == 1, recovering=worker)
     assert "could not serialize access due to concurrent update" in worker.log()
 
 
@@ -293,7 +293,7 @@ def test_batch_that_waits_too_long_is_tried_again(
 ) -> None:
     database.configure(setting, "1s")
     worker = start_worker()
-    wait_for_first_sweep(worker)
+    wait_for_first_recovery(worker)
     with held(an_attempt(school)):
         run = sent(school)
         worker.wait_for_log(message)
@@ -306,8 +306,8 @@ def test_run_waits_until_there_are_connections_again(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
     # Given others that have taken every connection there is, those of the worker too
-    worker = start_worker()  # which sweeps once a minute: it doesn't connect again while they do
-    wait_for_first_sweep(worker)
+    worker = start_worker()  # which recovers once a minute: it doesn't connect again while they do
+    wait_for_first_recovery(worker)
     run = school.new_run()
     with contextlib.ExitStack() as others:
         assert database.cut() > 0
@@ -328,7 +328,7 @@ def test_run_waits_while_the_database_is_read_only(
     database: Database, school: School, start_worker: StartWorker
 ) -> None:
     # Given a batch under way, and a server that takes no more changes, as before a switch-over
-    worker = start_worker(STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(STALLED_AFTER_SECONDS=STALLED_SOON)
     with held(an_attempt(school)):
         run = sent(school)
         until(lambda: database.workers(WAITS_FOR_A_LOCK), "in the middle of a batch")
@@ -344,4 +344,4 @@ def test_run_waits_while_the_database_is_read_only(
         database.ask("SELECT pg_reload_conf()")
 
     # Then the run goes on when it does again
-    assert_complete(school, run, blameless=False, sweeping=worker)
+    assert_complete(school, run, blameless=False, recovering=worker)

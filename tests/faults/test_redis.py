@@ -17,7 +17,7 @@ from morango_celery.conf import settings
 from morango_celery.models import Batch, Run
 from tests.faults.conftest import StartWorkerThere
 from tests.faults.outages import (
-    SWEEPING,
+    STALLED_SOON,
     assert_complete,
     by_a_sync,
     by_the_function,
@@ -82,7 +82,7 @@ def test_run_completes_after_redis_is_killed_in_the_middle_of_a_batch(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a batch under way, and others that wait
-    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=STALLED_SOON)
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -100,7 +100,7 @@ def test_run_completes_after_redis_is_killed_in_the_middle_of_a_batch(
 
 def test_worker_prefetches_no_message(school: School, redis: Server, start_worker: StartWorkerThere) -> None:
     # Given a worker whose only process is in the middle of a batch, and others that wait
-    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=STALLED_SOON)
     with held(*Store.objects.filter(model_name="attempt").values_list("id", flat=True)):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -108,7 +108,7 @@ def test_worker_prefetches_no_message(school: School, redis: Server, start_worke
         assert waiting > 2
 
         # When it has had time to take more of them: long enough to ask for recovery again and again
-        worker.wait_until(lambda: messages(redis) > waiting + 5, "sweeping")
+        worker.wait_until(lambda: messages(redis) > waiting + 5, "recovering")
 
         # Then it hasn't: what it would have in hand when it is killed comes back late
         with Redis.from_url(redis.url) as client:
@@ -121,7 +121,7 @@ def test_worker_survives_a_loss_that_it_hears_of_while_it_waits_for_messages(
 ) -> None:
     # Given a worker with a batch, and processes to spare, so that it waits for messages too
     with proxy_to(redis.url) as proxy:
-        worker = start_worker(4, through=proxy.url, STALLED_AFTER_SECONDS=SWEEPING)
+        worker = start_worker(4, through=proxy.url, STALLED_AFTER_SECONDS=STALLED_SOON)
         with held(first("learner")):
             run = sent(school)
             wait_for_a_batch(worker)
@@ -146,7 +146,7 @@ def test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed(
     school = School(rows=10)
     slow = factories.store_row("learner", unit_id=first("unit"), school_id=school.id, username="sleeps")
     school.expected = school.undisturbed()
-    options = {"CANCEL_ON_CONNECTION_LOSS": "1", "STALLED_AFTER_SECONDS": SWEEPING, "POISON_APP": "1"}
+    options = {"CANCEL_ON_CONNECTION_LOSS": "1", "STALLED_AFTER_SECONDS": STALLED_SOON, "POISON_APP": "1"}
     worker = start_worker(2, **options)
     run = sent(school)
     batches = run.batches.filter(state=Batch.State.OPEN, attempts__gt=0).exclude(attempted_by="")
@@ -165,7 +165,7 @@ def test_batch_that_celery_cancels_when_redis_is_lost_is_not_blamed(
 
     # ... and nothing is wrong with the record
     worker.kill()
-    start_worker(1, STALLED_AFTER_SECONDS=SWEEPING)
+    start_worker(1, STALLED_AFTER_SECONDS=STALLED_SOON)
     wait_for(run, 60)
     school.assert_intact(run)
     slow.refresh_from_db()
@@ -178,7 +178,7 @@ def test_worker_survives_any_number_of_losses(
     school: School, redis: Server, start_worker: StartWorkerThere
 ) -> None:
     # Given a worker with a batch under way
-    worker = start_worker(4, STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(4, STALLED_AFTER_SECONDS=STALLED_SOON)
     with held(first("learner")):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -206,7 +206,7 @@ def test_worker_survives_any_number_of_losses(
 def test_run_completes_after_redis_and_worker_are_killed_together(
     school: School, redis: Server, start_worker: StartWorkerThere, by: str
 ) -> None:
-    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=STALLED_SOON)
     with held(first("attempt")):
         run = sent(school)
         wait_for_a_batch(worker)
@@ -217,7 +217,7 @@ def test_run_completes_after_redis_and_worker_are_killed_together(
 
     # A worker waits until the batches are overdue; who knows that all is lost needn't
     if by == "a worker":
-        start_worker(STALLED_AFTER_SECONDS=SWEEPING)
+        start_worker(STALLED_AFTER_SECONDS=STALLED_SOON)
     else:
         call_command("recover_runs", all=True, verbosity=0)
         assert messages(redis) == Run.objects.get(pk=run.pk).open_batches
@@ -246,7 +246,7 @@ def test_stage_that_cannot_be_sent_is_sent_when_redis_is_back(
     fault: Callable[[Server], Callable[[], None]],
 ) -> None:
     # Given the last batch of a stage, and a broker that fails while it is executed
-    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=SWEEPING)
+    worker = start_worker(concurrency=1, STALLED_AFTER_SECONDS=STALLED_SOON)
     with held(first("unit")):
         run = sent(school)
         wait_for_a_batch(worker)

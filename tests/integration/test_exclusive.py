@@ -342,7 +342,7 @@ class TestAtTheSameTime:
             result = attempt_batch(memos.pk, memos.ids_sha256).result
             assert result is not None
             assert result.saved == 3
-            # And should the first worker die, a sweep knows
+            # And should the first worker die, recovery knows
             assert recover(dispatch := RecordingDispatcher()) == 1
             assert list(dispatch.sent) == [f"batch {other.pk}"]
 

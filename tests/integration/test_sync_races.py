@@ -168,7 +168,7 @@ def test_session_that_waits_after_its_run_has_ended_is_found_by_each_recovery(
     TransferSession.objects.update(transfer_stage_status=transfer_statuses.STARTED)
     assert client.is_running
 
-    # When a worker sweeps, then the sync ends
+    # When a worker recovers, then the sync ends
     celery_worker_process(concurrency=1)
     assert client.wait_until_ended() == 0, client.log()
     assert_completed_and_closed()

@@ -91,7 +91,7 @@ def test_run_survives_the_death_of_its_worker(celery_worker_process: StartWorker
     # When another one is started, and recovery doesn't wait for the broker to notice
     celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="100")
     ended = Run.objects.filter(pk=run.pk, state=Run.State.COMPLETED)
-    # The dead worker's session may hold the batch for a moment, and the living one sweeps as well
+    # The dead worker's session may hold the batch for a moment, and the living one recovers as well
     until(lambda: morango_celery.recover_runs(all_unfinished=True) or ended.exists(), "sent again, or done")
 
     # Then the run completes, every record counted once
@@ -203,7 +203,7 @@ def body(message: dict[str, Any]) -> Any:
 def test_nothing_that_passes_through_redis_tells_a_record(
     celery_worker_process: StartWorker, redis_url: str
 ) -> None:
-    # Given records of every fate whose contents are easy to find, and an ear at the broker
+    # Given records of every fate whose contents are easy to find, and a listener at the broker
     unit = factories.store_row("unit", name=SECRET)
     factories.store_row("lesson", unit=unit, title=SECRET * 20)  # too long
     factories.store_row("lesson", unit_id=SECRET)  # no id

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.kolibri import report
-from tests.kolibri.cases import Sides, every_case, start
+from tests.kolibri.cases import Outcomes, every_case, start
 from tests.kolibri.compare import Outcome
 from tests.kolibri.databases import Databases, Postgresql, Sqlite
 from tests.kolibri.deviations import undocumented
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if holds else 1
 
 
-def compare_all(cases: deque[Sides]) -> bool:
+def compare_all(cases: deque[Outcomes]) -> bool:
     """Judge and print each case, then the tables over all of them; return whether all hold.
 
     Takes the cases out of `cases`: an outcome is a whole database, too much to keep all of them.
@@ -65,12 +65,12 @@ def compare_all(cases: deque[Sides]) -> bool:
     shown: set[str] = set()
     recorded: Outcome | None = None
     while cases:
-        sides = cases.popleft()
-        case, morango, ours = sides.case, sides.morango.result(), sides.ours.result()
+        made = cases.popleft()
+        case, morango, ours = made.case, made.morango.result(), made.ours.result()
         if recorded is None or case.seed == case.scenario.orders[0]:
             recorded = ours
         verdict = judge(morango, ours)
-        if ours.side == "ours":
+        if ours.implementation == "ours":
             verdict.complaints += judge_order(recorded, ours)
         print(report.one(case, morango, ours, verdict, shown), flush=True)
         judged.append(report.Judged.of(case, morango, ours, verdict))

@@ -1,4 +1,4 @@
-"""The comparisons to make, and the processes that produce their two sides."""
+"""The comparisons to make, and the processes that produce their two made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Sides:
+class Outcomes:
     """The two outcomes of a case; each is a future until its process has ended."""
 
     case: Case
@@ -45,19 +45,19 @@ def every_case(kinds: Sequence[Databases], scenarios: Sequence[Scenario]) -> Ite
                 yield Case(databases, scenario, seed)
 
 
-def start(case: Case, pool: Executor, folder: Path, *, ours: str) -> Sides:
-    """Have both sides of a case made in `pool`, by way of files in `folder`."""
-    return Sides(
+def start(case: Case, pool: Executor, folder: Path, *, ours: str) -> Outcomes:
+    """Have both outcomes of a case made in `pool`, by way of files in `folder`."""
+    return Outcomes(
         case,
         pool.submit(_outcome, case, "morango", folder / f"{case}, Morango.json"),
         pool.submit(_outcome, case, ours, folder / f"{case}, ours.json"),
     )
 
 
-def _outcome(case: Case, side: str, target: Path) -> Outcome:
-    arguments = (side, case.scenario.name, str(case.seed), str(target))
+def _outcome(case: Case, implementation: str, target: Path) -> Outcome:
+    arguments = (implementation, case.scenario.name, str(case.seed), str(target))
     with case.databases.copy() as environ:
-        run_module("tests.kolibri.side", *arguments, environ=environ)
+        run_module("tests.kolibri.implementation", *arguments, environ=environ)
     outcome = Outcome.read(target)
     target.unlink()
     return outcome

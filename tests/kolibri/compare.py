@@ -1,4 +1,4 @@
-"""Differences between two sides, value by value."""
+"""Outcomes of the two implementations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STORE = "morango_store"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The contents of a file by ``side.py``."""
+    """The contents of a file by ``implementation.py``."""
 
-    side: str
+    implementation: str
     tables: Tables
     again: Tables | None
     """The tables after more rounds; None when they changed nothing."""
@@ -41,7 +41,7 @@ class Outcome:
 
     @classmethod
     def read(cls, path: Path) -> Outcome:
-        """Read the file that a side wrote."""
+        """Read the file that an implementation wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     @property

@@ -56,7 +56,7 @@ def _spread_stays_dirty(difference: Difference, morango: Outcome, ours: Outcome)
         and not difference.ours
         and not ours.store[difference.key]["deserialization_error"]
         and ours.app_row(difference.key) is None
-        and all(difference.key in side.tables[DELETED] for side in (morango, ours))
+        and all(difference.key in found.tables[DELETED] for found in (morango, ours))
     )
 
 

@@ -1,4 +1,4 @@
-"""Arriving records and their order: the cases of both sides."""
+"""Arriving records and their order: the cases of both made."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def compare(profile: str) -> dict[str, dict[str, Any]]:
     :return: by what was compared, the ``differences`` in words, and how many records of each model were
         serialized (``models``)
     """
-    InstanceIDModel.get_or_create_current_instance()  # whose id both sides must have
+    InstanceIDModel.get_or_create_current_instance()  # whose id both implementations must have
     with override_settings(MORANGO_TEST_POSTGRESQL=True):  # which allows an open transaction
         return {
             name: _beside_each_other(profile, arrange)

@@ -40,7 +40,7 @@ def database() -> Database:
     }
 
 
-def outcome(side: str, tables: Database, **attributes: Any) -> Outcome:
+def outcome(implementation: str, tables: Database, **attributes: Any) -> Outcome:
     models = {
         "log": {"table": "app_log", "is_tree": False, "clock_columns": ["seen_at"]},
         "tree": {"table": "app_tree", "is_tree": True, "clock_columns": []},
@@ -52,7 +52,9 @@ def outcome(side: str, tables: Database, **attributes: Any) -> Outcome:
         "retried": False,
         "seconds": 0.0,
     }
-    return Outcome(side=side, tables=tables, models=models, clock=CLOCK, **{**defaults, **attributes})
+    return Outcome(
+        implementation=implementation, tables=tables, models=models, clock=CLOCK, **{**defaults, **attributes}
+    )
 
 
 def verdict_on(morango: Database, ours: Database, **of_morango: Any) -> Verdict:
@@ -143,8 +145,8 @@ def test_deleted_record_may_be_clean_where_morango_leaves_it_dirty() -> None:
     ours["app_log"]["one"] = morango["app_log"]["one"] = dict(database()["app_log"]["one"])
     assert not verdict_on(morango, ours).holds
     del ours["app_log"]["one"], morango["app_log"]["one"]
-    for side in (morango, ours):
-        side["morango_store"]["one"]["deleted"] = False
+    for found in (morango, ours):
+        found["morango_store"]["one"]["deleted"] = False
     assert not verdict_on(morango, ours).holds
 
 
@@ -181,8 +183,8 @@ def test_poisonous_record_may_be_in_error_where_morango_aborts() -> None:
     verdict = verdict_on(morango, ours, poison=group, **aborted)
     assert verdict.allowed == {"one-bad-record": 2}
     two = json.dumps({"other_id": "2" * 32})
-    for side in (morango, ours):
-        side["morango_store"]["one"]["serialized"] = two
+    for found in (morango, ours):
+        found["morango_store"]["one"]["serialized"] = two
     ours["morango_store"]["one"]["deserialization_error"] = f"log with id {'2' * 32} failed to deserialize"
     verdict = verdict_on(morango, ours, poison=group, **aborted)
     assert verdict.allowed == {"one-bad-record": 2}  # the record it names isn't in error
@@ -220,8 +222,8 @@ def test_grandchild_of_a_deleted_record_may_be_deleted_where_morango_aborts() ->
 
 def test_record_of_an_unknown_model_may_be_in_error() -> None:
     morango, ours = database(), database()
-    for side in (morango, ours):
-        side["morango_store"]["three"] = stored("spaceship", dirty_bit=True)
+    for found in (morango, ours):
+        found["morango_store"]["three"] = stored("spaceship", dirty_bit=True)
     ours["morango_store"]["three"].update(deserialization_error="why", deserialization_exception="Unknown")
     assert verdict_on(morango, ours).allowed == {"unregistered-models": 2}
     assert not verdict_on(morango, morango).holds

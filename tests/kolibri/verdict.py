@@ -19,9 +19,9 @@ class Verdict:
     records: Counter[str]
     """Store rows of each model."""
     saved: Counter[str]
-    """Those of them that are in the app tables on our side."""
+    """Those of them that are in the app tables with us."""
     failed: Counter[str]
-    """Those of them that are in error on our side."""
+    """Those of them that are in error with us."""
     deviations: Counter[str] = field(default_factory=Counter)
     per_model: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Number of differences of each (model name, deviation); UNEXPLAINED if it is none."""
@@ -62,7 +62,7 @@ def judge(morango: Outcome, ours: Outcome) -> Verdict:
         verdict.per_model[_model_of(difference, ours), name] += 1
         if not deviation:
             complain(str(difference))
-    if ours.side == "morango":
+    if ours.implementation == "morango":
         return verdict
     if ours.aborted:
         complain(f"ours aborted: {ours.aborted}")

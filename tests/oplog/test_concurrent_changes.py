@@ -202,7 +202,7 @@ def with_whole_friendships(left: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def differences(left: dict[str, list[Any]], ingested: dict[str, list[Any]]) -> list[Any]:
-    """Return the rows that one side has and the other hasn't."""
+    """Return the rows that one database has and the other hasn't."""
     return [
         (name, row)
         for label in left

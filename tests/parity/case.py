@@ -122,7 +122,7 @@ def target_of(foreign_key: ForeignKey[Any, Any]) -> type[Model]:
     return cast(type[Model], foreign_key.related_model)
 
 
-def is_swept_away(instance: SyncableModel, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+def is_deleted_by_cascade(instance: SyncableModel, rows: Mapping[str, Mapping[str, Any]]) -> bool:
     """Return True if an app row had to go because another one did."""
     return any(
         foreign_key.remote_field.on_delete is CASCADE and not exists(rows, foreign_key, target)

@@ -67,7 +67,7 @@ def _run_until_settled(case: Case) -> None:
 def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
     """Return the expectation with our wording where that is up to us.
 
-    Of a record in error on both sides we may say that its target failed, if that is so (failed-targets):
+    Of a record in error with both we may say that its target failed, if that is so (failed-targets):
     Morango doesn't look, and so comes to some other error, its own or one that follows.
     """
     rows = {row.id: row for row in case.rows}

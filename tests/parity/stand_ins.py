@@ -19,8 +19,8 @@ from tests.parity.case import (
     Case,
     app_rows_of,
     exists,
+    is_deleted_by_cascade,
     is_elsewhere,
-    is_swept_away,
     model_of,
     references,
     synced_references,
@@ -138,7 +138,7 @@ def misjudged(case: Case) -> Iterator[Finding]:
             continue
         if row.deleted:
             edit = edited.get(row.id)
-            if edit is not None and not is_swept_away(edit, rows):
+            if edit is not None and not is_deleted_by_cascade(edit, rows):
                 yield row.id, Kept(), None  # local-edits
             continue
         now = rows[table_of(original)].get(row.id)

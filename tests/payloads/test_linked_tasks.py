@@ -22,9 +22,6 @@ from tests.payloads.project import (
 )
 from tests.payloads.sent import LARGE, SMALL, sent
 
-# Celery's backend for results in Redis, with a newer broker than it knows
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
-
 
 class TestTheWholeMessage:
     def test_many_small_arguments_are_stored_the_largest_first_until_the_rest_fits(

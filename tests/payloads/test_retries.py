@@ -22,9 +22,6 @@ from tests.payloads.project import (
 )
 from tests.payloads.sent import LARGE, reference_of, sent
 
-# Celery's backend for results in Redis, with a newer broker than it knows
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
-
 
 class TestRetries:
     def test_retry_stores_nothing_and_wraps_nothing_again(

@@ -34,9 +34,6 @@ from tests.payloads.sent import LARGE, SMALL, reference_of, sent
 from tests.payloads.values import JSON
 from worker.services import free_port
 
-# Celery's backend for results in Redis, with a newer broker than it knows
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
-
 
 def test_large_argument_travels_as_a_reference_and_a_small_one_as_it_is(broker: Redis) -> None:
     echo.delay(SMALL, LARGE, name=LARGE)

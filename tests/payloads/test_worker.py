@@ -19,8 +19,6 @@ LARGE = [f"{number:032x}" for number in range(2000)]
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.needs_postgresql,
-    # Celery's backend for results in Redis, with a newer client than it knows
-    pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
 ]
 
 StartProject = Callable[[], LoggedProcess]

@@ -9,14 +9,14 @@ from typing import Any
 from typing_extensions import override
 
 WHOLE_ROW = "(row)"
-"""The column of a difference in which one side lacks the row."""
+"""The column of a difference in which one database lacks the row."""
 
 Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that the two sides don't share; None where a side lacks the row."""
+    """One value that the two databases don't share; None where one lacks the row."""
 
     table: str
     key: str
@@ -30,7 +30,7 @@ class Difference:
 
 
 def differences(morango: Tables, ours: Tables) -> Iterator[Difference]:
-    """Yield every value that differs, tables and rows that only one side has included."""
+    """Yield every value that differs, tables and rows that only one database has included."""
     for table in sorted({*morango, *ours}):
         left, right = morango.get(table, {}), ours.get(table, {})
         for key in sorted({*left, *right}):

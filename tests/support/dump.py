@@ -18,7 +18,7 @@ Tables = dict[str, dict[str, dict[str, Value]]]
 """Table name -> primary key (or the KEYS of the table) -> column -> value."""
 
 OUR_OWN = ("morango_celery_", "django_migrations")
-"""Prefixes of tables that only one side writes to."""
+"""Prefixes of tables that only one implementation writes to."""
 
 KEYS = {
     "morango_recordmaxcounter": ("store_model_id", "instance_id"),

@@ -145,7 +145,7 @@ def record(model: Any, fields: dict[str, Any]) -> Store:
     )
 
 
-def long_way(model: Any, store: Store) -> list[Any]:
+def slow_path(model: Any, store: Store) -> list[Any]:
     """Return the row that Morango and Django make of a record.
 
     :raises Exception: they refuse it
@@ -180,12 +180,12 @@ def assert_fast_path_is_safe(model: Any, store: Store) -> None:
     if field_errors:
         assert row is None
         with pytest.raises(ValidationError) as raised:
-            long_way(model, store)
+            slow_path(model, store)
         assert error_text(field_errors[0], store, model) == str(raised.value)
     if row is None:
         return
     try:
-        expected = long_way(model, store)
+        expected = slow_path(model, store)
     except Exception as error:
         raise AssertionError(f"the fast path made {row} of what is refused: {error!r}") from error
     assert [(type(value), value) for value in row.values] == [(type(value), value) for value in expected]

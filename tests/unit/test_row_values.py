@@ -108,7 +108,7 @@ OF_KIND: dict[str, st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_value_is_written_as_the_long_way_would_or_not_at_all(name: str) -> None:
+def test_value_is_written_as_the_slow_path_would_or_not_at_all(name: str) -> None:
     model = MODELS[name]
     attname = model._meta.get_field(name).attname
 
@@ -214,7 +214,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("model", [Lesson, Attempt, Feedback])
-def test_record_of_the_school_is_written_as_the_long_way_would_or_not_at_all(model: Any) -> None:
+def test_record_of_the_school_is_written_as_the_slow_path_would_or_not_at_all(model: Any) -> None:
     assert row_plan(model) is not None
     names = {field.attname for field in model._meta.concrete_fields} | {"unknown"}
     sound = json.loads(factories.build_store_row(model.morango_model_name).serialized)

@@ -26,13 +26,15 @@ NOTIFICATIONS = "notifications_learnerprogressnotification"
 USERS = "kolibriauth_facilityuser"
 
 
-def outcome(side: str, found: Mapping[str, Any], settled: Mapping[str, Any] | None = None) -> Outcome:
+def outcome(
+    implementation: str, found: Mapping[str, Any], settled: Mapping[str, Any] | None = None
+) -> Outcome:
     """Return the outcome of a server with this snapshot.
 
     :param settled: the snapshot after its records in error were deserialized once more
     """
     return Outcome(
-        side=side,
+        implementation=implementation,
         tables=_comparable(found["tables"]),
         again=_comparable(settled["tables"]) if settled else None,
         aborted=None,

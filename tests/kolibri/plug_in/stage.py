@@ -94,7 +94,7 @@ class Stage:
         :raises AssertionError: what isn't
         """
         ours = _repaired(outcome("ours", server.snapshot()), settings)
-        stock, ours = (_without(leaving_out, side) for side in (self.stock(settings), ours))
+        stock, ours = (_without(leaving_out, outcome) for outcome in (self.stock(settings), ours))
         verdict = judge(stock, ours)
         assert verdict.holds, "\n".join(verdict.complaints[:20])
         return _summary(verdict, ours)
@@ -130,25 +130,27 @@ def wait_for(process: LoggedProcess, happened: Callable[[], bool], what: str) ->
     process.wait_until(happened, what, SLOW_SECONDS)
 
 
-def _repaired(side: Outcome, settings: str) -> Outcome:
+def _repaired(outcome: Outcome, settings: str) -> Outcome:
     """Return the outcome without the effect of chance: the new password of the server's learner.
 
     :raises AssertionError: not both learners are there, the device's with the coveted password
     """
-    claimant, holder = user(side.tables, "claimant"), user(side.tables, "holder")
-    assert claimant["picture_password"] == people.COVETED, f"{side.side}: {claimant}"
-    assert holder["_morango_dirty_bit"], f"{side.side}: {holder}"
+    claimant, holder = user(outcome.tables, "claimant"), user(outcome.tables, "holder")
+    assert claimant["picture_password"] == people.COVETED, f"{outcome.implementation}: {claimant}"
+    assert holder["_morango_dirty_bit"], f"{outcome.implementation}: {holder}"
     password = holder["picture_password"]
     if settings == EXHAUSTED:
-        assert password is None, f"{side.side}: {password}"
+        assert password is None, f"{outcome.implementation}: {password}"
     else:
-        assert password in PASSWORDS - {people.COVETED}, f"{side.side}: {password}"
+        assert password in PASSWORDS - {people.COVETED}, f"{outcome.implementation}: {password}"
     holder["picture_password"] = "(another)"
-    return side
+    return outcome
 
 
-def _without(tables: Collection[str], side: Outcome) -> Outcome:
-    return replace(side, tables={name: rows for name, rows in side.tables.items() if name not in tables})
+def _without(tables: Collection[str], outcome: Outcome) -> Outcome:
+    return replace(
+        outcome, tables={name: rows for name, rows in outcome.tables.items() if name not in tables}
+    )
 
 
 def _summary(verdict: Verdict, ours: Outcome) -> str:

@@ -1,7 +1,7 @@
-"""One side of a comparison, in a process and a database of its own: load, deserialize, dump.
+"""One implementation of a comparison, in a process and a database of its own: load, deserialize, dump.
 
-``python -m tests.kolibri.side {morango|ours} SCENARIO SEED FILE``; the database comes from the environment.
-Kolibri and Morango bind it when they are imported, so nothing here may be imported by what starts the sides.
+``python -m tests.kolibri.implementation {morango|ours} SCENARIO SEED FILE``; DATABASE_URL names the database.
+Kolibri and Morango bind that when they are imported, so the process that starts it must import nothing here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.kolibri.scenarios import SCENARIOS
 PROFILE = "facilitydata"
 
 CLOCK = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
-"""The time on both sides, so that values of the clock can be told from synced values."""
+"""The time of both, so that values of the clock can be told from synced values."""
 
 BATCH_SIZES_RECORDS = (1000, 50, 7)
 """Each row order gets another one: our results depend on neither."""
@@ -41,7 +41,7 @@ MAX_ROUNDS = 5
 
 
 def main(name: str, scenario_name: str, seed: str, target: str) -> None:
-    """Write the side's outcome of the scenario to the JSON file `target`."""
+    """Write the implementation's outcome of the scenario to the JSON file `target`."""
     django.setup()
     batch_size = BATCH_SIZES_RECORDS[int(seed) % len(BATCH_SIZES_RECORDS)]
     with (
@@ -63,29 +63,29 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
     from tests.support.dump import dump
 
     arrivals = next(s for s in SCENARIOS if s.name == scenario_name).in_order(seed)
-    side = Side(name, arrivals.prefixes)
+    implementation = Implementation(name, arrivals.prefixes)
     for recording in arrivals.recordings[:-1]:
         load(recording)
-        settle(side)
+        settle(implementation)
     load(arrivals.recordings[-1])
-    side.seconds = 0.0
-    aborted = side.attempt()
+    implementation.seconds = 0.0
+    aborted = implementation.attempt()
     poison = {about: {"ids": sorted(ids), "aborted": aborted} for about, ids in arrivals.poison.items()}
     poisonous = set[str]().union(*arrivals.poison.values())
     retried = False
     if aborted and poison:
         if len(poison) > 1:
             for about, ids in arrivals.poison.items():
-                with side.without(poisonous - ids):
-                    poison[about]["aborted"] = side.attempt()
-        with side.without(poisonous):
-            retried = side.attempt() is None
-    tables, seconds = dump(), side.seconds
-    with side.without(poisonous if aborted else ()):
-        settle(side)
+                with implementation.without(poisonous - ids):
+                    poison[about]["aborted"] = implementation.attempt()
+        with implementation.without(poisonous):
+            retried = implementation.attempt() is None
+    tables, seconds = dump(), implementation.seconds
+    with implementation.without(poisonous if aborted else ()):
+        settle(implementation)
     again = dump()
     return {
-        "side": name,
+        "implementation": name,
         "tables": tables,
         "again": None if again == tables else again,
         "aborted": aborted,
@@ -98,20 +98,20 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def settle(side: Side) -> None:
-    """Run the side's function until it changes nothing more."""
+def settle(implementation: Implementation) -> None:
+    """Run the implementation's function until it changes nothing more."""
     from tests.support.dump import dump
 
     after = dump()
     for _ in range(MAX_ROUNDS):
         before = after
-        side.attempt()
+        implementation.attempt()
         after = dump()
         if after == before:
             return
 
 
-class Side:
+class Implementation:
     """A function with the signature of Morango's, and the results of its calls."""
 
     def __init__(self, name: str, prefixes: Collection[str]) -> None:
