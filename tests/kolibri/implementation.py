@@ -1,7 +1,8 @@
 """One implementation of a comparison, in a process and a database of its own: load, deserialize, dump.
 
-``python -m tests.kolibri.implementation {morango|ours} SCENARIO SEED FILE``; DATABASE_URL names the database.
-Kolibri and Morango bind that when they are imported, so the process that starts it must import nothing here.
+``python -m tests.kolibri.implementation {morango|ours} SCENARIO SEED FILE``. The database comes from the
+environment. Kolibri and Morango bind it when they are imported, so the process that starts it must import
+nothing here.
 """
 
 from __future__ import annotations
