@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
+
+import pytest
 
 from bench.cost import AT_ONCE, account, table
 
@@ -26,3 +29,21 @@ def test_account_has_the_time_of_this_process() -> None:
         sum(range(10_000))
 
     assert account("no such database", None)["this process"] >= before["this process"] + 0.05
+
+
+def test_account_has_the_redis_of_its_port_alone(redis_url: str) -> None:
+    port = urlsplit(redis_url).port
+    assert port is not None
+
+    assert "Redis" in account("no such database", port)
+    assert "Redis" not in account("no such database", port + 1)
+
+
+@pytest.mark.needs_postgresql
+def test_account_has_the_sessions_of_its_database_alone(transactional_db: None) -> None:
+    from django.db import connection
+
+    connection.ensure_connection()
+
+    assert "PostgreSQL's sessions" in account(connection.settings_dict["NAME"], None)
+    assert "PostgreSQL's sessions" not in account("no such database", None)
