@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +100,18 @@ def test_later_events_are_published_later(
         hub.pass_time()
 
     until(lambda: messages() == [["task-started"], ["task-succeeded"]], "published one by one")
+
+
+def test_events_of_other_threads_are_not_gathered(dispatcher: BoundedDispatcher, hub: Hub) -> None:
+    published: list[None] = []
+    dispatcher.on_send_buffered = lambda: published.append(None)
+    dispatcher.gather_in(hub)
+
+    thread = threading.Thread(target=dispatcher.send, args=("task-succeeded",), kwargs={"uuid": "1"})
+    thread.start()
+    thread.join(60)
+
+    assert (len(published), hub.due) == (1, [])
 
 
 @pytest.mark.parametrize(("state", "published"), [(bootsteps.CLOSE, True), (bootsteps.RUN, False)])
