@@ -119,6 +119,10 @@ class _Settings(Section):
     example. Their records are saved one by one, and never by two processes at a time. Models of django-mptt
     need not be named."""
 
+    USE_EQUIVALENTS: bool = True
+    """Carry out declared equivalents of models' own code for a whole batch, where they match that code.
+    False: the code itself always runs."""
+
     SYNCHRONOUS_COMMIT: bool = True
     """False lets PostgreSQL lose the last batches in a power cut; they are then run again."""
 

@@ -23,6 +23,7 @@ from morango_celery.deserialization.issuer import is_systemic
 from morango_celery.deserialization.locks import lock_exclusively, take_write_lock
 from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOtherRows
 from morango_celery.deserialization.parse import LoadForeignKeys, OrderTree, Parse, RefuseUnknownModels
+from morango_celery.deserialization.require_targets import RequireTargets
 from morango_celery.deserialization.sink import AppModelSink, BatchResult
 from morango_celery.deserialization.task import drop_tracebacks
 from morango_celery.deserialization.validate import Validate
@@ -133,6 +134,7 @@ def _carry_out(store_ids: Sequence[str], context: BatchContext, sink: AppModelSi
         .pipe(RefuseUnknownModels())
         .pipe(Parse(context))
         .pipe(LoadForeignKeys(context))
+        .pipe(RequireTargets(context))
         .pipe(ClaimCycleMembers(context))
         .pipe(OrderTree(context))
         .pipe(Validate(context))

@@ -13,38 +13,37 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from django.conf import settings
-from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
+from django.core.validators import (
+    MaxLengthValidator,
+    MaxValueValidator,
+    MinLengthValidator,
+    MinValueValidator,
+)
 from django.db import connection, models
 from django.utils import timezone
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.db.dialect import dialect
+from morango_celery.deserialization.equivalent import field_equivalent
+from morango_celery.equivalents import Convert, NotFastPath
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
-Convert = Callable[[Sequence[Any]], Sequence[Any]]
-"""Converter of one column's JSON values to values for the database's driver. It raises `NotFastPath` if one
-isn't plain.
-
-A column is converted as a whole, by functions written in C. That takes a fifth of the time of a look at each
-value.
-"""
 
 _NO_HEX_DIGITS = str.maketrans("", "", "0123456789abcdef")
 _DATETIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?Z", re.ASCII)
 """Forms that DjangoJSONEncoder writes; others are for Django's own parser."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-
-
-class NotFastPath(Exception):  # noqa: N818  (not an error: the record takes the slow path)
-    """Signal that only the slow path can tell the result for a value."""
+_DASHED_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def conversion(field: AnyField) -> Convert | None:
     """Return the converter of one field; None when only the field's own code can tell."""
-    if getattr(field, "morango_serialize_to_string", False):
-        return None
     convert: Convert | None
-    if isinstance(field, models.ForeignKey):
+    if (equivalent := field_equivalent(type(field))) is not None:
+        convert = equivalent.convert(field)
+    elif getattr(field, "morango_serialize_to_string", False):
+        return None
+    elif isinstance(field, models.ForeignKey):
         simple = type(field) in (models.ForeignKey, models.OneToOneField)
         convert = _exact_uuids if simple and type(field.target_field) is UUIDField else None
     else:
@@ -95,14 +94,15 @@ def _text(field: AnyField) -> Convert | None:
     limits = _length_limits(field)
     if limits is None:
         return None
-    longest = min(limits, default=None)
+    shortest, longest = limits
     blank = field.blank
 
     def texts(values: Sequence[Any]) -> Sequence[Any]:
         _require_type(values, str)
         if "\x00" in "".join(values) or (not blank and "" in values):
             raise NotFastPath
-        if longest is not None and max(map(len, values)) > longest:
+        lengths = list(map(len, values))
+        if max(lengths) > longest or min(lengths) < shortest:
             raise NotFastPath
         return values
 
@@ -121,20 +121,15 @@ def _exact_uuids(values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def _length_limits(field: AnyField) -> list[int] | None:
-    """Return the lengths that the field's validators allow; None if they check anything else."""
-    limits = []
-    for validator in field.validators:
-        limit = getattr(validator, "limit_value", None)
-        if type(validator) is not MaxLengthValidator or not isinstance(limit, int):
-            return None
-        limits.append(limit)
-    return limits
+def _length_limits(field: AnyField) -> tuple[float, float] | None:
+    """Return the least and the greatest length that the field's validators allow; None if they check anything
+    else."""
+    return _limits(field, MinLengthValidator, MaxLengthValidator, 0)
 
 
 def _uuid(field: AnyField) -> Convert | None:
     limits = _length_limits(field)
-    return _exact_uuids if limits is not None and min(limits, default=32) >= 32 else None
+    return _exact_uuids if limits is not None and limits[0] <= 32 <= limits[1] else None
 
 
 def _boolean(field: AnyField) -> Convert | None:
@@ -188,18 +183,40 @@ def _float(field: AnyField) -> Convert | None:
 
 def _bounds(field: AnyField) -> tuple[float, float] | None:
     """Return the range that the field's validators allow; None if they check anything else."""
-    low, high = -math.inf, math.inf
+    return _limits(field, MinValueValidator, MaxValueValidator, -math.inf)
+
+
+def _limits(field: AnyField, least: type[Any], greatest: type[Any], low: float) -> tuple[float, float] | None:
+    """Return the range that validators of two classes allow; None if the field has others.
+
+    :param low: the lower end if no validator says one
+    """
+    high = math.inf
     for validator in field.validators:
         limit = getattr(validator, "limit_value", None)
         if callable(limit) or not isinstance(limit, int | float):
             return None
-        if type(validator) is MinValueValidator:
+        if type(validator) is least:
             low = max(low, limit)
-        elif type(validator) is MaxValueValidator:
+        elif type(validator) is greatest:
             high = min(high, limit)
         else:
             return None
     return low, high
+
+
+def _dashed_uuid(field: AnyField) -> Convert | None:
+    if field.validators:
+        return None
+    form, has_type = _DASHED_UUID, connection.features.has_native_uuid_field
+
+    def uuids(values: Sequence[Any]) -> Sequence[Any]:
+        _require_type(values, str)
+        if not all(map(form.fullmatch, values)):
+            raise NotFastPath
+        return values if has_type else [value.replace("-", "") for value in values]
+
+    return uuids
 
 
 def _datetime(field: AnyField) -> Convert | None:
@@ -245,6 +262,7 @@ _CONVERTERS: Mapping[type[Any], Callable[[AnyField], Convert | None]] = {
     models.CharField: _text,
     models.TextField: _text,
     UUIDField: _uuid,
+    models.UUIDField: _dashed_uuid,
     models.BooleanField: _boolean,
     models.FloatField: _float,
     models.IntegerField: _integer,

@@ -67,6 +67,10 @@ class ForeignKeyCache:
         self._edited: set[Any] = set()
         self._states: dict[str, StoreState | None] = {}
         self._noted: dict[str, DeserializeOutcome | None] = {}
+        self._columns: dict[tuple[type[Model], str], dict[str, str | None]] = {}
+        """Values of a column, by the id of their row; None for a row that isn't there, too."""
+        self.upserted_ids: set[str] = set()
+        """Ids of rows that were written as their carriers have them."""
         self._preloaded = References()
 
     def preload(self, references: References) -> None:
@@ -158,6 +162,21 @@ class ForeignKeyCache:
         written = self._rows.setdefault((table, "id"), {})
         written.update(dict.fromkeys(ids, True))
         self._edited.difference_update(ids)
+        self.upserted_ids.update(ids)
+        for (of_model, _), values in self._columns.items():
+            if of_model is table:
+                for store_id in ids:
+                    values.pop(store_id, None)
+
+    def id_column(self, model: type[Model], attname: str, ids: Collection[str]) -> dict[str, str | None]:
+        """Return the values of a column of ids, by the ids of their rows, and None for absent rows.
+
+        Cost: a statement if any isn't known yet.
+        """
+        known = self._columns.setdefault((model, attname), {})
+        if unknown := ids - known.keys():
+            known.update(dict.fromkeys(unknown) | sql.select_id_column(model, attname, unknown))
+        return known
 
     def row_exists(self, key: ForeignKey[Any, Any], value: Any) -> bool:
         """Return True if the row was found that `key` refers to with `value`."""
@@ -193,6 +212,8 @@ class ForeignKeyCache:
         self._edited.clear()
         self._states.clear()
         self._noted.clear()
+        self._columns.clear()
+        self.upserted_ids.clear()
         self._preloaded = References()
 
 

@@ -24,6 +24,10 @@ class Instance:
         """Return the value of a foreign key."""
         return getattr(self.app_model, key.attname)
 
+    def column_value(self, attname: str) -> Any:
+        """Return the value of a column as the instance has it."""
+        return getattr(self.app_model, attname)
+
     def column_values(self, positions: Sequence[int]) -> list[Any]:
         """Return values of columns as the database's driver takes them, without the changes that saving
         makes.

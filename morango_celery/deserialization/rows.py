@@ -8,16 +8,26 @@ model. In every other case the record takes the slow path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from django.core.exceptions import ValidationError
 from django.db import models
 from morango.models.core import Store, SyncableModel
 
-from morango_celery.deserialization.conversions import Convert, NotFastPath, conversion
-from morango_celery.deserialization.traits import WriteStrategy, once_per_model, target_model, traits_of
+from morango_celery.conf import settings
+from morango_celery.deserialization.conversions import conversion
+from morango_celery.deserialization.equivalent import equivalent_of, field_equivalent
+from morango_celery.deserialization.traits import (
+    Traits,
+    WriteStrategy,
+    once_per_model,
+    target_model,
+    traits_of,
+)
+from morango_celery.equivalents import Between, Computed, Convert, Equivalent, NotFastPath, SameAs
 from morango_celery.reading.attributes import keeps_values
 from morango_celery.reading.jsontext import read_json
 
@@ -41,6 +51,10 @@ class Row(NamedTuple):
         """Return the value of a foreign key."""
         return next(self.values[position] for position, _, each in self.plan.references if each == key)
 
+    def column_value(self, attname: str) -> Any:
+        """Return the value of a column by its name."""
+        return self.values[self.plan.positions[attname]]
+
     def column_values(self, positions: Sequence[int]) -> list[Any]:
         """Return values of columns.
 
@@ -55,10 +69,32 @@ class Column:
 
     field: models.Field[Any, Any]
     convert: Convert
+    rewrites: bool = False
+    """True if the converter may make another text of one that the database would take, too."""
 
     @property
     def name(self) -> str:
         return self.field.attname
+
+
+@dataclass(frozen=True)
+class TargetRule:
+    """Rule that a column has the value of the same column of the row that a foreign key refers to."""
+
+    position: int
+    """Position of the column in a row."""
+    key_position: int
+    """Position of the foreign key in a row."""
+    target: type[models.Model]
+    """Concrete model that the foreign key refers to."""
+    attname: str
+    """Name of the column, in both models."""
+
+
+RowRule = Callable[[list[Sequence[Any]], set[int], set[int]], None]
+"""Rule about the values of one record alone. It is called with the columns, the places of the records with
+other values than those of their JSON, and the places of those that the fast path doesn't take; it may change
+all three."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +106,15 @@ class RowPlan:
     """Position among the columns, verbose name of the target, and field, for each foreign key."""
     key_position: int
     """Position of the primary key among the columns."""
+    stands_for_code: bool = False
+    """True if rules stand for code of the model. Then that code words the errors of a record."""
+    rules: tuple[RowRule, ...] = ()
+    target_rules: tuple[TargetRule, ...] = ()
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Return the positions of the columns by their names."""
+        return {column.name: position for position, column in enumerate(self.columns)}
 
     def rows(
         self, stores: Sequence[Store], field_errors: dict[int, ValidationError] | None = None
@@ -88,13 +133,18 @@ class RowPlan:
         absent: set[int] = set()
         rejected: Rejected = {}
         columns = [_values(column, data, records, absent, rejected) for column in self.columns]
+        broken: set[int] = set()
+        for rule in self.rules:
+            rule(columns, absent, broken)
         keys = columns[self.key_position]
         for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
             if keys[index] != records[index].id:
                 continue  # the slow path says the error of a record that names another id, or none
-            if index not in rejected:
+            if index not in rejected and index not in broken:
                 found[place] = Row(self, values, index not in absent)
-            elif field_errors is not None and (error := _field_errors(rejected[index])) is not None:
+            elif self.stands_for_code or field_errors is None:
+                continue
+            elif (error := _field_errors(rejected[index])) is not None:
                 field_errors[place] = error
         return found
 
@@ -133,9 +183,14 @@ def _values(
             absent.update(index for index, document in enumerate(data) if name not in document)
             values = [document[name] if name in document else column.field.get_default() for document in data]
     try:
-        return column.convert(values)
+        converted = column.convert(values)
     except NotFastPath:
-        return [_value(column, value, index, rejected) for index, value in enumerate(values)]
+        converted = [_value(column, value, index, rejected) for index, value in enumerate(values)]
+    if column.rewrites:
+        absent.update(
+            index for index, pair in enumerate(zip(values, converted, strict=True)) if pair[0] != pair[1]
+        )
+    return converted
 
 
 def _value(column: Column, value: Any, index: int, rejected: Rejected) -> Any:
@@ -163,12 +218,31 @@ def _field_errors(rejected: Sequence[tuple[models.Field[Any, Any], Any]]) -> Val
     return ValidationError(errors) if errors else None
 
 
-@once_per_model
 def row_plan(model: type[SyncableModel]) -> RowPlan | None:
-    """Return the plan for a model; None when code of its own, or of a field, takes part."""
+    """Return the plan for a model.
+
+    :returns: None when code of its own, or of a field, takes part, and no equivalent stands for it
+    """
+    return (_plan if settings.USE_EQUIVALENTS else _plan_without_equivalents)(model)
+
+
+@once_per_model
+def _plan(model: type[SyncableModel]) -> RowPlan | None:
+    return _made(model)
+
+
+@once_per_model
+def _plan_without_equivalents(model: type[SyncableModel]) -> RowPlan | None:
+    return _made(model)
+
+
+def _made(model: type[SyncableModel]) -> RowPlan | None:
+    """Return a model's plan by the present settings."""
     traits = traits_of(model)
-    has_own_code = traits.follows_relations or not keeps_values(model)
-    if traits.write_strategy is not WriteStrategy.BULK or has_own_code or traits.in_tree:
+    if traits.write_strategy is WriteStrategy.INDIVIDUAL or traits.in_tree or not keeps_values(model):
+        return None
+    equivalent = equivalent_of(model) if traits.follows_relations else None
+    if traits.follows_relations and equivalent is None:
         return None
     columns = []
     references = []
@@ -176,7 +250,68 @@ def row_plan(model: type[SyncableModel]) -> RowPlan | None:
         convert = conversion(field)
         if convert is None:
             return None
-        columns.append(Column(field, convert))
+        columns.append(Column(field, convert, field_equivalent(type(field)) is not None))
         if isinstance(field, models.ForeignKey):
             references.append((position, str(target_model(field)._meta.verbose_name), field))
-    return RowPlan(tuple(columns), tuple(references), traits.fields.index(model._meta.pk))
+    key_position = traits.fields.index(model._meta.pk)
+    if equivalent is None:
+        return RowPlan(tuple(columns), tuple(references), key_position)
+    return RowPlan(
+        tuple(columns),
+        tuple(references),
+        key_position,
+        stands_for_code=True,
+        rules=tuple(_row_rules(equivalent, columns)),
+        target_rules=tuple(_target_rules(equivalent, traits)),
+    )
+
+
+def _row_rules(equivalent: Equivalent, columns: Sequence[Column]) -> Iterator[RowRule]:
+    places = {column.name: position for position, column in enumerate(columns)}
+    for rule in equivalent.rules:
+        if isinstance(rule, Between):
+            yield _between(places[rule.column], rule.low, rule.high)
+        elif isinstance(rule, Computed):
+            position = places[rule.column]
+            sources = [places[name] for name in rule.sources]
+            yield _computed(position, sources, rule.function, columns[position].convert)
+
+
+def _target_rules(equivalent: Equivalent, traits: Traits) -> Iterator[TargetRule]:
+    places = {field.attname: position for position, field in enumerate(traits.fields)}
+    for rule in equivalent.rules:
+        if isinstance(rule, SameAs):
+            key = next(key for key in traits.foreign_keys if key.name == rule.foreign_key)
+            target = cast(type[models.Model], target_model(key)._meta.concrete_model)
+            yield TargetRule(places[rule.column], places[key.attname], target, rule.column)
+
+
+def _between(position: int, low: float, high: float) -> RowRule:
+    def require(columns: list[Sequence[Any]], rewritten: set[int], broken: set[int]) -> None:
+        broken.update(
+            index
+            for index, value in enumerate(columns[position])
+            if value is None or not low <= value <= high
+        )
+
+    return require
+
+
+def _computed(
+    position: int, sources: Sequence[int], function: Callable[..., Any], convert: Convert
+) -> RowRule:
+    def compute(columns: list[Sequence[Any]], rewritten: set[int], broken: set[int]) -> None:
+        given = columns[position]
+        values = []
+        for index, arguments in enumerate(zip(*(columns[source] for source in sources), strict=True)):
+            try:
+                (value,) = convert([function(*arguments)])
+            except Exception:  # the model's own code decides what that means for the record
+                broken.add(index)
+                value = None
+            values.append(value)
+            if value != given[index]:
+                rewritten.add(index)
+        columns[position] = values
+
+    return compute

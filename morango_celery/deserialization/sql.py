@@ -160,3 +160,20 @@ def _references_text(models: tuple[type[Model], ...]) -> str:
         texts.append(f"SELECT {found} FROM {table_name(model)} WHERE {key} {among}")
     store = f"SELECT NULL, {sought('id')}, NULL, {_STATE} FROM {table_name(Store)} WHERE id {among}"
     return " UNION ALL ".join([*texts, store])
+
+
+def select_id_column(model: type[Model], attname: str, ids: Iterable[str]) -> dict[str, str | None]:
+    """Return the values of a column of ids, by the ids of their rows. Rows that aren't there are left out.
+
+    :param attname: foreign key to a model of Morango's, or a field of Morango's ids
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_id_column_text(model, attname), [dialect().ids(ids)])
+        return dict(cursor.fetchall())
+
+
+@lru_cache(maxsize=MOST_TEXTS)
+def _id_column_text(model: type[Model], attname: str) -> str:
+    sought, key = dialect().hex_digits, column_of(model, "id")
+    columns = f"{sought(key)}, {sought(column_of(model, attname))}"
+    return f"SELECT {columns} FROM {table_name(model)} WHERE {key} {dialect().id_list}"

@@ -77,7 +77,7 @@ class Traits:
 _PLAIN_PLACEHOLDERS = ("django.db.models", "django.contrib.postgres")
 """Modules of placeholders that only name a value's type. Columns of a row from JSON have their types
 anyway."""
-_VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
+VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
 
 
 def once_per_model(find: Callable[[type[SyncableModel]], Found]) -> Callable[[type[SyncableModel]], Found]:
@@ -103,7 +103,7 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         foreign_keys=foreign_keys,
         overrides_save=overrides(model, *SAVING),
         overrides_deserialize=overrides(model, "deserialize", "__init__"),
-        overrides_clean_fields=overrides(model, *_VALIDATION),
+        overrides_clean_fields=overrides(model, *VALIDATION),
         own_sql=any(map(has_own_sql, fields)),
         spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
         tree_key=next((key for key in foreign_keys if key.attname == self_referential_fk(model)), None),

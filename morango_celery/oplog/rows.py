@@ -21,8 +21,9 @@ from django.db.models.signals import post_init, pre_init
 
 from morango_celery.conf import settings as core_settings
 from morango_celery.db.dialect import dialect
-from morango_celery.deserialization.conversions import Convert, NotFastPath, conversion
+from morango_celery.deserialization.conversions import conversion
 from morango_celery.deserialization.traits import has_own_sql
+from morango_celery.equivalents import Convert, NotFastPath
 from morango_celery.errors import ModelNotIngestedError, UnknownModelError
 from morango_celery.oplog.conf import settings
 from morango_celery.oplog.meta import AnyField, AnyRelation, Key, concrete, key_field, named, own_fields

@@ -9,7 +9,7 @@ from django.core.serializers.base import DeserializedObject
 from django.db.models import Model
 
 from morango_celery.db.dialect import dialect
-from morango_celery.deserialization.conversions import NotFastPath
+from morango_celery.equivalents import NotFastPath
 from morango_celery.oplog import relations, sql
 from morango_celery.oplog.deleting import OrderDependencyError, affects_others, delete_objects
 from morango_celery.oplog.lines import Change, Operation

@@ -7,7 +7,7 @@ Kolibri reads the rest from the environment: ``KOLIBRI_HOME`` (a folder that exi
 from kolibri.deployment.default.settings.base import *  # noqa: F403
 from kolibri.deployment.default.settings.base import INSTALLED_APPS as KOLIBRI_APPS
 
-INSTALLED_APPS = [*KOLIBRI_APPS, "morango_celery"]
+INSTALLED_APPS = [*KOLIBRI_APPS, "morango_celery", "tests.kolibri.apps.KolibriTestsConfig"]
 
 # Every record in error is a warning of Morango's; the report shows them better.
 LOGGING = {"version": 1, "disable_existing_loggers": True}
