@@ -132,6 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", choices=sorted(HOSTS), default="school")
     parser.add_argument("--case", help="a key of bench.data.CASES (default: the mix of the models)")
     parser.add_argument("--records", type=int, default=50_000)
+    parser.add_argument(
+        "--without-equivalents", action="store_true", help="run the models' own code for each record"
+    )
     options = parser.parse_args(arguments)
     case = options.case or options.models
     with ExitStack() as stack:
@@ -139,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         url = None
         if options.database == "postgresql":
             url = stack.enter_context(services.postgres(durable=True))
-        databases = Databases(folder, url, {"BENCH_SETTINGS": json.dumps({"IN_PROCESS_CONCURRENCY": 1})})
+        settings = {"IN_PROCESS_CONCURRENCY": 1, "USE_EQUIVALENTS": not options.without_equivalents}
+        databases = Databases(folder, url, {"BENCH_SETTINGS": json.dumps(settings)})
         stack.callback(databases.close)
         databases.migrate(options.models, options.database)
         dataset = Dataset(options.models, options.database, case, options.records)

@@ -150,6 +150,7 @@ class _Settings(Section):
             "must be a whole number of records from 1 to 50000, or None",
         ),
         "BATCH_SIZE_BYTES": (positive, BYTES_RULE),
+        "USE_EQUIVALENTS": (lambda value: isinstance(value, bool), "must be True or False"),
         "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
         "IN_PROCESS_CONCURRENCY": (
             lambda value: positive(value) and value <= 100,

@@ -12,4 +12,7 @@ class ModelZooConfig(AppConfig):
 
     @override
     def ready(self) -> None:
+        from tests.model_zoo.declared import declare_all
+
         pre_migrate.connect(create_other_schema, sender=self)
+        declare_all()

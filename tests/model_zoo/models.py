@@ -10,10 +10,24 @@ from morango.models import UUIDField
 from morango.models.manager import SyncableModelManager
 
 from tests.model_zoo.base import PROFILE, ZooModel
+from tests.model_zoo.declared import Album, Track
 from tests.model_zoo.fields import WordsField
 from tests.model_zoo.misnamed import Box, Cabinet, Crate, Drawer, Folder, Label, Sign, Tab
 
-__all__ = ["PROFILE", "Box", "Cabinet", "Crate", "Drawer", "Folder", "Label", "Sign", "Tab", "ZooModel"]
+__all__ = [
+    "PROFILE",
+    "Album",
+    "Box",
+    "Cabinet",
+    "Crate",
+    "Drawer",
+    "Folder",
+    "Label",
+    "Sign",
+    "Tab",
+    "Track",
+    "ZooModel",
+]
 
 
 class Site(ZooModel):

@@ -76,6 +76,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "sign": {**_MISNAMED, "text": "Mind the gap"},
     "crate": {**_MISNAMED, "cabinet_id": None},
+    "album": {"owner_id": "aa" * 16, "name": "Album"},
+    "track": {
+        "album_id": None,
+        "owner_id": "aa" * 16,
+        "score": 5.0,
+        "title": "A Title",
+        "slug": "",
+        "number": None,
+    },
     "visit": {"began_at": "2026-01-02T03:04:05.000006Z", "changed_at": "2026-01-03T00:00:00Z"},
 }
 

@@ -62,7 +62,10 @@ INFERRED_BY: dict[type[SyncableModel], tuple[str, str]] = {
     UserSessionLog: ("user", "7828542d9762cf8cd255cc4f5245755475b9ca9339dc38fdd211d043ecd35141"),
     ExamLog: ("user", "7828542d9762cf8cd255cc4f5245755475b9ca9339dc38fdd211d043ecd35141"),
     ExamAttemptLog: ("examlog", "8a8953a258e9ee1262d26ad5fc8365ed049271094d07bfd18010ac72d0ffcdbb"),
-    AttendanceRecord: ("attendance_session", "4027b9bf68f88ce660775ff11e4cf520417e858e093b75cac7449e3d5b6461bc"),
+    AttendanceRecord: (
+        "attendance_session",
+        "4027b9bf68f88ce660775ff11e4cf520417e858e093b75cac7449e3d5b6461bc",
+    ),
     Bookmark: ("user", "e9963da2012f5e8f5f2e7a4250290fb12e7b2e3ddd14c0df18db915e08234549"),
     IndividualSyncableLesson: ("user", "e9963da2012f5e8f5f2e7a4250290fb12e7b2e3ddd14c0df18db915e08234549"),
     IndividualSyncableExam: ("user", "e9963da2012f5e8f5f2e7a4250290fb12e7b2e3ddd14c0df18db915e08234549"),
@@ -95,6 +98,8 @@ DOCUMENT_CALLS = (
     "jsonfield.fields.DEFAULT_LOAD_KWARGS",
     "jsonfield.encoder.JSONEncoder",
 )
+MOMENT_SHA256 = "e528d41036a16ce78ca7d96dd3f75bbdccfb8a04aa54088c10847a92f7ee2b5c"
+DOCUMENT_SHA256 = "9a0b79fbd1666516c90725e111c4f3249a7218bbb5d3c2a9bc3ce60aef83312f"
 
 
 def declare_all() -> None:
@@ -102,8 +107,18 @@ def declare_all() -> None:
     for model, (foreign_key, sha256) in INFERRED_BY.items():
         ranges = (RANGES[model],) if model in RANGES else ()
         declare(model, Equivalent(OVERRIDES, CALLS, sha256, (SameAs("dataset_id", foreign_key), *ranges)))
-    declare_field(DateTimeTzField, FieldEquivalent(_moments, MOMENT_CALLS, "e528d41036a16ce78ca7d96dd3f75bbdccfb8a04aa54088c10847a92f7ee2b5c"))
-    declare_field(JSONField, FieldEquivalent(_documents, DOCUMENT_CALLS, "9a0b79fbd1666516c90725e111c4f3249a7218bbb5d3c2a9bc3ce60aef83312f"))
+    declare_field(
+        DateTimeTzField,
+        FieldEquivalent(
+            _moments, MOMENT_CALLS, "e528d41036a16ce78ca7d96dd3f75bbdccfb8a04aa54088c10847a92f7ee2b5c"
+        ),
+    )
+    declare_field(
+        JSONField,
+        FieldEquivalent(
+            _documents, DOCUMENT_CALLS, "9a0b79fbd1666516c90725e111c4f3249a7218bbb5d3c2a9bc3ce60aef83312f"
+        ),
+    )
 
 
 MOMENT = re.compile(r"[1-9]\d{3}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\(([^)]+)\)", re.ASCII)
