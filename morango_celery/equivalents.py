@@ -124,6 +124,11 @@ def declared_for_field(field: type[Any]) -> FieldEquivalent | None:
     return _declared_fields.get(field)
 
 
+def declared_fields() -> list[type[Any]]:
+    """Return the classes of fields that an equivalent was declared for."""
+    return list(_declared_fields)
+
+
 def source_hash(owner: type[Any], names: Iterable[str]) -> str:
     """Return the SHA-256, in hexadecimal, of the source of code.
 

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
-from morango_celery.checks import broker, deployment, indexes, models, operations, settings, versions, workers
+from morango_celery.checks import (
+    broker,
+    deployment,
+    equivalents,
+    indexes,
+    models,
+    operations,
+    settings,
+    versions,
+    workers,
+)
 
-__all__ = ["broker", "deployment", "indexes", "models", "operations", "settings", "versions", "workers"]
+__all__ = [
+    "broker",
+    "deployment",
+    "equivalents",
+    "indexes",
+    "models",
+    "operations",
+    "settings",
+    "versions",
+    "workers",
+]

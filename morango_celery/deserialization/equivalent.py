@@ -11,12 +11,12 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery.conf import settings
 from morango_celery.deserialization.traits import (
-    SAVING,
     VALIDATION,
     once_per_model,
     overrides,
     target_model,
 )
+from morango_celery.django_compat import SAVING
 from morango_celery.equivalents import (
     Between,
     Computed,

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from tests.kolibri import report
 from tests.kolibri.cases import Outcomes, every_case, start
 from tests.kolibri.compare import Outcome
-from tests.kolibri.databases import Databases, Postgresql, Sqlite
+from tests.kolibri.databases import Databases, Postgresql, Sqlite, run_module
 from tests.kolibri.deviations import undocumented
 from tests.kolibri.plug_in import __main__ as plug_in
 from tests.kolibri.scenarios import SCENARIOS
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments.remove(PLUG_IN)
         return plug_in.main(arguments)
     options = _parse(arguments)
+    if options.without_equivalents:
+        os.environ["WITHOUT_EQUIVALENTS"] = "1"
     started = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="morango-celery-kolibri-")))
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stack.callback(pool.shutdown, cancel_futures=True)
         print("migrating Kolibri's databases ...", flush=True)
         list(pool.map(lambda databases: databases.migrate(), kinds))
+        with kinds[0].copy() as environ:
+            run_module("tests.kolibri.other_versions", environ=environ)
         scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenario]
         cases = every_case(kinds, scenarios)
         holds = compare_all(deque(start(case, pool, folder, ours=options.ours) for case in cases))
@@ -92,6 +96,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     only = "only this one (may be repeated)"
     parser.add_argument("--scenario", action="append", choices=names, metavar="NAME", help=only)
+    parser.add_argument(
+        "--without-equivalents", action="store_true", help="run the models' own code for each record"
+    )
     parser.add_argument("--engine", action="append", choices=ENGINES, help=only)
     parser.add_argument(
         "--ours",

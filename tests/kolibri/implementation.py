@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import django
+from django.conf import settings
 from django.test import override_settings
 
 from tests.kolibri.scenarios import SCENARIOS
@@ -47,7 +48,7 @@ def main(name: str, scenario_name: str, seed: str, target: str) -> None:
     batch_size = BATCH_SIZES_RECORDS[int(seed) % len(BATCH_SIZES_RECORDS)]
     with (
         mock.patch("django.utils.timezone.now", return_value=CLOCK),
-        override_settings(MORANGO_CELERY={"BATCH_SIZE_RECORDS": batch_size}),
+        override_settings(MORANGO_CELERY={**settings.MORANGO_CELERY, "BATCH_SIZE_RECORDS": batch_size}),
     ):
         outcome = run(name, scenario_name, int(seed))
     Path(target).write_text(json.dumps(outcome), encoding="utf-8")

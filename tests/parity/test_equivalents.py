@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -19,10 +20,10 @@ from morango_celery.equivalents import Between, Computed, Equivalent, Rule, Same
 from tests.model_zoo import declared as zoo
 from tests.model_zoo.models import PROFILE, Album, Person, Track
 from tests.model_zoo.rows import build_zoo_row
-from tests.parity.harness import (
+from tests.parity.harness import assert_same
+from tests.support.comparison import (
     BATCH_SIZES,
     Database,
-    assert_same,
     difference,
     existing,
     rolled_back,
@@ -177,8 +178,6 @@ def test_code_of_another_version_runs_itself(name: str, monkeypatch: pytest.Monk
 
 
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    from functools import wraps
-
     @wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)

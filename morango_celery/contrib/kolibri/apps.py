@@ -13,6 +13,7 @@ class KolibriPluginConfig(AppConfig):
         from morango_celery.contrib.kolibri import (
             application,  # noqa: F401  (what the server's threads send with)
             checks,
+            equivalents,
             picture_passwords,
         )
         from morango_celery.signals import first_pass_failed
@@ -20,3 +21,4 @@ class KolibriPluginConfig(AppConfig):
         ASKED_BY.add("kolibri.core.auth.sync_operations:KolibriSyncOperations")
         first_pass_failed.connect(picture_passwords.give_way)
         checks.warn_of_missing_broker()
+        equivalents.declare_all()

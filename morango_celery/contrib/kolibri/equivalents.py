@@ -70,7 +70,7 @@ INFERRED_BY: dict[type[SyncableModel], tuple[str, str]] = {
     IndividualSyncableLesson: ("user", "e9963da2012f5e8f5f2e7a4250290fb12e7b2e3ddd14c0df18db915e08234549"),
     IndividualSyncableExam: ("user", "e9963da2012f5e8f5f2e7a4250290fb12e7b2e3ddd14c0df18db915e08234549"),
 }
-"""For each model the foreign key that its dataset is inferred by, and the hash of its code."""
+"""Foreign key that a model's dataset is inferred by, and the hash of its code."""
 
 RANGES: dict[type[SyncableModel], Rule] = {
     ContentSessionLog: Between("progress", 0, math.inf),
