@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -44,6 +45,9 @@ PLAIN: dict[str, list[Any]] = {
     "day_null": [None, "2024-02-29"],
     "uuid": [HEX],
     "uuid_null": [None, HEX],
+    "dashed": [str(uuid.UUID(HEX))],
+    "dashed_null": [None, str(uuid.UUID(HEX))],
+    "char_longer": ["abc"],
     "reference": [HEX],
     "reference_null": [None, HEX],
     "reference_one_to_one": [HEX],
@@ -103,6 +107,7 @@ OF_KIND: dict[str, st.SearchStrategy[Any]] = {
     "moment": moments,
     "day": days,
     "uuid": uuids,
+    "dashed": uuids,
     "reference": uuids,
 }
 

@@ -25,7 +25,6 @@ UNUSUAL: dict[str, Any] = {
     "duration": models.DurationField(),
     "time": models.TimeField(),
     "json": models.JSONField(),
-    "django_uuid": models.UUIDField(),
     "reference_to_number": key(Account),
 }
 
