@@ -172,7 +172,7 @@ def select_id_column(model: type[Model], attname: str, ids: Iterable[str]) -> di
         return dict(cursor.fetchall())
 
 
-@lru_cache(maxsize=MOST_TEXTS)
+@lru_cache(maxsize=MAX_STATEMENTS)
 def _id_column_text(model: type[Model], attname: str) -> str:
     sought, key = dialect().hex_digits, column_of(model, "id")
     columns = f"{sought(key)}, {sought(column_of(model, attname))}"
