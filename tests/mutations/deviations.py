@@ -152,13 +152,13 @@ MUTATIONS = (
     Mutation(
         "auto-now",
         "deserialization/rows.py",
-        "        columns.append(Column(field, convert))\n",
+        "        columns.append(Column(field, convert, field_equivalent(type(field)) is not None))\n",
         "        if getattr(field, 'auto_now', False):\n"
         "            from django.db import connection\n"
         "            from django.utils.timezone import now\n"
         "            def convert(values):\n"
         "                return [connection.ops.adapt_datetimefield_value(now()) for _ in values]\n"
-        "        columns.append(Column(field, convert))\n",
+        "        columns.append(Column(field, convert, field_equivalent(type(field)) is not None))\n",
         ("parity/test_clock.py::test_clocks_of_a_new_row_are_the_synced_ones",),
     ),
     Mutation(
