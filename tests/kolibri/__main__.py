@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         list(pool.map(lambda databases: databases.migrate(), kinds))
         with kinds[0].copy() as environ:
             run_module("tests.kolibri.other_versions", environ=environ)
+            run_module("tests.kolibri.field_values", environ=environ)
         scenarios = [scenario for scenario in SCENARIOS if scenario.name in options.scenario]
         cases = every_case(kinds, scenarios)
         holds = compare_all(deque(start(case, pool, folder, ours=options.ours) for case in cases))
