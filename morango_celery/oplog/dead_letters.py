@@ -14,6 +14,7 @@ from operator import or_
 
 from django.db import IntegrityError
 from django.db.models import ProtectedError, Q, QuerySet, RestrictedError
+from django.db.models.functions import Length
 
 from morango_celery import clock
 from morango_celery.oplog.apply import ChangeApplier, Failure, missing_names, names
@@ -25,6 +26,8 @@ from morango_celery.stream import chunked
 
 BY_CONSTRAINT = tuple(f"{error.__name__}:" for error in (IntegrityError, ProtectedError, RestrictedError))
 """Beginnings of the reason of a letter that a constraint of the database, or an `on_delete`, refused."""
+MAX_RETRIED_CHARACTERS = 100_000
+"""Length of the longest line that is tried again after each batch; some 500 objects."""
 MAX_REFUSED = 8
 """Number of letters, the last that a constraint refused, that are tried again: each alone, and together."""
 
@@ -132,18 +135,30 @@ def _follow(
     failed: list[int] = []
     while True:
         waiting = _ids(open_dead_letters(source), "missing_object", news)
-        refused = set(_last_refused(source).values_list("pk", flat=True)[:MAX_REFUSED])
-        changes: list[Change] = []
+        refused = _last_small_refused(source)
+        freed: set[str] = set()
+        was_applied = len(applied)
         for letter in _one_by_one(source, waiting | refused):
             change = try_again(letter, applier)
             if change is not None:
                 applied.add(letter.pk)
-                changes.append(change)
+                freed |= _waited_for(change)
             elif letter.pk in waiting:
                 failed.append(letter.pk)
-        if not changes:
+        if len(applied) == was_applied:
             return applied, failed + sorted(refused)[-1:]
-        news = set(chain.from_iterable(map(_waited_for, changes)))
+        news = freed
+
+
+def _last_small_refused(source: IngestSource) -> set[int]:
+    """Return the ids of the last letters that a constraint refused, without those of large lines.
+
+    To try a large one again costs as much as it did at first, and this is done after each batch.
+    """
+    sized = _last_refused(source).annotate(characters=Length("text")).values_list("pk", "characters")
+    return {
+        letter_id for letter_id, characters in sized[:MAX_REFUSED] if characters <= MAX_RETRIED_CHARACTERS
+    }
 
 
 def _last_refused(source: IngestSource) -> QuerySet[DeadLetter]:
