@@ -150,7 +150,6 @@ class _Settings(Section):
             "must be a whole number of records from 1 to 50000, or None",
         ),
         "BATCH_SIZE_BYTES": (positive, BYTES_RULE),
-        "USE_EQUIVALENTS": (lambda value: isinstance(value, bool), "must be True or False"),
         "IN_PROCESS": (lambda value: value is None or isinstance(value, bool), "must be True, False or None"),
         "IN_PROCESS_CONCURRENCY": (
             lambda value: positive(value) and value <= 100,
@@ -158,6 +157,7 @@ class _Settings(Section):
         ),
         "SAVE_INDIVIDUALLY": (labels, LABELS_RULE),
         "EXCLUSIVE_MODELS": (labels, LABELS_RULE),
+        "USE_EQUIVALENTS": (lambda value: isinstance(value, bool), "must be True or False"),
         "SYNCHRONOUS_COMMIT": (lambda value: isinstance(value, bool), "must be True or False"),
         "STALLED_AFTER_SECONDS": (positive, "must be a whole number of seconds above 0"),
         "MAX_ATTEMPTS": (
