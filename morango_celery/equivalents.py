@@ -13,7 +13,8 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from functools import lru_cache
+from types import FunctionType
 from typing import Any, TypeAlias
 
 from django.db.models import Field, Model
@@ -173,7 +174,7 @@ def _source(found: Any, name: str) -> str:
     function = getattr(found, "__func__", found)
     if isinstance(function, FunctionType):
         # Of the very code that runs: inspect would look behind a decorator at the code that it wraps
-        subject: CodeType | type[Any] = function.__code__
+        subject: Any = function.__code__
     elif isinstance(function, type):
         subject = function
     elif callable(function):
@@ -181,6 +182,12 @@ def _source(found: Any, name: str) -> str:
     else:
         return repr(function)
     try:
-        return inspect.getsource(subject)
+        return _read(subject)
     except OSError as error:
         raise UnknownCodeError(f"The source of {name} can't be read: {error}.") from error
+
+
+@lru_cache(maxsize=1_000)
+def _read(subject: Any) -> str:
+    """Return the source of code. Models share most of theirs, and to find it takes milliseconds."""
+    return inspect.getsource(subject)

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import pytz
@@ -159,6 +160,10 @@ def _require_moment(text: str) -> None:
         raise NotFastPath
 
 
+SHORT = 50
+"""Length of texts that are remembered: most documents are empty ones."""
+
+
 def _documents(field: Field[Any, Any]) -> Convert | None:
     if field.validators or field.choices:
         return None
@@ -177,4 +182,12 @@ def _documents(field: Field[Any, Any]) -> Convert | None:
         except (ValueError, TypeError, RecursionError):
             raise NotFastPath from None
 
-    return lambda values: list(map(document, values))
+    remembered = lru_cache(maxsize=1_000)(document)
+
+    def documents(values: Sequence[Any]) -> Sequence[Any]:
+        return [
+            remembered(value) if type(value) is str and len(value) < SHORT else document(value)
+            for value in values
+        ]
+
+    return documents
