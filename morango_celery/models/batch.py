@@ -137,6 +137,14 @@ class Batch(models.Model):
         earlier = cls.objects.filter(**same, offset__lt=OuterRef("offset"), state=cls.State.OPEN)
         return Exists(earlier)
 
+    @classmethod
+    def may_begin(cls) -> models.Q:
+        """Return the condition that a batch is no part of another, or needn't wait for an earlier part.
+
+        So the parts alone are compared with others. A run has thousands of batches, and few parts.
+        """
+        return models.Q(split_from=None) | models.Q(~cls.has_to_wait())
+
     def open_parts(self) -> models.QuerySet[Batch]:
         """Return the open parts of the planned batch, or the open exclusive batches, in their order."""
         planned = self.number if self.split_from is None else self.split_from

@@ -118,7 +118,7 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
     ready = Batch.objects.filter(
         left | just_begun,
         not_executed(batch_id),
-        ~Batch.has_to_wait(),
+        Batch.may_begin(),
         pk=batch_id,
         state=Batch.State.OPEN,
         ids_sha256=ids_sha256,

@@ -187,5 +187,5 @@ def open_batches(run: Run) -> Iterator[Batch]:
 
     They come without their ids, a few in memory at a time.
     """
-    batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN)
+    batches = Batch.objects.filter(Batch.may_begin(), run=run, state=Batch.State.OPEN)
     return pages(batches.select_related("run").defer("ids_json"), BATCHES_IN_MEMORY)

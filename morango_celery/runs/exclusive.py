@@ -35,7 +35,7 @@ def pass_on(execution: Execution) -> Execution:
     if execution.result is None or not execution.result.had_exclusive_models:
         return execution
     waiting = Batch.objects.filter(
-        ~Batch.has_to_wait(),
+        Batch.may_begin(),
         state=Batch.State.OPEN,
         overdue_at=None,
         attempted_at__isnull=False,

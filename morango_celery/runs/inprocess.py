@@ -76,7 +76,7 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
 
 def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> Run | None:
     """Execute all batches of a stage; return the run if the last of them has ended it as well."""
-    batches = Batch.objects.filter(~Batch.has_to_wait(), run=run, state=Batch.State.OPEN).only("pk")
+    batches = Batch.objects.filter(Batch.may_begin(), run=run, state=Batch.State.OPEN).only("pk")
     ids = (batch.pk for batch in pages(batches, BATCHES_IN_MEMORY))
     with closing(executed(ids, min(_concurrency(), max(run.open_batches, 1)))) as executions:
         for execution in executions:

@@ -58,7 +58,7 @@ def recover(
     others = chosen.filter(state__in=Run.UNFINISHED, in_process=False)
     waiting = others.filter(ready(), open_batches=0)
     batches = Batch.objects.filter(
-        ~Batch.has_to_wait(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
+        Batch.may_begin(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
     )
     if all_unfinished:  # noted first, so that none is overlooked if the broker goes away before all are sent
         note_unsent(waiting)
