@@ -108,18 +108,8 @@ def declare_all() -> None:
     for model, (foreign_key, sha256) in INFERRED_BY.items():
         ranges = (RANGES[model],) if model in RANGES else ()
         declare(model, Equivalent(OVERRIDES, CALLS, sha256, (SameAs("dataset_id", foreign_key), *ranges)))
-    declare_field(
-        DateTimeTzField,
-        FieldEquivalent(
-            _moments, MOMENT_CALLS, "e528d41036a16ce78ca7d96dd3f75bbdccfb8a04aa54088c10847a92f7ee2b5c"
-        ),
-    )
-    declare_field(
-        JSONField,
-        FieldEquivalent(
-            _documents, DOCUMENT_CALLS, "9a0b79fbd1666516c90725e111c4f3249a7218bbb5d3c2a9bc3ce60aef83312f"
-        ),
-    )
+    declare_field(DateTimeTzField, FieldEquivalent(_moments, MOMENT_CALLS, MOMENT_SHA256))
+    declare_field(JSONField, FieldEquivalent(_documents, DOCUMENT_CALLS, DOCUMENT_SHA256))
 
 
 MOMENT = re.compile(r"[1-9]\d{3}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\(([^)]+)\)", re.ASCII)
