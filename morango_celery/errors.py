@@ -3,6 +3,7 @@
 - `UsageError`: the caller asked for something that can't be; nothing was done.
 - `RecordError`: written to the record's Store row; never retried within a pass.
 - `TransientError`: nothing was written; the same call may succeed later, and is retried.
+- `ComparisonError`: nothing was compared, and nothing changed; its text says what to do.
 - `PayloadError`: the task that was sent with a reference fails; trying again would not help.
 - `FatalError`: the run stops, with the reason on its ledger row.
 - `SoftTimeLimitReached` stands beside the tree, where no model's ``except Exception`` reaches it.
@@ -78,6 +79,10 @@ class ExclusiveModelsTakenError(TransientError):
 
 class PayloadStoreUnavailableError(TransientError):
     """The store of payloads can't be reached at the moment."""
+
+
+class ComparisonError(MorangoCeleryError):
+    """Morango's function and ours could not be compared; everything was rolled back."""
 
 
 class PayloadError(MorangoCeleryError):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
 from morango.errors import MorangoDatabaseError
@@ -35,6 +36,7 @@ __all__ = [
     "is_isolation_error",
     "isolated_transaction",
     "known_instance_id",
+    "morangos_stage",
     "partition_locks",
     "profiles",
     "refuse_open_transaction",
@@ -42,6 +44,7 @@ __all__ = [
     "report_writes",
     "self_referential_fk",
     "share_partitions",
+    "within_open_transaction",
 ]
 
 CHECKED: Mapping[str, str] = {"morango": "0.8.15"}
@@ -99,6 +102,32 @@ def refuse_open_transaction() -> None:
     """
     if connection.in_atomic_block and not SETTINGS.MORANGO_TEST_POSTGRESQL:
         raise MorangoDatabaseError("Unable to serialize during a transaction")
+
+
+@contextmanager
+def within_open_transaction() -> Iterator[None]:
+    """Let Morango's functions, and ours, serialize in an open transaction that has one view of the data.
+
+    Morango has a setting for it. The instance's id may be written meanwhile, and rolled back, so that what
+    Morango knows of it in this process is taken back, too.
+    """
+    allowed = SETTINGS.MORANGO_TEST_POSTGRESQL
+    instance = InstanceIDModel._cached_instance
+    settings.MORANGO_TEST_POSTGRESQL = True
+    try:
+        yield
+    finally:
+        settings.MORANGO_TEST_POSTGRESQL = allowed
+        InstanceIDModel._cached_instance = instance
+
+
+def morangos_stage(profile: str, sync_filter: Filter | None) -> None:
+    """Serialize and deserialize as Morango's own operation does."""
+    # Morango's API comes with it, which a worker's memory need not have
+    from morango.sync.operations import _deserialize_from_store, _serialize_into_store
+
+    _serialize_into_store(profile, filter=sync_filter)
+    _deserialize_from_store(profile, filter=sync_filter)
 
 
 def known_instance_id() -> str | None:

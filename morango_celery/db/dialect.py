@@ -63,6 +63,10 @@ class Dialect(Protocol):
         """True if UPDATE can return the rows that it has written."""
 
     @property
+    def marks_written_rows(self) -> bool:
+        """True if a row tells the transaction that wrote it."""
+
+    @property
     def checks_constraints_early(self) -> bool:
         """True if deferred foreign keys can be checked before COMMIT, at a price that doesn't grow."""
 

@@ -19,6 +19,7 @@ class PostgreSQL:
     has_arrays = True
     reads_json = True
     returns_updated_rows = True
+    marks_written_rows = True
     checks_constraints_early = True
     searches_prefixes = True
     builds_indexes_concurrently = True

@@ -20,6 +20,7 @@ class SQLite:
     has_arrays = False
     reads_json = False
     returns_updated_rows = False
+    marks_written_rows = False
     checks_constraints_early = False
     searches_prefixes = False
     builds_indexes_concurrently = False

@@ -39,6 +39,17 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
         return _carry_out(run, on_progress)
 
 
+def rehearse(run: Run, on_progress: Callable[[Run], None] | None = None) -> Run:
+    """Carry out a pending run inside an open transaction that will be rolled back.
+
+    Nobody is told of its end: there is no transfer session to notify, and no receiver of `run_finished`
+    is called.
+
+    :raises: as `run_in_process`
+    """
+    return _carry_out_stages(run, on_progress).run
+
+
 def _end_others() -> None:
     """End runs of processes that were killed: without workers, nobody else does.
 
@@ -55,10 +66,7 @@ def _end_others() -> None:
 
 def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
     try:
-        progress = start(run.pk)
-        while not progress.run.is_finished:
-            ended = _carry_out_stage(progress.run, on_progress)
-            progress = advance(run.pk) if ended is None else Progress(ended, ended=True)
+        progress = _carry_out_stages(run, on_progress)
         if progress.run.state != Run.State.COMPLETED:
             raise RunFailedError(
                 f"Run {run.pk} was ended from elsewhere while it was carried out here: {progress.run.error}"
@@ -72,6 +80,14 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
     if progress.ended:
         completion.finish(progress.run)
     return progress.run
+
+
+def _carry_out_stages(run: Run, on_progress: Callable[[Run], None] | None) -> Progress:
+    progress = start(run.pk)
+    while not progress.run.is_finished:
+        ended = _carry_out_stage(progress.run, on_progress)
+        progress = advance(run.pk) if ended is None else Progress(ended, ended=True)
+    return progress
 
 
 def _carry_out_stage(run: Run, on_progress: Callable[[Run], None] | None) -> Run | None:

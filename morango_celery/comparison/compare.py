@@ -1,0 +1,283 @@
+"""Comparison of Morango's function and ours on the same records, of which nothing is kept."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import DatabaseError, IntegrityError, InterfaceError, connection
+from django.db.models import ProtectedError, RestrictedError
+from morango.models.core import InstanceIDModel, Store
+
+from morango_celery.comparison.documented import SET_ASIDE, Fate, explanation
+from morango_celery.comparison.report import Difference, Report, Request
+from morango_celery.comparison.results import UNTOUCHED, Pair, Results, Side, temporary_results
+from morango_celery.comparison.rows import Reader, reader
+from morango_celery.comparison.selection import select
+from morango_celery.comparison.sides import (
+    OnProgress,
+    Outcomes,
+    RolledBack,
+    by_model,
+    rolled_back,
+    run_morango,
+    run_ours,
+)
+from morango_celery.comparison.sides import Side as Outcome
+from morango_celery.comparison.tables import Table, compared_tables
+from morango_celery.db.dialect import dialect
+from morango_celery.db.errors import remedy
+from morango_celery.db.transactions import first_error_wins
+from morango_celery.deserialization.locks import take_write_lock
+from morango_celery.errors import ComparisonError
+from morango_celery.printable import printable
+from morango_celery.stream import chunked
+from morango_celery.upstream import do_import, isolated_transaction, within_open_transaction
+
+MAX_EXAMPLES = 100
+"""Largest number of differing rows that a report names."""
+MAX_SET_ASIDE = 10_000
+"""Largest number of records that are set aside because they may abort Morango's function."""
+
+MORANGO_GOES_ON_AFTER = (ValidationError, ObjectDoesNotExist, ValueError, IntegrityError)
+"""Errors of a record that don't abort Morango's function, unless a deletion raises them."""
+
+
+class _TimeIsUp(BaseException):
+    """The time limit was reached: no model's ``except Exception`` may take it for its own."""
+
+
+def compare(request: Request, on_progress: OnProgress | None = None) -> Report:
+    """Deserialize the same records by Morango's function and by ours, and compare all that they leave.
+
+    It is one transaction, with one view of the data, and it is always rolled back. It holds Morango's
+    exclusive lock of the filter's partitions, and the rows that are written.
+
+    :param on_progress: called with the side's name and its number of done records, now and then
+    :raises ComparisonError: they could not be compared; its text says why
+    :raises ValueError: on PostgreSQL, inside an open transaction
+    Cost: the time of both functions, and a reading of the tables that they write.
+    """
+    began = time.monotonic()
+    report: Report | None = None
+    try:
+        with temporary_results() as results, first_error_wins(), _transaction(request):
+            report = _Comparison(request, results, on_progress).report(began)
+            raise RolledBack
+    except RolledBack:
+        pass
+    except _TimeIsUp as error:
+        raise ComparisonError(
+            f"Comparing took longer than {request.seconds:g} s, so it was rolled back. Take fewer records, "
+            "or allow more time."
+        ) from error
+    except (DatabaseError, InterfaceError) as error:
+        raise ComparisonError(
+            f"The database ended the comparison: {printable(error)}\n{remedy(error)}"
+        ) from error
+    assert report is not None
+    return report
+
+
+@contextmanager
+def _transaction(request: Request) -> Iterator[None]:
+    """Open the transaction in which everything happens; whoever uses it rolls it back."""
+    deadline = None if request.seconds is None else time.monotonic() + request.seconds
+
+    def begin() -> None:
+        take_write_lock()
+        if request.seconds is not None and dialect().has_timeouts:
+            milliseconds = max(round(request.seconds * 1000), 1)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"SET LOCAL lock_timeout = {milliseconds}; SET LOCAL statement_timeout = {milliseconds}"
+                )
+
+    def execute(call: Callable[..., Any], sql: Any, parameters: Any, many: bool, context: Any) -> Any:
+        if deadline is not None and time.monotonic() > deadline and not sql.startswith("ROLLBACK"):
+            raise _TimeIsUp
+        return call(sql, parameters, many, context)
+
+    with (
+        isolated_transaction(request.sync_filter, begin),
+        within_open_transaction(),
+        connection.execute_wrapper(execute),
+    ):
+        yield
+
+
+class _Comparison:
+    """One comparison, in its open transaction."""
+
+    def __init__(self, request: Request, results: Results, on_progress: OnProgress | None) -> None:
+        self._request = request
+        self._results = results
+        self._on_progress = on_progress
+        self._tables = {table.name: table for table in compared_tables()}
+        self._store = self._tables[Store._meta.db_table]
+
+    def report(self, began: float) -> Report:
+        """Run both sides and compare the results."""
+        request = self._request
+        InstanceIDModel.get_or_create_current_instance()  # or each side makes an identity of its own
+        quarantined = select(request)
+        rows = reader(show_values=request.show_values)
+        set_aside: dict[str, str] = {}
+        while True:
+            before = Outcomes.now(request)
+            ours, morango = self._run_both(rows)
+            if morango.figures.failed_with is None:
+                break
+            self._set_aside(set_aside, morango.figures.failed_with)
+        documented: Counter[str] = Counter()
+        undocumented, examples, others = 0, list[Difference](), list[Difference]()
+        for difference in self._differences():
+            if difference.documented is not None:
+                documented[difference.documented] += 1
+                others += [difference] if len(others) < MAX_EXAMPLES else []
+            else:
+                undocumented += 1
+                examples += [difference] if len(examples) < MAX_EXAMPLES else []
+        documented.update({SET_ASIDE: len(set_aside)} if set_aside else {})
+        return Report(
+            profile=request.profile,
+            filter=None if request.sync_filter is None else list(request.sync_filter),
+            replayed=request.replay,
+            records=sum(before.waiting.values()),
+            quarantined=quarantined,
+            set_aside=set_aside,
+            morango=morango.figures,
+            ours=ours.figures,
+            seconds=round(time.monotonic() - began, 3),
+            models=by_model(before, morango, ours),
+            differences=undocumented,
+            documented=dict(sorted(documented.items())),
+            examples=[*examples, *others][:MAX_EXAMPLES],
+        )
+
+    def _run_both(self, rows: Reader) -> tuple[Outcome, Outcome]:
+        """Run our side, then Morango's, each on the same state, and keep the rows that they leave."""
+        tables = self._tables
+        self._results.clear()
+        with rolled_back():
+            before = rows.writes()
+            ours = run_ours(self._request, self._on_progress)
+            if ours.figures.failed_with is not None:
+                raise ComparisonError(
+                    f"Our side could not be carried out: {ours.figures.failed_with}. A run would fail, too."
+                )
+            ours_wrote = self._written_since(before, rows)
+            digests = self._keep("ours", rows, ours_wrote)
+        with rolled_back():
+            before = rows.writes()
+            morango = run_morango(self._request, self._on_progress)
+            if morango.figures.failed_with is not None:
+                return ours, morango
+            wrote = ours_wrote | self._written_since(before, rows)
+            theirs = self._keep("morango", rows, wrote)
+            suspicious = {name for name in wrote if theirs[name] != digests.get(name)}
+            for name in suspicious:
+                self._results.add("morango", name, rows.untouched(tables[name]))
+        if suspicious:  # rows are gone, or written on one side only: now all keys are needed, of both
+            with rolled_back():
+                run_ours(self._request)
+                for name in suspicious:
+                    self._results.forget("ours", name)
+                    self._results.add("ours", name, rows.untouched(tables[name]))
+                    self._results.add("ours", name, rows.written(tables[name]))
+            for name in suspicious:
+                self._fill_in(rows, tables[name])
+        return ours, morango
+
+    def _written_since(self, before: Mapping[str, int] | None, rows: Reader) -> set[str]:
+        """Return the names of compared tables that were written since `before`; all if that isn't known."""
+        now = rows.writes()
+        if before is None or now is None:
+            return set(self._tables)
+        return {name for name in self._tables if now.get(name, 0) != before.get(name, 0)}
+
+    def _keep(self, side: Side, rows: Reader, names: set[str]) -> dict[str, tuple[Any, ...]]:
+        """Keep the rows that a side wrote in these tables; return the digests of the others."""
+        digests = {}
+        for name in sorted(names):
+            table = self._tables[name]
+            digests[name] = rows.untouched_digest(table)
+            self._results.add(side, name, rows.written(table))
+        return digests
+
+    def _fill_in(self, rows: Reader, table: Table) -> None:
+        """Give the hashes of rows that one side wrote to the side that left them untouched."""
+        for keys in list(self._results.half_untouched(table.name)):
+            for row in rows.at(table, keys):
+                side = self._results.side_that_left(table.name, row.key, UNTOUCHED)
+                self._results.add(side, table.name, [row])
+
+    def _set_aside(self, known: dict[str, str], failure: str) -> None:
+        """Make records clean that may have aborted Morango's function: at first those with errors that do.
+
+        :raises ComparisonError: none are left
+        """
+        in_error = {
+            key: fate.path
+            for key, fate in self._failed_with_us()
+            if known or _may_abort_morango(fate.path)  # the second time, all that failed
+        }
+        if not in_error or len(known) + len(in_error) > MAX_SET_ASIDE:
+            raise ComparisonError(
+                f"Morango's own function is aborted by these records: {failure}\n"
+                "So there is nothing to compare with. Compare fewer records at a time (--filter, --records)."
+            )
+        known |= in_error
+        for chunk in chunked(in_error, 500):
+            Store.objects.filter(pk__in=chunk).update(dirty_bit=False)
+
+    def _failed_with_us(self) -> Iterator[tuple[str, Fate]]:
+        for row in self._results.rows("ours", self._store.name):
+            fate = Fate.of(row)
+            if fate is not None and fate.is_dirty and fate.path:
+                yield row.key, fate
+
+    def _differences(self) -> Iterator[Difference]:
+        for pair in self._results.differing():
+            table = self._tables[pair.table]
+            columns = _differing_columns(table, pair)
+            if columns is not None:
+                explained = explanation(pair, table, columns, self._results, self._store)
+                yield _difference(pair, columns, explained, show_values=self._request.show_values)
+
+
+def _may_abort_morango(path: str) -> bool:
+    kind = do_import(path)
+    return issubclass(kind, ProtectedError | RestrictedError) or not issubclass(kind, MORANGO_GOES_ON_AFTER)
+
+
+def _differing_columns(table: Table, pair: Pair) -> list[str] | None:
+    """Return the columns that differ; empty where one side has no such row; None where nothing differs."""
+    if pair.morango is None or pair.ours is None:
+        return []
+    hashes = itertools.zip_longest(pair.morango.hashes.split(","), pair.ours.hashes.split(","))
+    return [name for name, (one, other) in zip(table.columns, hashes, strict=False) if one != other] or None
+
+
+def _difference(
+    pair: Pair, columns: Sequence[str], documented: str | None, *, show_values: bool
+) -> Difference:
+    values = None
+    if show_values:
+        left = [{} if row is None else json.loads(row.detail or "{}") for row in (pair.morango, pair.ours)]
+        names = columns or sorted({*left[0], *left[1]})
+        values = {name: (left[0].get(name), left[1].get(name)) for name in names}
+    return Difference(
+        table=pair.table,
+        row=pair.key,
+        kind="missing" if pair.ours is None else "additional" if pair.morango is None else "columns",
+        columns=list(columns),
+        documented=documented,
+        values=values,
+    )

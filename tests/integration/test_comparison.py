@@ -1,0 +1,115 @@
+"""Comparison with Morango: what differs is found and named, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from morango.models import DeletedModels, Store
+from morango.models.certificates import Filter
+
+from morango_celery.comparison import Request, compare
+from morango_celery.models import Run
+from morango_celery.runs.inprocess import rehearse
+from tests.support.dump import dump
+from tests.support.factories import SCHOOL_ID, fill_store, store_row
+from worker.school.models import PROFILE, Lesson, Unit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def planted(change: Callable[[], object]) -> Any:
+    """Let our pipeline do a further thing at its end."""
+
+    def altered(*arguments: Any) -> Run:
+        run = rehearse(*arguments)
+        change()
+        return run
+
+    return patch("morango_celery.comparison.sides.rehearse", altered)
+
+
+def test_records_with_the_same_results_have_no_differences() -> None:
+    fill_store(50)
+    before = dump()
+    report = compare(Request(PROFILE))
+    assert (report.differences, dict(report.documented)) == (0, {}), report.examples
+    assert report.records == 50
+    assert sum(model.morango.saved for model in report.models) == 50
+    assert all(model.morango == model.ours for model in report.models)
+    assert dump() == before
+    assert not Unit.objects.exists()
+
+
+def test_values_are_kept_only_if_asked_for() -> None:
+    unit = store_row("unit")
+    with planted(lambda: Unit.objects.filter(pk=unit.pk).update(name="secret")):
+        silent = compare(Request(PROFILE))
+        telling = compare(Request(PROFILE, show_values=True))
+    assert "secret" not in json.dumps(silent.as_json())
+    [difference] = telling.examples
+    assert difference.values is not None
+    assert difference.values["name"][1] == "secret"
+
+
+@pytest.mark.parametrize("kind", ["column", "missing", "additional", "text", "dirty", "deletion"])
+def test_planted_difference_is_found_and_named(kind: str) -> None:
+    units = [store_row("unit") for _ in range(3)]
+    bad = store_row("lesson", unit_id="ab" * 16)
+    key = units[0].pk
+    other = "cd" * 16
+    change, expected = {
+        "column": (
+            lambda: Unit.objects.filter(pk=key).update(name="x", update_dirty_bit_to=False),
+            ("school_unit", key, "columns", ["name"]),
+        ),
+        "missing": (
+            lambda: Unit.objects.filter(pk=key)._raw_delete("default"),
+            ("school_unit", key, "missing", []),
+        ),
+        "additional": (
+            lambda: Unit.objects.bulk_create([Unit(id=other, name="more", school_id=SCHOOL_ID)]),
+            ("school_unit", other, "additional", []),
+        ),
+        "text": (
+            lambda: Store.objects.filter(pk=bad.pk).update(deserialization_error="other"),
+            ("morango_store", bad.pk, "columns", ["deserialization_error"]),
+        ),
+        "dirty": (
+            lambda: Store.objects.filter(pk=key).update(dirty_bit=True),
+            ("morango_store", key, "columns", ["dirty_bit"]),
+        ),
+        "deletion": (
+            lambda: DeletedModels.objects.create(id=key, profile=PROFILE),
+            ("morango_deletedmodels", key, "additional", []),
+        ),
+    }[kind]
+    with planted(change):
+        report = compare(Request(PROFILE))
+    [difference] = report.examples
+    found = (difference.table, difference.row.replace("-", ""), difference.kind, difference.columns)
+    assert (report.differences, found) == (1, expected)
+
+
+def test_deletion_of_a_row_that_neither_side_wrote_is_found() -> None:
+    store_row("unit")
+    kept = Unit.objects.create(id="ef" * 16, name="kept", school_id=SCHOOL_ID)
+    with planted(lambda: Unit.objects.filter(pk=kept.pk)._raw_delete("default")):
+        report = compare(Request(PROFILE))
+    assert [(each.row.replace("-", ""), each.kind) for each in report.examples] == [(kept.pk, "missing")]
+
+
+def test_clean_records_are_replayed_with_all_that_they_refer_to() -> None:
+    fill_store(200)
+    compare_none = compare(Request(PROFILE, Filter("12" * 16)))
+    assert compare_none.records == 0
+    Store.objects.update(dirty_bit=False)
+    report = compare(Request(PROFILE, replay=True, records=20))
+    assert report.differences == 0
+    assert 20 <= report.records < 200
+    assert sum(model.ours.saved for model in report.models) == report.records
+    assert not Store.objects.filter(dirty_bit=True).exists()
+    assert not Lesson.objects.exists()
