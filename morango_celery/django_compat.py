@@ -7,7 +7,7 @@ names with an underscore are used anywhere: ``_meta``, ``_state.adding``, ``_sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
@@ -15,6 +15,7 @@ from django.db.models import ForeignKey, Model, QuerySet
 from django.db.models.deletion import Collector
 from django.db.models.signals import pre_delete
 from django.db.models.sql import InsertQuery, UpdateQuery
+from django.dispatch import Signal
 
 CHECKED: Mapping[str, str] = {"Django": "3.2.25"}
 """Release that these names were checked against, by distribution."""
@@ -61,6 +62,13 @@ def write_row(
             using=using,
             update_fields=update_fields,
         )
+
+
+def receivers_of(signal: Signal, sender: type[Model]) -> Sequence[Callable[..., Any]]:
+    """Return the functions that a signal of a model calls."""
+    found: Any = signal
+    receivers: Sequence[Callable[..., Any]] = found._live_receivers(sender)
+    return receivers
 
 
 def related_instances(instance: Model) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.checks import CheckMessage, Info, Warning, register  # noqa: A004  (as Django names it)
-from django.db.models import Model
+from morango.models.core import SyncableModel
 
 from morango_celery.conf import problems, settings
 from morango_celery.deserialization.equivalent import field_mismatch, mismatch
-from morango_celery.deserialization.rows import row_plan
-from morango_celery.deserialization.traits import traits_of
+from morango_celery.deserialization.parse import instance_reasons
 from morango_celery.equivalents import declared, declared_fields
 from morango_celery.upstream import profiles, registered_models
 
@@ -31,40 +30,35 @@ def check_declared_equivalents(app_configs: Any = None, **kwargs: Any) -> list[C
             id="morango_celery.W012",
         )
         for name, reason in (models | fields).items()
-        if reason
+        if reason is not None
     ]
 
 
 @register("morango_celery")
 def check_models_without_equivalent(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an information with the models whose own code runs for each record, and why.
+    """Return an information with the models that aren't on the fast path.
 
     There is none where no equivalent is declared at all.
     """
     models = list(_models())
     if problems() or not settings.USE_EQUIVALENTS or not any(map(declared, models)):
         return []
-    slow = [f"{model._meta.label} ({reason})" for model in models if (reason := _reason(model))]
+    slow = {model._meta.label: reasons for model in models if (reasons := instance_reasons(model))}
+    if not slow:
+        return []
+    listed = "; ".join(
+        f"{label} ({', '.join(dict.fromkeys(reason.kind for reason in reasons))})"
+        for label, reasons in slow.items()
+    )
     return [
         Info(
-            f"Code of their own runs for each record of {len(slow)} of {len(models)} models: "
-            f"{'; '.join(slow)}.",
-            hint=f"Nothing has to be done. Where many records of such a model arrive, see {PAGE}.",
+            f"{len(slow)} of {len(models)} models aren't on the fast path: {listed}.",
+            hint="Nothing has to be done. `manage.py explain_models` says why, and the remedies.",
             id="morango_celery.I003",
         )
-        for _ in slow[:1]
     ]
 
 
-def _reason(model: Any) -> str:
-    """Return the reason why records of a model don't take the fast path; empty if they do."""
-    if row_plan(model) is not None:
-        return ""
-    if traits_of(model).follows_relations and (reason := mismatch(model)):
-        return reason
-    return "a field, the tree or the strategy of its records has no fast path"
-
-
-def _models() -> Iterator[type[Model]]:
+def _models() -> Iterator[type[SyncableModel]]:
     for profile in profiles():
         yield from registered_models(profile)

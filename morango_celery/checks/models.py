@@ -13,7 +13,7 @@ from django.db.models import Model
 
 from morango_celery.conf import Section, problems, settings
 from morango_celery.db.dialect import dialect
-from morango_celery.deserialization.exclusive import is_exclusive, reason
+from morango_celery.deserialization.exclusive import is_exclusive, known_as_exclusive
 from morango_celery.django_compat import SAVING
 from morango_celery.upstream import profiles, registered_models
 
@@ -56,7 +56,7 @@ def check_recognized_models(app_configs: Any = None, **kwargs: Any) -> list[Chec
             id="morango_celery.I001",
         )
         for model in _models()
-        if (why := reason(model)) is not None
+        if (why := known_as_exclusive(model)) is not None
     ]
 
 

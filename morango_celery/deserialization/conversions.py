@@ -24,8 +24,10 @@ from django.utils import timezone
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.db.dialect import dialect
-from morango_celery.deserialization.equivalent import field_equivalent
-from morango_celery.equivalents import Convert, NotFastPath
+from morango_celery.deserialization.equivalent import field_equivalent, field_mismatch
+from morango_celery.deserialization.reasons import Kind, Reason
+from morango_celery.equivalents import Convert, NotFastPath, declared_for_field
+from morango_celery.reading.definitions import definition_of
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
 
@@ -38,20 +40,64 @@ _DASHED_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 def conversion(field: AnyField) -> Convert | None:
     """Return the converter of one field; None when only the field's own code can tell."""
-    convert: Convert | None
-    if (equivalent := field_equivalent(type(field))) is not None:
-        convert = equivalent.convert(field)
-    elif getattr(field, "morango_serialize_to_string", False):
-        return None
-    elif isinstance(field, models.ForeignKey):
-        simple = type(field) in (models.ForeignKey, models.OneToOneField)
-        convert = _exact_uuids if simple and type(field.target_field) is UUIDField else None
-    else:
-        maker = _CONVERTERS.get(type(field))
-        convert = maker(field) if maker is not None else None
-    if convert is None:
-        return None
-    return _with_choices(field, _nullable(field, convert))
+    found = converter(field)
+    return None if isinstance(found, Reason) else found
+
+
+def converter(field: AnyField) -> Convert | Reason:
+    """Return the converter of one field, or the reason why only the field's own code can tell."""
+    found = _converter(field)
+    return found if isinstance(found, Reason) else _with_choices(field, _nullable(field, found))
+
+
+def _converter(field: AnyField) -> Convert | Reason:
+    kind = type(field)
+    if (equivalent := field_equivalent(kind)) is not None:
+        said = f"{field.name}: the equivalent of {kind.__name__} leaves this field to its own code"
+        return equivalent.convert(field) or _reason(Kind.FIELD_EQUIVALENT, field, said)
+    if getattr(field, "morango_serialize_to_string", False):
+        return _without_equivalent(
+            field, f"{kind.__name__} makes a text of its values (morango_serialize_to_string)"
+        )
+    if isinstance(field, models.ForeignKey):
+        return _reference(field)
+    if (maker := _CONVERTERS.get(kind)) is not None:
+        return maker(field)
+    return _without_equivalent(field, f"fields of class {kind.__name__} have no fast path")
+
+
+def _reference(field: models.ForeignKey[Any, Any]) -> Convert | Reason:
+    if type(field) not in (models.ForeignKey, models.OneToOneField):
+        return _without_equivalent(field, f"fields of class {type(field).__name__} have no fast path")
+    if type(field.target_field) is not UUIDField:
+        target = f"{field.target_field.model._meta.label}.{field.target_field.name}"
+        said = f"{field.name}: it refers to {target}, which is no id of Morango's"
+        return _reason(Kind.REFERENCE, field, said)
+    return _exact_uuids
+
+
+def _without_equivalent(field: AnyField, why_needed: str) -> Reason:
+    """Return the reason for a field with code of its own that no equivalent stands for."""
+    kind = type(field)
+    if declared_for_field(kind) is None:
+        return _reason(Kind.FIELD, field, f"{field.name}: {why_needed}")
+    mismatch = field_mismatch(kind)
+    why = mismatch.text if mismatch else "USE_EQUIVALENTS is False"
+    said = f"{field.name}: the equivalent of {kind.__name__} isn't used: {why}"
+    code = mismatch.code if mismatch else (definition_of(kind),)
+    return Reason(Kind.FIELD_EQUIVALENT if mismatch else Kind.EQUIVALENTS_OFF, said, code, field.name)
+
+
+def _validated(field: AnyField) -> Reason:
+    """Return the reason for a field with validators that no converter stands for."""
+    names = ", ".join(dict.fromkeys(definition_of(validator).name for validator in field.validators))
+    code = tuple(dict.fromkeys(map(definition_of, field.validators)))
+    said = f"{field.name}: its validators check more than a fixed length or range ({names})"
+    return Reason(Kind.VALIDATORS, said, code, field.name)
+
+
+def _reason(kind: Kind, field: AnyField, said: str) -> Reason:
+    return Reason(kind, said, (definition_of(type(field)),), field.name)
 
 
 def _nullable(field: AnyField, convert: Convert) -> Convert:
@@ -90,10 +136,10 @@ def _require_type(values: Sequence[Any], kind: type) -> None:
         raise NotFastPath
 
 
-def _text(field: AnyField) -> Convert | None:
+def _text(field: AnyField) -> Convert | Reason:
     limits = _length_limits(field)
     if limits is None:
-        return None
+        return _validated(field)
     shortest, longest = limits
     blank = field.blank
 
@@ -127,14 +173,14 @@ def _length_limits(field: AnyField) -> tuple[float, float] | None:
     return _limits(field, MinLengthValidator, MaxLengthValidator, 0)
 
 
-def _uuid(field: AnyField) -> Convert | None:
+def _uuid(field: AnyField) -> Convert | Reason:
     limits = _length_limits(field)
-    return _exact_uuids if limits is not None and limits[0] <= 32 <= limits[1] else None
+    return _exact_uuids if limits is not None and limits[0] <= 32 <= limits[1] else _validated(field)
 
 
-def _boolean(field: AnyField) -> Convert | None:
+def _boolean(field: AnyField) -> Convert | Reason:
     if field.validators:
-        return None
+        return _validated(field)
 
     def booleans(values: Sequence[Any]) -> Sequence[Any]:
         _require_type(values, bool)
@@ -143,10 +189,10 @@ def _boolean(field: AnyField) -> Convert | None:
     return booleans
 
 
-def _integer(field: AnyField) -> Convert | None:
+def _integer(field: AnyField) -> Convert | Reason:
     bounds = _bounds(field)
     if bounds is None:
-        return None
+        return _validated(field)
     low, high = bounds
 
     def integers(values: Sequence[Any]) -> Sequence[Any]:
@@ -158,10 +204,10 @@ def _integer(field: AnyField) -> Convert | None:
     return integers
 
 
-def _float(field: AnyField) -> Convert | None:
+def _float(field: AnyField) -> Convert | Reason:
     bounds = _bounds(field)
     if bounds is None:
-        return None
+        return _validated(field)
     low, high = max(bounds[0], -1e308), min(bounds[1], 1e308)
 
     def floats(values: Sequence[Any]) -> Sequence[Any]:
@@ -205,9 +251,9 @@ def _limits(field: AnyField, least: type[Any], greatest: type[Any], low: float) 
     return low, high
 
 
-def _dashed_uuid(field: AnyField) -> Convert | None:
+def _dashed_uuid(field: AnyField) -> Convert | Reason:
     if field.validators:
-        return None
+        return _validated(field)
     form, has_type = _DASHED_UUID, connection.features.has_native_uuid_field
 
     def uuids(values: Sequence[Any]) -> Sequence[Any]:
@@ -219,9 +265,11 @@ def _dashed_uuid(field: AnyField) -> Convert | None:
     return uuids
 
 
-def _datetime(field: AnyField) -> Convert | None:
-    if field.validators or not settings.USE_TZ:
-        return None
+def _datetime(field: AnyField) -> Convert | Reason:
+    if not settings.USE_TZ:
+        return _reason(Kind.NO_TIME_ZONES, field, f"{field.name}: USE_TZ is False, so its times have no zone")
+    if field.validators:
+        return _validated(field)
     adapt = connection.ops.adapt_datetimefield_value
     if not dialect().stores_text or connection.timezone is not timezone.utc:
         return _parsed(_DATETIME, datetime.datetime.fromisoformat, adapt)
@@ -234,9 +282,9 @@ def _datetime(field: AnyField) -> Convert | None:
     return _parsed(_DATETIME, as_text)
 
 
-def _date(field: AnyField) -> Convert | None:
+def _date(field: AnyField) -> Convert | Reason:
     if field.validators:
-        return None
+        return _validated(field)
     return _parsed(_DATE, datetime.date.fromisoformat, connection.ops.adapt_datefield_value)
 
 
@@ -258,7 +306,7 @@ def _parsed(form: re.Pattern[str], *steps: Callable[[Any], Any]) -> Convert:
     return parsed
 
 
-_CONVERTERS: Mapping[type[Any], Callable[[AnyField], Convert | None]] = {
+_CONVERTERS: Mapping[type[Any], Callable[[AnyField], Convert | Reason]] = {
     models.CharField: _text,
     models.TextField: _text,
     UUIDField: _uuid,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
@@ -10,10 +12,12 @@ from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.conf import settings
+from morango_celery.deserialization.reasons import Kind, Reason
 from morango_celery.deserialization.traits import (
+    PARSING,
     VALIDATION,
     once_per_model,
-    overrides,
+    own_code,
     target_model,
 )
 from morango_celery.django_compat import SAVING
@@ -30,14 +34,23 @@ from morango_celery.equivalents import (
     is_own,
     source_hash,
 )
+from morango_celery.reading.definitions import Definition, attribute_of, definition_of
 
-CALLED = (*SAVING, *VALIDATION, "deserialize", "__init__")
+CALLED = (*SAVING, *VALIDATION, *PARSING)
 """Methods of a model that deserializing calls."""
 
 
 def equivalent_of(model: type[SyncableModel]) -> Equivalent | None:
     """Return the declared equivalent of a model if it stands for the code that is installed."""
-    return None if not settings.USE_EQUIVALENTS or mismatch(model) else declared(model)
+    return None if unused_because(model) else declared(model)
+
+
+def unused_because(model: type[SyncableModel]) -> Reason | None:
+    """Return the reason why code of a model's own runs for each record; None if rules stand for it."""
+    if declared(model) is not None and not settings.USE_EQUIVALENTS:
+        said = "USE_EQUIVALENTS is False, so the equivalent that is declared isn't used"
+        return Reason(Kind.EQUIVALENTS_OFF, said, own_code(model, *CALLED), "USE_EQUIVALENTS")
+    return mismatch(model)
 
 
 def field_equivalent(field: type[Field[Any, Any]]) -> FieldEquivalent | None:
@@ -49,18 +62,23 @@ def field_equivalent(field: type[Field[Any, Any]]) -> FieldEquivalent | None:
 
 
 @once_per_model
-def mismatch(model: type[SyncableModel]) -> str:
-    """Return the reason why no declared equivalent stands for a model's code; empty if one does."""
+def mismatch(model: type[SyncableModel]) -> Reason | None:
+    """Return the reason why no declared equivalent stands for a model's code; None if one does."""
     equivalent = declared(model)
-    own = [name for name in CALLED if overrides(model, name)]
+    own = {name: code for name in CALLED if (code := own_code(model, name))}
+    all_code = tuple(chain.from_iterable(own.values()))
     if equivalent is None:
-        return f"it overrides {_listed(own)}, and no equivalent is declared"
+        said = f"it overrides {_listed(own)}, and no equivalent is declared"
+        return Reason(Kind.NO_EQUIVALENT, said, all_code, _listed(own))
     if others := [name for name in own if name not in equivalent.overrides]:
-        return f"it overrides {_listed(others)} too, beside the code that its equivalent stands for"
+        said = f"it overrides {_listed(others)} too, beside the code that its equivalent stands for"
+        code = tuple(chain.from_iterable(own[name] for name in others))
+        return Reason(Kind.FURTHER_OVERRIDE, said, code, _listed(others))
     for rule in equivalent.rules:
         if problem := _problem(model, rule):
-            return f"its equivalent has a rule that can't be applied: {problem}"
-    return _hash_mismatch(model, (*equivalent.overrides, *equivalent.calls), equivalent.sha256)
+            said = f"its equivalent has a rule that can't be applied: {problem}"
+            return Reason(Kind.UNUSABLE_RULE, said, all_code, rule.column)
+    return _hash_mismatch(model, (*equivalent.overrides, *equivalent.calls), equivalent.sha256, all_code)
 
 
 FIELD_CALLED = (
@@ -77,33 +95,38 @@ FIELD_CALLED = (
 )
 """Methods of a field that deserializing calls."""
 
-_field_mismatches: dict[type[Any], str] = {}
+_field_mismatches: dict[type[Any], Reason | None] = {}
 
 
-def field_mismatch(field: type[Any]) -> str:
-    """Return the reason why no declared equivalent stands for the code of a class of fields; empty if one
+def field_mismatch(field: type[Any]) -> Reason | None:
+    """Return the reason why no declared equivalent stands for the code of a class of fields; None if one
     does."""
     equivalent = declared_for_field(field)
     if equivalent is None:
-        return "no equivalent is declared"
+        return Reason(Kind.FIELD, "no equivalent is declared", (definition_of(field),), field.__name__)
     if field not in _field_mismatches:
         others = [name for name in FIELD_CALLED if is_own(field, name) and name not in equivalent.calls]
+        code = tuple(attribute_of(field, name) for name in others)
+        said = f"it overrides {_listed(others)} too, beside the code that its equivalent stands for"
         _field_mismatches[field] = (
-            f"it overrides {_listed(others)} too, beside the code that its equivalent stands for"
+            Reason(Kind.FURTHER_OVERRIDE, said, code, _listed(others))
             if others
-            else _hash_mismatch(field, equivalent.calls, equivalent.sha256)
+            else _hash_mismatch(field, equivalent.calls, equivalent.sha256, (definition_of(field),))
         )
     return _field_mismatches[field]
 
 
-def _hash_mismatch(owner: type[Any], names: tuple[str, ...], sha256: str) -> str:
+def _hash_mismatch(
+    owner: type[Any], names: tuple[str, ...], sha256: str, code: tuple[Definition, ...]
+) -> Reason | None:
     try:
         found = source_hash(owner, names)
     except (UnknownCodeError, ImportError) as error:
-        return str(error)
+        return Reason(Kind.UNREADABLE_CODE, str(error).removesuffix("."), code)
     if found == sha256:
-        return ""
-    return f"its code is another version: its SHA-256 is {found}, and the equivalent stands for {sha256}"
+        return None
+    said = f"its code is another version: its SHA-256 is {found}, and the equivalent stands for {sha256}"
+    return Reason(Kind.OTHER_VERSION, said, code, found)
 
 
 def _problem(model: type[Model], rule: Rule) -> str:
@@ -136,5 +159,5 @@ def _problem_of_target(model: type[Model], rule: SameAs) -> str:
     return "" if type(held) is UUIDField else f"{rule.column} of {target._meta.label} is no id of Morango's"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)

@@ -12,6 +12,8 @@ from functools import cache, lru_cache
 from django.db.models import Model
 
 from morango_celery.conf import settings
+from morango_celery.deserialization.reasons import Kind, Reason
+from morango_celery.reading.definitions import definition_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,12 @@ _seen_writing: set[type[Model]] = set()
 
 def is_exclusive(model: type[Model]) -> bool:
     """Return True if the settings say so of a model or its table, or if it is recognized."""
-    return bool(exclusive_among((model,)))
+    return bool(exclusive_reasons(model))
+
+
+def exclusive_reasons(model: type[Model]) -> tuple[Reason, ...]:
+    """Return the reasons why a model is exclusive, by itself; none if it isn't."""
+    return _reasons(model, frozenset(settings.EXCLUSIVE_MODELS), frozenset(_seen_writing))
 
 
 def exclusive_among(models: tuple[type[Model], ...]) -> frozenset[type[Model]]:
@@ -40,22 +47,34 @@ def exclusive_among(models: tuple[type[Model], ...]) -> frozenset[type[Model]]:
 def _exclusive_among(
     models: tuple[type[Model], ...], named: frozenset[str], recognized: frozenset[type[Model]]
 ) -> frozenset[type[Model]]:
-    found = set()
-    for model in models:
-        concrete = model._meta.concrete_model or model
-        is_named = not named.isdisjoint((model._meta.label, concrete._meta.label))
-        if is_named or model in recognized or reason(model) is not None:
-            found.add(model)
-    return frozenset(found)
+    return frozenset(model for model in models if _reasons(model, named, recognized))
+
+
+@lru_cache(maxsize=1_000)
+def _reasons(
+    model: type[Model], named: frozenset[str], recognized: frozenset[type[Model]]
+) -> tuple[Reason, ...]:
+    concrete = model._meta.concrete_model or model
+    found = [
+        Reason(Kind.EXCLUSIVE, f"EXCLUSIVE_MODELS names {label}", subject="EXCLUSIVE_MODELS")
+        for label in dict.fromkeys((model._meta.label, concrete._meta.label))
+        if label in named
+    ]
+    if model in recognized:
+        found.append(Reason(Kind.SEEN_WRITING, "its save() was seen to update other rows in this process"))
+    if (by_class := known_as_exclusive(model)) is not None:
+        found.append(by_class)
+    return tuple(found)
 
 
 @cache
-def reason(model: type[Model]) -> str | None:
+def known_as_exclusive(model: type[Model]) -> Reason | None:
     """Return the reason why a model's class is known as exclusive; None if it isn't."""
     for base in model.__mro__:
         name = f"{base.__module__}.{base.__qualname__}"
         if name in KNOWN:
-            return f"it is a {base.__name__}: {KNOWN[name]}"
+            said = f"it is a {base.__name__}: {KNOWN[name]}"
+            return Reason(Kind.EXCLUSIVE, said, (definition_of(base),), base.__name__)
     return None
 
 

@@ -17,10 +17,13 @@ from morango_celery.deserialization.deferral import call_or_defer
 from morango_celery.deserialization.dependency_graph import parents_first
 from morango_celery.deserialization.groups import Group, GroupTransform, dirty_parent, to_save
 from morango_celery.deserialization.identity import take_own_id
-from morango_celery.deserialization.rows import row_plan
+from morango_celery.deserialization.reasons import Kind, Reason
+from morango_celery.deserialization.rows import RowPlan, row_plan, slow_path_reasons
 from morango_celery.deserialization.task import DeserializeTask
-from morango_celery.deserialization.traits import overrides, traits_of
+from morango_celery.deserialization.traits import PARSING, overrides, traits_of
+from morango_celery.django_compat import receivers_of
 from morango_celery.errors import MismatchedIdError, UnknownModelError
+from morango_celery.reading.definitions import definition_of
 from morango_celery.reading.jsontext import read_json
 from morango_celery.stream import Transform
 
@@ -66,7 +69,7 @@ def parse(carriers: Group, context: BatchContext) -> None:
     for carrier in carriers:
         of_model.setdefault(carrier.model, []).append(carrier)
     for model, same in of_model.items():
-        plan = None if _is_observed(model) else row_plan(model)
+        plan = fast_path(model)
         if plan is not None:
             refused: dict[int, ValidationError] = {}
             for carrier, row in zip(same, plan.rows([c.store for c in same], refused), strict=True):
@@ -77,9 +80,28 @@ def parse(carriers: Group, context: BatchContext) -> None:
     call_or_defer(others, context, lambda carrier: instantiate(carrier, context))
 
 
-def _is_observed(model: type[SyncableModel]) -> bool:
-    """Return True if somebody is told of the model's instances as they are made, and may change them."""
-    return pre_init.has_listeners(model) or post_init.has_listeners(model)
+def fast_path(model: type[SyncableModel]) -> RowPlan | None:
+    """Return the plan by which records of a model are parsed to rows; None if they are made instances."""
+    return None if _observers(model) else row_plan(model)
+
+
+def instance_reasons(model: type[SyncableModel]) -> tuple[Reason, ...]:
+    """Return all reasons why records of a model are made instances; none if they are parsed to rows."""
+    return (*slow_path_reasons(model), *_observers(model))
+
+
+def _observers(model: type[SyncableModel]) -> list[Reason]:
+    """Return a reason for each receiver that is told of the model's instances, and may change them."""
+    return [
+        Reason(
+            Kind.RECEIVER,
+            f"a receiver of {name} is told of each instance that is made",
+            (definition_of(receiver),),
+            name,
+        )
+        for name, signal in (("pre_init", pre_init), ("post_init", post_init))
+        for receiver in receivers_of(signal, model)
+    ]
 
 
 def rebuild(carrier: DeserializeTask, context: BatchContext) -> SyncableModel | None:
@@ -115,7 +137,7 @@ def instantiate(carrier: DeserializeTask, context: BatchContext) -> SyncableMode
         data = read_json(store.serialized)
         with context.model_code.called():
             # A receiver of pre_init sees how the values are passed
-            if overrides(model, "deserialize", "__init__") or pre_init.has_listeners(model):
+            if overrides(model, *PARSING) or pre_init.has_listeners(model):
                 app_model = model.deserialize(data, sync_filter=context.sync_filter)
             else:
                 app_model = _deserialized(model, data)

@@ -18,17 +18,13 @@ from django.db import models
 from morango.models.core import Store, SyncableModel
 
 from morango_celery.conf import settings
-from morango_celery.deserialization.conversions import conversion
-from morango_celery.deserialization.equivalent import equivalent_of, field_equivalent
-from morango_celery.deserialization.traits import (
-    Traits,
-    WriteStrategy,
-    once_per_model,
-    target_model,
-    traits_of,
-)
+from morango_celery.deserialization.conversions import converter
+from morango_celery.deserialization.equivalent import equivalent_of, field_equivalent, unused_because
+from morango_celery.deserialization.reasons import Kind, Reason
+from morango_celery.deserialization.traits import Traits, once_per_model, target_model, traits_of
 from morango_celery.equivalents import Between, Computed, Convert, Equivalent, NotFastPath, SameAs
-from morango_celery.reading.attributes import keeps_values
+from morango_celery.reading.attributes import own_access, replaced_attributes
+from morango_celery.reading.definitions import attribute_of
 from morango_celery.reading.jsontext import read_json
 
 STORE_COLUMNS: dict[str, str] = {"_morango_partition": "partition", "_morango_source_id": "source_id"}
@@ -223,40 +219,56 @@ def row_plan(model: type[SyncableModel]) -> RowPlan | None:
 
     :returns: None when code of its own, or of a field, takes part, and no equivalent stands for it
     """
+    return None if slow_path_reasons(model) else _decided(model).plan
+
+
+def slow_path_reasons(model: type[SyncableModel]) -> tuple[Reason, ...]:
+    """Return all reasons why a model has no plan; none if it has one."""
+    return traits_of(model).individual_reasons + _decided(model).reasons
+
+
+class Decision(NamedTuple):
+    """Plan for the rows of a model, or the reasons why there is none."""
+
+    plan: RowPlan | None
+    reasons: tuple[Reason, ...]
+
+
+def _decided(model: type[SyncableModel]) -> Decision:
     return (_plan if settings.USE_EQUIVALENTS else _plan_without_equivalents)(model)
 
 
 @once_per_model
-def _plan(model: type[SyncableModel]) -> RowPlan | None:
+def _plan(model: type[SyncableModel]) -> Decision:
     return _made(model)
 
 
 @once_per_model
-def _plan_without_equivalents(model: type[SyncableModel]) -> RowPlan | None:
+def _plan_without_equivalents(model: type[SyncableModel]) -> Decision:
     return _made(model)
 
 
-def _made(model: type[SyncableModel]) -> RowPlan | None:
-    """Return a model's plan by the present settings."""
+def _made(model: type[SyncableModel]) -> Decision:
+    """Return the decision on a model by its code, and the present settings of equivalents."""
     traits = traits_of(model)
-    if traits.write_strategy is WriteStrategy.INDIVIDUAL or traits.in_tree or not keeps_values(model):
-        return None
-    equivalent = equivalent_of(model) if traits.follows_relations else None
-    if traits.follows_relations and equivalent is None:
-        return None
+    reasons = list(_reasons_by_class(traits))
     columns = []
     references = []
     for position, field in enumerate(traits.fields):
-        convert = conversion(field)
-        if convert is None:
-            return None
+        convert = converter(field)
+        if isinstance(convert, Reason):
+            reasons.append(convert)
+            continue
         columns.append(Column(field, convert, field_equivalent(type(field)) is not None))
         if isinstance(field, models.ForeignKey):
             references.append((position, str(target_model(field)._meta.verbose_name), field))
+    if reasons:
+        return Decision(None, tuple(reasons))
+    equivalent = equivalent_of(model) if traits.follows_relations else None
     key_position = traits.fields.index(model._meta.pk)
     if equivalent is None:
-        return RowPlan(tuple(columns), tuple(references), key_position)
-    return RowPlan(
+        return Decision(RowPlan(tuple(columns), tuple(references), key_position), ())
+    plan = RowPlan(
         tuple(columns),
         tuple(references),
         key_position,
@@ -264,6 +276,23 @@ def _made(model: type[SyncableModel]) -> RowPlan | None:
         rules=tuple(_row_rules(equivalent, columns)),
         target_rules=tuple(_target_rules(equivalent, traits)),
     )
+    return Decision(plan, ())
+
+
+def _reasons_by_class(traits: Traits) -> Iterator[Reason]:
+    model = traits.model
+    if (key := traits.tree_key) is not None:
+        said = f"its records are a tree: {key.name} refers to records of the same table"
+        yield Reason(Kind.TREE, said, subject=key.name)
+    if traits.follows_relations and (unused := unused_because(model)) is not None:
+        yield unused
+    # An __init__() of its own is among the code that equivalents stand for, but never on the fast path
+    if access := own_access(model):
+        names = ", ".join(each.name.rpartition(".")[2] for each in access)
+        yield Reason(Kind.ATTRIBUTE_ACCESS, f"it overrides {names}, by which values are set and read", access)
+    for name in replaced_attributes(model):
+        said = f"{name}: a property or descriptor of the class has the field's place"
+        yield Reason(Kind.PROPERTY, said, (attribute_of(model, name),), name)
 
 
 def _row_rules(equivalent: Equivalent, columns: Sequence[Column]) -> Iterator[RowRule]:

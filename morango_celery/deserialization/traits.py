@@ -5,15 +5,23 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
 from django.db.models import Field, ForeignKey, Model
 from morango.models.core import SyncableModel
 
 from morango_celery.conf import settings
-from morango_celery.deserialization.exclusive import is_exclusive
+from morango_celery.deserialization.exclusive import exclusive_reasons, is_exclusive
+from morango_celery.deserialization.reasons import Kind, Reason
 from morango_celery.django_compat import SAVING
+from morango_celery.reading.definitions import (
+    Definition,
+    attribute_of,
+    definition_of,
+    is_overridden,
+    overriding,
+)
 from morango_celery.upstream import self_referential_fk
 
 Found = TypeVar("Found")
@@ -38,12 +46,14 @@ class Traits:
     fields: tuple[Field[Any, Any], ...]
     """Concrete fields, in the order of the table's columns."""
     foreign_keys: tuple[ForeignKey[Any, Any], ...]
-    overrides_save: bool
-    overrides_deserialize: bool
-    overrides_clean_fields: bool
-    own_sql: bool
-    """True if a field has SQL of its own, so that the column isn't its value alone."""
-    spans_tables: bool
+    save_code: tuple[Definition, ...]
+    """Code of the model's own that a ``save()`` runs."""
+    deserialize_code: tuple[Definition, ...]
+    clean_fields_code: tuple[Definition, ...]
+    with_own_sql: tuple[Field[Any, Any], ...]
+    """Fields with SQL of their own, so that the column isn't the value alone."""
+    parent_tables: tuple[type[Model], ...]
+    """Models of further tables that a record has rows in."""
     tree_key: ForeignKey[Any, Any] | None
     """Foreign key to the parent record, of models that Morango deserializes as a tree."""
 
@@ -51,12 +61,57 @@ class Traits:
     def in_tree(self) -> bool:
         return self.tree_key is not None
 
+    @cached_property
+    def overrides_save(self) -> bool:
+        return bool(self.save_code)
+
+    @cached_property
+    def overrides_deserialize(self) -> bool:
+        return bool(self.deserialize_code)
+
+    @cached_property
+    def overrides_clean_fields(self) -> bool:
+        return bool(self.clean_fields_code)
+
     @property
     def write_strategy(self) -> WriteStrategy:
-        named = self.model._meta.label in settings.SAVE_INDIVIDUALLY
-        if self.spans_tables or self.own_sql or named or self.exclusive:
+        if self.individual_reasons:
             return WriteStrategy.INDIVIDUAL
         return WriteStrategy.CAPTURED_SAVE if self.overrides_save else WriteStrategy.BULK
+
+    @property
+    def individual_reasons(self) -> tuple[Reason, ...]:
+        """Return the reasons why each record is saved in a savepoint of its own; none if they are written
+        together."""
+        label = self.model._meta.label
+        if label in settings.SAVE_INDIVIDUALLY:
+            named = Reason(
+                Kind.SAVED_INDIVIDUALLY, f"SAVE_INDIVIDUALLY names {label}", subject="SAVE_INDIVIDUALLY"
+            )
+            return (*self._individual_by_class, named, *exclusive_reasons(self.model))
+        return self._individual_by_class + exclusive_reasons(self.model)
+
+    @cached_property
+    def _individual_by_class(self) -> tuple[Reason, ...]:
+        spanning = [
+            Reason(
+                Kind.TABLES,
+                f"its rows span the table of {parent._meta.label} too",
+                (definition_of(parent),),
+                parent._meta.label,
+            )
+            for parent in self.parent_tables
+        ]
+        computed = [
+            Reason(
+                Kind.COMPUTED_COLUMN,
+                f"the database computes the column of {field.name} by the field's own SQL",
+                (attribute_of(type(field), "get_placeholder"),),
+                field.name,
+            )
+            for field in self.with_own_sql
+        ]
+        return (*spanning, *computed)
 
     @property
     def exclusive(self) -> bool:
@@ -77,6 +132,7 @@ class Traits:
 _PLAIN_PLACEHOLDERS = ("django.db.models", "django.contrib.postgres")
 """Modules of placeholders that only name a value's type. Columns of a row from JSON have their types
 anyway."""
+PARSING = ("deserialize", "__init__")
 VALIDATION = ("clean_fields", "cached_clean_fields", "deferred_clean_fields")
 
 
@@ -101,11 +157,13 @@ def traits_of(model: type[SyncableModel]) -> Traits:
         model=model,
         fields=fields,
         foreign_keys=foreign_keys,
-        overrides_save=overrides(model, *SAVING),
-        overrides_deserialize=overrides(model, "deserialize", "__init__"),
-        overrides_clean_fields=overrides(model, *VALIDATION),
-        own_sql=any(map(has_own_sql, fields)),
-        spans_tables=any(not parent._meta.abstract for parent in model._meta.concrete_model._meta.parents),
+        save_code=own_code(model, *SAVING),
+        deserialize_code=own_code(model, *PARSING),
+        clean_fields_code=own_code(model, *VALIDATION),
+        with_own_sql=tuple(filter(has_own_sql, fields)),
+        parent_tables=tuple(
+            parent for parent in model._meta.concrete_model._meta.parents if not parent._meta.abstract
+        ),
         tree_key=next((key for key in foreign_keys if key.attname == self_referential_fk(model)), None),
     )
 
@@ -128,11 +186,11 @@ def target_model(field: ForeignKey[Any, Any]) -> type[Model]:
     return cast(type[Model], field.related_model)
 
 
+def own_code(model: type[Model], *names: str) -> tuple[Definition, ...]:
+    """Return the code of a model's own among these methods of Morango's, what overrides first."""
+    return overriding(model, SyncableModel, *names)
+
+
 def overrides(model: type[Model], *names: str) -> bool:
-    """Return True if the model overrides any of these methods of Morango's."""
-    return any(_function(model, name) is not _function(SyncableModel, name) for name in names)
-
-
-def _function(model: type[Model], name: str) -> Any:
-    method = getattr(model, name)
-    return getattr(method, "__func__", method)
+    """Return True if a model has any `own_code`, as it is now."""
+    return is_overridden(model, SyncableModel, *names)

@@ -10,12 +10,19 @@ from django.db.models import Field, Model
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query_utils import DeferredAttribute
 
+from morango_celery.reading.definitions import Definition, overriding
+
 _ACCESS = ("__new__", "__init__", "__setattr__", "__getattribute__")
+
+
+def own_access(model: type[Model]) -> tuple[Definition, ...]:
+    """Return the model's own code that runs when an instance is made, or attributes are set or read."""
+    return overriding(model, Model, *_ACCESS)
 
 
 def has_plain_access(model: type[Model]) -> bool:
     """Return True if no code of the model's own runs when attributes are set and read."""
-    return all(getattr(model, name) is getattr(Model, name) for name in _ACCESS)
+    return not own_access(model)
 
 
 def is_plain_attribute(model: type[Model], field: Field[Any, Any]) -> bool:
@@ -30,7 +37,7 @@ def is_overshadowed(model: type[Model], field: Field[Any, Any]) -> bool:
     return not isinstance(getattr_static(model, field.attname), own.descriptor_class)
 
 
-def keeps_values(model: type[Model]) -> bool:
-    """Return True if an instance holds the very values that it was given for its columns."""
+def replaced_attributes(model: type[Model]) -> list[str]:
+    """Return the columns whose values are held by something else than an instance's ``__dict__``."""
     fields: Iterable[Field[Any, Any]] = model._meta.concrete_fields  # type: ignore[attr-defined]  # Django's own
-    return has_plain_access(model) and all(is_plain_attribute(model, field) for field in fields)
+    return [field.attname for field in fields if not is_plain_attribute(model, field)]
