@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, count, islice
 
 from morango_celery import clock
@@ -21,68 +21,122 @@ from morango_celery.runs.plan import (
     steps,
     waiting_models,
 )
-from morango_celery.runs.tree import next_wave
 from morango_celery.stream import chunked, chunked_by_weight
 
 BATCHES_IN_MEMORY = 20
 
 
-def take_rest(run: Run, *, with_errors: bool = False) -> Remainder | None:
-    """Return all remaining records, and move the plan to its end; None if one batch doesn't hold them.
+class Division:
+    """Division of the records that a run has left into stages and batches.
 
-    :param with_errors: as for `remainder`
+    This one reads the Store and writes the ledger. A dry run has another, which does neither.
     """
-    plan = steps(run.profile)
-    if run.step >= len(plan):
-        return Remainder([], [])
-    rest = remainder(
-        run,
-        plan,
-        rows=batch_size_records(),
-        size_bytes=settings.BATCH_SIZE_BYTES,
-        with_errors=with_errors,
-    )
-    if rest is not None:
-        run.step = len(plan)
-    return rest
 
+    def __init__(self, run: Run) -> None:
+        """
+        :param run: its row is locked by this transaction, which saves it at the end
+        """
+        self.run = run
+        self.plan = steps(run.profile)
 
-def open_next_stage(run: Run) -> None:
-    """Hand out the next records in foreign key order, if there are any.
+    def take_rest(self, *, with_errors: bool = False) -> Remainder | None:
+        """Return all remaining records, and move the plan to its end; None if one batch doesn't hold them.
 
-    Consecutive steps become one ordered batch if they fit in it.
-    """
-    plan = steps(run.profile)
-    waiting = waiting_models(run)
-    ordered: list[SizedId] = []
-    covered: list[Step] = []
-    while run.step < len(plan):
-        source = PendingRecordSource(run, plan[run.step], waiting)
-        ids = source.sized_ids()
-        head, fits = _beginning(ids, ordered)
-        if head and plan[run.step].exclusive and _is_any_exclusive(run, plan[run.step]):
-            if ordered:
-                break  # these records need not wait for other batches of exclusive models
-            _hand_out_exclusive(run, plan[run.step])
-            return
-        if fits:
-            if head:
-                covered.append(plan[run.step])
-            ordered += head
-            run.step += 1
-            continue
-        if ordered:
-            break
-        if plan[run.step].is_tree:
-            wave = _next_wave(source)
-            if wave is not None:
-                _hand_out(run, wave, plan[run.step])
+        :param with_errors: as for `remainder`
+        """
+        if self.run.step >= len(self.plan):
+            return Remainder([], [])
+        rest = self.remainder(with_errors=with_errors)
+        if rest is not None:
+            self.run.step = len(self.plan)
+        return rest
+
+    def open_next_stage(self) -> None:
+        """Hand out the next records in foreign key order, if there are any.
+
+        Consecutive steps become one ordered batch if they fit in it.
+        """
+        run, plan = self.run, self.plan
+        waiting = self.waiting_models()
+        ordered: list[SizedId] = []
+        covered: list[Step] = []
+        while run.step < len(plan):
+            source = self.source(plan[run.step], waiting)
+            ids = source.sized_ids()
+            head, fits = _beginning(ids, ordered)
+            if head and plan[run.step].exclusive and self._is_any_exclusive(plan[run.step]):
+                if ordered:
+                    break  # these records need not wait for other batches of exclusive models
+                self._hand_out_exclusive(plan[run.step])
                 return
-        run.step += 1
-        _hand_out(run, chain(head, ids), plan[run.step - 1])
-        return
-    if ordered:
-        _hand_out(run, ordered, *covered)
+            if fits:
+                if head:
+                    covered.append(plan[run.step])
+                ordered += head
+                run.step += 1
+                continue
+            if ordered:
+                break
+            if plan[run.step].is_tree:
+                wave = _next_wave(source)
+                if wave is not None:
+                    self.hand_out(wave, plan[run.step])
+                    return
+            run.step += 1
+            self.hand_out(chain(head, ids), plan[run.step - 1])
+            return
+        if ordered:
+            self.hand_out(ordered, *covered)
+
+    def _is_any_exclusive(self, step: Step) -> bool:
+        return next(self.source(step.split()[0]).ids(), None) is not None
+
+    def _hand_out_exclusive(self, step: Step) -> None:
+        """Hand out a step with exclusive records, or a wave of it if it is a large tree."""
+        exclusive, others = (self.source(part) for part in step.split())
+        exclusive_ids: Iterable[SizedId] | None = None
+        if step.is_tree and not _beginning(exclusive.sized_ids(), [])[1]:
+            exclusive_ids = _next_wave(exclusive)
+        if exclusive_ids is None:
+            self.run.step += 1
+            exclusive_ids = exclusive.sized_ids()
+        self.hand_out(others.sized_ids(), step, exclusive_ids=exclusive_ids)
+
+    def hand_out(self, ids: Iterable[SizedId], *covered: Step, exclusive_ids: Iterable[SizedId] = ()) -> None:
+        """Make the batches of a new stage.
+
+        :param exclusive_ids: ids of records whose batches are executed one after another, beside those of
+            `ids`
+        """
+        _number_stage(self.run, covered)
+        for chunk in chunked(_batches(self.run, ids, exclusive_ids), BATCHES_IN_MEMORY):
+            self.write(chunk)
+            _count(self.run, chunk)
+
+    def remainder(self, *, with_errors: bool) -> Remainder | None:
+        """Return what `plan.remainder` does for the configured size of batches."""
+        return remainder(
+            self.run,
+            self.plan,
+            rows=batch_size_records(),
+            size_bytes=settings.BATCH_SIZE_BYTES,
+            with_errors=with_errors,
+        )
+
+    def waiting_models(self) -> Collection[str]:
+        """Return the names of the models that have any waiting records."""
+        return waiting_models(self.run)
+
+    def source(self, step: Step, waiting: Collection[str] | None = None) -> PendingRecordSource:
+        """Return the source of a step's waiting records.
+
+        :param waiting: names of the models to look at; None for all
+        """
+        return PendingRecordSource(self.run, step, waiting)
+
+    def write(self, batches: Sequence[Batch]) -> None:
+        """Write some of a stage's batches."""
+        Batch.objects.bulk_create(batches)
 
 
 def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[SizedId], bool]:
@@ -99,22 +153,6 @@ def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[
     return head, True
 
 
-def _is_any_exclusive(run: Run, step: Step) -> bool:
-    return next(PendingRecordSource(run, step.split()[0]).ids(), None) is not None
-
-
-def _hand_out_exclusive(run: Run, step: Step) -> None:
-    """Hand out a step with exclusive records, or a wave of it if it is a large tree."""
-    exclusive, others = (PendingRecordSource(run, part) for part in step.split())
-    exclusive_ids: Iterable[SizedId] | None = None
-    if step.is_tree and not _beginning(exclusive.sized_ids(), [])[1]:
-        exclusive_ids = _next_wave(exclusive)
-    if exclusive_ids is None:
-        run.step += 1
-        exclusive_ids = exclusive.sized_ids()
-    _hand_out(run, others.sized_ids(), step, exclusive_ids=exclusive_ids)
-
-
 def _next_wave(source: PendingRecordSource) -> Iterable[SizedId] | None:
     """Return the next wave of a tree.
 
@@ -123,24 +161,11 @@ def _next_wave(source: PendingRecordSource) -> Iterable[SizedId] | None:
 
     :returns: None if the rest can't be put in an order
     """
-    wave = next_wave(source.nodes(), batch_size_records(), settings.BATCH_SIZE_BYTES)
+    wave = source.next_wave(batch_size_records(), settings.BATCH_SIZE_BYTES)
     for ids in (source.deleted_ids(), wave):
         if first := list(islice(ids, 1)):
             return chain(first, ids)
     return None
-
-
-def _hand_out(
-    run: Run, ids: Iterable[SizedId], *covered: Step, exclusive_ids: Iterable[SizedId] = ()
-) -> None:
-    """Make the batches of a new stage.
-
-    :param exclusive_ids: ids of records whose batches are executed one after another, beside those of `ids`
-    """
-    _number_stage(run, covered)
-    for chunk in chunked(_batches(run, ids, exclusive_ids), BATCHES_IN_MEMORY):
-        Batch.objects.bulk_create(chunk)
-        _count(run, chunk)
 
 
 def hand_out_rest(run: Run, rest: Remainder, begun_by: str | None) -> Batch | None:

@@ -24,7 +24,7 @@ from morango_celery.reading.cursors import stream
 from morango_celery.reading.partitions import CHUNK_ROWS
 from morango_celery.reading.prefixes import FEW, outermost
 from morango_celery.reading.sizes import StoredBytes
-from morango_celery.runs.tree import Node
+from morango_celery.runs.tree import Node, next_wave
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,21 @@ def _waiting(
     source.skip_errored = not with_errors
     records: Any = source.records().filter(source.condition).exclude(model_name__in=done)
     if with_errors:
-        records = records.filter(Q(deserialization_error=None) | ~is_quarantined())
+        records = records.filter(takes(run))
     in_error = ExpressionWrapper(Q(deserialization_error__isnull=False), output_field=BooleanField())
     return records.char_ids_list().annotate(record_bytes=StoredBytes("serialized"), in_error=in_error)
+
+
+def takes(run: Run) -> Q:
+    """Return the condition for the dirty records that a pending run will hand out, by their errors.
+
+    The run's beginning clears or marks these errors (`passes.forget_errors`).
+    """
+    if run.skip_erroring:
+        return Q(deserialization_error="") | Q(deserialization_error=None)
+    if run.retry_errors:
+        return ~Q(deserialization_error=None)
+    return Q(deserialization_error=None) | ~is_quarantined()
 
 
 def waiting_models(run: Run) -> frozenset[str]:
@@ -251,8 +263,11 @@ class PendingRecordSource(StoreModelSource):
         for queryset in self.querysets():
             yield from self._sized(queryset, "_self_ref_fk", is_edited)
 
-    @staticmethod
-    def _sized(queryset: Any, *columns: Any) -> Iterator[Any]:
+    def next_wave(self, size: int, size_bytes: int) -> Iterator[SizedId]:
+        """Yield the next wave of a tree, as `tree.next_wave` does."""
+        return next_wave(self.nodes(), size, size_bytes)
+
+    def _sized(self, queryset: Any, *columns: Any) -> Iterator[Any]:
         """Yield the id, the bytes, and `columns` of each record."""
         sized = queryset.char_ids_list().values_list("fixed_id", StoredBytes("serialized"), *columns)
         return stream(sized, CHUNK_ROWS)

@@ -13,11 +13,7 @@ from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
-from morango_celery.runs.batching import (
-    hand_out_rest,
-    open_next_stage,
-    take_rest,
-)
+from morango_celery.runs.batching import Division, hand_out_rest
 from morango_celery.runs.inserts import insert
 from morango_celery.runs.overdue import hold_opening, lock_opened, read_run
 from morango_celery.runs.passes import begin_next_pass, forget_errors, needs_another_pass
@@ -97,7 +93,7 @@ def _open(run_id: int, begun_by: str | None) -> Progress:
     elif run.state != Run.State.RUNNING or run.open_batches:
         return Progress(run)
     else:
-        rest = take_rest(run)
+        rest = Division(run).take_rest()
     return _open_stage(run, rest, begun_by)
 
 
@@ -112,7 +108,7 @@ def _open_if_small(run_id: int, begun_by: str | None) -> Progress | None:
     run = lock_opened(run_id)
     if run.state != Run.State.PENDING or run.retry_errors:
         return None
-    rest = take_rest(run, with_errors=not run.skip_erroring)
+    rest = Division(run).take_rest(with_errors=not run.skip_erroring)
     if rest is None or rest.in_error:
         return None
     run.change_state(Run.State.RUNNING)
@@ -128,7 +124,7 @@ def _open_stage(run: Run, rest: Remainder | None, begun_by: str | None) -> Progr
     begun = None
     while True:
         if rest is None:
-            open_next_stage(run)
+            Division(run).open_next_stage()
         elif rest.sized_ids:
             begun = hand_out_rest(run, rest, begun_by)
         elif not begin_next_pass(run):
@@ -136,7 +132,7 @@ def _open_stage(run: Run, rest: Remainder | None, begun_by: str | None) -> Progr
             return Progress(run, ended=True)
         if run.open_batches:
             break
-        rest = take_rest(run)
+        rest = Division(run).take_rest()
     run.save_active()
     return Progress(run, opened=True, begun=begun)
 
@@ -150,7 +146,7 @@ def _begin(run: Run) -> Remainder | None:
     if run.retry_errors:
         run.previous_failures = forget_errors(run)
     forgives = not run.skip_erroring and not run.retry_errors
-    rest = take_rest(run, with_errors=forgives)
+    rest = Division(run).take_rest(with_errors=forgives)
     if forgives and (rest is None or rest.in_error):
         run.previous_failures = forget_errors(run)  # now the records in error among the rest wait as well
     return rest

@@ -56,6 +56,21 @@ def take_part(run: Run) -> bool:
     return True
 
 
+def would_wait_for(run: Run) -> int | None:
+    """Return the number of the run that one which isn't in the ledger would have to wait for, or None.
+
+    Cost: one query; none for a run that has no part in sharing.
+    """
+    if run.in_process or run.skip_erroring or run.retry_errors:
+        return None
+    newest = Run(pk=_AFTER_ALL, profile=run.profile, filter=run.filter, serialize_first=run.serialize_first)
+    return next((other.pk for other in _others_within(newest) if _goes_before(other, newest)), None)
+
+
+_AFTER_ALL = 2**63 - 1
+"""A primary key after those of all runs."""
+
+
 def _locked(idle: Collection[int]) -> set[int]:
     """Lock runs that have not begun, except for those that others hold, and return their primary keys."""
     if not idle:

@@ -16,7 +16,7 @@ from morango_celery.deserialization import StoreModelSource
 from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.errors import UnknownRunError
 from morango_celery.models import Batch, Run
-from morango_celery.runs.plan import RETRY_MARK
+from morango_celery.runs.plan import RETRY_MARK, takes
 from morango_celery.runs.recovery import IN_PROCESS_STALLED_FACTOR
 
 RECENT = 20
@@ -146,20 +146,12 @@ def stalled(stalled_after_seconds: float | None = None) -> QuerySet[Run]:
 
 def _waiting(run: Run) -> QuerySet[Any]:
     """Return the records that a run has not tried yet, as `PendingRecordSource` finds them in a begun run."""
-    has_begun = run.state != Run.State.PENDING
-    source = StoreModelSource(
-        run.profile,
-        run.sync_filter,
-        skip_errored=run.skip_erroring or (has_begun and not run.retry_errors),
-    )
+    if run.state == Run.State.PENDING:
+        source = StoreModelSource(run.profile, run.sync_filter)
+        return source.records().filter(source.condition, takes(run))
+    source = StoreModelSource(run.profile, run.sync_filter, skip_errored=not run.retry_errors)
     records = source.records().filter(source.condition)
-    if run.retry_errors:
-        return (
-            records.filter(deserialization_error=RETRY_MARK)
-            if has_begun
-            else records.exclude(deserialization_error=None)
-        )
-    return records.exclude(is_quarantined())
+    return records.filter(deserialization_error=RETRY_MARK) if run.retry_errors else records
 
 
 def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:

@@ -9,6 +9,7 @@ import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
 
+from morango_celery.management.dry_run_output import DryRunJson, DryStageJson, LocalEditsJson
 from morango_celery.management.json_output import BatchesJson, RecordsJson, RunJson, RunListJson
 from tests.support.processes import ROOT
 
@@ -47,5 +48,18 @@ def test_the_page_has_each_key_of_the_json() -> None:
     assert keys_of(of_a_run) == set(get_type_hints(RunJson))
     assert keys_of(of_a_list.split("## ")[0]) == set(get_type_hints(RunListJson))
     for name, nested in (("batches", BatchesJson), ("records", RecordsJson)):
-        (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", of_a_run, re.MULTILINE)
-        assert set(re.findall(r"`(\w+)`", row)) == set(get_type_hints(nested))
+        assert keys_in_row(of_a_run, name) == set(get_type_hints(nested))
+
+
+def test_the_page_has_each_key_of_a_dry_run() -> None:
+    section = PAGE.split("### A dry run")[1].split("\n## ")[0]
+
+    assert keys_of(section) == set(get_type_hints(DryRunJson))
+    assert keys_in_row(section, "stages") == set(get_type_hints(DryStageJson))
+    assert keys_in_row(section, "local_edits") == set(get_type_hints(LocalEditsJson))
+
+
+def keys_in_row(table: str, name: str) -> set[str]:
+    """Return the names in the second column of a row."""
+    (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", table, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", row))

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 from typing_extensions import override
 
 from morango_celery.api import deserialize, runs_in_process
+from morango_celery.conf import require_valid
 from morango_celery.management.arguments import prefix, profile
-from morango_celery.management.run_command import RunCommand
+from morango_celery.management.dry_run_output import as_lines, dry_run_json
+from morango_celery.management.run_command import RunCommand, errors_in_one_line
+from morango_celery.reading.filters import parse_filter
+from morango_celery.runs.dry_run import dry_run
+
+WRONG_ARGUMENTS = 2
 
 
 class Command(RunCommand):
@@ -35,9 +42,18 @@ class Command(RunCommand):
         )
         parser.add_argument("--in-process", action="store_true", help="work here, without Celery")
         parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="only say what a run would do, and write nothing"
+        )
+        parser.add_argument("--json", action="store_true", help="with --dry-run: one object of JSON")
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["dry_run"]:
+            self._foretell(options)
+            return
+        if options["json"]:
+            raise CommandError("--json needs --dry-run.", returncode=WRONG_ARGUMENTS)
         self.follow_run(
             lambda on_progress: deserialize(
                 options["profile"],
@@ -49,3 +65,18 @@ class Command(RunCommand):
                 on_progress=on_progress,
             )
         )
+
+    def _foretell(self, options: dict[str, Any]) -> None:
+        if options["wait"]:
+            raise CommandError("--dry-run starts no run to --wait for.", returncode=WRONG_ARGUMENTS)
+        with errors_in_one_line():
+            require_valid()
+            found = dry_run(
+                options["profile"],
+                parse_filter(options["filter"]),
+                skip_erroring=options["skip_erroring"],
+                retry_errors=options["retry_errors"],
+                in_process=options["in_process"] or runs_in_process(),
+            )
+        lines = [json.dumps(dry_run_json(found))] if options["json"] else as_lines(found)
+        self.stdout.write("\n".join(lines))
