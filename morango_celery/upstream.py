@@ -36,6 +36,7 @@ __all__ = [
     "is_isolation_error",
     "isolated_transaction",
     "known_instance_id",
+    "morangos_function",
     "morangos_stage",
     "partition_locks",
     "profiles",
@@ -124,9 +125,16 @@ def within_open_transaction() -> Iterator[None]:
 def morangos_stage(profile: str, sync_filter: Filter | None) -> None:
     """Serialize and deserialize as Morango's own operation does."""
     # Morango's API comes with it, which a worker's memory need not have
-    from morango.sync.operations import _deserialize_from_store, _serialize_into_store
+    from morango.sync.operations import _serialize_into_store
 
     _serialize_into_store(profile, filter=sync_filter)
+    morangos_function(profile, sync_filter)
+
+
+def morangos_function(profile: str, sync_filter: Filter | None) -> None:
+    """Deserialize by Morango's own function."""
+    from morango.sync.operations import _deserialize_from_store  # as above
+
     _deserialize_from_store(profile, filter=sync_filter)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection
 from django.db.models import ProtectedError, RestrictedError
+from django.utils.module_loading import import_string
 from morango.models.core import InstanceIDModel, Store
 
+from morango_celery.comparison.differences import Found, differing_columns
 from morango_celery.comparison.documented import SET_ASIDE, Fate, explanation
-from morango_celery.comparison.report import Difference, Report, Request
+from morango_celery.comparison.report import Report, Request
 from morango_celery.comparison.results import UNTOUCHED, Pair, Results, Side, temporary_results
 from morango_celery.comparison.rows import Reader, reader
+from morango_celery.comparison.second_look import MAX_SUSPECTS, look_again
 from morango_celery.comparison.selection import select
 from morango_celery.comparison.sides import (
     OnProgress,
@@ -38,10 +38,8 @@ from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import ComparisonError
 from morango_celery.printable import printable
 from morango_celery.stream import chunked
-from morango_celery.upstream import do_import, isolated_transaction, within_open_transaction
+from morango_celery.upstream import isolated_transaction, within_open_transaction
 
-MAX_EXAMPLES = 100
-"""Largest number of differing rows that a report names."""
 MAX_SET_ASIDE = 10_000
 """Largest number of records that are set aside because they may abort Morango's function."""
 
@@ -53,21 +51,27 @@ class _TimeIsUp(BaseException):
     """The time limit was reached: no model's ``except Exception`` may take it for its own."""
 
 
-def compare(request: Request, on_progress: OnProgress | None = None) -> Report:
+def compare(
+    request: Request,
+    on_progress: OnProgress | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Report:
     """Deserialize the same records by Morango's function and by ours, and compare all that they leave.
 
     It is one transaction, with one view of the data, and it is always rolled back. It holds Morango's
     exclusive lock of the filter's partitions, and the rows that are written.
 
     :param on_progress: called with the side's name and its number of done records, now and then
+    :param is_stopped: asked before each statement; when it returns True, everything is rolled back
     :raises ComparisonError: they could not be compared; its text says why
-    :raises ValueError: on PostgreSQL, inside an open transaction
+    :raises KeyboardInterrupt: `is_stopped` returned True
+    :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     Cost: the time of both functions, and a reading of the tables that they write.
     """
     began = time.monotonic()
     report: Report | None = None
     try:
-        with temporary_results() as results, first_error_wins(), _transaction(request):
+        with temporary_results() as results, first_error_wins(), _transaction(request, is_stopped):
             report = _Comparison(request, results, on_progress).report(began)
             raise RolledBack
     except RolledBack:
@@ -86,7 +90,7 @@ def compare(request: Request, on_progress: OnProgress | None = None) -> Report:
 
 
 @contextmanager
-def _transaction(request: Request) -> Iterator[None]:
+def _transaction(request: Request, is_stopped: Callable[[], bool]) -> Iterator[None]:
     """Open the transaction in which everything happens; whoever uses it rolls it back."""
     deadline = None if request.seconds is None else time.monotonic() + request.seconds
 
@@ -100,8 +104,11 @@ def _transaction(request: Request) -> Iterator[None]:
                 )
 
     def execute(call: Callable[..., Any], sql: Any, parameters: Any, many: bool, context: Any) -> Any:
-        if deadline is not None and time.monotonic() > deadline and not sql.startswith("ROLLBACK"):
-            raise _TimeIsUp
+        if not sql.startswith("ROLLBACK"):
+            if is_stopped():  # a signal's handler can't raise it: in a finalizer of Python's it would be lost
+                raise KeyboardInterrupt
+            if deadline is not None and time.monotonic() > deadline:
+                raise _TimeIsUp
         return call(sql, parameters, many, context)
 
     with (
@@ -135,16 +142,8 @@ class _Comparison:
             if morango.figures.failed_with is None:
                 break
             self._set_aside(set_aside, morango.figures.failed_with)
-        documented: Counter[str] = Counter()
-        undocumented, examples, others = 0, list[Difference](), list[Difference]()
-        for difference in self._differences():
-            if difference.documented is not None:
-                documented[difference.documented] += 1
-                others += [difference] if len(others) < MAX_EXAMPLES else []
-            else:
-                undocumented += 1
-                examples += [difference] if len(examples) < MAX_EXAMPLES else []
-        documented.update({SET_ASIDE: len(set_aside)} if set_aside else {})
+        found = self._differences(rows)
+        found.documented.update({SET_ASIDE: len(set_aside)} if set_aside else {})
         return Report(
             profile=request.profile,
             filter=None if request.sync_filter is None else list(request.sync_filter),
@@ -156,9 +155,9 @@ class _Comparison:
             ours=ours.figures,
             seconds=round(time.monotonic() - began, 3),
             models=by_model(before, morango, ours),
-            differences=undocumented,
-            documented=dict(sorted(documented.items())),
-            examples=[*examples, *others][:MAX_EXAMPLES],
+            differences=found.undocumented,
+            documented=dict(sorted(found.documented.items())),
+            examples=found.first(),
         )
 
     def _run_both(self, rows: Reader) -> tuple[Outcome, Outcome]:
@@ -216,7 +215,7 @@ class _Comparison:
         for keys in list(self._results.half_untouched(table.name)):
             for row in rows.at(table, keys):
                 side = self._results.side_that_left(table.name, row.key, UNTOUCHED)
-                self._results.add(side, table.name, [row])
+                self._results.put(side, table.name, row)
 
     def _set_aside(self, known: dict[str, str], failure: str) -> None:
         """Make records clean that may have aborted Morango's function: at first those with errors that do.
@@ -243,41 +242,29 @@ class _Comparison:
             if fate is not None and fate.is_dirty and fate.path:
                 yield row.key, fate
 
-    def _differences(self) -> Iterator[Difference]:
+    def _differences(self, rows: Reader) -> Found:
+        """Return the rows that differ; those that no rule explains are looked at again, if they are few."""
+        found = Found(self._request.show_values)
+        suspects: list[tuple[Pair, Table]] = []
         for pair in self._results.differing():
             table = self._tables[pair.table]
-            columns = _differing_columns(table, pair)
-            if columns is not None:
-                explained = explanation(pair, table, columns, self._results, self._store)
-                yield _difference(pair, columns, explained, show_values=self._request.show_values)
+            columns = differing_columns(table, pair)
+            if columns is None:
+                continue
+            explained = explanation(pair, table, columns, self._results, self._store)
+            if explained is None and len(suspects) <= MAX_SUSPECTS:
+                suspects.append((pair, table))
+            else:
+                found.add(pair, columns, explained)
+        again: Mapping[tuple[str, str], str] = {}
+        if 0 < len(suspects) <= MAX_SUSPECTS:
+            with suppress(_TimeIsUp):  # then they stay unexplained
+                again = look_again(self._request, self._results, rows, suspects)
+        for pair, table in suspects:
+            found.add(pair, differing_columns(table, pair) or [], again.get((pair.table, pair.key)))
+        return found
 
 
 def _may_abort_morango(path: str) -> bool:
-    kind = do_import(path)
+    kind = import_string(path)
     return issubclass(kind, ProtectedError | RestrictedError) or not issubclass(kind, MORANGO_GOES_ON_AFTER)
-
-
-def _differing_columns(table: Table, pair: Pair) -> list[str] | None:
-    """Return the columns that differ; empty where one side has no such row; None where nothing differs."""
-    if pair.morango is None or pair.ours is None:
-        return []
-    hashes = itertools.zip_longest(pair.morango.hashes.split(","), pair.ours.hashes.split(","))
-    return [name for name, (one, other) in zip(table.columns, hashes, strict=False) if one != other] or None
-
-
-def _difference(
-    pair: Pair, columns: Sequence[str], documented: str | None, *, show_values: bool
-) -> Difference:
-    values = None
-    if show_values:
-        left = [{} if row is None else json.loads(row.detail or "{}") for row in (pair.morango, pair.ours)]
-        names = columns or sorted({*left[0], *left[1]})
-        values = {name: (left[0].get(name), left[1].get(name)) for name in names}
-    return Difference(
-        table=pair.table,
-        row=pair.key,
-        kind="missing" if pair.ours is None else "additional" if pair.morango is None else "columns",
-        columns=list(columns),
-        documented=documented,
-        values=values,
-    )

@@ -22,6 +22,7 @@ from morango_celery.upstream import exception_path
 DIRTY_PARENT: str = exception_path(MorangoDirtyParent)
 MISSING_PARENT: str = exception_path(MorangoMissingParent)
 ORDER = "row-order"
+CHANCE = "left-to-chance-here-as-in-morango"
 SET_ASIDE = "one-bad-record"
 _OF_OURS = {
     exception_path(MismatchedIdError): "other-ids",
@@ -82,17 +83,17 @@ def explanation(
         return "auto-now"
     record_id = pair.key.split("/")[0]
     morango, ours = (Fate.of(results.row(side, store.name, record_id)) for side in SIDES)
-    if morango is None or ours is None:
-        return None
     deleted = DeletedModels._meta.db_table
     noted = all(results.row(side, deleted, record_id) for side in SIDES)
-    return _named(morango, ours, is_noted_deleted=noted)
+    return named(morango, ours, is_noted_deleted=noted)
 
 
-def _named(morango: Fate, ours: Fate, *, is_noted_deleted: bool) -> str | None:
+def named(morango: Fate | None, ours: Fate | None, *, is_noted_deleted: bool = False) -> str | None:
     """Return the deviation by which a record may have these two fates."""
-    if ours.path in _OF_OURS:
+    if ours is not None and ours.path in _OF_OURS:
         return _OF_OURS[ours.path]
+    if morango is None or ours is None:
+        return None
     if morango.is_dirty and not ours.is_dirty:
         return _done_by_us_alone(morango, ours, is_noted_deleted=is_noted_deleted)
     if not ours.is_dirty:
@@ -104,7 +105,7 @@ def _named(morango: Fate, ours: Fate, *, is_noted_deleted: bool) -> str | None:
     if morango.is_dirty and "This field cannot be null." in ours.text:
         return "null-references"
     if morango.is_dirty and _missing_model(morango.text) == _missing_model(ours.text) is not None:
-        return "left-to-chance-here-as-in-morango"
+        return CHANCE
     return None
 
 

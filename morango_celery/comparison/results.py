@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +17,7 @@ UNTOUCHED = ""
 """Hashes of a row that a side didn't write."""
 
 _CHUNK_ROWS = 500
+_INSERT = "INSERT OR REPLACE INTO left_row VALUES (?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,17 @@ class Results:
             " PRIMARY KEY (table_name, key, side)) WITHOUT ROWID"
         )
 
-    def add(self, side: Side, table: str, rows: Iterable[LeftRow]) -> None:
+    def add(self, side: Side, table: str, rows: Generator[LeftRow, None, None]) -> None:
         """Keep rows of a side; later ones take the place of earlier ones with their key."""
-        self._database.executemany(
-            "INSERT OR REPLACE INTO left_row VALUES (?, ?, ?, ?, ?)",
-            ((table, row.key, side, row.hashes, row.detail) for row in rows),
-        )
+        with closing(rows):
+            self._database.executemany(
+                _INSERT,
+                ((table, row.key, side, row.hashes, row.detail) for row in rows),
+            )
+
+    def put(self, side: Side, table: str, row: LeftRow) -> None:
+        """Keep a row of a side; it takes the place of an earlier one."""
+        self._database.execute(_INSERT, (table, row.key, side, row.hashes, row.detail))
 
     def clear(self) -> None:
         """Remove all rows."""

@@ -7,7 +7,7 @@ others are counted, so that a deletion shows. SQLite's rows are read here, all o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -30,22 +30,26 @@ STORE_DETAIL = (
 """Columns of a Store row by which a documented deviation is recognized."""
 
 
+Rows = Generator[LeftRow, None, None]
+"""Rows that are read as they are asked for; whoever asks closes them."""
+
+
 class Reader(Protocol):
     """Reader of the rows that a side left behind, in its open transaction."""
 
     def writes(self) -> Mapping[str, int] | None:
         """Return how many rows this transaction has written so far, by table; None if that isn't known."""
 
-    def written(self, table: Table) -> Iterator[LeftRow]:
+    def written(self, table: Table) -> Rows:
         """Yield the rows that this transaction wrote, or all rows, if they don't tell who wrote them."""
 
-    def untouched(self, table: Table) -> Iterator[LeftRow]:
+    def untouched(self, table: Table) -> Rows:
         """Yield the keys of the other rows."""
 
     def untouched_digest(self, table: Table) -> tuple[Any, ...]:
         """Return a value that is the same for the same set of untouched rows."""
 
-    def at(self, table: Table, keys: Sequence[str]) -> Iterator[LeftRow]:
+    def at(self, table: Table, keys: Sequence[str]) -> Rows:
         """Yield the rows with these keys as they are now."""
 
 
@@ -82,10 +86,10 @@ class MarkedRows:
             )
             return dict(cursor.fetchall())
 
-    def written(self, table: Table) -> Iterator[LeftRow]:
+    def written(self, table: Table) -> Rows:
         return self._rows(table, self._OURS)
 
-    def untouched(self, table: Table) -> Iterator[LeftRow]:
+    def untouched(self, table: Table) -> Rows:
         for (key,) in _fetched(f"SELECT {_key(table)} FROM {table.quoted} WHERE {self._OTHERS}"):
             yield LeftRow(key, UNTOUCHED)
 
@@ -98,10 +102,10 @@ class MarkedRows:
             digest: tuple[Any, ...] = cursor.fetchone()
         return digest
 
-    def at(self, table: Table, keys: Sequence[str]) -> Iterator[LeftRow]:
+    def at(self, table: Table, keys: Sequence[str]) -> Rows:
         return self._rows(table, f"{_key(table)} = ANY(%s)", [list(keys)])
 
-    def _rows(self, table: Table, condition: str, parameters: Sequence[Any] = ()) -> Iterator[LeftRow]:
+    def _rows(self, table: Table, condition: str, parameters: Sequence[Any] = ()) -> Rows:
         hashes = ", ".join(f"hashtextextended({column}::text, 0)" for column in table.quoted_columns)
         sql = (
             f"SELECT {_key(table)}, array_to_string(ARRAY[{hashes}], ',', '-'), {self._detail(table)}"
@@ -123,7 +127,11 @@ class MarkedRows:
 def _key(table: Table) -> str:
     if table.key is table.columns:
         return f"md5(ROW({', '.join(table.quoted_columns)})::text)"
-    return f"concat_ws('/', {', '.join(f'{column}::text' for column in table.quoted_key)})"
+    parts = [
+        dialect().hex_digits(quoted) if name in table.ids else f"{quoted}::text"
+        for name, quoted in zip(table.key, table.quoted_key, strict=True)
+    ]
+    return f"concat_ws('/', {', '.join(parts)})"
 
 
 class PlainRows:
@@ -135,7 +143,7 @@ class PlainRows:
     def writes(self) -> Mapping[str, int] | None:
         return None
 
-    def written(self, table: Table) -> Iterator[LeftRow]:
+    def written(self, table: Table) -> Rows:
         """Yield all rows of a table.
 
         Hashes hold for this process only.
@@ -158,13 +166,13 @@ class PlainRows:
             detail = json.dumps({name: values[place] for name, place in places}, default=repr)
             yield LeftRow(label, hashes, detail if places else None)
 
-    def untouched(self, table: Table) -> Iterator[LeftRow]:
+    def untouched(self, table: Table) -> Rows:
         yield from ()
 
     def untouched_digest(self, table: Table) -> tuple[Any, ...]:
         return ()
 
-    def at(self, table: Table, keys: Sequence[str]) -> Iterator[LeftRow]:
+    def at(self, table: Table, keys: Sequence[str]) -> Rows:
         yield from ()
 
 

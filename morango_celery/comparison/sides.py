@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -171,6 +173,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._start = None
+        _give_back_memory()  # or the second side would use what the first one has left
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self._start = _status("VmRSS")
@@ -180,6 +183,12 @@ class _Memory:
         if self._start is None:
             return None
         return max((_status("VmHWM") or 0) - self._start, 0)
+
+
+def _give_back_memory() -> None:
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(name: str) -> int | None:

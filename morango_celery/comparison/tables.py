@@ -25,6 +25,8 @@ class Table:
     """Columns that name a row; all columns if none do, so that a row is named by its content."""
     columns: Sequence[str]
     """Columns that are compared. Numbers from a sequence aren't: no rollback gives them back."""
+    ids: frozenset[str] = frozenset()
+    """Columns of ids, which are written as 32 hex digits."""
     clocks: frozenset[str] = frozenset()
     """Columns of fields with ``auto_now`` or ``auto_now_add``."""
 
@@ -66,6 +68,7 @@ def _table(model: type[Model]) -> Table:
         name=meta.db_table,
         key=_key(model) or columns,
         columns=columns,
+        ids=frozenset(field.column for field in fields if field.db_type(connection) == "uuid"),
         clocks=frozenset(
             field.column
             for field in fields

@@ -44,6 +44,11 @@ def length_of_list(text: str) -> int:
     return _whole(text, MAX_LIST)
 
 
+def number_of_records(text: str) -> int:
+    """Return a number of records."""
+    return _whole(text, MAX_ID)
+
+
 def days(text: str) -> int:
     """Return a number of days."""
     return _whole(text, MAX_DAYS)
