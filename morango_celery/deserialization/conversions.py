@@ -50,6 +50,11 @@ def converter(field: AnyField) -> Convert | Reason:
     return found if isinstance(found, Reason) else _with_choices(field, _nullable(field, found))
 
 
+def plain_class_of(kind: type[Any]) -> type[Any] | None:
+    """Return the class with a converter that a class of fields derives from; None if there is none."""
+    return next((each for each in kind.__mro__ if each in _CONVERTERS or each is models.ForeignKey), None)
+
+
 def _converter(field: AnyField) -> Convert | Reason:
     kind = type(field)
     if (equivalent := field_equivalent(kind)) is not None:
@@ -88,11 +93,15 @@ def _without_equivalent(field: AnyField, why_needed: str) -> Reason:
     return Reason(Kind.FIELD_EQUIVALENT if mismatch else Kind.EQUIVALENTS_OFF, said, code, field.name)
 
 
-def _validated(field: AnyField) -> Reason:
-    """Return the reason for a field with validators that no converter stands for."""
-    names = ", ".join(dict.fromkeys(definition_of(validator).name for validator in field.validators))
-    code = tuple(dict.fromkeys(map(definition_of, field.validators)))
-    said = f"{field.name}: its validators check more than a fixed length or range ({names})"
+def _validated(field: AnyField, *limits: type[Any]) -> Reason:
+    """Return the reason for a field with validators that no converter stands for.
+
+    :param limits: classes of validators that one may stand for
+    """
+    unfit = _other_than_limits(field, *limits) or field.validators
+    code = tuple(dict.fromkeys(map(definition_of, unfit)))
+    names = ", ".join(each.name for each in code)
+    said = f"{field.name}: its validators check something else than a fixed length or range ({names})"
     return Reason(Kind.VALIDATORS, said, code, field.name)
 
 
@@ -139,7 +148,7 @@ def _require_type(values: Sequence[Any], kind: type) -> None:
 def _text(field: AnyField) -> Convert | Reason:
     limits = _length_limits(field)
     if limits is None:
-        return _validated(field)
+        return _validated(field, MinLengthValidator, MaxLengthValidator)
     shortest, longest = limits
     blank = field.blank
 
@@ -175,7 +184,9 @@ def _length_limits(field: AnyField) -> tuple[float, float] | None:
 
 def _uuid(field: AnyField) -> Convert | Reason:
     limits = _length_limits(field)
-    return _exact_uuids if limits is not None and limits[0] <= 32 <= limits[1] else _validated(field)
+    if limits is not None and limits[0] <= 32 <= limits[1]:
+        return _exact_uuids
+    return _validated(field, MinLengthValidator, MaxLengthValidator)
 
 
 def _boolean(field: AnyField) -> Convert | Reason:
@@ -192,7 +203,7 @@ def _boolean(field: AnyField) -> Convert | Reason:
 def _integer(field: AnyField) -> Convert | Reason:
     bounds = _bounds(field)
     if bounds is None:
-        return _validated(field)
+        return _validated(field, MinValueValidator, MaxValueValidator)
     low, high = bounds
 
     def integers(values: Sequence[Any]) -> Sequence[Any]:
@@ -207,7 +218,7 @@ def _integer(field: AnyField) -> Convert | Reason:
 def _float(field: AnyField) -> Convert | Reason:
     bounds = _bounds(field)
     if bounds is None:
-        return _validated(field)
+        return _validated(field, MinValueValidator, MaxValueValidator)
     low, high = max(bounds[0], -1e308), min(bounds[1], 1e308)
 
     def floats(values: Sequence[Any]) -> Sequence[Any]:
@@ -237,18 +248,27 @@ def _limits(field: AnyField, least: type[Any], greatest: type[Any], low: float) 
 
     :param low: the lower end if no validator says one
     """
+    if _other_than_limits(field, least, greatest):
+        return None
     high = math.inf
     for validator in field.validators:
-        limit = getattr(validator, "limit_value", None)
-        if callable(limit) or not isinstance(limit, int | float):
-            return None
+        limit: Any = getattr(validator, "limit_value", None)
         if type(validator) is least:
             low = max(low, limit)
-        elif type(validator) is greatest:
-            high = min(high, limit)
         else:
-            return None
+            high = min(high, limit)
     return low, high
+
+
+def _other_than_limits(field: AnyField, *limits: type[Any]) -> list[Any]:
+    """Return the validators that are of other classes, or have no fixed number as their limit."""
+    return [
+        validator
+        for validator in field.validators
+        if type(validator) not in limits
+        or callable(limit := getattr(validator, "limit_value", None))
+        or not isinstance(limit, int | float)
+    ]
 
 
 def _dashed_uuid(field: AnyField) -> Convert | Reason:

@@ -47,7 +47,7 @@ def components(profile: str) -> tuple[Component, ...]:
     Two models are in one component when each depends on the other, however indirectly.
     """
     registered = registered_models(profile)
-    needs = {model: list(_dependencies(model, registered)) for model in registered}
+    needs = {model: list(dependencies(model, registered)) for model in registered}
     groups: dict[Model, tuple[Model, ...]] = {}
     for group in map(tuple, strongly_connected_components(needs)):
         groups.update(dict.fromkeys(group, group))
@@ -129,23 +129,30 @@ def parent_names(model: Model) -> frozenset[str]:
     return frozenset(names)
 
 
-def _dependencies(model: Model, registered: Sequence[Model]) -> set[Model]:
+NAMED = "morango_model_dependencies"
+
+
+def dependencies(model: Model, registered: Sequence[Model]) -> dict[Model, list[str]]:
     """Return the registered models that share a table with a foreign key's target, or are named as
     dependencies.
 
     A target need not be registered itself: Kolibri's point at ``Collection``, four proxies of
     which are.
+
+    :returns: names of the foreign keys, and `NAMED`, by model
     """
-    tables = {
-        target_model(field)._meta.concrete_model
-        for field in model._meta.concrete_fields
-        if isinstance(field, ForeignKey)
-    }
-    return {
-        other
-        for other in registered
-        if other in model.morango_model_dependencies or not tables.isdisjoint(_tables(other))
-    }
+    found: dict[Model, list[str]] = {}
+    for other in registered:
+        tables = _tables(other)
+        by = [key.name for key in traits_of(model).foreign_keys if _table_of_target(key) in tables]
+        by += [NAMED] if other in model.morango_model_dependencies else []
+        if by:
+            found[other] = by
+    return found
+
+
+def _table_of_target(key: ForeignKey[Any, Any]) -> type[models.Model] | None:
+    return target_model(key)._meta.concrete_model
 
 
 def _tables(model: Model) -> set[type[models.Model] | None]:

@@ -101,7 +101,7 @@ class ForeignKeyCache:
         for target, keys in unknown.rows.items():
             self._rows.setdefault(target, {}).update(dict.fromkeys(keys, False))
         self._states.update(dict.fromkeys(unknown.records))
-        by_id = {target: keys for target, keys in unknown.rows.items() if _is_by_id(target)}
+        by_id = {target: keys for target, keys in unknown.rows.items() if is_by_id(target)}
         models = tuple(model for model, _ in by_id)
         dirty: dict[Target, set[Any]] = {}
         for place, value, is_edited, *state in sql.select_references(
@@ -157,7 +157,7 @@ class ForeignKeyCache:
     def upserted(self, model: type[SyncableModel], ids: Iterable[str]) -> None:
         """Note rows that were written, and hold no local edit now."""
         table = cast(type[Model], model._meta.concrete_model)
-        for target in [target for target in self._rows if target[0] is table and not _is_by_id(target)]:
+        for target in [target for target in self._rows if target[0] is table and not is_by_id(target)]:
             del self._rows[target]
         written = self._rows.setdefault((table, "id"), {})
         written.update(dict.fromkeys(ids, True))
@@ -217,6 +217,6 @@ class ForeignKeyCache:
         self._preloaded = References()
 
 
-def _is_by_id(target: Target) -> bool:
+def is_by_id(target: Target) -> bool:
     model, attname = target
     return attname == "id" and issubclass(model, SyncableModel)

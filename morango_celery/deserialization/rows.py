@@ -282,7 +282,7 @@ def _made(model: type[SyncableModel]) -> Decision:
 def _reasons_by_class(traits: Traits) -> Iterator[Reason]:
     model = traits.model
     if (key := traits.tree_key) is not None:
-        said = f"its records are a tree: {key.name} refers to records of the same table"
+        said = f"Morango deserializes it as a tree: {key.name} refers to {target_model(key)._meta.label}"
         yield Reason(Kind.TREE, said, subject=key.name)
     if traits.follows_relations and (unused := unused_because(model)) is not None:
         yield unused

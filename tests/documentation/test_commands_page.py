@@ -9,6 +9,7 @@ import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
 
+from morango_celery.explanation import json_output as explanation
 from morango_celery.management.dry_run_output import DryRunJson, DryStageJson, LocalEditsJson
 from morango_celery.management.json_output import BatchesJson, RecordsJson, RunJson, RunListJson
 from tests.support.processes import ROOT
@@ -43,7 +44,7 @@ def test_the_page_has_each_option_of_a_command(app: str, name: str) -> None:
 
 
 def test_the_page_has_each_key_of_the_json() -> None:
-    of_a_run, of_a_list = PAGE.split("### JSON")[1].split("Without a number")
+    of_a_run, of_a_list = PAGE.split("### JSON\n")[1].split("Without a number")
 
     assert keys_of(of_a_run) == set(get_type_hints(RunJson))
     assert keys_of(of_a_list.split("## ")[0]) == set(get_type_hints(RunListJson))
@@ -57,6 +58,23 @@ def test_the_page_has_each_key_of_a_dry_run() -> None:
     assert keys_of(section) == set(get_type_hints(DryRunJson))
     assert keys_in_row(section, "stages") == set(get_type_hints(DryStageJson))
     assert keys_in_row(section, "local_edits") == set(get_type_hints(LocalEditsJson))
+
+
+def test_the_page_has_each_key_of_an_explanation() -> None:
+    section = PAGE.split("### JSON of an explanation")[1].split("## ")[0]
+    whole, of_a_model = section.split("A model:")
+
+    assert keys_of(whole) == set(get_type_hints(explanation.ExplanationJson))
+    assert keys_of(of_a_model) == set(get_type_hints(explanation.ModelJson))
+    for name, nested in (
+        ("`profiles`", explanation.ProfileJson),
+        ("`depends_on`", explanation.DependencyJson),
+        ("`reasons`", explanation.ReasonJson),
+        ("`reasons`", explanation.CodeJson),
+        ("`equivalent`", explanation.EquivalentJson),
+        ("`statements`", explanation.StatementsJson),
+    ):
+        assert set(get_type_hints(nested)) <= keys_in_row(section, name), name
 
 
 def keys_in_row(table: str, name: str) -> set[str]:

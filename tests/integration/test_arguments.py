@@ -40,6 +40,7 @@ REFUSED = [
     *((["ingest_objects", "--", text]) for text in ["", "/tmp", "x" * 5000, "a\0b", "/dev/null/x"]),
     *((["prune_payloads", f"--delete={text}"]) for text in ["", "x", "ab" * 31, "AB" * 32, "ab" * 32 + "\n"]),
     *((["deserialize", f"--profile={text}"]) for text in ["", "skool", "\x1b[2J", "x" * 100_000, "\ud800"]),
+    *((["explain_models", f"--profile={text}"]) for text in ["", "skool", "\x1b[2J"]),
     *((["deserialize", "--profile=school", f"--filter={text}"]) for text in NO_PREFIXES),
     *(
         ([command, "--", text])

@@ -15,6 +15,7 @@ KINDS = ("item", "slip", "order", "late")
 
 _SCRIPT = {"moment": "", "deed": "", "target": "", "number": 0}
 _DEFAULTS: dict[str, dict[str, Any]] = {
+    "echo": {"times": 0},
     "item": {"number": 0, "next_name": ""},
     "part": {"deed": "", "target": ""},
     "label": {"item_id": None},
