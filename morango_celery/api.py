@@ -12,6 +12,7 @@ from morango.models.certificates import Filter
 from morango_celery.conf import require_valid, settings
 from morango_celery.db.dialect import dialect
 from morango_celery.errors import TransientError, UnknownProfileError, UsageError
+from morango_celery.messaging.comparisons import send_next_comparison
 from morango_celery.messaging.dispatch import CeleryDispatch, is_eager
 from morango_celery.messaging.run_end import finish
 from morango_celery.models import Run
@@ -108,8 +109,12 @@ def retry(
 
 
 def recover_runs(*, all_unfinished: bool = False, run_ids: Collection[int] | None = None) -> int:
-    """Send messages again for unfinished work; see `morango_celery.runs.recovery.recover`."""
-    return recover(CeleryDispatch(), all_unfinished=all_unfinished, run_ids=run_ids)
+    """Send messages again for unfinished work; see `morango_celery.runs.recovery.recover`.
+
+    Of comparisons (mode ``compare``), the next one is sent, unless only some runs are chosen.
+    """
+    sent = recover(CeleryDispatch(), all_unfinished=all_unfinished, run_ids=run_ids)
+    return sent + (send_next_comparison(again=all_unfinished) if run_ids is None else 0)
 
 
 def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None) -> Run:

@@ -16,6 +16,7 @@ from morango_celery.errors import InvalidSettingError
 
 AWAIT: Literal["await"] = "await"
 DETACH: Literal["detach"] = "detach"
+COMPARE: Literal["compare"] = "compare"
 
 Rule = tuple[Callable[[Any], bool], str]
 """Test of a setting's value, and the same rule in words."""
@@ -88,7 +89,12 @@ class _Settings(Section):
     """Section of syncs and runs."""
 
     MODE: str = AWAIT
-    """``await``: a sync's deserializing stage completes with its run. ``detach``: it completes at once."""
+    """``await``: a sync's deserializing stage completes with its run. ``detach``: it completes at once.
+    ``compare``: Morango's own operation has the stage; workers compare a share of syncs with ours later."""
+
+    COMPARE_SHARE: float = 0.01
+    """Share of syncs that are compared in mode ``compare``, from 0 to 1. A comparison keeps syncs of the same
+    partitions waiting for seconds, for 60 at most."""
 
     REQUEST_WAIT_SECONDS: float = 0.8
     """Time that a request waits for its sync's run before it answers that the run goes on: a client pauses
@@ -140,7 +146,14 @@ class _Settings(Section):
 
     _NAME = "MORANGO_CELERY"
     _RULES = {
-        "MODE": (lambda value: value in (AWAIT, DETACH), 'must be "await" or "detach"'),
+        "MODE": (
+            lambda value: value in (AWAIT, DETACH, COMPARE),
+            'must be "await", "detach" or "compare"',
+        ),
+        "COMPARE_SHARE": (
+            lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1,
+            "must be a number from 0 to 1",
+        ),
         "REQUEST_WAIT_SECONDS": (
             lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 30,
             "must be a number of seconds from 0 to 30",

@@ -17,7 +17,8 @@ from morango.models import DatabaseMaxCounter
 from morango.sync.operations import LocalOperation
 
 from morango_celery.api import runs_in_process
-from morango_celery.conf import DETACH, require_valid, settings
+from morango_celery.comparison.shadow import note
+from morango_celery.conf import COMPARE, DETACH, require_valid, settings
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
@@ -38,6 +39,7 @@ class DeserializeOperation(LocalOperation):
 
     The answer depends on the caller, because Morango's controllers differ in how they wait:
 
+    - mode ``compare``: none; Morango's own operation is asked next, and some syncs are compared later.
     - mode ``detach``: COMPLETED at once; the run goes on by itself.
     - a server with a client that polls over HTTP: STARTED. Morango doesn't ask again there, so the worker
       that ends the run writes the outcome to the transfer session.
@@ -66,6 +68,9 @@ class DeserializeOperation(LocalOperation):
         if not context.transfer_session.records_transferred:
             return COMPLETED
         require_valid()
+        if settings.MODE == COMPARE and not runs_in_process():
+            note(context.transfer_session.id, context.sync_session.profile, context.filter)
+        self._assert(settings.MODE != COMPARE, "Morango's own operation has the stage in mode compare")
         if runs_in_process():
             return self._carry_out(context)
         is_polled = context.is_server and ASYNC_OPERATIONS in context.capabilities

@@ -8,8 +8,10 @@ from typing import Any
 from celery import shared_task
 from celery.contrib.django.task import DjangoTask
 
+from morango_celery.comparison import shadow
 from morango_celery.errors import TransientError
 from morango_celery.messaging import task_names
+from morango_celery.messaging.comparisons import send_next_comparison
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import DescribedTask
 from morango_celery.messaging.run_end import notify_again_in_seconds
@@ -24,7 +26,7 @@ from morango_celery.worker.guards import (
     require_id,
     require_sha256,
 )
-from morango_celery.worker.task_context import Expected, message_of
+from morango_celery.worker.task_context import Expected, message_of, out_of_reach_of_models
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +147,19 @@ def notify_session(self: Any, run_id: int) -> bool:
 def recover_runs() -> int:
     """Send messages again for unfinished work. Every worker asks for this once a minute by default."""
     with outages_are_retried():
-        return recover(CeleryDispatch())
+        return recover(CeleryDispatch()) + send_next_comparison()
+
+
+@shared_task(name=task_names.COMPARE_SYNC, base=LedgerTask, **VALIDATED)
+@checks_arguments
+def compare_sync(comparison_id: int) -> str:
+    """Compare the records of a sync that Morango has deserialized; nothing is kept but the result.
+
+    It isn't retried: recovery ends a comparison that has lost its worker.
+    """
+    require_id(comparison_id, "comparison_id")
+    with out_of_reach_of_models():
+        return shadow.carry_out(comparison_id)
 
 
 def _deleted(subject: str) -> str:

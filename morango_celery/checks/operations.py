@@ -11,6 +11,7 @@ from morango.sync.operations import (
     SerializeOperation,
 )
 
+from morango_celery.conf import COMPARE, problems, settings
 from morango_celery.operations import DeserializeOperation, StreamingSerializeOperation
 from morango_celery.upstream import SETTINGS, do_import
 
@@ -38,6 +39,17 @@ def check_deserialize_operations(app_configs: Any = None, **kwargs: Any) -> list
                 id="morango_celery.W001",
             )
         )
+    if _compares() and _first(found, ReceiverDeserializeOperation) is None:
+        theirs = "morango.sync.operations:ReceiverDeserializeOperation"
+        messages.append(
+            Error(
+                f"MORANGO_CELERY['MODE'] is 'compare', and {DESERIALIZE} has no {theirs!r}: nobody "
+                "deserializes syncs.",
+                hint=f"Put Morango's own operations back into {DESERIALIZE}, after this app's; or choose "
+                "another mode. If another project's operation deserializes, silence this check.",
+                id="morango_celery.E011",
+            )
+        )
     if _first(found, ProducerDeserializeOperation) is None:
         theirs = "morango.sync.operations:ProducerDeserializeOperation"
         messages.append(
@@ -57,6 +69,10 @@ def check_serialize_operations(app_configs: Any = None, **kwargs: Any) -> list[C
     if isinstance(found, Error):
         return [found]
     return _misplaced(SERIALIZE, found, StreamingSerializeOperation, SerializeOperation)
+
+
+def _compares() -> bool:
+    return not problems() and settings.MODE == COMPARE
 
 
 Operations = list[tuple[str, type]]

@@ -11,7 +11,7 @@ from celery import current_app
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (as Django names it)
 
 from morango_celery.api import runs_in_process
-from morango_celery.conf import problems, settings
+from morango_celery.conf import COMPARE, problems, settings
 from morango_celery.db.dialect import dialect
 from morango_celery.worker.pools import SINGLE_FLAW, THREADS_FLAW, Kind, kind
 
@@ -66,6 +66,22 @@ def check_single_writer(app_configs: Any = None, **kwargs: Any) -> list[CheckMes
             'workers and the server would wait for each other, and fail with "database is locked".',
             hint="Leave IN_PROCESS out, so that runs are carried out where syncs arrive; or use PostgreSQL.",
             id="morango_celery.E009",
+        )
+    ]
+
+
+@register("morango_celery")
+def check_comparing(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn if syncs are to be compared, but no worker is there to do it."""
+    if problems() or settings.MODE != COMPARE or are_used():
+        return []
+    return [
+        Warning(
+            "MORANGO_CELERY['MODE'] is 'compare', but runs are carried out in the process that received the "
+            "sync: no sync is compared, since its request would have to wait for that.",
+            hint="Compare with `manage.py compare_with_morango`, here or on a restored backup; or use "
+            "PostgreSQL, a broker and workers.",
+            id="morango_celery.W013",
         )
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 
+from morango_celery.comparison.shadow import Totals
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
 from morango_celery.runs.status import Status
@@ -45,6 +46,18 @@ def quarantined_text(count: int) -> str:
     """Like "2 records are quarantined: `deserialize --retry-errors` retries them"."""
     records = "1 record is" if count == 1 else f"{count:,} records are"
     return f"{records} quarantined: `deserialize --retry-errors` retries {'it' if count == 1 else 'them'}"
+
+
+def comparisons_text(totals: Totals) -> str:
+    """Like "Syncs compared with Morango: 98 the same, 1 DIFFERENT (3 rows), 1 to come"."""
+    texts = [f"{totals.same:,} the same"]
+    if totals.different:
+        texts.append(f"{totals.different:,} DIFFERENT ({totals.differences:,} rows)")
+    if totals.failed:
+        texts.append(f"{totals.failed:,} could not be compared")
+    if totals.waiting:
+        texts.append(f"{totals.waiting:,} to come")
+    return f"Syncs compared with Morango: {', '.join(texts)}."
 
 
 def as_table_row(status: Status) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
+from morango_celery.comparison.shadow import Totals
 from morango_celery.runs.status import Status
 
 
@@ -58,6 +59,16 @@ class RunJson(_Pass):
     finished_at: str | None
 
 
+class ComparisonsJson(TypedDict):
+    """Comparisons of syncs with Morango's own function, in mode ``compare``."""
+
+    same: int
+    different: int
+    differences: int
+    failed: int
+    waiting: int
+
+
 class RunListJson(TypedDict):
     """The newest runs, as ``deserialize_status --json`` writes them without a run's number."""
 
@@ -65,6 +76,7 @@ class RunListJson(TypedDict):
     unfinished: int
     stalled: list[int]
     quarantined: int
+    comparisons: ComparisonsJson
 
 
 def run_json(status: Status) -> RunJson:
@@ -106,19 +118,32 @@ def run_json(status: Status) -> RunJson:
 
 
 def list_json(
-    listed: Sequence[Status], *, unfinished: int, stalled: Sequence[int], quarantined: int
+    listed: Sequence[Status],
+    *,
+    unfinished: int,
+    stalled: Sequence[int],
+    quarantined: int,
+    comparisons: Totals,
 ) -> RunListJson:
     """Return the JSON of a list.
 
     :param unfinished: number of all runs that are not done
     :param stalled: numbers of the oldest stalled runs
     :param quarantined: number of all quarantined records
+    :param comparisons: numbers of all comparisons
     """
     return {
         "runs": [run_json(one) for one in listed],
         "unfinished": unfinished,
         "stalled": list(stalled),
         "quarantined": quarantined,
+        "comparisons": {
+            "same": comparisons.same,
+            "different": comparisons.different,
+            "differences": comparisons.differences,
+            "failed": comparisons.failed,
+            "waiting": comparisons.waiting,
+        },
     }
 
 

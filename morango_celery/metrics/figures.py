@@ -1,4 +1,4 @@
-"""Figures of all metrics, by five queries on a ledger of any size."""
+"""Figures of all metrics, by six queries on a ledger of any size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Mi
 from morango.models.core import Store
 
 from morango_celery import clock
+from morango_celery.comparison.shadow import totals
 from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.metrics import names
 from morango_celery.metrics.names import Metric
@@ -37,13 +38,14 @@ class Figure:
 def figures() -> Iterator[Figure]:
     """Yield all figures from the present ledger.
 
-    Cost: five queries. One reads all runs and two all batches, in the database; one counts the dirty records.
+    Cost: six queries. One reads all runs and two all batches, in the database; one counts the dirty records.
     """
     yield from _of_runs()
     yield from _of_batches()
     yield from _of_stages()
     yield Figure(names.RUNS_STALLED, (), stalled().count())
     yield from _of_records()
+    yield from _of_comparisons()
 
 
 def _of_runs() -> Iterator[Figure]:
@@ -114,6 +116,14 @@ def _of_records() -> Iterator[Figure]:
         yield Figure(names.DIRTY_RECORDS, (row["profile"], "yes"), row["in_error"])
         yield Figure(names.DIRTY_RECORDS, (row["profile"], "no"), row["records"] - row["in_error"])
         yield Figure(names.QUARANTINED_RECORDS, (row["profile"],), row["quarantined"])
+
+
+def _of_comparisons() -> Iterator[Figure]:
+    """Yield zeros, too: a counter that begins with a difference would show Prometheus no increase."""
+    found = totals()
+    for result in ("same", "different", "failed"):
+        yield Figure(names.COMPARISONS, (result,), getattr(found, result))
+    yield Figure(names.COMPARISON_DIFFERENCES, (), found.differences)
 
 
 def _timed(rows: QuerySet[Any], duration: Any) -> QuerySet[Any]:

@@ -107,6 +107,19 @@ STAGE_SECONDS = Metric(
     (1, 5, 15, 60, 300, 900, 3600, 14400),
 )
 
+COMPARISONS = Metric(
+    "morango_celery_comparisons_total",
+    "counter",
+    "Syncs that were compared with Morango's own function (mode compare). result: same, different, or failed "
+    "(they could not be compared).",
+    ("result",),
+)
+COMPARISON_DIFFERENCES = Metric(
+    "morango_celery_comparison_differences_total",
+    "counter",
+    "Rows of compared syncs that differ from Morango's, except for documented differences.",
+)
+
 METRICS = (
     RUNS,
     RUNS_STALLED,
@@ -120,4 +133,6 @@ METRICS = (
     BATCHES,
     BATCH_SECONDS,
     STAGE_SECONDS,
+    COMPARISONS,
+    COMPARISON_DIFFERENCES,
 )

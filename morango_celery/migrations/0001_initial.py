@@ -122,6 +122,29 @@ class Migration(migrations.Migration):
             constraint=models.UniqueConstraint(fields=('run', 'stage', 'number'), name='mcelery_batch_number'),
         ),
         migrations.CreateModel(
+            name='Comparison',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('profile', models.CharField(max_length=40)),
+                ('filter', models.TextField(blank=True)),
+                ('transfer_session_id', morango.models.fields.uuids.UUIDField(unique=True)),
+                ('state', models.CharField(choices=[('pending', 'Pending'), ('running', 'Running'), ('completed', 'Completed'), ('failed', 'Failed')], default='pending', max_length=10)),
+                ('error', models.TextField(blank=True)),
+                ('records', models.IntegerField(null=True)),
+                ('differences', models.IntegerField(null=True)),
+                ('documented', models.IntegerField(null=True)),
+                ('report', models.JSONField(null=True)),
+                ('created_at', models.DateTimeField(default=morango_celery.clock.now)),
+                ('sent_at', models.DateTimeField(null=True)),
+                ('started_at', models.DateTimeField(null=True)),
+                ('finished_at', models.DateTimeField(null=True)),
+            ],
+        ),
+        migrations.AddIndex(
+            model_name='comparison',
+            index=models.Index(condition=models.Q(('state__in', ['pending', 'running'])), fields=['state'], name='mcelery_comparison_unfinished'),
+        ),
+        migrations.CreateModel(
             name='RecordInError',
             fields=[
             ],

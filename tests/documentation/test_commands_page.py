@@ -11,7 +11,13 @@ from django.core.management.base import BaseCommand
 
 from morango_celery.explanation import json_output as explanation
 from morango_celery.management.dry_run_output import DryRunJson, DryStageJson, LocalEditsJson
-from morango_celery.management.json_output import BatchesJson, RecordsJson, RunJson, RunListJson
+from morango_celery.management.json_output import (
+    BatchesJson,
+    ComparisonsJson,
+    RecordsJson,
+    RunJson,
+    RunListJson,
+)
 from tests.support.processes import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
@@ -48,6 +54,7 @@ def test_the_page_has_each_key_of_the_json() -> None:
 
     assert keys_of(of_a_run) == set(get_type_hints(RunJson))
     assert keys_of(of_a_list.split("## ")[0]) == set(get_type_hints(RunListJson))
+    assert keys_in_row(of_a_list, "comparisons") == set(get_type_hints(ComparisonsJson))
     for name, nested in (("batches", BatchesJson), ("records", RecordsJson)):
         assert keys_in_row(of_a_run, name) == set(get_type_hints(nested))
 

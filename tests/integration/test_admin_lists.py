@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 
-from morango_celery.models import Batch, Run
+from morango_celery.models import Batch, Comparison, Run
 from morango_celery.oplog.models import DeadLetter, IngestSource
 from tests.support.factories import store_row
 from tests.support.operators import LOOK, OPERATE, logged_in
@@ -27,7 +27,8 @@ BATCHES = "/admin/morango_celery/batch/"
 GROUPS = "/admin/morango_celery/recordinerror/"
 ROWS = f"{GROUPS}rows/"
 LETTERS = "/admin/morango_celery_oplog/deadletter/"
-LISTS = (RUNS, BATCHES, GROUPS, ROWS, LETTERS)
+COMPARISONS = "/admin/morango_celery/comparison/"
+LISTS = (RUNS, BATCHES, COMPARISONS, GROUPS, ROWS, LETTERS)
 SECRET = "Ada Lovelace"
 
 
@@ -65,12 +66,19 @@ def make_letters(number: int) -> None:
         DeadLetter.objects.create(source=source, path="a", offset=n, text="text", reason="reason")
 
 
+def make_comparisons(number: int) -> None:
+    made = Comparison.objects.count()
+    for n in range(made, made + number):
+        Comparison.objects.create(transfer_session_id=f"{n:032x}", state="failed", error="It broke.")
+
+
 MAKE: dict[str, Callable[[int], None]] = {
     RUNS: make_runs,
     BATCHES: make_batches,
     GROUPS: make_errors,
     ROWS: make_errors,
     LETTERS: make_letters,
+    COMPARISONS: make_comparisons,
 }
 
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import yaml
 from django.test import Client
 from django.utils import timezone
 from morango.models import Store
@@ -21,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from morango_celery.metrics.collector import LedgerCollector
 from morango_celery.metrics.figures import figures
 from morango_celery.metrics.names import METRICS
-from morango_celery.models import Batch, Run
+from morango_celery.models import Batch, Comparison, Run
 from morango_celery.runs import completion
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.batching import open_batches
@@ -34,6 +35,7 @@ from tests.support.run_helpers import ago, carry_out, edited_unit, new_run, unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
 
+RULES = ROOT / "docs" / "reference" / "rules.yml"
 DASHBOARD = ROOT / "docs" / "reference" / "grafana.json"
 Samples = dict[str, float]
 
@@ -62,6 +64,21 @@ def test_empty_ledger_has_zeros(client: Client) -> None:
     assert found["runs_stalled"] == found["oldest_pending_run_seconds"] == 0
     assert found["stage_seconds_count"] == found["stage_seconds_sum"] == 0
     assert not only(found, "records_total")
+    results = ("same", "different", "failed")
+    assert only(found, "comparisons_total") == {f"comparisons_total{{result={one}}}": 0 for one in results}
+    assert found["comparison_differences_total"] == 0
+
+
+def test_compared_syncs_and_their_differences_are_counted(client: Client) -> None:
+    ended = {"profile": "school", "state": "completed"}
+    for number, differences in enumerate((0, 2, 3)):
+        session = f"{number:032x}"
+        Comparison.objects.create(**ended, transfer_session_id=session, differences=differences)
+
+    found = scraped(client)
+
+    assert (found["comparisons_total{result=same}"], found["comparisons_total{result=different}"]) == (1, 2)
+    assert found["comparison_differences_total"] == 5
 
 
 def test_runs_are_counted_by_state(client: Client) -> None:
@@ -191,7 +208,7 @@ def test_batch_without_an_attempt_has_no_time(client: Client) -> None:
     assert found["batch_seconds_count{profile=school}"] == found["stage_seconds_count"] == 0
 
 
-def test_scrape_costs_five_queries(
+def test_scrape_costs_six_queries(
     client: Client, django_assert_num_queries: Any, batch_size: Callable[[int], None]
 ) -> None:
     batch_size(10)
@@ -199,7 +216,7 @@ def test_scrape_costs_five_queries(
         fill_store(rows) if rows else None
         for _ in range(rows // 10):
             start(new_run().pk)
-        with django_assert_num_queries(5):
+        with django_assert_num_queries(6):
             client.get("/internal/metrics")
 
 
@@ -306,6 +323,20 @@ def test_dashboard_takes_rates_of_counters_and_quantiles_of_buckets() -> None:
             is_rate = bool(re.search(rf"(rate|increase)\({name}\b", query))
             assert is_rate is (kinds[name] != "gauge"), query
             assert ("histogram_quantile" in query) is name.endswith("_bucket"), query
+
+
+def test_alerts_name_only_metrics_that_exist_and_the_page_has_each() -> None:
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    kinds = {name: metric.kind for metric in METRICS for name in metric.sample_names}
+    page = (ROOT / "docs" / "how-to" / "watch.md").read_text()
+
+    assert len(group["rules"]) == 4
+    for rule in group["rules"]:
+        (name,) = re.findall(r"\bmorango_celery_\w+", rule["expr"])
+        assert ("increase(" in rule["expr"]) is (kinds[name] == "counter")
+        assert f"\n{rule['expr']}\n" in page
+        assert {"summary", "description"} == set(rule["annotations"])
+        assert rule["labels"]["severity"] in ("critical", "warning")
 
 
 def test_every_metric_is_documented() -> None:

@@ -116,6 +116,8 @@ MALFORMED: list[tuple[str, list[Any], str]] = [
     ("deserialize_batch", [1], "doesn't fit deserialize_batch: missing a required argument: 'ids_sha256'."),
     ("notify_session", ["one"], "run_id is a whole number, not 'one'."),
     ("notify_session", [10**18], f"Run {10**18} is not in the ledger"),
+    ("compare_sync", ["1"], "comparison_id is a whole number, not '1'."),
+    ("compare_sync", [10**18], "nothing to compare"),
     ("recover_runs", ["everything"], "doesn't fit recover_runs: too many positional arguments."),
     ("no_such_task", [1], "morango_celery.no_such_task"),
 ]

@@ -94,6 +94,14 @@ class TestWorkers:
         celery(task_time_limit=hard, task_soft_time_limit=soft)
         assert text in found()["W004"][0]
 
+    def test_comparing_needs_workers(self, settings: Settings, celery: Configure) -> None:
+        settings.MORANGO_CELERY = {"MODE": "compare", "IN_PROCESS": True}
+        (text,) = found()["W013"]
+        assert "`manage.py compare_with_morango`" in text
+
+        settings.MORANGO_CELERY = {"MODE": "compare", "IN_PROCESS": False}
+        assert "W013" not in found()
+
     def test_workers_on_sqlite_are_refused(self, settings: Settings) -> None:
         settings.MORANGO_CELERY = {"IN_PROCESS": False}
         ids = {message.id for message in checks.run_checks(tags=["morango_celery"])}

@@ -79,6 +79,15 @@ class TestOperations:
         settings.MORANGO_SERIALIZE_OPERATIONS = morango_defaults.MORANGO_SERIALIZE_OPERATIONS
         assert found() == {}
 
+    def test_receivers_need_morangos_own_where_it_has_the_stage(self, settings: Settings) -> None:
+        settings.MORANGO_DESERIALIZE_OPERATIONS = [OURS, PRODUCER]
+        settings.MORANGO_CELERY = {"MODE": "compare", "IN_PROCESS": None}
+        (text,) = found()["E011"]
+        assert RECEIVER in text
+
+        settings.MORANGO_DESERIALIZE_OPERATIONS = [OURS, *THEIRS]
+        assert "E011" not in found()
+
     def test_producers_need_morangos_own(self, settings: Settings) -> None:
         settings.MORANGO_DESERIALIZE_OPERATIONS = [OURS]
         (text,) = found()["E005"]

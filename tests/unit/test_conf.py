@@ -75,6 +75,10 @@ def test_name_that_is_no_setting_has_no_value() -> None:
     [
         ("MODE", "await"),
         ("MODE", "detach"),
+        ("MODE", "compare"),
+        ("COMPARE_SHARE", 0),
+        ("COMPARE_SHARE", 0.25),
+        ("COMPARE_SHARE", 1),
         ("REQUEST_WAIT_SECONDS", 0),
         ("REQUEST_WAIT_SECONDS", 1.5),
         ("REQUEST_WAIT_SECONDS", 30),
@@ -99,8 +103,9 @@ def test_sound_values_are_accepted(settings: Settings, key: str, value: Any) -> 
     require_valid()
 
 
-MODE = 'MORANGO_CELERY[\'MODE\'] must be "await" or "detach", not '
+MODE = 'MORANGO_CELERY[\'MODE\'] must be "await", "detach" or "compare", not '
 WAIT = "MORANGO_CELERY['REQUEST_WAIT_SECONDS'] must be a number of seconds from 0 to 30, not "
+SHARE = "MORANGO_CELERY['COMPARE_SHARE'] must be a number from 0 to 1, not "
 SIZE = "MORANGO_CELERY['BATCH_SIZE_RECORDS'] must be a whole number of records from 1 to 50000, or None, not "
 IN_PROCESS = "MORANGO_CELERY['IN_PROCESS'] must be True, False or None, not "
 LABELS = "MORANGO_CELERY['SAVE_INDIVIDUALLY'] must be a list of model labels such as \"school.Learner\", not "
@@ -115,6 +120,8 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         ({"MODE": "sideways"}, MODE + "'sideways'."),
         ({"MODE": None}, MODE + "None."),
         ({"MODE": ["await"]}, MODE + "['await']."),
+        ({"COMPARE_SHARE": 1.5}, SHARE + "1.5."),
+        ({"COMPARE_SHARE": True}, SHARE + "True."),
         ({"REQUEST_WAIT_SECONDS": -0.1}, WAIT + "-0.1."),
         ({"REQUEST_WAIT_SECONDS": 31}, WAIT + "31."),
         ({"REQUEST_WAIT_SECONDS": float("nan")}, WAIT + "nan."),
@@ -148,8 +155,8 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
         (
             {"mode": "await"},
             "MORANGO_CELERY has an unknown key 'mode'. "
-            "Known keys: MODE, REQUEST_WAIT_SECONDS, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, IN_PROCESS, "
-            "IN_PROCESS_CONCURRENCY, SAVE_INDIVIDUALLY, EXCLUSIVE_MODELS, USE_EQUIVALENTS, "
+            "Known keys: MODE, COMPARE_SHARE, REQUEST_WAIT_SECONDS, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, "
+            "IN_PROCESS, IN_PROCESS_CONCURRENCY, SAVE_INDIVIDUALLY, EXCLUSIVE_MODELS, USE_EQUIVALENTS, "
             "SYNCHRONOUS_COMMIT, STALLED_AFTER_SECONDS, MAX_ATTEMPTS, SAME_ERROR_LIMIT_RECORDS.",
         ),
         ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),

@@ -23,11 +23,13 @@ option_spec: dict[str, dict[str, dict[str, Any]]] = {
         },
         MODE: {
             "type": "option",
-            "options": ("await", "detach"),
+            "options": ("await", "detach", "compare"),
             "default": "await",
             "description": """
                 Whether a sync ends after its records are deserialized ('await'), or before ('detach'), and so
-                without what Kolibri does with them at the end of a sync, such as notifications.
+                without what Kolibri does with them at the end of a sync, such as notifications. With
+                'compare', Kolibri deserializes as without this plug-in, and workers compare one sync in a
+                hundred.
             """,
         },
     },

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from typing_extensions import override
 
+from morango_celery.comparison.shadow import totals
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.arguments import length_of_list, run_number, seconds
 from morango_celery.management.base import PipeSafeCommand
@@ -16,6 +17,7 @@ from morango_celery.management.formatting import (
     TABLE_HEADING,
     as_table_row,
     as_text,
+    comparisons_text,
     quarantined_text,
 )
 from morango_celery.management.json_output import list_json, run_json
@@ -130,14 +132,23 @@ class Command(PipeSafeCommand):
         undone = unfinished().count()
         silent = list(stalled(options["stalled_after"]).order_by("pk").values_list("pk", flat=True)[:NAMED])
         quarantined = count_quarantined()
+        comparisons = totals()
         if options["json"]:
-            found = list_json(listed, unfinished=undone, stalled=silent, quarantined=quarantined)
+            found = list_json(
+                listed,
+                unfinished=undone,
+                stalled=silent,
+                quarantined=quarantined,
+                comparisons=comparisons,
+            )
             self.stdout.write(json.dumps(found))
         else:
             lines = [TABLE_HEADING, *map(as_table_row, listed)] if listed else ["There are no runs."]
             lines.append(f"{undone:,} not done.")
             if quarantined:
                 lines.append(f"{quarantined_text(quarantined)}.")
+            if comparisons.total:
+                lines.append(comparisons_text(comparisons))
             if silent:
                 lines.append(f"STALLED, the oldest first: {', '.join(map(str, silent))}")
             screen.show(lines)

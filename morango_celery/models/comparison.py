@@ -1,0 +1,67 @@
+"""Comparison: one sync that Morango deserialized, compared with ours afterwards, and its result."""
+
+from __future__ import annotations
+
+from django.db import models
+from morango.models.certificates import Filter
+from morango.models.fields.uuids import UUIDField
+from typing_extensions import override
+
+from morango_celery import clock
+from morango_celery.printable import printable
+
+
+class Comparison(models.Model):
+    """One comparison of a sync's records, in mode ``compare``.
+
+    It is no run: nothing waits for it, and its records are deserialized already.
+    """
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        """The sync isn't deserialized yet, or no worker has begun."""
+        RUNNING = "running"
+        COMPLETED = "completed"
+        """The results were compared; `differences` counts the rows that differ."""
+        FAILED = "failed"
+        """They could not be compared; `error` says why. It isn't tried again."""
+
+    UNFINISHED = (State.PENDING, State.RUNNING)
+
+    profile = models.CharField(max_length=40)
+    filter = models.TextField(blank=True)
+    """Partition prefixes of the transfer session, one a line."""
+    transfer_session_id = UUIDField(unique=True)
+    """Id of the transfer session that brought the records."""
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    error = models.TextField(blank=True)
+    records = models.IntegerField(null=True)
+    """Number of records that both functions deserialized, targets of the sync's own included."""
+    differences = models.IntegerField(null=True)
+    """Number of rows that differ without a documented reason."""
+    documented = models.IntegerField(null=True)
+    """Number of rows that differ as ``docs/fidelity.md`` says."""
+    report = models.JSONField(null=True)
+    """JSON of the `Report`: ids, names and counts, and no value of a record."""
+    created_at = models.DateTimeField(default=clock.now)
+    sent_at = models.DateTimeField(null=True)
+    """Time of the last message; NULL if none was sent, or no broker took it."""
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["state"],
+                condition=models.Q(state__in=["pending", "running"]),
+                name="mcelery_comparison_unfinished",
+            ),
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"comparison {self.pk} of {printable(self.profile)} ({self.state})"
+
+    @property
+    def sync_filter(self) -> Filter:
+        return Filter(self.filter)
