@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.messages import get_messages
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 from typing_extensions import override
 
+from morango_celery.admin.explained_models import models_page
 from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.run_actions import (
@@ -75,6 +77,14 @@ class RunAdmin(ReadOnlyAdmin):
         ("When", {"fields": ["created_at", "sent_at", "started_at", "last_activity_at", "finished_at"]}),
         ("After its end", {"fields": ["session_notified", "finalized"]}),
     ]
+
+    @override
+    def get_urls(self) -> list[URLPattern]:
+        models_view = self.admin_site.admin_view(self.models_view)
+        return [path("models/", models_view, name="morango_celery_run_models"), *super().get_urls()]
+
+    def models_view(self, request: HttpRequest) -> HttpResponse:
+        return models_page(self, request)
 
     @override
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RunList]:

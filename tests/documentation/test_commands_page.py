@@ -74,12 +74,12 @@ def test_the_page_has_each_key_of_an_explanation() -> None:
     assert keys_of(whole) == set(get_type_hints(explanation.ExplanationJson))
     assert keys_of(of_a_model) == set(get_type_hints(explanation.ModelJson))
     for name, nested in (
-        ("`profiles`", explanation.ProfileJson),
-        ("`depends_on`", explanation.DependencyJson),
-        ("`reasons`", explanation.ReasonJson),
-        ("`reasons`", explanation.CodeJson),
-        ("`equivalent`", explanation.EquivalentJson),
-        ("`statements`", explanation.StatementsJson),
+        ("profiles", explanation.ProfileJson),
+        ("depends_on", explanation.DependencyJson),
+        ("reasons", explanation.ReasonJson),
+        ("reasons", explanation.CodeJson),
+        ("equivalent", explanation.EquivalentJson),
+        ("statements", explanation.StatementsJson),
     ):
         assert set(get_type_hints(nested)) <= keys_in_row(section, name), name
 
