@@ -21,6 +21,7 @@ from morango_celery import tasks
 from morango_celery.comparison import shadow
 from morango_celery.errors import ComparisonError
 from morango_celery.messaging import comparisons
+from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Comparison, Run
 from morango_celery.runs.inprocess import rehearse
 from tests.integration.admin_pages import shown
@@ -28,7 +29,7 @@ from tests.support import factories
 from tests.support.dump import dump
 from tests.support.operators import logged_in
 from tests.support.run_helpers import ago
-from tests.support.sync_state import dequeued_session, is_at, proceed, received_records
+from tests.support.sync_state import dequeued_session, proceed, received_records
 from worker.school.models import PROFILE, Unit
 
 COMPARED: dict[str, Any] = {"MODE": "compare", "COMPARE_SHARE": 1}
@@ -259,14 +260,17 @@ class TestShown:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.needs_postgresql
-def test_session_of_a_compared_sync_is_never_taken_for_one_of_a_run(settings: Any, sent: list[int]) -> None:
+def test_comparison_is_never_taken_for_the_run_of_its_session(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given a sync that was noted, and whose server was then switched to runs
     transfer = sync(settings)
-    settings.MORANGO_CELERY = {"IN_PROCESS": True}
+    tasks.compare_sync(Comparison.objects.get().pk)
+    settings.MORANGO_CELERY = {"REQUEST_WAIT_SECONDS": 0}
+    monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: True)
     TransferSession.objects.update(transfer_stage_status=transfer_statuses.PENDING)
-    Store.objects.filter(model_name="unit").update(dirty_bit=True)
 
-    # When its stage is asked for once more, then a run does it
-    assert proceed(transfer) == transfer_statuses.COMPLETED
-    assert Run.objects.get().saved
-    assert is_at(transfer_stages.DESERIALIZING, transfer_statuses.COMPLETED)
+    # When its stage is asked for once more, then a run of its own is begun
+    assert proceed(transfer) == transfer_statuses.STARTED
+    assert Run.objects.get().state == Run.State.PENDING
+    assert Run.objects.get().transfer_session_id == transfer.pk
