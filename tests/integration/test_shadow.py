@@ -124,7 +124,7 @@ class TestSync:
         assert "a secret" not in json.dumps(found.report)
         page = shown(logged_in("looker", ("view_comparison",)), f"{PAGE}{found.pk}/change/")
         assert "different" in page
-        assert f"school_unit {uuid.UUID(unit.pk)}: columns name (not documented)" in page
+        assert f"school_unit {unit.pk}: columns name (not documented)" in page
 
 
 @pytest.mark.django_db
