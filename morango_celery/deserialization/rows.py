@@ -219,7 +219,8 @@ def row_plan(model: type[SyncableModel]) -> RowPlan | None:
 
     :returns: None when code of its own, or of a field, takes part, and no equivalent stands for it
     """
-    return None if slow_path_reasons(model) else _decided(model).plan
+    plan = _decided(model).plan
+    return None if plan is None or traits_of(model).individual_reasons else plan
 
 
 def slow_path_reasons(model: type[SyncableModel]) -> tuple[Reason, ...]:

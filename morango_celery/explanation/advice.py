@@ -23,17 +23,10 @@ def advice_on(reasons: Sequence[Reason], model: Model) -> list[str]:
     All of them are needed. Where one reason has no remedy, those of others are left out that would not help
     without.
     """
-    lasting = [
-        reason for reason in reasons if reason.kind in WITHOUT_A_WAY and not _goes_with_table(reason, model)
-    ]
-    wanted = [
-        reason
-        for reason in reasons
-        if (
-            reason in lasting or reason.kind in OF_WRITING if lasting else not _goes_with_table(reason, model)
-        )
-    ]
-    return list(dict.fromkeys(_ADVICE[reason.kind](reason, model) for reason in wanted))
+    own = [reason for reason in reasons if not _goes_with_table(reason, model)]
+    if any(reason.kind in WITHOUT_A_WAY for reason in own):
+        own = [reason for reason in own if reason.kind in WITHOUT_A_WAY | OF_WRITING]
+    return list(dict.fromkeys(_ADVICE[reason.kind](reason, model) for reason in own))
 
 
 def _goes_with_table(reason: Reason, model: Model) -> bool:

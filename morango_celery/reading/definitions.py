@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,10 +47,6 @@ class Definition:
         """Return the place in its file; None for code without a source, as in C."""
         return _place(self.subject)
 
-    @override
-    def __str__(self) -> str:
-        return f"{self.name} ({self.place or self.module})"
-
 
 def overriding(cls: type[Any], base: type[Any], *names: str) -> tuple[Definition, ...]:
     """Return the definitions of methods that run in place of, before or after those of a base class.
@@ -61,20 +57,28 @@ def overriding(cls: type[Any], base: type[Any], *names: str) -> tuple[Definition
     return tuple(
         _attribute(owner, name, next((each for each in behind if name in vars(each)), None))
         for name in names
-        for owner, behind in _own(cls, base, name)
+        for owner, behind in _own_classes(cls, base)  # type: ignore[arg-type]  # a class has a hash
+        if name in vars(owner)
     )
 
 
 def is_overridden(cls: type[Any], base: type[Any], *names: str) -> bool:
     """Return True if there is anything `overriding`, in a fraction of the time."""
-    return any(True for name in names for _ in _own(cls, base, name))
+    for owner, _ in _own_classes(cls, base):  # type: ignore[arg-type]  # a class has a hash
+        for name in names:
+            if name in owner.__dict__:
+                return True
+    return False
 
 
-def _own(cls: type[Any], base: type[Any], name: str) -> Iterator[tuple[type[Any], Sequence[type[Any]]]]:
-    """Yield the classes with an own attribute of a name, each with the classes behind it."""
-    for place, owner in enumerate(cls.__mro__, 1):
-        if name in vars(owner) and owner not in base.__mro__:
-            yield owner, cls.__mro__[place:]
+@lru_cache(maxsize=1_000)
+def _own_classes(cls: Any, base: Any) -> list[tuple[type[Any], Sequence[type[Any]]]]:
+    """Return the classes that a base class doesn't derive from, each with the classes behind it."""
+    return [
+        (owner, cls.__mro__[place:])
+        for place, owner in enumerate(cls.__mro__, 1)
+        if owner not in base.__mro__
+    ]
 
 
 def definition_of(subject: Any) -> Definition:

@@ -120,6 +120,14 @@ def test_cycles_and_exclusive_models_are_named(settings: Any) -> None:
     settings.MORANGO_CELERY = {"EXCLUSIVE_MODELS": ["model_zoo.Club", "model_zoo.Album"]}
     text = output("--profile", MODEL_ZOO)
     assert "\nmodel_zoo.Album: exclusive\n" in text
+    (member,) = [
+        each for each in parsed("--profile", MODEL_ZOO)["profiles"][0]["models"] if each["name"] == "member"
+    ]
+    assert (member["exclusive"], member["exclusive_reasons"], member["cycle"]) == (
+        True,
+        [],
+        ["model_zoo.Club"],
+    )
     assert "refer to each other, here by president, and are deserialized together" in " ".join(text.split())
     assert "its batches are executed one after another: EXCLUSIVE_MODELS names model_zoo.Album" in " ".join(
         text.split()

@@ -12,8 +12,10 @@ from django.db.models.signals import post_init
 from django.test import override_settings
 
 from morango_celery.deserialization import equivalent, exclusive, rows
-from morango_celery.deserialization.parse import instance_reasons
+from morango_celery.deserialization.exclusive import is_exclusive
+from morango_celery.deserialization.parse import fast_path, instance_reasons
 from morango_celery.deserialization.reasons import Kind
+from morango_celery.deserialization.traits import WriteStrategy, traits_of
 from morango_celery.equivalents import Between, declare, declared
 from morango_celery.explanation import explain
 from morango_celery.explanation.advice import _ADVICE, advice_on
@@ -25,6 +27,7 @@ from worker.school.models import Learner, Lesson
 
 HERE = "tests/unit/test_reasons.py"
 ZOO = "tests/model_zoo/models.py"
+PROFILES = ("model_zoo", "neighbours", "school", "side_effects")
 
 
 def decision_on(model: Any, monkeypatch: pytest.MonkeyPatch) -> rows.Decision:
@@ -42,6 +45,27 @@ def declaring(model: Any, **changes: Any) -> Iterator[None]:
         yield
     finally:
         declare(model, was)
+
+
+ALL = [each.model for profile in PROFILES for each in explain(profile)]
+LABELS = [model._meta.label for model in ALL]
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [{}, {"USE_EQUIVALENTS": False}, {"SAVE_INDIVIDUALLY": LABELS}, {"EXCLUSIVE_MODELS": LABELS}],
+    ids=["defaults", "without equivalents", "saved individually", "exclusive"],
+)
+def test_model_has_a_fast_path_if_and_only_if_no_reason_is_against_it(ours: Any, settings: Any) -> None:
+    settings.MORANGO_CELERY = ours
+    has_plan = {model for model in ALL if fast_path(model) is not None}
+    assert has_plan == {model for model in ALL if not instance_reasons(model)}
+    assert bool(has_plan) is (not ours.keys() & {"SAVE_INDIVIDUALLY", "EXCLUSIVE_MODELS"})
+    written_alone = {model for model in ALL if traits_of(model).write_strategy is WriteStrategy.INDIVIDUAL}
+    assert written_alone == {model for model in ALL if traits_of(model).individual_reasons}
+    assert {model for model in ALL if is_exclusive(model)} == {
+        model for model in ALL if exclusive.exclusive_reasons(model)
+    }
 
 
 def test_each_kind_of_reason_has_a_remedy() -> None:
@@ -171,7 +195,7 @@ def test_model_that_was_seen_to_update_other_rows_is_named() -> None:
 def test_no_path_of_this_machine_is_shown() -> None:
     shown = [
         place
-        for profile in ("model_zoo", "neighbours", "school", "side_effects")
+        for profile in PROFILES
         for each in explain(profile)
         for reason in (*each.reasons, *each.exclusive_reasons)
         for place in places(reason)
