@@ -22,6 +22,8 @@ from morango_celery.models import Batch, Run
 from morango_celery.reading.filters import parse_filter
 from morango_celery.runs.dry_run import DryRun, dry_run
 from morango_celery.runs.producer import create_run
+from tests.model_zoo.models import PROFILE as MODEL_ZOO
+from tests.model_zoo.rows import build_zoo_row
 from tests.support import factories
 from tests.support.dump import dump
 from tests.support.run_helpers import ago, carry_out, edited_unit, new_run
@@ -85,6 +87,20 @@ class TestFigures:
         real = stages_of(stages[:first_pass], names)
         assert [(stage.models, stage.batches) for stage in found.stages] == real
         assert found.records == run.records
+
+    def test_models_of_one_tree_are_counted_apart(self, batch_size: Callable[[int], None]) -> None:
+        batch_size(2)
+        sites = [build_zoo_row("region")]
+        for number in range(8):
+            sites.append(build_zoo_row(("town", "town", "region")[number % 3], parent=sites[-1]))
+        Store.objects.bulk_create(sites)
+        names = dict(Store.objects.values_list("id", "model_name"))
+
+        found = dry_run(MODEL_ZOO, None)
+        _, stages = carry_out(create_run(MODEL_ZOO, None, serialize_first=True, session_notified=True))
+
+        assert [(stage.models, stage.batches) for stage in found.stages] == stages_of(stages, names)
+        assert len(stages) == 5
 
     def test_errors_and_edits_are_told(self) -> None:
         several_of_everything()

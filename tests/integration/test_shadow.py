@@ -30,6 +30,8 @@ from tests.support.dump import dump
 from tests.support.operators import logged_in
 from tests.support.run_helpers import ago
 from tests.support.sync_state import dequeued_session, proceed, received_records
+from tests.support.waiting import until
+from tests.support.workers import StartWorker
 from worker.school.models import PROFILE, Unit
 
 COMPARED: dict[str, Any] = {"MODE": "compare", "COMPARE_SHARE": 1}
@@ -125,6 +127,19 @@ class TestSync:
         page = shown(logged_in("looker", ("view_comparison",)), f"{PAGE}{found.pk}/change/")
         assert "different" in page
         assert f"school_unit {unit.pk}: columns name (not documented)" in page
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.needs_postgresql
+def test_worker_compares_a_sync_by_itself(settings: Any, celery_worker_process: StartWorker) -> None:
+    sync(settings)
+
+    celery_worker_process(1, MORANGO_CELERY_MODE="compare")
+    ended = Comparison.objects.exclude(state__in=Comparison.UNFINISHED)
+    until(ended.exists, "the comparison has ended")
+
+    found = ended.get()
+    assert (found.state, found.error, found.differences) == ("completed", "", 0), found.report
 
 
 @pytest.mark.django_db
