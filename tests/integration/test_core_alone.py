@@ -36,9 +36,10 @@ print(json.dumps({
 """
 
 
+CORES_TABLES = [f"morango_celery_{name}" for name in ("batch", "comparison", "run")]
 CORES_COMMANDS = [
-    *("cancel_run", "create_sync_indexes", "deserialize", "deserialize_status"),
-    *("recover_runs", "retry_run"),
+    *("cancel_run", "compare_with_morango", "create_sync_indexes", "deserialize", "deserialize_status"),
+    *("explain_models", "recover_runs", "retry_run"),
 ]
 
 
@@ -69,7 +70,7 @@ def in_a_project(tmp_path: Path, *apps: str) -> dict[str, Any]:
 
 def test_project_with_the_core_alone_has_only_the_ledgers_tables_and_deserializes(tmp_path: Path) -> None:
     assert in_a_project(tmp_path) == {
-        "tables": ["morango_celery_batch", "morango_celery_run"],
+        "tables": CORES_TABLES,
         "modules": [],
         "commands": CORES_COMMANDS,
         "dirty": 0,
@@ -95,5 +96,5 @@ def test_each_further_app_brings_its_own_tables_and_commands(
 ) -> None:
     found = in_a_project(tmp_path, f"morango_celery.{app}")
     own = [f"morango_celery_{app}_{table}" for table in tables]
-    assert found["tables"] == sorted([*own, "morango_celery_batch", "morango_celery_run"])
+    assert found["tables"] == sorted([*own, *CORES_TABLES])
     assert found["commands"] == sorted([*CORES_COMMANDS, *commands])
