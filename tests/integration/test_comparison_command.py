@@ -115,6 +115,23 @@ def test_full_disk_for_temporary_files_is_status_3(monkeypatch: pytest.MonkeyPat
     assert dump() == before
 
 
+def test_full_disk_of_the_database_is_status_3() -> None:
+    if not dialect().runs_in_process:
+        pytest.skip("PostgreSQL's disk can't be limited for one database")
+    fill_store(200)
+    before = dump()
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA page_count")
+        pages = cursor.fetchone()[0]
+        cursor.execute(f"PRAGMA max_page_count = {pages}")
+        try:
+            status, _, beside = compare()
+        finally:
+            cursor.execute("PRAGMA max_page_count = 1073741823")
+    assert (status, "database or disk is full" in beside) == (3, True), beside
+    assert dump() == before
+
+
 def test_another_database_is_compared_as_the_default_one(tmp_path: Path) -> None:
     if not dialect().runs_in_process:
         pytest.skip("a copy of PostgreSQL's test database would take as long as all tests here")
