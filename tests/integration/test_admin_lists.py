@@ -110,7 +110,7 @@ def test_empty_list_is_shown(page: str) -> None:
 
 def pages_of_one() -> list[str]:
     """Return the page of a row of each kind, and that of its history."""
-    for make in (make_runs, make_batches, make_errors, make_letters):
+    for make in (make_runs, make_batches, make_errors, make_letters, make_comparisons):
         make(4)
     record = store_row("unit", columns={"deserialization_error": "x", "deserialization_exception": "y.Z"})
     ones = [
@@ -118,6 +118,7 @@ def pages_of_one() -> list[str]:
         *(f"{BATCHES}{pk}/" for pk in Batch.objects.values_list("pk", flat=True)),
         f"{GROUPS}{record.pk}/",
         f"{LETTERS}{DeadLetter.objects.latest('pk').pk}/",
+        f"{COMPARISONS}{Comparison.objects.latest('pk').pk}/",
     ]
     return [f"{one}{page}/" for one in ones for page in ("change", "history")]
 
@@ -133,7 +134,7 @@ def test_user_who_may_view_sees_all_and_changes_nothing() -> None:
         assert 'name="action"' not in main, page
         assert 'name="_save"' not in main, page
         assert "<textarea" not in main, page
-    for page in (RUNS, BATCHES, GROUPS, LETTERS):
+    for page in (RUNS, BATCHES, COMPARISONS, GROUPS, LETTERS):
         assert guest.get(f"{page}add/").status_code == 403
     for page in ones:
         if page.endswith("/change/"):
@@ -146,7 +147,7 @@ def test_nobody_changes_or_deletes_the_ledger_by_hand(admin_client: Client) -> N
         if page.endswith("/change/") and not page.startswith(LETTERS):
             assert admin_client.post(page, {"state": "completed"}).status_code == 403
             assert admin_client.post(page.replace("/change/", "/delete/"), {"post": "yes"}).status_code == 403
-    for page in (RUNS, BATCHES, ROWS):
+    for page in (RUNS, BATCHES, COMPARISONS, ROWS):
         shown = admin_client.get(page).content.decode()
         assert "delete_selected" not in shown
         assert "/add/" not in shown.partition('<div id="content-main">')[2]
@@ -156,7 +157,7 @@ def test_nobody_changes_or_deletes_the_ledger_by_hand(admin_client: Client) -> N
 def test_user_who_may_not_view_sees_nothing(codenames: tuple[str, ...]) -> None:
     ones = [page for page in pages_of_one() if not page.startswith(LETTERS)]
     stranger = logged_in("stranger", codenames)
-    for page in (RUNS, BATCHES, GROUPS, ROWS, *ones):
+    for page in (RUNS, BATCHES, COMPARISONS, GROUPS, ROWS, *ones):
         assert stranger.get(page).status_code == 403, page
     assert Client().get(RUNS).status_code == 302
 
