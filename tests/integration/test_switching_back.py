@@ -25,16 +25,19 @@ from worker.school.models import Unit
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
 
-@pytest.fixture(params=["mode", "operation"])
+@pytest.fixture
 def switch_back(request: pytest.FixtureRequest, settings: Any) -> Iterator[Callable[[], None]]:
-    """Yield a function that gives the stage back to Morango: by the mode, or without our operation."""
+    """Yield a function that gives the stage back to Morango: by the mode, or without our operation.
+
+    It is by the mode, unless the test's parameter says otherwise.
+    """
     (operations,) = (
         each for each in session_middleware if each.related_stage == transfer_stages.DESERIALIZING
     )
     before = list(operations)
 
     def change() -> None:
-        if request.param == "mode":
+        if getattr(request, "param", "mode") == "mode":
             settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "MODE": "compare", "COMPARE_SHARE": 0}
         else:
             operations[:] = [each for each in before if not isinstance(each, DeserializeOperation)]
@@ -46,7 +49,7 @@ def switch_back(request: pytest.FixtureRequest, settings: Any) -> Iterator[Calla
 @pytest.fixture
 def open_runs(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[TransferSession]:
     """Leave two syncs with open runs: of one, a batch is done and others wait; the other hasn't begun."""
-    settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 10, "REQUEST_WAIT_SECONDS": 0}
+    settings.MORANGO_CELERY = {"BATCH_SIZE_RECORDS": 25, "REQUEST_WAIT_SECONDS": 0}
     monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: True)
     monkeypatch.setattr(CeleryDispatch, "batches", lambda self, batches: len(batches))
     sessions = [dequeued_session(received_records(), push=True)]
@@ -77,6 +80,7 @@ def carry_out_messages() -> None:
     recover_runs(all_unfinished=True)
 
 
+@pytest.mark.parametrize("switch_back", ["mode", "operation"], indirect=True)
 def test_morango_deserializes_and_open_runs_find_nothing_left(
     open_runs: list[TransferSession], switch_back: Callable[[], None]
 ) -> None:
