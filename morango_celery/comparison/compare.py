@@ -14,11 +14,11 @@ from django.utils.module_loading import import_string
 from morango.models.core import InstanceIDModel, Store
 
 from morango_celery.comparison.differences import Found, differing_columns
-from morango_celery.comparison.documented import SET_ASIDE, Fate, explanation
+from morango_celery.comparison.documented import CHANCE, ORDER, SET_ASIDE, Fate, explanation
 from morango_celery.comparison.report import Report, Request
 from morango_celery.comparison.results import UNTOUCHED, Pair, Results, Side, temporary_results
 from morango_celery.comparison.rows import Reader, reader
-from morango_celery.comparison.second_look import MAX_SUSPECTS, look_again
+from morango_celery.comparison.second_look import MAX_RECORDS, RowKey, settled, varying
 from morango_celery.comparison.selection import select
 from morango_celery.comparison.sides import (
     OnProgress,
@@ -127,6 +127,7 @@ class _Comparison:
         self._results = results
         self._on_progress = on_progress
         self._tables = {table.name: table for table in compared_tables()}
+        self._settled: set[RowKey] = set()
         self._store = self._tables[Store._meta.db_table]
 
     def report(self, began: float) -> Report:
@@ -183,6 +184,8 @@ class _Comparison:
             suspicious = {name for name in wrote if theirs[name] != digests.get(name)}
             for name in suspicious:
                 self._results.add("morango", name, rows.untouched(tables[name]))
+            with suppress(_TimeIsUp):  # the rows are there, and may go unexplained
+                self._settled = settled(self._request, self._results, rows, self._store, tables.values())
         if suspicious:  # rows are gone, or written on one side only: now all keys are needed, of both
             with rolled_back():
                 run_ours(self._request)
@@ -246,22 +249,25 @@ class _Comparison:
         """Return the rows that differ; those that no rule explains are looked at again, if they are few."""
         found = Found(self._request.show_values)
         suspects: list[tuple[Pair, Table]] = []
-        for pair in self._results.differing():
-            table = self._tables[pair.table]
-            columns = differing_columns(table, pair)
-            if columns is None:
-                continue
-            explained = explanation(pair, table, columns, self._results, self._store)
-            if explained is None and len(suspects) <= MAX_SUSPECTS:
-                suspects.append((pair, table))
-            else:
-                found.add(pair, columns, explained)
-        again: Mapping[tuple[str, str], str] = {}
-        if 0 < len(suspects) <= MAX_SUSPECTS:
+        for table in self._tables.values():
+            for pair in self._results.differing(table.name):
+                columns = differing_columns(table, pair)
+                if columns is None:
+                    continue
+                explained = explanation(pair, table, columns, self._results, self._store)
+                if explained is None and (table.name, pair.key) in self._settled:
+                    explained = ORDER
+                if explained is None and len(suspects) <= MAX_RECORDS:
+                    suspects.append((pair, table))
+                else:
+                    found.add(pair, columns, explained)
+        varies: set[RowKey] = set()
+        if 0 < len(suspects) <= MAX_RECORDS:
             with suppress(_TimeIsUp):  # then they stay unexplained
-                again = look_again(self._request, self._results, rows, suspects)
+                varies = varying(self._request, rows, suspects)
         for pair, table in suspects:
-            found.add(pair, differing_columns(table, pair) or [], again.get((pair.table, pair.key)))
+            by_chance = CHANCE if (table.name, pair.key) in varies else None
+            found.add(pair, differing_columns(table, pair) or [], by_chance)
         return found
 
 

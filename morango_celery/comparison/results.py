@@ -88,15 +88,16 @@ class Results:
         side: Side = self._database.execute(query, (table, key, hashes)).fetchone()[0]
         return side
 
-    def differing(self) -> Iterator[Pair]:
-        """Yield the rows that the sides don't share, ordered by table and key."""
+    def differing(self, table: str) -> Iterator[Pair]:
+        """Yield the rows of a table that the sides don't share, by key."""
         with closing(self._database.cursor()) as cursor:
             cursor.execute(
-                "SELECT table_name, key FROM left_row GROUP BY table_name, key"
-                " HAVING count(*) = 1 OR min(hashes) <> max(hashes)"
+                "SELECT key FROM left_row WHERE table_name = ? GROUP BY key"
+                " HAVING count(*) = 1 OR min(hashes) <> max(hashes)",
+                (table,),
             )
             while found := cursor.fetchmany(_CHUNK_ROWS):
-                for table, key in found:
+                for (key,) in found:
                     yield Pair(table, key, self.row("morango", table, key), self.row("ours", table, key))
 
     def rows(self, side: Side, table: str) -> Iterator[LeftRow]:

@@ -103,7 +103,8 @@ class MarkedRows:
         return digest
 
     def at(self, table: Table, keys: Sequence[str]) -> Rows:
-        return self._rows(table, f"{_key(table)} = ANY(%s)", [list(keys)])
+        if keys:
+            yield from self._rows(table, f"{_key(table)} = ANY(%s)", [list(keys)])
 
     def _rows(self, table: Table, condition: str, parameters: Sequence[Any] = ()) -> Rows:
         hashes = ", ".join(f"hashtextextended({column}::text, 0)" for column in table.quoted_columns)
@@ -144,10 +145,10 @@ class PlainRows:
         return None
 
     def written(self, table: Table) -> Rows:
-        """Yield all rows of a table.
+        return self._rows(table)
 
-        Hashes hold for this process only.
-        """
+    def _rows(self, table: Table, condition: str = "", parameters: Sequence[Any] = ()) -> Rows:
+        """Yield rows of a table; their hashes hold for this process only."""
         # An expression has no declared type, so that no converter touches, or refuses, its value
         columns = ", ".join(f"+{column}" for column in table.quoted_columns)
         key = ", ".join(f"+{column}" for column in table.quoted_key)
@@ -155,7 +156,7 @@ class PlainRows:
         names = table.columns if self._show_values else STORE_DETAIL if table.is_store else ()
         places = [(name, table.columns.index(name)) for name in names]
         twins: dict[str, int] = {}
-        for row in _fetched(f"SELECT {key}, {columns} FROM {table.quoted}"):
+        for row in _fetched(f"SELECT {key}, {columns} FROM {table.quoted} {condition}", parameters):
             values = row[count:]
             hashes = ",".join([f"{hash((value.__class__, value)):x}" for value in values])
             label = "/".join(map(str, row[:count]))
@@ -173,7 +174,12 @@ class PlainRows:
         return ()
 
     def at(self, table: Table, keys: Sequence[str]) -> Rows:
-        yield from ()
+        if keys and len(table.key) == 1 and table.ids:
+            condition = f"WHERE {table.quoted_key[0]} {dialect().id_list}"
+            yield from self._rows(table, condition, [dialect().ids(keys)])
+        elif keys:
+            wanted = set(keys)
+            yield from (row for row in self._rows(table) if row.key in wanted)
 
 
 def _fetched(sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:

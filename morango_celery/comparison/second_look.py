@@ -1,87 +1,93 @@
-"""Second look at differences that no rule explains: Morango's function is carried out once more.
+"""Second look at a few differing rows that no rule explains, by Morango's function on their records alone.
 
-It shows where Morango differs from itself, as in values that a model's code takes from the clock or draws at
-random, and which records failed only because of their order.
+It tells records that failed with Morango only because of their order, and rows in which Morango differs from
+itself, such as values that a model's code takes from the clock or draws at random.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from morango.models.core import Store
-
-from morango_celery.comparison.documented import CHANCE, ORDER, Fate
+from morango_celery.comparison.documented import Fate
 from morango_celery.comparison.report import Request
-from morango_celery.comparison.results import UNTOUCHED, Pair, Results
+from morango_celery.comparison.results import Pair, Results
 from morango_celery.comparison.rows import Reader
-from morango_celery.comparison.selection import records_of
+from morango_celery.comparison.selection import records_of, select_alone
 from morango_celery.comparison.sides import rolled_back, run_morango
 from morango_celery.comparison.tables import Table
 from morango_celery.upstream import morangos_function
 
-MAX_SUSPECTS = 1000
-"""Largest number of differing rows that are looked at again."""
+MAX_RECORDS = 1000
+"""Largest number of records, or rows, that are looked at again."""
 MAX_ROUNDS = 5
 """Largest number of times that Morango's function is repeated for records that failed for their order."""
 
+RowKey = tuple[str, str]
+"""Name of a table, and the key of a row in it."""
 
-def look_again(
-    request: Request, results: Results, rows: Reader, suspects: Collection[tuple[Pair, Table]]
-) -> dict[tuple[str, str], str]:
-    """Return the anchor of an explanation by table and row, for suspects that have one.
 
-    Morango's rows of the suspects' tables are replaced in `results`.
+def record_id(key: str) -> str:
+    """Return the id of the record that a row belongs to, where it has one: the first part of its key."""
+    return key.split("/")[0]
 
-    Cost: Morango's function once more, and up to `MAX_ROUNDS` times for the records that it left in error.
+
+def settled(
+    request: Request, results: Results, rows: Reader, store: Table, tables: Iterable[Table]
+) -> set[RowKey]:
+    """Return the rows that are as ours once Morango has tried the records again that failed with it alone.
+
+    Call it with Morango's results in the open savepoint; it takes back what it does.
     """
-    tables = {table.name: table for _, table in suspects}
-    explained: dict[tuple[str, str], str] = {}
-
-    def read() -> None:
-        for table in tables.values():
-            results.forget("morango", table.name)
-            results.add("morango", table.name, rows.untouched(table))
-            results.add("morango", table.name, rows.written(table))
-
+    failed: set[str] = set()
+    for pair in results.differing(store.name):
+        morango, ours = Fate.of(pair.morango), Fate.of(pair.ours)
+        if morango and ours and morango.is_dirty and morango.path and not ours.is_dirty:
+            failed.add(pair.key)
+            if len(failed) > MAX_RECORDS:
+                return set()
+    if not failed:
+        return set()
     with rolled_back():
-        if run_morango(request).figures.failed_with is not None:
-            return {}
-        read()
-        for pair in _changed(results, suspects):
-            explained[pair.table, pair.key] = CHANCE
-        if not any(_failed_with_morango_alone(pair) for pair, _ in suspects):
-            return explained
-        _repeat_until_settled(lambda: morangos_function(request.profile, request.sync_filter), request)
-        read()
-        for pair, _ in suspects:
-            settled = results.row("morango", pair.table, pair.key)
-            if settled is not None and pair.ours is not None and settled.hashes == pair.ours.hashes:
-                explained.setdefault((pair.table, pair.key), ORDER)
-    return explained
+        select_alone(request, failed)
+        waiting = records_of(Request(request.profile, request.sync_filter)).filter(dirty_bit=True)
+        before = waiting.count()
+        for _ in range(MAX_ROUNDS):
+            morangos_function(request.profile, request.sync_filter)
+            now = waiting.count()
+            if now == before:
+                break
+            before = now
+        found = set()
+        for table in tables:
+            pairs = {
+                pair.key: pair for pair in results.differing(table.name) if record_id(pair.key) in failed
+            }
+            for row in rows.at(table, list(pairs)):
+                ours_row = pairs[row.key].ours
+                if ours_row is not None and ours_row.hashes == row.hashes:
+                    found.add((table.name, row.key))
+    return found
 
 
-def _changed(results: Results, suspects: Collection[tuple[Pair, Table]]) -> Iterator[Pair]:
-    """Yield the suspects of which Morango's second result differs from its first."""
-    for pair, _ in suspects:
-        now = results.row("morango", pair.table, pair.key)
-        hashes = {None if row is None else row.hashes for row in (now, pair.morango)}
-        if len(hashes) == 2 and UNTOUCHED not in hashes:
-            yield pair
+def varying(request: Request, rows: Reader, suspects: Collection[tuple[Pair, Table]]) -> set[RowKey]:
+    """Return the rows in which two results of Morango's function differ, on the same records.
+
+    :param suspects: rows that differ between Morango and us, at most `MAX_RECORDS`
+    """
+    first, second = (dict(_once_more(request, rows, suspects)) for _ in range(2))
+    return {key for key, hashes in first.items() if second.get(key) != hashes}
 
 
-def _failed_with_morango_alone(pair: Pair) -> bool:
-    if pair.table != Store._meta.db_table:
-        return False
-    morango, ours = Fate.of(pair.morango), Fate.of(pair.ours)
-    return bool(morango and ours and morango.is_dirty and morango.path and not ours.is_dirty)
-
-
-def _repeat_until_settled(function: Callable[[], None], request: Request) -> None:
-    left = records_of(request).filter(dirty_bit=True)
-    before = left.count()
-    for _ in range(MAX_ROUNDS):
-        function()
-        now = left.count()
-        if now == before:
-            return
-        before = now
+def _once_more(
+    request: Request, rows: Reader, suspects: Collection[tuple[Pair, Table]]
+) -> Iterator[tuple[RowKey, str]]:
+    """Yield the hashes of the suspects after Morango's function on their records and the targets of these."""
+    keys: dict[Table, list[str]] = {}
+    for pair, table in suspects:
+        keys.setdefault(table, []).append(pair.key)
+    with rolled_back():
+        select_alone(request, {record_id(pair.key) for pair, _ in suspects})
+        if run_morango(request).figures.failed_with is None:
+            for table, wanted in keys.items():
+                for row in rows.at(table, wanted):
+                    yield (table.name, row.key), row.hashes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from django.db import connection
@@ -51,18 +52,33 @@ def select(request: Request) -> int:
     quarantined = _set_clean(records_of(whole).filter(is_quarantined(), dirty_bit=True))
     if request.records is None and request.transfer_session_id is None and not request.replay:
         return quarantined
+    with _selected_alone(whole):
+        _select_first(request)
+        _select_targets(request, whole)
+        if request.replay:
+            selected = Store.objects.extra(where=[f"id IN (SELECT id FROM {_TABLE})"])
+            selected.update(dirty_bit=True)
+    return quarantined
+
+
+def select_alone(request: Request, ids: Collection[str]) -> None:
+    """Leave dirty, of the waiting records, only those with these ids, and the targets of these."""
+    with _selected_alone(Request(request.profile, request.sync_filter)) as whole:
+        _insert_ids(waiting_records(whole), ids, 0)
+        _select_targets(whole, whole)
+
+
+@contextmanager
+def _selected_alone(whole: Request) -> Iterator[Request]:
+    """Make those records clean, at the end of the block, that were not selected in it."""
     table = connection.ops.quote_name(Store._meta.db_table)
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE {_TABLE} AS SELECT id, 0 AS round FROM {table} WHERE 1 = 0")
         cursor.execute(f"CREATE UNIQUE INDEX {_TABLE}_id ON {_TABLE} (id)")
-        _select_first(request)
-        _select_targets(request, whole)
-        selected = f"(SELECT id FROM {_TABLE})"
-        _set_clean(records_of(whole).filter(dirty_bit=True).extra(where=[f"{table}.id NOT IN {selected}"]))
-        if request.replay:
-            cursor.execute(f"UPDATE {table} SET dirty_bit = %s WHERE id IN {selected}", [True])
+        yield whole
+        others = [f"{table}.id NOT IN (SELECT id FROM {_TABLE})"]
+        _set_clean(records_of(whole).filter(dirty_bit=True).extra(where=others))
         cursor.execute(f"DROP TABLE {_TABLE}")
-    return quarantined
 
 
 def _set_clean(rows: QuerySet[Store]) -> int:
@@ -112,11 +128,12 @@ def _select_targets(request: Request, whole: Request) -> None:
         rows = stream(selected.values_list("model_name", "serialized", "_self_ref_fk"), _CHUNK_ROWS)
         for chunk in chunked(rows, _CHUNK_ROWS):
             ids = {target for row in chunk for target in _targets(request.profile, *row)}
-            found |= bool(_insert_targets(targets, ids, current + 1))
+            found |= bool(_insert_ids(targets, ids, current + 1))
         current += 1
 
 
-def _insert_targets(targets: QuerySet[Store], ids: set[str], current: int) -> int:
+def _insert_ids(targets: QuerySet[Store], ids: Collection[str], current: int) -> int:
+    ids = [one for one in ids if _is_id(one)]
     if not ids:
         return 0
     table = connection.ops.quote_name(Store._meta.db_table)

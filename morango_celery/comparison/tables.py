@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ from django.apps import apps
 from django.db import connection, router
 from django.db.models import AutoField, DateField, Field, Model, TimeField
 from morango.models.core import Store
+from morango.models.fields.uuids import UUIDField
 
 NOT_COMPARED = frozenset({"morango_celery", "morango_celery_oplog", "morango_celery_payloads"})
 """Labels of apps whose tables only our side writes."""
@@ -21,12 +21,12 @@ class Table:
     """A table's columns as they are compared."""
 
     name: str
-    key: Sequence[str]
+    key: tuple[str, ...]
     """Columns that name a row; all columns if none do, so that a row is named by its content."""
-    columns: Sequence[str]
+    columns: tuple[str, ...]
     """Columns that are compared. Numbers from a sequence aren't: no rollback gives them back."""
     ids: frozenset[str] = frozenset()
-    """Columns of ids, which are written as 32 hex digits."""
+    """Columns of Morango's ids, which are written as 32 hex digits."""
     clocks: frozenset[str] = frozenset()
     """Columns of fields with ``auto_now`` or ``auto_now_add``."""
 
@@ -63,12 +63,12 @@ def compared_tables() -> list[Table]:
 def _table(model: type[Model]) -> Table:
     meta = model._meta
     fields = _fields(model)
-    columns = [field.column for field in fields if not isinstance(field, AutoField)]
+    columns = tuple(field.column for field in fields if not isinstance(field, AutoField))
     return Table(
         name=meta.db_table,
-        key=_key(model) or columns,
+        key=tuple(_key(model)) or columns,
         columns=columns,
-        ids=frozenset(field.column for field in fields if field.db_type(connection) == "uuid"),
+        ids=frozenset(field.column for field in fields if isinstance(field, UUIDField)),
         clocks=frozenset(
             field.column
             for field in fields
