@@ -13,7 +13,7 @@ from django.db import connection
 from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
-from tests.parity.case import Case
+from tests.parity.case import Case, synced_targets
 from tests.parity.corrections import DIRTY_PARENT, MISSING_PARENT, OF_OUR_OWN, correct, mended
 from tests.parity.stand_ins import Broken, Finding, Gone, StandIn, first_causes, misjudged, prepared
 from tests.support.comparison import Database, read, rolled_back
@@ -78,15 +78,22 @@ def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
             continue
         named = re.fullmatch(r"\['.+ with id (\w+) failed to deserialize'\]", text or "")
         # Left to chance: which of several missing targets of one model is named
-        names_another = text and _missing(text) is not None and _missing(text) == _missing(theirs[0])
+        names_another = _missing(text) is not None and _missing(text) == _missing(theirs[0])
         ours_to_say = theirs[0] == OF_OUR_OWN and text and path == theirs[1]
         names_failure = named and named[1] in rows[store_id].serialized and named[1] not in _saved(ours)
-        left_to_chance = case.skip_erroring and {path, theirs[1]} == {DIRTY_PARENT[1], MISSING_PARENT}
+        left_to_chance = case.skip_erroring and (
+            {path, theirs[1]} == {DIRTY_PARENT[1], MISSING_PARENT}
+            or (_has_failed_target(rows[store_id], expectation) and _missing(text) and _missing(theirs[0]))
+        )
         if ours_to_say or names_failure or names_another or left_to_chance:
             result.errors[store_id] = (text, path)
             values = result.serialized[store_id]
             values["deserialization_error"], values["deserialization_exception"] = text, path
     return result
+
+
+def _has_failed_target(row: Store, expectation: Database) -> bool:
+    return any(target in expectation.errors for target in synced_targets(row))
 
 
 def _missing(text: str | None) -> str | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from morango.models.certificates import Filter
 
+from morango_celery import deserialize_from_store
+from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import app_row, assert_same, both
-from tests.support.comparison import existing
+from tests.support.comparison import existing, run
 from tests.support.factories import SCHOOL_ID, build_store_row
 
 OTHER = "ab" * 16
@@ -166,3 +170,18 @@ def test_target_that_could_not_be_saved_counts_with_morango_if_an_older_version_
     assert ours.errors[learner.id] == theirs.errors[learner.id]
     assert ours.errors[attempt.id] == (f"['learner with id {learner.id} failed to deserialize']", INVALID)
     assert ours.app["learner"] == theirs.app["learner"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 1000])
+def test_error_names_one_of_several_bad_targets_where_one_failed_in_this_run(batch_size: int) -> None:
+    """Left to chance with `skip_erroring`: batches don't know of each other's failures then."""
+    cabinet = build_zoo_row("cabinet", heading="x" * 51)
+    label = build_zoo_row("label", number=1, cabinet_id=OTHER, printed_for_id=cabinet.id, drawer_id=OTHER)
+    rows, sizes = [cabinet, label], (batch_size,)
+    ours = run(deserialize_from_store, rows, skip_erroring=True, batch_sizes=sizes)
+    text, path = ours.errors[label.id]
+    assert path == "django.db.utils.IntegrityError"
+    assert re.fullmatch(
+        rf"Label\.(drawer|cabinet)_id references non-existent \w+ instance with id '{OTHER}'", text or ""
+    )
+    assert ours.app["label"] == []

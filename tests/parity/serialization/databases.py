@@ -127,7 +127,8 @@ def databases(draw: st.DrawFn, profile: str) -> Database:
 @st.composite
 def _app_rows(draw: st.DrawFn, model: type[SyncableModel], number: int, row_id: str) -> SyncableModel:
     values = {f.attname: draw(_values(f)) for f in model._meta.concrete_fields}
-    values.update(_unique_values(model, number))
+    unique = _unique_values(model, number)
+    values.update({name: value for name, value in unique.items() if values[name] is not None})
     row: SyncableModel = model(**values)
     row.pk = row.id = row_id
     row._morango_partition = draw(st.sampled_from(PARTITIONS))
@@ -154,6 +155,7 @@ def _unique_values(model: type[SyncableModel], number: int) -> Mapping[str, Any]
         "card": {"person_id": one},
         "cabinet": {"code": one},
         "label": {"number": number, "drawer_id": one},
+        "track": {"number": number},
     }
     return by_model.get(model.morango_model_name, {})
 
