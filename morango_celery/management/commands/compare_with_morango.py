@@ -121,7 +121,7 @@ class Command(PipeSafeCommand):
 
     def _compare(self, request: Request, is_stopped: Callable[[], bool]) -> Report:
         expected = estimate(request, is_stopped)
-        needed = f" for about {duration(expected.seconds)}" if expected.seconds else ""
+        needed = f", for about {duration(expected.seconds)}" if expected.seconds else ""
         self.stderr.write(f"Comparing {expected.records:,} records. {_locks(request)}{needed}. {_LEFT}")
         if request.seconds and (expected.seconds or 0) > request.seconds:
             raise ComparisonError(
@@ -148,9 +148,9 @@ _LEFT = (
 def _locks(request: Request) -> str:
     """Return who has to wait meanwhile, in words."""
     if dialect().has_one_writer:
-        return "Nobody else can write to the database"
+        return "Nobody else can write to the database meanwhile"
     whose = "any facility" if request.sync_filter is None else "the facilities in the filter"
-    return f"Syncs of {whose} wait, and so does who writes to the same rows,"
+    return f"Syncs of {whose} wait meanwhile, and so does who writes to the same rows"
 
 
 @contextmanager
