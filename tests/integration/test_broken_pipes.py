@@ -71,6 +71,7 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
         "create_sync_indexes": [],
         "deserialize": ["--profile", PROFILE, "--in-process"],
         "deserialize_status": [],
+        "explain_models": [],
         "ingest_objects": [str(log)],
         "prune_oplog": ["--days=1"],
         "prune_payloads": [],
@@ -78,7 +79,8 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
         "recover_runs": ["--interval=0.1"],
         "retry_run": [str(again.pk)],
     }
-    assert set(arguments) == own_commands()
+    comparing = "compare_with_morango"
+    assert {*arguments, comparing} == own_commands()
 
     # When nobody hears it
     processes = {name: unread([name, *given], database_url, log) for name, given in arguments.items()}
@@ -86,6 +88,9 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
     # Then none complains
     ended = {name: ends(process) for name, process in processes.items()}
     assert ended == dict.fromkeys(arguments, (BROKEN_PIPE, b""))
+    # Alone, for it gives way to others that write to the same rows; beside its output, it says whom it blocks
+    status, beside = ends(unread([comparing, "--profile", PROFILE], database_url))
+    assert (status, beside.startswith(b"Comparing 0 records."), beside.count(b"\n")) == (BROKEN_PIPE, True, 1)
 
 
 def test_help_and_errors_that_nobody_reads_end_quietly(database_url: str) -> None:
