@@ -202,8 +202,9 @@ class TestCost:
             finally:
                 tracemalloc.stop()
 
+        peak(100)  # fills caches
         few = peak(500)
-        assert peak(2_000) < few + 100_000  # the others' ids alone have more
+        assert peak(5_000) < few + 200_000  # the others' ids alone have more
 
 
 @pytest.mark.django_db(transaction=True)

@@ -83,7 +83,7 @@ def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
         names_failure = named and named[1] in rows[store_id].serialized and named[1] not in _saved(ours)
         left_to_chance = case.skip_erroring and (
             {path, theirs[1]} == {DIRTY_PARENT[1], MISSING_PARENT}
-            or (_has_failed_target(rows[store_id], expectation) and _missing(text) and _missing(theirs[0]))
+            or (_missing(text) and _missing(theirs[0]) and _has_failed_target(rows[store_id], expectation))
         )
         if ours_to_say or names_failure or names_another or left_to_chance:
             result.errors[store_id] = (text, path)
