@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
 from morango_celery.api import require_profile
@@ -75,6 +75,21 @@ def prefix(text: str) -> str:
     except UsageError as error:
         raise ArgumentTypeError(printable(error)) from error
     return text
+
+
+def add_profile_and_filter(parser: ArgumentParser) -> None:
+    """Add the options that choose records."""
+    parser.add_argument(
+        "--profile", type=profile, required=True, help="the Morango profile, such as facilitydata"
+    )
+    parser.add_argument(
+        "--filter",
+        type=prefix,
+        nargs="+",
+        action="extend",
+        metavar="PREFIX",
+        help="only partitions that begin with one of these; the whole profile when left out",
+    )
 
 
 def source_name(text: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import TextIOWrapper, UnsupportedOperation
+from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from typing_extensions import override
 
 BROKEN_PIPE = 141
@@ -18,6 +20,17 @@ BROKEN_PIPE = 141
 
 class PipeSafeCommand(BaseCommand):
     """A command whose lines are written at once, and which ends with `BROKEN_PIPE` if its reader has gone."""
+
+    exit_statuses = ""
+    """Text about them, for the end of the command's help."""
+
+    @override
+    def create_parser(self, *arguments: Any, **options: Any) -> CommandParser:
+        parser = super().create_parser(*arguments, **options)
+        if self.exit_statuses:
+            parser.epilog = self.exit_statuses
+            parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        return parser
 
     @override
     def run_from_argv(self, argv: Sequence[str]) -> None:

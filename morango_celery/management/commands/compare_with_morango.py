@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from morango_celery.comparison.estimate import estimate
 from morango_celery.comparison.selection import DEFAULT_SAMPLE_RECORDS
 from morango_celery.db.dialect import dialect
 from morango_celery.errors import ComparisonError
-from morango_celery.management.arguments import number_of_records, prefix, profile, seconds
+from morango_celery.management.arguments import add_profile_and_filter, number_of_records, seconds
 from morango_celery.management.base import PipeSafeCommand
 from morango_celery.management.comparison_text import as_text
 from morango_celery.management.formatting import duration
@@ -47,26 +46,11 @@ class Command(PipeSafeCommand):
         "leave, and roll everything back."
     )
 
-    @override
-    def create_parser(self, *arguments: Any, **options: Any) -> CommandParser:
-        parser = super().create_parser(*arguments, **options)
-        parser.epilog = STATUSES
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        return parser
+    exit_statuses = STATUSES
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--profile", type=profile, required=True, help="the Morango profile, such as facilitydata"
-        )
-        parser.add_argument(
-            "--filter",
-            type=prefix,
-            nargs="+",
-            action="extend",
-            metavar="PREFIX",
-            help="only partitions that begin with one of these; the whole profile when left out",
-        )
+        add_profile_and_filter(parser)
         parser.add_argument(
             "--records", type=number_of_records, metavar="N", help="take so many records, and their targets"
         )

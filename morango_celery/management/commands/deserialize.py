@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from morango_celery.api import deserialize, runs_in_process
 from morango_celery.conf import require_valid
-from morango_celery.management.arguments import prefix, profile
+from morango_celery.management.arguments import add_profile_and_filter
 from morango_celery.management.dry_run_output import as_lines, dry_run_json
 from morango_celery.management.run_command import RunCommand, errors_in_one_line
 from morango_celery.reading.filters import parse_filter
@@ -22,17 +22,7 @@ class Command(RunCommand):
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--profile", type=profile, required=True, help="the Morango profile, such as facilitydata"
-        )
-        parser.add_argument(
-            "--filter",
-            type=prefix,
-            nargs="+",
-            action="extend",
-            metavar="PREFIX",
-            help="only partitions that begin with one of these; the whole profile when left out",
-        )
+        add_profile_and_filter(parser)
         errors = parser.add_mutually_exclusive_group()
         errors.add_argument(
             "--skip-erroring", action="store_true", help="leave out records that are in error already"

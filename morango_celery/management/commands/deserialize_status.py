@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -57,12 +56,7 @@ exit status:
 class Command(PipeSafeCommand):
     help = "Show how far a run is, or the newest runs, and exit with a status for monitors."
 
-    @override
-    def create_parser(self, *arguments: Any, **options: Any) -> CommandParser:
-        parser = super().create_parser(*arguments, **options)
-        parser.epilog = STATUSES
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        return parser
+    exit_statuses = STATUSES
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
