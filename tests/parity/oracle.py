@@ -83,7 +83,11 @@ def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
         names_failure = named and named[1] in rows[store_id].serialized and named[1] not in _saved(ours)
         left_to_chance = case.skip_erroring and (
             {path, theirs[1]} == {DIRTY_PARENT[1], MISSING_PARENT}
-            or (_missing(text) and _missing(theirs[0]) and _has_failed_target(rows[store_id], expectation))
+            or (
+                _missing(text)
+                and _is_about_a_target(theirs[0])
+                and _has_failed_target(rows[store_id], expectation)
+            )
         )
         if ours_to_say or names_failure or names_another or left_to_chance:
             result.errors[store_id] = (text, path)
@@ -94,6 +98,10 @@ def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
 
 def _has_failed_target(row: Store, expectation: Database) -> bool:
     return any(target in expectation.errors for target in synced_targets(row))
+
+
+def _is_about_a_target(text: str | None) -> bool:
+    return _missing(text) is not None or (text or "").endswith(" failed to deserialize']")
 
 
 def _missing(text: str | None) -> str | None:
