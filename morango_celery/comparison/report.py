@@ -76,7 +76,7 @@ class Difference:
     documented: str | None = None
     """The anchor in ``docs/fidelity.md`` of the deviation that explains it."""
     values: Mapping[str, tuple[Any, Any]] | None = None
-    """For each column, the values that Morango and we leave."""
+    """Values that Morango and we leave, by column."""
 
 
 @dataclass(frozen=True)

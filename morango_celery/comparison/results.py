@@ -33,7 +33,7 @@ class LeftRow:
 
 @dataclass(frozen=True)
 class Pair:
-    """What the two sides left of one row; None where a side has no such row."""
+    """One row as each side left it; None where a side has no such row."""
 
     table: str
     key: str

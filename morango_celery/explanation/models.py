@@ -42,11 +42,11 @@ class Validation(enum.StrEnum):
     """Ways to validate a record. Foreign keys are looked up for all records of a batch in any case."""
 
     COLUMNS = "columns"
-    """By the converters, a column at a time."""
+    """Converters do it, a column at a time."""
     CLEAN_FIELDS = "clean_fields()"
-    """By Morango's ``clean_fields()``, for each record."""
+    """Morango's ``clean_fields()`` does it, for each record."""
     OWN = "own clean_fields()"
-    """By code of the model's own, for each record."""
+    """Code of the model's own does it, for each record."""
 
 
 class Equivalent(enum.StrEnum):
@@ -78,7 +78,7 @@ class FieldEquivalent:
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """How records of one model are handled, and why."""
+    """Handling of the records of one model, with the reasons."""
 
     model: Model
     stage: int
