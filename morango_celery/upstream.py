@@ -109,8 +109,8 @@ def refuse_open_transaction() -> None:
 def within_open_transaction() -> Iterator[None]:
     """Let Morango's functions, and ours, serialize in an open transaction that has one view of the data.
 
-    Morango has a setting for it. The instance's id may be written meanwhile, and rolled back, so that what
-    Morango knows of it in this process is taken back, too.
+    Morango has a setting for it, which holds for the whole process: no other thread may serialize meanwhile.
+    The instance's id may be written, and rolled back, so that what Morango knows of it is taken back, too.
     """
     allowed = SETTINGS.MORANGO_TEST_POSTGRESQL
     instance = InstanceIDModel._cached_instance

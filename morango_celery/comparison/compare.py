@@ -25,6 +25,7 @@ from morango_celery.comparison.sides import (
     Outcomes,
     RolledBack,
     by_model,
+    failure,
     rolled_back,
     run_morango,
     run_ours,
@@ -36,9 +37,12 @@ from morango_celery.db.errors import remedy
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import ComparisonError
-from morango_celery.printable import printable
 from morango_celery.stream import chunked
 from morango_celery.upstream import isolated_transaction, within_open_transaction
+
+TIMEOUTS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "tcp_user_timeout")
+"""Settings of PostgreSQL by which it ends a comparison whose process is frozen or out of reach: syncs would
+wait for its locks."""
 
 MAX_SET_ASIDE = 10_000
 """Largest number of records that are set aside because they may abort Morango's function."""
@@ -83,7 +87,7 @@ def compare(
         ) from error
     except (DatabaseError, InterfaceError) as error:
         raise ComparisonError(
-            f"The database ended the comparison: {printable(error)}\n{remedy(error)}"
+            f"The database ended the comparison: {failure(error, request)}\n{remedy(error)}"
         ) from error
     assert report is not None
     return report
@@ -99,12 +103,11 @@ def _transaction(request: Request, is_stopped: Callable[[], bool]) -> Iterator[N
         if request.seconds is not None and dialect().has_timeouts:
             milliseconds = max(round(request.seconds * 1000), 1)
             with connection.cursor() as cursor:
-                cursor.execute(
-                    f"SET LOCAL lock_timeout = {milliseconds}; SET LOCAL statement_timeout = {milliseconds}"
-                )
+                for name in TIMEOUTS:
+                    cursor.execute(f"SET LOCAL {name} = {milliseconds}")
 
     def execute(call: Callable[..., Any], sql: Any, parameters: Any, many: bool, context: Any) -> Any:
-        if not sql.startswith("ROLLBACK"):
+        if not (isinstance(sql, str) and sql.startswith(("ROLLBACK", "RELEASE"))):
             if is_stopped():  # a signal's handler can't raise it: in a finalizer of Python's it would be lost
                 raise KeyboardInterrupt
             if deadline is not None and time.monotonic() > deadline:
@@ -220,19 +223,19 @@ class _Comparison:
                 side = self._results.side_that_left(table.name, row.key, UNTOUCHED)
                 self._results.put(side, table.name, row)
 
-    def _set_aside(self, known: dict[str, str], failure: str) -> None:
-        """Make records clean that may have aborted Morango's function: at first those with errors that do.
+    def _set_aside(self, known: dict[str, str], reason: str) -> None:
+        """Make records clean that may have aborted Morango's function.
+
+        At first these are the records with errors that do, if there are any; then all that failed.
 
         :raises ComparisonError: none are left
         """
-        in_error = {
-            key: fate.path
-            for key, fate in self._failed_with_us()
-            if known or _may_abort_morango(fate.path)  # the second time, all that failed
-        }
+        failed = {key: fate.path for key, fate in self._failed_with_us()}
+        aborting = {} if known else {key: path for key, path in failed.items() if _may_abort_morango(path)}
+        in_error = aborting or failed
         if not in_error or len(known) + len(in_error) > MAX_SET_ASIDE:
             raise ComparisonError(
-                f"Morango's own function is aborted by these records: {failure}\n"
+                f"Morango's own function is aborted by these records: {reason}\n"
                 "So there is nothing to compare with. Compare fewer records at a time (--filter, --records)."
             )
         known |= in_error
@@ -272,5 +275,8 @@ class _Comparison:
 
 
 def _may_abort_morango(path: str) -> bool:
-    kind = import_string(path)
+    try:
+        kind = import_string(path)
+    except ImportError:  # a class within a function
+        return True
     return issubclass(kind, ProtectedError | RestrictedError) or not issubclass(kind, MORANGO_GOES_ON_AFTER)

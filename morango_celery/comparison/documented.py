@@ -31,12 +31,12 @@ _OF_OURS = {
 }
 
 INVISIBLE: Mapping[str, str] = {
-    "propagated-deletion-levels": "Morango's function is aborted, so the records are set aside",
+    "propagated-deletion-levels": "Morango's function is aborted, and nothing can be compared",
     "protected-rows": "Morango's function is aborted, so the records are set aside",
     "references-that-are-no-ids": "Morango's function is aborted, so the records are set aside",
     "own-queries": "Morango's function is aborted, so the records are set aside",
     "times-beyond-the-calendar": "a value that nobody can read again, or Morango's function is aborted",
-    "several-deleted-targets": "Morango's function is aborted, so the records are set aside",
+    "several-deleted-targets": "Morango's function is aborted, and nothing can be compared",
     "many-prefixes": "Morango's function is aborted",
     "trees-in-other-passes": "needs a decision of an operator: two verdicts on one record",
     "local-edits": "both sides see one state, and serialize it first",

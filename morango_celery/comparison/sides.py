@@ -97,7 +97,8 @@ def run_morango(request: Request, on_progress: OnProgress | None = None) -> Side
 
     def execute(call: Callable[..., Any], sql: Any, parameters: Any, many: bool, context: Any) -> Any:
         nonlocal done
-        if on_progress is not None and sql.startswith(update):  # Morango writes a record's Store row at last
+        # Morango writes a record's Store row at last
+        if on_progress is not None and isinstance(sql, str) and sql.startswith(update):
             done += 1
             on_progress("Morango", done)
         return call(sql, parameters, many, context)
@@ -133,12 +134,12 @@ def _run(request: Request, function: Callable[[], None]) -> Side:
     except Exception as error:  # an exception that ends Morango's function is a result
         if isinstance(error, Error) and _is_about_the_transaction(error):
             raise
-        failed_with = _failure(error, request)
+        failed_with = failure(error, request)
     figures = SideFigures(round(time.perf_counter() - began, 3), memory.growth(), failed_with)
     return Side(figures, None if failed_with else Outcomes.now(request))
 
 
-def _failure(error: Exception, request: Request) -> str:
+def failure(error: Exception, request: Request) -> str:
     """Return the name of an error, and its text as far as it can't have values of records."""
     name = type(error).__name__
     if request.show_values:

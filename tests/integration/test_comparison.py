@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
+from django.db import connection
 from morango.models import DeletedModels, Store
 from morango.models.certificates import Filter
 
 from morango_celery.comparison import Request, compare
+from morango_celery.comparison.compare import TIMEOUTS
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import rehearse
 from tests.support.dump import dump
@@ -71,6 +73,38 @@ def test_planted_differences_are_found_and_named() -> None:
     }
     assert report.differences == len(found)
     assert dump() == before
+
+
+@pytest.mark.needs_postgresql
+def test_frozen_comparison_is_ended_by_the_server() -> None:
+    """Its locks keep syncs waiting."""
+    found: dict[str, str] = {}
+
+    def look(*arguments: Any) -> None:
+        with connection.cursor() as cursor:
+            for name in TIMEOUTS:
+                cursor.execute(f"SHOW {name}")
+                found[name] = cursor.fetchone()[0]
+
+    with patch("morango_celery.comparison.sides.morangos_stage", look):
+        compare(Request(PROFILE, seconds=90))
+    assert found == {**dict.fromkeys(TIMEOUTS, "90s"), "tcp_user_timeout": "90000"}
+
+
+def test_time_that_ends_in_the_second_look_leaves_differences_unexplained() -> None:
+    unit = store_row("unit")
+    time = Mock(monotonic=Mock(return_value=0.0))
+
+    def too_late(*arguments: Any) -> Any:
+        time.monotonic.return_value = 100.0
+        return Unit.objects.exists()
+
+    with (
+        planted(lambda: Unit.objects.filter(pk=unit.pk).update(name="x")),
+        patch("morango_celery.comparison.compare.time", time),
+        patch("morango_celery.comparison.compare.settled", too_late),
+    ):
+        assert compare(Request(PROFILE, seconds=90)).differences == 1
 
 
 def test_deletion_of_a_row_that_neither_side_wrote_is_found() -> None:

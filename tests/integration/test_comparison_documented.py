@@ -76,6 +76,15 @@ def test_records_that_abort_morango_are_set_aside() -> None:
     assert dump() == before
 
 
+def test_records_that_fail_morango_at_its_commit_are_set_aside() -> None:
+    unit = store_row("unit")
+    learner = store_row("learner", unit=unit, school_id="ab" * 16)  # it can't be saved
+    attempt = store_row("attempt", learner=learner)
+    report = compare(Request(PROFILE))
+    assert set(report.set_aside) == {learner.id, attempt.id}
+    assert (report.records, report.differences) == (1, 0)
+
+
 def test_quarantined_records_are_given_to_neither_side() -> None:
     row = store_row("unit")
     quarantined = {
