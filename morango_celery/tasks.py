@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import shared_task
@@ -10,6 +9,7 @@ from celery.contrib.django.task import DjangoTask
 
 from morango_celery.comparison import shadow
 from morango_celery.errors import TransientError
+from morango_celery.log_context import bound, get_logger
 from morango_celery.messaging import task_names
 from morango_celery.messaging.comparisons import send_next_comparison
 from morango_celery.messaging.dispatch import CeleryDispatch
@@ -28,7 +28,7 @@ from morango_celery.worker.guards import (
 )
 from morango_celery.worker.task_context import Expected, message_of, out_of_reach_of_models
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 NOTIFY_RETRIES = 10
 """Retries for a minute; after that, `recover_runs` looks at the session."""
@@ -77,7 +77,7 @@ def start_run(self: Any, run_id: int) -> str:
     If all waiting records fit one batch, carry the run out to its end.
     """
     try:
-        with errors_end_run(require_id(run_id, "run_id")):
+        with bound(run=require_id(run_id, "run_id")), errors_end_run(run_id):
             return run_steps.start_or_continue(run_id, message_of(self.request))
     except Run.DoesNotExist:
         return _deleted(f"Run {run_id} is")
@@ -106,7 +106,7 @@ def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, in
         _deleted(f"Batch {batch_id} is")
         return {}
     try:
-        with errors_end_run(batch.run_id):
+        with bound(run=batch.run_id), errors_end_run(batch.run_id):
             execution = run_steps.execute(batch_id, batch.run_id, ids_sha256, message_of(self.request))
     except Run.DoesNotExist:
         _deleted(f"Run {batch.run_id} is")
@@ -129,8 +129,7 @@ def notify_session(self: Any, run_id: int) -> bool:
 
     :returns: False if the run was deleted, or hasn't ended
     """
-    require_id(run_id, "run_id")
-    with outages_are_retried():
+    with bound(run=require_id(run_id, "run_id")), outages_are_retried():
         run = Run.objects.filter(pk=run_id).first()
         done = completion.finish(run) if run is not None and run.is_finished else None
     if done is None:

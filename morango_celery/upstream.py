@@ -7,7 +7,6 @@ Morango moves a name, this is the module to mend.
 from __future__ import annotations
 
 import binascii
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -26,6 +25,7 @@ from morango.sync.backends.utils import load_backend
 from morango.utils import SETTINGS, do_import, exception_path
 
 from morango_celery.db.dialect import dialect
+from morango_celery.log_context import get_logger
 
 __all__ = [
     "CHECKED",
@@ -54,7 +54,7 @@ CHECKED: Mapping[str, str] = {"morango": "0.8.15"}
 PRIMARY_PARTITION_LENGTH = 32
 """Length of the part of a partition that names its facility by a hex id. Morango locks by that part."""
 
-deserialization_log = logging.getLogger("morango.sync.operations")
+deserialization_log = get_logger("morango.sync.operations")
 """Logger for Morango's warnings about records it can't deserialize. Its readers shall see ours too."""
 
 _backend = load_backend(connection)

@@ -5,7 +5,6 @@ Their records are saved one by one, and all batches that have any of them wait f
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import cache, lru_cache
 
@@ -13,9 +12,10 @@ from django.db.models import Model
 
 from morango_celery.conf import settings
 from morango_celery.deserialization.reasons import Kind, Reason
+from morango_celery.log_context import get_logger
 from morango_celery.reading.definitions import definition_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 KNOWN: Mapping[str, str] = {
     "mptt.models.MPTTModel": "its save() asks for the highest tree_id, and makes room in other rows",
@@ -86,4 +86,5 @@ def recognize(model: type[Model], statement: str) -> None:
         "at a time. Name it in MORANGO_CELERY['EXCLUSIVE_MODELS'], so that they are planned like that.",
         model._meta.label,
         " ".join(statement.split()[:2]),
+        extra={"model": model._meta.model_name},
     )

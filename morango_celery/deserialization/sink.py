@@ -15,15 +15,15 @@ from morango_celery.deserialization.constraint_checks import check_constraints
 from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.deleting import delete_rows
 from morango_celery.deserialization.error_text import error_text
+from morango_celery.deserialization.failures import Failures
 from morango_celery.deserialization.groups import Group, mark_local_edits
 from morango_celery.deserialization.issuer import is_no_records_fault
 from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.sql import mark_processed
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.writing import GroupWriter, bisect
-from morango_celery.printable import printable
 from morango_celery.stream import Sink
-from morango_celery.upstream import deserialization_log, exception_path
+from morango_celery.upstream import exception_path
 
 
 @dataclass
@@ -45,6 +45,7 @@ class BatchResult:
     """Error of every single record, if they all share one that isn't about their contents."""
     had_exclusive_models: bool = False
     """True if other batches with records of exclusive models could not be executed meanwhile."""
+    failures: Failures = field(default_factory=Failures, compare=False)
 
     @property
     def records(self) -> int:
@@ -65,8 +66,6 @@ class AppModelSink(Sink[Group]):
         self.check_constraints = check_constraints
         self.result = BatchResult()
         self._returned: list[tuple[str, str | None, str | None]] = []
-        self._failed: list[tuple[str, str, str]] = []
-        """Id, model and error of each, to be logged once the batch is through."""
         self._cause = CommonCause()
         self._noted: dict[DeserializeOutcome, dict[str, str]] = {
             DeserializeOutcome.PROPAGATE_DELETE: {},
@@ -132,8 +131,9 @@ class AppModelSink(Sink[Group]):
     def _return(self, carrier: DeserializeTask) -> None:
         error = carrier.errors[-1]
         text = error_text(error, carrier.store, carrier.model if carrier.has_model else None)
-        self._returned.append((carrier.store.id, text, exception_path(error)[:255]))
-        self._failed.append((carrier.store.id, carrier.store.model_name, text))
+        exception = exception_path(error)[:255]
+        self._returned.append((carrier.store.id, text, exception))
+        self.result.failures.add(carrier.store.id, carrier.store.model_name, exception, text)
         self._cause.add(carrier, text)
         if carrier.is_retryable:
             self.result.retryable_ids.append(carrier.store.id)
@@ -142,9 +142,6 @@ class AppModelSink(Sink[Group]):
     def finalize(self) -> None:
         if self.result.failed == self.result.records:
             self.result.common_cause = self._cause.text
-        for failure in self._failed[:1] if self.result.common_cause else self._failed:
-            shown = map(printable, failure)
-            deserialization_log.warning("Failed to deserialize Store record %s for %s: %s", *shown)
         mark_processed(self.context.carriers, self._returned)
         hard = self._noted[DeserializeOutcome.PROPAGATE_HARD_DELETE]
         for table, noted in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Sequence
 from itertools import takewhile
@@ -13,6 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from morango_celery import clock
 from morango_celery.celery_compat import reuse_clients
+from morango_celery.log_context import bound, get_logger
 from morango_celery.messaging.events import describe, id_of_start
 from morango_celery.messaging.priorities import priority
 from morango_celery.messaging.task_names import DESERIALIZE_BATCH, RECOVER_RUNS, START_RUN
@@ -20,7 +20,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
 from morango_celery.runs.overdue import note_sent, note_start_sent, untouched
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TASK_ID_BYTES = 12
 """Number of random bytes of a message's id. Few, because a message has its id in three places, and may have
@@ -35,7 +35,8 @@ class CeleryDispatch:
     """A sender of messages through Celery; see `morango_celery.runs.recovery.Dispatch`."""
 
     def start(self, run: Run) -> bool:
-        sent = send(START_RUN, [run.pk], describe(run), priority=priority(run), task_id=id_of_start(run))
+        with bound(run=run.pk):
+            sent = send(START_RUN, [run.pk], describe(run), priority=priority(run), task_id=id_of_start(run))
         if sent:
             note_start_sent(run)
         run.sent_at = clock.now() if sent else None  # for messages to users, even if it could not be noted
@@ -58,7 +59,8 @@ class CeleryDispatch:
     @staticmethod
     def _send_batch(batch: Batch) -> bool:
         arguments = [batch.pk, batch.ids_sha256]
-        return send(DESERIALIZE_BATCH, arguments, batch.description, priority=priority(batch.run))
+        with bound(run=batch.run_id, batch=batch.label):
+            return send(DESERIALIZE_BATCH, arguments, batch.description, priority=priority(batch.run))
 
 
 def ask_for_recovery(description: str, **options: Any) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import current_task
 
+from morango_celery.log_context import get_logger
 from morango_celery.messaging.task_names import START_RUN
 from morango_celery.models import Run
 from morango_celery.printable import printable
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class DescribedTask:
@@ -59,18 +59,7 @@ def send_progress_event(run: Run) -> None:
                 uuid=id_of_start(run),
                 name=START_RUN,  # this and `args` serve monitors that were started later than the run
                 args=f"({describe(run)})",
-                result=progress_text(run),
+                result=run.progress_text,
             )
     except Exception as error:  # transports raise anything; the batch is done, and must not fail for an event
         logger.debug("The progress of run %s could not be shown: %s", run.pk, printable(error))
-
-
-def progress_text(run: Run) -> str:
-    """Return a text such as "running: 61,000 of 100,000 records so far, 60,988 saved, 12 failed"."""
-    records = f"{run.records:,} records"
-    if not run.is_finished:
-        records = f"{run.done:,} of {records} so far"  # stages to come add records that aren't counted yet
-    counts = {name: getattr(run, name) for name in Run.COUNTS}
-    return ", ".join(
-        [f"{run.state}: {records}", *(f"{count:,} {name}" for name, count in counts.items() if count)]
-    )

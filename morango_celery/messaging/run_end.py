@@ -9,6 +9,7 @@ from morango_celery.messaging.dispatch import CeleryDispatch, send
 from morango_celery.messaging.events import send_progress_event
 from morango_celery.messaging.task_names import NOTIFY_SESSION
 from morango_celery.models import Run
+from morango_celery.models.run_log import log_end
 from morango_celery.runs import completion, sharing
 from morango_celery.runs.completion import Notification
 
@@ -28,6 +29,7 @@ def finish(run: Run) -> None:
     _finish(run)
     if run.coalesced_runs:
         for other in sharing.completed_with(run):
+            log_end(other.pk, f"{other.state}: {other.sharing}")
             _finish(other)
 
 

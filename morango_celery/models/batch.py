@@ -78,7 +78,7 @@ class Batch(models.Model):
     offset = models.IntegerField(default=0)
     """Number of records that come before its own in the planned batch, or in all exclusive ones."""
     last_error = models.TextField(blank=True)
-    """Reason for the end of the last attempt, if the worker survived it."""
+    """Reason why the last unsuccessful attempt at it ended; empty if there was none."""
 
     saved = models.IntegerField(default=0)
     deleted = models.IntegerField(default=0)
@@ -110,7 +110,12 @@ class Batch(models.Model):
 
     @override
     def __str__(self) -> str:
-        return f"batch {self.stage}/{self.number} of run {self.run_id}"
+        return f"batch {self.label} of run {self.run_id}"
+
+    @property
+    def label(self) -> str:
+        """Stage and number, such as "2/17", as lines of the log have them."""
+        return f"{self.stage}/{self.number}"
 
     @classmethod
     def of(cls, run: Run, number: int, store_ids: Sequence[str], **columns: Any) -> Batch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.db.models import Q, Subquery
 from morango.models.certificates import Filter
 from morango.models.fields.uuids import UUIDField
@@ -13,6 +14,7 @@ from typing_extensions import override
 from morango_celery import clock
 from morango_celery.db.prepared import Statement, anything, concrete_fields, kept, number, updating
 from morango_celery.errors import FatalError, RunFailedError
+from morango_celery.models.run_log import log_end
 from morango_celery.printable import printable
 
 
@@ -180,6 +182,18 @@ class Run(models.Model):
     def is_finished(self) -> bool:
         return not self.MOVES[self.State(self.state)]
 
+    @property
+    def progress_text(self) -> str:
+        """Text such as "running: 61,000 of 100,000 records so far, 60,988 saved, 12 failed"."""
+        records = f"{self.records:,} records"
+        if not self.is_finished:
+            # Stages to come add records that aren't counted yet
+            records = f"{self.done:,} of {records} so far"
+        counts = {name: getattr(self, name) for name in self.COUNTS}
+        return ", ".join(
+            [f"{self.state}: {records}", *(f"{count:,} {name}" for name, count in counts.items() if count)]
+        )
+
     def require_success(self) -> None:
         """Raise an error unless the run is completed or goes on.
 
@@ -199,6 +213,7 @@ class Run(models.Model):
         self.save_active()
         if self.is_finished:
             self._let_others_go_on()
+            self._log_end_on_commit()
 
     def change_state(self, state: State, error: str = "") -> None:
         """Change the state of a row that this transaction has locked, and the caller saves.
@@ -214,6 +229,11 @@ class Run(models.Model):
         elif self.is_finished:
             self.finished_at = clock.now()
             self.blocked_by = None
+
+    def _log_end_on_commit(self) -> None:
+        reason = self.error if self.state == self.State.FAILED else ""
+        line = partial(log_end, self.pk, self.progress_text, failed_records=self.failed, reason=reason)
+        transaction.on_commit(line)
 
     def _let_others_go_on(self) -> None:
         """Complete the runs that were coalesced into this one if it is completed, else release them; release

@@ -26,13 +26,18 @@ from morango_celery.errors import (
     TransientError,
 )
 from morango_celery.models import Batch, Run
-from morango_celery.printable import printable
 from morango_celery.runs import exclusive
+from morango_celery.runs.batch_log import (
+    log_attempt_that_ended,
+    log_quarantined_on_commit,
+    log_split_on_commit,
+)
 from morango_celery.runs.execution import Execution, execute_batch, lock_open_batch, next_part, record_result
+from morango_celery.runs.lost_attempts import WORKER_LOST, just_begun, none_is_lost, note_lost_attempt
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
-from morango_celery.runs.overdue import MOMENT_SECONDS, hold, not_executed, note_retry, when_begun
-from morango_celery.upstream import deserialization_log, exception_path
+from morango_celery.runs.overdue import hold, not_executed, note_retry, when_begun
+from morango_celery.upstream import exception_path
 
 SPLIT_INTO = 10
 """Number of parts that a batch is split into, if it has as many records."""
@@ -68,11 +73,15 @@ def attempt_batch(
     :raises TransientError: the worker that this message was delivered to before is lost, and the database
         doesn't know that yet
     :raises OperationalError, InterfaceError: the database went away; nothing was written
-    Cost: one short transaction more than `execute_batch`, without waiting for a disk.
+    Cost: one short transaction more than `execute_batch`, without waiting for a disk; some more after a
+    worker that was lost.
     Twice, and at the same time: safe; the second one does nothing, and doesn't wait. If the first one's
     worker is lost, recovery finds a batch that nobody holds.
     """
-    if not _begin(batch_id, ids_sha256, message.id):
+    begun = _begin(batch_id, ids_sha256, message.id)
+    if not begun and note_lost_attempt(batch_id, message):
+        begun = _begin(batch_id, ids_sha256, message.id)
+    if not begun:
         execution = _settle(batch_id, ids_sha256)
         if execution is NOTHING and message.id and _attempt_of(batch_id, message.id).exists():
             raise TransientError("A session of a worker that was lost still executes the batch.")
@@ -97,26 +106,27 @@ def attempt_begun(
         last_error = OUT_OF_MEMORY
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _count_outage(_attempt_of(batch_id, message.id), attempt, error)
+            _count_outage(batch_id, message, attempt, error)
         raise
     # Out here the traceback is gone, and with it the objects that its frames kept alive.
     if not connection.in_atomic_block:
         connection.close()  # the time may have been up in the middle of Django's bookkeeping
-    _attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, attempted_by="")
+    noted = _attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, attempted_by="")
+    _log_reason(batch_id, last_error if noted else "")
     return Execution(None, None, stage_is_done=False, batches_to_send=(batch_id,))
 
 
 def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
     """Count an attempt, if the batch is open, has one left, and nobody executes it.
 
-    If another message's attempt was begun a moment ago, its worker may be about to lock the batch. This
-    attempt then takes the place of that one, and doesn't count as one more.
+    If another message's attempt was begun a moment ago, this attempt takes the place of that one, and doesn't
+    count as one more. An attempt that was lost has to be noted first.
     """
     split_early = Q(suspect=True, size__gt=1)
     left = Q(split_early, attempts=0) | Q(~split_early, attempts__lt=settings.MAX_ATTEMPTS)
-    just_begun = Q(attempted_at__gt=clock.now(-MOMENT_SECONDS)) & ~Q(attempted_by__in=("", message_id))
+    others = just_begun(message_id)
     ready = Batch.objects.filter(
-        left | just_begun,
+        Q(left, none_is_lost()) | others,
         not_executed(batch_id),
         Batch.may_begin(),
         pk=batch_id,
@@ -127,10 +137,9 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
         take_write_lock()
         commit_lazily()
         begun = ready.update(
-            attempts=Case(When(just_begun, then=F("attempts")), default=F("attempts") + 1),
-            attempted_at=Case(When(just_begun, then=F("attempted_at")), default=clock.now()),
+            attempts=Case(When(others, then=F("attempts")), default=F("attempts") + 1),
+            attempted_at=Case(When(others, then=F("attempted_at")), default=clock.now()),
             attempted_by=message_id,
-            last_error="",
             **when_begun(),
         )
     return begun == 1
@@ -179,7 +188,9 @@ def _split(batch: Batch) -> Execution:
         )
         for number, start in enumerate(range(0, len(ids), size), start=1)
     ]
-    batch.close(Batch.State.SPLIT)
+    reason = batch.last_error or WORKER_LOST
+    batch.close(Batch.State.SPLIT, last_error=reason)
+    log_split_on_commit(batch, len(parts), reason)
     Batch.objects.bulk_create(parts)
     Run.objects.filter(pk=run.pk).update(
         open_batches=F("open_batches") + len(parts) - 1, stage_batches=F("stage_batches") + len(parts)
@@ -190,20 +201,15 @@ def _split(batch: Batch) -> Execution:
 def _give_up(batch: Batch) -> Execution:
     error = PoisonRecordError(
         f"Deserializing this record was tried {batch.attempts} times and never came to an end: "
-        + (
-            f"{batch.last_error}. "
-            if batch.last_error
-            else "its worker was killed, crashed, ran out of memory or exceeded the hard time limit. "
-        )
-        + "The worker's log says more. It is quarantined: no run tries it again until it changes. Once the "
-        "cause is mended, or the worker has what it needs, `manage.py deserialize --retry-errors` does so."
+        f"{batch.last_error or WORKER_LOST}. The worker's log says more. It is quarantined: no run tries it "
+        "again until it changes. Once the cause is mended, or the worker has what it needs, `manage.py "
+        "deserialize --retry-errors` does so."
     )
     record = Store.objects.filter(pk__in=batch.store_ids, profile=batch.run.profile, dirty_bit=True)
     failed = record.update(deserialization_error=str(error), deserialization_exception=exception_path(error))
     if failed:
-        deserialization_log.warning(
-            "Failed to deserialize Store record %s: %s", ", ".join(batch.store_ids), printable(error)
-        )
+        ((store_id, model_name),) = record.values_list("pk", "model_name")
+        log_quarantined_on_commit(batch, store_id, model_name, error)
     return record_result(batch, BatchResult(failed=failed))
 
 
@@ -222,12 +228,15 @@ def expect_retry(batch_id: int, message: Message, seconds: float) -> None:
     note_retry(open_batch.filter(attempted_by__in=("", message.id)), seconds)
 
 
-def _count_outage(batch: QuerySet[Batch], attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
+def _count_outage(
+    batch_id: int, message: Message, attempt: Attempt, error: DatabaseError | InterfaceError
+) -> None:
     """Uncount an attempt that the database ended, unless the attempt itself was the reason.
 
     The attempt stays counted if the database isn't there to note it, or takes long to notice that this
     attempt's session is gone.
     """
+    batch = _attempt_of(batch_id, message.id)
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
@@ -240,3 +249,11 @@ def _count_outage(batch: QuerySet[Batch], attempt: Attempt, error: DatabaseError
                 batch.update(last_error=last_error, attempted_by="")
             else:
                 batch.update(attempts=F("attempts") - 1, attempted_by="")
+        _log_reason(batch_id, last_error)
+
+
+def _log_reason(batch_id: int, reason: str) -> None:
+    """Log why an attempt that counts came to no result; nothing without a reason. Cost: one query."""
+    columns = Batch.objects.only("run_id", "stage", "number", "attempts")
+    if reason and (batch := columns.filter(pk=batch_id).first()):
+        log_attempt_that_ended(batch, reason)

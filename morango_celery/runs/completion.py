@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import traceback
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.db.errors import is_refusal, is_transient, remedy
 from morango_celery.deserialization.locks import take_write_lock
+from morango_celery.log_context import get_logger
 from morango_celery.models import Run
 from morango_celery.printable import printable_lines
 from morango_celery.runs.limits import limited
@@ -24,7 +24,7 @@ from morango_celery.runs.overdue import hold_opening
 from morango_celery.serialization import serialize_into_store
 from morango_celery.signals import run_finished
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 ENDED = [state for state, moves in Run.MOVES.items() if not moves]
 
@@ -95,6 +95,7 @@ def _merge(run: Run) -> None:
             "came to an end. Nothing is lost: the next run or sync that can serialize them merges them.",
             run.pk,
             settings.MAX_ATTEMPTS,
+            extra={"run": run.pk},
         )
 
 

@@ -18,8 +18,10 @@ from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization import BatchResult, deserialize_batch
 from morango_celery.deserialization.locks import commit_lazily, take_write_lock
 from morango_celery.errors import SystemicError
+from morango_celery.log_context import bound
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
+from morango_celery.runs.batch_log import log_failures_on_commit
 from morango_celery.runs.limits import Limits, current_limits, limited, within
 from morango_celery.runs.overdue import RUN, lost_after_seconds, when_begun
 from morango_celery.runs.producer import complete, is_at_its_end
@@ -97,15 +99,16 @@ def _execute(
     run = batch.run
     if not settings.SYNCHRONOUS_COMMIT:
         commit_lazily()
-    result = deserialize_batch(
-        run.profile,
-        batch.store_ids,
-        run.sync_filter,
-        skip_erroring=run.skip_erroring,
-        strict=strict,
-        waits=waits,
-        left_by_others=partial(Batch.known_code_edits, run.pk),
-    )
+    with bound(run=run.pk, batch=batch.label, attempt=max(batch.attempts, 1), model=run.stage_models):
+        result = deserialize_batch(
+            run.profile,
+            batch.store_ids,
+            run.sync_filter,
+            skip_erroring=run.skip_erroring,
+            strict=strict,
+            waits=waits,
+            left_by_others=partial(Batch.known_code_edits, run.pk),
+        )
     return record_result(batch, result, ends_run=ends_run)
 
 
@@ -167,6 +170,7 @@ def record_result(batch: Batch, result: BatchResult, *, ends_run: bool = False) 
     batch.close(Batch.State.DONE, retryable_ids=retryable_ids, code_edits=code_edits, **counts)
     counted = _count(batch.run_id, {"retryable_failures": len(result.retryable_ids), **counts})
     _require_no_common_cause(batch, result, counted)
+    log_failures_on_commit(batch, result)
     is_last = counted.open_batches == 0
     ended = ends_run and counted.state == Run.State.RUNNING and is_at_its_end(counted)
     if ended:

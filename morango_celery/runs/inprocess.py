@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import closing, suppress
 
@@ -11,6 +10,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from morango_celery.conf import settings
 from morango_celery.db.dialect import dialect
 from morango_celery.errors import RunFailedError
+from morango_celery.log_context import bound, get_logger
 from morango_celery.models import Batch, Run
 from morango_celery.printable import make_printable
 from morango_celery.reading.cursors import pages
@@ -21,7 +21,7 @@ from morango_celery.runs.producer import Progress, advance, start
 from morango_celery.runs.recovery import end_abandoned
 from morango_celery.runs.thread_pool import executed
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -> Run:
@@ -34,7 +34,7 @@ def run_in_process(run: Run, on_progress: Callable[[Run], None] | None = None) -
     :raises Exception: the error that stopped the run, if it could not be completed; the ledger has it, too
     :raises RunFailedError: somebody else has ended the run; no batch was begun after that
     """
-    with shown(run.pk):
+    with bound(run=run.pk), shown(run.pk):
         _end_others()
         return _carry_out(run, on_progress)
 

@@ -21,6 +21,7 @@ from morango_celery.db.errors import is_transient
 from morango_celery.db.prepared import Statement, kept, number, updating
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import RunFailedError, TransientError
+from morango_celery.log_context import get_logger
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion, sharing
 from morango_celery.runs.execution import Execution
@@ -37,6 +38,8 @@ from morango_celery.runs.overdue import (
     when_begun,
 )
 from morango_celery.runs.producer import Progress, start
+
+logger = get_logger(__name__)
 
 LOOK_SECONDS = 0.1
 """Pause between two looks for another worker that opens the stage, after an attempt that was just begun."""
@@ -71,6 +74,12 @@ def attempt_opening(
     """
     beginning = _begin(run_id)
     if isinstance(beginning, Run):
+        if beginning.attempts > 1:
+            logger.warning(
+                "An attempt to open the run's next stage came to no result; this is attempt %s.",
+                beginning.attempts,
+                extra={"run": run_id, "attempt": beginning.attempts},
+            )
         return _attempt(beginning, open_stage, message)
     if beginning is _Beginning.USED_UP:
         return _give_up(run_id)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from morango_celery.messaging.dispatch import CeleryDispatch, ask_for_recovery
-from morango_celery.messaging.events import progress_text, send_progress_event
+from morango_celery.messaging.events import send_progress_event
 from morango_celery.messaging.run_end import finish
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion, opening
@@ -35,7 +35,7 @@ def start_or_continue(run_id: int, message: Message) -> str:
     else:
         _after_batch(run_id, execution, message)
         if execution.run is not None:
-            return progress_text(execution.run)
+            return execution.run.progress_text
     run = progress.run
     return (
         f"stage {run.stage} opened: {run.stage_batches} x {run.stage_models}" if progress.opened else str(run)
