@@ -29,7 +29,7 @@ WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_container
 	tests/oplog/test_two_projects.py \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
 	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke conf dependency_graph envelope environment \
-		fidelity_page graph imports kolibri_plug_in mutations muting package private_names sections simulation stream tree \
+		fidelity_page graph imports kolibri_plug_in log_context mutations muting package private_names sections simulation stream tree \
 		worker_command)
 
 # Tests start hundreds of processes, which would compile all of this project each time.

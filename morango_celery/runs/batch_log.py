@@ -16,7 +16,7 @@ logger = get_logger(__name__)
 def log_attempt_that_ended(batch: Batch, reason: str) -> None:
     """Log an attempt that ended without a result; call it after the commit that noted the reason."""
     with bound(run=batch.run_id, batch=batch.label, attempt=batch.attempts):
-        logger.warning("The attempt came to no result: %s.", reason)
+        logger.warning("The attempt came to no result: %s.", _first_line(reason))
 
 
 def log_failures_on_commit(batch: Batch, result: BatchResult) -> None:
@@ -50,7 +50,7 @@ def log_split_on_commit(batch: Batch, parts: int, reason: str) -> None:
                 "The batch of %s records is split into %s, for an attempt came to no result: %s.",
                 f"{batch.size:,}",
                 parts,
-                reason,
+                _first_line(reason),
             )
 
     transaction.on_commit(log)
@@ -69,3 +69,8 @@ def log_quarantined_on_commit(batch: Batch, store_id: str, model_name: str, erro
             )
 
     transaction.on_commit(log)
+
+
+def _first_line(reason: str) -> str:
+    """Return the first line of a text with escaped line breaks: the database may quote values in others."""
+    return reason.partition("\\n")[0]
