@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from typing_extensions import override
+
 from morango_celery.printable import printable
 
 MAX_GROUPS = 5
@@ -37,6 +39,7 @@ class Failures:
         """Return the names of their models, such as "learner, unit"."""
         return ", ".join(sorted({model for model, _ in self._counts}))
 
+    @override
     def __str__(self) -> str:
         """Return like "9 learner (ValidationError), 1 unit (KeyError); the first is 01ab of unit: 'name'"."""
         groups = self._counts.most_common()

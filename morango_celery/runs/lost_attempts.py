@@ -36,9 +36,10 @@ def note_lost_attempt(batch_id: int, message: Message) -> bool:
     Cost: two statements, and one for the line of the log. None of them is needed unless an attempt was lost.
     Twice, and at the same time: safe; the second one finds it noted.
     """
-    reason = Value(WORKER_LOST, output_field=TextField())
+    reasons = []
     if message.retries and not message.is_redelivered:  # its last worker lived, and asked for this retry
-        reason = Case(When(attempted_by=message.id, then=Value(DATABASE_LOST)), default=reason)
+        reasons.append(When(attempted_by=message.id, then=Value(DATABASE_LOST)))
+    reason = Case(*reasons, default=Value(WORKER_LOST), output_field=TextField())
     lost = Batch.objects.filter(~just_begun(message.id), not_executed(batch_id), pk=batch_id)
     with transaction.atomic():
         take_write_lock()

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import re
-from logging.config import DictConfigurator  # type: ignore[attr-defined]  # which typeshed leaves out
+from logging.config import DictConfigurator
 from typing import Any
 
 from celery.signals import setup_logging
@@ -41,7 +41,7 @@ def executed(example: str, names: dict[str, Any] | None = None) -> dict[str, Any
 
 
 def test_example_of_json_writes_the_context_as_keys() -> None:
-    configurator = DictConfigurator(executed(EXAMPLES[0])["LOGGING"])
+    configurator: Any = DictConfigurator(executed(EXAMPLES[0])["LOGGING"])
     config = configurator.config
     config["formatters"]["json"] = configurator.configure_formatter(config["formatters"]["json"])
     config["filters"]["context"] = configurator.configure_filter(config["filters"]["context"])

@@ -61,12 +61,19 @@ class TestCommonCause:
         ],
     )
     def test_run_ends_where_all_records_fail_alike(
-        self, monkeypatch: pytest.MonkeyPatch, error: Any, caplog: pytest.LogCaptureFixture
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Any,
+        caplog: pytest.LogCaptureFixture,
+        django_capture_on_commit_callbacks: Any,
     ) -> None:
         waiting = dirty_ids()
         monkeypatch.setattr(Learner, "save", failing(error))
 
-        with pytest.raises(SystemicError, match=r"All 120 records of batch 1/1 of run \d+ failed with one"):
+        with (
+            django_capture_on_commit_callbacks(execute=True),
+            pytest.raises(SystemicError, match=r"All 120 records of batch 1/1 of run \d+ failed with one"),
+        ):
             deserialize()
 
         # Then nothing was done, and one line of the log says what it is
@@ -75,7 +82,9 @@ class TestCommonCause:
         assert type(error(Learner(id="ab" * 16))).__name__ in run.error
         assert "SAME_ERROR_LIMIT_RECORDS" in run.error
         assert (dirty_ids(), errors()) == (waiting, {})
-        assert len([line for line in caplog.records if "Failed to deserialize" in line.message]) == 1
+        (line,) = [line for line in caplog.records if line.name.startswith("morango")]
+        assert line.message.startswith("The run has ended, failed: ")
+        assert type(error(Learner(id="ab" * 16))).__name__ in line.message
 
         # ... and once it is mended, all are saved
         monkeypatch.undo()

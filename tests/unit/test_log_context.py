@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from typing_extensions import override
 
 from morango_celery.log_context import ContextFilter, bound, get_logger
 
@@ -18,6 +19,7 @@ class Recorder(logging.Handler):
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
 
