@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from morango_celery.api import cancel, deserialize, deserialize_from_store, recover_runs, retry
+    from morango_celery.api import cancel, deserialize, deserialize_from_store, pause, recover_runs, resume, retry
     from morango_celery.deserialization import DeserializeTask, StoreModelSource
     from morango_celery.serialization import serialize_into_store
 
@@ -19,7 +19,9 @@ _HOMES = {
     "cancel": "morango_celery.api",
     "deserialize": "morango_celery.api",
     "deserialize_from_store": "morango_celery.api",
+    "pause": "morango_celery.api",
     "recover_runs": "morango_celery.api",
+    "resume": "morango_celery.api",
     "retry": "morango_celery.api",
     "DeserializeTask": "morango_celery.deserialization",
     "StoreModelSource": "morango_celery.deserialization",
@@ -32,7 +34,9 @@ __all__ = [
     "cancel",
     "deserialize",
     "deserialize_from_store",
+    "pause",
     "recover_runs",
+    "resume",
     "retry",
     "serialize_into_store",
 ]

@@ -1,10 +1,11 @@
-"""Functions for host projects: start a run, wait for it, carry it out in this process, cancel or retry it."""
+"""Functions for host projects: start a run, wait for it, carry it out here, cancel, retry, pause and resume."""
 
 from __future__ import annotations
 
 import difflib
 import time
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from django.db import connection, transaction
 from morango.models.certificates import Filter
@@ -15,9 +16,10 @@ from morango_celery.errors import TransientError, UnknownProfileError, UsageErro
 from morango_celery.messaging.comparisons import send_next_comparison
 from morango_celery.messaging.dispatch import CeleryDispatch, is_eager
 from morango_celery.messaging.run_end import finish
-from morango_celery.models import Run
+from morango_celery.models import Pause, Run
 from morango_celery.reading.filters import parse_filter
 from morango_celery.runs import control as runs
+from morango_celery.runs import pausing
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.runs.recovery import recover
@@ -32,6 +34,8 @@ def deserialize(
     *,
     skip_erroring: bool = False,
     retry_errors: bool = False,
+    only_model: str = "",
+    only_exception: str = "",
     wait: bool | float = False,
     in_process: bool | None = None,
     on_progress: Callable[[Run], None] | None = None,
@@ -41,6 +45,9 @@ def deserialize(
     :param sync_filter: partition prefixes; None for the whole profile
     :param skip_erroring: leave out records that are in error already
     :param retry_errors: take only records that are in error now, in any run
+    :param only_model: with `retry_errors`, take only those of the model of this name
+    :param only_exception: with `retry_errors`, take only those in error with this exception: its path, or its
+        name alone
     :param wait: True to wait until the run has ended; a number to wait for so many seconds at most
     :param in_process: True to carry the run out here, without Celery; None as the setting IN_PROCESS says
     :param on_progress: called with the run now and then, while it is waited for or carried out here
@@ -49,10 +56,13 @@ def deserialize(
         inside an open transaction, which workers can't see into; nothing was done
     :raises RunFailedError: the run was waited for, and not completed; records in error don't count
     :raises TransientError: `wait` seconds have passed; the run goes on
-    When the broker can't be reached, the run waits in the ledger for `recover_runs`.
+    :raises PausedError: a pause holds the run, which was to be carried out here; nothing was done
+    When a pause holds the run, it waits in the ledger until somebody resumes it. When the broker can't be reached, the run waits in the ledger for `recover_runs`.
     """
     if skip_erroring and retry_errors:
         raise UsageError("A run can't both leave out the records in error and take only them.")
+    if (only_model or only_exception) and not retry_errors:
+        raise UsageError("A run can take records of one model or exception only if it retries errors.")
     here = runs_in_process(in_process)
     _require_visible(wait, here)
     run = _new_run(
@@ -60,6 +70,8 @@ def deserialize(
         parse_filter(sync_filter),
         skip_erroring=skip_erroring,
         retry_errors=retry_errors,
+        only_model=only_model,
+        only_exception=only_exception,
         serialize_first=True,
         in_process=here,
     )
@@ -106,6 +118,65 @@ def retry(
     here = was_here or runs_in_process()
     _require_visible(wait, here)
     return _begin(runs.create_retry(run_id, in_process=here), wait, on_progress)
+
+
+def pause(
+    profile: str | None = None, sync_filter: Filter | str | Iterable[str] | None = None, *, reason: str = ""
+) -> Pause:
+    """Hold runs from now on. Syncs are taken in and wait in the ledger; batches that have begun are completed.
+
+    Runs in a process of their own that have begun go on; new ones are refused, and their syncs wait.
+
+    :param profile: None for all profiles
+    :param sync_filter: hold only runs that share partitions with it; None for the whole profile
+    :param reason: shown to operators
+    :returns: the ledger's row
+    :raises UsageError: an unknown profile, or a filter without one
+    Twice: safe.
+    """
+    return pausing.pause(*_scope(profile, sync_filter), reason=reason.strip())
+
+
+def resume(
+    profile: str | None = None, sync_filter: Filter | str | Iterable[str] | None = None
+) -> list[int]:
+    """End pauses, and send what no other pause holds.
+
+    :param profile: None to end all pauses; with a profile alone, all of its own end
+    :param sync_filter: end only the pause of this very filter
+    :returns: numbers of the runs that go on
+    :raises UsageError: there is no such pause
+    When the broker can't be reached, the runs wait in the ledger for `recover_runs`.
+    """
+    resumed = pausing.resume(*_scope(profile, sync_filter))
+    transaction.on_commit(lambda: _send_again(resumed.run_ids))
+    return list(resumed.run_ids)
+
+
+def resume_pause(pause_id: int) -> list[int]:
+    """End one pause, as `resume` does.
+
+    :raises UsageError: there is no such pause
+    """
+    resumed = pausing.resume(pause_id=pause_id)
+    transaction.on_commit(lambda: _send_again(resumed.run_ids))
+    return list(resumed.run_ids)
+
+
+def _send_again(run_ids: Collection[int]) -> None:
+    if run_ids:
+        recover(CeleryDispatch(), all_unfinished=True, run_ids=run_ids)
+
+
+def _scope(
+    profile: str | None, sync_filter: Filter | str | Iterable[str] | None
+) -> tuple[str, Filter | None]:
+    if profile is None:
+        if sync_filter is not None:
+            raise UsageError("A filter belongs to a profile: give both.")
+        return "", None
+    require_profile(profile)
+    return profile, parse_filter(sync_filter)
 
 
 def recover_runs(*, all_unfinished: bool = False, run_ids: Collection[int] | None = None) -> int:
@@ -173,9 +244,11 @@ def _begin(run: Run, wait: bool | float, on_progress: Callable[[Run], None] | No
     return wait_for(run, None if wait is True else wait, on_progress)
 
 
-def _new_run(profile: str, sync_filter: Filter | None, **options: bool) -> Run:
+def _new_run(profile: str, sync_filter: Filter | None, **options: Any) -> Run:
     require_valid()
     require_profile(profile)
+    if options["in_process"]:
+        pausing.require_not_paused(profile, sync_filter)
     return create_run(profile, sync_filter, session_notified=True, **options)
 
 

@@ -73,6 +73,10 @@ class QueryTimeoutError(TransientError):
     """The database was given a few seconds for this, and needs more."""
 
 
+class PausedError(TransientError):
+    """Runs are paused; nothing was done."""
+
+
 class ExclusiveModelsTakenError(TransientError):
     """Another batch is saving records of exclusive models; nothing was written."""
 

@@ -19,9 +19,11 @@ from morango.sync.operations import LocalOperation
 from morango_celery.api import runs_in_process
 from morango_celery.comparison.shadow import note
 from morango_celery.conf import COMPARE, DETACH, require_valid, settings
+from morango_celery.errors import PausedError
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.pausing import require_not_paused
 from morango_celery.runs.producer import create_run
 from morango_celery.serialization import serialize_into_store
 from morango_celery.upstream import SETTINGS, is_isolation_error
@@ -46,6 +48,9 @@ class DeserializeOperation(LocalOperation):
     - a loop in this process: PENDING, until the loop asks again and the run has ended. Such a loop never sees
       changes that another process makes to the session.
     - without Celery (SQLite, or ``IN_PROCESS``): the run is carried out here, then COMPLETED.
+
+    While a pause holds the run, the answer is STARTED or PENDING, and the client asks again. In mode ``detach``
+    it is COMPLETED at once, as ever.
 
     A client pauses before it asks again. So the answer is put off for up to REQUEST_WAIT_SECONDS, and is
     COMPLETED if the run ends meanwhile.
@@ -82,7 +87,12 @@ class DeserializeOperation(LocalOperation):
 
     @staticmethod
     def _carry_out(context: Any) -> str:
-        run = create_run(context.sync_session.profile, context.filter, session_notified=True, in_process=True)
+        profile = context.sync_session.profile
+        try:
+            require_not_paused(profile, context.filter)
+        except PausedError:
+            return PENDING
+        run = create_run(profile, context.filter, session_notified=True, in_process=True)
         try:
             run_in_process(run)
         except OperationalError as error:
@@ -135,7 +145,9 @@ class DeserializeOperation(LocalOperation):
         deadline = time.monotonic() + settings.REQUEST_WAIT_SECONDS
         while not run.is_finished and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(LOOK_EVERY_SECONDS, left))
-            run.refresh_from_db(fields=["state", "error"])
+            run.refresh_from_db(fields=["state", "error", "paused"])
+            if run.paused:
+                break
 
 
 class StreamingSerializeOperation(LocalOperation):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from morango_celery.admin import batches, comparisons, records_in_error, runs
+from morango_celery.admin import batches, comparisons, pauses, records_in_error, runs
 
-__all__ = ["batches", "comparisons", "records_in_error", "runs"]
+__all__ = ["batches", "comparisons", "pauses", "records_in_error", "runs"]

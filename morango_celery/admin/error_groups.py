@@ -1,4 +1,4 @@
-"""The page of records in error by model and exception, from which a profile's can be tried again."""
+"""The page of records in error by model and exception, from which a group or a profile can be tried again."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def groups_page(model_admin: Any, request: HttpRequest) -> HttpResponse:
     return TemplateResponse(request, "admin/morango_celery/recordinerror/groups.html", context)
 
 
-def retry_profile(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """Try again all that is in error in the profile that is posted.
+def retry(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """Try again all that is in error in the profile that is posted, or in one of its groups.
 
     :raises PermissionDenied: the user may not
     """
@@ -69,10 +69,11 @@ def retry_profile(model_admin: Any, request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
-    profile = request.POST.get("profile", "")
+    profile, model, exception = (request.POST.get(name, "") for name in CAUSE)
+    of_group = f": {model}, {exception}" if model or exception else ""
     with errors_as_messages(request):
-        run = api.deserialize(profile, retry_errors=True)
-        message_started(model_admin, request, run, f"retries all failed records of {profile}")
+        run = api.deserialize(profile, retry_errors=True, only_model=model, only_exception=exception)
+        message_started(model_admin, request, run, f"retries all failed records of {profile}{of_group}")
     return HttpResponseRedirect(reverse("admin:morango_celery_recordinerror_changelist"))
 
 

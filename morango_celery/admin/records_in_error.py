@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from morango_celery import api
 from morango_celery.admin.error_filters import UnderTheFilterOfRun, filters
-from morango_celery.admin.error_groups import CAUSE, groups_page, retry_profile
+from morango_celery.admin.error_groups import CAUSE, groups_page, retry
 from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
@@ -93,7 +93,7 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
         return groups_page(self, request)
 
     def retry_view(self, request: HttpRequest) -> HttpResponse:
-        return retry_profile(self, request)
+        return retry(self, request)
 
     @override
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:

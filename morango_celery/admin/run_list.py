@@ -15,7 +15,7 @@ from morango_celery.admin.shortened import beginning
 from morango_celery.admin.sql import time_limit
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
-from morango_celery.runs.status import stalled, statuses
+from morango_celery.runs.status import paused, stalled, statuses
 
 COUNTING_SECONDS = 2.0
 """Time limit of the database for counting waiting records; a page does without the number then."""
@@ -57,8 +57,9 @@ class SignsOfLife(admin.SimpleListFilter):
 
     @override
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "stalled")]
+        return [("yes", "stalled"), ("paused", "paused")]
 
     @override
     def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        return queryset.filter(pk__in=stalled().values("pk")) if self.value() == "yes" else queryset
+        found = {"yes": stalled, "paused": paused}.get(self.value() or "")
+        return queryset if found is None else queryset.filter(pk__in=found().values("pk"))

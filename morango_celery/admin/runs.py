@@ -27,6 +27,7 @@ from morango_celery.admin.sql import time_limit
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.management.formatting import counts_text, duration
 from morango_celery.models import Run
+from morango_celery.runs.pausing import in_force, in_words
 from morango_celery.runs.report import failures
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ class RunAdmin(ReadOnlyAdmin):
         return RunList
 
     @override
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        pauses = in_force()
+        return super().changelist_view(
+            request, {**(extra_context or {}), "pauses": pauses and in_words(pauses)}
+        )
+
+    @override
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         run = super().get_object(request, object_id, from_field)
         return next(iter(with_status([run.pk])), None) if run else None
@@ -125,7 +133,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="state", ordering="state")
     def state_in_words(self, run: Any) -> str:
-        state = "stalled" if run.status.is_stalled else run.state
+        state = run.status.state
         return format_html('<span class="morango-{}">{}</span>', state, state)
 
     @admin.display(description="records")
@@ -174,7 +182,10 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.display(empty_value="")
     def options(self, run: Any) -> str:
-        return ", ".join(text for name, text in OPTIONS.items() if getattr(run, name))
+        chosen = [text for name, text in OPTIONS.items() if getattr(run, name)]
+        chosen += [f"of the model {run.only_model}"] if run.only_model else []
+        chosen += [f"with {run.only_exception}"] if run.only_exception else []
+        return ", ".join(chosen)
 
     @admin.display(description="session", empty_value="")
     def session_in_short(self, run: Any) -> str | None:

@@ -18,6 +18,7 @@ MAX_ID = 2**63 - 1
 MAX_LIST = 100_000
 MAX_DAYS = 36_500
 MAX_BATCH = 50_000
+MAX_REASON_CHARACTERS = 200
 MAX_NAME_BYTES = 2000
 """Size limit of an entry in an index of PostgreSQL's."""
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -77,10 +78,13 @@ def prefix(text: str) -> str:
     return text
 
 
-def add_profile_and_filter(parser: ArgumentParser) -> None:
-    """Add the options that choose records."""
+def add_profile_and_filter(parser: ArgumentParser, *, required: bool = True) -> None:
+    """Add the options that choose records.
+
+    :param required: whether there has to be a profile
+    """
     parser.add_argument(
-        "--profile", type=profile, required=True, help="the Morango profile, such as facilitydata"
+        "--profile", type=profile, required=required, help="the Morango profile, such as facilitydata"
     )
     parser.add_argument(
         "--filter",
@@ -90,6 +94,13 @@ def add_profile_and_filter(parser: ArgumentParser) -> None:
         metavar="PREFIX",
         help="only partitions that begin with one of these; the whole profile when left out",
     )
+
+
+def reason(text: str) -> str:
+    """Return the reason for a pause."""
+    if not text.isprintable() or len(text) > MAX_REASON_CHARACTERS:
+        raise ArgumentTypeError(f"must be a text of {MAX_REASON_CHARACTERS} printable characters at most")
+    return text
 
 
 def source_name(text: str) -> str:

@@ -36,6 +36,8 @@ def as_text(status: Status) -> list[str]:
         lines.append(f"  last sign of life {_ago(status)} ago")
     if run.sharing:
         lines.append(f"  {run.sharing}")
+    if run.paused:
+        lines.append("  paused: it waits for `manage.py resume_runs`")
     if status.quarantined:
         lines.append(f"  {quarantined_text(status.quarantined)}")
     lines += [f"  {printable(line)}" for line in run.error.split("\n") if line]
@@ -62,7 +64,7 @@ def comparisons_text(totals: Totals) -> str:
 
 def as_table_row(status: Status) -> str:
     run = status.run
-    state = "stalled" if status.is_stalled else run.state
+    state = status.state
     return (
         f"{run.pk:>8}  {state:<9}  {run.created_at:%Y-%m-%d %H:%M:%S}  {_ago(status):>10}  {run.done:>11,}  "
         f"{run.failed:>8,}  {printable(run.profile)}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from morango_celery.comparison.shadow import Totals
+from morango_celery.models import Pause
 from morango_celery.runs.status import Status
 
 
@@ -39,6 +40,7 @@ class RunJson(_Pass):
     filter: list[str] | None
     state: str
     stalled: bool
+    paused: bool
     error: str | None
     in_process: bool
     retry_of: int | None
@@ -59,6 +61,15 @@ class RunJson(_Pass):
     finished_at: str | None
 
 
+class PauseJson(TypedDict):
+    """An order to let runs wait."""
+
+    profile: str | None
+    filter: list[str] | None
+    reason: str
+    created_at: str
+
+
 class ComparisonsJson(TypedDict):
     """Comparisons of syncs with Morango's own function, in mode ``compare``."""
 
@@ -76,6 +87,7 @@ class RunListJson(TypedDict):
     unfinished: int
     stalled: list[int]
     quarantined: int
+    pauses: list[PauseJson]
     comparisons: ComparisonsJson
 
 
@@ -87,6 +99,7 @@ def run_json(status: Status) -> RunJson:
         "filter": list(run.sync_filter) if run.sync_filter is not None else None,
         "state": run.state,
         "stalled": status.is_stalled,
+        "paused": run.paused,
         "error": run.error or None,
         "in_process": run.in_process,
         "retry_of": run.retry_of_id,
@@ -123,6 +136,7 @@ def list_json(
     unfinished: int,
     stalled: Sequence[int],
     quarantined: int,
+    pauses: Sequence[Pause],
     comparisons: Totals,
 ) -> RunListJson:
     """Return the JSON of a list.
@@ -130,6 +144,7 @@ def list_json(
     :param unfinished: number of all runs that are not done
     :param stalled: numbers of the oldest stalled runs
     :param quarantined: number of all quarantined records
+    :param pauses: all that are in force
     :param comparisons: numbers of all comparisons
     """
     return {
@@ -137,6 +152,7 @@ def list_json(
         "unfinished": unfinished,
         "stalled": list(stalled),
         "quarantined": quarantined,
+        "pauses": list(map(_pause_json, pauses)),
         "comparisons": {
             "same": comparisons.same,
             "different": comparisons.different,
@@ -144,6 +160,15 @@ def list_json(
             "failed": comparisons.failed,
             "waiting": comparisons.waiting,
         },
+    }
+
+
+def _pause_json(pause: Pause) -> PauseJson:
+    return {
+        "profile": pause.profile or None,
+        "filter": list(pause.sync_filter) if pause.sync_filter is not None else None,
+        "reason": pause.reason,
+        "created_at": pause.created_at.isoformat(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Figures of all metrics, by six queries on a ledger of any size."""
+"""Figures of all metrics, by eight queries on a ledger of any size."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from morango_celery.comparison.shadow import totals
 from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.metrics import names
 from morango_celery.metrics.names import Metric
-from morango_celery.models import Batch, Run
-from morango_celery.runs.status import stalled
+from morango_celery.models import Batch, Pause, Run
+from morango_celery.runs.status import paused, stalled
 
 FINAL_AT_THE_END = ("conflicted", "failed")
 """Counts of a run that a later pass may lower."""
@@ -38,12 +38,14 @@ class Figure:
 def figures() -> Iterator[Figure]:
     """Yield all figures from the present ledger.
 
-    Cost: six queries. One reads all runs and two all batches, in the database; one counts the dirty records.
+    Cost: eight queries. One reads all runs and two all batches, in the database; one counts the dirty records.
     """
     yield from _of_runs()
     yield from _of_batches()
     yield from _of_stages()
     yield Figure(names.RUNS_STALLED, (), stalled().count())
+    yield Figure(names.RUNS_PAUSED, (), paused().count())
+    yield Figure(names.PAUSES, (), Pause.objects.count())
     yield from _of_records()
     yield from _of_comparisons()
 

@@ -44,6 +44,17 @@ OLDEST_PENDING = Metric(
     "gauge",
     "Waiting time of the oldest pending run; 0 if there is none.",
 )
+RUNS_PAUSED = Metric(
+    "morango_celery_runs_paused",
+    "gauge",
+    "Runs that are not done, and that a pause holds. They are among the pending and running ones, and never "
+    "stalled.",
+)
+PAUSES = Metric(
+    "morango_celery_pauses",
+    "gauge",
+    "Pauses in force: orders to let runs wait.",
+)
 RUNS_ENDED = Metric(
     "morango_celery_runs_ended_total",
     "counter",
@@ -123,6 +134,8 @@ COMPARISON_DIFFERENCES = Metric(
 METRICS = (
     RUNS,
     RUNS_STALLED,
+    RUNS_PAUSED,
+    PAUSES,
     OLDEST_PENDING,
     RUNS_ENDED,
     RUN_SECONDS,

@@ -24,9 +24,12 @@ class Migration(migrations.Migration):
                 ('filter', models.TextField(blank=True, null=True)),
                 ('skip_erroring', models.BooleanField(default=False)),
                 ('retry_errors', models.BooleanField(default=False)),
+                ('only_model', models.CharField(blank=True, max_length=40)),
+                ('only_exception', models.TextField(blank=True)),
                 ('serialize_first', models.BooleanField(default=True)),
                 ('in_process', models.BooleanField(default=False)),
                 ('transfer_session_id', morango.models.fields.uuids.UUIDField(blank=True, null=True, unique=True)),
+                ('paused', models.BooleanField(default=False)),
                 ('coalesced_runs', models.IntegerField(default=0)),
                 ('session_notified', models.BooleanField(default=False)),
                 ('finalized', models.BooleanField(default=False)),
@@ -143,6 +146,19 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='comparison',
             index=models.Index(condition=models.Q(('state__in', ['pending', 'running'])), fields=['state'], name='mcelery_comparison_unfinished'),
+        ),
+        migrations.CreateModel(
+            name='Pause',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('profile', models.CharField(blank=True, max_length=40)),
+                ('filter', models.TextField(blank=True)),
+                ('reason', models.CharField(blank=True, max_length=200)),
+                ('created_at', models.DateTimeField(default=morango_celery.clock.now)),
+            ],
+            options={
+                'default_permissions': ('view',),
+            },
         ),
         migrations.CreateModel(
             name='RecordInError',

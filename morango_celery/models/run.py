@@ -48,6 +48,10 @@ class Run(models.Model):
     skip_erroring = models.BooleanField(default=False)
     retry_errors = models.BooleanField(default=False)
     """Only the records that were in error when it started."""
+    only_model = models.CharField(max_length=40, blank=True)
+    """Of those, only records of the model of this name; empty for all."""
+    only_exception = models.TextField(blank=True)
+    """Of those, only records in error with this exception: its path, or its name alone; empty for all."""
     serialize_first = models.BooleanField(default=True)
     in_process = models.BooleanField(default=False)
     """Carried out by the process that wrote it: no message is ever sent for it."""
@@ -74,6 +78,8 @@ class Run(models.Model):
         db_constraint=False,
     )
     """The run that took this one in before it had begun, and deserializes its records too."""
+    paused = models.BooleanField(default=False)
+    """True if a pause holds it, as far as somebody has looked: nothing of it is begun or sent."""
     coalesced_runs = models.IntegerField(default=0)
     """Number of runs that were coalesced into this one."""
     session_notified = models.BooleanField(default=False)
@@ -229,6 +235,7 @@ class Run(models.Model):
         elif self.is_finished:
             self.finished_at = clock.now()
             self.blocked_by = None
+            self.paused = False
 
     def _log_end_on_commit(self) -> None:
         reason = self.error if self.state == self.State.FAILED else ""
@@ -244,7 +251,11 @@ class Run(models.Model):
                 own = Run.objects.filter(pk=self.pk)
                 started_at, now = Subquery(own.values("started_at")), clock.now()
                 taken_in.update(
-                    state=self.state, started_at=started_at, finished_at=now, last_activity_at=now
+                    state=self.state,
+                    started_at=started_at,
+                    finished_at=now,
+                    last_activity_at=now,
+                    paused=False,
                 )
             else:
                 released = taken_in.update(coalesced_into=None, sent_at=None, overdue_at=None)

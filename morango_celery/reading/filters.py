@@ -54,6 +54,17 @@ def under_filter(field: str, sync_filter: Filter | None) -> Q:
     return Q() if sync_filter is None else starts_with_any(field, outermost(sync_filter))
 
 
+def overlap(first: Filter | None, second: Filter | None) -> bool:
+    """Return True if a partition may lie under both filters. None stands for the whole profile."""
+    if first is None or second is None:
+        return True
+    return any(
+        one.startswith(other) or other.startswith(one)
+        for one in outermost(first)
+        for other in outermost(second)
+    )
+
+
 def partition_order(field: str, sync_filter: Filter | None, order: PartitionOrder) -> list[str | OrderBy]:
     """Return the order of rows under the filter: prefix by prefix, and then partition by partition."""
     partitions = f"-{field}" if order == "desc" else field

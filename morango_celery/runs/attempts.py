@@ -26,7 +26,7 @@ from morango_celery.errors import (
     TransientError,
 )
 from morango_celery.models import Batch, Run
-from morango_celery.runs import exclusive
+from morango_celery.runs import exclusive, pausing
 from morango_celery.runs.batch_log import (
     log_attempt_that_ended,
     log_quarantined_on_commit,
@@ -63,6 +63,8 @@ def attempt_batch(
     Time and memory that run out in a living worker cost no worker. A batch is split after the first time,
     because smaller batches need less of both.
 
+    While a pause holds the run, nothing is done. The batch then waits without a message.
+
     It doesn't wait while another batch saves records of exclusive models: it steps back (`exclusive`).
 
     An attempt that ended because the database was away, or asked to try again, is uncounted, if the database
@@ -78,9 +80,9 @@ def attempt_batch(
     Twice, and at the same time: safe; the second one does nothing, and doesn't wait. If the first one's
     worker is lost, recovery finds a batch that nobody holds.
     """
-    begun = _begin(batch_id, ids_sha256, message.id)
-    if not begun and note_lost_attempt(batch_id, message):
-        begun = _begin(batch_id, ids_sha256, message.id)
+    begun = _begin_unless_paused(batch_id, ids_sha256, message)
+    if begun is None:
+        return NOTHING
     if not begun:
         execution = _settle(batch_id, ids_sha256)
         if execution is NOTHING and message.id and _attempt_of(batch_id, message.id).exists():
@@ -116,11 +118,32 @@ def attempt_begun(
     return Execution(None, None, stage_is_done=False, batches_to_send=(batch_id,))
 
 
-def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
-    """Count an attempt, if the batch is open, has one left, and nobody executes it.
+def _begin_unless_paused(batch_id: int, ids_sha256: str, message: Message) -> bool | None:
+    """Count an attempt as `_begin` does; note one that was lost before.
+
+    :returns: None if a pause holds the run
+    Cost: one statement if an attempt can be begun.
+    """
+    if _begin(batch_id, ids_sha256, message.id):
+        return True
+    is_held = pausing.hold_batch(batch_id)
+    if is_held:
+        return None
+    others_are = is_held is not None
+    if others_are and _begin(batch_id, ids_sha256, message.id, in_spite_of_pauses=True):
+        return True
+    return note_lost_attempt(batch_id, message) and _begin(
+        batch_id, ids_sha256, message.id, in_spite_of_pauses=others_are
+    )
+
+
+def _begin(batch_id: int, ids_sha256: str, message_id: str, *, in_spite_of_pauses: bool = False) -> bool:
+    """Count an attempt, if the batch is open, has one left, nobody executes it, and nothing is paused.
 
     If another message's attempt was begun a moment ago, this attempt takes the place of that one, and doesn't
     count as one more. An attempt that was lost has to be noted first.
+
+    :param in_spite_of_pauses: whether pauses may be in force, of other runs
     """
     split_early = Q(suspect=True, size__gt=1)
     left = Q(split_early, attempts=0) | Q(~split_early, attempts__lt=settings.MAX_ATTEMPTS)
@@ -133,6 +156,8 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str) -> bool:
         state=Batch.State.OPEN,
         ids_sha256=ids_sha256,
     )
+    if not in_spite_of_pauses:
+        ready = ready.filter(pausing.nothing_is_paused())
     with transaction.atomic():
         take_write_lock()
         commit_lazily()

@@ -7,6 +7,7 @@ from django.db import transaction
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import UnknownRunError, UsageError
 from morango_celery.models import Run
+from morango_celery.runs import pausing
 from morango_celery.runs.producer import create_run
 
 
@@ -36,17 +37,22 @@ def create_retry(run_id: int, *, in_process: bool) -> Run:
     """Write a pending run with the profile, filter and options of one that has ended.
 
     :raises UsageError: the ledger doesn't have the first run, or it hasn't ended
+    :raises PausedError: a pause holds the retry, which is to be carried out in process
     """
     run = Run.objects.filter(pk=run_id).first()
     if run is None:
         raise _unknown(run_id)
     if not run.is_finished:
         raise UsageError(f"Run {run_id} is {run.state}. Wait until it has ended, or cancel it first.")
+    if in_process:
+        pausing.require_not_paused(run.profile, run.sync_filter)
     return create_run(
         run.profile,
         run.sync_filter,
         skip_erroring=run.skip_erroring,
         retry_errors=run.retry_errors,
+        only_model=run.only_model,
+        only_exception=run.only_exception,
         serialize_first=run.serialize_first,
         in_process=in_process,
         session_notified=True,

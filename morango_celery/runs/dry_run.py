@@ -79,6 +79,8 @@ def dry_run(
     *,
     skip_erroring: bool = False,
     retry_errors: bool = False,
+    only_model: str = "",
+    only_exception: str = "",
     in_process: bool = False,
 ) -> DryRun:
     """Return what `api.deserialize` would do with these arguments.
@@ -91,6 +93,8 @@ def dry_run(
         filter=None if sync_filter is None else str(sync_filter),
         skip_erroring=skip_erroring,
         retry_errors=retry_errors,
+        only_model=only_model,
+        only_exception=only_exception,
         in_process=in_process,
     )
     with read_only():

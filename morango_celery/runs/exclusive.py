@@ -41,6 +41,7 @@ def pass_on(execution: Execution) -> Execution:
         attempted_at__isnull=False,
         run__state=Run.State.RUNNING,
         run__in_process=False,
+        run__paused=False,
     )
     longest = waiting.order_by("attempted_at").values_list("pk", flat=True)[:1]
     return replace(execution, batches_to_send=tuple(dict.fromkeys((*longest, *execution.batches_to_send))))

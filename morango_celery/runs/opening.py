@@ -23,7 +23,7 @@ from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import RunFailedError, TransientError
 from morango_celery.log_context import get_logger
 from morango_celery.models import Batch, Run
-from morango_celery.runs import attempts, completion, sharing
+from morango_celery.runs import attempts, completion, pausing, sharing
 from morango_celery.runs.execution import Execution
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
@@ -53,6 +53,7 @@ class _Beginning(Enum):
     HELD = auto()
     """Another worker opens the stage, or the session of one that was lost."""
     NOTHING_TO_DO = auto()
+    PAUSED = auto()
 
 
 def attempt_opening(
@@ -70,7 +71,7 @@ def attempt_opening(
     :raises OperationalError, InterfaceError: the database went away
     Cost: one statement; from the second attempt on, a second or so to see that the one before is over.
     Twice, and at the same time: safe; the second one does nothing. Should the first one's worker be lost,
-    recovery finds a run that nobody opens.
+    recovery finds a run that nobody opens. While a pause holds the run, it does nothing.
     """
     beginning = _begin(run_id)
     if isinstance(beginning, Run):
@@ -155,10 +156,11 @@ def _begin(run_id: int) -> Run | _Beginning:
 
     :returns: the run, with the attempt; or the reason why there is none
     """
+    in_spite_of_pauses = False
     for _ in range(LOOKS):
         with transaction.atomic():
             take_write_lock()
-            run = _count_attempt(run_id)
+            run = _count_attempt(run_id, in_spite_of_pauses)
             if run is not None:
                 if run.state != Run.State.PENDING or sharing.take_part(run):
                     return run
@@ -169,6 +171,13 @@ def _begin(run_id: int) -> Run | _Beginning:
         with transaction.atomic():
             if not to_open.filter(nobody_opens()).exists():
                 return _Beginning.HELD
+        if not in_spite_of_pauses:
+            is_held = pausing.hold(to_open)
+            if is_held:
+                return _Beginning.PAUSED
+            in_spite_of_pauses = is_held is not None
+            if in_spite_of_pauses:
+                continue
         if to_open.filter(~_just_begun(), attempts__gte=settings.MAX_ATTEMPTS).exists():
             return _Beginning.USED_UP
         time.sleep(LOOK_SECONDS)
@@ -179,8 +188,8 @@ def _to_open(run_id: int) -> QuerySet[Run]:
     return Run.objects.filter(sharing.ready(), pk=run_id, state__in=Run.UNFINISHED, open_batches=0)
 
 
-def _count_attempt(run_id: int) -> Run | None:
-    statement = _beginning(settings.MAX_ATTEMPTS, lost_after_seconds())
+def _count_attempt(run_id: int, in_spite_of_pauses: bool) -> Run | None:
+    statement = _beginning(settings.MAX_ATTEMPTS, lost_after_seconds(), in_spite_of_pauses)
     if dialect().returns_updated_rows:
         row = statement.row(run_id)
         return None if row is None else RUN.instance(row)
@@ -188,12 +197,15 @@ def _count_attempt(run_id: int) -> Run | None:
 
 
 @kept
-def _beginning(most_attempts: int, _: float) -> Statement:
+def _beginning(most_attempts: int, _: float, in_spite_of_pauses: bool) -> Statement:
     """Return the statement that counts an attempt to open a run's next stage.
 
     :param _: seconds that `when_begun` adds to the time
+    :param in_spite_of_pauses: whether pauses may be in force; otherwise the statement finds nothing then
     """
     left = _to_open(number(0)).filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
+    if not in_spite_of_pauses:
+        left = left.filter(pausing.nothing_is_paused())
     free = left.select_for_update(skip_locked=True).values("pk")
     begun = {"attempts": F("attempts") + 1, "last_activity_at": clock.now(), **when_begun()}
     return updating(

@@ -12,7 +12,7 @@ from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import stream
 from morango_celery.runs.batching import BATCHES_IN_MEMORY
-from morango_celery.runs.plan import RETRY_MARK
+from morango_celery.runs.plan import RETRY_MARK, retried
 from morango_celery.signals import first_pass_failed
 
 
@@ -59,7 +59,9 @@ def forget_errors(run: Run) -> int:
     """
     everything = StoreModelSource(run.profile, run.sync_filter)
     in_error = ~Q(deserialization_error=None)
-    if not run.retry_errors:
+    if run.retry_errors:
+        in_error &= retried(run)
+    else:
         in_error &= ~is_quarantined()
     return _make_wait(run, everything.records().filter(everything.condition, in_error))
 

@@ -180,8 +180,19 @@ def takes(run: Run) -> Q:
     if run.skip_erroring:
         return Q(deserialization_error="") | Q(deserialization_error=None)
     if run.retry_errors:
-        return ~Q(deserialization_error=None)
+        return ~Q(deserialization_error=None) & retried(run)
     return Q(deserialization_error=None) | ~is_quarantined()
+
+
+def retried(run: Run) -> Q:
+    """Return the condition for those records in error that a run retries, if it is limited to some of them."""
+    chosen = Q()
+    if run.only_model:
+        chosen &= Q(model_name=run.only_model)
+    if run.only_exception:
+        name = run.only_exception
+        chosen &= Q(deserialization_exception=name) | Q(deserialization_exception__endswith=f".{name}")
+    return chosen
 
 
 def waiting_models(run: Run) -> frozenset[str]:

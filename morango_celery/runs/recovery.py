@@ -17,6 +17,7 @@ from morango_celery.runs.batching import BATCHES_IN_MEMORY
 from morango_celery.runs.completion import finish, notify_sessions
 from morango_celery.runs.liveness import Life, life_of
 from morango_celery.runs.overdue import free, nobody_opens, note_unsent, overdue
+from morango_celery.runs.pausing import mark
 from morango_celery.runs.sharing import ready
 
 IN_PROCESS_STALLED_FACTOR = 4
@@ -39,6 +40,8 @@ def recover(
 ) -> int:
     """Send messages again for overdue work that nobody holds; end runs in process that lost their process.
 
+    Nothing is sent for a run that a pause holds.
+
     When the broker can't be reached, nothing more is sent, and the rest waits for the next call. So does
     the end of a run that can't be finalized; nothing else waits for that.
 
@@ -50,12 +53,13 @@ def recover(
     Twice, and on any number of machines at the same time: safe; work that is sent twice is done once.
     """
     end_abandoned()
+    mark(run_ids)
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
     ended = chosen.exclude(state__in=Run.UNFINISHED)
     notify_sessions(ended)
     with transaction.atomic():
         Batch.objects.filter(run__in=ended).forget_ids()
-    others = chosen.filter(state__in=Run.UNFINISHED, in_process=False)
+    others = chosen.filter(state__in=Run.UNFINISHED, in_process=False, paused=False)
     waiting = others.filter(ready(), open_batches=0)
     batches = Batch.objects.filter(
         Batch.may_begin(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN

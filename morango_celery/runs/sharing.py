@@ -161,6 +161,7 @@ def released(run: Run) -> list[Run]:
         profile=run.profile,
         state=Run.State.PENDING,
         in_process=False,
+        paused=False,
         sent_at=None,
         overdue_at=None,
     )

@@ -45,9 +45,16 @@ class Status:
 
     @property
     def is_stalled(self) -> bool:
-        if self.run.is_finished or self.run.sharing:
+        if self.run.is_finished or self.run.sharing or self.run.paused:
             return False
         return self.idle_seconds > self.stalled_after_seconds
+
+    @property
+    def state(self) -> str:
+        """The run's state, or "paused" or "stalled" in place of an unfinished one's."""
+        if self.run.paused:
+            return "paused"
+        return "stalled" if self.is_stalled else str(self.run.state)
 
     @property
     def total(self) -> int:
@@ -133,15 +140,22 @@ def unfinished() -> QuerySet[Run]:
     return Run.objects.filter(state__in=Run.UNFINISHED)
 
 
+def paused() -> QuerySet[Run]:
+    """Return the unfinished runs that a pause holds, as far as somebody has looked."""
+    return unfinished().filter(paused=True)
+
+
 def stalled(stalled_after_seconds: float | None = None) -> QuerySet[Run]:
-    """Return the unfinished runs without a sign of life for too long, except for those that wait for
-    another."""
+    """Return the unfinished runs without a sign of life for too long.
+
+    Those that wait for another one, or for the end of a pause, are left out.
+    """
     idle = Q(pk=None)
     for in_process in (False, True):
         late = clock.now(-_stalled_after(in_process, stalled_after_seconds))
         begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN, attempted_at__gte=late)
         idle |= Q(in_process=in_process, last_activity_at__lt=late) & ~Q(Exists(begun))
-    return unfinished().filter(idle, coalesced_into=None, blocked_by=None)
+    return unfinished().filter(idle, coalesced_into=None, blocked_by=None, paused=False)
 
 
 def _waiting(run: Run) -> QuerySet[Any]:

@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from morango.models import Store
 
-from morango_celery.models import Batch, Comparison, Run
+from morango_celery.models import Batch, Comparison, Pause, Run
 from morango_celery.oplog.models import DeadLetter, IngestSource
 from tests.support.factories import store_row
 from tests.support.operators import LOOK, OPERATE, logged_in
@@ -28,7 +28,8 @@ GROUPS = "/admin/morango_celery/recordinerror/"
 ROWS = f"{GROUPS}rows/"
 LETTERS = "/admin/morango_celery_oplog/deadletter/"
 COMPARISONS = "/admin/morango_celery/comparison/"
-LISTS = (RUNS, BATCHES, COMPARISONS, GROUPS, ROWS, LETTERS)
+PAUSES = "/admin/morango_celery/pause/"
+LISTS = (RUNS, BATCHES, COMPARISONS, GROUPS, ROWS, LETTERS, PAUSES)
 SECRET = "Ada Lovelace"
 
 
@@ -72,6 +73,10 @@ def make_comparisons(number: int) -> None:
         Comparison.objects.create(transfer_session_id=f"{n:032x}", state="failed", error="It broke.")
 
 
+def make_pauses(number: int) -> None:
+    Pause.objects.bulk_create(Pause(profile="school", reason=f"reason {n}") for n in range(number))
+
+
 MAKE: dict[str, Callable[[int], None]] = {
     RUNS: make_runs,
     BATCHES: make_batches,
@@ -79,6 +84,7 @@ MAKE: dict[str, Callable[[int], None]] = {
     ROWS: make_errors,
     LETTERS: make_letters,
     COMPARISONS: make_comparisons,
+    PAUSES: make_pauses,
 }
 
 
@@ -134,7 +140,7 @@ def test_user_who_may_view_sees_all_and_changes_nothing() -> None:
         assert 'name="action"' not in main, page
         assert 'name="_save"' not in main, page
         assert "<textarea" not in main, page
-    for page in (RUNS, BATCHES, COMPARISONS, GROUPS, LETTERS):
+    for page in (RUNS, BATCHES, COMPARISONS, GROUPS, LETTERS, PAUSES):
         assert guest.get(f"{page}add/").status_code == 403
     for page in ones:
         if page.endswith("/change/"):
@@ -157,7 +163,7 @@ def test_nobody_changes_or_deletes_the_ledger_by_hand(admin_client: Client) -> N
 def test_user_who_may_not_view_sees_nothing(codenames: tuple[str, ...]) -> None:
     ones = [page for page in pages_of_one() if not page.startswith(LETTERS)]
     stranger = logged_in("stranger", codenames)
-    for page in (RUNS, BATCHES, COMPARISONS, GROUPS, ROWS, *ones):
+    for page in (RUNS, BATCHES, COMPARISONS, GROUPS, ROWS, PAUSES, *ones):
         assert stranger.get(page).status_code == 403, page
     assert Client().get(RUNS).status_code == 302
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 PASSWORD = "a dummy: password, of all signs"
-LOOK = ("view_run", "view_batch", "view_comparison", "view_recordinerror", "view_deadletter")
+LOOK = ("view_run", "view_batch", "view_comparison", "view_pause", "view_recordinerror", "view_deadletter")
 OPERATE = (*LOOK, "change_run")
 
 

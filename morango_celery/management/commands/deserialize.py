@@ -30,6 +30,15 @@ class Command(RunCommand):
         errors.add_argument(
             "--retry-errors", action="store_true", help="only records that are in error already"
         )
+        parser.add_argument(
+            "--only-model", default="", metavar="NAME", help="with --retry-errors: of the model of this name"
+        )
+        parser.add_argument(
+            "--only-exception",
+            default="",
+            metavar="EXCEPTION",
+            help="with --retry-errors: in error with this exception, such as IntegrityError",
+        )
         parser.add_argument("--in-process", action="store_true", help="work here, without Celery")
         parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
         parser.add_argument(
@@ -39,6 +48,10 @@ class Command(RunCommand):
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
+        if (options["only_model"] or options["only_exception"]) and not options["retry_errors"]:
+            raise CommandError(
+                "--only-model and --only-exception need --retry-errors.", returncode=WRONG_ARGUMENTS
+            )
         if options["dry_run"]:
             self._foretell(options)
             return
@@ -50,6 +63,8 @@ class Command(RunCommand):
                 options["filter"],
                 skip_erroring=options["skip_erroring"],
                 retry_errors=options["retry_errors"],
+                only_model=options["only_model"],
+                only_exception=options["only_exception"],
                 wait=options["wait"],
                 in_process=options["in_process"] or runs_in_process(),
                 on_progress=on_progress,
@@ -66,6 +81,8 @@ class Command(RunCommand):
                 parse_filter(options["filter"]),
                 skip_erroring=options["skip_erroring"],
                 retry_errors=options["retry_errors"],
+                only_model=options["only_model"],
+                only_exception=options["only_exception"],
                 in_process=options["in_process"] or runs_in_process(),
             )
         lines = [json.dumps(dry_run_json(found))] if options["json"] else as_lines(found)

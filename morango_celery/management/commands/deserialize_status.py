@@ -23,6 +23,7 @@ from morango_celery.management.json_output import list_json, run_json
 from morango_celery.management.run_command import errors_in_one_line, show_failures
 from morango_celery.management.wakeup import Wakeup, wakeup_on_stop_signals
 from morango_celery.models import Run
+from morango_celery.runs.pausing import in_force, in_words
 from morango_celery.runs.status import (
     RECENT,
     Status,
@@ -127,12 +128,14 @@ class Command(PipeSafeCommand):
         silent = list(stalled(options["stalled_after"]).order_by("pk").values_list("pk", flat=True)[:NAMED])
         quarantined = count_quarantined()
         comparisons = totals()
+        pauses = in_force()
         if options["json"]:
             found = list_json(
                 listed,
                 unfinished=undone,
                 stalled=silent,
                 quarantined=quarantined,
+                pauses=pauses,
                 comparisons=comparisons,
             )
             self.stdout.write(json.dumps(found))
@@ -143,6 +146,8 @@ class Command(PipeSafeCommand):
                 lines.append(f"{quarantined_text(quarantined)}.")
             if comparisons.total:
                 lines.append(comparisons_text(comparisons))
+            if pauses:
+                lines.append(in_words(pauses))
             if silent:
                 lines.append(f"STALLED, the oldest first: {', '.join(map(str, silent))}")
             screen.show(lines)
