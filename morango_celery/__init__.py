@@ -9,7 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from morango_celery.api import cancel, deserialize, deserialize_from_store, pause, recover_runs, resume, retry
+    from morango_celery.api import (
+        cancel,
+        deserialize,
+        deserialize_from_store,
+        pause,
+        recover_runs,
+        resume,
+        retry,
+    )
     from morango_celery.deserialization import DeserializeTask, StoreModelSource
     from morango_celery.serialization import serialize_into_store
 

@@ -1,4 +1,4 @@
-"""Functions for host projects: start a run, wait for it, carry it out here, cancel, retry, pause and resume."""
+"""Functions for host projects: start runs, wait for them, carry them out here, cancel, retry and pause them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def deserialize(
     :raises RunFailedError: the run was waited for, and not completed; records in error don't count
     :raises TransientError: `wait` seconds have passed; the run goes on
     :raises PausedError: a pause holds the run, which was to be carried out here; nothing was done
-    When a pause holds the run, it waits in the ledger until somebody resumes it. When the broker can't be reached, the run waits in the ledger for `recover_runs`.
+    When the broker can't be reached, the run waits in the ledger for `recover_runs`; when a pause holds it,
+    for `resume`.
     """
     if skip_erroring and retry_errors:
         raise UsageError("A run can't both leave out the records in error and take only them.")
@@ -123,7 +124,7 @@ def retry(
 def pause(
     profile: str | None = None, sync_filter: Filter | str | Iterable[str] | None = None, *, reason: str = ""
 ) -> Pause:
-    """Hold runs from now on. Syncs are taken in and wait in the ledger; batches that have begun are completed.
+    """Hold runs from now on: syncs are taken in and wait. Batches that have begun are completed.
 
     Runs in a process of their own that have begun go on; new ones are refused, and their syncs wait.
 
@@ -137,9 +138,7 @@ def pause(
     return pausing.pause(*_scope(profile, sync_filter), reason=reason.strip())
 
 
-def resume(
-    profile: str | None = None, sync_filter: Filter | str | Iterable[str] | None = None
-) -> list[int]:
+def resume(profile: str | None = None, sync_filter: Filter | str | Iterable[str] | None = None) -> list[int]:
     """End pauses, and send what no other pause holds.
 
     :param profile: None to end all pauses; with a profile alone, all of its own end

@@ -49,8 +49,8 @@ class DeserializeOperation(LocalOperation):
       changes that another process makes to the session.
     - without Celery (SQLite, or ``IN_PROCESS``): the run is carried out here, then COMPLETED.
 
-    While a pause holds the run, the answer is STARTED or PENDING, and the client asks again. In mode ``detach``
-    it is COMPLETED at once, as ever.
+    While a pause holds the run, the answer is STARTED or PENDING, and the client asks again. In mode
+    ``detach`` it is COMPLETED at once, as ever.
 
     A client pauses before it asks again. So the answer is put off for up to REQUEST_WAIT_SECONDS, and is
     COMPLETED if the run ends meanwhile.

@@ -1,4 +1,4 @@
-"""Pauses: orders to let runs wait, given and ended here as by the commands ``pause_runs`` and ``resume_runs``."""
+"""Pauses: orders to let runs wait, given and ended here as by ``pause_runs`` and ``resume_runs``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]  # Django 3.2's take
     filter = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="Partition prefixes, one a line. Runs that share partitions with them wait; empty: all runs.",
+        help_text="Partition prefixes, one a line: runs that share partitions with them wait. Empty: all runs.",
     )
 
     class Meta:

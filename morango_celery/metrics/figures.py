@@ -38,7 +38,7 @@ class Figure:
 def figures() -> Iterator[Figure]:
     """Yield all figures from the present ledger.
 
-    Cost: eight queries. One reads all runs and two all batches, in the database; one counts the dirty records.
+    Cost: eight queries. One reads all runs and two all batches, in the database; one counts dirty records.
     """
     yield from _of_runs()
     yield from _of_batches()

@@ -65,9 +65,7 @@ def pause(profile: str = "", sync_filter: Filter | None = None, reason: str = ""
     return made
 
 
-def resume(
-    profile: str = "", sync_filter: Filter | None = None, *, pause_id: int | None = None
-) -> Resumed:
+def resume(profile: str = "", sync_filter: Filter | None = None, *, pause_id: int | None = None) -> Resumed:
     """End pauses: all of them, all of a profile, that of a profile and filter, or that of an id.
 
     :raises UsageError: there is no such pause

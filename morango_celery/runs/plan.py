@@ -185,7 +185,7 @@ def takes(run: Run) -> Q:
 
 
 def retried(run: Run) -> Q:
-    """Return the condition for those records in error that a run retries, if it is limited to some of them."""
+    """Return the condition for the records in error that a run retries, if it is limited to some."""
     chosen = Q()
     if run.only_model:
         chosen &= Q(model_name=run.only_model)

@@ -154,9 +154,7 @@ def test_recovery_sends_nothing_that_is_paused(two_batches: list[Batch]) -> None
         ((OTHER,), False),
     ],
 )
-def test_pause_of_a_filter_holds_runs_that_share_partitions(
-    prefixes: tuple[str, ...], is_held: bool
-) -> None:
+def test_pause_of_a_filter_holds_runs_that_share_partitions(prefixes: tuple[str, ...], is_held: bool) -> None:
     pausing.pause(PROFILE, Filter(f"{SCHOOL_ID}:units\n{'cd' * 16}"))
     run = under(*prefixes)
 
@@ -185,7 +183,7 @@ def test_run_goes_on_only_when_no_pause_holds_it() -> None:
 
     assert resumed(PROFILE, Filter(SCHOOL_ID)) == set()
     assert state_of(run)[1]
-    with pytest.raises(UsageError, match="no such pause. Paused: all runs, since"):
+    with pytest.raises(UsageError, match=r"no such pause\. Paused: all runs, since"):
         pausing.resume(PROFILE)
     assert resumed() == {f"run {run.pk}"}
     with pytest.raises(UsageError, match="Nothing is paused"):
