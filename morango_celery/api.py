@@ -1,4 +1,4 @@
-"""Functions for host projects: start runs, wait for them, carry them out here, cancel, retry and pause them."""
+"""Functions for host projects: start runs, carry them out here, wait for, cancel, retry and pause them."""
 
 from __future__ import annotations
 

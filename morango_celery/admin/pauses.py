@@ -23,7 +23,7 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]  # Django 3.2's take
     filter = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="Partition prefixes, one a line: runs that share partitions with them wait. Empty: all runs.",
+        help_text="Partition prefixes, one a line. Runs that share partitions with them wait. Empty: all.",
     )
 
     class Meta:
