@@ -80,12 +80,12 @@ def resume(profile: str = "", sync_filter: Filter | None = None, *, pause_id: in
         chosen = chosen.filter(pk=pause_id)
     with transaction.atomic():
         take_write_lock()
-        ended = list(chosen.select_for_update())  # a worker that marks a run holds its pause
+        ended = list(chosen.order_by("pk").select_for_update())  # a worker that marks a run holds its pause
         if not ended:
             raise UsageError(f"Nothing to resume: there is no such pause. {in_words(in_force())}")
         Pause.objects.filter(pk__in=[each.pk for each in ended]).delete()
         left = in_force()
-        marked = Run.objects.filter(paused=True).only("profile", "filter")
+        marked = Run.objects.filter(state__in=Run.UNFINISHED, paused=True).only("profile", "filter")
         free = [run.pk for run in marked if holder(run, left) is None]
         for start in range(0, len(free), MARKED_AT_ONCE):
             page = Run.objects.filter(pk__in=free[start : start + MARKED_AT_ONCE])

@@ -63,7 +63,7 @@ def test_only_chosen_records_are_retried(
     pending = new_run(retry_errors=True, **chosen)
     assert foretold.records == status_of(pending.pk).total == len(taken)
     pending.delete()
-    store_row("unit", columns={"id": "ab" * 16})  # which waits, and is in no error
+    store_row("unit", id="ab" * 16)  # which waits, and is in no error
 
     run = morango_celery.deserialize(PROFILE, retry_errors=True, in_process=True, **chosen)
 
