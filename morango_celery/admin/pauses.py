@@ -43,7 +43,7 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]  # Django 3.2's take
         return cleaned
 
 
-@admin.action(description="Resume what the selected pauses hold", permissions=["operate"])
+@admin.action(description="End the selected pauses", permissions=["operate"])
 def resume(model_admin: Any, request: HttpRequest, selected: Any) -> None:
     for pause in selected:
         with errors_as_messages(request):

@@ -61,5 +61,9 @@ class SignsOfLife(admin.SimpleListFilter):
 
     @override
     def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        found = {"yes": stalled, "paused": paused}.get(self.value() or "")
-        return queryset if found is None else queryset.filter(pk__in=found().values("pk"))
+        match self.value():
+            case "yes":
+                return queryset.filter(pk__in=stalled().values("pk"))
+            case "paused":
+                return queryset.filter(pk__in=paused().values("pk"))
+        return queryset

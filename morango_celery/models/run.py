@@ -49,9 +49,9 @@ class Run(models.Model):
     retry_errors = models.BooleanField(default=False)
     """Only the records that were in error when it started."""
     only_model = models.CharField(max_length=40, blank=True)
-    """Of those, only records of the model of this name; empty for all."""
+    """Name of the only model whose records are retried; empty for all."""
     only_exception = models.TextField(blank=True)
-    """Of those, only records in error with this exception: its path, or its name alone; empty for all."""
+    """The only exception whose records are retried, as a path or a name alone; empty for all."""
     serialize_first = models.BooleanField(default=True)
     in_process = models.BooleanField(default=False)
     """Carried out by the process that wrote it: no message is ever sent for it."""

@@ -41,7 +41,7 @@ def in_error(model: str = "unit", error: str = "broken", exception: str = "a.B",
 
 
 def cells(client: Client, page: str) -> list[list[str]]:
-    """Return the texts of a list's rows, without their check boxes."""
+    """Return the texts of a list's rows, without their check boxes and buttons."""
     answer = client.get(page, follow=True)
     assert answer.status_code == 200
     table = re.search(r"<tbody>(.*?)</tbody>", answer.content.decode(), re.DOTALL)
@@ -50,7 +50,7 @@ def cells(client: Client, page: str) -> list[list[str]]:
     rows = re.findall(r"<tr.*?</tr>", table[1], re.DOTALL)
     found = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
     texts = [[html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in row] for row in found]
-    return [[text for text in row if text] for row in texts]
+    return [[text for text in row if text and text.strip() != "Retry"] for row in texts]
 
 
 def ids(client: Client, query: str = "") -> set[str]:

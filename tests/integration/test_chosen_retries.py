@@ -57,7 +57,7 @@ CASES = pytest.mark.parametrize(
 
 @CASES
 def test_only_chosen_records_are_retried(
-    failed: dict[str, Store], chosen: dict[str, str], taken: set[str]
+    failed: dict[str, Store], chosen: dict[str, Any], taken: set[str]
 ) -> None:
     foretold = dry_run(PROFILE, None, retry_errors=True, **chosen)
     pending = new_run(retry_errors=True, **chosen)

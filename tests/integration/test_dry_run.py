@@ -74,7 +74,7 @@ class TestFigures:
         ],
     )
     def test_stages_and_batches_are_those_of_the_run_that_follows(
-        self, settings_of_batches: dict[str, Any], options: dict[str, bool], settings: Any
+        self, settings_of_batches: dict[str, Any], options: dict[str, Any], settings: Any
     ) -> None:
         settings.MORANGO_CELERY = settings_of_batches
         several_of_everything()

@@ -11,12 +11,13 @@ from morango.models import Store
 from morango.models.certificates import Filter
 
 import morango_celery
+from morango_celery.deserialization import BatchResult
 from morango_celery.errors import PausedError, UsageError
 from morango_celery.models import Batch, Pause, Run
-from morango_celery.runs import control, pausing
+from morango_celery.runs import control, exclusive, pausing
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.batching import open_batches
-from morango_celery.runs.execution import execute_batch
+from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.opening import attempt_opening, attempt_start
 from morango_celery.runs.producer import advance, create_run, start
 from morango_celery.runs.recovery import recover
@@ -141,6 +142,16 @@ def test_recovery_sends_nothing_that_is_paused(two_batches: list[Batch]) -> None
     running = two_batches[0].run
     assert [state_of(run)[1] for run in (waiting, running, late, free)] == [True, True, True, False]
     assert resumed() == {f"run {waiting.pk}", f"run {late.pk}", *(f"batch {each.pk}" for each in two_batches)}
+
+
+def test_worker_passes_on_no_exclusive_batch_of_a_paused_run(two_batches: list[Batch]) -> None:
+    Batch.objects.update(attempted_at=ago(5), overdue_at=None)
+    ended = Execution(None, BatchResult(had_exclusive_models=True), stage_is_done=False)
+    assert len(exclusive.pass_on(ended).batches_to_send) == 1
+
+    pausing.pause()
+
+    assert exclusive.pass_on(ended).batches_to_send == ()
 
 
 @pytest.mark.parametrize(

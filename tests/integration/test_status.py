@@ -246,7 +246,7 @@ class TestList:
             new_run()
         with django_assert_num_queries(1):
             assert len(recent(20)) == 12
-        with django_assert_num_queries(5):
+        with django_assert_num_queries(6):
             shown()
         first = str(Run.objects.earliest("pk").pk)
         with django_assert_num_queries(3):

@@ -18,6 +18,8 @@ FUNCTIONS = [
     "recover_runs",
     "retry",
     "serialize_into_store",
+    "pause",
+    "resume",
 ]
 
 
