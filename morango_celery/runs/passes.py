@@ -58,10 +58,8 @@ def forget_errors(run: Run) -> int:
     :returns: the number of records that were in error
     """
     everything = StoreModelSource(run.profile, run.sync_filter)
-    in_error = ~Q(deserialization_error=None)
-    if run.retry_errors:
-        in_error &= retried(run)
-    else:
+    in_error = ~Q(deserialization_error=None) & retried(run)
+    if not run.retry_errors:
         in_error &= ~is_quarantined()
     return _make_wait(run, everything.records().filter(everything.condition, in_error))
 
