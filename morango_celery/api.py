@@ -22,6 +22,7 @@ from morango_celery.runs import control as runs
 from morango_celery.runs import pausing
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
+from morango_celery.runs.pruning import prune_as_configured
 from morango_celery.runs.recovery import recover
 from morango_celery.upstream import profiles
 
@@ -181,10 +182,14 @@ def _scope(
 def recover_runs(*, all_unfinished: bool = False, run_ids: Collection[int] | None = None) -> int:
     """Send messages again for unfinished work; see `morango_celery.runs.recovery.recover`.
 
-    Of comparisons (mode ``compare``), the next one is sent, unless only some runs are chosen.
+    Unless only some runs are chosen, the next comparison (mode ``compare``) is sent, too, and old runs are
+    deleted (PRUNE_AFTER_DAYS).
     """
     sent = recover(CeleryDispatch(), all_unfinished=all_unfinished, run_ids=run_ids)
-    return sent + (send_next_comparison(again=all_unfinished) if run_ids is None else 0)
+    if run_ids is None:
+        sent += send_next_comparison(again=all_unfinished)
+        prune_as_configured()
+    return sent
 
 
 def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None) -> Run:

@@ -144,6 +144,10 @@ class _Settings(Section):
     """Number of records in a batch from which the run fails, if all of them fail with one error that isn't
     about their content: a service that a model's code asks is down, for example. 0: never."""
 
+    PRUNE_AFTER_DAYS: int | None = None
+    """Age from which recovery deletes ended runs with their batches, and comparisons, as
+    ``manage.py prune_runs`` does. None: they are kept."""
+
     _NAME = "MORANGO_CELERY"
     _RULES = {
         "MODE": (
@@ -178,6 +182,10 @@ class _Settings(Section):
             "must be a whole number of attempts from 1 to 100",
         ),
         "SAME_ERROR_LIMIT_RECORDS": (not_negative, "must be a whole number of records, 0 or more"),
+        "PRUNE_AFTER_DAYS": (
+            lambda value: value is None or (positive(value) and value <= 36_500),
+            "must be a whole number of days from 1 to 36500, or None",
+        ),
     }
 
 

@@ -48,20 +48,22 @@ def first_error_wins() -> Iterator[None]:
 
 
 @contextmanager
-def read_only() -> Iterator[None]:
+def read_only(*, even_with_one_writer: bool = False) -> Iterator[None]:
     """Read in one view of the data, in which PostgreSQL refuses to write. Nobody waits for it.
 
     SQLite's queries get no transaction: with a rollback journal, a writer would have to wait for its end.
     Inside an open transaction, nothing is changed about that.
 
+    :param even_with_one_writer: True for a transaction on SQLite, too
     Cost: one statement on PostgreSQL.
     """
-    if dialect().has_one_writer or connection.in_atomic_block:
+    if connection.in_atomic_block or (dialect().has_one_writer and not even_with_one_writer):
         yield
         return
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if not dialect().has_one_writer:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from morango_celery.api import require_profile
@@ -22,6 +23,8 @@ MAX_REASON_CHARACTERS = 200
 MAX_NAME_BYTES = 2000
 """Size limit of an entry in an index of PostgreSQL's."""
 _SHA256 = re.compile("[0-9a-f]{64}")
+_AGE = re.compile("([0-9]{1,9})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def seconds(text: str) -> float:
@@ -33,6 +36,32 @@ def seconds(text: str) -> float:
     if not 0 < value <= MAX_SECONDS:  # nan is neither
         raise ArgumentTypeError(f"must be more than 0 seconds, and {MAX_SECONDS:.0f} at most")
     return value
+
+
+def age(text: str) -> timedelta:
+    """Return a time above 0 that is written with its unit, such as "90d"."""
+    found = _AGE.fullmatch(text)
+    if found:
+        number, unit = found.groups()
+        value = timedelta(**{_UNITS[unit]: int(number)})
+        if timedelta() < value <= timedelta(days=MAX_DAYS):
+            return value
+    raise ArgumentTypeError("must be a number above 0 with s, m, h, d or w after it, such as 90d")
+
+
+def time_or_age(text: str) -> datetime | timedelta:
+    """Return a moment in ISO 8601, UTC if it names no zone; or a time before now, such as "24h"."""
+    try:
+        return age(text)
+    except ArgumentTypeError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ArgumentTypeError(
+            "must be a time such as 2026-01-31T08:00, or a number with s, m, h, d or w after it, such as 24h"
+        ) from None
 
 
 def run_number(text: str) -> int:
@@ -48,6 +77,11 @@ def length_of_list(text: str) -> int:
 def number_of_records(text: str) -> int:
     """Return a number of records."""
     return _whole(text, MAX_ID)
+
+
+def limit(text: str) -> int:
+    """Return a number of which more is too much."""
+    return 0 if text == "0" else _whole(text, MAX_ID)
 
 
 def days(text: str) -> int:

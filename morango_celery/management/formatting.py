@@ -32,6 +32,8 @@ def as_text(status: Status) -> list[str]:
             f"  STALLED: no sign of life for {_ago(status)}. See that a worker is running; what its log says "
             "comes next."
         )
+    elif run.state == Run.State.PENDING and not run.in_process and not run.sharing:
+        lines.append(f"  has waited for a worker for {_ago(status)}")
     else:
         lines.append(f"  last sign of life {_ago(status)} ago")
     if run.sharing:
@@ -84,6 +86,14 @@ def counts_text(row: Run | Batch) -> str:
     )
 
 
+def number_of(number: int, noun: str, nouns: str = "") -> str:
+    """Like "1 run" or "2,000 runs".
+
+    :param nouns: the plural, if it isn't the noun with an s
+    """
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
 def duration(seconds: float) -> str:
     """Like "0.4 s", "12 s", "3 min 20 s" or "2 days, 1:05:00"."""
     if seconds < 10:
@@ -107,6 +117,8 @@ def _records(status: Status) -> str:
     found = f"{run.done:,} of {status.total:,} records"
     if run.done:
         found += f": {counts_text(run)}"
+    if run.left_to_others:
+        found += f"{',' if run.done else ':'} {run.left_to_others:,} done by other runs"
     if status.records_per_second:
         digits = 0 if status.records_per_second >= 10 else 1
         found += f"; {status.records_per_second:,.{digits}f} a second"

@@ -161,6 +161,29 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='DeletedCounts',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('profile', models.CharField(blank=True, max_length=40, unique=True)),
+                ('counts', models.JSONField(default=dict)),
+            ],
+            options={
+                'verbose_name_plural': 'deleted counts',
+                'default_permissions': (),
+            },
+        ),
+        migrations.CreateModel(
+            name='Worker',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(max_length=255, unique=True)),
+                ('seen_at', models.DateTimeField(default=morango_celery.clock.now)),
+            ],
+            options={
+                'default_permissions': ('view',),
+            },
+        ),
+        migrations.CreateModel(
             name='RecordInError',
             fields=[
             ],

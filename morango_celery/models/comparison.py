@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 from django.db import models
 from morango.models.certificates import Filter
 from morango.models.fields.uuids import UUIDField
@@ -9,6 +12,20 @@ from typing_extensions import override
 
 from morango_celery import clock
 from morango_celery.printable import printable
+
+
+class Comparisons(models.QuerySet["Comparison"]):
+    """Query of comparisons."""
+
+    deleter: ClassVar[Callable[[models.QuerySet[Any]], tuple[int, dict[str, int]]]]
+    """Function of `models.deletion`, which knows the other tables and this module."""
+
+    @override
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete comparisons. Their share in the metrics' counters is kept."""
+        return type(self).deleter(self)
+
+    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: no manager has it
 
 
 class Comparison(models.Model):
@@ -49,6 +66,8 @@ class Comparison(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
+    objects = Comparisons.as_manager()
+
     class Meta:
         indexes = [
             models.Index(
@@ -61,6 +80,11 @@ class Comparison(models.Model):
     @override
     def __str__(self) -> str:
         return f"comparison {self.pk} of {printable(self.profile)} ({self.state})"
+
+    @override
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete the comparison, as `Comparisons.delete` does."""
+        return Comparison.objects.filter(pk=self.pk).delete()
 
     @property
     def sync_filter(self) -> Filter:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import connection, models, transaction
 from django.db.models import Q, Subquery
@@ -16,6 +17,20 @@ from morango_celery.db.prepared import Statement, anything, concrete_fields, kep
 from morango_celery.errors import FatalError, RunFailedError
 from morango_celery.models.run_log import log_end
 from morango_celery.printable import printable
+
+
+class Runs(models.QuerySet["Run"]):
+    """Query of runs."""
+
+    deleter: ClassVar[Callable[[models.QuerySet[Any]], tuple[int, dict[str, int]]]]
+    """Function of `models.deletion`, which knows the other tables and this module."""
+
+    @override
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete runs with their batches. Their share in the metrics' counters is kept."""
+        return type(self).deleter(self)
+
+    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: no manager has it
 
 
 class Run(models.Model):
@@ -125,6 +140,8 @@ class Run(models.Model):
     overdue_at = models.DateTimeField(null=True)
     """Time from which recovery takes the run up, if no batch is open and nobody is at it; NULL: at once."""
 
+    objects = Runs.as_manager()
+
     class Meta:
         indexes = [
             models.Index(
@@ -167,6 +184,11 @@ class Run(models.Model):
             if hasattr(value, "resolve_expression"):
                 delattr(self, name)
 
+    @override
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete the run with its batches, as `Runs.delete` does."""
+        return Run.objects.filter(pk=self.pk).delete()
+
     @property
     def sharing(self) -> str:
         """Text such as "waits for the end of run 3" or "its records are deserialized by run 3"; or empty."""
@@ -183,6 +205,11 @@ class Run(models.Model):
     def done(self) -> int:
         """Number of records with an outcome."""
         return sum(getattr(self, name) for name in self.COUNTS)
+
+    @property
+    def left_to_others(self) -> int:
+        """Number of records that it handed out, and others had done by then; 0 unless it is completed."""
+        return max(self.records - self.done, 0) if self.state == self.State.COMPLETED else 0
 
     @property
     def is_finished(self) -> bool:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 
 import pytest
-from django.utils import timezone
 from morango.models import InstanceIDModel
 
-from morango_celery.models import Batch, Run
 from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -22,24 +19,7 @@ def python_block(name: str) -> str:
     return str(block)
 
 
-DELETE_RUNS = python_block("operate.md")
 RENEW_DATABASE = python_block("upgrade.md")
-
-
-def test_runs_that_ended_long_ago_can_be_deleted_with_their_batches() -> None:
-    # Given three runs, of which one ended long ago
-    long_ago = timezone.now() - datetime.timedelta(days=91)
-    old, recent, unfinished = [
-        Run.objects.create(profile="school", created_at=long_ago, finished_at=finished_at)
-        for finished_at in (long_ago, timezone.now(), None)
-    ]
-    for run in (old, recent, unfinished):
-        Batch.objects.create(run=run, stage=1, number=1, size=1, ids_sha256="")
-
-    exec(DELETE_RUNS, {})
-
-    assert set(Run.objects.all()) == {recent, unfinished}
-    assert Batch.objects.count() == 2
 
 
 def test_restored_database_becomes_another_instance() -> None:

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.django_db
 
 NO_SECONDS = ["nan", "inf", "-inf", "-1", "0", "1e300", "1e10", "", "x", "1 s"]
 NO_NUMBERS = ["nan", "inf", "-1", "0", "1" + "0" * 20, "1" * 5000, "", "x", "1.5"]
+NO_AGES = ["nan", "-1d", "0d", "1", "d", "1.5d", "1y", "1 d", "36501d", "9" * 5000 + "d", ""]
+NO_TIMES = [*NO_AGES, "yesterday", "2026-13-01", "9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"]
 NO_FILES = ["/nowhere/at/all", "/tmp", "", "x" * 5000, "/dev/null/x"]
 NO_NAMES = ["", " ", "a\nb", "a\0b", "\ud800", "x" * 5000]
 NO_PREFIXES = ["", " ", "a b", "a\nb", "${user}", "\ud800", "\x1b[2J"]
@@ -34,6 +36,11 @@ REFUSED = [
     *((["deserialize_status", f"--interval={text}"]) for text in NO_SECONDS),
     *((["deserialize_status", f"--stalled-after={text}"]) for text in NO_SECONDS),
     *((["deserialize_status", f"--last={text}"]) for text in NO_NUMBERS),
+    *((["deserialize_status", f"--max-pending={text}"]) for text in NO_SECONDS),
+    *((["deserialize_status", f"--timeout={text}"]) for text in NO_SECONDS),
+    *((["deserialize_status", f"--max-failed={text}"]) for text in NO_NUMBERS if text != "0"),
+    *((["deserialize_status", f"--since={text}"]) for text in NO_TIMES),
+    *((["prune_runs", f"--older-than={text}"]) for text in [*NO_AGES, "2026-01-31"]),
     *((["prune_oplog", f"--days={text}"]) for text in (*NO_NUMBERS, "36501")),
     *((["ingest_objects", f"--batch-size={text}", "log"]) for text in [*NO_NUMBERS, "50001"]),
     *((["ingest_objects", f"--source={text}", "log"]) for text in NO_NAMES),

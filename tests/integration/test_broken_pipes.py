@@ -75,6 +75,7 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
         "ingest_objects": [str(log)],
         "prune_oplog": ["--days=1"],
         "prune_payloads": [],
+        "prune_runs": ["--older-than=1d"],
         "record_objects": [],
         "recover_runs": ["--interval=0.1"],
         "retry_run": [str(again.pk)],

@@ -36,10 +36,12 @@ print(json.dumps({
 """
 
 
-CORES_TABLES = [f"morango_celery_{name}" for name in ("batch", "comparison", "run")]
+CORES_TABLES = [
+    f"morango_celery_{name}" for name in ("batch", "comparison", "deletedcounts", "run", "worker")
+]
 CORES_COMMANDS = [
     *("cancel_run", "compare_with_morango", "create_sync_indexes", "deserialize", "deserialize_status"),
-    *("explain_models", "recover_runs", "retry_run"),
+    *("explain_models", "prune_runs", "recover_runs", "retry_run"),
 ]
 
 

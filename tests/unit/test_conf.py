@@ -157,7 +157,8 @@ ATTEMPTS = "MORANGO_CELERY['MAX_ATTEMPTS'] must be a whole number of attempts fr
             "MORANGO_CELERY has an unknown key 'mode'. "
             "Known keys: MODE, COMPARE_SHARE, REQUEST_WAIT_SECONDS, BATCH_SIZE_RECORDS, BATCH_SIZE_BYTES, "
             "IN_PROCESS, IN_PROCESS_CONCURRENCY, SAVE_INDIVIDUALLY, EXCLUSIVE_MODELS, USE_EQUIVALENTS, "
-            "SYNCHRONOUS_COMMIT, STALLED_AFTER_SECONDS, MAX_ATTEMPTS, SAME_ERROR_LIMIT_RECORDS.",
+            "SYNCHRONOUS_COMMIT, STALLED_AFTER_SECONDS, MAX_ATTEMPTS, SAME_ERROR_LIMIT_RECORDS, "
+            "PRUNE_AFTER_DAYS.",
         ),
         ({7: 1}, "MORANGO_CELERY has an unknown key 7. Known keys: MODE"),
         (["MODE"], "MORANGO_CELERY must be a dict of settings, not list."),
