@@ -17,7 +17,9 @@ from morango_celery.messaging.events import DescribedTask
 from morango_celery.messaging.run_end import notify_again_in_seconds
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion, opening
+from morango_celery.runs.pruning import prune_as_configured
 from morango_celery.runs.recovery import recover
+from morango_celery.runs.workers import note_worker
 from morango_celery.worker import bootsteps, run_steps  # noqa: F401  (the bootsteps connect themselves)
 from morango_celery.worker.guards import (
     checks_arguments,
@@ -141,12 +143,19 @@ def notify_session(self: Any, run_id: int) -> bool:
     return True
 
 
-@shared_task(name=task_names.RECOVER_RUNS, base=LedgerTask, **RETRIED)
+@shared_task(name=task_names.RECOVER_RUNS, base=LedgerTask, bind=True, **RETRIED)
 @checks_arguments
-def recover_runs() -> int:
-    """Send messages again for unfinished work. Every worker asks for this once a minute by default."""
+def recover_runs(self: Any) -> int:
+    """Send messages again for unfinished work, and note that this worker lives.
+
+    Every worker asks for this once a minute by default.
+    """
     with outages_are_retried():
-        return recover(CeleryDispatch()) + send_next_comparison()
+        if self.request.hostname:
+            note_worker(self.request.hostname)
+        sent = recover(CeleryDispatch()) + send_next_comparison()
+        prune_as_configured()
+        return sent
 
 
 @shared_task(name=task_names.COMPARE_SYNC, base=LedgerTask, **VALIDATED)

@@ -1,26 +1,37 @@
-"""Figures of all metrics, by eight queries on a ledger of any size."""
+"""Figures of all metrics, by eleven queries on a ledger of any size."""
 
 from __future__ import annotations
 
-import datetime
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Min, Q, QuerySet, Sum
+from django.db.models import Count, Max, Min, Q
 from morango.models.core import Store
 
 from morango_celery import clock
-from morango_celery.comparison.shadow import totals
+from morango_celery.api import runs_in_process
+from morango_celery.db.transactions import read_only
 from morango_celery.deserialization.quarantine import is_quarantined
 from morango_celery.metrics import names
-from morango_celery.metrics.names import Metric
-from morango_celery.models import Batch, Pause, Run
-from morango_celery.runs.status import paused, stalled
-
-FINAL_AT_THE_END = ("conflicted", "failed")
-"""Counts of a run that a later pass may lower."""
+from morango_celery.metrics.names import METRICS, Metric
+from morango_celery.models import Batch, Comparison, DeletedCounts, Pause, Run
+from morango_celery.models.counts import (
+    SUM,
+    Tally,
+    batch_rows,
+    buckets_of,
+    counts_of_batches,
+    counts_of_comparisons,
+    counts_of_runs,
+    counts_of_stages,
+    run_rows,
+    summed,
+)
+from morango_celery.runs.status import paused, stalled, waits_for_worker
+from morango_celery.runs.workers import signs_of_workers
+from morango_celery.upstream import profiles
 
 
 @dataclass(frozen=True)
@@ -35,78 +46,79 @@ class Figure:
     """Cumulative counts of a histogram's buckets; the last one counts all."""
 
 
-def figures() -> Iterator[Figure]:
-    """Yield all figures from the present ledger.
+Gauges = dict[tuple[Metric, tuple[str, ...]], float]
+"""Values by metric and labels."""
 
-    Cost: eight queries. One reads all runs and two all batches, in the database; one counts dirty records.
+
+def figures() -> list[Figure]:
+    """Return all figures of the present ledger, deleted rows included.
+
+    All are of one moment: a row that is deleted meanwhile is counted once.
+
+    Cost: eleven queries, in one transaction. One reads all runs and two all batches, in the database; one
+    counts the dirty records.
     """
-    yield from _of_runs()
-    yield from _of_batches()
-    yield from _of_stages()
-    yield Figure(names.RUNS_STALLED, (), stalled().count())
-    yield Figure(names.RUNS_PAUSED, (), paused().count())
-    yield Figure(names.PAUSES, (), Pause.objects.count())
-    yield from _of_records()
-    yield from _of_comparisons()
+    with read_only(even_with_one_writer=True):
+        runs = list(run_rows(Run.objects.all(), **_waiting()))
+        batches = list(batch_rows(Batch.objects.all(), **_unfinished()))
+        tally = summed(
+            [
+                counts_of_runs(runs),
+                counts_of_batches(batches),
+                counts_of_stages(Batch.objects.all()),
+                counts_of_comparisons(Comparison.objects.all()),
+                DeletedCounts.tally(),
+            ]
+        )
+        gauges = {
+            **_of_runs(runs),
+            **{
+                (names.BATCHES_OPEN, (row["profile"],)): row["unfinished"]
+                for row in batches
+                if row["unfinished"]
+            },
+            (names.RUNS_STALLED, ()): stalled().count(),
+            (names.RUNS_PAUSED, ()): paused().count(),
+            (names.PAUSES, ()): Pause.objects.count(),
+            **_of_workers(),
+            **_of_records(),
+        }
+    known = {*profiles(), *tally, *(labels[0] for _, labels in gauges if labels)} - {""}
+    return [*_gauges(gauges, sorted(known)), *_counters(tally, sorted(known))]
 
 
-def _of_runs() -> Iterator[Figure]:
-    counted = [*Run.COUNTS]
-    runs = _timed(Run.objects.all(), F("finished_at") - F("created_at"))
-    rows = runs.values("profile", "state").annotate(
-        runs=Count("pk"),
-        oldest=Min("created_at"),
-        now=Max(clock.now()),
-        **_histogram(names.RUN_SECONDS),
-        **{f"sum_{name}": Sum(name) for name in counted},
-    )
-    waited = 0.0
-    for profile, states in groupby(rows.order_by("profile", "state"), key=lambda row: row["profile"]):
-        totals = dict.fromkeys(counted, 0)
-        for row in states:
-            is_over = row["state"] not in Run.UNFINISHED
-            yield Figure(names.RUNS_ENDED if is_over else names.RUNS, (profile, row["state"]), row["runs"])
-            for name in counted:
-                if is_over or name not in FINAL_AT_THE_END:
-                    totals[name] += row[f"sum_{name}"]
-            if row["state"] == Run.State.COMPLETED:
-                yield _read(names.RUN_SECONDS, row, profile)
-            elif row["state"] == Run.State.PENDING:
-                waited = max(waited, (row["now"] - row["oldest"]).total_seconds())
-        yield from (Figure(names.RECORDS, (profile, name), total) for name, total in totals.items())
-    yield Figure(names.OLDEST_PENDING, (), waited)
+def _waiting() -> dict[str, Any]:
+    """Return the aggregates for the waiting time of runs that wait for a worker, and for nothing else."""
+    return {"oldest": Min("created_at", filter=waits_for_worker()), "now": Max(clock.now())}
 
 
-def _of_batches() -> Iterator[Figure]:
-    batches = _timed(Batch.objects.all(), F("finished_at") - F("attempted_at"))
-    rows = batches.values("state", profile=F("run__profile")).annotate(
-        batches=Count("pk"),
-        unfinished=Count(
-            "pk", filter=Q(run__state__in=Run.UNFINISHED)
-        ),  # a cancelled run's batches stay open
-        **_histogram(names.BATCH_SECONDS),
-    )
-    for row in rows.order_by("profile", "state"):
-        profile, state = row["profile"], row["state"]
-        if state == Batch.State.OPEN:
-            yield Figure(names.BATCHES_OPEN, (profile,), row["unfinished"])
-            continue
-        yield Figure(names.BATCHES, (profile, state), row["batches"])
-        if state == Batch.State.DONE:
-            yield _read(names.BATCH_SECONDS, row, profile)
+def _unfinished() -> dict[str, Any]:
+    """Return the aggregate for open batches. Those of a cancelled run stay open, and don't count."""
+    open_batches = Q(state=Batch.State.OPEN, run__state__in=Run.UNFINISHED)
+    return {"unfinished": Count("pk", filter=open_batches)}
 
 
-def _of_stages() -> Iterator[Figure]:
-    stages = Batch.objects.values("run", "stage").annotate(
-        begun=Min("attempted_at"),
-        ended=Max("finished_at"),
-        undone=Count("pk", filter=Q(state=Batch.State.OPEN)),
-    )
-    done = _timed(stages.filter(undone=0), F("ended") - F("begun")).order_by()
-    yield _read(names.STAGE_SECONDS, done.aggregate(**_histogram(names.STAGE_SECONDS)))
+def _of_runs(rows: list[dict[str, Any]]) -> Gauges:
+    waited = [(row["now"] - row["oldest"]).total_seconds() for row in rows if row["oldest"]]
+    return {
+        **{
+            (names.RUNS, (row["profile"], row["state"])): row["runs"]
+            for row in rows
+            if row["state"] in Run.UNFINISHED
+        },
+        (names.OLDEST_PENDING, ()): max(waited, default=0.0),
+    }
 
 
-def _of_records() -> Iterator[Figure]:
+def _of_workers() -> Gauges:
+    if runs_in_process():
+        return {}
+    signs = signs_of_workers()
+    idle_seconds = math.inf if signs.idle_seconds is None else signs.idle_seconds
+    return {(names.WORKERS, ()): signs.number, (names.WORKER_IDLE, ()): idle_seconds}
+
+
+def _of_records() -> Gauges:
     in_error = Q(deserialization_exception__isnull=False)
     dirty = Store.objects.filter(dirty_bit=True).values("profile")
     counted = dirty.annotate(
@@ -114,38 +126,39 @@ def _of_records() -> Iterator[Figure]:
         in_error=Count("pk", filter=in_error),
         quarantined=Count("pk", filter=is_quarantined()),
     )
+    found: Gauges = {}
     for row in counted.order_by("profile"):
-        yield Figure(names.DIRTY_RECORDS, (row["profile"], "yes"), row["in_error"])
-        yield Figure(names.DIRTY_RECORDS, (row["profile"], "no"), row["records"] - row["in_error"])
-        yield Figure(names.QUARANTINED_RECORDS, (row["profile"],), row["quarantined"])
+        found[names.DIRTY_RECORDS, (row["profile"], "yes")] = row["in_error"]
+        found[names.DIRTY_RECORDS, (row["profile"], "no")] = row["records"] - row["in_error"]
+        found[names.QUARANTINED_RECORDS, (row["profile"],)] = row["quarantined"]
+    return found
 
 
-def _of_comparisons() -> Iterator[Figure]:
-    """Yield zeros, too: a counter that begins with a difference would show Prometheus no increase."""
-    found = totals()
-    for result in ("same", "different", "failed"):
-        yield Figure(names.COMPARISONS, (result,), getattr(found, result))
-    yield Figure(names.COMPARISON_DIFFERENCES, (), found.differences)
+def _gauges(found: Gauges, known: list[str]) -> Iterator[Figure]:
+    """Yield each gauge, with 0 for each profile and state that has nothing."""
+    for metric in METRICS:
+        if metric.kind != "gauge":
+            continue
+        expected = _labels(metric, known) if metric.labels else []
+        for labels in sorted({*expected, *(labels for gauge, labels in found if gauge == metric)}):
+            yield Figure(metric, labels, found.get((metric, labels), 0))
 
 
-def _timed(rows: QuerySet[Any], duration: Any) -> QuerySet[Any]:
-    timed: QuerySet[Any] = rows.annotate(duration=ExpressionWrapper(duration, output_field=DurationField()))
-    return timed
+def _counters(tally: Tally, known: list[str]) -> Iterator[Figure]:
+    """Yield each counter and histogram, with 0 for each profile and state that has nothing."""
+    for metric in METRICS:
+        if metric.kind == "gauge":
+            continue
+        for labels in _labels(metric, known):
+            profile = labels[0] if "profile" in metric.labels else ""
+            numbers = tally.get(profile, {}).get(metric.counter, {})
+            if metric.kind == "histogram":
+                yield Figure(metric, labels, numbers.get(SUM, 0), buckets_of(metric.counter, numbers))
+            else:
+                yield Figure(metric, labels, numbers.get(labels[-1] if metric.values else "", 0))
 
 
-def _histogram(metric: Metric) -> dict[str, Any]:
-    """Return the aggregates for `_read`. Rows without a duration are in no bucket."""
-    return {
-        "total": Sum("duration"),
-        "timed": Count("duration"),
-        **{
-            f"up_to_{number}": Count("duration", filter=Q(duration__lte=datetime.timedelta(seconds=end)))
-            for number, end in enumerate(metric.buckets_seconds)
-        },
-    }
-
-
-def _read(metric: Metric, row: dict[str, Any], *labels: str) -> Figure:
-    total = row["total"].total_seconds() if row["total"] else 0.0
-    counts = [row[f"up_to_{number}"] for number, _ in enumerate(metric.buckets_seconds)]
-    return Figure(metric, labels, total, (*counts, row["timed"]))
+def _labels(metric: Metric, known: list[str]) -> list[tuple[str, ...]]:
+    """Return all combinations of a metric's labels."""
+    found: list[tuple[str, ...]] = [(profile,) for profile in known] if "profile" in metric.labels else [()]
+    return [(*labels, value) for labels in found for value in metric.values] if metric.values else found

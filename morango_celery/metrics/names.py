@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from morango_celery.models import Run, counts
+
+PREFIX = "morango_celery_"
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 
@@ -16,8 +20,19 @@ class Metric:
     kind: Kind
     meaning: str
     labels: tuple[str, ...] = ()
-    buckets_seconds: tuple[float, ...] = ()
-    """Upper ends of a histogram's buckets, without the last one, which is open."""
+    values: tuple[str, ...] = ()
+    """Values of the last label, if that isn't the profile. Each is exposed from the start, with 0: a counter
+    that begins with 1 would show Prometheus no increase."""
+
+    @property
+    def counter(self) -> str:
+        """Return the name that its counts have in the ledger: `models.counts`."""
+        return self.name.removeprefix(PREFIX).removesuffix("_total")
+
+    @property
+    def buckets_seconds(self) -> tuple[float, ...]:
+        """Return the upper ends of a histogram's buckets, without the last one, which is open."""
+        return counts.BUCKETS_SECONDS[self.counter]
 
     @property
     def sample_names(self) -> tuple[str, ...]:
@@ -32,6 +47,7 @@ RUNS = Metric(
     "gauge",
     "Runs that are not done. state: pending (not begun) or running.",
     ("profile", "state"),
+    tuple(state.value for state in Run.UNFINISHED),
 )
 RUNS_STALLED = Metric(
     "morango_celery_runs_stalled",
@@ -42,7 +58,19 @@ RUNS_STALLED = Metric(
 OLDEST_PENDING = Metric(
     "morango_celery_oldest_pending_run_seconds",
     "gauge",
-    "Waiting time of the oldest pending run; 0 if there is none.",
+    "Waiting time of the oldest pending run that waits for a worker, and neither for another run nor for the "
+    "end of a pause; 0 if there is none.",
+)
+WORKERS = Metric(
+    "morango_celery_workers",
+    "gauge",
+    "Workers that have taken a message within STALLED_AFTER_SECONDS. None where no workers are needed.",
+)
+WORKER_IDLE = Metric(
+    "morango_celery_worker_idle_seconds",
+    "gauge",
+    "Time since any worker gave a sign of life, +Inf if none ever did. Each worker asks for one a minute, by "
+    "default. None where no workers are needed.",
 )
 RUNS_PAUSED = Metric(
     "morango_celery_runs_paused",
@@ -60,13 +88,13 @@ RUNS_ENDED = Metric(
     "counter",
     "Runs that have ended. state: completed, failed or cancelled.",
     ("profile", "state"),
+    tuple(counts.ENDED),
 )
 RUN_SECONDS = Metric(
     "morango_celery_run_seconds",
     "histogram",
     "Time from the request for a run to its end, of completed runs.",
     ("profile",),
-    (1, 5, 15, 60, 300, 900, 3600, 14400, 86400),
 )
 RECORDS = Metric(
     "morango_celery_records_total",
@@ -75,6 +103,7 @@ RECORDS = Metric(
     "conflicted (with local edits) or failed. The last two count when their run has ended: until then "
     "they may be tried again.",
     ("profile", "outcome"),
+    Run.COUNTS,
 )
 DIRTY_RECORDS = Metric(
     "morango_celery_dirty_records",
@@ -82,6 +111,7 @@ DIRTY_RECORDS = Metric(
     "Store records that are not deserialized. in_error: yes for those that were tried and have an error, "
     "else no.",
     ("profile", "in_error"),
+    ("yes", "no"),
 )
 QUARANTINED_RECORDS = Metric(
     "morango_celery_quarantined_records",
@@ -102,20 +132,18 @@ BATCHES = Metric(
     "Batches that are closed. state: done, or split (taken apart after they had ended workers, or taken too "
     "long).",
     ("profile", "state"),
+    tuple(counts.CLOSED),
 )
 BATCH_SECONDS = Metric(
     "morango_celery_batch_seconds",
     "histogram",
     "Time of a worker for a batch that is done, counted from its last attempt.",
     ("profile",),
-    (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 150, 300),
 )
 STAGE_SECONDS = Metric(
     "morango_celery_stage_seconds",
     "histogram",
     "Time from the first attempt at a stage's batches to the end of the last one, of stages that are done.",
-    (),
-    (1, 5, 15, 60, 300, 900, 3600, 14400),
 )
 
 COMPARISONS = Metric(
@@ -124,6 +152,7 @@ COMPARISONS = Metric(
     "Syncs that were compared with Morango's own function (mode compare). result: same, different, or failed "
     "(they could not be compared).",
     ("result",),
+    counts.COMPARED,
 )
 COMPARISON_DIFFERENCES = Metric(
     "morango_celery_comparison_differences_total",
@@ -137,6 +166,8 @@ METRICS = (
     RUNS_PAUSED,
     PAUSES,
     OLDEST_PENDING,
+    WORKERS,
+    WORKER_IDLE,
     RUNS_ENDED,
     RUN_SECONDS,
     RECORDS,

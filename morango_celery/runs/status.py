@@ -122,7 +122,7 @@ def statuses(
     :param prepared: changes the query of the runs, to read more of them or less
     Cost: one query; if `counted`, one more, which counts the dirty records under the filter of each.
     """
-    runs = list(_with_attempts(prepared(Run.objects.filter(pk__in=run_ids).order_by("-pk"))))
+    runs = list(with_attempts(prepared(Run.objects.filter(pk__in=run_ids).order_by("-pk"))))
     waiting = _count_waiting([run for run in runs if not run.is_finished]) if counted else {}
     return [_status(run, stalled_after_seconds, waiting.get(run.pk)) for run in runs]
 
@@ -132,8 +132,13 @@ def recent(number: int = RECENT, stalled_after_seconds: float | None = None) -> 
 
     Cost: one query.
     """
-    runs = _with_attempts(Run.objects.order_by("-pk"))[:number]
+    runs = with_attempts(Run.objects.order_by("-pk"))[:number]
     return [_status(run, stalled_after_seconds) for run in runs]
+
+
+def waits_for_worker() -> Q:
+    """Return the condition for pending runs that wait for a worker, and for no other run or end of a pause."""
+    return Q(state=Run.State.PENDING, blocked_by=None, coalesced_into=None, in_process=False, paused=False)
 
 
 def unfinished() -> QuerySet[Run]:
@@ -182,7 +187,8 @@ def _count_waiting(runs: Sequence[Run]) -> dict[int, int]:
     return {run.pk: max(found[run.pk] - run.conflicted, 0) for run in runs}
 
 
-def _with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
+def with_attempts(runs: QuerySet[Run]) -> QuerySet[Any]:
+    """Return the runs with the time of the last attempt at an open batch, `attempted_at`, and `now`."""
     begun = Batch.objects.filter(run=OuterRef("pk"), state=Batch.State.OPEN).exclude(attempted_at=None)
     return runs.annotate(
         attempted_at=Subquery(begun.order_by("-attempted_at").values("attempted_at")[:1]), now=clock.now()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import subprocess
 import sys
@@ -11,62 +11,81 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import yaml
 from django.test import Client
 from django.utils import timezone
 from morango.models import Store
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import parser as openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse
 
+from morango_celery import upstream
+from morango_celery.api import runs_in_process
 from morango_celery.metrics.collector import LedgerCollector
 from morango_celery.metrics.figures import figures
-from morango_celery.metrics.names import METRICS
-from morango_celery.models import Batch, Comparison, Run
+from morango_celery.metrics.names import METRICS, PREFIX, WORKER_IDLE, WORKERS
+from morango_celery.models import Batch, Comparison, Run, Worker
 from morango_celery.runs import completion
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.batching import open_batches
 from morango_celery.runs.control import cancel
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, start
+from morango_celery.runs.workers import note_worker
+from tests.integration.scraping import Samples, only, scraped
 from tests.support.factories import fill_store, store_row
 from tests.support.processes import ROOT
 from tests.support.run_helpers import ago, carry_out, edited_unit, new_run, unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
 
-RULES = ROOT / "docs" / "reference" / "rules.yml"
-DASHBOARD = ROOT / "docs" / "reference" / "grafana.json"
-Samples = dict[str, float]
 
-
-def scraped(client: Client) -> Samples:
-    """Each sample's value, by its name and labels as they are exposed."""
-    answer = client.get("/internal/metrics")
-    assert answer.status_code == 200
-    found = {}
-    for family in parse(answer.content.decode()):
-        for sample in family.samples:
-            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            found[sample.name.removeprefix("morango_celery_") + (f"{{{labels}}}" if labels else "")] = (
-                sample.value
-            )
-    return found
-
-
-def only(samples: Samples, name: str) -> Samples:
-    return {key: value for key, value in samples.items() if key.partition("{")[0] == name}
+def of_school(samples: Samples, name: str) -> Samples:
+    return {key: value for key, value in only(samples, name).items() if "profile=school" in key}
 
 
 def test_empty_ledger_has_zeros(client: Client) -> None:
     found = scraped(client)
 
-    assert found["runs_stalled"] == found["oldest_pending_run_seconds"] == 0
-    assert found["stage_seconds_count"] == found["stage_seconds_sum"] == 0
-    assert not only(found, "records_total")
-    results = ("same", "different", "failed")
-    assert only(found, "comparisons_total") == {f"comparisons_total{{result={one}}}": 0 for one in results}
-    assert found["comparison_differences_total"] == 0
+    # Then nothing has a number, but for the signs of life that there are none of
+    idle = only(found, "worker_idle_seconds")
+    assert set(idle.values()) <= {math.inf}
+    assert set(found.items() - idle.items()) == {(name, 0) for name in found if name not in idle}
+
+    # ... and each metric is there, with each of its labels for each profile
+    profiles = len(upstream.profiles())
+    for metric in METRICS:
+        expected = (profiles if "profile" in metric.labels else 1) * max(len(metric.values), 1)
+        name = metric.name.removeprefix(PREFIX) + ("_count" if metric.kind == "histogram" else "")
+        of_workers = metric in (WORKERS, WORKER_IDLE)
+        assert len(only(found, name)) == (0 if of_workers and runs_in_process() else expected), metric.name
+
+
+def test_profile_that_no_app_has_any_more_keeps_its_counts(client: Client) -> None:
+    Run.objects.create(profile="gone", state="failed")
+
+    assert scraped(client)["runs_ended_total{profile=gone,state=failed}"] == 1
+    assert scraped(client)["runs_ended_total{profile=gone,state=completed}"] == 0
+
+
+@pytest.mark.needs_postgresql
+def test_workers_signs_of_life_are_told(client: Client) -> None:
+    note_worker("celery@here")
+    Worker.objects.create(name="celery@there", seen_at=ago(70))
+    Worker.objects.create(name="celery@gone", seen_at=ago(5000))
+
+    found = scraped(client)
+
+    assert found["workers"] == 2
+    assert 0 <= found["worker_idle_seconds"] < 60
+
+
+def test_pending_run_that_waits_for_a_run_or_a_pause_waits_for_no_worker(client: Client) -> None:
+    other = new_run(state=Run.State.RUNNING)
+    new_run(created_at=ago(500), blocked_by=other)
+    new_run(created_at=ago(400), coalesced_into=other)
+    new_run(created_at=ago(300), in_process=True)
+    new_run(created_at=ago(200), paused=True)
+
+    assert scraped(client)["oldest_pending_run_seconds"] == 0
 
 
 def test_compared_syncs_and_their_differences_are_counted(client: Client) -> None:
@@ -93,12 +112,12 @@ def test_runs_are_counted_by_state(client: Client) -> None:
 
     found = scraped(client)
 
-    assert only(found, "runs_ended_total") == {
+    assert of_school(found, "runs_ended_total") == {
         "runs_ended_total{profile=school,state=completed}": 2,
         "runs_ended_total{profile=school,state=failed}": 1,
         "runs_ended_total{profile=school,state=cancelled}": 1,
     }
-    assert only(found, "runs") == {
+    assert of_school(found, "runs") == {
         "runs{profile=school,state=pending}": 2,
         "runs{profile=school,state=running}": 3,
     }
@@ -123,13 +142,13 @@ def test_records_are_counted_by_outcome(client: Client) -> None:
 
     found = scraped(client)
 
-    assert only(found, "records_total") == {
+    assert of_school(found, "records_total") == {
         f"records_total{{outcome={name},profile=school}}": sum(Run.objects.values_list(name, flat=True))
         for name in Run.COUNTS
     }
     dirty = Store.objects.filter(dirty_bit=True)
     in_error = dirty.exclude(deserialization_exception=None).count()
-    assert only(found, "dirty_records") == {
+    assert of_school(found, "dirty_records") == {
         "dirty_records{in_error=yes,profile=school}": in_error,
         "dirty_records{in_error=no,profile=school}": dirty.count() - in_error,
     }
@@ -208,7 +227,7 @@ def test_batch_without_an_attempt_has_no_time(client: Client) -> None:
     assert found["batch_seconds_count{profile=school}"] == found["stage_seconds_count"] == 0
 
 
-def test_scrape_costs_eight_queries(
+def test_scrape_costs_eleven_queries(
     client: Client, django_assert_num_queries: Any, batch_size: Callable[[int], None]
 ) -> None:
     batch_size(10)
@@ -216,7 +235,7 @@ def test_scrape_costs_eight_queries(
         fill_store(rows) if rows else None
         for _ in range(rows // 10):
             start(new_run().pk)
-        with django_assert_num_queries(8):
+        with django_assert_num_queries(9 if runs_in_process() else 11):
             client.get("/internal/metrics")
 
 
@@ -286,57 +305,6 @@ def test_without_the_library_a_project_is_told_what_to_install() -> None:
     assert done.returncode == 1
     assert "ImproperlyConfigured: Metrics take prometheus_client" in done.stderr
     assert "morango-celery[metrics]" in done.stderr
-
-
-def queries() -> list[str]:
-    dashboard = json.loads(DASHBOARD.read_text())
-    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-
-
-def test_dashboard_lets_a_reader_choose_among_profiles() -> None:
-    _, profile = json.loads(DASHBOARD.read_text())["templating"]["list"]
-    (name,) = [metric.name for metric in METRICS if metric.name in profile["query"]["query"]]
-    assert profile["query"]["query"] == f"label_values({name}, profile)"
-
-
-def test_dashboard_names_only_metrics_and_labels_that_exist() -> None:
-    samples = {name: metric for metric in METRICS for name in metric.sample_names}
-    for query in queries():
-        named = re.findall(r"\b(morango_celery_\w+)(?:\{([^}]*)\})?", query)
-        assert named, query
-        for name, chosen in named:
-            metric = samples[name]
-            grouped = ",".join(re.findall(r"by \(([^)]*)\)", query))
-            labels = {*re.findall(r"(\w+)=", chosen), *re.findall(r"\w+", grouped)} - {"le"}
-            assert labels <= set(metric.labels), query
-
-
-def test_dashboard_shows_every_metric() -> None:
-    text = "\n".join(queries())
-    assert [metric.name for metric in METRICS if not any(name in text for name in metric.sample_names)] == []
-
-
-def test_dashboard_takes_rates_of_counters_and_quantiles_of_buckets() -> None:
-    kinds = {name: metric.kind for metric in METRICS for name in metric.sample_names}
-    for query in queries():
-        for name in re.findall(r"\bmorango_celery_\w+", query):
-            is_rate = bool(re.search(rf"(rate|increase)\({name}\b", query))
-            assert is_rate is (kinds[name] != "gauge"), query
-            assert ("histogram_quantile" in query) is name.endswith("_bucket"), query
-
-
-def test_alerts_name_only_metrics_that_exist_and_the_page_has_each() -> None:
-    (group,) = yaml.safe_load(RULES.read_text())["groups"]
-    kinds = {name: metric.kind for metric in METRICS for name in metric.sample_names}
-    page = (ROOT / "docs" / "how-to" / "watch.md").read_text()
-
-    assert "MorangoCeleryComparisonDiffers" in [rule["alert"] for rule in group["rules"]]
-    for rule in group["rules"]:
-        (name,) = re.findall(r"\bmorango_celery_\w+", rule["expr"])
-        assert ("increase(" in rule["expr"]) is (kinds[name] == "counter")
-        assert f"\n{rule['expr']}\n" in page
-        assert {"summary", "description"} == set(rule["annotations"])
-        assert rule["labels"]["severity"] in ("critical", "warning")
 
 
 def test_every_metric_is_documented() -> None:
