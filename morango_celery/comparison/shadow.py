@@ -180,13 +180,15 @@ class Totals:
         return self.same + self.different + self.failed + self.waiting
 
 
-def totals() -> Totals:
-    """Count all comparisons in the ledger.
+def totals(since: Any = None) -> Totals:
+    """Count the comparisons in the ledger.
 
+    :param since: a moment, or an expression for one; comparisons that ended before are left out
     Cost: one query.
     """
     completed = Q(state=Comparison.State.COMPLETED)
-    found = Comparison.objects.aggregate(
+    recent = Q() if since is None else Q(finished_at=None) | Q(finished_at__gte=since)
+    found = Comparison.objects.filter(recent).aggregate(
         same=Count("pk", filter=completed & Q(differences=0)),
         different=Count("pk", filter=completed & Q(differences__gt=0)),
         failed=Count("pk", filter=Q(state=Comparison.State.FAILED)),

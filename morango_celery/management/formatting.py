@@ -32,7 +32,7 @@ def as_text(status: Status) -> list[str]:
             f"  STALLED: no sign of life for {_ago(status)}. See that a worker is running; what its log says "
             "comes next."
         )
-    elif run.state == Run.State.PENDING and not run.in_process and not run.sharing:
+    elif run.state == Run.State.PENDING and not (run.in_process or run.sharing or run.paused):
         lines.append(f"  has waited for a worker for {_ago(status)}")
     else:
         lines.append(f"  last sign of life {_ago(status)} ago")

@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from morango_celery.comparison.shadow import Totals
+from morango_celery.management.judgement import Limits, Problem, problems_of_run, word_for
 from morango_celery.models import Pause
+from morango_celery.runs.overview import Overview
 from morango_celery.runs.status import Status
+from morango_celery.runs.workers import SignsOfWorkers
+
+VERSION = 1
+"""Version of the keys of ``deserialize_status``. It changes when a key goes, or means something else."""
 
 
 class BatchesJson(TypedDict):
@@ -20,8 +26,10 @@ class BatchesJson(TypedDict):
 class RecordsJson(TypedDict):
     """Records of a run, by outcome."""
 
-    total: int
+    total: int | None
+    handed_out: int
     done: int
+    done_by_others: int
     saved: int
     deleted: int
     propagated: int
@@ -32,8 +40,23 @@ class RecordsJson(TypedDict):
 _Pass = TypedDict("_Pass", {"pass": int})  # a keyword, which no class body can name
 
 
-class RunJson(_Pass):
-    """A run, as ``deserialize_status --json`` writes it."""
+class ProblemJson(TypedDict):
+    """A problem that a monitor should know of."""
+
+    kind: str
+    text: str
+
+
+class JudgementJson(TypedDict):
+    """Keys of both objects that ``deserialize_status --json`` writes."""
+
+    version: int
+    status: str
+    problems: list[ProblemJson]
+
+
+class RunJson(JudgementJson, _Pass):
+    """A run, as ``deserialize_status RUN --json`` writes it."""
 
     run: int
     profile: str
@@ -70,6 +93,13 @@ class PauseJson(TypedDict):
     created_at: str
 
 
+class WorkersJson(TypedDict):
+    """Signs of life of workers."""
+
+    number: int
+    idle_seconds: float | None
+
+
 class ComparisonsJson(TypedDict):
     """Comparisons of syncs with Morango's own function, in mode ``compare``."""
 
@@ -80,20 +110,32 @@ class ComparisonsJson(TypedDict):
     waiting: int
 
 
-class RunListJson(TypedDict):
-    """The newest runs, as ``deserialize_status --json`` writes them without a run's number."""
+class RunListJson(JudgementJson):
+    """All runs, as ``deserialize_status --json`` writes them without a run's number."""
 
     runs: list[RunJson]
     unfinished: int
+    oldest_pending_seconds: float
     stalled: list[int]
+    failed: list[int]
+    fruitless: list[int]
+    in_error: int
     quarantined: int
+    workers: WorkersJson | None
     pauses: list[PauseJson]
     comparisons: ComparisonsJson
 
 
-def run_json(status: Status) -> RunJson:
+def run_json(status: Status, problems: Sequence[Problem] | None = None) -> RunJson:
+    """Return the JSON of a run.
+
+    :param problems: None for those that the run itself shows
+    """
     run = status.run
+    if problems is None:
+        problems = problems_of_run(status, None, Limits())
     return {
+        **_judgement(problems),
         "run": run.pk,
         "profile": run.profile,
         "filter": list(run.sync_filter) if run.sync_filter is not None else None,
@@ -111,8 +153,10 @@ def run_json(status: Status) -> RunJson:
         "pass": run.pass_number,
         "batches": {"stage": run.stage_batches, "open": run.open_batches},
         "records": {
-            "total": status.total,
+            "total": status.total if run.is_finished or status.waiting is not None else None,
+            "handed_out": run.records,
             "done": run.done,
+            "done_by_others": run.left_to_others,
             "saved": run.saved,
             "deleted": run.deleted,
             "propagated": run.propagated,
@@ -131,28 +175,25 @@ def run_json(status: Status) -> RunJson:
 
 
 def list_json(
-    listed: Sequence[Status],
-    *,
-    unfinished: int,
-    stalled: Sequence[int],
-    quarantined: int,
-    pauses: Sequence[Pause],
-    comparisons: Totals,
+    listed: Sequence[Status], found: Overview, comparisons: Totals, problems: Sequence[Problem]
 ) -> RunListJson:
-    """Return the JSON of a list.
+    """Return the JSON of all runs.
 
-    :param unfinished: number of all runs that are not done
-    :param stalled: numbers of the oldest stalled runs
-    :param quarantined: number of all quarantined records
-    :param pauses: all that are in force
-    :param comparisons: numbers of all comparisons
+    :param listed: the newest
     """
+    workers = found.workers
     return {
+        **_judgement(problems),
         "runs": [run_json(one) for one in listed],
-        "unfinished": unfinished,
-        "stalled": list(stalled),
-        "quarantined": quarantined,
-        "pauses": list(map(_pause_json, pauses)),
+        "unfinished": found.unfinished,
+        "oldest_pending_seconds": round(found.oldest_pending_seconds, 3),
+        "stalled": found.stalled,
+        "failed": found.failed,
+        "fruitless": found.fruitless,
+        "in_error": found.in_error,
+        "quarantined": found.quarantined,
+        "workers": None if workers is None else _workers(workers),
+        "pauses": list(map(_pause_json, found.pauses)),
         "comparisons": {
             "same": comparisons.same,
             "different": comparisons.different,
@@ -169,6 +210,18 @@ def _pause_json(pause: Pause) -> PauseJson:
         "filter": list(pause.sync_filter) if pause.sync_filter is not None else None,
         "reason": pause.reason,
         "created_at": pause.created_at.isoformat(),
+    }
+
+
+def _workers(signs: SignsOfWorkers) -> WorkersJson:
+    return {"number": signs.number, "idle_seconds": _rounded(signs.idle_seconds)}
+
+
+def _judgement(problems: Sequence[Problem]) -> JudgementJson:
+    return {
+        "version": VERSION,
+        "status": word_for(problems),
+        "problems": [{"kind": problem.kind.word, "text": problem.text} for problem in problems],
     }
 
 

@@ -78,6 +78,8 @@ def show_failures(stream: OutputWrapper, run: Run) -> bool:
     """Show the errors of records under the run's filter, in groups with an example each. Return True if
     there are any."""
     groups = failures(run)
+    if groups:
+        stream.write("  In error now, under the run's filter:")
     for group in groups:
         stream.write(f"  {group.count} x {printable(group.model_name)}: {printable(group.title)}")
         stream.write(f"      e.g. {group.example_id}: {printable(group.example_error)}")

@@ -14,9 +14,12 @@ from morango_celery.management.dry_run_output import DryRunJson, DryStageJson, L
 from morango_celery.management.json_output import (
     BatchesJson,
     ComparisonsJson,
+    JudgementJson,
+    ProblemJson,
     RecordsJson,
     RunJson,
     RunListJson,
+    WorkersJson,
 )
 from tests.support.processes import ROOT
 
@@ -50,13 +53,17 @@ def test_the_page_has_each_option_of_a_command(app: str, name: str) -> None:
 
 
 def test_the_page_has_each_key_of_the_json() -> None:
-    of_a_run, of_a_list = PAGE.split("### JSON\n")[1].split("Without a number")
+    section = PAGE.split("### JSON\n")[1].split("\n## ")[0]
+    of_both, rest = section.split("\nA run has:\n")
+    of_a_run, of_a_list = rest.split("\nWithout a number, the object has:\n")
 
-    assert keys_of(of_a_run) == set(get_type_hints(RunJson))
-    assert keys_of(of_a_list.split("## ")[0]) == set(get_type_hints(RunListJson))
-    assert keys_in_row(of_a_list, "comparisons") == set(get_type_hints(ComparisonsJson))
-    for name, nested in (("batches", BatchesJson), ("records", RecordsJson)):
-        assert keys_in_row(of_a_run, name) == set(get_type_hints(nested))
+    assert keys_of(of_both) == set(get_type_hints(JudgementJson))
+    assert keys_of(of_both) | keys_of(of_a_run) == set(get_type_hints(RunJson))
+    assert keys_of(of_both) | keys_of(of_a_list) == set(get_type_hints(RunListJson))
+    for name, nested in (("problems", ProblemJson), ("batches", BatchesJson), ("records", RecordsJson)):
+        assert set(get_type_hints(nested)) <= keys_in_row(section, name)
+    for name, nested in (("comparisons", ComparisonsJson), ("workers", WorkersJson)):
+        assert set(get_type_hints(nested)) <= keys_in_row(of_a_list, name)
 
 
 def test_the_page_has_each_key_of_a_dry_run() -> None:

@@ -21,6 +21,7 @@ from morango_celery.runs.batching import open_batches
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import start
 from morango_celery.runs.status import count_quarantined, status_of
+from morango_celery.runs.workers import note_worker
 from morango_celery.serialization import serialize_into_store
 from tests.support import factories
 from tests.support.concurrency import sync
@@ -224,6 +225,7 @@ class TestItIsShown:
         assert status_of(run.pk).quarantined == 0
 
     def test_list_of_runs_counts_quarantined_records(self, poison: Store) -> None:
+        note_worker("celery@here")
         out = StringIO()
         call_command("deserialize_status", stdout=out)
         assert "\n1 record is quarantined: `deserialize --retry-errors` retries it." in out.getvalue()
@@ -232,6 +234,7 @@ class TestItIsShown:
         assert json.loads(out.getvalue())["quarantined"] == 1
 
     def test_status_without_quarantined_records_does_not_mention_them(self) -> None:
+        note_worker("celery@here")
         factories.fill_store(10)
         run, _ = carry_out()
         for number in (None, run.pk):

@@ -20,10 +20,12 @@ from morango.models.certificates import Filter
 from morango_celery import tasks
 from morango_celery.comparison import shadow
 from morango_celery.errors import ComparisonError
+from morango_celery.management.judgement import Kind
 from morango_celery.messaging import comparisons
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Batch, Comparison, Run
 from morango_celery.runs.inprocess import rehearse
+from morango_celery.runs.workers import note_worker
 from tests.integration.admin_pages import shown
 from tests.support import factories
 from tests.support.dump import dump
@@ -253,8 +255,11 @@ class TestShown:
 
     def test_status_tells_the_numbers(self) -> None:
         text, line = StringIO(), StringIO()
-        call_command("deserialize_status", stdout=text)
-        call_command("deserialize_status", "--json", stdout=line)
+        note_worker("celery@here")
+        for arguments, stream in (((), text), (("--json",), line)):
+            with pytest.raises(SystemExit) as ended:
+                call_command("deserialize_status", *arguments, stdout=stream)
+            assert ended.value.code == Kind.LIMIT.value
 
         assert "2 the same, 1 DIFFERENT (3 rows), 1 could not be compared, 1 to come." in text.getvalue()
         numbers = {"same": 2, "different": 1, "differences": 3, "failed": 1, "waiting": 1}

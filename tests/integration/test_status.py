@@ -11,25 +11,26 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from django.core.management import CommandError, call_command
 from morango.models.certificates import Filter
 
+from morango_celery.api import runs_in_process
 from morango_celery.errors import UnknownRunError
 from morango_celery.management.formatting import duration
 from morango_celery.management.json_output import RecordsJson
-from morango_celery.models import Batch, Run
+from morango_celery.models import Batch, Run, Worker
 from morango_celery.runs import completion
 from morango_celery.runs.batching import open_batches
 from morango_celery.runs.control import cancel
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, start
 from morango_celery.runs.status import Status, recent, stalled, status_of
+from morango_celery.runs.workers import note_worker
+from tests.integration.status_command import shown, told
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
 from tests.support.processes import ROOT, LoggedProcess
 from tests.support.run_helpers import ago, carry_out, new_run
@@ -38,21 +39,9 @@ from worker.school.models import PROFILE
 pytestmark = pytest.mark.django_db
 
 
-def shown(*arguments: str) -> tuple[int, str]:
-    """Return the command's exit status, and its output."""
-    out = StringIO()
-    try:
-        call_command("deserialize_status", *arguments, stdout=out)
-    except SystemExit as end:
-        return int(end.code or 0), out.getvalue()
-    except CommandError as error:
-        code: int = error.returncode  # type: ignore[attr-defined]  # its stubs don't know it
-        return code, str(error)
-    return 0, out.getvalue()
-
-
-def told(*arguments: str) -> Any:
-    return json.loads(shown("--json", *arguments)[1])
+@pytest.fixture(autouse=True)
+def _a_worker_lives(db: None) -> None:
+    note_worker("celery@here")
 
 
 def filtered_run(*prefixes: str) -> Run:
@@ -123,7 +112,10 @@ class TestRun:
         assert code == 0
         assert f"Run {run.pk} of school: completed\n  21 of 21 records: 20 saved, 1 failed; " in text
         assert "left" not in text
-        assert "  1 x unit: django.core.exceptions.ValidationError" in text
+        assert (
+            "\n  In error now, under the run's filter:\n  1 x unit: django.core.exceptions.ValidationError"
+            in text
+        )
 
     def test_run_that_failed_says_why(self) -> None:
         run = new_run()
@@ -156,7 +148,9 @@ class TestRun:
         assert found["batches"] == {"stage": run.stage_batches, "open": run.open_batches - 1}
         assert found["records"] == {
             "total": 20,
+            "handed_out": run.records,
             "done": first.size,
+            "done_by_others": 0,
             "saved": first.size,
             **dict.fromkeys(["deleted", "propagated", "conflicted", "failed"], 0),
         }
@@ -213,19 +207,21 @@ class TestList:
     """The newest runs."""
 
     def test_empty_ledger_is_told(self) -> None:
-        assert shown() == (0, "There are no runs.\n0 not done.\n")
+        code, text = shown()
+        assert code == 0
+        assert text.startswith("There are no runs.\n0 not done.\n")
 
     def test_newest_runs_come_first(self) -> None:
         runs = [new_run() for _ in range(5)]
         _, text = shown("--last", "3")
         assert [int(line.split()[0]) for line in text.splitlines()[1:4]] == [run.pk for run in runs[:1:-1]]
-        assert text.endswith("5 not done.\n")
+        assert "\n5 not done.\n" in text
         assert [one["run"] for one in told("--last", "2")["runs"]] == [run.pk for run in runs[:2:-1]]
 
     def test_failed_run_counts_until_a_later_one_made_it_good(self) -> None:
         failed = filtered_run(SCHOOL_ID)
         completion.fail(failed.pk, RuntimeError("no"))
-        carry_out()  # of another filter
+        carry_out(filtered_run("cd" * 16))
         assert shown()[0] == 4
         carry_out(filtered_run(SCHOOL_ID))
         assert shown()[0] == 0
@@ -246,10 +242,10 @@ class TestList:
             new_run()
         with django_assert_num_queries(1):
             assert len(recent(20)) == 12
-        with django_assert_num_queries(6):
+        with django_assert_num_queries(8 if runs_in_process() else 10):
             shown()
         first = str(Run.objects.earliest("pk").pk)
-        with django_assert_num_queries(3):
+        with django_assert_num_queries(5):
             shown(first)
 
 
@@ -276,7 +272,7 @@ def test_help_and_documentation_say_what_the_exit_status_means() -> None:
         timeout=60,
     )
     page = (ROOT / "docs" / "reference" / "commands.md").read_text()
-    for code in range(6):
+    for code in range(8):
         assert f"\n  {code}  " in helped.stdout
         assert f"\n| `{code}` | " in page
 
@@ -337,7 +333,8 @@ class TestWatching:
     def test_unchanged_lines_are_written_once_where_there_is_no_terminal(
         self, database_url: str, tmp_path: Path
     ) -> None:
-        # Given an empty ledger that is watched
+        # Given an empty ledger that is watched; a worker's last sign of life would be another at each look
+        Worker.objects.all().delete()
         watching = LoggedProcess(
             ["worker", "deserialize_status", "--watch", "--interval", "0.01"],
             tmp_path / "watch.log",
@@ -375,4 +372,5 @@ class TestWatching:
 
 
 def test_json_has_each_outcome_of_records() -> None:
-    assert set(RecordsJson.__annotations__) == {"total", "done", *Run.COUNTS}
+    counts = {"total", "handed_out", "done", "done_by_others", *Run.COUNTS}
+    assert set(RecordsJson.__annotations__) == counts

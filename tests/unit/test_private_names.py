@@ -37,6 +37,7 @@ DATA_MODEL = {
 EXCEPTIONS = {
     ("operations.py", "_assert"),  # a method for subclasses of Morango's operations
     ("worker/shutdown.py", "_exit"),  # os._exit, which Python documents
+    ("management/deadline.py", "_exit"),  # the same
     ("admin/runs.py", "_FieldsetSpec"),  # a type of django-stubs, imported by type checkers alone
 }
 

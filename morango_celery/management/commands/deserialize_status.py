@@ -1,57 +1,70 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from typing_extensions import override
 
+from morango_celery.api import runs_in_process
 from morango_celery.comparison.shadow import totals
 from morango_celery.errors import UnknownRunError
-from morango_celery.management.arguments import length_of_list, run_number, seconds
+from morango_celery.management import nagios
+from morango_celery.management.arguments import length_of_list, limit, run_number, seconds, time_or_age
 from morango_celery.management.base import PipeSafeCommand
-from morango_celery.management.formatting import (
-    TABLE_HEADING,
-    as_table_row,
-    as_text,
-    comparisons_text,
-    quarantined_text,
-)
+from morango_celery.management.deadline import ends_after
+from morango_celery.management.formatting import TABLE_HEADING, as_table_row, as_text
 from morango_celery.management.json_output import list_json, run_json
-from morango_celery.management.run_command import errors_in_one_line, show_failures
-from morango_celery.management.wakeup import Wakeup, wakeup_on_stop_signals
-from morango_celery.models import Run
-from morango_celery.runs.pausing import in_force, in_words
-from morango_celery.runs.status import (
-    RECENT,
-    Status,
-    count_quarantined,
-    recent,
-    stalled,
-    status_of,
-    unfinished,
+from morango_celery.management.judgement import (
+    FINE,
+    Kind,
+    Limits,
+    Problem,
+    exit_status,
+    problems_of_all,
+    problems_of_run,
 )
+from morango_celery.management.overview_output import numbers, summary
+from morango_celery.management.run_command import errors_in_one_line, show_failures
+from morango_celery.management.screen import Screen
+from morango_celery.management.wakeup import Wakeup, wakeup_on_stop_signals
+from morango_celery.printable import printable
+from morango_celery.runs.overview import moment_of, overview
+from morango_celery.runs.status import RECENT, recent, status_of
+from morango_celery.runs.workers import signs_of_workers
 
-FINE = 0
-STALLED = 3
-FAILED = 4
+UNKNOWN = 1
 UNKNOWN_RUN = 5
 
-NAMED = 10
-"""Number of stalled runs that a list names."""
-
 STATUSES = f"""\
-exit status:
-  {FINE}  all is well: what runs shows signs of life, what has ended is completed (records may be in error)
-  1  it can't be known: the database or the settings are not in order
+exit status, that of the first line that fits:
+  {UNKNOWN}  it can't be known: the database or the settings are not in order, or --timeout has passed
   2  the arguments are wrong
-  {STALLED}  the run, or one of those that are not done, has shown no sign of life for too long
-  {FAILED}  the run failed or was cancelled; without RUN: one of those in the list failed, and none that came
-     later of the same profile and filter was completed
   {UNKNOWN_RUN}  the ledger has no such run
+  {Kind.NO_WORKER.value}  no worker has given a sign of life for too long, and one is needed
+  {Kind.STALLED.value}  the run, or one of those that are not done, has shown no sign of life for too long
+  {Kind.FAILED.value}  the run failed or was cancelled, or every record of it failed; without RUN: one did,
+     and no later run of the same records made it good (cancelled ones don't count)
+  {Kind.LIMIT.value}  a limit is exceeded (--max-failed, --max-pending), or a compared sync differs
+  {FINE}  all is well; records may be in error
+
+with --nagios: 0 (OK); 1 (WARNING) for {Kind.LIMIT.value}; 2 (CRITICAL) for {Kind.NO_WORKER.value}, \
+{Kind.STALLED.value} and {Kind.FAILED.value}; 3 (UNKNOWN) for the others
 """
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The state at one moment."""
+
+    problems: list[Problem]
+    has_ended: bool = False
+    """True if there is nothing to wait for."""
 
 
 class Command(PipeSafeCommand):
@@ -70,13 +83,30 @@ class Command(PipeSafeCommand):
         parser.add_argument(
             "--interval", type=seconds, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
         )
-        parser.add_argument("--json", action="store_true", help="a line of JSON for each look")
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="a line of JSON for each look")
+        form.add_argument(
+            "--nagios", action="store_true", help="output and exit status of a plugin for Nagios or Icinga"
+        )
         parser.add_argument(
             "--last",
             type=length_of_list,
             default=RECENT,
             metavar="N",
-            help=f"how many runs to list (default: {RECENT})",
+            help=f"how many runs to list (default: {RECENT}); the exit status is about all",
+        )
+        parser.add_argument(
+            "--since",
+            type=time_or_age,
+            metavar="TIME",
+            help="count runs that failed, and syncs that differ, since then: 24h, say, or a time in ISO 8601 "
+            "(default: all in the ledger)",
+        )
+        parser.add_argument(
+            "--max-failed", type=limit, metavar="N", help="how many records may be in error, or failed in RUN"
+        )
+        parser.add_argument(
+            "--max-pending", type=seconds, metavar="SECONDS", help="how long a run may wait for a worker"
         )
         parser.add_argument(
             "--stalled-after",
@@ -85,108 +115,129 @@ class Command(PipeSafeCommand):
             help="how long a run may show no sign of life (default: STALLED_AFTER_SECONDS of the settings; "
             "four times that for one in a process of its own)",
         )
+        parser.add_argument(
+            "--worker-within",
+            type=seconds,
+            metavar="SECONDS",
+            help="within how long some worker has to give a sign of life (default: a third of "
+            "STALLED_AFTER_SECONDS)",
+        )
+        parser.add_argument(
+            "--timeout",
+            type=seconds,
+            metavar="SECONDS",
+            help=f"end after that, with {UNKNOWN} if the answer isn't known; with --watch, with the status "
+            "of the last look",
+        )
+
+    @override
+    def run_from_argv(self, argv: Sequence[str]) -> None:
+        if "--nagios" not in argv:
+            super().run_from_argv(argv)
+            return
+        self._is_judged = False
+        try:
+            super().run_from_argv(argv)
+        except SystemExit as ended:  # wrong arguments and settings, among others
+            sys.exit(ended.code if self._is_judged or not ended.code else nagios.UNKNOWN)
+        except Exception as error:  # a monitor reads the first line, and knows four statuses
+            self._tell_unknown(f"{type(error).__name__}: {printable(error)}")
+            sys.exit(nagios.UNKNOWN)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
-        with errors_in_one_line():
-            try:
-                status = self._watch(options) if options["watch"] else self._look(options)[0]
-            except UnknownRunError as error:
-                raise CommandError(str(error), returncode=UNKNOWN_RUN) from error
+        try:
+            if options["nagios"] and options["watch"]:
+                raise CommandError("--nagios looks once: it can't go with --watch.", returncode=2)
+            with errors_in_one_line(), self._limited(options):
+                try:
+                    problems = self._watch(options) if options["watch"] else self._look(options).problems
+                except UnknownRunError as error:
+                    raise CommandError(str(error), returncode=UNKNOWN_RUN) from error
+        except CommandError as error:
+            if options["nagios"]:
+                self._tell_unknown(str(error))
+                sys.exit(nagios.UNKNOWN)
+            raise
+        status = nagios.status_of(problems) if options["nagios"] else exit_status(problems)
+        self._is_judged = True
         if status != FINE:
             sys.exit(status)
 
-    def _watch(self, options: dict[str, Any]) -> int:
-        shown = _Screen(self.stdout)
+    def _limited(self, options: dict[str, Any]) -> AbstractContextManager[None]:
+        text = f"It took longer than {options['timeout']} s: the database doesn't answer."
+        limit_seconds = options["timeout"]
+        if options["watch"] and limit_seconds is not None:
+            limit_seconds += options["interval"]  # the loop ends in time, unless a look doesn't
+        if options["nagios"]:
+            (line,) = nagios.lines(nagios.UNKNOWN, [text], {})
+            return ends_after(limit_seconds, line, nagios.UNKNOWN, descriptor=1)
+        return ends_after(limit_seconds, text, UNKNOWN)
+
+    def _tell_unknown(self, text: str) -> None:
+        self.stdout.write("\n".join(nagios.lines(nagios.UNKNOWN, text.splitlines(), {})))
+
+    def _watch(self, options: dict[str, Any]) -> list[Problem]:
+        shown = Screen(self.stdout)
+        until = None if options["timeout"] is None else time.monotonic() + options["timeout"]
         with wakeup_on_stop_signals() as wakeup:
             while True:
-                status, has_ended = self._look(options, shown)
-                if has_ended or _stops(wakeup, options["interval"]):
-                    return status
+                look = self._look(options, shown)
+                if look.has_ended or _stops(wakeup, options["interval"], until):
+                    return look.problems
 
-    def _look(self, options: dict[str, Any], screen: _Screen | None = None) -> tuple[int, bool]:
-        """Show the state, and return the exit status, and True if there is nothing to wait for."""
-        screen = screen or _Screen(self.stdout)
+    def _look(self, options: dict[str, Any], screen: Screen | None = None) -> _Look:
+        """Show the state, and return it."""
+        screen = screen or Screen(self.stdout)
+        limits = Limits(options["max_failed"], options["max_pending"], options["worker_within"])
         if options["run"] is None:
-            return self._list(options, screen), False
+            return _Look(self._list(options, limits, screen))
+        return self._show_run(options, limits, screen)
+
+    def _show_run(self, options: dict[str, Any], limits: Limits, screen: Screen) -> _Look:
         status = status_of(options["run"], options["stalled_after"])
         run = status.run
+        workers = None if run.is_finished or run.in_process else signs_of_workers()
+        problems = problems_of_run(status, workers, limits)
         if options["json"]:
-            self.stdout.write(json.dumps(run_json(status)))
+            self.stdout.write(json.dumps(run_json(status, problems)))
+        elif options["nagios"]:
+            data = {"records": run.records, "done": run.done, "failed": run.failed}
+            self._tell(problems, as_text(status), {**data, "idle_seconds": status.idle_seconds})
         else:
-            screen.show(as_text(status))
+            lost = [f"  {problem.text}" for problem in problems if problem.kind is Kind.NO_WORKER]
+            screen.show([*as_text(status), *lost])
             if run.is_finished and run.failed:
                 show_failures(self.stdout, run)
-        if status.is_stalled:
-            return STALLED, False
-        is_bad = run.is_finished and run.state != Run.State.COMPLETED
-        return FAILED if is_bad else FINE, run.is_finished
+        return _Look(problems, run.is_finished)
 
-    def _list(self, options: dict[str, Any], screen: _Screen) -> int:
-        listed = recent(options["last"], options["stalled_after"])
-        undone = unfinished().count()
-        silent = list(stalled(options["stalled_after"]).order_by("pk").values_list("pk", flat=True)[:NAMED])
-        quarantined = count_quarantined()
-        comparisons = totals()
-        pauses = in_force()
+    def _list(self, options: dict[str, Any], limits: Limits, screen: Screen) -> list[Problem]:
+        since = options["since"]
+        listed = [] if options["nagios"] else recent(options["last"], options["stalled_after"])
+        found = overview(since, options["stalled_after"], needs_workers=not runs_in_process())
+        comparisons = totals(None if since is None else moment_of(since))
+        problems = problems_of_all(found, comparisons, limits)
         if options["json"]:
-            found = list_json(
-                listed,
-                unfinished=undone,
-                stalled=silent,
-                quarantined=quarantined,
-                pauses=pauses,
-                comparisons=comparisons,
-            )
-            self.stdout.write(json.dumps(found))
+            self.stdout.write(json.dumps(list_json(listed, found, comparisons, problems)))
+        elif options["nagios"]:
+            self._tell(problems, summary(found, comparisons), numbers(found, comparisons))
         else:
-            lines = [TABLE_HEADING, *map(as_table_row, listed)] if listed else ["There are no runs."]
-            lines.append(f"{undone:,} not done.")
-            if quarantined:
-                lines.append(f"{quarantined_text(quarantined)}.")
-            if comparisons.total:
-                lines.append(comparisons_text(comparisons))
-            if pauses:
-                lines.append(in_words(pauses))
-            if silent:
-                lines.append(f"STALLED, the oldest first: {', '.join(map(str, silent))}")
-            screen.show(lines)
-        if silent:
-            return STALLED
-        return FAILED if _unmended(listed) else FINE
+            table = [TABLE_HEADING, *map(as_table_row, listed)] if listed else ["There are no runs."]
+            screen.show([*table, *summary(found, comparisons), *(problem.text for problem in problems)])
+        return problems
+
+    def _tell(self, problems: list[Problem], texts: list[str], data: dict[str, float]) -> None:
+        """Write the output of a plugin."""
+        said = [*(problem.text for problem in problems), *texts]
+        self.stdout.write("\n".join(nagios.lines(nagios.status_of(problems), said, data)))
 
 
-def _unmended(listed: list[Status]) -> list[Run]:
-    """Return the failed runs without a later completed one of the same profile and filter."""
-    completed: set[tuple[str, str | None]] = set()
-    found = []
-    for run in (one.run for one in listed):  # the newest first
-        task = (run.profile, run.filter)
-        if run.state == Run.State.COMPLETED:
-            completed.add(task)
-        elif run.state == Run.State.FAILED and task not in completed:
-            found.append(run)
-    return found
+def _stops(wakeup: Wakeup, interval_seconds: float, until: float | None) -> bool:
+    """Wait for the next look.
 
-
-def _stops(wakeup: Wakeup, seconds: float) -> bool:
-    wakeup.wait(seconds)
-    return wakeup.stop_requested
-
-
-class _Screen:
-    """Output that replaces itself on a terminal; elsewhere, only new lines are written."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._before: list[str] = []
-
-    def show(self, lines: list[str]) -> None:
-        if self._stream.isatty():
-            width = shutil.get_terminal_size().columns
-            lines = [line[:width] for line in lines]
-            above = f"\x1b[{len(self._before)}F\x1b[J" if self._before else ""
-            self._stream.write(above + "\n".join(lines))
-        elif lines != self._before:
-            self._stream.write("\n".join(lines))
-        self._before = lines
+    :param until: time of the monotonic clock at which there is none any more; None for no end
+    :returns: True if there is none
+    """
+    left_seconds = interval_seconds if until is None else max(until - time.monotonic(), 0.0)
+    wakeup.wait(min(interval_seconds, left_seconds))
+    return wakeup.stop_requested or (until is not None and time.monotonic() >= until)
