@@ -137,7 +137,7 @@ def recent(number: int = RECENT, stalled_after_seconds: float | None = None) -> 
 
 
 def waits_for_worker() -> Q:
-    """Return the condition for pending runs that wait for a worker, and for no other run or end of a pause."""
+    """Return the condition for pending runs that wait for a worker, not for another run or a pause."""
     return Q(state=Run.State.PENDING, blocked_by=None, coalesced_into=None, in_process=False, paused=False)
 
 
