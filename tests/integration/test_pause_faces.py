@@ -14,6 +14,7 @@ from redis import Redis
 from morango_celery.metrics.figures import figures
 from morango_celery.models import Pause, Run
 from morango_celery.runs import pausing
+from morango_celery.runs.workers import note_worker
 from tests.integration.admin_pages import RUNS, listed, shown, text_of
 from tests.support.factories import SCHOOL_ID
 from tests.support.operators import LOOK, logged_in
@@ -33,6 +34,7 @@ def told(command: str, *arguments: str) -> str:
 
 
 def test_commands_pause_and_resume(transactional_db: None, redis_url: str) -> None:
+    note_worker("celery@here")
     run = new_run()
     filtered = ("--profile", PROFILE, "--filter", SCHOOL_ID)
 
