@@ -12,7 +12,8 @@ from typing_extensions import override
 from morango_celery.admin.links import link_to_run
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.shortened import beginning, first_line
-from morango_celery.management.formatting import counts_text
+from morango_celery.admin.times import time_of
+from morango_celery.management.formatting import counts_text, duration
 from morango_celery.models import Batch
 
 
@@ -27,8 +28,9 @@ class BatchAdmin(ReadOnlyAdmin):
         "suspicion",
         "outcome",
         "last_error_in_short",
-        "sent_at",
-        "finished_at",
+        time_of("sent_at", "sent"),
+        time_of("attempted_at", "begun"),
+        "took",
     ]
     list_filter = ["state", "suspect", ("last_error", admin.EmptyFieldListFilter)]
     search_fields = ["last_error"]
@@ -36,9 +38,9 @@ class BatchAdmin(ReadOnlyAdmin):
     ordering = ["-pk"]
     fieldsets = [
         (None, {"fields": ["number_in_stage", "of_run", "state", "size", "outcome", "last_error"]}),
-        ("Attempts", {"fields": ["attempts", "attempted_at", "suspicion"]}),
+        ("Attempts", {"fields": ["attempts", time_of("attempted_at"), "suspicion"]}),
         ("Where it is from", {"fields": ["pass_number", "split_from", "offset"]}),
-        ("When", {"fields": ["sent_at", "finished_at"]}),
+        ("When", {"fields": [time_of("sent_at"), time_of("finished_at"), "took"]}),
         ("Message", {"fields": ["ids_sha256"]}),
     ]
 
@@ -63,6 +65,12 @@ class BatchAdmin(ReadOnlyAdmin):
     @admin.display(ordering="failed")
     def outcome(self, batch: Any) -> str:
         return counts_text(batch)
+
+    @admin.display(description="time", empty_value="")
+    def took(self, batch: Any) -> str | None:
+        if batch.attempted_at is None or batch.finished_at is None:
+            return None
+        return duration((batch.finished_at - batch.attempted_at).total_seconds())
 
     @admin.display(description="last error", empty_value="")
     def last_error_in_short(self, batch: Any) -> str:

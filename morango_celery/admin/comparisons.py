@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.shortened import beginning, first_line
+from morango_celery.admin.times import time_of
 from morango_celery.models import Comparison
 
 FIDELITY = "docs/fidelity.md"
@@ -45,7 +46,7 @@ class ComparisonAdmin(ReadOnlyAdmin):
         "differences",
         "documented",
         "error_in_short",
-        "created_at",
+        time_of("created_at", "created"),
         "transfer_session_id",
     ]
     list_filter = ["state", Differences, ("profile", admin.AllValuesFieldListFilter), "created_at"]
@@ -59,7 +60,7 @@ class ComparisonAdmin(ReadOnlyAdmin):
         ("Records by model", {"fields": ["models"]}),
         ("Documented differences", {"fields": ["reasons"]}),
         ("Sync", {"fields": ["profile", "filter", "transfer_session_id"]}),
-        ("When", {"fields": ["created_at", "sent_at", "started_at", "finished_at"]}),
+        ("When", {"fields": list(map(time_of, ("created_at", "sent_at", "started_at", "finished_at")))}),
     ]
 
     @override

@@ -12,6 +12,7 @@ from typing_extensions import override
 from morango_celery import api
 from morango_celery.admin.messages import errors_as_messages
 from morango_celery.admin.read_only import ReadOnlyAdmin
+from morango_celery.admin.times import time_of
 from morango_celery.errors import UsageError
 from morango_celery.models import Pause
 from morango_celery.reading.filters import parse_filter
@@ -57,7 +58,7 @@ def resume(model_admin: Any, request: HttpRequest, selected: Any) -> None:
 class PauseAdmin(ReadOnlyAdmin):
     form = PauseForm
     fields = ["profile", "filter", "reason"]
-    list_display = ["scope", "reason", "created_at"]
+    list_display = ["scope", "reason", time_of("created_at", "since")]
     search_fields = ["filter", "reason"]
     ordering = ["-pk"]
     actions = [resume]

@@ -1,4 +1,4 @@
-"""Runs as a list has them: looked at in two queries, however many there are."""
+"""Runs as a list has them: looked at in three queries, however many there are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from morango_celery.admin.shortened import beginning
 from morango_celery.admin.sql import time_limit
+from morango_celery.admin.syncs import syncs_of
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
 from morango_celery.runs.status import paused, stalled, statuses
@@ -46,9 +47,11 @@ class RunList(ChangeList):
     @override
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.result_list: Any = with_status(
-            list(self.result_list.values_list("pk", flat=True)), in_short=True
-        )
+        runs = with_status(list(self.result_list.values_list("pk", flat=True)), in_short=True)
+        syncs = syncs_of(runs)
+        for run in runs:
+            run.sync = syncs.get(run.pk)
+        self.result_list: Any = runs
 
 
 class SignsOfLife(admin.SimpleListFilter):

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from morango_celery.admin.explained_models import models_page
 from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
+from morango_celery.admin.now import now_page
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.run_actions import (
     OFFERED,
@@ -24,6 +25,8 @@ from morango_celery.admin.run_actions import (
 from morango_celery.admin.run_list import COUNTING_SECONDS, RunList, SignsOfLife, with_status
 from morango_celery.admin.shortened import first_line
 from morango_celery.admin.sql import time_limit
+from morango_celery.admin.syncs import filter_in_short, sync_in_short, syncs_of
+from morango_celery.admin.times import time_of
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.management.formatting import counts_text, duration
 from morango_celery.models import Run
@@ -50,14 +53,13 @@ class RunAdmin(ReadOnlyAdmin):
     list_display = [
         "number",
         "state_in_words",
-        "progress",
-        "speed",
-        "time_left",
-        "profile",
+        "progress_in_words",
+        "facility",
+        "sync_in_short",
         "outcome",
         "error_in_short",
-        "created_at",
-        "session_in_short",
+        time_of("created_at", "created"),
+        "took",
     ]
     list_filter = ["state", SignsOfLife, ("profile", admin.AllValuesFieldListFilter), "created_at"]
     search_fields = ["error", "filter"]
@@ -69,23 +71,41 @@ class RunAdmin(ReadOnlyAdmin):
         (None, {"fields": ["signs_of_life", "progress_in_words", "outcome", "error"]}),
         (
             "What it was asked to do",
-            {"fields": ["profile", "filter", "options", "transfer_session_id", "retried_run"]},
+            {"fields": ["profile", "filter", "options", "from_sync", "transfer_session_id", "retried_run"]},
         ),
         (
             "Where it is",
             {"fields": ["shared_work", "stage", "stage_models", "batches", "pass_number", "attempts"]},
         ),
-        ("When", {"fields": ["created_at", "sent_at", "started_at", "last_activity_at", "finished_at"]}),
+        (
+            "When",
+            {
+                "fields": [
+                    *map(
+                        time_of, ("created_at", "sent_at", "started_at", "last_activity_at", "finished_at")
+                    ),
+                    "took",
+                ]
+            },
+        ),
         ("After its end", {"fields": ["session_notified", "finalized"]}),
     ]
 
     @override
     def get_urls(self) -> list[URLPattern]:
         models_view = self.admin_site.admin_view(self.models_view)
-        return [path("models/", models_view, name="morango_celery_run_models"), *super().get_urls()]
+        now_view = self.admin_site.admin_view(self.now_view)
+        return [
+            path("models/", models_view, name="morango_celery_run_models"),
+            path("now/", now_view, name="morango_celery_run_now"),
+            *super().get_urls(),
+        ]
 
     def models_view(self, request: HttpRequest) -> HttpResponse:
         return models_page(self, request)
+
+    def now_view(self, request: HttpRequest) -> HttpResponse:
+        return now_page(self, request)
 
     @override
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RunList]:
@@ -94,14 +114,17 @@ class RunAdmin(ReadOnlyAdmin):
     @override
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         pauses = in_force()
-        return super().changelist_view(
-            request, {**(extra_context or {}), "pauses": pauses and in_words(pauses)}
-        )
+        # Without the sidebar of other apps, a small window has room for all columns
+        more = {"pauses": pauses and in_words(pauses), "is_nav_sidebar_enabled": False}
+        return super().changelist_view(request, {**more, **(extra_context or {})})
 
     @override
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         run = super().get_object(request, object_id, from_field)
-        return next(iter(with_status([run.pk])), None) if run else None
+        found = next(iter(with_status([run.pk])), None) if run else None
+        if found is not None:
+            found.sync = syncs_of([found]).get(found.pk)
+        return found
 
     @override
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> _FieldsetSpec:
@@ -136,7 +159,6 @@ class RunAdmin(ReadOnlyAdmin):
         state = run.status.state
         return format_html('<span class="morango-{}">{}</span>', state, state)
 
-    @admin.display(description="records")
     def progress(self, run: Any) -> str:
         done, total = run.done, run.status.total
         if run.is_finished:
@@ -150,12 +172,10 @@ class RunAdmin(ReadOnlyAdmin):
             " so far" if run.status.waiting is None else "",
         )
 
-    @admin.display(description="per second", empty_value="")
     def speed(self, run: Any) -> str | None:
         speed = run.status.records_per_second
         return speed and f"{speed:,.{0 if speed >= 10 else 1}f}"
 
-    @admin.display(empty_value="")
     def time_left(self, run: Any) -> str | None:
         seconds = run.status.seconds_left
         return None if seconds is None else duration(seconds)
@@ -170,7 +190,7 @@ class RunAdmin(ReadOnlyAdmin):
         ago = duration(run.status.idle_seconds)
         return format_html("{}; {} {} ago", self.state_in_words(run), sign, ago)
 
-    @admin.display(description="records")
+    @admin.display(description="records", ordering="records")
     def progress_in_words(self, run: Any) -> str:
         speed, left = self.speed(run), self.time_left(run)
         return format_html(
@@ -187,10 +207,23 @@ class RunAdmin(ReadOnlyAdmin):
         chosen += [f"with {run.only_exception}"] if run.only_exception else []
         return ", ".join(chosen)
 
-    @admin.display(description="session", empty_value="")
-    def session_in_short(self, run: Any) -> str | None:
-        session = run.transfer_session_id
-        return session and format_html('<span title="{}">{}…</span>', session, session[:8])
+    @admin.display(description="facility", ordering="filter")
+    def facility(self, run: Any) -> str:
+        return format_html("{}<br>{}", filter_in_short(run), run.profile)
+
+    @admin.display(description="sync", ordering="transfer_session_id")
+    def sync_in_short(self, run: Any) -> str:
+        return sync_in_short(run, run.sync)
+
+    @admin.display(description="sync", empty_value="none, or its session is gone")
+    def from_sync(self, run: Any) -> str | None:
+        sync = run.sync
+        return sync and f"{sync.direction} {sync.device or 'an unknown device'} {sync.device_id}".strip()
+
+    @admin.display(description="time", empty_value="")
+    def took(self, run: Any) -> str | None:
+        seconds = run.status.seconds
+        return None if seconds is None else duration(seconds)
 
     @admin.display(description="error", empty_value="")
     def error_in_short(self, run: Any) -> str:

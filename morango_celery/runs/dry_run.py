@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import QuerySet
 from morango.models.certificates import Filter
 from morango.models.core import DeletedModels, HardDeletedModels
 
@@ -105,7 +106,7 @@ def dry_run(
             totals = division.totals
             while division.next_stage():
                 stages.append(DryStage(dict(division.stage_models), run.stage_batches))
-        records_per_second, runs = _speed(profile)
+        records_per_second, runs = speed_of(Run.objects.filter(profile=profile))
         return DryRun(
             run=run,
             stages=stages,
@@ -128,16 +129,18 @@ def _counted(profile: str, sync_filter: Filter | None, edits: Edits) -> LocalEdi
     return LocalEdits({name: number for name, number in counts.items() if number}, deletions, hard_deletions)
 
 
-def _speed(profile: str) -> tuple[float | None, int]:
-    """Return the records per second of the last runs with any records, and the number of these runs."""
-    completed = Run.objects.filter(
-        profile=profile,
+def speed_of(runs: QuerySet[Run]) -> tuple[float | None, int]:
+    """Return the records per second of the last completed ones of these runs, and the number of those.
+
+    Runs without records are left out. Cost: one query.
+    """
+    completed = runs.filter(
         state=Run.State.COMPLETED,
         records__gt=0,
         started_at__isnull=False,
         finished_at__isnull=False,
     )
     columns = completed.order_by("-pk").values_list("records", "started_at", "finished_at")
-    runs: list[tuple[int, Any, Any]] = list(columns[:ESTIMATED_FROM_RUNS])
-    seconds = sum((finished_at - started_at).total_seconds() for _, started_at, finished_at in runs)
-    return (sum(run[0] for run in runs) / max(seconds, 0.001) if runs else None), len(runs)
+    last: list[tuple[int, Any, Any]] = list(columns[:ESTIMATED_FROM_RUNS])
+    seconds = sum((finished_at - started_at).total_seconds() for _, started_at, finished_at in last)
+    return (sum(run[0] for run in last) / max(seconds, 0.001) if last else None), len(last)
