@@ -7,14 +7,17 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 from typing_extensions import override
 
 from morango_celery.admin.links import link_to_run
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.shortened import beginning, first_line
-from morango_celery.admin.times import time_of
+from morango_celery.admin.times import moment, time_of
 from morango_celery.management.formatting import counts_text, duration
 from morango_celery.models import Batch
+from morango_celery.runs.history import past_attempts
 
 
 @admin.register(Batch)
@@ -28,6 +31,7 @@ class BatchAdmin(ReadOnlyAdmin):
         "suspicion",
         "outcome",
         "last_error_in_short",
+        "worker",
         time_of("sent_at", "sent"),
         time_of("attempted_at", "begun"),
         "took",
@@ -38,8 +42,11 @@ class BatchAdmin(ReadOnlyAdmin):
     ordering = ["-pk"]
     fieldsets = [
         (None, {"fields": ["number_in_stage", "of_run", "state", "size", "outcome", "last_error"]}),
-        ("Attempts", {"fields": ["attempts", time_of("attempted_at"), "suspicion"]}),
-        ("Where it is from", {"fields": ["pass_number", "split_from", "offset"]}),
+        (
+            "Attempts",
+            {"fields": ["attempts", time_of("attempted_at"), "worker", "suspicion", "lost_attempts"]},
+        ),
+        ("Where it is from", {"fields": ["stage_models", "pass_number", "split_from", "offset"]}),
         ("When", {"fields": [time_of("sent_at"), time_of("finished_at"), "took"]}),
         ("Message", {"fields": ["ids_sha256"]}),
     ]
@@ -65,6 +72,14 @@ class BatchAdmin(ReadOnlyAdmin):
     @admin.display(ordering="failed")
     def outcome(self, batch: Any) -> str:
         return counts_text(batch)
+
+    @admin.display(description="attempts that came to no result", empty_value="none")
+    def lost_attempts(self, batch: Any) -> str:
+        lines = (
+            (moment(past.begun_at), moment(past.noted_at), past.worker, past.reason)
+            for past in past_attempts(batch)
+        )
+        return format_html_join(mark_safe("<br>"), "{} to {}, {}: {}", lines)
 
     @admin.display(description="time", empty_value="")
     def took(self, batch: Any) -> str | None:

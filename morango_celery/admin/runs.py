@@ -26,6 +26,7 @@ from morango_celery.admin.run_list import COUNTING_SECONDS, RunList, SignsOfLife
 from morango_celery.admin.shortened import first_line
 from morango_celery.admin.sql import time_limit
 from morango_celery.admin.syncs import filter_in_short, sync_in_short, syncs_of
+from morango_celery.admin.timeline import timeline_page
 from morango_celery.admin.times import time_of
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.management.formatting import counts_text, duration
@@ -81,9 +82,7 @@ class RunAdmin(ReadOnlyAdmin):
             "When",
             {
                 "fields": [
-                    *map(
-                        time_of, ("created_at", "sent_at", "started_at", "last_activity_at", "finished_at")
-                    ),
+                    *map(time_of, ("created_at", "sent_at", "started_at", "last_activity_at", "finished_at")),
                     "took",
                 ]
             },
@@ -97,6 +96,11 @@ class RunAdmin(ReadOnlyAdmin):
         now_view = self.admin_site.admin_view(self.now_view)
         return [
             path("models/", models_view, name="morango_celery_run_models"),
+            path(
+                "<int:run_id>/timeline/",
+                self.admin_site.admin_view(self.timeline_view),
+                name="morango_celery_run_timeline",
+            ),
             path("now/", now_view, name="morango_celery_run_now"),
             *super().get_urls(),
         ]
@@ -107,6 +111,9 @@ class RunAdmin(ReadOnlyAdmin):
     def now_view(self, request: HttpRequest) -> HttpResponse:
         return now_page(self, request)
 
+    def timeline_view(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        return timeline_page(self, request, run_id)
+
     @override
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RunList]:
         return RunList
@@ -114,8 +121,7 @@ class RunAdmin(ReadOnlyAdmin):
     @override
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         pauses = in_force()
-        # Without the sidebar of other apps, a small window has room for all columns
-        more = {"pauses": pauses and in_words(pauses), "is_nav_sidebar_enabled": False}
+        more = {"pauses": pauses and in_words(pauses)}
         return super().changelist_view(request, {**more, **(extra_context or {})})
 
     @override

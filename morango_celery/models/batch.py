@@ -64,6 +64,8 @@ class Batch(models.Model):
     """Ids, as a JSON list, of failed records that another pass may save."""
     code_edits = models.TextField(blank=True)
     """Digests, as a JSON list, of app rows that models' code left dirty before their records came."""
+    stage_models = models.TextField(blank=True)
+    """Names of the models of its stage, for the reader."""
     pass_number = models.IntegerField(default=1)
     attempts = models.IntegerField(default=0)
     """Number of workers that began to execute the batch and have not ended that."""
@@ -71,6 +73,10 @@ class Batch(models.Model):
     """Time at which the last of them began."""
     attempted_by = models.CharField(max_length=64, blank=True)
     """The id of the message that it began with; empty once that attempt is known to be over."""
+    worker = models.CharField(max_length=300, blank=True)
+    """The worker that began the last attempt, and the id of its process, such as ``celery@host 1234``."""
+    earlier_attempts = models.TextField(blank=True)
+    """Attempts that came to no result, one a line, as `runs.history` writes and reads them."""
     suspect = models.BooleanField(default=False)
     """True if one more failed attempt is enough to split it."""
     split_from = models.IntegerField(null=True)
@@ -125,6 +131,7 @@ class Batch(models.Model):
             stage=run.stage,
             number=number,
             pass_number=run.pass_number,
+            stage_models=run.stage_models,
             size=len(store_ids),
             ids_json=json.dumps(list(store_ids)),
             ids_sha256=hash_of_ids(store_ids),

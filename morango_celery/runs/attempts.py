@@ -33,6 +33,7 @@ from morango_celery.runs.batch_log import (
     log_split_on_commit,
 )
 from morango_celery.runs.execution import Execution, execute_batch, lock_open_batch, next_part, record_result
+from morango_celery.runs.history import STOPPED, ended
 from morango_celery.runs.lost_attempts import WORKER_LOST, just_begun, none_is_lost, note_lost_attempt
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
@@ -113,7 +114,7 @@ def attempt_begun(
     # Out here the traceback is gone, and with it the objects that its frames kept alive.
     if not connection.in_atomic_block:
         connection.close()  # the time may have been up in the middle of Django's bookkeeping
-    noted = _attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, attempted_by="")
+    noted = _attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, **ended(last_error))
     _log_reason(batch_id, last_error if noted else "")
     return Execution(None, None, stage_is_done=False, batches_to_send=(batch_id,))
 
@@ -124,20 +125,20 @@ def _begin_unless_paused(batch_id: int, ids_sha256: str, message: Message) -> bo
     :returns: None if a pause holds the run
     Cost: one statement if an attempt can be begun.
     """
-    if _begin(batch_id, ids_sha256, message.id):
+    if _begin(batch_id, ids_sha256, message):
         return True
     is_held = pausing.hold_batch(batch_id)
     if is_held:
         return None
     others_are = is_held is not None
-    if others_are and _begin(batch_id, ids_sha256, message.id, in_spite_of_pauses=True):
+    if others_are and _begin(batch_id, ids_sha256, message, in_spite_of_pauses=True):
         return True
     return note_lost_attempt(batch_id, message) and _begin(
-        batch_id, ids_sha256, message.id, in_spite_of_pauses=others_are
+        batch_id, ids_sha256, message, in_spite_of_pauses=others_are
     )
 
 
-def _begin(batch_id: int, ids_sha256: str, message_id: str, *, in_spite_of_pauses: bool = False) -> bool:
+def _begin(batch_id: int, ids_sha256: str, message: Message, *, in_spite_of_pauses: bool = False) -> bool:
     """Count an attempt, if the batch is open, has one left, nobody executes it, and nothing is paused.
 
     If another message's attempt was begun a moment ago, this attempt takes the place of that one, and doesn't
@@ -147,7 +148,7 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str, *, in_spite_of_pause
     """
     split_early = Q(suspect=True, size__gt=1)
     left = Q(split_early, attempts=0) | Q(~split_early, attempts__lt=settings.MAX_ATTEMPTS)
-    others = just_begun(message_id)
+    others = just_begun(message.id)
     ready = Batch.objects.filter(
         Q(left, none_is_lost()) | others,
         not_executed(batch_id),
@@ -164,7 +165,8 @@ def _begin(batch_id: int, ids_sha256: str, message_id: str, *, in_spite_of_pause
         begun = ready.update(
             attempts=Case(When(others, then=F("attempts")), default=F("attempts") + 1),
             attempted_at=Case(When(others, then=F("attempted_at")), default=clock.now()),
-            attempted_by=message_id,
+            attempted_by=message.id,
+            worker=message.worker,
             **when_begun(),
         )
     return begun == 1
@@ -244,13 +246,17 @@ def take_back(batch_id: int, message: Message) -> None:
     Recovery sends the batch again, at its next look; the broker may do so later.
     """
     attempt = _attempt_of(batch_id, message.id)
-    attempt.update(attempts=F("attempts") - 1, attempted_by="", overdue_at=None)
+    attempt.update(attempts=F("attempts") - 1, overdue_at=None, **ended(STOPPED))
 
 
 def expect_retry(batch_id: int, message: Message, seconds: float) -> None:
     """Note that a message retries the batch in some seconds."""
     open_batch = Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN)
     note_retry(open_batch.filter(attempted_by__in=("", message.id)), seconds)
+
+
+def _outage(error: DatabaseError | InterfaceError) -> str:
+    return f"the database was not available: {str(error).strip()}"
 
 
 def _count_outage(
@@ -271,9 +277,9 @@ def _count_outage(
             if not hold(batch):
                 return
             if last_error:
-                batch.update(last_error=last_error, attempted_by="")
+                batch.update(last_error=last_error, **ended(last_error))
             else:
-                batch.update(attempts=F("attempts") - 1, attempted_by="")
+                batch.update(attempts=F("attempts") - 1, **ended(_outage(error)))
         _log_reason(batch_id, last_error)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, count, islice
+from typing import Any
 
 from morango_celery import clock
 from morango_celery.conf import batch_size_records, settings
 from morango_celery.models import Batch, Run
 from morango_celery.reading.cursors import pages
 from morango_celery.runs.inserts import insert
+from morango_celery.runs.message import Message
 from morango_celery.runs.overdue import when_begun
 from morango_celery.runs.plan import (
     PendingRecordSource,
@@ -168,19 +170,25 @@ def _next_wave(source: PendingRecordSource) -> Iterable[SizedId] | None:
     return None
 
 
-def hand_out_rest(run: Run, rest: Remainder, begun_by: str | None) -> Batch | None:
+def hand_out_rest(run: Run, rest: Remainder, begun_by: Message | None) -> Batch | None:
     """Make one batch of all remaining records, and count the first attempt at it.
 
-    :param begun_by: id of the message of the task that makes this attempt; None to count none
+    :param begun_by: message of the task that makes this attempt; None to count none
     :returns: the batch, if the attempt was counted
     """
     _number_stage(run, rest.covered)
-    is_begun = begun_by is not None
-    attempt = {"attempts": 1, "attempted_at": clock.now(), "attempted_by": begun_by} if is_begun else {}
+    attempt: dict[str, Any] = {}
+    if begun_by is not None:
+        attempt = {
+            "attempts": 1,
+            "attempted_at": clock.now(),
+            "attempted_by": begun_by.id,
+            "worker": begun_by.worker,
+        }
     batch = Batch.of(run, 1, [store_id for store_id, _ in rest.sized_ids], **when_begun(), **attempt)
     insert(batch)
     _count(run, [batch])
-    return batch if is_begun else None
+    return batch if attempt else None
 
 
 def _number_stage(run: Run, covered: Sequence[Step]) -> None:

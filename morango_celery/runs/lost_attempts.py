@@ -9,6 +9,7 @@ from morango_celery import clock
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch
 from morango_celery.runs.batch_log import log_attempt_that_ended
+from morango_celery.runs.history import ended
 from morango_celery.runs.message import Message
 from morango_celery.runs.overdue import MOMENT_SECONDS, not_executed
 
@@ -44,7 +45,7 @@ def note_lost_attempt(batch_id: int, message: Message) -> bool:
     with transaction.atomic():
         take_write_lock()
         noted = lost.filter(~none_is_lost(), state=Batch.State.OPEN).update(
-            last_error=reason, attempted_by=""
+            last_error=reason, **ended(reason)
         )
     if noted:
         columns = ("run_id", "stage", "number", "attempts", "last_error")

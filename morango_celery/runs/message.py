@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+WORKER_CHARACTERS = 300
+"""Number of characters of a worker's name that the ledger keeps."""
 ID_CHARACTERS = 64
 """Number of characters of a message's id that the ledger keeps."""
 
@@ -18,6 +20,8 @@ class Message:
     """Number of earlier tries, each of which the database ended."""
     is_redelivered: bool = False
     """True if the worker that it was delivered to first was lost, or gave it back."""
+    worker: str = ""
+    """Worker that it was delivered to, and the id of its process, for readers; empty if it is not known."""
 
     @property
     def was_lost(self) -> bool:

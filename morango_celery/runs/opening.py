@@ -111,7 +111,7 @@ def attempt_start(run_id: int, message: Message = NOBODYS) -> tuple[Progress, Ex
     Cost: two commits more than the batch alone.
     Twice, and at the same time: safe; the second one does nothing.
     """
-    progress = attempt_opening(run_id, lambda run: start(run.pk, message.id, run), message)
+    progress = attempt_opening(run_id, lambda run: start(run.pk, message, run), message)
     if progress.begun is not None:
         batch = progress.begun
         return progress, attempts.attempt_begun(batch.pk, batch.ids_sha256, message, ends_run=True)

@@ -15,6 +15,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.batching import Division, hand_out_rest
 from morango_celery.runs.inserts import insert
+from morango_celery.runs.message import Message
 from morango_celery.runs.overdue import hold_opening, lock_opened, read_run
 from morango_celery.runs.passes import begin_next_pass, forget_errors, needs_another_pass
 from morango_celery.runs.plan import Remainder, steps
@@ -38,10 +39,10 @@ class Progress:
     """The only batch of the stage, if the first attempt at it was counted with it: execute it."""
 
 
-def start(run_id: int, begun_by: str | None = None, run: Run | None = None) -> Progress:
+def start(run_id: int, begun_by: Message | None = None, run: Run | None = None) -> Progress:
     """Take a pending run: merge local edits into the Store, then open the first stage.
 
-    :param begun_by: id of the message of a task that executes the run's batch at once, if one batch holds all
+    :param begun_by: message of a task that executes the run's batch at once, if one batch holds all
         waiting records; None if there is no such task
     :param run: the row as the ledger had it a moment ago; None to read it
     :raises OperationalError: the database asks to try again
@@ -52,7 +53,7 @@ def start(run_id: int, begun_by: str | None = None, run: Run | None = None) -> P
     began = time.monotonic()
     opened: Progress | None = None
 
-    def executor() -> str | None:
+    def executor() -> Message | None:
         return begun_by if time.monotonic() - began < QUICK_SECONDS else None
 
     def begin_serialization() -> None:
@@ -85,7 +86,7 @@ def advance(run_id: int) -> Progress:
 
 @first_error_wins()
 @transaction.atomic
-def _open(run_id: int, begun_by: str | None) -> Progress:
+def _open(run_id: int, begun_by: Message | None) -> Progress:
     take_write_lock()
     run = lock_opened(run_id)
     if run.state == Run.State.PENDING:
@@ -97,7 +98,7 @@ def _open(run_id: int, begun_by: str | None) -> Progress:
     return _open_stage(run, rest, begun_by)
 
 
-def _open_if_small(run_id: int, begun_by: str | None) -> Progress | None:
+def _open_if_small(run_id: int, begun_by: Message | None) -> Progress | None:
     """Open the only stage of a pending run within the transaction that has serialized for it.
 
     This transaction holds Morango's lock of the filter's partitions, and others wait for it. So the stage is
@@ -115,7 +116,7 @@ def _open_if_small(run_id: int, begun_by: str | None) -> Progress | None:
     return _open_stage(run, rest, begun_by)
 
 
-def _open_stage(run: Run, rest: Remainder | None, begun_by: str | None) -> Progress:
+def _open_stage(run: Run, rest: Remainder | None, begun_by: Message | None) -> Progress:
     """Open the next stage of a running run, or complete the run; its row is locked, and no stage is open.
 
     :param rest: all remaining records; None if one batch doesn't hold them

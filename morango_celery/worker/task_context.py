@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +14,9 @@ from celery import current_task
 from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery.errors import SoftTimeLimitReached
+from morango_celery.printable import printable
 from morango_celery.runs.limits import Limits
-from morango_celery.runs.message import ID_CHARACTERS, Message
+from morango_celery.runs.message import ID_CHARACTERS, WORKER_CHARACTERS, Message
 
 _worker_limits: tuple[float | None, float | None] = (None, None)
 """The hard and the soft time limit that this worker was started with, in seconds."""
@@ -45,7 +47,8 @@ class Expected:
 def message_of(request: Any) -> Message:
     """Return a task's message, reduced to the parts that attempts are counted by."""
     is_redelivered = bool((request.delivery_info or {}).get("redelivered"))
-    return Message(str(request.id or "")[:ID_CHARACTERS], request.retries, is_redelivered)
+    worker = f"{printable(request.hostname or '', WORKER_CHARACTERS // 2)} {os.getpid()}".strip()
+    return Message(str(request.id or "")[:ID_CHARACTERS], request.retries, is_redelivered, worker)
 
 
 def current_limits() -> Limits | None:
