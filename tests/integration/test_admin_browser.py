@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 import morango_celery
-from morango_celery.models import Run
+from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from tests.support.browser import chromium
 from tests.support.factories import SCHOOL_ID, build_store_row, fill_store, store_row
@@ -104,6 +105,12 @@ class Page:
         value, most = self.window.execute_script(script)
         return value, most
 
+    def is_cut(self, selector: str) -> bool:
+        """Return True if a part of the element can only be seen by scrolling sideways."""
+        script = "const e = document.querySelector(arguments[0]); return e.scrollWidth > e.clientWidth"
+        found: bool = self.window.execute_script(script, selector)
+        return found
+
     def picture(self, name: str, folder: Path) -> None:
         assert self.window.save_screenshot(str(Path(self.pictures or folder) / f"admin-{name}.png"))
 
@@ -119,7 +126,7 @@ def test_operator_watches_cancels_looks_for_errors_and_retries_them(
     live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
     """SCREENSHOTS=docs/how-to keeps the pictures there."""
-    with chromium(1760, 800) as window, ExitStack() as stack:
+    with chromium(1280, 800) as window, ExitStack() as stack:
         # Given a run that is held up among its first attempts, and will be again among its last
         page = Page(window, live_http_server(DEBUG="1"))
         worker = celery_worker_process(concurrency=1, MORANGO_CELERY_BATCH_SIZE_RECORDS="50")
@@ -140,12 +147,26 @@ def test_operator_watches_cancels_looks_for_errors_and_retries_them(
             # Then it shows how far the run is
             done, total = page.progress()
             assert 0 < done < total == Store.objects.filter(partition__startswith=SCHOOL_ID).count()
-            number, state, records, speed, left, *_ = page.row("running")[1:]
-            assert (number, state, records) == (str(run.pk), "running", f"{done:,.0f} of {total:,.0f}")
-            assert float(speed.replace(",", "")) > 0
-            assert left.endswith((" s", ":00")) or " min " in left
+            number, state, records, facility, *_ = page.row("running")[1:]
+            assert (number, state) == (str(run.pk), "running")
+            progress = rf"{done:,.0f} of {total:,.0f}; [\d,.]+ a second, about .* left"
+            assert re.fullmatch(progress, records)
+            assert facility.split() == [f"{SCHOOL_ID[:8]}…", PROFILE]
+            assert not page.is_cut(".results")
             page.picture("runs", tmp_path)
-            page.follow(number)
+
+            # and the application's first page tells what goes on, and refreshes itself
+            window.get(f"{page.url}/admin/morango_celery/")
+            until(lambda: page.text(".morango-tiles"), "telling what goes on")
+            assert "1 run" in page.text(".morango-tiles")
+            assert f"Run {number}" in page.text(".morango-now-runs")
+            assert not page.is_cut("html")
+            page.picture("now", tmp_path)
+            told = page.text("#morango-now")
+            window.execute_script("window.isTheSame = true")
+            until(lambda: page.text("#morango-now") != told, "refreshed")
+            assert window.execute_script("return window.isTheSame")
+            page.follow(f"Run {number}")
             assert page.progress() == (done, total)
 
         # When it goes on, then its page shows that by itself
@@ -164,6 +185,17 @@ def test_operator_watches_cancels_looks_for_errors_and_retries_them(
         # Then it is cancelled, and the list says so
         assert f"Run {run.pk} is cancelled; " in page.text(".messagelist .success")
         assert page.row("cancelled")[1] == str(run.pk)
+
+        # and its timeline shows the worker's batches
+        page.follow(str(run.pk))
+        page.follow("Timeline")
+        assert f"Run {run.pk} is cancelled. " in page.text("#content-main p")
+        done = Batch.objects.filter(run=run, state=Batch.State.DONE).count()
+        drawn = window.find_elements(By.CSS_SELECTOR, "svg.morango-timeline rect.batch")
+        assert done > 3
+        assert len(drawn) >= done
+        assert not page.is_cut("html")
+        page.picture("timeline", tmp_path)
         stack.close()
 
         # When the operator looks for errors

@@ -107,10 +107,10 @@ class TestShown:
             assert listed(operator, nonsense) == set()
 
     def test_order_of_the_list_can_be_chosen(self, operator: Client) -> None:
-        for profile in ("b", "c", "a"):
-            new_run(profile=profile)
-        page = operator.get(f"{RUNS}?o=6").content.decode()
-        assert re.findall(r'class="field-profile">(\w)<', page) == ["a", "b", "c"]
+        for prefix in ("b", "c", "a"):
+            new_run(filter=prefix)
+        page = operator.get(f"{RUNS}?o=4").content.decode()
+        assert re.findall(r'class="field-facility"><span title="(\w)">', page) == ["a", "b", "c"]
 
     def test_errors_under_its_filter_link_to_those_records(self, operator: Client) -> None:
         for _ in range(2):
