@@ -25,12 +25,12 @@ from morango_celery.admin.sql import time_limit
 from morango_celery.admin.syncs import filter_in_short, sync_in_short, syncs_of
 from morango_celery.admin.times import moment
 from morango_celery.errors import TransientError
-from morango_celery.management.formatting import duration
+from morango_celery.management.formatting import duration, number_of
 from morango_celery.messaging.queue_length import queue_length
 from morango_celery.models import Run
 from morango_celery.runs.dry_run import speed_of
 from morango_celery.runs.pausing import in_force, in_words
-from morango_celery.runs.workers import live_workers
+from morango_celery.runs.workers import live_workers, signs_of_workers
 
 REFRESH_SECONDS = 5
 QUERY_SECONDS = 2.0
@@ -108,7 +108,7 @@ def _waiting(running: Sequence[Any]) -> Sequence[str]:
     found = _pending().aggregate(
         number=Count("pk"), oldest=Min("created_at"), paused=Count("pk", filter=Q(paused=True))
     )
-    lines = [_counted(records, "record"), f"of {_counted(found['number'], 'sync or run', 'syncs or runs')}"]
+    lines = [number_of(records, "record"), f"of {number_of(found['number'], 'sync or run', 'syncs or runs')}"]
     if found["oldest"]:
         lines.append(f"the oldest for {duration(_age_seconds(found['oldest']))}")
     if found["paused"]:
@@ -132,7 +132,7 @@ def _running() -> Sequence[str]:
     found = Run.objects.filter(state=Run.State.RUNNING).aggregate(
         number=Count("pk"), here=Count("pk", filter=Q(in_process=True))
     )
-    lines = [_counted(found["number"], "run")]
+    lines = [number_of(found["number"], "run")]
     if found["here"]:
         lines.append(f"{found['here']:,} of them in a process of its own")
     return lines
@@ -141,10 +141,10 @@ def _running() -> Sequence[str]:
 def _workers() -> Sequence[str]:
     if api.runs_in_process():
         return ["none is needed: each process carries out its own runs"]
-    workers = live_workers()
-    if not workers:
+    signs, workers = signs_of_workers(), live_workers()
+    if signs.are_lost():
         return ["none", "Nothing is begun until one is started."]
-    lines = [_counted(len(workers), "worker")]
+    lines = [number_of(len(workers), "worker")] if workers else ["at work", "Their names aren't known yet."]
     shown = [f"{each.name}, seen {duration(_age_seconds(each.seen_at))} ago" for each in workers[:SHOWN_RUNS]]
     return lines + shown + ([f"and {len(workers) - SHOWN_RUNS:,} more"] if len(workers) > SHOWN_RUNS else [])
 
@@ -152,13 +152,13 @@ def _workers() -> Sequence[str]:
 def _queue() -> Sequence[str]:
     if api.runs_in_process():
         return ["none"]
-    return [_counted(queue_length(BROKER_SECONDS), "message")]
+    return [number_of(queue_length(BROKER_SECONDS), "message")]
 
 
 def _failures() -> Sequence[str]:
     in_error = Store.objects.filter(dirty_bit=True).exclude(deserialization_exception=None).count()
     failed = Run.objects.filter(_failed_lately(), state=Run.State.FAILED).count()
-    return [_counted(failed, "run"), f"{_counted(in_error, 'record')} in error now"]
+    return [number_of(failed, "run"), f"{number_of(in_error, 'record')} in error now"]
 
 
 def _failed_lately() -> Q:
@@ -205,7 +205,3 @@ def _row(run: Any, sync: Any) -> dict[str, Any]:
 
 def _age_seconds(time: datetime.datetime) -> float:
     return max((timezone.now() - time).total_seconds(), 0.0)
-
-
-def _counted(number: int, noun: str, plural: str = "") -> str:
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -13,7 +13,7 @@ from morango_celery.admin.sql import time_limit
 from morango_celery.admin.timeline_drawing import drawing, stage_name
 from morango_celery.admin.times import moment
 from morango_celery.errors import QueryTimeoutError
-from morango_celery.management.formatting import duration
+from morango_celery.management.formatting import duration, number_of
 from morango_celery.models import Run
 from morango_celery.runs.timeline import MAX_TROUBLED, StageSpan, Timeline, Work, timeline
 
@@ -74,12 +74,12 @@ def _summary(found: Timeline) -> str:
     else:
         waited = duration(max((begun - found.begin).total_seconds(), 0.0))
         first = f"Run {run.pk} is {run.state}. It waited for {waited}, and took {took}."
-    stages, workers, lost = len(found.stages), len(found.workers), len(found.lost_attempts)
-    more = "; batches without trouble are summed up by stage and worker" if found.is_summed_up else ""
-    return (
-        f"{first} {sum(stage.batches for stage in found.stages):,} batches in {stages:,} rows of stages, by "
-        f"{workers:,} workers or their processes; {lost:,} attempts came to no result{more}."
-    )
+    batches = number_of(sum(stage.batches for stage in found.stages), "batch", "batches")
+    lost = len(found.lost_attempts)
+    if found.workers:
+        batches += f", by {number_of(len(found.workers), 'process', 'processes')} of workers"
+    more = " Batches without trouble are summed up by stage and worker." if found.is_summed_up else ""
+    return f"{first} {batches}; {number_of(lost, 'attempt')} came to no result.{more}"
 
 
 def _stage_rows(found: Timeline) -> Iterator[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from morango_celery.admin.syncs import shortened
-from morango_celery.management.formatting import duration
+from morango_celery.management.formatting import duration, number_of
 from morango_celery.runs.timeline import StageSpan, Timeline, Work
 
 WIDTH = 1200
@@ -141,10 +141,10 @@ def stage_name(stage: StageSpan) -> str:
 
 def stage_text(stage: StageSpan) -> str:
     """Return a sentence about a stage's batches and records."""
-    texts = [f"{stage.batches:,} batches, {stage.records:,} records"]
+    texts = [number_of(stage.batches, "batch", "batches"), number_of(stage.records, "record")]
     texts += [f"{stage.failed:,} failed"] if stage.failed else []
-    texts += [f"{stage.split:,} batches were split"] if stage.split else []
-    texts += [f"{stage.open:,} batches are open"] if stage.open else []
+    texts += [f"{stage.split:,} of them split"] if stage.split else []
+    texts += [f"{stage.open:,} of them open"] if stage.open else []
     return f"{stage_name(stage)}. {', '.join(texts)}."
 
 
@@ -159,7 +159,7 @@ def work_text(work: Work) -> str:
         split = " The batch was split." if work.split else ""
         return f"An attempt at {subject} that came to no result: {work.reason}.{split}"
     took = "" if work.ended_at is None else f" in {duration((work.ended_at - work.begun_at).total_seconds())}"
-    texts = [f"{subject}: {work.records:,} records{took or ', goes on'}"]
+    texts = [f"{subject}: {work.records:,} records{took or ', no result yet'}"]
     texts += [f"{work.failed:,} failed"] if work.failed else []
     texts += [f"attempt {work.attempts}"] if work.attempts > 1 else []
     texts += [f"{duration(work.waited_seconds)} after its message"] if work.waited_seconds is not None else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
@@ -11,7 +10,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 
-def time_of(name: str, description: str = "") -> Callable[[Any], str]:
+def time_of(name: str, description: str = "") -> Any:
     """Return a column for a field with a time.
 
     :param description: heading; empty for that of the field
@@ -30,4 +29,4 @@ def moment(time: datetime.datetime | None) -> str:
     if time is None:
         return ""
     local = timezone.localtime(time)
-    return format_html('<time datetime="{}">{:%Y-%m-%d %H:%M:%S}</time>', local.isoformat(), local)
+    return format_html('<time datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")

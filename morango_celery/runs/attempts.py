@@ -256,7 +256,7 @@ def expect_retry(batch_id: int, message: Message, seconds: float) -> None:
 
 
 def _outage(error: DatabaseError | InterfaceError) -> str:
-    return f"the database was not available: {str(error).strip()}"
+    return f"the database ended it: {str(error).strip()}"
 
 
 def _count_outage(

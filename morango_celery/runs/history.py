@@ -41,7 +41,8 @@ def ended(reason: Any) -> dict[str, Any]:
     :param reason: text, or an expression for one
     """
     if isinstance(reason, str):
-        reason = Value(printable(reason, MAX_REASON_CHARACTERS))
+        first, _, _ = printable(reason, MAX_REASON_CHARACTERS).partition("\\n")
+        reason = Value(first)  # the database may quote values of records in further lines
     fields = (_text(F("attempted_at")), _text(clock.now()), F("worker"), reason)
     line = Concat(*(part for field in fields for part in (field, Value("\t"))), Value("\n"))
     whole = Concat(F("earlier_attempts"), line, output_field=TextField())

@@ -96,7 +96,7 @@ class Timeline:
 def timeline(run: Run) -> Timeline:
     """Return the timeline of a run.
 
-    Cost: four queries, for any number of batches, which read no ids.
+    Cost: three queries, four for many batches, which read no ids.
     """
     now: Moment = Run.objects.annotate(now=clock.now()).values_list("now", flat=True).get(pk=run.pk)
     stages = list(_stages(run))

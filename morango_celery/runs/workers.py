@@ -6,6 +6,7 @@ with long batches has no process for that: a batch that was begun, or done, coun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db.models import Count, Max, Q
@@ -59,6 +60,16 @@ def note_worker(name: str) -> None:
     if not Worker.objects.filter(name=name).update(seen_at=clock.now()):
         Worker.objects.filter(seen_at__lt=clock.now(-FORGOTTEN_SECONDS)).delete()
         Worker.objects.bulk_create([Worker(name=name)], ignore_conflicts=True)
+
+
+def live_workers() -> Sequence[Worker]:
+    """Return the workers that have taken a message within STALLED_AFTER_SECONDS, by their names.
+
+    A worker among many others may not be one of them yet, since any worker may take the message.
+    Cost: one query.
+    """
+    recent = Worker.objects.filter(seen_at__gte=clock.now(-settings.STALLED_AFTER_SECONDS))
+    return list(recent.order_by("name"))
 
 
 def signs_of_workers() -> SignsOfWorkers:

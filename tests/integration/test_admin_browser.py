@@ -154,19 +154,7 @@ def test_operator_watches_cancels_looks_for_errors_and_retries_them(
             assert facility.split() == [f"{SCHOOL_ID[:8]}…", PROFILE]
             assert not page.is_cut(".results")
             page.picture("runs", tmp_path)
-
-            # and the application's first page tells what goes on, and refreshes itself
-            window.get(f"{page.url}/admin/morango_celery/")
-            until(lambda: page.text(".morango-tiles"), "telling what goes on")
-            assert "1 run" in page.text(".morango-tiles")
-            assert f"Run {number}" in page.text(".morango-now-runs")
-            assert not page.is_cut("html")
-            page.picture("now", tmp_path)
-            told = page.text("#morango-now")
-            window.execute_script("window.isTheSame = true")
-            until(lambda: page.text("#morango-now") != told, "refreshed")
-            assert window.execute_script("return window.isTheSame")
-            page.follow(f"Run {number}")
+            page.follow(number)
             assert page.progress() == (done, total)
 
         # When it goes on, then its page shows that by itself
@@ -175,6 +163,19 @@ def test_operator_watches_cancels_looks_for_errors_and_retries_them(
         until(lambda: page.progress()[0] > total / 2, "showing that it is nearly done")
         assert f"{WITHOUT_UNIT} x lesson: " in page.text(".morango-errors")
         page.picture("run", tmp_path)
+
+        # When the application's first page is opened, then it tells what goes on, and refreshes itself
+        window.get(f"{page.url}/admin/morango_celery/")
+        until(lambda: page.text(".morango-tiles"), "telling what goes on")
+        assert "1 run" in page.text(".morango-tiles")
+        assert f"Run {number}" in page.text(".morango-now-runs")
+        assert not page.is_cut("html")
+        page.picture("now", tmp_path)
+        told = page.text("#morango-now")
+        window.execute_script("window.isTheSame = true")
+        until(lambda: page.text("#morango-now") != told, "refreshed")
+        assert window.execute_script("return window.isTheSame")
+        page.follow(f"Run {number}")
 
         # When the operator cancels it
         page.press("Cancel")

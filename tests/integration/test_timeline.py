@@ -66,7 +66,7 @@ def test_ledger_learns_worker_and_models_of_each_batch(batch_size: Callable[[int
     found = timeline(run)
     assert [(stage.models, stage.batches, stage.records) for stage in found.stages] == [
         ("unit", 1, 1),
-        ("lesson", 1, 1),
+        ("lesson + learner", 1, 1),
     ]
     assert [(work.worker, work.stage, work.number) for work in found.work] == [
         ("celery@north 1", 1, 1),
@@ -101,7 +101,6 @@ def test_attempts_without_result_are_kept_with_worker_and_reason(monkeypatch: py
 
     with monkeypatch.context() as broken:
         broken.setattr("morango_celery.runs.attempts.execute_batch", too_long)
-        broken.setattr("morango_celery.runs.attempts.connection.in_atomic_block", True)
         attempt_batch(batch.pk, batch.ids_sha256, of_worker("celery@north 1"))
 
     # ... and another one that is stopped
@@ -125,13 +124,13 @@ def test_history_keeps_the_newest_attempts_in_a_bounded_text() -> None:
     batch = Batch.of(new_run(), 1, ["ab" * 16], worker="celery@north\\t1", attempted_at=ago(10))
     batch.save()
     for number in range(60):
-        Batch.objects.update(**ended(f"reason\n{number}"))
+        Batch.objects.update(**ended(f"reason {number}\nwith a value"))
 
     batch.refresh_from_db()
 
     assert len(batch.earlier_attempts) == MAX_CHARACTERS
     kept = past_attempts(batch)
-    assert [past.reason for past in kept] == [f"reason\\n{number}" for number in range(60 - len(kept), 60)]
+    assert [past.reason for past in kept] == [f"reason {number}" for number in range(60 - len(kept), 60)]
     assert len(kept) > 10
     assert batch.attempted_by == ""
 
@@ -188,8 +187,8 @@ def test_thousands_of_batches_are_summed_up(operator: Client) -> None:
             svg = drawn(operator, run)
         counted.append(len(queries))
 
-    # Then the large one takes as many queries, and its drawing stays small
-    assert counted[0] == counted[1]
+    # Then the large one takes one query more, and its drawing stays small
+    assert counted[1] == counted[0] + 1
     assert len(list(svg.iter())) < 7_000
     found = timeline(large)
     assert found.is_summed_up
@@ -222,7 +221,7 @@ def test_drawing_escapes_its_texts_and_can_be_read_without_eyes(operator: Client
     assert (svg.get("role"), svg.get("aria-labelledby")) == ("img", "timeline-title timeline-text")
     assert svg.findtext(f"{SVG}title") == f"Timeline of run {run.pk}"
     summary = svg.findtext(f"{SVG}desc") or ""
-    assert re.match(rf"Run {run.pk} is running\. It waited for .*; 1 attempts came to no result", summary)
+    assert re.match(rf"Run {run.pk} is running\. It waited for .*; 1 attempt came to no result", summary)
     text = text_of(page)
     assert summary in text
     assert "stage 2: model 0 2 14 0 20" in text
