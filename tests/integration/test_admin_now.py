@@ -16,7 +16,7 @@ from django.test import Client
 from morango.models import SyncSession, TransferSession
 
 from morango_celery.messaging.dispatch import CeleryDispatch
-from morango_celery.models import Run
+from morango_celery.models import Run, Worker
 from morango_celery.runs import pausing
 from tests.integration.admin_pages import RUNS, new_run, page_of, shown
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
@@ -92,6 +92,20 @@ def test_page_tells_what_waits_runs_and_has_failed(operator: Client, redis_url: 
         "Failed in 24 hours": [str(failed.pk)],
     }
     assert "No &lt;b&gt;paper&lt;/b&gt;." in page
+
+
+@pytest.mark.usefixtures("silent_broker", "workers_are_needed")
+def test_page_names_the_workers_that_live(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("morango_celery.admin.now.BROKER_SECONDS", 0.1)
+    Worker.objects.create(name="celery@gone", seen_at=ago(5000))
+    assert tiles(operator.get(NOW).content.decode())["Workers"] == (
+        "none | Nothing is begun until one is started."
+    )
+
+    Worker.objects.create(name="celery@<north>", seen_at=ago(70))
+
+    found = tiles(operator.get(NOW).content.decode())["Workers"]
+    assert re.fullmatch(r"1 worker \| celery@&lt;north&gt;, seen 1 min \d+ s ago", found)
 
 
 @pytest.mark.usefixtures("silent_broker", "workers_are_needed")
