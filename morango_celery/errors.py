@@ -81,6 +81,10 @@ class ExclusiveModelsTakenError(TransientError):
     """Another batch is saving records of exclusive models; nothing was written."""
 
 
+class BrokerUnreachableError(TransientError):
+    """The broker doesn't answer."""
+
+
 class PayloadStoreUnavailableError(TransientError):
     """The store of payloads can't be reached at the moment."""
 

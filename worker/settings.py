@@ -26,7 +26,7 @@ if environment.flag("BEHIND_TLS"):  # a proxy that overrides the clients' own he
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
     # Health checks come from the container itself, without TLS
-    SECURE_REDIRECT_EXEMPT = [r"^api/morango/v1/morangoinfo/1/$"]
+    SECURE_REDIRECT_EXEMPT = [r"^api/morango/v1/morangoinfo/1/$", r"^healthz$"]
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -1,4 +1,4 @@
-"""Morango's sync API, Django's admin, and metrics."""
+"""Morango's sync API, Django's admin, the page for monitors, and metrics."""
 
 from __future__ import annotations
 
@@ -10,5 +10,6 @@ from worker.monitoring import protected_metrics
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("metrics", protected_metrics),
+    path("", include("morango_celery.health.urls")),
     path("", include("morango.urls")),
 ]

@@ -180,6 +180,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=255, unique=True)),
+                ('version', models.CharField(blank=True, max_length=40)),
                 ('seen_at', models.DateTimeField(default=morango_celery.clock.now)),
             ],
             options={

@@ -17,6 +17,8 @@ class Worker(models.Model):
 
     name = models.CharField(max_length=255, unique=True)
     """Its node name, such as ``celery@host``."""
+    version = models.CharField(max_length=40, blank=True)
+    """Version of this package that it has."""
     seen_at = models.DateTimeField(default=clock.now)
     """Time at which it last carried out such a task."""
 

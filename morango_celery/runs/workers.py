@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from django.db.models import Count, Max, Q
+from django.db.models import Count, Max, Q, QuerySet
 
-from morango_celery import clock
+from morango_celery import __version__, clock
 from morango_celery.conf import settings
 from morango_celery.models import Run, Worker
 from morango_celery.runs.status import with_attempts
@@ -57,9 +58,15 @@ def note_worker(name: str) -> None:
     Twice, and at the same time: safe.
     """
     name = name[:MAX_NAME_CHARACTERS]
-    if not Worker.objects.filter(name=name).update(seen_at=clock.now()):
+    if not Worker.objects.filter(name=name).update(seen_at=clock.now(), version=__version__):
         Worker.objects.filter(seen_at__lt=clock.now(-FORGOTTEN_SECONDS)).delete()
-        Worker.objects.bulk_create([Worker(name=name)], ignore_conflicts=True)
+        Worker.objects.bulk_create([Worker(name=name, version=__version__)], ignore_conflicts=True)
+
+
+def recent_workers() -> QuerySet[Any]:
+    """Return the workers that have taken a message within STALLED_AFTER_SECONDS, by name, with the time `now`."""
+    seen = Worker.objects.filter(seen_at__gte=clock.now(-settings.STALLED_AFTER_SECONDS))
+    return seen.annotate(now=clock.now()).order_by("name")
 
 
 def live_workers() -> Sequence[Worker]:
