@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from morango_celery.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from morango_celery.api import (
         cancel,
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     )
     from morango_celery.deserialization import DeserializeTask, StoreModelSource
     from morango_celery.serialization import serialize_into_store
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "cancel": "morango_celery.api",

@@ -50,14 +50,14 @@ def look_at_grants() -> Iterator[Finding]:
     if found.tables:
         text = f"missing tables: {_some(found.tables)}"
         yield Finding("grants", Severity.ERROR, text, "Run `manage.py migrate` as the owner.")
-    if not found.privileges and not found.sequences:
-        if not found.tables:
-            yield Finding("grants", Severity.OK, "the role may read and write all tables of runs and syncs")
-        return
-    lacking = [f"{', '.join(privileges)} on {table}" for table, privileges in found.privileges.items()]
+    lacking = [f"USAGE on schema {schema}" for schema in found.schemas]
+    lacking += [f"{', '.join(privileges)} on {table}" for table, privileges in found.privileges.items()]
     lacking += [f"USAGE on {sequence}" for sequence in found.sequences]
-    text = f"the role {found.role!r} lacks {_some(lacking)}"
-    yield Finding("grants", Severity.ERROR, text, f"As the owner of the tables: {found.grants()}")
+    if lacking:
+        text = f"the role {found.role!r} lacks {_some(lacking)}"
+        yield Finding("grants", Severity.ERROR, text, f"As the owner of the tables: {found.grants()}")
+    elif not found.tables:
+        yield Finding("grants", Severity.OK, "the role may read and write all tables of runs and syncs")
 
 
 def look_at_clock() -> Iterator[Finding]:

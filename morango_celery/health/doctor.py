@@ -25,24 +25,21 @@ def diagnose(seconds: float) -> Iterator[Finding]:
 
     :param seconds: time limit of each look
     """
+    of_database = _findings("database", database.look_at_database, seconds)
+    has_database = of_database[0].severity is Severity.OK
+    yield from of_database
     looks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "database": database.look_at_database,
         "migrations": database.look_at_migrations,
         "grants": database.look_at_grants,
         "clock": database.look_at_clock,
-        "settings": project.look_at_settings,
+        "settings": partial(project.look_at_settings, has_database=has_database),
         "broker": partial(project.look_at_broker, seconds),
         "workers": project.look_at_workers,
         "runs": project.look_at_runs,
     }
-    left_out: tuple[str, ...] = ()
     for name, look in looks.items():
-        if name in left_out:
-            continue
-        found = _findings(name, look, seconds)
-        yield from found
-        if name == "database" and found[0].severity is Severity.ERROR:
-            left_out = OF_THE_DATABASE
+        if has_database or name not in OF_THE_DATABASE:
+            yield from _findings(name, look, seconds)
 
 
 def _findings(name: str, look: Callable[[], Iterator[Finding]], seconds: float) -> list[Finding]:

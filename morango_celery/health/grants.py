@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connection, router
-from django.db.models import AutoField, Model
+from django.db.models import Model
 
 from morango_celery.upstream import profiles, registered_models
 
@@ -22,8 +22,10 @@ class Lacks:
     """Tables that are missing, and privileges that the role lacks."""
 
     role: str
-    tables: list[str]
+    tables: list[str] = field(default_factory=list)
     """Missing tables."""
+    schemas: list[str] = field(default_factory=list)
+    """Schemas that may not be used."""
     privileges: dict[str, list[str]] = field(default_factory=dict)
     """Lacking privileges, by table."""
     sequences: list[str] = field(default_factory=list)
@@ -35,7 +37,8 @@ class Lacks:
         for table, lacking in self.privileges.items():
             tables.setdefault(tuple(lacking), []).append(table)
         quoted = connection.ops.quote_name(self.role)
-        statements = [
+        statements = [f"GRANT USAGE ON SCHEMA {', '.join(self.schemas)} TO {quoted};"] if self.schemas else []
+        statements += [
             f"GRANT {', '.join(lacking)} ON {', '.join(named)} TO {quoted};"
             for lacking, named in tables.items()
         ]
@@ -47,37 +50,52 @@ class Lacks:
 def lacks() -> Lacks:
     """Return what the role of this connection to PostgreSQL lacks.
 
-    Cost: two statements, which read catalogs.
+    Cost: one statement, which reads catalogs; any role may read them.
     """
-    models = list(_models())
-    names = [_quoted(model) for model in models]
-    keyed = [model for model in models if isinstance(model._meta.pk, AutoField)]
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT current_user, named, privilege, to_regclass(named) IS NULL"
-            " FROM unnest(%s::text[]) WITH ORDINALITY AS tables (named, place)"
-            " CROSS JOIN unnest(%s::text[]) WITH ORDINALITY AS privileges (privilege, rank)"
-            " WHERE to_regclass(named) IS NULL OR NOT has_table_privilege(to_regclass(named), privilege)"
-            " ORDER BY place, rank",
-            [names, list(PRIVILEGES)],
-        )
+        cursor.execute(_LACKING, [[_quoted(model) for model in _models()], list(PRIVILEGES)])
         rows = cursor.fetchall()
-        found = Lacks(rows[0][0] if rows else "", [])
-        for _, name, privilege, is_missing in rows:
-            if not is_missing:
-                found.privileges.setdefault(name, []).append(privilege)
-            elif name not in found.tables:
+    found = Lacks(rows[0][0] if rows else "")
+    for _, kind, name, privilege in rows:
+        match kind:
+            case "missing":
                 found.tables.append(name)
-        cursor.execute(
-            "SELECT current_user, sequence FROM (SELECT pg_get_serial_sequence(named, key) AS sequence"
-            " FROM unnest(%s::text[], %s::text[]) AS tables (named, key)"
-            " WHERE to_regclass(named) IS NOT NULL) AS sequences"
-            " WHERE NOT has_sequence_privilege(sequence, 'USAGE, UPDATE') ORDER BY sequence",
-            [[_quoted(model) for model in keyed], [str(model._meta.pk.column) for model in keyed]],
-        )
-        for found.role, sequence in cursor.fetchall():
-            found.sequences.append(sequence)
+            case "table":
+                found.privileges.setdefault(name, []).append(privilege)
+            case "schema":
+                found.schemas.append(name)
+            case "sequence":
+                found.sequences.append(name)
     return found
+
+
+# Names are looked up in the catalogs, since `to_regclass` refuses those in a schema that may not be used
+_LACKING = """
+WITH tables AS (
+    SELECT named, place, coalesce(
+        CASE WHEN array_length(parse_ident(named), 1) = 1 THEN to_regclass(named)::oid END,
+        (SELECT class.oid FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = relnamespace
+         WHERE relname = (parse_ident(named))[array_length(parse_ident(named), 1)]::name
+         AND nspname = CASE array_length(parse_ident(named), 1) WHEN 1 THEN 'public'
+                       ELSE (parse_ident(named))[1] END)) AS id
+    FROM unnest(%s::text[]) WITH ORDINALITY AS given (named, place)
+)
+SELECT current_user::text, 'missing', named, '' FROM tables WHERE id IS NULL
+UNION ALL
+SELECT * FROM (
+    SELECT current_user::text, 'table', named, privilege
+    FROM tables CROSS JOIN unnest(%s::text[]) WITH ORDINALITY AS privileges (privilege, rank)
+    WHERE NOT has_table_privilege(id, privilege) ORDER BY place, rank) AS of_tables
+UNION ALL
+SELECT DISTINCT current_user::text, 'schema', quote_ident(nspname), 'USAGE'
+FROM tables JOIN pg_class ON pg_class.oid = id JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE NOT has_schema_privilege(relnamespace, 'USAGE')
+UNION ALL
+SELECT current_user::text, 'sequence', pg_class.oid::regclass::text, 'USAGE'
+FROM tables JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = id AND deptype = 'a'
+JOIN pg_class ON pg_class.oid = objid AND relkind = 'S'
+WHERE NOT has_sequence_privilege(objid, 'USAGE, UPDATE')
+"""
 
 
 def _models() -> Iterator[type[Model]]:

@@ -8,22 +8,24 @@ from collections.abc import Iterator
 from django.core.checks import INFO, WARNING, run_checks
 from django.db import DEFAULT_DB_ALIAS
 
-from morango_celery import __version__
 from morango_celery.api import runs_in_process
 from morango_celery.health.findings import Finding, Severity
 from morango_celery.messaging.broker import reach_broker
 from morango_celery.runs.status import stalled, unfinished
 from morango_celery.runs.workers import recent_workers, signs_of_workers
+from morango_celery.version import __version__
 
 NAMED = 10
 """Number of stalled runs that a line names."""
 
 
-def look_at_settings() -> Iterator[Finding]:
-    """Yield a finding for each message of the system checks that is more than a note."""
-    messages = run_checks(
-        tags=["morango_celery"], include_deployment_checks=True, databases=[DEFAULT_DB_ALIAS]
-    )
+def look_at_settings(*, has_database: bool = True) -> Iterator[Finding]:
+    """Yield a finding for each message of the system checks that is more than a note.
+
+    :param has_database: False to leave out checks that query the database
+    """
+    databases = [DEFAULT_DB_ALIAS] if has_database else []
+    messages = run_checks(tags=["morango_celery"], include_deployment_checks=True, databases=databases)
     found = [message for message in messages if message.level > INFO and not message.is_silenced()]
     for message in found:
         severity = Severity.WARNING if message.level <= WARNING else Severity.ERROR

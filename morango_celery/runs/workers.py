@@ -12,10 +12,11 @@ from typing import Any
 
 from django.db.models import Count, Max, Q, QuerySet
 
-from morango_celery import __version__, clock
+from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.models import Run, Worker
 from morango_celery.runs.status import with_attempts
+from morango_celery.version import __version__
 
 LOST_SHARE = 1 / 3
 """Share of STALLED_AFTER_SECONDS without any worker's sign of life, after which there is taken to be none:
@@ -64,7 +65,7 @@ def note_worker(name: str) -> None:
 
 
 def recent_workers() -> QuerySet[Any]:
-    """Return the workers that have taken a message within STALLED_AFTER_SECONDS, by name, with the time `now`."""
+    """Return the workers that have taken a message within STALLED_AFTER_SECONDS, each with the time `now`."""
     seen = Worker.objects.filter(seen_at__gte=clock.now(-settings.STALLED_AFTER_SECONDS))
     return seen.annotate(now=clock.now()).order_by("name")
 
