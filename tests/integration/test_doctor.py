@@ -96,13 +96,14 @@ class TestDiagnosis:
         assert findings["settings"][1] != "no answer within 3 s"
         assert not {"migrations", "grants", "clock", "workers", "runs"} & set(findings)
 
+    @pytest.mark.needs_postgresql
     def test_worker_of_another_version_is_a_warning(self) -> None:
         Worker.objects.update(version="0.0.1")
 
         status, findings = found()
 
         severity, text, remedy = findings["workers"]
-        assert (status == 0, severity) == (findings["settings"][0] != "error", "warning")
+        assert (status, severity) == (0, "warning")
         assert "celery@test with morango_celery 0.0.1" in text
         assert remedy is not None
         assert __version__ in remedy
