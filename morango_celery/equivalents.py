@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import linecache
+import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -172,22 +175,44 @@ _FRAMEWORKS = ("builtins", "django", "morango")
 
 def _source(found: Any, name: str) -> str:
     function = getattr(found, "__func__", found)
-    if isinstance(function, FunctionType):
-        # Of the very code that runs: inspect would look behind a decorator at the code that it wraps
-        subject: Any = function.__code__
-    elif isinstance(function, type):
-        subject = function
-    elif callable(function):
-        raise UnknownCodeError(f"{name} is no function, so it has no source.")
-    else:
+    if not isinstance(function, FunctionType | type):
+        if callable(function):
+            raise UnknownCodeError(f"{name} is no function, so it has no source.")
         return repr(function)
     try:
-        return _read(subject)
+        return _read(function)
     except OSError as error:
         raise UnknownCodeError(f"The source of {name} can't be read: {error}.") from error
 
 
 @lru_cache(maxsize=1_000)
-def _read(subject: Any) -> str:
-    """Return the source of code. Models share most of theirs, and to find it takes milliseconds."""
-    return inspect.getsource(subject)
+def _read(subject: FunctionType | type[Any]) -> str:
+    """Return the source of code. Models share most of theirs, and to find it takes a while.
+
+    :raises OSError: there is none
+    """
+    if isinstance(subject, type):
+        lines = _lines_of_class(subject)
+        return "".join(inspect.getblock(lines)) if lines else inspect.getsource(subject)
+    # Of the very code that runs: inspect would look behind a decorator at the code that it wraps. And to
+    # find the module of a code object, it would look at all modules, for milliseconds.
+    code = subject.__code__
+    lines = linecache.getlines(code.co_filename, subject.__globals__)[code.co_firstlineno - 1 :]
+    if not lines:
+        raise OSError(f"no line {code.co_firstlineno} in {code.co_filename}")
+    return "".join(inspect.getblock(lines))
+
+
+def _lines_of_class(cls: type[Any]) -> list[str]:
+    """Return a module's lines from the one on that begins a class; none where it takes inspect to find it.
+
+    inspect parses the whole module, which takes megabytes of memory that the process keeps.
+    """
+    module = sys.modules[cls.__module__]
+    lines = linecache.getlines(inspect.getsourcefile(cls) or "", vars(module))
+    places = [place for place, line in enumerate(lines) if re.match(rf"class {cls.__qualname__}\b", line)]
+    if len(places) != 1:
+        return []
+    above = (line for line in reversed(lines[: places[0]]) if line.strip() and not line.startswith("#"))
+    is_decorated = next(above, "").startswith(("@", ")"))
+    return [] if is_decorated else lines[places[0] :]

@@ -104,7 +104,7 @@ def named(morango: Fate | None, ours: Fate | None, *, is_noted_deleted: bool = F
         return "dirty-parents-called-missing"
     if morango.is_dirty and "This field cannot be null." in ours.text:
         return "null-references"
-    if morango.is_dirty and _missing_model(morango.text) == _missing_model(ours.text) is not None:
+    if morango.is_dirty and _misses_a_target(morango.text) and _misses_a_target(ours.text):
         return CHANCE
     return None
 
@@ -118,12 +118,10 @@ def _done_by_us_alone(morango: Fate, ours: Fate, *, is_noted_deleted: bool) -> s
         return "propagated-deletions-stay-dirty"
     if morango.path == MISSING_PARENT:
         return "parents-outside-the-filter"
-    if _missing_model(morango.text) is not None:
+    if _misses_a_target(morango.text):
         return "targets-outside-the-store"
     return None
 
 
-def _missing_model(text: str) -> str | None:
-    """Return the model of the absent target, of an error that says so."""
-    named = re.fullmatch(r"(\w+)\.\w+ references non-existent (\w+) instance with id '\w+'", text)
-    return f"{named[1]} {named[2]}" if named else None
+def _misses_a_target(text: str) -> bool:
+    return re.fullmatch(r"\w+\.\w+ references non-existent \w+ instance with id '\w+'", text) is not None

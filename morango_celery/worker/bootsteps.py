@@ -12,6 +12,7 @@ from morango_celery.worker.channels import SurvivesOutages
 from morango_celery.worker.event_dispatcher import GathersEvents, bound_events
 from morango_celery.worker.message_validation import DropMalformedMessages
 from morango_celery.worker.periodic_recovery import PeriodicRecovery
+from morango_celery.worker.plans import work_out_plans
 from morango_celery.worker.pools import require_processes
 from morango_celery.worker.priorities import FairPriorities
 from morango_celery.worker.raw_messages import guard_unacknowledged
@@ -34,3 +35,4 @@ def _add_steps(instance: Any, **kwargs: Any) -> None:
 def _require_processes(instance: Any, **kwargs: Any) -> None:
     note_limits(instance)
     require_processes(instance, (START_RUN, DESERIALIZE_BATCH))
+    work_out_plans()

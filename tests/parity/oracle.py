@@ -77,8 +77,8 @@ def in_our_words(expectation: Database, ours: Database, case: Case) -> Database:
         if theirs is None:
             continue
         named = re.fullmatch(r"\['.+ with id (\w+) failed to deserialize'\]", text or "")
-        # Left to chance: which of several missing targets of one model is named
-        names_another = _missing(text) is not None and _missing(text) == _missing(theirs[0])
+        # Left to chance: which of several missing targets is named
+        names_another = all(_names_an_absent_target(each, store_id, rows) for each in (text, theirs[0]))
         ours_to_say = theirs[0] == OF_OUR_OWN and text and path == theirs[1]
         names_failure = named and named[1] in rows[store_id].serialized and named[1] not in _saved(ours)
         left_to_chance = case.skip_erroring and (
@@ -104,10 +104,15 @@ def _is_about_a_target(text: str | None) -> bool:
     return _missing(text) is not None or (text or "").endswith(" failed to deserialize']")
 
 
+def _names_an_absent_target(text: str | None, store_id: str, rows: Mapping[str, Store]) -> bool:
+    target = _missing(text)
+    return target is not None and target in synced_targets(rows[store_id]) and target not in rows
+
+
 def _missing(text: str | None) -> str | None:
-    """Return the model of the absent instance, of an error that says so."""
-    named = re.fullmatch(r"(\w+)\.\w+ (references non-existent .+) instance with id '\w+'", text or "")
-    return f"{named[1]} {named[2]}" if named else None
+    """Return the id of the absent instance, of an error that says so."""
+    named = re.fullmatch(r"\w+\.\w+ references non-existent \w+ instance with id '(\w+)'", text or "")
+    return named[1] if named else None
 
 
 def _saved(database: Database) -> set[str]:
