@@ -15,6 +15,7 @@ from morango_celery.admin.links import link_to_run
 from morango_celery.errors import MorangoCeleryError
 from morango_celery.models import Run
 from morango_celery.printable import printable
+from morango_celery.runs.pausing import holder, in_force, in_words
 
 
 @contextmanager
@@ -36,6 +37,9 @@ def message_started(admin: Any, request: HttpRequest, run: Run, what: str) -> No
     level = messages.SUCCESS
     if run.is_finished:
         where = f"It is {run.state}: {run.saved:,} saved, {run.failed:,} failed."
+    elif pause := holder(run, in_force()):
+        level = messages.WARNING
+        where = f"It waits. {in_words([pause])}"
     elif run.sent_at or connection.in_atomic_block:  # it is sent when the request's transaction is committed
         where = "Workers take it from here."
     else:

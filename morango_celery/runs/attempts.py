@@ -11,14 +11,12 @@ import contextlib
 from math import ceil
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Case, F, Max, Q, QuerySet, When
+from django.db.models import F, Max
 from morango.models.core import Store
 
-from morango_celery import clock
-from morango_celery.conf import settings
 from morango_celery.db.errors import is_transient
 from morango_celery.deserialization import BatchResult
-from morango_celery.deserialization.locks import commit_lazily, take_write_lock
+from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import (
     ExclusiveModelsTakenError,
     PoisonRecordError,
@@ -26,15 +24,16 @@ from morango_celery.errors import (
     TransientError,
 )
 from morango_celery.models import Batch, Run
-from morango_celery.runs import exclusive, pausing
+from morango_celery.runs import exclusive
 from morango_celery.runs.batch_log import (
     log_attempt_that_ended,
     log_quarantined_on_commit,
     log_split_on_commit,
 )
+from morango_celery.runs.beginning import attempt_of, begin_attempt, has_attempts_left
 from morango_celery.runs.execution import Execution, execute_batch, lock_open_batch, next_part, record_result
 from morango_celery.runs.history import STOPPED, ended
-from morango_celery.runs.lost_attempts import WORKER_LOST, just_begun, none_is_lost, note_lost_attempt
+from morango_celery.runs.lost_attempts import WORKER_LOST
 from morango_celery.runs.message import NOBODYS, Message
 from morango_celery.runs.outages import Attempt
 from morango_celery.runs.overdue import hold, not_executed, note_retry, when_begun
@@ -81,12 +80,12 @@ def attempt_batch(
     Twice, and at the same time: safe; the second one does nothing, and doesn't wait. If the first one's
     worker is lost, recovery finds a batch that nobody holds.
     """
-    begun = _begin_unless_paused(batch_id, ids_sha256, message)
+    begun = begin_attempt(batch_id, ids_sha256, message)
     if begun is None:
         return NOTHING
     if not begun:
         execution = _settle(batch_id, ids_sha256)
-        if execution is NOTHING and message.id and _attempt_of(batch_id, message.id).exists():
+        if execution is NOTHING and message.id and attempt_of(batch_id, message.id).exists():
             raise TransientError("A session of a worker that was lost still executes the batch.")
         return execution
     return attempt_begun(batch_id, ids_sha256, message, ends_run=ends_run)
@@ -102,7 +101,7 @@ def attempt_begun(
             execution = execute_batch(batch_id, ids_sha256, message.id, waits=False, ends_run=ends_run)
             return exclusive.pass_on(execution)
     except ExclusiveModelsTakenError:
-        return exclusive.step_back(_attempt_of(batch_id, message.id), batch_id)
+        return exclusive.step_back(attempt_of(batch_id, message.id), batch_id)
     except SoftTimeLimitReached:
         last_error = OUT_OF_TIME
     except MemoryError:
@@ -114,71 +113,9 @@ def attempt_begun(
     # Out here the traceback is gone, and with it the objects that its frames kept alive.
     if not connection.in_atomic_block:
         connection.close()  # the time may have been up in the middle of Django's bookkeeping
-    noted = _attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, **ended(last_error))
+    noted = attempt_of(batch_id, message.id).update(suspect=True, last_error=last_error, **ended(last_error))
     _log_reason(batch_id, last_error if noted else "")
     return Execution(None, None, stage_is_done=False, batches_to_send=(batch_id,))
-
-
-def _begin_unless_paused(batch_id: int, ids_sha256: str, message: Message) -> bool | None:
-    """Count an attempt as `_begin` does; note one that was lost before.
-
-    :returns: None if a pause holds the run
-    Cost: one statement if an attempt can be begun.
-    """
-    if _begin(batch_id, ids_sha256, message):
-        return True
-    is_held = pausing.hold_batch(batch_id)
-    if is_held:
-        return None
-    others_are = is_held is not None
-    if others_are and _begin(batch_id, ids_sha256, message, in_spite_of_pauses=True):
-        return True
-    return note_lost_attempt(batch_id, message) and _begin(
-        batch_id, ids_sha256, message, in_spite_of_pauses=others_are
-    )
-
-
-def _begin(batch_id: int, ids_sha256: str, message: Message, *, in_spite_of_pauses: bool = False) -> bool:
-    """Count an attempt, if the batch is open, has one left, nobody executes it, and nothing is paused.
-
-    If another message's attempt was begun a moment ago, this attempt takes the place of that one, and doesn't
-    count as one more. An attempt that was lost has to be noted first.
-
-    :param in_spite_of_pauses: whether pauses may be in force, of other runs
-    """
-    split_early = Q(suspect=True, size__gt=1)
-    left = Q(split_early, attempts=0) | Q(~split_early, attempts__lt=settings.MAX_ATTEMPTS)
-    others = just_begun(message.id)
-    ready = Batch.objects.filter(
-        Q(left, none_is_lost()) | others,
-        not_executed(batch_id),
-        Batch.may_begin(),
-        pk=batch_id,
-        state=Batch.State.OPEN,
-        ids_sha256=ids_sha256,
-    )
-    if not in_spite_of_pauses:
-        ready = ready.filter(pausing.nothing_is_paused())
-    with transaction.atomic():
-        take_write_lock()
-        commit_lazily()
-        begun = ready.update(
-            attempts=Case(When(others, then=F("attempts")), default=F("attempts") + 1),
-            attempted_at=Case(When(others, then=F("attempted_at")), default=clock.now()),
-            attempted_by=message.id,
-            worker=message.worker,
-            **when_begun(),
-        )
-    return begun == 1
-
-
-def _has_attempts_left(batch: Batch) -> bool:
-    return batch.attempts < (1 if batch.suspect and batch.size > 1 else settings.MAX_ATTEMPTS)
-
-
-def _attempt_of(batch_id: int, message_id: str) -> QuerySet[Batch]:
-    """Return a query for the open batch, empty if another message's attempt was begun since this one's."""
-    return Batch.objects.filter(pk=batch_id, state=Batch.State.OPEN, attempted_by=message_id, attempts__gt=0)
 
 
 def _settle(batch_id: int, ids_sha256: str) -> Execution:
@@ -193,7 +130,7 @@ def _settle_free(batch_id: int, ids_sha256: str) -> Execution:
     batch = lock_open_batch(batch_id, ids_sha256)
     if isinstance(batch, Execution):
         return batch
-    if _has_attempts_left(batch):  # another worker has uncounted one meanwhile
+    if has_attempts_left(batch):  # another worker has uncounted one meanwhile
         return Execution(batch.run_id, None, stage_is_done=False, batches_to_send=(batch.pk,))
     return _split(batch) if batch.size > 1 else _give_up(batch)
 
@@ -245,7 +182,7 @@ def take_back(batch_id: int, message: Message) -> None:
 
     Recovery sends the batch again, at its next look; the broker may do so later.
     """
-    attempt = _attempt_of(batch_id, message.id)
+    attempt = attempt_of(batch_id, message.id)
     attempt.update(attempts=F("attempts") - 1, overdue_at=None, **ended(STOPPED))
 
 
@@ -267,7 +204,7 @@ def _count_outage(
     The attempt stays counted if the database isn't there to note it, or takes long to notice that this
     attempt's session is gone.
     """
-    batch = _attempt_of(batch_id, message.id)
+    batch = attempt_of(batch_id, message.id)
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()

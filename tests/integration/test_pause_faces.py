@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from typing import Any
 
@@ -15,7 +16,7 @@ from morango_celery.metrics.figures import figures
 from morango_celery.models import Pause, Run
 from morango_celery.runs import pausing
 from morango_celery.runs.workers import note_worker
-from tests.integration.admin_pages import RUNS, listed, shown, text_of
+from tests.integration.admin_pages import RUNS, act, listed, shown, text_of
 from tests.support.factories import SCHOOL_ID
 from tests.support.operators import LOOK, logged_in
 from tests.support.queues import lengths
@@ -91,6 +92,16 @@ def test_operator_pauses_and_resumes_in_the_admin(operator: Client, redis_url: s
     assert not Pause.objects.exists()
     assert "Paused:" not in operator.get(RUNS).content.decode()
     assert listed(operator, "stalled=paused") == set()
+
+
+def test_operator_is_told_that_a_new_run_waits(operator: Client, redis_url: str, settings: Any) -> None:
+    settings.MORANGO_CELERY = {"IN_PROCESS": False}
+    ended = new_run(state=Run.State.COMPLETED)
+    pausing.pause(reason="moving")
+
+    text = act(operator, "retry_run", ended)
+
+    assert re.search(r"retries run \d+\. It waits\. Paused: all runs \(moving\), since ", text)
 
 
 @pytest.mark.parametrize(

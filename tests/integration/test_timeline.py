@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -19,8 +19,10 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.batching import open_batches
+from morango_celery.runs.beginning import begin_attempt
 from morango_celery.runs.history import MAX_CHARACTERS, ended, past_attempts
 from morango_celery.runs.inprocess import run_in_process
+from morango_celery.runs.lost_attempts import WORKER_LOST
 from morango_celery.runs.message import Message
 from morango_celery.runs.opening import attempt_opening, attempt_start
 from morango_celery.runs.producer import advance, start
@@ -118,6 +120,30 @@ def test_attempts_without_result_are_kept_with_worker_and_reason(monkeypatch: py
     assert lost.ended_at is not None
     assert abs(lost.ended_at - timezone.now()) < datetime.timedelta(minutes=10)
     assert timeline(run).workers == ["celery@north 1", "celery@south 2", "celery@east 3"]
+
+
+def test_attempts_of_lost_workers_and_in_outages_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a batch whose worker was lost
+    unit()
+    run = start(new_run().pk).run
+    (batch,) = open_batches(run)
+    assert begin_attempt(batch.pk, batch.ids_sha256, of_worker("celery@north 1"))
+    Batch.objects.update(attempted_at=ago(5))
+
+    # ... and which the database ended for the next one, with a value of a record in its words
+    def deadlock(*arguments: Any, **options: Any) -> Any:
+        raise OperationalError("deadlock detected\nDETAIL: Ada Lovelace")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("morango_celery.runs.attempts.execute_batch", deadlock)
+        with pytest.raises(OperationalError):
+            attempt_batch(batch.pk, batch.ids_sha256, of_worker("celery@south 2", "two"))
+
+    # Then both are known, and nothing of a record
+    assert [(lost.worker, lost.reason) for lost in timeline(run).lost_attempts] == [
+        ("celery@north 1", WORKER_LOST),
+        ("celery@south 2", "the database ended it: deadlock detected"),
+    ]
 
 
 def test_history_keeps_the_newest_attempts_in_a_bounded_text() -> None:
