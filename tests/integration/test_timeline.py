@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import InterfaceError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -132,11 +132,11 @@ def test_attempts_of_lost_workers_and_in_outages_are_kept(monkeypatch: pytest.Mo
 
     # ... and which the database ended for the next one, with a value of a record in its words
     def deadlock(*arguments: Any, **options: Any) -> Any:
-        raise OperationalError("deadlock detected\nDETAIL: Ada Lovelace")
+        raise InterfaceError("deadlock detected\nDETAIL: Ada Lovelace")
 
     with monkeypatch.context() as broken:
         broken.setattr("morango_celery.runs.attempts.execute_batch", deadlock)
-        with pytest.raises(OperationalError):
+        with pytest.raises(InterfaceError):
             attempt_batch(batch.pk, batch.ids_sha256, of_worker("celery@south 2", "two"))
 
     # Then both are known, and nothing of a record
