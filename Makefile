@@ -20,15 +20,16 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashe
 # Generated databases; and the unit tests that take longest, beside them.
 QUICK_PARITY := tests/parity/test_forests.py tests/parity/serialization/test_generated.py
 QUICK_LONG_UNITS := $(patsubst %,tests/unit/test_%.py,bench bench_smoke simulation)
+KIT := morango_celery/contrib/deployment/files
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
-WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_containers.py \
+WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_compose_run.py tests/smoke/test_containers.py \
 	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_runs blocked_runs broken_pipes coalesced_runs \
 		command common_cause compose core_alone demo deployment eager flower recover_command services sharing status two_instances) \
 	tests/oplog/test_two_projects.py \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
-	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke conf dependency_graph envelope environment \
+	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke conf dependency_graph deployment_kit envelope environment \
 		fidelity_page graph imports kolibri_plug_in log_context mutations muting package private_names sections simulation stream tree \
 		worker_command)
 
@@ -36,7 +37,7 @@ WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_container
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants mutate bench simulate coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -139,6 +140,9 @@ bench: venv ## Measure speed and memory beside Morango; QUICK=1 in three minutes
 simulate: venv ## Model up to 1,000 workers on one PostgreSQL (ARGS=--check holds the model to what is measured here)
 	$(BIN)/python -m bench.simulate $(ARGS)
 
+compose: venv ## Run docker-compose.yml on a real engine: push, scale, kill, down and up; skipped where there is none
+	$(BIN)/python -m tests.smoke.compose_run $(ARGS)
+
 coverage: venv ## Measure what the tests on both databases cover
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q --database=postgresql
@@ -154,8 +158,8 @@ check: venv ## Lint, formatting, types, import contracts, docstrings, missing mi
 	$(BIN)/python -m worker makemigrations --check --dry-run --settings tests.settings
 	@awk 'NR == FNR { tested[$$1]; next } /==|--hash=/ && !($$1 in tested) { print FILENAME ": " $$1 " is not tested"; bad = 1 } \
 		END { exit bad }' requirements.lock worker/requirements.lock
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
-	$(BIN)/hadolint worker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml $(KIT)/docker-compose.yml
+	$(BIN)/hadolint worker/Dockerfile $(KIT)/Dockerfile
 
 format: venv ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

@@ -13,6 +13,8 @@ Default = TypeVar("Default", bound=int | None)
 SQLITE_TIMEOUT_SECONDS = 20
 """Time that a SQLite connection waits for the one writer before "database is locked"."""
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -52,6 +54,16 @@ def whole_number(name: str, default: Default, minimum: int = 1) -> int | Default
 def words(name: str, default: str = "") -> list[str]:
     """Return the comma-separated parts of a variable, without the empty ones."""
     return [word.strip() for word in os.environ.get(name, default).split(",") if word.strip()]
+
+
+def log_level(name: str = "LOG_LEVEL") -> str:
+    """Return the name of a level that Python's logging knows; INFO by default."""
+    value = os.environ.get(name, "").strip().upper() or "INFO"
+    if value not in LOG_LEVELS:
+        raise ImproperlyConfigured(
+            f"The environment variable {name} must be one of {', '.join(LOG_LEVELS)}, not {value!r}."
+        )
+    return value
 
 
 def database(name: str = "DATABASE_URL") -> dict[str, Any]:

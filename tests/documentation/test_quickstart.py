@@ -8,11 +8,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from django.db import connection
 
+from tests.support import roles
 from tests.support.processes import ROOT, LoggedProcess
 
 PAGE = (ROOT / "docs" / "start" / "quickstart.md").read_text(encoding="utf-8")
@@ -73,6 +76,7 @@ class Project:
     """A project that syncs, without this package, and has received a record that is still dirty."""
 
     def __init__(self, folder: Path, database: dict[str, str], **environment: str) -> None:
+        self.database = database
         self.folder = folder
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -98,6 +102,10 @@ class Project:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
+    def log_in_as(self, role: str) -> None:
+        """Let further processes connect to the database as this role."""
+        self.environment["DATABASE"] = json.dumps({**self.database, "USER": role})
+
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():
             path = self.folder / name
@@ -106,25 +114,39 @@ class Project:
                 file.write(text)
 
 
+def grant(database: dict[str, str]) -> None:
+    """Execute the deployment kit's statements in a database, as its superuser."""
+    names = {"dbname": "NAME", "host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
+    login = {name: database[key] for name, key in names.items()}
+    with closing(psycopg2.connect(**login)) as session, session, session.cursor() as cursor:
+        cursor.execute(roles.GRANTS)
+
+
 @pytest.fixture
 def project(transactional_db: None, redis_url: str, tmp_path: Path) -> Iterator[Project]:
-    """Yield a project on a database of its own."""
+    """Yield a project on a database of its own, with the roles of the deployment kit."""
     name = f"{connection.settings_dict['NAME']}_quickstart"
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
     keys = ("ENGINE", "HOST", "PORT", "USER", "PASSWORD")
     database = {"NAME": name, **{key: connection.settings_dict[key] for key in keys}}
     try:
-        yield Project(tmp_path, database, REDIS_URL=redis_url)
+        project = Project(tmp_path, database, REDIS_URL=redis_url)
+        grant(database)
+        yield project
     finally:
         with connection.cursor() as cursor:
             cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            for role in roles.ROLES:
+                cursor.execute(f"DROP ROLE IF EXISTS {role}")
 
 
 @pytest.mark.needs_postgresql
 def test_project_that_follows_the_page_deserializes_with_a_worker(project: Project) -> None:
     project.write(FILES)
+    project.log_in_as(roles.MIGRATION)
     assert CHECKED in project.do(PREPARE)
+    project.log_in_as(roles.APPLICATION)
     worker = LoggedProcess(
         ["bash", "-ec", f"cd {project.folder}; exec env {WORKER}"],
         project.folder / "worker.log",
@@ -140,6 +162,9 @@ def test_project_that_follows_the_page_deserializes_with_a_worker(project: Proje
     assert "completed" in seen
     assert "morango_celery.deserialize_batch" in worker.log()
     assert "towns: 1" in project.do(COUNT)
+    grant(project.database)
+    project.log_in_as(roles.MONITORING)
+    assert project.do("python manage.py deserialize_status") == seen.partition("\n")[2]
 
 
 def test_blocks_work_on_sqlite_without_celery_settings(tmp_path: Path) -> None:

@@ -10,19 +10,22 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from django.core.management import get_commands
 from django.db import connection
+from django.urls import resolve
 from morango.models import DatabaseIDModel
 from morango.models.core import sha2_uuid
 from morango.models.utils import _do_salted_hash
 from redis import AuthenticationError, Redis
 
+from morango_celery.contrib import gunicorn
 from morango_celery.models import Run
 from morango_celery.worker.shutdown import DYING_SECONDS, LEAVING_SECONDS
-from tests.support import compose
+from tests.support import compose, roles
 from tests.support.compose import Deployment
 from tests.support.processes import PATIENCE_SECONDS, ROOT, LoggedProcess
 from tests.support.sync_state import the_run
@@ -38,16 +41,19 @@ DOCUMENTATION = ROOT / "docs/how-to/deploy.md"
 
 @pytest.fixture  # of a Redis of its own; where there is none, `redis_url` skips
 def deployment(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Deployment]:
+    """Yield the deployment on a database with the roles and passwords that a new PostgreSQL gets."""
     deployment = Deployment(FILLED_IN, database_url, tmp_path)
-    yield deployment
-    for process in deployment.started.values():
-        process.kill()
+    with roles.roles():
+        roles.execute(deployment.file["configs"]["passwords"]["content"])
+        yield deployment
+        for process in deployment.started.values():
+            process.kill()
 
 
 def test_there_is_no_default_for_what_is_secret() -> None:
-    secret = {"SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD"}
+    passwords = {f"{name}_PASSWORD" for name in ("POSTGRES", "MIGRATION", "APPLICATION", "REDIS", "FLOWER")}
 
-    assert compose.required_variables() == {*secret, "MORANGO_INSTANCE"}
+    assert compose.required_variables() == {*passwords, "SECRET_KEY", "MORANGO_INSTANCE"}
     for name in compose.required_variables():
         for variables in ({**FILLED_IN, name: ""}, {k: v for k, v in FILLED_IN.items() if k != name}):
             with pytest.raises(compose.MissingVariableError, match=f"required variable {name} is missing"):
@@ -102,8 +108,26 @@ def test_grace_periods_exceed_the_time_to_stop() -> None:
     assert worker["command"][:3] == ["python", "-m", "morango_celery.worker"]  # which heeds SIGTERM
     shutdown_seconds = int(worker["environment"]["WORKER_SOFT_SHUTDOWN_SECONDS"])
     assert compose.seconds(worker["stop_grace_period"]) > shutdown_seconds + DYING_SECONDS + LEAVING_SECONDS
-    (graceful,) = [word for word in web["command"] if word.startswith("--graceful-timeout=")]
-    assert compose.seconds(web["stop_grace_period"]) > int(graceful.partition("=")[2])
+    assert "--config=python:morango_celery.contrib.gunicorn" in web["command"]
+    assert compose.seconds(web["stop_grace_period"]) > gunicorn.graceful_timeout
+
+
+def test_one_service_builds_the_image_and_all_others_wait_for_it() -> None:
+    services = compose.interpolated(FILLED_IN)["services"]
+
+    assert [name for name, service in services.items() if "build" in service] == ["migrate"]
+    sharing = {name for name, one in services.items() if one["image"] == services["migrate"]["image"]}
+    for name in sharing - {"migrate"}:
+        assert services[name]["pull_policy"] == "never"
+        assert services[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert len(sharing) == 5
+
+
+def test_first_health_check_comes_soon() -> None:
+    services = compose.interpolated(FILLED_IN)["services"]
+
+    checks = {name: services[name]["healthcheck"] for name in LONG_RUNNING}
+    assert {name for name, check in checks.items() if compose.seconds(check["start_interval"]) > 5} == set()
 
 
 def test_image_runs_no_shell_and_not_as_root() -> None:
@@ -116,13 +140,45 @@ def test_image_runs_no_shell_and_not_as_root() -> None:
     assert [line for line in lines if line.startswith(("CMD ", "ENTRYPOINT ")) and '["' not in line] == []
 
 
-def test_services_know_the_database_as_it_is_set_up() -> None:
-    services = compose.interpolated(FILLED_IN)["services"]
+def test_services_log_in_to_the_database_as_roles_that_it_has() -> None:
+    file = compose.interpolated(FILLED_IN)
+    services = file["services"]
 
-    login = services["postgres"]["environment"]
-    url = "postgresql://{POSTGRES_USER}:{POSTGRES_PASSWORD}@postgres:5432/{POSTGRES_DB}".format_map(login)
-    for name in ("migrate", "web", "worker", "recover", "flower"):
-        assert services[name]["environment"]["DATABASE_URL"] == url
+    superuser = services["postgres"]["environment"]
+    logins = {
+        name: urlsplit(service["environment"]["DATABASE_URL"])
+        for name, service in services.items()
+        if "DATABASE_URL" in service["environment"]
+    }
+    assert {name: login.username for name, login in logins.items()} == {
+        "migrate": roles.MIGRATION,
+        **dict.fromkeys(("web", "worker", "recover"), roles.APPLICATION),
+    }
+    passwords = file["configs"]["passwords"]["content"]
+    for login in logins.values():
+        assert (login.hostname, login.port, login.path) == ("postgres", 5432, f"/{superuser['POSTGRES_DB']}")
+        assert f"ALTER ROLE {login.username} PASSWORD '{login.password}';" in passwords
+        assert login.password != superuser["POSTGRES_PASSWORD"]
+    assert (ROOT / file["configs"]["grants"]["file"]).read_text() == roles.GRANTS
+    executed = [config["target"] for config in services["postgres"]["configs"]]
+    assert executed == sorted(executed)
+    assert [config["source"] for config in services["postgres"]["configs"]] == ["grants", "passwords"]
+
+
+def test_flower_is_told_neither_the_key_nor_the_database() -> None:
+    flower = compose.interpolated(FILLED_IN)["services"]["flower"]
+
+    told = {"REDIS_URL", "FLOWER_USER", "FLOWER_PASSWORD", "FLOWER_READ_ONLY"}
+    assert set(flower["environment"]) == told
+
+
+def test_documentation_names_addresses_that_there_are() -> None:
+    addresses = re.findall(r"http://localhost:8000(/[^\s`,)]*)", DOCUMENTATION.read_text())
+
+    pages = {path for path in addresses if path != "/"}
+    assert "/admin/" in pages
+    for path in pages:
+        resolve(path, urlconf="worker.urls")
 
 
 def test_documentation_fills_in_the_example(tmp_path: Path) -> None:

@@ -17,19 +17,22 @@ from selenium.webdriver.common.by import By
 
 import morango_celery
 from morango_celery.api import wait_for
+from morango_celery.contrib.flower.rows import result_text
 from morango_celery.models import Run
 from tests.support import factories
 from tests.support.browser import chromium
 from tests.support.processes import PATIENCE_SECONDS, LoggedProcess
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
 from tests.support.workers import StartWorker
-from worker.flowerrows import result_text
 from worker.school.models import PROFILE
 from worker.services import free_port
 
 LOGIN = ("operator", "a dummy: password, of all signs")
 RECORDS, BROKEN = 900, 3
-FLOWER = ["celery", "-A", "worker", "flower", "--conf=worker/flowerconfig.py", "--address=127.0.0.1"]
+FLOWER = ["morango_celery.contrib.flower", "--address=127.0.0.1"]
+
+WITHOUT_PROJECT = {"SECRET_KEY": "", "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": ""}
+"""What Flower is not to need."""
 
 
 class Flower:
@@ -55,13 +58,13 @@ class Flower:
 
 
 @pytest.fixture
-def flower(redis_url: str, database_url: str, tmp_path: Path) -> Iterator[Flower]:
+def flower(redis_url: str, tmp_path: Path) -> Iterator[Flower]:
     port = free_port()
     process = LoggedProcess(
         [*FLOWER, f"--port={port}"],
         tmp_path / "flower.log",
         {
-            "DATABASE_URL": database_url,
+            **WITHOUT_PROJECT,
             "REDIS_URL": redis_url,
             "NO_PROXY": "127.0.0.1",
             "FLOWER_USER": LOGIN[0],
@@ -81,10 +84,10 @@ def worker(flower: Flower, celery_worker_process: StartWorker) -> LoggedProcess:
     return process
 
 
-@pytest.mark.parametrize("missing", ["FLOWER_USER", "FLOWER_PASSWORD"])
-def test_flower_does_not_start_without_a_login(missing: str, tmp_path: Path) -> None:
-    login = {"FLOWER_USER": LOGIN[0], "FLOWER_PASSWORD": LOGIN[1]}
-    process = LoggedProcess(FLOWER, tmp_path / "flower.log", {**login, missing: ""})
+@pytest.mark.parametrize("missing", ["FLOWER_USER", "FLOWER_PASSWORD", "REDIS_URL"])
+def test_flower_does_not_start_without_a_login_or_a_broker(missing: str, tmp_path: Path) -> None:
+    needed = {"FLOWER_USER": LOGIN[0], "FLOWER_PASSWORD": LOGIN[1], "REDIS_URL": "redis://127.0.0.1:1/0"}
+    process = LoggedProcess(FLOWER, tmp_path / "flower.log", {**needed, **WITHOUT_PROJECT, missing: ""})
 
     assert process.wait_until_ended() == 1
     assert f"error: The environment variable {missing} is not set." in process.log()

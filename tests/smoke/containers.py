@@ -23,7 +23,7 @@ from tests.support.processes import ROOT
 from tests.support.workers import unavailable
 
 POSTGRES_PORT = "5432/tcp"
-IMAGE = SERVICES["worker"]["build"]
+IMAGE = SERVICES["migrate"]["build"]
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from tests.support.processes import ROOT, LoggedProcess
+from tests.support.roles import as_role
 from worker.services import free_port
 
 FILE = ROOT / "docker-compose.yml"
@@ -80,6 +82,7 @@ class Deployment:
 
     variables: Mapping[str, str]
     database_url: str
+    """The tests' database, with the roles of `tests.support.roles`: services log in as their own."""
     folder: Path
     started: dict[str, LoggedProcess] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=lambda: {port: free_port() for port in (6379, 8000, 5555)})
@@ -130,7 +133,8 @@ class Deployment:
             name: self.local(value) for name, value in self.services[service].get("environment", {}).items()
         }
         if "DATABASE_URL" in found:
-            found["DATABASE_URL"] = self.database_url
+            login = urlsplit(found["DATABASE_URL"])
+            found["DATABASE_URL"] = as_role(self.database_url, login.username or "", login.password or "")
         images = {"PATH": self.path, "STATIC_ROOT": str(self.folder / "static"), "PYTHONUNBUFFERED": "1"}
         return {**images, "HOSTNAME": socket.gethostname(), "HOME": "/nonexistent", **found}
 

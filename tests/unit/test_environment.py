@@ -103,6 +103,23 @@ def test_text_is_read_as_a_number_or_the_default_counts(monkeypatch: pytest.Monk
     assert environment.whole_number("ROWS", default=7) == 12
 
 
+@pytest.mark.parametrize(("text", "level"), [("", "INFO"), (" warning ", "WARNING"), ("ERROR", "ERROR")])
+def test_level_of_the_log_is_read(monkeypatch: pytest.MonkeyPatch, text: str, level: str) -> None:
+    monkeypatch.setenv("LOG_LEVEL", text)
+
+    assert environment.log_level() == level
+
+
+@pytest.mark.parametrize("text", ["loud", "10", "NOTSET"])
+def test_level_that_is_none_is_refused_with_those_there_are(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", text)
+
+    with pytest.raises(ImproperlyConfigured, match=r"LOG_LEVEL must be one of DEBUG, INFO, .*, not '"):
+        environment.log_level()
+
+
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the deployment with only these of our variables."""
     ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "DJANGO_SETTINGS_MODULE")
@@ -113,14 +130,18 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("variables", "missing"),
-    [({"DATABASE_URL": "sqlite://"}, "SECRET_KEY"), ({"DEBUG": "1"}, "DATABASE_URL")],
+    ("variables", "fault"),
+    [
+        ({"DATABASE_URL": "sqlite://"}, "SECRET_KEY is not set."),
+        ({"DEBUG": "1"}, "DATABASE_URL is not set."),
+        ({"DEBUG": "1", "DATABASE_URL": "sqlite://", "LOG_LEVEL": "loud"}, "LOG_LEVEL must be one of "),
+    ],
 )
-def test_command_line_names_a_missing_variable(variables: dict[str, str], missing: str) -> None:
+def test_command_line_names_a_faulty_variable(variables: dict[str, str], fault: str) -> None:
     done = run("worker", "check", **variables)
 
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: The environment variable {missing} is not set.")
+    assert done.stderr.startswith(f"error: The environment variable {fault}")
     assert "Traceback" not in done.stderr
 
 

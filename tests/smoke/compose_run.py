@@ -1,0 +1,148 @@
+"""docker-compose.yml on a real engine, from nothing to a deployment that was scaled, killed and restarted.
+
+``make compose`` runs it. Where no engine answers, it says so and does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.smoke.compose_engine import Engine, Execute, execute, reason_to_skip
+from tests.support.processes import LoggedProcess
+
+PATIENCE_SECONDS = 900
+ROLES = {"morango_application", "morango_migration", "postgres"}
+FOUND_SCHOOL = "from worker.demo.server import found_school; print(found_school())"
+ACCESS = re.compile(r"Access\(school_id='(\w+)', account='(\w+)', password='([\w-]+)'\)")
+
+
+class FailedStepError(Exception):
+    """Something isn't as it has to be."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.smoke.compose_run", description=__doc__)
+    parser.add_argument("--records", type=int, default=20_000, help="records of each push")
+    records = parser.parse_args().records
+    reason = reason_to_skip(execute)
+    if reason is not None:
+        print(f"skipped: no Docker engine with Compose answers here ({reason})")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="compose-") as folder:
+        prove(Path(folder), execute, Device(Path(folder), records).push, records)
+    return 0
+
+
+def prove(
+    folder: Path, execute: Execute, push: Callable[[Engine, tuple[str, ...], bool], None], records: int
+) -> None:
+    """Carry out all steps, and remove everything afterwards, whatever happens.
+
+    :param push: pushes records to the deployment, as a device, and kills a worker meanwhile if asked to
+    :raises FailedStepError: something isn't as it has to be
+    """
+    engine = Engine(folder, execute)
+    try:
+        _timed("up, built and healthy", lambda: engine.compose("up", "--detach", "--build", "--wait"))
+        _require(not engine.dangling(), "the build left images without a name")
+        containers = engine.containers()
+        _timed("up again", lambda: engine.compose("up", "--detach", "--wait"))
+        _require(engine.containers() == containers, "a second `up` created containers again")
+
+        printed = engine.compose(
+            "run", "--rm", "-T", "web", "python", "-m", "worker", "shell", f"--command={FOUND_SCHOOL}"
+        )
+        access = ACCESS.search(printed)
+        _require(access is not None, f"no school was founded: {printed}")
+        assert access is not None
+        _timed("a push from outside", lambda: push(engine, access.groups(), False))
+        _require_saved(engine, records, pushes=1)
+
+        _timed(
+            "scaled to three workers",
+            lambda: engine.compose("up", "--detach", "--wait", "--scale=worker=3", "--no-recreate"),
+        )
+        _require(len(engine.containers("worker")) == 3, "there are not three workers")
+        _timed("a push with a worker killed", lambda: push(engine, access.groups(), True))
+        _require_saved(engine, records, pushes=2)
+        roles = set(engine.query("SELECT DISTINCT usename FROM pg_stat_activity WHERE usename IS NOT NULL"))
+        _require("morango_application" in roles and roles <= ROLES, f"sessions of other roles: {roles}")
+
+        runs = engine.runs()
+        rows = engine.query("SELECT count(*) FROM morango_store")
+        _timed("down, and up", lambda: (engine.compose("down"), engine.compose("up", "--detach", "--wait")))
+        _require(engine.query("SELECT count(*) FROM morango_store") == rows, "records got lost")
+        _require([run["run"] for run in engine.runs()] == [run["run"] for run in runs], "runs got lost")
+        print("done: nothing was lost")
+    finally:
+        _timed("removed", engine.remove)
+
+
+def kill_a_worker(engine: Engine) -> None:
+    """Kill one of the workers' containers, as a machine would that is gone."""
+    engine.docker("kill", "--signal=KILL", min(engine.containers("worker")))
+
+
+class Device:
+    """A device outside of the containers, which pushes records."""
+
+    def __init__(self, folder: Path, records: int) -> None:
+        self._folder, self._records, self._pushes = folder, records, 0
+
+    def push(self, engine: Engine, access: tuple[str, ...], with_kill: bool) -> None:
+        school, account, password = access
+        self._pushes += 1
+        name = f"device{self._pushes}"
+        before = len(engine.runs())
+        device = LoggedProcess(
+            [
+                *("worker.demo.sender", "--server", engine.server, "--school", school),
+                *("--account", account, "--records", str(self._records), "--plain"),
+            ],
+            self._folder / f"{name}.log",
+            {
+                "DATABASE_URL": f"sqlite:///{self._folder / name}.sqlite3",
+                "SECRET_KEY": "device",
+                "REDIS_URL": "",
+                "DEMO_PASSWORD": password,
+                "NO_PROXY": "127.0.0.1",
+            },
+        )
+        try:
+            if with_kill:
+                device.wait_until(
+                    lambda: len(engine.runs()) > before and engine.runs()[0]["state"] == "running",
+                    "deserialized",
+                    PATIENCE_SECONDS,
+                )
+                kill_a_worker(engine)
+            _require(device.wait_until_ended(PATIENCE_SECONDS) == 0, f"the push failed: {device.log()}")
+        finally:
+            device.stop()
+
+
+def _require_saved(engine: Engine, records: int, *, pushes: int) -> None:
+    runs = engine.runs()
+    counts = [(run["state"], run["records"]["saved"], run["records"]["failed"]) for run in runs]
+    _require(counts == [("completed", records, 0)] * pushes, f"not all is saved: {counts}")
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise FailedStepError(otherwise)
+
+
+def _timed(step: str, carry_out: Callable[[], object]) -> None:
+    begun = time.monotonic()
+    carry_out()
+    print(f"{time.monotonic() - begun:6.1f} s  {step}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Parts of ``make compose`` that need no engine: a recorder takes the place of the docker command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.smoke import compose_engine, compose_run
+from tests.smoke.compose_engine import IMAGE, CommandError, Engine
+from tests.smoke.compose_run import FailedStepError
+from tests.support import compose
+
+RECORDS = 100
+NEW_IMAGES = ["sha256:built", "sha256:pulled"]
+ACCESS = "Access(school_id='ab12', account='head', password='a-dummy_password')"
+
+
+class Docker:
+    """The docker command of an engine on which all goes well."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+        self.pushed = 0
+        self.workers = 1
+        self.is_up = False
+        self.saved = RECORDS
+        self.roles = ["morango_application", "postgres"]
+        self.dangling: list[str] = []
+
+    def __call__(self, command: Sequence[str]) -> str:
+        words = [word for word in command if not word.startswith(("--project-name", "--env-file", "--file"))]
+        line = " ".join(words)
+        self.commands.append(line)
+        match words[1:]:
+            case ["image", "ls", *options]:
+                built = NEW_IMAGES if self.is_up else []
+                listed = self.dangling if "--filter=dangling=true" in options else [*built, "sha256:others"]
+                return "\n".join(listed)
+            case ["compose", "up", *options]:
+                self.is_up = True
+                self.workers = 3 if "--scale=worker=3" in options else self.workers
+            case ["compose", "ps", _, *services]:
+                names = [f"worker{number}" for number in range(self.workers)]
+                return "\n".join(names if services else [*names, "web", "postgres"])
+            case ["compose", "run", *_]:
+                return ACCESS
+            case ["compose", "exec", _, "postgres", *_]:
+                return "".join(f"{role}\n" for role in self.roles) if "pg_stat" in line else "200\n"
+            case ["compose", "exec", _, "web", *_]:
+                counts = {"saved": self.saved, "failed": 0}
+                runs = [
+                    {"run": number, "state": "completed", "records": counts} for number in range(self.pushed)
+                ]
+                return json.dumps({"runs": runs})
+        return ""
+
+    def push(self, engine: Engine, access: tuple[str, ...], with_kill: bool) -> None:
+        assert access == ("ab12", "head", "a-dummy_password")
+        self.pushed += 1
+        if with_kill:
+            compose_run.kill_a_worker(engine)
+
+    def prove(self, folder: Path) -> None:
+        compose_run.prove(folder, self, self.push, RECORDS)
+
+
+def test_steps_come_in_order_and_all_is_removed(tmp_path: Path) -> None:
+    docker = Docker()
+
+    docker.prove(tmp_path)
+
+    steps = [
+        "docker compose up --detach --build --wait",
+        "docker compose up --detach --wait",
+        "docker compose up --detach --wait --scale=worker=3 --no-recreate",
+        "docker kill --signal=KILL worker0",
+        "docker compose down",
+        "docker compose up --detach --wait",
+        "docker compose down --volumes --remove-orphans --timeout=10",
+        f"docker image rm --force {' '.join(NEW_IMAGES)}",
+    ]
+    assert [
+        line for line in docker.commands if line.split()[2] in ("up", "down", "rm", "--signal=KILL")
+    ] == steps
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "reason"),
+    [
+        ("saved", RECORDS - 1, "not all is saved"),
+        ("roles", ["morango_application", "postgres", "someone"], "sessions of other roles"),
+        ("roles", ["postgres"], "sessions of other roles"),
+        ("dangling", ["sha256:twin"], "images without a name"),
+    ],
+)
+def test_step_that_fails_is_named_and_everything_is_removed_all_the_same(
+    tmp_path: Path, attribute: str, value: object, reason: str
+) -> None:
+    docker = Docker()
+    setattr(docker, attribute, value)
+
+    with pytest.raises(FailedStepError, match=reason):
+        docker.prove(tmp_path)
+
+    assert docker.commands[-1].startswith("docker image rm")
+
+
+def test_containers_that_are_created_again_are_noticed(tmp_path: Path) -> None:
+    docker = Docker()
+    listed = iter([["one"], ["another"]])
+
+    def recreating(command: Sequence[str]) -> str:
+        return "\n".join(next(listed)) if "ps" in command else docker(command)
+
+    with pytest.raises(FailedStepError, match="created containers again"):
+        compose_run.prove(tmp_path, recreating, docker.push, RECORDS)
+
+
+def test_deployment_of_the_same_engine_keeps_its_image() -> None:
+    services = compose.interpolated(dict.fromkeys(compose.required_variables(), "x"))["services"]
+
+    own = compose_engine.own_images({"services": services})["services"]
+
+    assert set(own) == set(services) - {"postgres", "redis"}
+    assert {service["image"] for service in own.values()} == {IMAGE}
+    assert IMAGE not in {service["image"] for service in services.values()}
+
+
+@pytest.mark.parametrize("missing", ["info", "compose"])
+def test_without_an_engine_or_compose_the_reason_is_told(missing: str) -> None:
+    def failing(command: Sequence[str]) -> str:
+        if command[1] == missing:
+            raise CommandError(f"docker {missing}: status 1\nno daemon\n")
+        return ""
+
+    assert compose_engine.reason_to_skip(failing) == "no daemon"
+    assert compose_engine.reason_to_skip(lambda _: "") is None
+
+
+def test_program_that_is_missing_or_fails_is_an_error() -> None:
+    with pytest.raises(CommandError, match="there is no program 'no-such-program'"):
+        compose_engine.execute(["no-such-program"])
+    with pytest.raises(CommandError, match="status 3\nso it is"):
+        compose_engine.execute(["sh", "-c", "echo so it is; exit 3"])
+    assert compose_engine.execute(["echo", "well"]) == "well\n"
