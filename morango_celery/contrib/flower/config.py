@@ -1,6 +1,6 @@
 """Flower's options for this package's tasks; its command line overrides them.
 
-Flower executes this file, and takes the names of its options from it. Other options can be given as FLOWER_...
+Flower executes this file, and takes the names of its options from it. Other options are given as FLOWER_...
 in the environment.
 """
 
