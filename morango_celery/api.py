@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection, transaction
@@ -14,7 +15,7 @@ from morango_celery.conf import require_valid, settings
 from morango_celery.db.dialect import dialect
 from morango_celery.errors import TransientError, UnknownProfileError, UsageError
 from morango_celery.messaging.comparisons import send_next_comparison
-from morango_celery.messaging.dispatch import CeleryDispatch, is_eager
+from morango_celery.messaging.dispatch import CeleryDispatch, NotingDispatch, is_eager
 from morango_celery.messaging.run_end import finish
 from morango_celery.models import Pause, Run
 from morango_celery.reading.filters import parse_filter
@@ -23,7 +24,7 @@ from morango_celery.runs import pausing
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.runs.pruning import prune_as_configured
-from morango_celery.runs.recovery import recover
+from morango_celery.runs.recovery import count_overdue, recover
 from morango_celery.upstream import profiles
 
 MAX_PAUSE_SECONDS = 1.0
@@ -190,6 +191,28 @@ def recover_runs(*, all_unfinished: bool = False, run_ids: Collection[int] | Non
         sent += send_next_comparison(again=all_unfinished)
         prune_as_configured()
     return sent
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Messages that recovery has sent, and those that it could not."""
+
+    sent: int
+    waiting: int
+    """Number of messages that wait because no broker took them."""
+
+
+def recover_and_count(*, all_unfinished: bool = False) -> Recovered:
+    """Do as `recover_runs`, and count the messages that the broker did not take.
+
+    Cost: two queries more, if it did not.
+    """
+    dispatch = NotingDispatch(CeleryDispatch())
+    sent = recover(dispatch, all_unfinished=all_unfinished)
+    if not dispatch.was_refused:
+        sent += send_next_comparison(again=all_unfinished)
+    prune_as_configured()
+    return Recovered(sent, count_overdue() if dispatch.was_refused else 0)
 
 
 def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run], None] | None = None) -> Run:

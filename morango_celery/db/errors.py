@@ -103,10 +103,14 @@ def remedy(error: DatabaseError | InterfaceError) -> str:
     if code == _NO_PERMISSION:
         return (
             "The database's user may not do this: GRANT it SELECT, INSERT, UPDATE and DELETE on all tables "
-            "of the project."
+            "of the project, USAGE on their sequences, and USAGE on their schema. Changes of tables are for "
+            "their owner, the user that `manage.py migrate` runs as."
         )
     if code.startswith(_REFUSED_CLASSES) or _lacks(error):
-        return "The database lacks tables or columns of this version: run `manage.py migrate`."
+        return (
+            "The database lacks tables or columns of this version: run `manage.py migrate`. If they are "
+            "there, its user doesn't see them: GRANT it USAGE on their schema."
+        )
     if on_sqlite in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
         return "Let this process write to the database's file, and to the folder that it is in."
     if on_sqlite in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -114,8 +118,8 @@ def remedy(error: DatabaseError | InterfaceError) -> str:
     if on_sqlite == sqlite3.SQLITE_FULL:
         return "Nothing is half done. Make room on the disk, then try again."
     return (
-        "The database is not available. Nothing is half done. "
-        "See that it runs and that DATABASES in the settings points at it, then try again."
+        "The database is not available. Nothing is half done. See that it runs, that DATABASES in the "
+        "settings points at it, and that it lets this user in; then try again."
     )
 
 

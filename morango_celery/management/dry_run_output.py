@@ -7,6 +7,7 @@ from itertools import count, groupby
 from typing import TypedDict
 
 from morango_celery.management.formatting import duration, quarantined_text
+from morango_celery.management.results import VERSION
 from morango_celery.printable import printable
 from morango_celery.runs.dry_run import DryRun, DryStage
 
@@ -31,6 +32,7 @@ class LocalEditsJson(TypedDict):
 class DryRunJson(TypedDict):
     """A run as it would be, as ``deserialize --dry-run --json`` writes it."""
 
+    version: int
     profile: str
     filter: list[str] | None
     records: int
@@ -47,6 +49,7 @@ class DryRunJson(TypedDict):
 def dry_run_json(found: DryRun) -> DryRunJson:
     run, edits = found.run, found.local_edits
     return {
+        "version": VERSION,
         "profile": run.profile,
         "filter": list(run.sync_filter) if run.sync_filter is not None else None,
         "records": found.records,

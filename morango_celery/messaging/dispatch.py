@@ -63,6 +63,24 @@ class CeleryDispatch:
             return send(DESERIALIZE_BATCH, arguments, batch.description, priority=priority(batch.run))
 
 
+class NotingDispatch:
+    """A sender of messages that notes whether the broker took them."""
+
+    def __init__(self, dispatch: CeleryDispatch) -> None:
+        self._dispatch = dispatch
+        self.was_refused = False
+
+    def start(self, run: Run) -> bool:
+        return self._noted(self._dispatch.start(run))
+
+    def batch(self, batch: Batch) -> bool:
+        return self._noted(self._dispatch.batch(batch))
+
+    def _noted(self, sent: bool) -> bool:
+        self.was_refused = self.was_refused or not sent
+        return sent
+
+
 def ask_for_recovery(description: str, **options: Any) -> None:
     """Ask a worker for `recover_runs`.
 

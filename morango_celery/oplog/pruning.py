@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +29,21 @@ class Pruned:
     positions: int
 
 
-def prune(older_than_days: int) -> Pruned:
+def prune(older_than_days: int, on_progress: Callable[[int, int], None] | None = None) -> Pruned:
     """Remove dead letters that were resolved so many days ago, and positions as old in files that are gone.
 
+    :param on_progress: called with the number of removed letters, and that of all to remove, now and then
     :raises OSError: a folder of a log can't be read
     Twice: safe, also at the same time and beside an ingestion, which may have to read a batch again.
     """
     until = clock.now(-older_than_days * DAY_SECONDS)
     resolved = DeadLetter.objects.exclude(state=DeadLetter.State.OPEN).filter(resolved_at__lt=until)
-    letters = sum(map(_remove, chunked(list(resolved.values_list("pk", flat=True)), CHUNK_LETTERS)))
+    found = list(resolved.values_list("pk", flat=True))
+    letters = 0
+    for chunk in chunked(found, CHUNK_LETTERS):
+        letters += _remove(chunk)
+        if on_progress is not None:
+            on_progress(letters, len(found))
     old = IngestPosition.objects.filter(updated_at__lt=until)
     sources = IngestSource.objects.filter(pk__in=old.values("source")).order_by("pk")
     return Pruned(letters, sum(_forget(source, old) for source in sources))

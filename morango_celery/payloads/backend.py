@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 
@@ -11,6 +11,9 @@ class Pruned(NamedTuple):
 
     blobs: int
     size_bytes: int
+
+
+OnPruned = Callable[[Pruned], None]
 
 
 class Backend(Protocol):
@@ -40,5 +43,8 @@ class Backend(Protocol):
     def delete(self, sha256: str) -> int:
         """Remove all blobs whose keys begin with this, expired or not, and return their number."""
 
-    def prune(self) -> Pruned:
-        """Remove expired blobs."""
+    def prune(self, on_progress: OnPruned | None = None) -> Pruned:
+        """Remove expired blobs.
+
+        :param on_progress: called with the number and size of those removed so far, now and then
+        """

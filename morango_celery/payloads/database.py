@@ -13,7 +13,7 @@ from django.db.models.functions import Greatest, Length
 from morango_celery import clock
 from morango_celery.django_compat import delete_unread
 from morango_celery.errors import PayloadStoreUnavailableError
-from morango_celery.payloads.backend import Pruned
+from morango_celery.payloads.backend import OnPruned, Pruned
 from morango_celery.payloads.models import Payload
 from morango_celery.stream import chunked
 
@@ -58,7 +58,7 @@ class DatabaseBackend:
         with _outages():
             return self._delete(Payload.objects.filter(key__startswith=sha256))
 
-    def prune(self) -> Pruned:
+    def prune(self, on_progress: OnPruned | None = None) -> Pruned:
         blobs = size_bytes = 0
         with _outages():
             now = clock.now(using=_alias())
@@ -72,6 +72,8 @@ class DatabaseBackend:
                 last = max(page)
                 blobs += self._delete(Payload.objects.filter(key__in=page, expires_at__lt=now))
                 size_bytes += sum(page.values())
+                if on_progress is not None:
+                    on_progress(Pruned(blobs, size_bytes))
         return Pruned(blobs, size_bytes)
 
     @staticmethod

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from morango_celery.errors import PayloadStoreUnavailableError
-from morango_celery.payloads.backend import Pruned
+from morango_celery.payloads.backend import OnPruned, Pruned
 
 NEW = "new-"
 """Prefix of the names of files that are being written."""
@@ -68,7 +68,7 @@ class FilesBackend:
                 path.unlink(missing_ok=True)
         return len(found)
 
-    def prune(self) -> Pruned:
+    def prune(self, on_progress: OnPruned | None = None) -> Pruned:
         blobs = size_bytes = 0
         with _outages():
             self._root.stat()
@@ -81,6 +81,8 @@ class FilesBackend:
                             os.unlink(entry)
                             blobs += 1
                             size_bytes += found.st_size
+                if on_progress is not None:
+                    on_progress(Pruned(blobs, size_bytes))
         return Pruned(blobs, size_bytes)
 
     def _folder_of(self, key: str) -> Path:

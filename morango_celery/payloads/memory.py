@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 
-from morango_celery.payloads.backend import Pruned
+from morango_celery.payloads.backend import OnPruned, Pruned
 
 
 class MemoryBackend:
@@ -55,7 +55,7 @@ class MemoryBackend:
             found = [key for key in self._blobs if key.startswith(sha256)]
             return sum(self._remove(key) is not None for key in found)
 
-    def prune(self) -> Pruned:
+    def prune(self, on_progress: OnPruned | None = None) -> Pruned:
         with self._lock:
             now = time.monotonic()
             over = [key for key, until in self._expires_at.items() if until < now]

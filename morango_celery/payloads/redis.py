@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from morango_celery.errors import PayloadStoreUnavailableError
-from morango_celery.payloads.backend import Pruned
+from morango_celery.payloads.backend import OnPruned, Pruned
 
 PREFIX = "morango_celery:payload:"
 
@@ -103,7 +103,7 @@ class RedisBackend:
         with _outages():
             return sum(self._client.delete(name) for name in self._client.scan_iter(f"{PREFIX}{sha256}*"))
 
-    def prune(self) -> Pruned:
+    def prune(self, on_progress: OnPruned | None = None) -> Pruned:
         return Pruned(0, 0)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from morango_celery.errors import CorruptPayloadError, MissingPayloadError
-from morango_celery.payloads.backend import Backend, Pruned
+from morango_celery.payloads.backend import Backend, OnPruned, Pruned
 from morango_celery.payloads.blobs import packed, unpacked
 from morango_celery.payloads.cache import Cache
 from morango_celery.payloads.conf import settings
@@ -119,9 +119,12 @@ class PayloadStore:
         """Remove a value, expired or not, and return the number of its parts."""
         return self.backend.delete(sha256)
 
-    def prune(self) -> Pruned:
-        """Remove expired values. Safe at any moment, any number of times, on any machine."""
-        return self.backend.prune()
+    def prune(self, on_progress: OnPruned | None = None) -> Pruned:
+        """Remove expired values. Safe at any moment, any number of times, on any machine.
+
+        :param on_progress: called with the number and size of the blobs removed so far, now and then
+        """
+        return self.backend.prune(on_progress)
 
 
 def _corrupt(reference: Reference, flaw: str) -> CorruptPayloadError:

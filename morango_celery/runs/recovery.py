@@ -59,11 +59,7 @@ def recover(
     notify_sessions(ended)
     with transaction.atomic():
         Batch.objects.filter(run__in=ended).forget_ids()
-    others = chosen.filter(state__in=Run.UNFINISHED, in_process=False, paused=False)
-    waiting = others.filter(ready(), open_batches=0)
-    batches = Batch.objects.filter(
-        Batch.may_begin(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
-    )
+    waiting, batches = _unfinished(chosen)
     if all_unfinished:  # noted first, so that none is overlooked if the broker goes away before all are sent
         note_unsent(waiting)
         note_unsent(batches)
@@ -76,6 +72,24 @@ def recover(
     long_ended = Q() if all_unfinished else Q(finished_at__lt=clock.now(-settings.STALLED_AFTER_SECONDS))
     _finish_all(ended.filter(long_ended, nobody_opens(), finalized=False))
     return sent
+
+
+def count_overdue() -> int:
+    """Return the number of messages that wait to be sent, as if nobody held their work.
+
+    Cost: two queries.
+    """
+    waiting, batches = _unfinished(Run.objects.all())
+    return waiting.filter(overdue()).count() + batches.filter(overdue()).count()
+
+
+def _unfinished(chosen: QuerySet[Any]) -> tuple[QuerySet[Any], QuerySet[Any]]:
+    """Return the runs to start or to go on with, and the batches to execute, that messages are for."""
+    others = chosen.filter(state__in=Run.UNFINISHED, in_process=False, paused=False)
+    batches = Batch.objects.filter(
+        Batch.may_begin(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
+    )
+    return others.filter(ready(), open_batches=0), batches
 
 
 def _send(dispatch: Dispatch, waiting: QuerySet[Any], batches: QuerySet[Any]) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
 
 from morango_celery.explanation import json_output as explanation
+from morango_celery.management import results
+from morango_celery.management.base import INTERRUPTED
 from morango_celery.management.dry_run_output import DryRunJson, DryStageJson, LocalEditsJson
 from morango_celery.management.json_output import (
     BatchesJson,
@@ -21,7 +23,19 @@ from morango_celery.management.json_output import (
     RunListJson,
     WorkersJson,
 )
+from morango_celery.management.run_command import TIMED_OUT
 from tests.support.processes import ROOT
+
+RESULTS: dict[str, Any] = {
+    "recover_runs": results.RecoveredJson,
+    "create_sync_indexes": results.IndexesJson,
+    "ingest_objects": results.IngestedJson,
+    "ingest_objects --retry-dead-letters": results.RetriedJson,
+    "record_objects": results.RecordedJson,
+    "prune_oplog": results.PrunedOplogJson,
+    "prune_payloads": results.PrunedPayloadsJson,
+    "prune_payloads --delete": results.DeletedPayloadJson,
+}
 
 PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "morango_celery"
@@ -29,6 +43,12 @@ COMMANDS = sorted(
     (".".join(path.relative_to(ROOT).parts[:-3]), path.stem)
     for path in PACKAGE.glob("**/management/commands/[a-z]*.py")
 )
+
+
+def statuses_of(command: BaseCommand) -> set[str]:
+    """Return the exit statuses that a command's help ends with."""
+    epilog = command.create_parser("manage.py", "command").epilog or ""
+    return set(re.findall(r"^ +(\d+) ", epilog, re.MULTILINE))
 
 
 def options_of(command: BaseCommand) -> set[str]:
@@ -52,8 +72,47 @@ def test_the_page_has_each_option_of_a_command(app: str, name: str) -> None:
     assert set(re.findall(r"--[a-z-]+", usages)) == own
 
 
+def test_the_page_has_each_exit_status_of_each_command() -> None:
+    section = PAGE.split("## Exit statuses\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\d+)` \| .* \| ([^|]+) \|$", section, re.MULTILINE)
+    every = {name for _, name in COMMANDS}
+    found: dict[str, set[str]] = {name: set() for name in every}
+    for status, commands in rows:
+        for name in every if commands == "all" else re.findall(r"`(\w+)", commands):
+            found[name].add(status)
+
+    assert found == {name: statuses_of(load_command_class(app, name)) for app, name in COMMANDS}
+
+
+def test_statuses_are_those_that_are_used_and_help_shows_them() -> None:
+    deserialize = load_command_class("morango_celery", "deserialize")
+    shown = deserialize.create_parser("manage.py", "deserialize").format_help()
+
+    assert shown.endswith(deserialize.exit_statuses)
+    assert f"  {TIMED_OUT}  the run has not ended within --timeout" in shown
+    assert f"  {INTERRUPTED}  interrupted by Ctrl-C" in shown
+
+
+def test_the_page_has_each_key_of_a_result() -> None:
+    section = PAGE.split("## JSON\n")[1].split("\n## ")[0]
+    described = {
+        command: set(re.findall(r"`(\w+)`", keys))
+        for command, keys in re.findall(r"^\| `([^`]+)` \| (`version`.*) \|$", section, re.MULTILINE)
+    }
+
+    assert described == {command: set(get_type_hints(keys)) for command, keys in RESULTS.items()}
+
+
+@pytest.mark.parametrize(("app", "name"), COMMANDS, ids=[name for _, name in COMMANDS])
+def test_each_command_writes_json_and_the_page_says_which(app: str, name: str) -> None:
+    section = PAGE.split("## JSON\n")[1].split("\n## ")[0]
+
+    assert "--json" in options_of(load_command_class(app, name))
+    assert f"`{name}" in section
+
+
 def test_the_page_has_each_key_of_the_json() -> None:
-    section = PAGE.split("### JSON\n")[1].split("\n## ")[0]
+    section = PAGE.split("### JSON of a status\n")[1].split("\n## ")[0]
     of_both, rest = section.split("\nA run has:\n")
     of_a_run, of_a_list = rest.split("\nWithout a number, the object has:\n")
 

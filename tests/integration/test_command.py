@@ -140,7 +140,7 @@ class TestProcess:
         assert "recover_runs" in process.stdout
         assert "Traceback" not in process.stderr
 
-        # Nor does recovery mind, until the broker is back
+        # Recovery says that it waits, until the broker is back
         recovery = subprocess.run(
             [sys.executable, "-m", "worker", "recover_runs"],
             cwd=ROOT,
@@ -149,7 +149,8 @@ class TestProcess:
             text=True,
             timeout=60,
         )
-        assert (recovery.returncode, recovery.stdout) == (0, "0 messages sent.\n")
+        assert (recovery.returncode, recovery.stdout) == (1, "0 messages sent.\n")
+        assert "The broker can't be reached: 1 message waits in the ledger." in recovery.stderr
 
     def test_terminal_shows_progress(self, database_url: str, transactional_db: None) -> None:
         fill_store(50)

@@ -56,6 +56,18 @@ def test_only_letters_settled_long_ago_are_removed(log: Path, capsys: Any) -> No
 
 
 @pytest.mark.needs_postgresql
+def test_number_of_removed_letters_is_told_meanwhile(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("morango_celery.oplog.pruning.CHUNK_LETTERS", 2)
+    ingested(log, [save("shelf", number, name="old", inside=99) for number in (1, 2, 3)])
+    ingested(log, [save("shelf", 99, name="parent")])
+    resolve(days_ago=31)
+    told: list[tuple[int, int]] = []
+
+    assert prune(30, lambda done, total: told.append((done, total))).letters == 3
+
+    assert told == [(2, 3), (3, 3)]
+
+
 def test_machine_whose_clock_is_ahead_removes_no_letters_before_their_time(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

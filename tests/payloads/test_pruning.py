@@ -33,7 +33,11 @@ def test_more_is_removed_than_fits_in_a_statement(monkeypatch: pytest.MonkeyPatc
     for number in range(10):
         payload_store().put(number, 0)
 
-    assert prune().startswith("10 payloads removed, 20 bytes")
+    so_far: list[int] = []
+    pruned = payload_store().prune(lambda pruned: so_far.append(pruned.blobs))
+
+    assert pruned == (10, 20)
+    assert so_far == [3, 6, 9, 10]
 
 
 def test_one_value_can_be_deleted() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
-from tqdm import tqdm
 from typing_extensions import override
 
 from morango_celery.comparison import Report, Request, compare
@@ -17,27 +16,19 @@ from morango_celery.comparison.selection import DEFAULT_SAMPLE_RECORDS
 from morango_celery.db.dialect import dialect
 from morango_celery.errors import ComparisonError
 from morango_celery.management.arguments import add_profile_and_filter, number_of_records, seconds
-from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.base import INTERRUPTED, WRONG_ARGUMENTS, PipeSafeCommand, exit_statuses
 from morango_celery.management.comparison_text import as_text
 from morango_celery.management.formatting import duration
+from morango_celery.management.progress import progress_bar
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.management.wakeup import wakeup_on_stop_signals
 from morango_celery.reading.filters import parse_filter
 
 DIFFERENT = 1
 NOT_COMPARED = 3
-INTERRUPTED = 130
 
 SECONDS = 60.0
 """Longest time for which syncs are blocked, if no other is allowed."""
-
-STATUSES = f"""\
-exit status:
-  0  the results are the same, or differ as docs/fidelity.md says
-  {DIFFERENT}  a difference was found
-  2  the arguments are wrong
-  {NOT_COMPARED}  it could not be compared, or would block syncs for too long
-"""
 
 
 class Command(PipeSafeCommand):
@@ -46,7 +37,14 @@ class Command(PipeSafeCommand):
         "leave, and roll everything back."
     )
 
-    exit_statuses = STATUSES
+    exit_statuses = exit_statuses(
+        {
+            0: "the results are the same, or differ as docs/fidelity.md says",
+            DIFFERENT: "a difference was found",
+            NOT_COMPARED: "it could not be compared, or would block syncs for too long",
+            INTERRUPTED: "interrupted by Ctrl-C; everything was rolled back",
+        }
+    )
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
@@ -113,12 +111,10 @@ class Command(PipeSafeCommand):
                 "fewer records (--records), allow more time (--seconds), or compare on a restored backup "
                 "(--database)."
             )
-        with tqdm(unit=" records", total=2 * expected.records, disable=not sys.stderr.isatty()) as bar:
+        with progress_bar("records", 2 * expected.records) as bar:
 
             def show(side: str, done: int) -> None:
-                bar.set_description(side, refresh=False)
-                bar.n = done + (expected.records if side == "Morango" else 0)  # ours is first
-                bar.update(0)
+                bar.show(done + (expected.records if side == "Morango" else 0), label=side)  # ours is first
 
             return compare(request, show, is_stopped)
 
@@ -146,13 +142,13 @@ def _as_default(alias: str) -> Iterator[None]:
     known = connections.databases
     if alias not in known:
         raise CommandError(
-            f"DATABASES has no {alias!r}. There are: {', '.join(sorted(known))}.", returncode=2
+            f"DATABASES has no {alias!r}. There are: {', '.join(sorted(known))}.", returncode=WRONG_ARGUMENTS
         )
     default = known[DEFAULT_DB_ALIAS]
     if known[alias]["ENGINE"] != default["ENGINE"]:
         raise CommandError(
             f"{alias!r} is of another kind than the default database, and Morango is set up for that one.",
-            returncode=2,
+            returncode=WRONG_ARGUMENTS,
         )
     before = connections[DEFAULT_DB_ALIAS]
     known[DEFAULT_DB_ALIAS] = known[alias]

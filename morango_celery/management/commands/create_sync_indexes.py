@@ -12,6 +12,7 @@ from typing_extensions import override
 from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import remedy, sqlstate
 from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.results import VERSION, IndexesJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.printable import printable, printable_lines
 from morango_celery.reading.indexes import IndexState, building_session, states, sync_indexes
@@ -36,10 +37,12 @@ class Command(PipeSafeCommand):
         "whole tables. Others go on writing meanwhile. Safe at any moment, and again: what is there is left "
         "alone, and what was left unfinished is made again."
     )
+    _is_quiet = False
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--remove", action="store_true", help="remove them instead")
+        add_json(parser)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
@@ -50,8 +53,24 @@ class Command(PipeSafeCommand):
             )
         with errors_in_one_line():
             found = states(sync_indexes())
-        done = [self._remove(state) if options["remove"] else self._create(state) for state in found]
-        self.stdout.write(f"{sum(done)} {'removed' if options['remove'] else 'created'}, of {len(found)}.")
+        self._is_quiet = options["json"]
+        change = self._remove if options["remove"] else self._create
+        changed = [state.index.name for state in found if change(state)]
+        if options["json"]:
+            result: IndexesJson = {
+                "version": VERSION,
+                "created": [] if options["remove"] else changed,
+                "removed": changed if options["remove"] else [],
+                "indexes": len(found),
+            }
+            self.write_json(result)
+            return
+        self.stdout.write(f"{len(changed)} {'removed' if options['remove'] else 'created'}, of {len(found)}.")
+
+    def _say(self, text: str, ending: str = "\n") -> None:
+        if not self._is_quiet:
+            self.stdout.write(text, ending=ending)
+            self.stdout.flush()
 
     def _create(self, state: IndexState) -> bool:
         """Return True if there was something to do."""
@@ -60,12 +79,10 @@ class Command(PipeSafeCommand):
                 f"There is no table {_table(state)}. Run `manage.py migrate` first, then this command again."
             )
         if not state.is_plain_table:
-            self.stdout.write(
-                f"{_table(state)}: left out; it is no table of its own, but a view, or in parts."
-            )
+            self._say(f"{_table(state)}: left out; it is no table of its own, but a view, or in parts.")
             return False
         if state.is_valid:
-            self.stdout.write(f"{_table(state)}: {state.index.name} is there already.")
+            self._say(f"{_table(state)}: {state.index.name} is there already.")
             return False
         if state.exists:
             self._drop(state, "was left unfinished, and is removed")
@@ -93,12 +110,11 @@ class Command(PipeSafeCommand):
         self._carry_out(state, what, state.removal())
 
     def _carry_out(self, state: IndexState, what: str, statement: str) -> None:
-        self.stdout.write(f"{_table(state)}: {state.index.name} {what} ...", ending="")
-        self.stdout.flush()
+        self._say(f"{_table(state)}: {state.index.name} {what} ...", ending="")
         begun = time.monotonic()
         with _errors_of(state), connection.cursor() as cursor:
             cursor.execute(statement)
-        self.stdout.write(f" {time.monotonic() - begun:.1f} s")
+        self._say(f" {time.monotonic() - begun:.1f} s")
 
 
 def _table(state: IndexState) -> str:

@@ -9,12 +9,11 @@ from typing_extensions import override
 from morango_celery.api import deserialize, runs_in_process
 from morango_celery.conf import require_valid
 from morango_celery.management.arguments import add_profile_and_filter
+from morango_celery.management.base import WRONG_ARGUMENTS
 from morango_celery.management.dry_run_output import as_lines, dry_run_json
 from morango_celery.management.run_command import RunCommand, errors_in_one_line
 from morango_celery.reading.filters import parse_filter
 from morango_celery.runs.dry_run import dry_run
-
-WRONG_ARGUMENTS = 2
 
 
 class Command(RunCommand):
@@ -40,11 +39,10 @@ class Command(RunCommand):
             help="with --retry-errors: in error with this exception, such as IntegrityError",
         )
         parser.add_argument("--in-process", action="store_true", help="work here, without Celery")
-        parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
+        self.add_waiting(parser)
         parser.add_argument(
             "--dry-run", action="store_true", help="only say what a run would do, and write nothing"
         )
-        parser.add_argument("--json", action="store_true", help="with --dry-run: one object of JSON")
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
@@ -55,20 +53,21 @@ class Command(RunCommand):
         if options["dry_run"]:
             self._foretell(options)
             return
-        if options["json"]:
-            raise CommandError("--json needs --dry-run.", returncode=WRONG_ARGUMENTS)
+        in_process = options["in_process"] or runs_in_process()
         self.follow_run(
-            lambda on_progress: deserialize(
+            options,
+            lambda wait, on_progress: deserialize(
                 options["profile"],
                 options["filter"],
                 skip_erroring=options["skip_erroring"],
                 retry_errors=options["retry_errors"],
                 only_model=options["only_model"],
                 only_exception=options["only_exception"],
-                wait=options["wait"],
-                in_process=options["in_process"] or runs_in_process(),
+                wait=wait,
+                in_process=in_process,
                 on_progress=on_progress,
-            )
+            ),
+            in_process=in_process,
         )
 
     def _foretell(self, options: dict[str, Any]) -> None:

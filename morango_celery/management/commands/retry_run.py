@@ -6,6 +6,7 @@ from django.core.management.base import CommandParser
 from typing_extensions import override
 
 from morango_celery import retry
+from morango_celery.api import runs_in_process
 from morango_celery.management.arguments import run_number
 from morango_celery.management.run_command import RunCommand
 
@@ -16,10 +17,12 @@ class Command(RunCommand):
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("run", type=run_number, help="the run's number")
-        parser.add_argument("--wait", action="store_true", help="wait for the workers, showing progress")
+        self.add_waiting(parser)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
         self.follow_run(
-            lambda on_progress: retry(options["run"], wait=options["wait"], on_progress=on_progress)
+            options,
+            lambda wait, on_progress: retry(options["run"], wait=wait, on_progress=on_progress),
+            in_process=runs_in_process(),
         )

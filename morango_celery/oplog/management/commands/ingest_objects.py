@@ -6,12 +6,13 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, connection
-from tqdm import tqdm
 from typing_extensions import override
 
 from morango_celery.db.errors import is_infrastructure_error
 from morango_celery.management.arguments import lines_at_a_time, log_to_read, source_name
-from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.base import PipeSafeCommand, exit_statuses
+from morango_celery.management.progress import ProgressBar, progress_bar
+from morango_celery.management.results import VERSION, IngestedJson, RetriedJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.management.wakeup import Wakeup, wakeup_on_stop_signals
 from morango_celery.oplog.files import signature
@@ -28,6 +29,13 @@ MAX_PAUSE_SECONDS = 30.0
 
 class Command(PipeSafeCommand):
     help = "Apply the objects that a log brings, from where it was last read to; see docs/how-to/oplog.md."
+
+    exit_statuses = exit_statuses(
+        {
+            0: "done; lines that could not be applied are dead letters",
+            1: "it failed, and the last line says why; or --retry-dead-letters has left some",
+        }
+    )
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
@@ -57,6 +65,7 @@ class Command(PipeSafeCommand):
             metavar="NAME",
             help="what the log's position goes by (default: the file's full path)",
         )
+        add_json(parser)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
@@ -64,14 +73,14 @@ class Command(PipeSafeCommand):
         source = options["source"] or (printable(str(path)) if path else None)
         if options["retry_dead_letters"]:
             with errors_in_one_line():
-                self._retry(source)
+                self._retry(source, options["json"])
             return
         if path is None or source is None:
             raise CommandError("Name the file to read.", returncode=2)
         with (
             errors_in_one_line(),
             wakeup_on_stop_signals() as wakeup,
-            tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
+            progress_bar("B", is_size=True) as bar,
         ):
             ingestion = Ingestion(
                 path,
@@ -89,7 +98,7 @@ class Command(PipeSafeCommand):
                     ingestion.read_on()
             except OSError as error:
                 raise CommandError(f"The log can't be read: {error}") from error
-        self._summarize(ingestion.progress)
+        self._summarize(ingestion.progress, options["json"])
 
     def _follow(self, ingestion: Ingestion, wakeup: Wakeup) -> None:
         pause_seconds = LOOK_SECONDS
@@ -113,13 +122,27 @@ class Command(PipeSafeCommand):
                     pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
                 wakeup.wait(pause_seconds)
 
-    def _retry(self, source: str | None) -> None:
+    def _retry(self, source: str | None, as_json: bool) -> None:
         retried = retry_dead_letters(source)
-        self.stdout.write(f"{retried.applied} dead letters applied, {retried.left} still can't be.")
+        if as_json:
+            result: RetriedJson = {"version": VERSION, "applied": retried.applied, "left": retried.left}
+            self.write_json(result)
+        else:
+            self.stdout.write(f"{retried.applied} dead letters applied, {retried.left} still can't be.")
         if retried.left:
             sys.exit(1)
 
-    def _summarize(self, progress: IngestionProgress) -> None:
+    def _summarize(self, progress: IngestionProgress, as_json: bool) -> None:
+        if as_json:
+            result: IngestedJson = {
+                "version": VERSION,
+                "lines": progress.lines,
+                "applied": progress.lines - progress.dead_letters,
+                "dead_letters": progress.dead_letters,
+                "dead_letters_applied": progress.dead_letters_applied,
+            }
+            self.write_json(result)
+            return
         self.stdout.write(
             f"{progress.lines} lines: {progress.lines - progress.dead_letters} applied, "
             f"{progress.dead_letters} became dead letters, "
@@ -129,8 +152,5 @@ class Command(PipeSafeCommand):
             self.stdout.write("The admin shows why; --retry-dead-letters tries them again.")
 
 
-def _show(bar: tqdm[Any], progress: IngestionProgress) -> None:
-    bar.total = progress.bytes_in_all
-    bar.n = progress.bytes_read
-    bar.set_postfix(lines=progress.lines, dead=progress.dead_letters, refresh=False)
-    bar.refresh()
+def _show(bar: ProgressBar, progress: IngestionProgress) -> None:
+    bar.show(progress.bytes_read, progress.bytes_in_all, lines=progress.lines, dead=progress.dead_letters)

@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.progress import progress_bar
+from morango_celery.management.results import VERSION, RecordedJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.oplog.conf import settings
 from morango_celery.oplog.logfile import write_out
@@ -30,6 +32,7 @@ class Command(PipeSafeCommand):
             action="store_true",
             help="record every object of the recorded models: what was there before they were recorded",
         )
+        add_json(parser)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
@@ -39,11 +42,18 @@ class Command(PipeSafeCommand):
         with errors_in_one_line():
             try:
                 if options["existing"]:
-                    for model in sorted(recorded_models(), key=place):
-                        lines += sum(_record_all(model))
+                    with progress_bar("objects") as bar:
+                        for model in sorted(recorded_models(), key=place):
+                            for recorded in _record_all(model):
+                                lines += recorded
+                                bar.show(lines)
                 lines += write_out()
             except OSError as error:
                 raise CommandError(f"The log can't be written: {error}") from error
+        if options["json"]:
+            result: RecordedJson = {"version": VERSION, "lines": lines, "file": str(settings.FILE)}
+            self.write_json(result)
+            return
         self.stdout.write(f"{lines} lines written to {settings.FILE}.")
 
 

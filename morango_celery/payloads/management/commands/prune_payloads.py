@@ -7,6 +7,8 @@ from typing_extensions import override
 
 from morango_celery.management.arguments import sha256
 from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.progress import progress_bar
+from morango_celery.management.results import VERSION, DeletedPayloadJson, PrunedPayloadsJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.payloads import payload_store
 
@@ -25,13 +27,30 @@ class Command(PipeSafeCommand):
             metavar="SHA256",
             help="remove this payload instead, though messages may need it",
         )
+        add_json(parser)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():
             if options["delete"]:
-                deleted = payload_store().delete(options["delete"])
-                self.stdout.write(f"{deleted} parts deleted.")
+                self._delete(options["delete"], options["json"])
                 return
-            pruned = payload_store().prune()
+            with progress_bar("payloads") as bar:
+                pruned = payload_store().prune(lambda so_far: bar.show(so_far.blobs))
+        if options["json"]:
+            result: PrunedPayloadsJson = {
+                "version": VERSION,
+                "payloads": pruned.blobs,
+                "size_bytes": pruned.size_bytes,
+            }
+            self.write_json(result)
+            return
         self.stdout.write(f"{pruned.blobs} payloads removed, {pruned.size_bytes:,} bytes.")
+
+    def _delete(self, key: str, as_json: bool) -> None:
+        deleted = payload_store().delete(key)
+        if as_json:
+            result: DeletedPayloadJson = {"version": VERSION, "parts": deleted}
+            self.write_json(result)
+        else:
+            self.stdout.write(f"{deleted} parts deleted.")
