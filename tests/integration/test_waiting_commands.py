@@ -1,4 +1,4 @@
-"""Commands that somebody waits for: a run's number at once, a limited wait, Ctrl-C, and the work of others."""
+"""Commands that somebody waits for: the run's number at once, a time limit, Ctrl-C, the work of others."""
 
 from __future__ import annotations
 
@@ -113,11 +113,8 @@ def test_run_that_is_carried_out_here_is_written_once_as_json() -> None:
     assert ended.value.code == 1  # a record is in error
     (line,) = out.getvalue().splitlines()
     written = json.loads(line)
-    assert (written["state"], written["records"]["saved"], written["records"]["failed"]) == (
-        "completed",
-        5,
-        1,
-    )
+    records = written["records"]
+    assert (written["state"], records["saved"], records["failed"]) == ("completed", 5, 1)
 
 
 @pytest.mark.django_db
@@ -207,9 +204,9 @@ def test_recovery_without_a_broker_says_how_many_messages_wait(
     out, err = StringIO(), StringIO()
 
     # When they are to be sent
+    options = [f"--heartbeat-file={beat}", *(["--json"] if as_json else [])]
     with pytest.raises(SystemExit) as ended:
-        options = ["--json"] if as_json else []
-        call_command("recover_runs", f"--heartbeat-file={beat}", *options, stdout=out, stderr=err)
+        call_command("recover_runs", *options, stdout=out, stderr=err)
 
     # Then it has failed, and says how many wait
     assert ended.value.code == 1
