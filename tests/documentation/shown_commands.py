@@ -12,8 +12,7 @@ from pathlib import Path
 from tests.support.processes import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_PYTHON_BLOCK = re.compile(r"^```\w+\n.*?^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MANAGE = re.compile(r"(?:\bmanage\.py|python -m worker|kolibri manage) ([a-z_]+)(?![\w.-])(.*)")
 _COMMENT = re.compile(r"\s+#.*$")
 
@@ -52,11 +51,13 @@ def shown() -> Iterator[Shown]:
     """Yield each line of a block without a language, and each text within backticks."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for block in _BLOCK.findall(text):
+        for language, block in _BLOCK.findall(text):
+            if language:
+                continue
             joined = re.sub(r" *\\\n *", " ", block)
             yield from (Shown(page, _COMMENT.sub("", line), True) for line in joined.splitlines())
-        rest = _PYTHON_BLOCK.sub("", _BLOCK.sub("", text))
-        yield from (Shown(page, code.replace("\n", " "), False) for code in re.findall(r"`([^`]+)`", rest))
+        in_sentences = re.findall(r"`([^`]+)`", _BLOCK.sub("", text))
+        yield from (Shown(page, code.replace("\n", " "), False) for code in in_sentences)
 
 
 def managed() -> list[Managed]:
