@@ -63,7 +63,7 @@ def shown() -> Iterator[Shown]:
 def managed() -> list[Managed]:
     """Return each command of Django's command line, once with the same arguments."""
     found: dict[tuple[str, tuple[str, ...]], Managed] = {}
-    for one in shown():
+    for one in sorted(shown(), key=lambda one: not one.in_block):  # complete ones first
         match = None if one.is_usage else _MANAGE.search(one.line)
         if match is None or "..." in match[2]:
             continue
