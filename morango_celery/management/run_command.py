@@ -108,7 +108,7 @@ class RunCommand(PipeSafeCommand):
             self._write(run, f"Run {run.pk} of {printable(run.profile)} has begun.", as_json)
         self._run = run
         # The total grows with each stage, and isn't known before the end.
-        bar.show(run.done, run.records, stage=run.stage, failed=run.failed)
+        bar.show(run.done, run.records, f"run {run.pk}", stage=run.stage, failed=run.failed)
 
     def _goes_on(self) -> bool:
         return self._run is not None and not self._run.in_process and not self._run.is_finished

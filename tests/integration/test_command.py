@@ -174,6 +174,7 @@ class TestProcess:
             os.close(terminal)
         assert process.wait(30) == 0
         assert b"50/50" in shown
+        assert f"run {Run.objects.get().pk}: ".encode() in shown
 
     @pytest.mark.needs_postgresql
     @pytest.mark.django_db(transaction=True)

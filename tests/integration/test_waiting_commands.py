@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command, load_command_class
 from django.db import ProgrammingError, connection, transaction
+from typing_extensions import override
 
 from morango_celery.db.errors import remedy
 from morango_celery.management.base import INTERRUPTED, PipeSafeCommand
@@ -180,6 +181,7 @@ def test_command_that_is_interrupted_shows_no_traceback(capsys: pytest.CaptureFi
     class Waiting(PipeSafeCommand):
         requires_system_checks: list[str] = []
 
+        @override
         def handle(self, *args: Any, **options: Any) -> None:
             raise KeyboardInterrupt
 
