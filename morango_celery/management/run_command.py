@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,10 +68,10 @@ class RunCommand(PipeSafeCommand):
 
     def follow_run(
         self,
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         start: Callable[[bool | float, Callable[[Run], None]], Run],
         *,
-        in_process: bool,
+        in_process: bool = False,
     ) -> None:
         """Start a run and show its progress; summarize it when it has ended.
 

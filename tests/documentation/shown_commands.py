@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from typing_extensions import override
+
 from tests.support.processes import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,6 +33,7 @@ class Shown:
         """Return True for a line with optional parts, which nobody can copy."""
         return "[" in self.line
 
+    @override
     def __str__(self) -> str:
         return f"{self.page.stem}: {self.line}"
 
@@ -43,6 +46,7 @@ class Managed:
     arguments: tuple[str, ...]
     shown: Shown
 
+    @override
     def __str__(self) -> str:
         return f"{self.shown.page.stem}: {' '.join([self.name, *self.arguments])}"
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -117,7 +118,7 @@ class Project:
 def grant(database: dict[str, str]) -> None:
     """Execute the deployment kit's statements in a database, as its superuser."""
     names = {"dbname": "NAME", "host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
-    login = {name: database[key] for name, key in names.items()}
+    login: dict[str, Any] = {name: database[key] for name, key in names.items()}
     with closing(psycopg2.connect(**login)) as session, session, session.cursor() as cursor:
         cursor.execute(roles.GRANTS)
 

@@ -24,15 +24,15 @@ OF_RUNS = {"retry_run": Run.State.CANCELLED, "cancel_run": Run.State.PENDING, "d
 """Commands whose argument is a run, and the state that it is to be in."""
 NOT_RUN = {
     *("--watch", "--follow", "--interval", "restored"),
-    *("createsuperuser", "migrate", "shell"),
+    *("compare_with_morango", "createsuperuser", "migrate", "shell"),
 }
-"""Words of commands that go on, ask, or need another database: tests elsewhere give these."""
+"""Words of commands that go on, ask, take long, or need another database: tests elsewhere give these."""
 PROGRAMS = {
     *("celery", "chmod", "cp", "docker", "done", "for", "install", "kolibri", "make", "manage.py", "pg_dump"),
     *("pip", "psql", "python", "sed", "systemctl", ".venv/bin/pip", ".venv/bin/python"),
 }
 """Programs in blocks that people copy."""
-COMPOSE = {
+COMPOSE: dict[str, set[str]] = {
     "build": set(),
     "config": {"--resolve-image-digests"},
     "down": set(),

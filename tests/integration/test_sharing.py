@@ -84,7 +84,7 @@ class TestShown:
         command = RunCommand()
 
         with pytest.raises(SystemExit) as ended:
-            command.follow_run(lambda _: coalesced)
+            command.follow_run({"wait": True, "timeout": None, "json": False}, lambda *_: coalesced)
 
         assert ended.value.code == 1
         said = capsys.readouterr().out

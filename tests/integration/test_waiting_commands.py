@@ -98,7 +98,7 @@ def test_timeout_without_a_wait_for_workers_is_refused(options: list[str], reaso
     with pytest.raises(CommandError, match=reason) as refused:
         call_command("deserialize", "--profile", PROFILE, *options)
 
-    assert refused.value.returncode == 2
+    assert vars(refused.value)["returncode"] == 2
     assert not Run.objects.exists()
 
 
@@ -250,6 +250,7 @@ def test_missing_privilege_on_the_schema_is_not_answered_with_migrate_alone() ->
 
 
 class Terminal(StringIO):
+    @override
     def isatty(self) -> bool:
         return True
 
