@@ -34,6 +34,11 @@ from worker.school.models import PROFILE
 NOWHERE = "redis://127.0.0.1:1/0"
 
 
+@pytest.fixture(autouse=True)
+def _in_a_transaction(settings: Any) -> None:
+    settings.MORANGO_TEST_POSTGRESQL = True
+
+
 @pytest.mark.needs_postgresql  # on SQLite the command itself carries the run out
 def test_interrupted_wait_says_that_the_run_goes_on(database_url: str) -> None:
     # Given a command that waits for a run, with no terminal
@@ -221,7 +226,7 @@ def test_recovery_without_a_broker_says_how_many_messages_wait(
 
 @pytest.mark.django_db
 def test_batches_count_among_the_messages_that_wait() -> None:
-    fill_store(3)
+    fill_store(5)
     run = start(new_run().pk).run
     assert count_overdue() == 0  # what was begun just now isn't overdue
 
