@@ -17,6 +17,22 @@ class RecoveredJson(TypedDict):
     waiting: int
 
 
+class PausedJson(TypedDict):
+    """A pause, as ``pause_runs --json`` writes it."""
+
+    version: int
+    scope: str
+    waiting: int
+
+
+class ResumedJson(TypedDict):
+    """Runs, as ``resume_runs --json`` writes them."""
+
+    version: int
+    runs: list[int]
+    pauses: int
+
+
 class IndexesJson(TypedDict):
     """Indexes, as ``create_sync_indexes --json`` writes them."""
 

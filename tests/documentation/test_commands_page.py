@@ -29,6 +29,8 @@ from tests.support.processes import ROOT
 
 RESULTS: dict[str, Any] = {
     "recover_runs": results.RecoveredJson,
+    "pause_runs": results.PausedJson,
+    "resume_runs": results.ResumedJson,
     "create_sync_indexes": results.IndexesJson,
     "ingest_objects": results.IngestedJson,
     "ingest_objects --retry-dead-letters": results.RetriedJson,

@@ -59,6 +59,18 @@ def test_recovery_counts_messages(redis_url: str) -> None:
     assert written("recover_runs") == {"version": 1, "sent": 0, "waiting": 0}
 
 
+@pytest.mark.django_db
+def test_pauses_and_runs_that_go_on_are_told(redis_url: str) -> None:
+    run = new_run()
+
+    paused = written("pause_runs", "--profile", PROFILE)
+    resumed = written("resume_runs")
+
+    assert (paused["version"], paused["waiting"]) == (1, 1)
+    assert PROFILE in paused["scope"]
+    assert resumed == {"version": 1, "runs": [run.pk], "pauses": 0}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_indexes_are_named() -> None:
     created = written("create_sync_indexes")

@@ -8,6 +8,7 @@ from typing_extensions import override
 from morango_celery import pause
 from morango_celery.management.arguments import add_profile_and_filter, reason
 from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.results import VERSION, PausedJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.runs.status import paused
 
@@ -24,12 +25,17 @@ class Command(PipeSafeCommand):
         parser.add_argument(
             "--reason", type=reason, default="", metavar="TEXT", help="shown to operators until it ends"
         )
+        add_json(parser)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():
             made = pause(options["profile"], options["filter"], reason=options["reason"])
             waiting = paused().count()
+        if options["json"]:
+            result: PausedJson = {"version": VERSION, "scope": made.scope, "waiting": waiting}
+            self.write_json(result)
+            return
         self.stdout.write(
             f"Paused: {made.scope}. {waiting:,} unfinished {'run waits' if waiting == 1 else 'runs wait'}; "
             "`manage.py resume_runs` ends it."
