@@ -32,7 +32,7 @@ RECORDS, BROKEN = 900, 3
 FLOWER = ["morango_celery.contrib.flower", "--address=127.0.0.1"]
 
 WITHOUT_PROJECT = {"SECRET_KEY": "", "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": ""}
-"""What Flower is not to need."""
+"""Variables of the project, none of which Flower is to need."""
 
 
 class Flower:
