@@ -7,13 +7,11 @@ from typing import TypedDict
 
 from morango_celery.comparison.shadow import Totals
 from morango_celery.management.judgement import Limits, Problem, problems_of_run, word_for
+from morango_celery.management.results import VERSION
 from morango_celery.models import Pause
 from morango_celery.runs.overview import Overview
 from morango_celery.runs.status import Status
 from morango_celery.runs.workers import SignsOfWorkers
-
-VERSION = 1
-"""Version of the keys of ``deserialize_status``. It changes when a key goes, or means something else."""
 
 
 class BatchesJson(TypedDict):

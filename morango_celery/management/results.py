@@ -68,6 +68,17 @@ class RecordedJson(TypedDict):
     file: str
 
 
+class PrunedRunsJson(TypedDict):
+    """Rows, as ``prune_runs --json`` writes them."""
+
+    version: int
+    runs: int
+    batches: int
+    comparisons: int
+    kept_runs: int
+    interrupted: bool
+
+
 class PrunedOplogJson(TypedDict):
     """Rows, as ``prune_oplog --json`` writes them."""
 

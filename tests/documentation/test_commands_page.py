@@ -35,6 +35,7 @@ RESULTS: dict[str, Any] = {
     "ingest_objects": results.IngestedJson,
     "ingest_objects --retry-dead-letters": results.RetriedJson,
     "record_objects": results.RecordedJson,
+    "prune_runs": results.PrunedRunsJson,
     "prune_oplog": results.PrunedOplogJson,
     "prune_payloads": results.PrunedPayloadsJson,
     "prune_payloads --delete": results.DeletedPayloadJson,

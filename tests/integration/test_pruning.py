@@ -13,7 +13,7 @@ from morango.models import TransferSession
 from typing_extensions import override
 
 from morango_celery import recover_runs
-from morango_celery.management.commands.prune_runs import PrunedJson
+from morango_celery.management.results import PrunedRunsJson
 from morango_celery.management.wakeup import Wakeup
 from morango_celery.models import Batch, Comparison, Run
 from morango_celery.runs import pruning
@@ -177,7 +177,7 @@ def test_json_has_the_numbers() -> None:
         "kept_runs": 1,
         "interrupted": False,
     }
-    assert set(told) == set(PrunedJson.__annotations__)
+    assert set(told) == set(PrunedRunsJson.__annotations__)
 
 
 def test_old_runs_are_deleted_by_recovery_if_a_setting_says_so(settings: Any) -> None:

@@ -1,41 +1,20 @@
 from __future__ import annotations
 
-import json
 import sys
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from tqdm import tqdm
 from typing_extensions import override
 
 from morango_celery.management.arguments import age
-from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.base import INTERRUPTED, PipeSafeCommand, exit_statuses
 from morango_celery.management.formatting import number_of
+from morango_celery.management.progress import progress_bar
+from morango_celery.management.results import VERSION, PrunedRunsJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.management.wakeup import wakeup_on_stop_signals
 from morango_celery.runs.pruning import Pruned, count_kept, count_prunable, prune_runs
-
-INTERRUPTED = 130
-
-STATUSES = f"""\
-exit status:
-  0  done
-  1  it failed, and the last line says why; rows that were deleted by then stay deleted
-  2  the arguments are wrong
-  {INTERRUPTED}  it was interrupted (SIGTERM or Ctrl-C); the next call goes on
-"""
-
-
-class PrunedJson(TypedDict):
-    """Numbers of deleted rows, as ``prune_runs --json`` writes them."""
-
-    version: int
-    runs: int
-    batches: int
-    comparisons: int
-    kept_runs: int
-    interrupted: bool
 
 
 class Command(PipeSafeCommand):
@@ -44,7 +23,12 @@ class Command(PipeSafeCommand):
         "keep their share. Safe at any moment, any number of times; once a day will do."
     )
 
-    exit_statuses = STATUSES
+    exit_statuses = exit_statuses(
+        {
+            1: "it failed, and the last line says why; rows that were deleted by then stay deleted",
+            INTERRUPTED: "interrupted by SIGTERM or Ctrl-C; the next call goes on",
+        }
+    )
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
@@ -55,7 +39,7 @@ class Command(PipeSafeCommand):
             metavar="AGE",
             help="how long ago they ended: a number with s, m, h, d or w, such as 90d",
         )
-        parser.add_argument("--json", action="store_true", help="tell the numbers as one object of JSON")
+        add_json(parser)
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
@@ -65,7 +49,7 @@ class Command(PipeSafeCommand):
             pruned = self._prune(seconds, lambda _: wakeup.stop_requested)
             kept = count_kept(seconds)
         if options["json"]:
-            self.stdout.write(json.dumps(_as_json(pruned, kept, wakeup.stop_requested)))
+            self.write_json(_as_json(pruned, kept, wakeup.stop_requested))
         else:
             self.stdout.write(_as_text(pruned, kept))
         if wakeup.stop_requested:
@@ -73,14 +57,11 @@ class Command(PipeSafeCommand):
 
     @staticmethod
     def _prune(seconds: float, should_stop: Any) -> Pruned:
-        is_shown = sys.stderr.isatty()
-        total = count_prunable(seconds) if is_shown else None
-        with tqdm(unit=" rows", total=total, disable=not is_shown) as bar:
+        total = count_prunable(seconds) if sys.stderr.isatty() else None
+        with progress_bar("rows", total) as bar:
 
             def show(pruned: Pruned) -> None:
-                bar.set_postfix(batches=pruned.batches, refresh=False)
-                bar.n = pruned.rows
-                bar.refresh()
+                bar.show(pruned.rows, batches=pruned.batches)
 
             return prune_runs(seconds, on_progress=show, should_stop=should_stop)
 
@@ -94,9 +75,9 @@ def _as_text(pruned: Pruned, kept: int) -> str:
     return text
 
 
-def _as_json(pruned: Pruned, kept: int, interrupted: bool) -> PrunedJson:
+def _as_json(pruned: Pruned, kept: int, interrupted: bool) -> PrunedRunsJson:
     return {
-        "version": 1,
+        "version": VERSION,
         "runs": pruned.runs,
         "batches": pruned.batches,
         "comparisons": pruned.comparisons,
