@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,30 +9,26 @@ from typing_extensions import override
 from morango_celery.health.doctor import diagnose
 from morango_celery.health.findings import Finding, Severity
 from morango_celery.management.arguments import seconds
-from morango_celery.management.base import PipeSafeCommand
+from morango_celery.management.base import PipeSafeCommand, exit_statuses
+from morango_celery.management.results import VERSION, add_json
 from morango_celery.printable import printable
-
-VERSION = 1
-"""Version of the JSON; another one if the meaning of a key changes."""
-
-STATUSES = """\
-exit status:
-  0  nothing is wrong; there may be warnings
-  1  there is an error, or something could not be looked at
-  2  the arguments are wrong
-"""
 
 
 class Command(PipeSafeCommand):
     help = "Look at all that runs need, and tell a remedy for everything that is wrong."
 
-    exit_statuses = STATUSES
+    exit_statuses = exit_statuses(
+        {
+            0: "nothing is wrong; there may be warnings",
+            1: "there is an error, or something could not be looked at",
+        }
+    )
 
     requires_system_checks: list[str] = []  # they are among the findings, and mustn't keep others away
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="write one object of JSON")
+        add_json(parser)
         parser.add_argument(
             "--timeout",
             type=seconds,
@@ -61,7 +56,7 @@ class Command(PipeSafeCommand):
                 for finding in found
             ]
             report = {"version": VERSION, "healthy": is_healthy, "findings": findings}
-            self.stdout.write(json.dumps(report))
+            self.write_json(report)
         if not is_healthy:
             sys.exit(1)
 
