@@ -10,19 +10,24 @@ import pytest
 from celery import current_app
 from celery.signals import worker_process_init
 from celery.worker.request import Request
+from django.db import OperationalError
 from morango.constants import transfer_statuses
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from psycopg2.errors import DeadlockDetected
 
+import morango_celery
 from morango_celery import recover_runs
 from morango_celery.messaging.task_names import DESERIALIZE_BATCH, START_RUN
 from morango_celery.models import Batch, Run
+from morango_celery.worker import run_steps
 from tests.support.processes import ROOT
 from tests.support.queues import QUEUE
 from tests.support.run_helpers import new_run, unit
 from tests.support.sync_state import dequeued_session, proceed, received_records
+from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -110,6 +115,36 @@ def test_request_run_and_batches_are_one_trace(traced: Traced, batch_size: Calla
             "apply_async/morango_celery.start_run",
             REQUEST,
         ]
+
+
+@pytest.mark.usefixtures("redis_url")
+def test_retry_stays_in_the_trace(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a database that asks once to try again
+    unit()
+    attempt_start, outages = run_steps.attempt_start, [OperationalError("once")]
+
+    def attempt(*arguments: Any) -> Any:
+        if outages:
+            raise outages.pop() from DeadlockDetected()
+        return attempt_start(*arguments)
+
+    monkeypatch.setattr(run_steps, "attempt_start", attempt)
+
+    with traced.tracer.start_as_current_span(REQUEST):
+        run = morango_celery.deserialize(PROFILE)
+    execute_messages()
+
+    run.refresh_from_db()
+    assert run.state == Run.State.COMPLETED
+    first, again = sorted(
+        traced.named("run/morango_celery.start_run"), key=lambda span: len(traced.above(span))
+    )
+    assert traced.above(again) == [
+        "apply_async/morango_celery.start_run",
+        first.name,
+        *traced.above(first),
+    ]
+    assert traced.above(first)[-1] == REQUEST
 
 
 @pytest.mark.usefixtures("redis_url")
