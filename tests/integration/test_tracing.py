@@ -22,6 +22,7 @@ import morango_celery
 from morango_celery import recover_runs
 from morango_celery.messaging.task_names import DESERIALIZE_BATCH, START_RUN
 from morango_celery.models import Batch, Run
+from morango_celery.runs import opening
 from morango_celery.worker import run_steps
 from tests.support.processes import ROOT
 from tests.support.queues import QUEUE
@@ -121,7 +122,7 @@ def test_request_run_and_batches_are_one_trace(traced: Traced, batch_size: Calla
 def test_retry_stays_in_the_trace(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a database that asks once to try again
     unit()
-    attempt_start, outages = run_steps.attempt_start, [OperationalError("once")]
+    attempt_start, outages = opening.attempt_start, [OperationalError("once")]
 
     def attempt(*arguments: Any) -> Any:
         if outages:
