@@ -9,6 +9,7 @@ from morango.models import Store
 
 import morango_celery
 from morango_celery.models import Batch, Run
+from morango_celery.runs.lost_attempts import WORKER_LOST
 from tests.support import factories
 from tests.support.concurrency import sync
 from tests.support.processes import LoggedProcess
@@ -84,6 +85,13 @@ def test_poison_record_costs_its_price_once(start_worker: Any) -> None:
     assert (run.records, run.saved, run.failed) == (54, 53, 1)
     cost = deaths(worker)
     assert cost == 2 + 1 + 2  # 54 -> 6 -> 1
+
+    # ... each of which has one line in the log, and its reason in the ledger
+    events = ("The attempt came to no result", "records is split into", "for good: ", "The run has ended")
+    assert [worker.log().count(event) for event in events] == [cost, 2, 1, 1]
+    fatal = Batch.objects.filter(attempts__gt=1) | Batch.objects.filter(state=Batch.State.SPLIT)
+    assert set(fatal.values_list("last_error", flat=True)) == {WORKER_LOST}
+    assert set(Batch.objects.exclude(last_error="")) == set(fatal)
 
     # When all others come again, in a newer version
     others = list(Store.objects.exclude(pk=poison.id))
