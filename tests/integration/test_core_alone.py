@@ -37,11 +37,11 @@ print(json.dumps({
 
 
 CORES_TABLES = [
-    f"morango_celery_{name}" for name in ("batch", "comparison", "deletedcounts", "run", "worker")
+    f"morango_celery_{name}" for name in ("batch", "comparison", "deletedcounts", "pause", "run", "worker")
 ]
 CORES_COMMANDS = [
     *("cancel_run", "compare_with_morango", "create_sync_indexes", "deserialize", "deserialize_status"),
-    *("explain_models", "prune_runs", "recover_runs", "retry_run"),
+    *("explain_models", "pause_runs", "prune_runs", "recover_runs", "resume_runs", "retry_run"),
 ]
 
 
