@@ -18,7 +18,7 @@ from morango_celery import tasks
 from morango_celery.api import wait_for
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.priorities import STARTING
-from morango_celery.models import Batch, Run, hash_of_ids
+from morango_celery.models import Batch, Run, Worker, hash_of_ids
 from morango_celery.runs.batching import open_batches
 from morango_celery.runs.producer import create_run, start
 from tests.support import factories
@@ -76,6 +76,9 @@ def test_run_survives_the_death_of_a_pool_process(celery_worker_process: StartWo
     assert {name: len(rows) for name, rows in factories.app_rows().items()} == sent
     assert worker.is_running
     assert "WorkerLostError" in worker.log()
+
+    # ... and the ledger knows by the recovery that the worker asked for at its start that it lives
+    until(Worker.objects.filter(name__startswith="test1@").exists, "the worker is noted")
 
 
 def test_run_survives_the_death_of_its_worker(celery_worker_process: StartWorker) -> None:
