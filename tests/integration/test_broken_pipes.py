@@ -72,6 +72,7 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
         "create_sync_indexes": [],
         "deserialize": ["--profile", PROFILE, "--in-process"],
         "deserialize_status": [],
+        "doctor": [],
         "explain_models": [],
         "ingest_objects": [str(log)],
         "prune_oplog": ["--days=1"],

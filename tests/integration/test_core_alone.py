@@ -41,7 +41,7 @@ CORES_TABLES = [
 ]
 CORES_COMMANDS = [
     *("cancel_run", "compare_with_morango", "create_sync_indexes", "deserialize", "deserialize_status"),
-    *("explain_models", "pause_runs", "prune_runs", "recover_runs", "resume_runs", "retry_run"),
+    *("doctor", "explain_models", "pause_runs", "prune_runs", "recover_runs", "resume_runs", "retry_run"),
 ]
 
 
