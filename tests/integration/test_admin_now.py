@@ -26,7 +26,7 @@ from tests.support.transfers import new_transfer
 from tests.support.waiting import held_store
 from worker.school.models import PROFILE
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.needs_postgresql]
 
 NOW = f"{RUNS}now/"
 DEVICE = "5e" * 16
@@ -43,12 +43,6 @@ def silent_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def workers_are_needed(settings: Any) -> None:
-    """Let runs be those of workers on SQLite, too."""
-    settings.MORANGO_CELERY = {"IN_PROCESS": False}
-
-
 def sync_of(name: Any, *, is_server: bool, push: bool) -> TransferSession:
     transfer = new_transfer(PROFILE, SCHOOL_ID, push=push)
     side = "client" if is_server else "server"
@@ -63,7 +57,6 @@ def tiles(page: str) -> dict[str, str]:
     return {heading: " | ".join(re.findall(r"<dd[^>]*>(.*?)</dd>", lines)) for heading, lines in found}
 
 
-@pytest.mark.usefixtures("workers_are_needed")
 def test_page_tells_what_waits_runs_and_has_failed(operator: Client, redis_url: str) -> None:
     # Given waiting records, a run of each kind, and a message
     records = sum(fill_store(30).values())
@@ -94,7 +87,7 @@ def test_page_tells_what_waits_runs_and_has_failed(operator: Client, redis_url: 
     assert "No &lt;b&gt;paper&lt;/b&gt;." in page
 
 
-@pytest.mark.usefixtures("silent_broker", "workers_are_needed")
+@pytest.mark.usefixtures("silent_broker")
 def test_page_names_the_workers_that_live(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("morango_celery.admin.now.BROKER_SECONDS", 0.1)
     Worker.objects.create(name="celery@gone", seen_at=ago(5000))
@@ -108,7 +101,7 @@ def test_page_names_the_workers_that_live(operator: Client, monkeypatch: pytest.
     assert re.fullmatch(r"1 worker \| celery@&lt;north&gt;, seen 1 min \d+ s ago", found)
 
 
-@pytest.mark.usefixtures("silent_broker", "workers_are_needed")
+@pytest.mark.usefixtures("silent_broker")
 def test_page_does_without_a_broker_that_does_not_answer(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +114,6 @@ def test_page_does_without_a_broker_that_does_not_answer(
     assert found["Running"] == "1 run"
 
 
-@pytest.mark.needs_postgresql
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("silent_broker")
 def test_page_does_without_what_the_database_takes_too_long_for(
@@ -182,26 +174,26 @@ def test_page_is_shown_to_viewers_and_refreshes_itself_with_and_without_scripts(
     assert "morango-now" not in stranger.get("/admin/morango_celery/").content.decode()
 
 
-@pytest.mark.parametrize(
-    ("name", "is_server", "push", "text"),
-    [
-        ({"device_name": "Library <1>", "hostname": "x"}, True, True, "pushed by Library <1>"),
-        ({"hostname": "laptop"}, False, False, "pulled from laptop"),
-        ({"hostname": 7}, True, True, "pushed by 5e5e5e5e…"),
-        (["nonsense"], True, True, "pushed by 5e5e5e5e…"),
-    ],
-)
-def test_list_shows_facility_device_direction_and_session(
-    operator: Client, name: Any, is_server: bool, push: bool, text: str
-) -> None:
-    transfer = sync_of(name, is_server=is_server, push=push)
+def test_list_shows_facility_device_direction_and_session(operator: Client, settings: Any) -> None:
+    settings.MORANGO_CELERY = {"IN_PROCESS": True}
+    syncs = [
+        (
+            sync_of({"device_name": "Library <1>", "hostname": "x"}, is_server=True, push=True),
+            "pushed by Library <1>",
+        ),
+        (sync_of({"hostname": "laptop"}, is_server=False, push=False), "pulled from laptop"),
+        (sync_of({"hostname": 7}, is_server=True, push=True), "pushed by 5e5e5e5e…"),
+        (sync_of(["nonsense"], is_server=True, push=True), "pushed by 5e5e5e5e…"),
+    ]
     prefixes = f"{SCHOOL_ID}:units\n{'cd' * 16}"
-    run = new_run(filter=prefixes, transfer_session_id=transfer.pk)
+    for transfer, _ in syncs:
+        run = new_run(filter=prefixes, transfer_session_id=transfer.pk)
 
     for page in (RUNS, NOW):
         found = shown(operator, page)
-        assert f"{text} session {transfer.pk[:8]}…" in found, page
-        assert f"{SCHOOL_ID[:8]}…:units and 1 more" in found
+        assert found.count(f"{SCHOOL_ID[:8]}…:units and 1 more") == len(syncs)
+        for transfer, text in syncs:
+            assert f"{text} session {transfer.pk[:8]}…" in found, page
     assert f"{text} {DEVICE}" in shown(operator, page_of(run))
 
 

@@ -104,18 +104,13 @@ def test_operator_is_told_that_a_new_run_waits(operator: Client, redis_url: str,
     assert re.search(r"retries run \d+\. It waits\. Paused: all runs \(moving\), since ", text)
 
 
-@pytest.mark.parametrize(
-    ("form", "error"),
-    [
+def test_pause_that_can_not_be_is_refused_in_its_form(operator: Client) -> None:
+    for form, error in (
         ({"filter": SCHOOL_ID}, "A filter belongs to a profile"),
         ({"profile": PROFILE, "filter": "${facility}"}, "unfilled template"),
         ({"profile": "skool"}, "not one of the available choices"),
-    ],
-)
-def test_pause_that_can_not_be_is_refused_in_its_form(
-    operator: Client, form: dict[str, str], error: str
-) -> None:
-    assert error in operator.post(f"{PAUSES}add/", form).content.decode()
+    ):
+        assert error in operator.post(f"{PAUSES}add/", form).content.decode()
     assert not Pause.objects.exists()
 
 

@@ -191,7 +191,7 @@ def many_batches(run: Run, stages: int, batches: int, workers: int) -> None:
                     size=7,
                     saved=7,
                     attempts=2 if number == 1 else 1,
-                    worker=f"celery@<b>host {number % workers}",
+                    worker=f"celery@<b>host {(stage * batches + number) % workers}",
                     attempted_at=at,
                     sent_at=at - datetime.timedelta(seconds=2),
                     finished_at=at + datetime.timedelta(seconds=1),
@@ -204,7 +204,7 @@ def test_thousands_of_batches_are_summed_up(operator: Client) -> None:
     # Given a small run, and one of many stages, batches and workers
     small, large = (new_run(state=Run.State.RUNNING, started_at=ago(2000)) for _ in range(2))
     many_batches(small, stages=3, batches=5, workers=2)
-    many_batches(large, stages=60, batches=100, workers=50)
+    many_batches(large, stages=60, batches=10, workers=50)
     operator.get(page_of(small))  # content types are cached then
 
     counted = []
@@ -215,13 +215,13 @@ def test_thousands_of_batches_are_summed_up(operator: Client) -> None:
 
     # Then the large one takes one query more, and its drawing stays small
     assert counted[1] == counted[0] + 1
-    assert len(list(svg.iter())) < 7_000
+    assert len(list(svg.iter())) < 2_000
     found = timeline(large)
     assert found.is_summed_up
     assert len(found.stages) <= MAX_STAGES
     assert len(found.workers) == MAX_WORKERS
-    assert sum(stage.batches for stage in found.stages) == 6_000
-    assert sum(work.batches for work in found.work if work.number is None) == 6_000
+    assert sum(stage.batches for stage in found.stages) == 600
+    assert sum(work.batches for work in found.work if work.number is None) == 600
     assert len([work for work in found.work if work.number is not None]) == 60
 
 
