@@ -21,6 +21,7 @@ from morango_celery.management.progress import ProgressBar, progress_bar
 from morango_celery.management.results import add_json
 from morango_celery.models import Run
 from morango_celery.printable import printable, printable_lines
+from morango_celery.runs.pausing import holder, in_force, in_words
 from morango_celery.runs.report import failures
 from morango_celery.runs.status import count_quarantined, status_of
 
@@ -165,6 +166,8 @@ class RunCommand(PipeSafeCommand):
 
 
 def _handed_over(run: Run) -> str:
+    if pause := holder(run, in_force()):
+        return f"Run {run.pk} is in the ledger, and waits. {in_words([pause])}"
     if run.sent_at:
         return f"Run {run.pk} is in the ledger; workers take it from here."
     return (

@@ -104,6 +104,17 @@ def test_operator_is_told_that_a_new_run_waits(operator: Client, redis_url: str,
     assert re.search(r"retries run \d+\. It waits\. Paused: all runs \(moving\), since ", text)
 
 
+def test_command_says_that_its_run_waits(redis_url: str, settings: Any) -> None:
+    settings.MORANGO_CELERY = {"IN_PROCESS": False}
+    pausing.pause(PROFILE)
+
+    said = told("deserialize", "--profile", PROFILE)
+
+    assert said.startswith(
+        f"Run {Run.objects.get().pk} is in the ledger, and waits. Paused: school, since 20"
+    )
+
+
 def test_pause_that_can_not_be_is_refused_in_its_form(operator: Client) -> None:
     for form, error in (
         ({"filter": SCHOOL_ID}, "A filter belongs to a profile"),
