@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
-from django.core.management import get_commands
+from django.core.management import call_command, get_commands
 
 from morango_celery.management.base import BROKEN_PIPE
 from tests.support.processes import PATIENCE_SECONDS, ROOT
 from tests.support.run_helpers import new_run
+from tests.support.unread import Unread
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
-
-Process = subprocess.Popen[bytes]
 
 
 def own_commands() -> set[str]:
     return {name for name, app in get_commands().items() if str(app).startswith("morango_celery")}
 
 
-def unread(
-    arguments: Sequence[str], database_url: str, log: Path = Path(os.devnull), *, errors_too: bool = False
-) -> Process:
-    """Start a command whose standard output is a pipe without a reader."""
-    reads, writes = os.pipe()
-    os.close(reads)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "worker", *arguments],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "DATABASE_URL": database_url,
-                "DJANGO_SETTINGS_MODULE": "tests.oplog.project",
-                "OPLOG_FILE": str(log),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=writes,
-            stderr=writes if errors_too else subprocess.PIPE,
-        )
-    finally:
-        os.close(writes)
+Ended: TypeAlias = "tuple[int, str]"
+"""Exit status, and error output."""
 
 
-def ends(process: Process) -> tuple[int, bytes]:
-    """Return the exit status, and the command's error output without lines of the log."""
-    _, errors = process.communicate(timeout=3 * PATIENCE_SECONDS)
-    lines = (errors or b"").splitlines(keepends=True)
-    return process.returncode, b"".join(line for line in lines if b" INFO morango_celery." not in line)
+def ends(
+    commands: Iterable[Sequence[str]],
+    database_url: str,
+    log: Path = Path(os.devnull),
+    *,
+    errors_too: bool = False,
+) -> list[Ended]:
+    """Return the ends of commands whose standard output nobody reads, carried out at the same time."""
+    given = [Unread(arguments=list(arguments), errors_too=errors_too) for arguments in commands]
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.support.unread"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "DJANGO_SETTINGS_MODULE": "tests.oplog.project",
+            "OPLOG_FILE": str(log),
+            "LOG_LEVEL": "ERROR",
+        },
+        input=json.dumps(given),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=3 * PATIENCE_SECONDS,
+        check=True,
+    )
+    return [(status, errors) for status, errors in json.loads(process.stdout)]
 
 
 @pytest.mark.timeout(300)
@@ -67,51 +68,49 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
     run = new_run()
     again = new_run()
     again.move_to(again.State.CANCELLED)
+    call_command("pause_runs", "--profile", PROFILE, "--filter", "other")
     arguments: dict[str, list[str]] = {
         "cancel_run": [str(run.pk)],
         "create_sync_indexes": [],
-        "deserialize": ["--profile", PROFILE, "--in-process"],
+        "deserialize": ["--profile", PROFILE, "--filter", "mine", "--in-process"],
         "deserialize_status": [],
         "doctor": [],
         "explain_models": [],
         "ingest_objects": [str(log)],
+        "pause_runs": ["--profile", PROFILE, "--filter", "another"],
         "prune_oplog": ["--days=1"],
         "prune_payloads": [],
         "prune_runs": ["--older-than=1d"],
         "record_objects": [],
         "recover_runs": ["--interval=0.1"],
+        "resume_runs": ["--profile", PROFILE, "--filter", "other"],
         "retry_run": [str(again.pk)],
     }
     comparing = "compare_with_morango"
-    holding = ["pause_runs", "resume_runs"]  # which others would notice
-    assert {*arguments, comparing, *holding} == own_commands()
+    assert {*arguments, comparing} == own_commands()
 
     # When nobody hears it
-    processes = {name: unread([name, *given], database_url, log) for name, given in arguments.items()}
+    commands = {name: [name, *given] for name, given in arguments.items()}
+    ended = dict(zip(commands, ends(commands.values(), database_url, log), strict=True))
 
     # Then none complains
-    ended = {name: ends(process) for name, process in processes.items()}
-    assert ended == dict.fromkeys(arguments, (BROKEN_PIPE, b""))
-    assert [ends(unread([name], database_url)) for name in holding] == [(BROKEN_PIPE, b"")] * len(holding)
+    assert ended == dict.fromkeys(arguments, (BROKEN_PIPE, ""))
     # Alone, for it gives way to others that write to the same rows; beside its output, it says whom it blocks
-    status, beside = ends(unread([comparing, "--profile", PROFILE], database_url))
-    assert (status, beside.startswith(b"Comparing 0 records."), beside.count(b"\n")) == (BROKEN_PIPE, True, 1)
+    ((status, beside),) = ends([[comparing, "--profile", PROFILE]], database_url)
+    assert (status, beside.startswith("Comparing 0 records."), beside.count("\n")) == (BROKEN_PIPE, True, 1)
 
 
 def test_help_and_errors_that_nobody_reads_end_quietly(database_url: str) -> None:
-    processes = [
-        unread(["recover_runs", "--help"], database_url),
-        unread(["cancel_run", "999"], database_url, errors_too=True),
-        unread(["cancel_run", "no number"], database_url, errors_too=True),
-    ]
     # argparse goes on when it can't write
-    assert [ends(process) for process in processes] == [(0, b""), (BROKEN_PIPE, b""), (2, b"")]
+    assert ends([["recover_runs", "--help"]], database_url) == [(0, "")]
+    unknown, wrong = ["cancel_run", "999"], ["cancel_run", "no number"]
+    assert ends([unknown, wrong], database_url, errors_too=True) == [(BROKEN_PIPE, ""), (2, "")]
 
 
 def test_error_is_told_to_whom_does_read_it(database_url: str) -> None:
-    status, errors = ends(unread(["cancel_run", "999"], database_url))
-    assert (status, errors.count(b"\n")) == (1, 1)
-    assert b"CommandError" in errors
+    ((status, errors),) = ends([["cancel_run", "999"]], database_url)
+    assert (status, errors.count("\n")) == (1, 1)
+    assert "CommandError" in errors
 
 
 def test_another_broken_connection_is_no_closed_pipe(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
