@@ -101,7 +101,7 @@ def test_heartbeat_file_that_cannot_be_touched_any_more_is_named(
 
 
 @pytest.mark.urls("tests.integration.metrics_urls")
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     accept=st.one_of(
         st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80),

@@ -24,6 +24,9 @@ class ServiceDownError(Exception):
     """An error of the application's own."""
 
 
+BATCH = 20
+"""Records of a batch, of which so many with one error end the run."""
+
 LETTERS = str.maketrans("0123456789", "abcdefghij")
 """A table that spells numbers with letters, so that texts differ in more than numbers."""
 
@@ -44,12 +47,15 @@ class TestCommonCause:
     """Given more learners than a batch takes, whose code raises an error."""
 
     @pytest.fixture(autouse=True)
-    def learners(self, batch_size: Callable[[int], None]) -> None:
-        batch_size(120)
+    def learners(self, batch_size: Callable[[int], None], settings: Any) -> None:
+        batch_size(BATCH)
+        settings.MORANGO_CELERY = {**settings.MORANGO_CELERY, "SAME_ERROR_LIMIT_RECORDS": BATCH}
         unit = factories.store_row("unit", dirty=False)
         Unit(id=unit.id, school_id=factories.SCHOOL_ID, name="Unit").save_base(raw=True)
         Unit.objects.update(_morango_dirty_bit=False)
-        rows = [factories.build_store_row("learner", unit=unit, username=f"name-{n}") for n in range(240)]
+        rows = [
+            factories.build_store_row("learner", unit=unit, username=f"name-{n}") for n in range(2 * BATCH)
+        ]
         Store.objects.bulk_create(rows)
 
     @pytest.mark.parametrize(
@@ -72,7 +78,9 @@ class TestCommonCause:
 
         with (
             django_capture_on_commit_callbacks(execute=True),
-            pytest.raises(SystemicError, match=r"All 120 records of batch 1/1 of run \d+ failed with one"),
+            pytest.raises(
+                SystemicError, match=rf"All {BATCH} records of batch 1/1 of run \d+ failed with one"
+            ),
         ):
             deserialize()
 
@@ -88,7 +96,7 @@ class TestCommonCause:
 
         # ... and once it is mended, all are saved
         monkeypatch.undo()
-        assert (deserialize().saved) == 240
+        assert (deserialize().saved) == 2 * BATCH
 
     @pytest.mark.parametrize(
         "error",
@@ -109,9 +117,9 @@ class TestCommonCause:
         run = deserialize()
 
         assert run.state == Run.State.COMPLETED
-        assert run.failed == len(errors()) == len(dirty_ids()) > 200
+        assert run.failed == len(errors()) == len(dirty_ids()) > 3 * BATCH // 2
 
-    @pytest.mark.parametrize(("limit", "goes_on"), [(0, True), (120, False), (121, True)])
+    @pytest.mark.parametrize(("limit", "goes_on"), [(0, True), (BATCH, False), (BATCH + 1, True)])
     def test_setting_says_of_how_many_records(
         self, monkeypatch: pytest.MonkeyPatch, settings: Any, limit: int, goes_on: bool
     ) -> None:
@@ -125,7 +133,7 @@ class TestCommonCause:
                 deserialize()
 
         assert Run.objects.get().state == (Run.State.COMPLETED if goes_on else Run.State.FAILED)
-        assert len(errors()) == (240 if goes_on else 0)
+        assert len(errors()) == (2 * BATCH if goes_on else 0)
 
     def test_records_that_cannot_be_read_are_no_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given records that all hold what no column takes
@@ -135,25 +143,25 @@ class TestCommonCause:
         monkeypatch.setattr(Learner, "clean_fields", lambda *args, **options: None)
         monkeypatch.setattr(Learner, "save", failing(lambda _: ServiceDownError("never again")))
 
-        assert deserialize().failed == 240
+        assert deserialize().failed == 2 * BATCH
 
     def test_earlier_failure_is_no_reason(self, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
         # Given records that are in error already, all with the same
         monkeypatch.setattr(Learner, "save", failing(lambda _: ServiceDownError("can't be reached")))
         before = settings.MORANGO_CELERY
         settings.MORANGO_CELERY = {**before, "SAME_ERROR_LIMIT_RECORDS": 0}
-        assert deserialize().failed == 240
+        assert deserialize().failed == 2 * BATCH
         settings.MORANGO_CELERY = before
 
         # When they fail again, with or without being asked for, then that is nothing new
-        asked: list[tuple[dict[str, Any], int]] = [({}, 240), ({"retry_errors": True}, 240)]
+        asked: list[tuple[dict[str, Any], int]] = [({}, 2 * BATCH), ({"retry_errors": True}, 2 * BATCH)]
         for options, failed in [*asked, ({"skip_erroring": True}, 0)]:
             run = deserialize(**options)
             assert (run.state, run.failed, run.previous_failures) == (Run.State.COMPLETED, failed, failed)
 
     def test_failure_in_a_later_pass_is_no_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a batch full of records that fail together with others in the first pass, and then alone
-        bad = {f"name-{number}" for number in range(0, 240, 2)}
+        bad = {f"name-{number}" for number in range(0, 2 * BATCH, 2)}
 
         def error(learner: Learner) -> Exception | None:
             return ServiceDownError("not this one") if learner.username in bad else None
@@ -162,4 +170,4 @@ class TestCommonCause:
 
         run = deserialize()
 
-        assert (run.state, run.saved, run.failed, run.pass_number) == (Run.State.COMPLETED, 120, 120, 2)
+        assert (run.state, run.saved, run.failed, run.pass_number) == (Run.State.COMPLETED, BATCH, BATCH, 2)
