@@ -206,6 +206,10 @@ CASES: dict[str, tuple[dict[str, str], dict[int, dict[str, str] | None]]] = {
         {"morango_celery_oldest_pending_run_seconds": "0x10 900x10 960x20 0x5"},
         {15: None, 22: None, 30: {}, 43: None},
     ),
+    "MorangoCeleryPaused": (
+        {"morango_celery_pauses": "0x10 1x730 0x10"},
+        {9: None, 600: None, 735: {}, 745: None},
+    ),
     "MorangoCeleryComparisonDiffers": (
         {"morango_celery_comparison_differences_total": "0x10 3x100"},
         {9: None, 12: {}, 90: None},

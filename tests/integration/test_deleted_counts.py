@@ -22,6 +22,8 @@ from morango_celery.runs.pruning import prune_runs
 from tests.integration.scraping import Samples, scraped
 from tests.support.factories import fill_store, store_row
 from tests.support.run_helpers import ago, carry_out, new_run
+from tests.support.sessions import until_waiting
+from tests.support.waiting import another_connection
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
 
@@ -138,3 +140,28 @@ def test_row_that_is_deleted_during_a_scrape_is_counted_once(client: Client) -> 
     # Then the scrape has counted it once, as has the next one
     assert Run.objects.count() == 1
     assert during == scraped(client)["runs_ended_total{profile=school,state=completed}"] == 2
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.django_db(transaction=True)
+def test_deletion_locks_a_batch_before_its_run_as_workers_do(batch_size: Callable[[int], None]) -> None:
+    # Given a batch in execution: a worker holds its row, and will count it in its run
+    fill_store(10)
+    run = start(new_run().pk).run
+    batch = Batch.objects.get(run=run)
+
+    def delete() -> None:
+        Run.objects.filter(pk=run.pk).delete()
+        connection.close()
+
+    deletion = threading.Thread(target=delete)
+    with another_connection() as worker, worker.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM morango_celery_batch WHERE id = %s FOR UPDATE", [batch.pk])
+
+        # When the run is deleted meanwhile, then the deletion waits without holding the run
+        deletion.start()
+        until_waiting()
+        cursor.execute("SELECT 1 FROM morango_celery_run WHERE id = %s FOR UPDATE NOWAIT", [run.pk])
+        worker.rollback()
+    deletion.join()
+    assert not Run.objects.exists()
