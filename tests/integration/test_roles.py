@@ -93,8 +93,8 @@ def test_roles_can_do_nothing_to_the_cluster_and_the_statements_may_run_again() 
 
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) AND rolcanlogin"
-            " AND NOT (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls) ORDER BY 1",
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) AND rolcanlogin AND NOT"
+            " (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls) ORDER BY 1",
             [list(roles.ROLES)],
         )
         assert [name for (name,) in cursor.fetchall()] == sorted(roles.ROLES)
