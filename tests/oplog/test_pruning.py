@@ -55,7 +55,6 @@ def test_only_letters_settled_long_ago_are_removed(log: Path, capsys: Any) -> No
     assert capsys.readouterr().out == "0 dead letters and 0 positions removed.\n"
 
 
-@pytest.mark.needs_postgresql
 def test_number_of_removed_letters_is_told_meanwhile(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("morango_celery.oplog.pruning.CHUNK_LETTERS", 2)
     ingested(log, [save("shelf", number, name="old", inside=99) for number in (1, 2, 3)])
@@ -68,6 +67,7 @@ def test_number_of_removed_letters_is_told_meanwhile(log: Path, monkeypatch: pyt
     assert told == [(2, 3), (3, 3)]
 
 
+@pytest.mark.needs_postgresql
 def test_machine_whose_clock_is_ahead_removes_no_letters_before_their_time(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
