@@ -184,7 +184,8 @@ def test_batches_and_stages_are_timed_once_they_are_done(
     second = list(open_batches(run))
     attempt_batch(second[0].pk, second[0].ids_sha256)
     now = timezone.now()
-    times = dict(zip(Batch.objects.filter(state="done").values_list("pk", flat=True), (0.2, 4), strict=True))
+    done = Batch.objects.filter(state="done").order_by("stage").values_list("pk", flat=True)
+    times = dict(zip(done, (0.2, 4), strict=True))
     for pk, seconds in times.items():
         begun = now - timedelta(seconds=seconds)
         Batch.objects.filter(pk=pk).update(finished_at=now, attempted_at=begun)
