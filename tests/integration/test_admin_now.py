@@ -34,8 +34,10 @@ DEVICE = "5e" * 16
 
 @pytest.fixture
 def silent_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the broker be a port that takes connections, and never says a word."""
+    """Let the broker be a port that takes connections, and never says a word; the project has patience."""
     app = current_app._get_current_object()
+    patient = {**(app.conf.broker_transport_options or {}), "socket_timeout": 3600}
+    monkeypatch.setitem(app.conf, "broker_transport_options", patient)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         real = app.connection_for_read
