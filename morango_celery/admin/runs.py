@@ -71,15 +71,15 @@ class RunAdmin(ReadOnlyAdmin):
     fieldsets = [
         (None, {"fields": ["signs_of_life", "progress_in_words", "outcome", "error"]}),
         (
-            "What it was asked to do",
+            "Request",
             {"fields": ["profile", "filter", "options", "from_sync", "transfer_session_id", "retried_run"]},
         ),
         (
-            "Where it is",
+            "Progress",
             {"fields": ["shared_work", "stage", "stage_models", "batches", "pass_number", "attempts"]},
         ),
         (
-            "When",
+            "Times",
             {
                 "fields": [
                     *map(time_of, ("created_at", "sent_at", "started_at", "last_activity_at", "finished_at")),

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 FIRST = Message("run-1")
 AGAIN = Message("run-1", is_redelivered=True)
-TWIN = Message("run-1")
+OTHER_MESSAGE = Message("run-1")
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ class TestLostWorkers:
         assert execution.batches_to_send == (first.pk,)
 
     def test_message_that_comes_twice_leaves_what_is_begun_alone(self, run: Run, killed: Batch) -> None:
-        progress, execution = attempt_start(run.pk, TWIN)
+        progress, execution = attempt_start(run.pk, OTHER_MESSAGE)
 
         assert (progress.opened, progress.ended, execution) == (False, False, None)
         killed.refresh_from_db()

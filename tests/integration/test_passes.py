@@ -126,7 +126,7 @@ class TestMending:
             first_pass_failed.disconnect(receive)
 
     @pytest.fixture
-    def rivals(self) -> tuple[str, str]:
+    def claimants(self) -> tuple[str, str]:
         """Return the ids of a learner whose record claims the name of another, and of that one."""
         (claimant, _), (_, holder) = learners_in_order(2)
         rename(claimant, "name-1")
@@ -134,9 +134,9 @@ class TestMending:
         return claimant.id, holder.pk
 
     def test_record_that_a_receiver_repairs_is_saved_in_the_same_run(
-        self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
+        self, claimants: tuple[str, str], on_failure: Callable[[Receiver], None]
     ) -> None:
-        claimant, holder = rivals
+        claimant, holder = claimants
         heard = []
 
         def give_way(run: Run, **kwargs: Any) -> None:
@@ -183,10 +183,10 @@ class TestMending:
         assert (run.failed, heard) == (0 if title else 1, [])
 
     def test_receivers_writes_are_committed_with_the_pass_or_not_at_all(
-        self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
+        self, claimants: tuple[str, str], on_failure: Callable[[Receiver], None]
     ) -> None:
         # Given a worker that dies after the receiver has written, before the next pass is handed out
-        _, holder = rivals
+        _, holder = claimants
         deaths = [RuntimeError("died")]
 
         def give_way(run: Run, **kwargs: Any) -> None:
@@ -213,7 +213,7 @@ class TestMending:
         assert Learner.objects.get(pk=holder).username == "name-1, gave way"
 
     def test_receivers_error_fails_the_run(
-        self, rivals: tuple[str, str], on_failure: Callable[[Receiver], None]
+        self, claimants: tuple[str, str], on_failure: Callable[[Receiver], None]
     ) -> None:
         def fail(run: Run, **kwargs: Any) -> None:
             raise RuntimeError("no way to mend it")

@@ -30,18 +30,18 @@ def names(result: Database) -> dict[str, str]:
     return {row["id"]: row["username"] for row in result.app["learner"]}
 
 
-def assert_one_wins(rows: list[Store], *rivals: Store, app: list[Any]) -> None:
-    """Assert that all but one of the rivals are in error. Chance decides which one wins, all else is
+def assert_one_wins(rows: list[Store], *claimants: Store, app: list[Any]) -> None:
+    """Assert that all but one of the claimants are in error. Chance decides which one wins, all else is
     Morango's."""
     ours = [run(deserialize_from_store, rows, app=app, batch_sizes=[size]) for size in BATCH_SIZES]
     outcomes = []
     for database in (run(morangos, rows, app=app), *ours):
         assert database.aborted is None
         saved = set().union(*(database.ids(table) for table in database.app))
-        losers = [database.errors.pop(row.id) for row in rivals if row.id not in saved]
-        assert len(losers) == len(rivals) - 1
+        losers = [database.errors.pop(row.id) for row in claimants if row.id not in saved]
+        assert len(losers) == len(claimants) - 1
         assert {path for _, path in losers} == {TAKEN}
-        outcomes.append((losers, *without(database, rivals)))
+        outcomes.append((losers, *without(database, claimants)))
     assert outcomes == outcomes[:1] * len(outcomes)
 
 

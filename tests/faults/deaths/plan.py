@@ -126,7 +126,7 @@ class Watched:
         if death.inside and not is_statement(what):
             return False  # a fresh process has more events: it dies in the statement that follows
         if not self.redis.hdel(PLAN, str(self.run_id)):
-            return False  # a twin has
+            return False  # another process has
         if not death.inside:
             self.die(what)
         return death.inside
