@@ -43,7 +43,7 @@ def counted(client: Client) -> Samples:
 def runs_of_all_kinds(batch_size: Callable[[int], None]) -> None:
     """Write runs with every outcome and state to the ledger, and comparisons."""
     batch_size(10)
-    fill_store(40)
+    fill_store(20)
     store_row("unit", name=None)
     run = start(new_run().pk).run
     while not run.is_finished:

@@ -152,6 +152,7 @@ class TestNagios:
 
 
 class TestTimeout:
+    @pytest.mark.needs_postgresql
     def test_database_that_does_not_answer_ends_the_command_as_unknown(self) -> None:
         # Given a port at which nobody takes a connection
         with socket.socket() as silent:

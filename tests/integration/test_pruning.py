@@ -195,8 +195,9 @@ def test_old_runs_are_deleted_by_recovery_if_a_setting_says_so(settings: Any) ->
 
 def test_recovery_deletes_a_few_at_a_time(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(pruning, "TRANSACTIONS_PER_RECOVERY", 2)
     settings.MORANGO_CELERY = {"PRUNE_AFTER_DAYS": 90}
-    for _ in range(pruning.TRANSACTIONS_PER_RECOVERY + 1):
+    for _ in range(3):
         ended_run()
 
     prune_as_configured()
