@@ -26,7 +26,8 @@ WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_compose_run.py tests/smoke/test_containers.py \
 	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_runs blocked_runs broken_pipes coalesced_runs \
-		command common_cause compose core_alone demo deployment eager flower recover_command services sharing status two_instances) \
+		command common_cause compose core_alone demo deployment eager flower json_results recover_command services sharing status \
+		two_instances waiting_commands) \
 	tests/oplog/test_two_projects.py \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
 	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke conf dependency_graph deployment_kit envelope environment \

@@ -20,6 +20,7 @@ from morango_celery.contrib.deployment import __main__ as command
 from morango_celery.contrib.deployment import kit
 from morango_celery.worker.shutdown import DYING_SECONDS, LEAVING_SECONDS
 from tests.support.processes import ROOT
+from worker import environment
 
 UNITS = [name for name in kit.names() if name.endswith(".service")]
 OF_HOST = {
@@ -125,6 +126,26 @@ def test_example_names_each_variable_of_the_services() -> None:
     named = set(re.findall(r"^#?([A-Z_]+)=", kit.text(".env.example"), re.MULTILINE))
 
     assert named == set(re.findall(r"\$\{(\w+)", kit.text("docker-compose.yml")))
+
+
+def test_settings_of_the_page_read_what_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the variables that both kinds of deployment pass
+    example = dict(re.findall(r"^([A-Z_]+)=(.*)$", kit.text("systemd/environment.example"), re.MULTILINE))
+    for name, value in {**example, "DATABASE_URL": "postgresql://ann:p%40ss@db.example:5433/sync"}.items():
+        monkeypatch.setenv(name, value)
+    page = (ROOT / "docs" / "how-to" / "host.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+    # When a project has the settings of the page
+    settings: dict[str, Any] = {}
+    exec(block, settings)
+
+    # Then they are those of this project's own deployment
+    found = settings["DATABASES"]["default"]
+    assert {**found, "PORT": str(found["PORT"])} == environment.database()
+    assert settings["CELERY_BROKER_URL"] == example["REDIS_URL"]
+    assert settings["ALLOWED_HOSTS"] == ["sync.example.org"]
+    assert settings["SECURE_PROXY_SSL_HEADER"][1] == "https"
 
 
 def unit(name: str) -> configparser.SectionProxy:

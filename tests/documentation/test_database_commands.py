@@ -1,4 +1,4 @@
-"""The backup and the restore of docs/how-to/upgrade.md, by PostgreSQL's own programs on the tests' server."""
+"""Commands of pages for PostgreSQL's own programs: roles, backup and restore, on the tests' server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tests.support import roles
 from tests.support.factories import fill_store
 from tests.support.processes import ROOT
 
-PAGE = (ROOT / "docs" / "how-to" / "upgrade.md").read_text(encoding="utf-8")
+PAGE, ROLES_PAGE = (
+    (ROOT / "docs" / "how-to" / name).read_text(encoding="utf-8") for name in ("upgrade.md", "host.md")
+)
 SERVER = "docker compose exec -T postgres "
 OWNER = "SELECT tableowner FROM pg_tables WHERE tablename = 'morango_store'"
 MAY_WRITE = f"SELECT has_table_privilege('{roles.APPLICATION}', 'morango_store', 'INSERT')"
@@ -52,34 +54,70 @@ def restored(transactional_db: None) -> Iterator[str]:
             cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-@pytest.mark.needs_postgresql
-def test_restored_database_has_the_rows_the_owners_and_the_privileges(restored: str, tmp_path: Path) -> None:
-    path = programs()
-    if path is None:
-        pytest.skip("no pg_dump and pg_restore here")
-    login: dict[str, Any] = connection.settings_dict
-    environment = {
-        "PATH": path,
-        "PGHOST": login["HOST"],
-        "PGPORT": str(login["PORT"]),
-        "PGPASSWORD": login["PASSWORD"],
-    }
+class Shell:
+    """A shell in a folder, with the login of the tests' server."""
 
-    def execute(lines: list[str], database: str) -> None:
+    def __init__(self, folder: Path) -> None:
+        path = programs()
+        if path is None:
+            pytest.skip("no psql, pg_dump and pg_restore here")
+        login = connection.settings_dict
+        self._folder, self._user = folder, login["USER"]
+        self._environment = {
+            "PATH": path,
+            "PGHOST": login["HOST"],
+            "PGPORT": str(login["PORT"]),
+            "PGUSER": login["USER"],
+            "PGPASSWORD": login["PASSWORD"],
+        }
+
+    def execute(self, lines: list[str], database: str) -> None:
+        """Execute commands, with this name in place of the database's on the page."""
         for line in lines:
-            here = line.replace("--username=postgres", f"--username={login['USER']}")
+            here = line.replace("--username=postgres", f"--username={self._user}")
             here = re.sub(r"(?<![\w.])morango(?![\w.])", database, here)
-            subprocess.run(["bash", "-ec", here], cwd=tmp_path, env=environment, check=True)
+            subprocess.run(["bash", "-ec", here], cwd=self._folder, env=self._environment, check=True)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.mark.needs_postgresql
+def test_roles_are_made_by_the_pages_commands(transactional_db: None, shell: Shell, tmp_path: Path) -> None:
+    # Given a database whose tables have another owner, and the kit's file
+    (tmp_path / "grants.sql").write_text(roles.GRANTS)
+    lines = re.findall(rf"^(?:{SERVER})?(psql .*)$", ROLES_PAGE, re.MULTILINE)
+    assert len(lines) == 3
+
+    # When the commands are given
+    try:
+        shell.execute(lines, connection.settings_dict["NAME"])
+
+        # Then the tables have the new owner, and the roles their privileges
+        with connection.cursor() as cursor:
+            for query, expected in ((OWNER, roles.MIGRATION), (MAY_WRITE, True), (MAY_READ, False)):
+                cursor.execute(query)
+                assert cursor.fetchone() == (expected,)
+    finally:
+        with roles.roles():
+            pass  # takes them away
+
+
+@pytest.mark.needs_postgresql
+def test_restored_database_has_the_rows_the_owners_and_the_privileges(restored: str, shell: Shell) -> None:
+    login: dict[str, Any] = connection.settings_dict
 
     # Given a database with roles, records, and a backup
     fill_store(20)
-    execute(commands("Back up"), login["NAME"])
+    shell.execute(commands("Back up"), login["NAME"])
 
     # When it is restored, twice
     restore = commands("Restore")
     assert [line.split()[0] for line in restore] == ["dropdb", "createdb", "pg_restore"]
-    execute(restore, restored)
-    execute(restore, restored)
+    shell.execute(restore, restored)
+    shell.execute(restore, restored)
 
     # Then all is there, under the same owner, and open to the same roles
     names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
