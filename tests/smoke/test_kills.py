@@ -26,7 +26,10 @@ pytestmark = [
 
 @pytest.fixture
 def default_worker_env(default_worker_env: dict[str, str]) -> dict[str, Any]:
-    return {**default_worker_env, "STALLED_AFTER_SECONDS": "2"}  # what got lost is missed soon
+    return {
+        **default_worker_env,
+        "STALLED_AFTER_SECONDS": "6",
+    }  # missed soon, and no worker is busy with recovery alone
 
 
 def test_killed_and_restarted_worker_completes_the_run(celery_setup: CeleryTestSetup, school: School) -> None:
