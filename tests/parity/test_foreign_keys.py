@@ -189,6 +189,21 @@ def test_error_names_one_of_several_bad_targets_where_one_failed_in_this_run(bat
     assert ours.app["label"] == []
 
 
+@pytest.mark.parametrize("batch_size", [1, 1000])
+@pytest.mark.parametrize("keys", [("cabinet_id", "printed_for_id"), ("printed_for_id", "cabinet_id")])
+def test_record_of_a_failed_and_a_deleted_target_is_deleted_or_in_error(
+    batch_size: int, keys: tuple[str, str]
+) -> None:
+    """Left to chance with `skip_erroring`, as above."""
+    failing = build_zoo_row("cabinet", heading="x" * 51)
+    gone = build_zoo_row("cabinet", deleted=True)
+    label = build_zoo_row("label", number=1, **dict(zip(keys, (gone.id, failing.id), strict=True)))
+    rows, sizes = [failing, gone, label], (batch_size,)
+    ours = run(deserialize_from_store, rows, skip_erroring=True, batch_sizes=sizes)
+    assert (label.id in ours.deleted) is not (label.id in ours.errors)
+    assert ours.app["label"] == []
+
+
 def test_error_names_one_of_the_missing_targets_of_several_models() -> None:
     """Left to chance: Morango ends with the model that it met last, in other records as well."""
     first = build_zoo_row("label", number=1, cabinet_id=OTHER)

@@ -50,4 +50,4 @@ def test_result_is_morangos_whatever_the_delivery(world: World, data: st.DataObj
     case = data.draw(cases(world))
     delivery = data.draw(deliveries)
     ours = outcome(case, delivery)
-    assert not difference(in_our_words(expected(case), ours, case), ours)
+    assert not difference(in_our_words(expected(case, ours), ours, case), ours)

@@ -51,7 +51,7 @@ def test_result_is_morangos_whatever_runs_at_the_same_time(world: World, data: s
         _carry_out(case, delivery)
         with rolled_back():
             read(ours, case.profile)
-    assert not difference(in_our_words(expected(case), ours, case), ours)
+    assert not difference(in_our_words(expected(case, ours), ours, case), ours)
 
 
 @contextmanager
