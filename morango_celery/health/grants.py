@@ -92,9 +92,12 @@ FROM tables JOIN pg_class ON pg_class.oid = id JOIN pg_namespace ON pg_namespace
 WHERE NOT has_schema_privilege(relnamespace, 'USAGE')
 UNION ALL
 SELECT current_user::text, 'sequence', pg_class.oid::regclass::text, 'USAGE'
-FROM tables JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = id AND deptype = 'a'
-JOIN pg_class ON pg_class.oid = objid AND relkind = 'S'
-WHERE NOT has_sequence_privilege(objid, 'USAGE, UPDATE')
+FROM tables JOIN pg_depend
+    ON refclassid = 'pg_class'::regclass AND refobjid = id
+    AND classid = 'pg_class'::regclass AND deptype IN ('a', 'i')
+JOIN pg_class ON pg_class.oid = objid
+-- In one expression: the server asks conditions in any order, and the function fails for all but sequences
+WHERE CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(objid, 'USAGE, UPDATE') END
 """
 
 

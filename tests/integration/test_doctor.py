@@ -68,6 +68,13 @@ class TestDiagnosis:
         (worker,) = (rest for _, check, rest in lines if check == "workers")
         assert worker.startswith(f"celery@test with morango_celery {__version__}, seen ")
 
+    @pytest.mark.needs_postgresql
+    def test_plan_of_the_look_at_grants_doesnt_matter(self) -> None:
+        """By other statistics, the server asks every relation for its privileges as a sequence."""
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE pg_class, pg_depend")
+        assert found()[1]["grants"][0] == "ok"
+
     def test_broker_that_is_away_is_an_error_with_a_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         port = services.free_port()
         monkeypatch.setattr(current_app.conf, "broker_url", f"redis://:secret@127.0.0.1:{port}/0")

@@ -39,30 +39,35 @@ def _in_a_transaction(settings: Any) -> None:
     settings.MORANGO_TEST_POSTGRESQL = True
 
 
+def _hear_ctrl_c() -> None:
+    """Undo the shell's doing: what runs in its background ignores SIGINT, and so do all children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.needs_postgresql  # on SQLite the command itself carries the run out
 def test_interrupted_wait_says_that_the_run_goes_on(database_url: str) -> None:
     # Given a command that waits for a run, with no terminal
-    waiting = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "worker", "deserialize", "--profile", PROFILE, "--wait"],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": database_url, "REDIS_URL": NOWHERE},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        # Then it names the run at once
-        assert waiting.stdout is not None
-        first = waiting.stdout.readline()
-        run = Run.objects.get()
-        assert first == f"Run {run.pk} of {PROFILE} has begun.\n"
+        preexec_fn=_hear_ctrl_c,
+    ) as waiting:
+        try:
+            # Then it names the run at once
+            assert waiting.stdout is not None
+            first = waiting.stdout.readline()
+            run = Run.objects.get()
+            assert first == f"Run {run.pk} of {PROFILE} has begun.\n"
 
-        # When Ctrl-C is pressed
-        waiting.send_signal(signal.SIGINT)
-        _, errors = waiting.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        waiting.kill()
-        waiting.wait()
+            # When Ctrl-C is pressed
+            waiting.send_signal(signal.SIGINT)
+            _, errors = waiting.communicate(timeout=PATIENCE_SECONDS)
+        finally:
+            waiting.kill()
 
     # Then it says how to look at the run and how to end it, and the run is left as it is
     assert waiting.returncode == INTERRUPTED

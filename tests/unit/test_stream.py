@@ -288,7 +288,9 @@ PUBLIC_NAMES = [
     "cancel",
     "deserialize",
     "deserialize_from_store",
+    "pause",
     "recover_runs",
+    "resume",
     "retry",
     "serialize_into_store",
 ]
