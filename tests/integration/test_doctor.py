@@ -70,7 +70,7 @@ class TestDiagnosis:
 
     @pytest.mark.needs_postgresql
     def test_plan_of_the_look_at_grants_doesnt_matter(self) -> None:
-        """By other statistics, the server asks every relation for its privileges as a sequence."""
+        """The server may ask every relation for its privileges as a sequence, by other statistics."""
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE pg_class, pg_depend")
         assert found()[1]["grants"][0] == "ok"
