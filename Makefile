@@ -24,15 +24,18 @@ KIT := morango_celery/contrib/deployment/files
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
-WITHOUT_DATABASE := tests/documentation tests/kolibri tests/smoke/test_compose_run.py tests/smoke/test_containers.py \
-	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_runs blocked_runs broken_pipes coalesced_runs \
-		command common_cause compose core_alone demo deployment eager flower json_results recover_command services sharing status \
-		two_instances waiting_commands) \
-	tests/oplog/test_two_projects.py \
+WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers.py \
+	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_runs arguments blocked_runs broken_pipes coalesced_runs \
+		command common_cause compose core_alone demo deployment doctor eager flower health json_results recover_command services \
+		sharing status trail two_instances waiting_commands) \
+	$(patsubst %,tests/oplog/test_%.py,memory two_projects) \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
-	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke conf dependency_graph deployment_kit envelope environment \
-		fidelity_page graph imports kolibri_plug_in log_context mutations muting package private_names sections simulation stream tree \
-		worker_command)
+	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke celery_checks conf dependency_graph envelope \
+		environment fidelity_page filters graph imports kolibri_plug_in mutations muting package private_names sections simulation \
+		source_hash stream tree worker_command worker_plans) \
+	$(OF_WORKERS)
+# Are about messages and attempts, which there are where workers are: on PostgreSQL.
+OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor monitor_workers one_message shadow task timeline)
 
 # Tests start hundreds of processes, which would compile all of this project each time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -93,10 +96,10 @@ test-processes:
 	$(PYTEST) --database=postgresql $(WITH_PROCESSES)
 
 test-records:
-	PARITY_EXAMPLES=6 PARITY_BATCH_SIZES=1000 nice $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
+	PARITY_EXAMPLES=4 PARITY_BATCH_SIZES=1000 nice $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
 
 test-on-sqlite:
-	PARITY_EXAMPLES=3 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
+	PARITY_EXAMPLES=2 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
