@@ -7,7 +7,7 @@ deserve.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +101,9 @@ def prepared(case: Case, stand_ins: Mapping[str, StandIn]) -> Iterator[Store]:
             )
 
 
-def misjudged(case: Case, left_to_chance: Collection[str] = ()) -> Iterator[Finding]:
+def misjudged(case: Case) -> Iterator[Finding]:
     """Yield a stand-in for each record that Morango has treated in another way than we promise, in the
-    database as it is.
-
-    :param left_to_chance: ids of records that may be deleted with one target, though another one failed
-    """
+    database as it is."""
     stored = {row.id: row for row in Store.objects.all()}
     deleted = set(DeletedModels.objects.values_list("id", flat=True))
     hard_deleted = set(HardDeletedModels.objects.values_list("id", flat=True))
@@ -135,8 +132,6 @@ def misjudged(case: Case, left_to_chance: Collection[str] = ()) -> Iterator[Find
                         yield row.id, Lost(_missing(foreign_key, target), INTEGRITY), target
             continue
         if row.deleted and not original.deleted:  # Gone
-            if row.id in left_to_chance:
-                continue
             for foreign_key, target in synced_references(original):
                 if target in in_error:
                     yield row.id, Broken(_failed(foreign_key, target), INVALID[0]), target  # failed-targets
@@ -148,8 +143,6 @@ def misjudged(case: Case, left_to_chance: Collection[str] = ()) -> Iterator[Find
             continue
         now = rows[table_of(original)].get(row.id)
         if now is None or row.id in deleted:  # deleted with its target
-            if row.id in left_to_chance:
-                continue
             for target in synced_targets(original):
                 if target in in_error:  # failed-targets
                     yield row.id, Broken(f"['… with id {target} failed to deserialize']", INVALID[0]), target
