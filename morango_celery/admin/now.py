@@ -141,7 +141,7 @@ def _running() -> Sequence[str]:
 def _workers() -> Sequence[str]:
     if api.runs_in_process():
         return ["none is needed: each process carries out its own runs"]
-    signs, workers = signs_of_workers(), live_workers()
+    signs, workers = signs_of_workers(), list(live_workers())
     if signs.are_lost():
         return ["none", "Nothing is begun until one is started."]
     lines = [number_of(len(workers), "worker")] if workers else ["at work", "Their names aren't known yet."]

@@ -12,7 +12,7 @@ from morango_celery.api import runs_in_process
 from morango_celery.health.findings import Finding, Severity
 from morango_celery.messaging.broker import reach_broker
 from morango_celery.runs.status import stalled, unfinished
-from morango_celery.runs.workers import recent_workers, signs_of_workers
+from morango_celery.runs.workers import live_workers, signs_of_workers
 from morango_celery.version import __version__
 
 NAMED = 10
@@ -61,7 +61,7 @@ def look_at_workers() -> Iterator[Finding]:
             "`python -m morango_celery.worker -A PROJECT`.",
         )
         return
-    for worker in recent_workers():
+    for worker in live_workers():
         seconds = (worker.now - worker.seen_at).total_seconds()
         text = f"{worker.name} with morango_celery {worker.version}, seen {seconds:,.0f} s ago"
         if worker.version == __version__:

@@ -6,7 +6,6 @@ with long batches has no process for that: a batch that was begun, or done, coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,20 +63,13 @@ def note_worker(name: str) -> None:
         Worker.objects.bulk_create([Worker(name=name, version=__version__)], ignore_conflicts=True)
 
 
-def recent_workers() -> QuerySet[Any]:
-    """Return the workers that have taken a message within STALLED_AFTER_SECONDS, each with the time `now`."""
-    seen = Worker.objects.filter(seen_at__gte=clock.now(-settings.STALLED_AFTER_SECONDS))
-    return seen.annotate(now=clock.now()).order_by("name")
-
-
-def live_workers() -> Sequence[Worker]:
-    """Return the workers that have taken a message within STALLED_AFTER_SECONDS, by their names.
+def live_workers() -> QuerySet[Any]:
+    """Return the workers that have taken a message within STALLED_AFTER_SECONDS, each with the time `now`.
 
     A worker among many others may not be one of them yet, since any worker may take the message.
-    Cost: one query.
     """
-    recent = Worker.objects.filter(seen_at__gte=clock.now(-settings.STALLED_AFTER_SECONDS))
-    return list(recent.order_by("name"))
+    seen = Worker.objects.filter(seen_at__gte=clock.now(-settings.STALLED_AFTER_SECONDS))
+    return seen.annotate(now=clock.now()).order_by("name")
 
 
 def signs_of_workers() -> SignsOfWorkers:
