@@ -33,7 +33,7 @@ from morango_celery.comparison.sides import (
 from morango_celery.comparison.sides import Side as Outcome
 from morango_celery.comparison.tables import Table, compared_tables
 from morango_celery.db.dialect import dialect
-from morango_celery.db.errors import remedy
+from morango_celery.db.errors import is_ended_by_a_limit, remedy
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import ComparisonError
@@ -73,19 +73,19 @@ def compare(
     Cost: the time of both functions, and a reading of the tables that they write.
     """
     began = time.monotonic()
+    deadline = None if request.seconds is None else began + request.seconds
     report: Report | None = None
     try:
-        with temporary_results() as results, first_error_wins(), _transaction(request, is_stopped):
+        with temporary_results() as results, first_error_wins(), _transaction(request, deadline, is_stopped):
             report = _Comparison(request, results, on_progress).report(began)
             raise RolledBack
     except RolledBack:
         pass
     except _TimeIsUp as error:
-        raise ComparisonError(
-            f"Comparing took longer than {request.seconds:g} s, so it was rolled back. Take fewer records, "
-            "or allow more time."
-        ) from error
+        raise _too_long(request) from error
     except (DatabaseError, InterfaceError) as error:
+        if _is_past(deadline) and is_ended_by_a_limit(error):  # by the limits that were set below
+            raise _too_long(request) from error
         raise ComparisonError(
             f"The database ended the comparison: {failure(error, request)}\n{remedy(error)}"
         ) from error
@@ -93,10 +93,20 @@ def compare(
     return report
 
 
+def _too_long(request: Request) -> ComparisonError:
+    return ComparisonError(
+        f"Comparing took longer than {request.seconds:g} s, so it was rolled back. Take fewer records, "
+        "or allow more time."
+    )
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
+
+
 @contextmanager
-def _transaction(request: Request, is_stopped: Callable[[], bool]) -> Iterator[None]:
+def _transaction(request: Request, deadline: float | None, is_stopped: Callable[[], bool]) -> Iterator[None]:
     """Open the transaction in which everything happens; whoever uses it rolls it back."""
-    deadline = None if request.seconds is None else time.monotonic() + request.seconds
 
     def begin() -> None:
         take_write_lock()
@@ -110,7 +120,7 @@ def _transaction(request: Request, is_stopped: Callable[[], bool]) -> Iterator[N
         if not (isinstance(sql, str) and sql.startswith(("ROLLBACK", "RELEASE"))):
             if is_stopped():  # a signal's handler can't raise it: in a finalizer of Python's it would be lost
                 raise KeyboardInterrupt
-            if deadline is not None and time.monotonic() > deadline:
+            if _is_past(deadline):
                 raise _TimeIsUp
         return call(sql, parameters, many, context)
 

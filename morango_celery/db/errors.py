@@ -20,6 +20,7 @@ _TRANSIENT_CODES = (_LOCK_NOT_AVAILABLE, "25006", "25P03", "25P04")
 took, too long."""
 _ASKED_TOO_MUCH = ("57014", "53200", "53400")
 """Cancelled, by a timeout most likely; no memory left; more than anybody may have, as of temporary files."""
+_ENDED_BY_A_LIMIT = ("57014", _LOCK_NOT_AVAILABLE, "25P03", "25P04")
 _NO_PERMISSION = "42501"
 _REFUSED_CLASSES = ("3F", "42")
 _BY_POLICY = "ExecWithCheckOptions"
@@ -32,6 +33,22 @@ _REFUSED_ON_SQLITE = {
     sqlite3.SQLITE_AUTH,
     sqlite3.SQLITE_NOTADB,
 }
+_REMEDIES = {
+    "25006": "The server is read-only, as a standby is: point DATABASES in the settings at the one that is "
+    "written to.",
+    "25P03": "The transaction stood still for longer than idle_in_transaction_session_timeout. Try again, or "
+    "allow more.",
+    "25P04": "The transaction took longer than transaction_timeout. Try again, or allow more.",
+    "40001": "Another transaction changed the same rows. Try again.",
+    "40P01": "It and other transactions waited for each other's locks. Try again.",
+    "53100": "The server's disk is full. Make room on it, then try again.",
+    "53200": "The server has no memory left. Try again when less is done on it, or give it more.",
+    "53300": "The server takes no more connections. Close some, or raise max_connections, then try again.",
+    _LOCK_NOT_AVAILABLE: "Other transactions held a lock that it needs for longer than lock_timeout. Try "
+    "again at a quieter time, or allow more.",
+    "57014": "It was cancelled, or took longer than statement_timeout. Try again, or allow more.",
+}
+"""What to do about PostgreSQL's codes, where it can be said in general."""
 _LACKING = ("no such table", "no such column", "no such function", "has no column named")
 _TRANSIENT_ON_SQLITE = {
     sqlite3.SQLITE_BUSY,
@@ -63,6 +80,12 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
 def is_lock_timeout(error: DatabaseError) -> bool:
     """Return True if PostgreSQL has waited for a lock as long as it is set to; on SQLite never."""
     return sqlstate(error) == _LOCK_NOT_AVAILABLE
+
+
+def is_ended_by_a_limit(error: DatabaseError | InterfaceError) -> bool:
+    """Return True if PostgreSQL ended a statement, a wait or a transaction for having taken too long, or at
+    somebody's request; on SQLite never."""
+    return sqlstate(error) in _ENDED_BY_A_LIMIT
 
 
 def is_infrastructure_error(error: Exception) -> bool:
@@ -106,6 +129,8 @@ def remedy(error: DatabaseError | InterfaceError) -> str:
             "of the project, USAGE on their sequences, and USAGE on their schema. Changes of tables are for "
             "their owner, the user that `manage.py migrate` runs as."
         )
+    if code in _REMEDIES:
+        return _REMEDIES[code]
     if code.startswith(_REFUSED_CLASSES) or _lacks(error):
         return (
             "The database lacks tables or columns of this version: run `manage.py migrate`. If they are "

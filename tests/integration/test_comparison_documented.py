@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from django.db import OperationalError, connection
 from morango.models import Store
 
 from morango_celery.comparison import Request, compare
@@ -19,6 +20,7 @@ from morango_celery.upstream import exception_path
 from tests.support.dump import dump
 from tests.support.factories import SCHOOL_ID, store_row
 from tests.support.processes import ROOT
+from tests.support.sessions import other_session
 from worker.school.models import PROFILE, Learner, Unit
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -150,3 +152,35 @@ def test_time_limit_gives_up_and_rolls_back() -> None:
     with pytest.raises(ComparisonError, match=r"took longer than 0\.001 s"):
         compare(Request(PROFILE, seconds=0.001))
     assert dump() == before
+
+
+@pytest.mark.needs_postgresql
+def test_time_limit_that_the_database_enforces_is_the_same_error() -> None:
+    store_row("unit")
+    before = dump()
+    with other_session() as writer:
+        writer("BEGIN")
+        writer("LOCK TABLE morango_store IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(ComparisonError, match=r"took longer than 0\.3 s") as ended:
+            compare(Request(PROFILE, seconds=0.3))
+        assert isinstance(ended.value.__cause__, OperationalError)
+        writer("ROLLBACK")
+    assert dump() == before
+
+
+@pytest.mark.needs_postgresql
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("lock_timeout", "longer than lock_timeout"), ("statement_timeout", "longer than statement_timeout")],
+)
+def test_time_limit_of_the_database_itself_is_named(name: str, remedy: str) -> None:
+    store_row("unit")
+    with other_session() as writer, connection.cursor() as cursor:
+        writer("BEGIN")
+        writer("LOCK TABLE school_unit IN ACCESS EXCLUSIVE MODE")
+        cursor.execute(f"SET {name} = '100ms'")
+        try:
+            with pytest.raises(ComparisonError, match=remedy):
+                compare(Request(PROFILE))
+        finally:
+            cursor.execute(f"RESET {name}")

@@ -19,16 +19,9 @@ from morango_celery.reading.indexes import IndexState, building_session, states,
 
 REMEDIES = {
     "42501": "Only the owner of a table may do this: use the database user that `manage.py migrate` runs as.",
-    "55P03": "Others' transactions used the table for longer than lock_timeout. Run the command again at a "
-    "quieter time, or with a longer one. What is unfinished is made again.",
-    "57014": "It was cancelled, or took longer than statement_timeout. Run the command again, with a longer "
-    "one. What is unfinished is made again.",
-    "40P01": "It met with others who lock tables. Run the command again. What is unfinished is made again.",
     "42P07": "Somebody else creates it at this moment. Run the command again to see that it is done.",
-    "53100": "The server's disk is full. Make room, and run the command again; an index takes little.",
-    "25006": "The server is read-only. Run the command on the one that is written to.",
 }
-"""Advice on errors, by PostgreSQL's code."""
+"""What to do about PostgreSQL's codes that mean more here than elsewhere."""
 
 
 class Command(PipeSafeCommand):
@@ -131,4 +124,6 @@ def _errors_of(state: IndexState) -> Iterator[None]:
         yield
     except (DatabaseError, InterfaceError) as error:
         what_to_do = REMEDIES.get(sqlstate(error) or "") or remedy(error)
-        raise CommandError(f"{_table(state)}: {printable_lines(error)}\n{what_to_do}") from error
+        raise CommandError(
+            f"{_table(state)}: {printable_lines(error)}\n{what_to_do} What is unfinished is made again then."
+        ) from error
