@@ -14,7 +14,7 @@ from morango.models import DeletedModels, HardDeletedModels, Store, SyncableMode
 from morango.sync.operations import DBBackend
 
 from tests.parity.case import Case, clocks_of, is_elsewhere, model_of, synced_targets
-from tests.parity.stand_ins import INVALID, Broken, Gone, LeftAlone, StandIn
+from tests.parity.stand_ins import INVALID, Broken, Gone, InErrorByChance, LeftAlone, StandIn
 
 DIRTY_PARENT = ("Parent is dirty; could not deserialize.", "morango.errors.MorangoDirtyParent")
 MISSING_PARENT = "morango.errors.MorangoMissingParent"
@@ -96,7 +96,12 @@ def _correct_record(
         row.deserialization_error, row.deserialization_exception = stand_in.text, stand_in.path
     elif model_of(row) is None:  # unregistered-models
         row.deserialization_error, row.deserialization_exception = OF_OUR_OWN, UNKNOWN_MODEL
-    if re.search("references non-existent|failed to deserialize", row.deserialization_error or ""):
+    if isinstance(stand_in, InErrorByChance):
+        if stand_in.noted:
+            DeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
+        if stand_in.hard:
+            HardDeletedModels.objects.get_or_create(id=row.id, profile=row.profile)
+    elif re.search("references non-existent|failed to deserialize", row.deserialization_error or ""):
         # propagated-deletion-levels: Morango notes a deletion beside a bad target, but of one level
         named = re.search("with id (\\w+) failed", row.deserialization_error or "")
         targets = synced_targets(row)

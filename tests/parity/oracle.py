@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from django.db import connection
 from morango.models import Store
@@ -15,7 +15,16 @@ from morango.sync.operations import _deserialize_from_store as morangos
 
 from tests.parity.case import Case, synced_targets
 from tests.parity.corrections import DIRTY_PARENT, MISSING_PARENT, OF_OUR_OWN, correct, mended
-from tests.parity.stand_ins import Broken, Finding, Gone, StandIn, first_causes, misjudged, prepared
+from tests.parity.stand_ins import (
+    Broken,
+    Finding,
+    Gone,
+    InErrorByChance,
+    StandIn,
+    first_causes,
+    misjudged,
+    prepared,
+)
 from tests.support.comparison import Database, read, rolled_back
 
 MOST_ROUNDS = 30
@@ -26,18 +35,15 @@ def expected(case: Case, ours: Database | None = None) -> Database:
 
     :param ours: the database that it did leave behind, for what is left to chance
     """
-    # With `skip_erroring` only a batch knows of its own failures: a deleted target may be all that is seen
-    left_to_chance = ours.deleted if ours is not None and case.skip_erroring else ()
-    stand_ins: dict[str, StandIn] = {
-        store_id: Broken(OF_OUR_OWN, path) for store_id, path in case.differing.items()
-    }
+    by_chance = dict(_left_to_chance(case, ours)) if ours is not None and case.skip_erroring else {}
+    stand_ins = {store_id: Broken(OF_OUR_OWN, path) for store_id, path in case.differing.items()} | by_chance
     result = Database()
     for _ in range(MOST_ROUNDS):
         with rolled_back():
             case.set_up(prepared(case, stand_ins))
             _run_until_settled(case)
-            news = [each for each in misjudged(case) if _is_news(each, stand_ins)]
-            found = first_causes([e for e in news if e[0] not in left_to_chance or isinstance(e[1], Gone)])
+            findings = (each for each in misjudged(case) if each[0] not in by_chance)
+            found = first_causes([each for each in findings if _is_news(each, stand_ins)])
             if not found:
                 correct(case, stand_ins)
                 connection.check_constraints()
@@ -45,6 +51,26 @@ def expected(case: Case, ours: Database | None = None) -> Database:
                 return result
         stand_ins |= found
     raise AssertionError(f"No end of stand-ins: {stand_ins}")
+
+
+def _left_to_chance(case: Case, ours: Database) -> Iterator[tuple[str, StandIn]]:
+    """Yield our own fate for each record with a target that failed in this run and another that is deleted.
+
+    With `skip_erroring` only a batch knows of its own failures, so either target may be all that is seen.
+    """
+    taken = {row.id for row in case.rows if case.takes(row)}
+    failed = taken & ours.errors.keys()
+    gone = {row.id for row in case.rows if row.deleted} | ours.deleted
+    for row in case.rows:
+        targets = set(synced_targets(row)) if row.id in taken else set()
+        if failed.isdisjoint(targets) or gone.isdisjoint(targets):
+            continue
+        text, path = ours.errors.get(row.id, (None, None))
+        is_noted, is_hard = row.id in ours.deleted, row.id in ours.hard_deleted
+        if text and path and _is_about_a_target(text):
+            yield row.id, InErrorByChance(text, path, is_noted, is_hard)
+        elif is_noted and not text:
+            yield row.id, Gone(is_hard)
 
 
 def _is_news(finding: Finding, stand_ins: Mapping[str, StandIn]) -> bool:

@@ -48,6 +48,15 @@ class Lost(Broken):
 
 
 @dataclass(frozen=True)
+class InErrorByChance(Broken):
+    """Stand-in for a record that might be deleted with its target as well, and that is in error with us."""
+
+    noted: bool
+    hard: bool
+    """Properties of the deletion that is noted all the same, if it is."""
+
+
+@dataclass(frozen=True)
 class Gone:
     """Stand-in for a record that is deleted with its target."""
 
