@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from tests.support.processes import LoggedProcess
@@ -36,8 +38,19 @@ def operator(db: None) -> Client:
     return logged_in("operator", OPERATE)
 
 
+@pytest.fixture(scope="session")
+def migrated_device(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Path:
+    """Return the file of a device's migrated database without rows, to be copied."""
+    from worker.demo.attachment import device_attached
+
+    path: Path = tmp_path_factory.mktemp("device") / "device.sqlite3"
+    with django_db_blocker.unblock(), device_attached(f"sqlite:///{path}") as alias:
+        call_command("migrate", database=alias, verbosity=0)
+    return path
+
+
 @pytest.fixture
-def device(transactional_db: None, tmp_path: Path) -> Iterator[StartDevice]:
+def device(transactional_db: None, migrated_device: Path, tmp_path: Path) -> Iterator[StartDevice]:
     """Yield a function that starts a device, which pushes `RECORDS` sound records to the server at the URL.
 
     Its keyword arguments are further environment variables of the device.
@@ -46,6 +59,7 @@ def device(transactional_db: None, tmp_path: Path) -> Iterator[StartDevice]:
     from worker.demo import server
 
     access = server.found_school()
+    shutil.copy(migrated_device, tmp_path)
     started: list[LoggedProcess] = []
 
     def start(url: str, **environment: str) -> LoggedProcess:

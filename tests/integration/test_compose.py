@@ -225,7 +225,7 @@ def test_behind_tls_only_the_health_check_goes_without(
 
 
 @pytest.mark.needs_postgresql
-def test_sync_goes_through_all_services(deployment: Deployment) -> None:
+def test_sync_goes_through_all_services(deployment: Deployment, migrated_device: Path) -> None:
     # Given the deployment, every service started by its own command and healthy by its own check
     access = server.found_school()
     redis = deployment.start("redis")
@@ -252,6 +252,7 @@ def test_sync_goes_through_all_services(deployment: Deployment) -> None:
     assert requests.get(deployment.url(5555), auth=login, timeout=PATIENCE_SECONDS).status_code == 200
 
     # When a device syncs
+    shutil.copy(migrated_device, deployment.folder)
     device = LoggedProcess(
         [
             *("worker.demo.sender", "--server", f"{url}/", "--school", access.school_id),

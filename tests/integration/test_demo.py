@@ -13,13 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import psycopg2
 import pytest
-from django.core.management import call_command
 from redis import Redis
 
 from tests.support import factories
@@ -188,19 +186,10 @@ def test_demo_refuses_fewer_than_100_records() -> None:
 # What it verifies with
 
 
-@pytest.fixture(scope="module")
-def empty_device(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Path:
-    """Return a migrated database without rows, to be copied."""
-    path: Path = tmp_path_factory.mktemp("device") / "empty.sqlite3"
-    with django_db_blocker.unblock(), device_attached(f"sqlite:///{path}") as alias:
-        call_command("migrate", database=alias, verbosity=0)
-    return path
-
-
 @pytest.fixture
-def device(transactional_db: None, empty_device: Path, tmp_path: Path) -> Iterator[str]:
+def device(transactional_db: None, migrated_device: Path, tmp_path: Path) -> Iterator[str]:
     """Alias of a second database, with the same school as the test database."""
-    path = Path(shutil.copy(empty_device, tmp_path))
+    path = Path(shutil.copy(migrated_device, tmp_path))
     with device_attached(f"sqlite:///{path}") as alias:
         school = School(factories.SCHOOL_ID, 100)
         for _ in create(school.early_records()):
