@@ -134,7 +134,7 @@ def _running() -> Sequence[str]:
     )
     lines = [number_of(found["number"], "run")]
     if found["here"]:
-        lines.append(f"{found['here']:,} of them in a process of its own")
+        lines.append(f"{found['here']:,} of them in process")
     return lines
 
 

@@ -90,7 +90,7 @@ OFFERED = {
 
 
 def _chosen(request: HttpRequest, selected: Any) -> list[Run]:
-    """None, with a message that says why, if there are too many, or if they have left the list meanwhile."""
+    """Return the selected runs; none, with a message, if they are too many or have left the list."""
     runs = list(selected.defer("error")[: MAX_AT_ONCE + 1])
     if not runs:
         messages.warning(request, "Nothing was done: the selected runs don't fit the list's filter any more.")

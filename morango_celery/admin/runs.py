@@ -43,7 +43,7 @@ OPTIONS = {
     "serialize_first": "merges local edits first",
     "skip_erroring": "leaves out what was in error",
     "retry_errors": "takes only what was in error",
-    "in_process": "in a process of its own, without workers",
+    "in_process": "in process, without workers",
 }
 
 

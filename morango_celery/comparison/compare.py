@@ -16,7 +16,7 @@ from morango.models.core import InstanceIDModel, Store
 from morango_celery.comparison.differences import Found, differing_columns
 from morango_celery.comparison.documented import CHANCE, ORDER, SET_ASIDE, Fate, explanation
 from morango_celery.comparison.report import Report, Request
-from morango_celery.comparison.results import UNTOUCHED, Pair, Results, Side, temporary_results
+from morango_celery.comparison.results import UNTOUCHED, Pair, Results, SideName, temporary_results
 from morango_celery.comparison.rows import Reader, reader
 from morango_celery.comparison.second_look import MAX_RECORDS, RowKey, settled, varying
 from morango_celery.comparison.selection import select
@@ -24,13 +24,13 @@ from morango_celery.comparison.sides import (
     OnProgress,
     Outcomes,
     RolledBack,
+    SideResult,
     by_model,
     failure,
     rolled_back,
     run_morango,
     run_ours,
 )
-from morango_celery.comparison.sides import Side as Outcome
 from morango_celery.comparison.tables import Table, compared_tables
 from morango_celery.db.dialect import dialect
 from morango_celery.db.errors import is_ended_by_a_limit, remedy
@@ -174,7 +174,7 @@ class _Comparison:
             examples=found.first(),
         )
 
-    def _run_both(self, rows: Reader) -> tuple[Outcome, Outcome]:
+    def _run_both(self, rows: Reader) -> tuple[SideResult, SideResult]:
         """Run our side, then Morango's, each on the same state, and keep the rows that they leave."""
         tables = self._tables
         self._results.clear()
@@ -217,7 +217,7 @@ class _Comparison:
             return set(self._tables)
         return {name for name in self._tables if now.get(name, 0) != before.get(name, 0)}
 
-    def _keep(self, side: Side, rows: Reader, names: set[str]) -> dict[str, tuple[Any, ...]]:
+    def _keep(self, side: SideName, rows: Reader, names: set[str]) -> dict[str, tuple[Any, ...]]:
         """Keep the rows that a side wrote in these tables; return the digests of the others."""
         digests = {}
         for name in sorted(names):
@@ -227,7 +227,7 @@ class _Comparison:
         return digests
 
     def _fill_in(self, rows: Reader, table: Table) -> None:
-        """Give the hashes of rows that one side wrote to the side that left them untouched."""
+        """Note the present hashes of rows that only one side wrote, for the other side."""
         for keys in list(self._results.half_untouched(table.name)):
             for row in rows.at(table, keys):
                 side = self._results.side_that_left(table.name, row.key, UNTOUCHED)

@@ -12,7 +12,7 @@ from morango_celery.comparison.selection import DEFAULT_SAMPLE_RECORDS, waiting_
 SAMPLE_RECORDS = 200
 """Number of records that are compared to estimate the time for more of them."""
 MOST_SAMPLED_FROM = 50_000
-"""Number of waiting records from which no sample is tried: all others would be made clean for it."""
+"""Up to so many waiting records a sample is tried, for which all others have to be made clean."""
 SECONDS_PER_RECORD = 0.004
 """Time that is assumed then. Kolibri's records take Morango so long (docs/explain/performance.md)."""
 

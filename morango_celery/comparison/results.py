@@ -10,8 +10,8 @@ from typing import Literal
 
 from morango_celery.errors import ComparisonError
 
-Side = Literal["morango", "ours"]
-SIDES: tuple[Side, Side] = ("morango", "ours")
+SideName = Literal["morango", "ours"]
+SIDES: tuple[SideName, SideName] = ("morango", "ours")
 
 UNTOUCHED = ""
 """Hashes of a row that a side didn't write."""
@@ -51,7 +51,7 @@ class Results:
             " PRIMARY KEY (table_name, key, side)) WITHOUT ROWID"
         )
 
-    def add(self, side: Side, table: str, rows: Generator[LeftRow, None, None]) -> None:
+    def add(self, side: SideName, table: str, rows: Generator[LeftRow, None, None]) -> None:
         """Keep rows of a side; later ones take the place of earlier ones with their key."""
         with closing(rows):
             self._database.executemany(
@@ -59,7 +59,7 @@ class Results:
                 ((table, row.key, side, row.hashes, row.detail) for row in rows),
             )
 
-    def put(self, side: Side, table: str, row: LeftRow) -> None:
+    def put(self, side: SideName, table: str, row: LeftRow) -> None:
         """Keep a row of a side; it takes the place of an earlier one."""
         self._database.execute(_INSERT, (table, row.key, side, row.hashes, row.detail))
 
@@ -67,7 +67,7 @@ class Results:
         """Remove all rows."""
         self._database.execute("DELETE FROM left_row")
 
-    def forget(self, side: Side, table: str) -> None:
+    def forget(self, side: SideName, table: str) -> None:
         """Remove a side's rows of a table."""
         self._database.execute("DELETE FROM left_row WHERE side = ? AND table_name = ?", (side, table))
 
@@ -82,10 +82,10 @@ class Results:
             while rows := cursor.fetchmany(_CHUNK_ROWS):
                 yield [key for (key,) in rows]
 
-    def side_that_left(self, table: str, key: str, hashes: str) -> Side:
+    def side_that_left(self, table: str, key: str, hashes: str) -> SideName:
         """Return the side with these hashes of a row."""
         query = "SELECT side FROM left_row WHERE table_name = ? AND key = ? AND hashes = ?"
-        side: Side = self._database.execute(query, (table, key, hashes)).fetchone()[0]
+        side: SideName = self._database.execute(query, (table, key, hashes)).fetchone()[0]
         return side
 
     def differing(self, table: str) -> Iterator[Pair]:
@@ -100,7 +100,7 @@ class Results:
                 for (key,) in found:
                     yield Pair(table, key, self.row("morango", table, key), self.row("ours", table, key))
 
-    def rows(self, side: Side, table: str) -> Iterator[LeftRow]:
+    def rows(self, side: SideName, table: str) -> Iterator[LeftRow]:
         """Yield a side's rows of a table."""
         with closing(self._database.cursor()) as cursor:
             cursor.execute(
@@ -109,7 +109,7 @@ class Results:
             while found := cursor.fetchmany(_CHUNK_ROWS):
                 yield from (LeftRow(*values) for values in found)
 
-    def row(self, side: Side, table: str, key: str) -> LeftRow | None:
+    def row(self, side: SideName, table: str, key: str) -> LeftRow | None:
         """Return what a side left of a row."""
         found = self._database.execute(
             "SELECT hashes, detail FROM left_row WHERE side = ? AND table_name = ? AND key = ?",

@@ -34,7 +34,7 @@ def record_id(key: str) -> str:
 def settled(
     request: Request, results: Results, rows: Reader, store: Table, tables: Iterable[Table]
 ) -> set[RowKey]:
-    """Return the rows that are as ours once Morango has tried the records again that failed with it alone.
+    """Let Morango try the records again that failed only with it; return the rows that equal ours then.
 
     Call it with Morango's results in the open savepoint; it takes back what it does.
     """

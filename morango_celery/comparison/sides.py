@@ -66,7 +66,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
-class Side:
+class SideResult:
     """One side's figures, and the state of the records after it."""
 
     figures: SideFigures
@@ -90,7 +90,7 @@ class Side:
         )
 
 
-def run_morango(request: Request, on_progress: OnProgress | None = None) -> Side:
+def run_morango(request: Request, on_progress: OnProgress | None = None) -> SideResult:
     """Deserialize by Morango's own function, in the open savepoint."""
     done = 0
     update = f"UPDATE {connection.ops.quote_name(Store._meta.db_table)}"
@@ -107,7 +107,7 @@ def run_morango(request: Request, on_progress: OnProgress | None = None) -> Side
         return _run(request, lambda: morangos_stage(request.profile, request.sync_filter))
 
 
-def run_ours(request: Request, on_progress: OnProgress | None = None) -> Side:
+def run_ours(request: Request, on_progress: OnProgress | None = None) -> SideResult:
     """Deserialize by our pipeline, with a ledger of its own, in the open savepoint."""
 
     def progress(run: Run) -> None:
@@ -123,7 +123,7 @@ def run_ours(request: Request, on_progress: OnProgress | None = None) -> Side:
     return _run(request, carry_out)
 
 
-def _run(request: Request, function: Callable[[], None]) -> Side:
+def _run(request: Request, function: Callable[[], None]) -> SideResult:
     failed_with = None
     memory = _Memory()
     began = time.perf_counter()
@@ -136,7 +136,7 @@ def _run(request: Request, function: Callable[[], None]) -> Side:
             raise
         failed_with = failure(error, request)
     figures = SideFigures(round(time.perf_counter() - began, 3), memory.growth(), failed_with)
-    return Side(figures, None if failed_with else Outcomes.now(request))
+    return SideResult(figures, None if failed_with else Outcomes.now(request))
 
 
 def failure(error: Exception, request: Request) -> str:
@@ -155,7 +155,7 @@ def _is_about_the_transaction(error: Error) -> bool:
     return code[:2] in ("40", "53", "55", "57", "58", "08") or code == "25P03"
 
 
-def by_model(before: Outcomes, morango: Side, ours: Side) -> list[ModelFigures]:
+def by_model(before: Outcomes, morango: SideResult, ours: SideResult) -> list[ModelFigures]:
     """Return the outcomes of each model with waiting records, by name."""
     names = sorted({model for model, _ in before.waiting})
     return [

@@ -48,7 +48,7 @@ _REMEDIES = {
     "again at a quieter time, or allow more.",
     "57014": "It was cancelled, or took longer than statement_timeout. Try again, or allow more.",
 }
-"""What to do about PostgreSQL's codes, where it can be said in general."""
+"""General remedies for errors, by PostgreSQL's code."""
 _LACKING = ("no such table", "no such column", "no such function", "has no column named")
 _TRANSIENT_ON_SQLITE = {
     sqlite3.SQLITE_BUSY,

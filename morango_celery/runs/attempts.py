@@ -35,7 +35,7 @@ from morango_celery.runs.execution import Execution, execute_batch, lock_open_ba
 from morango_celery.runs.history import STOPPED, ended
 from morango_celery.runs.lost_attempts import WORKER_LOST
 from morango_celery.runs.message import NOBODYS, Message
-from morango_celery.runs.outages import Attempt
+from morango_celery.runs.outages import DatabaseTimes
 from morango_celery.runs.overdue import hold, not_executed, note_retry, when_begun
 from morango_celery.upstream import exception_path
 
@@ -57,8 +57,8 @@ def attempt_batch(
     ``2 * MAX_ATTEMPTS + ceil(log10(n)) - 1`` workers, or `MAX_ATTEMPTS` if n is 1. That is `MAX_ATTEMPTS` for
     the batch, one for each smaller batch on the way down, and `MAX_ATTEMPTS` for the record: 9 for 2,000
     records (in batches of 2,000, 200, 20, 2 and 1: 3 + 1 + 1 + 1 + 3) with the default settings. Several such
-    records cost that much each at most. One that fails for lack of other records at first may cost it once
-    more, in the pass in which they are there.
+    records cost that much each at most. One that failed at first because others
+    were missing may cost that again, in a later pass.
 
     Time and memory that run out in a living worker cost no worker. A batch is split after the first time,
     because smaller batches need less of both.
@@ -72,8 +72,8 @@ def attempt_batch(
 
     :param ends_run: as for `execute_batch`
     :raises InvalidMessageError: the ids are not this batch's; nothing was done
-    :raises TransientError: the worker that this message was delivered to before is lost, and the database
-        doesn't know that yet
+    :raises TransientError: the worker that had this message before is lost, but its session still holds the
+        batch's lock
     :raises OperationalError, InterfaceError: the database went away; nothing was written
     Cost: one short transaction more than `execute_batch`, without waiting for a disk; some more after a
     worker that was lost.
@@ -95,9 +95,9 @@ def attempt_begun(
     batch_id: int, ids_sha256: str, message: Message = NOBODYS, *, ends_run: bool = False
 ) -> Execution:
     """Execute a batch as `attempt_batch` does, once the message's attempt at it is counted."""
-    attempt = Attempt(message.retries)
+    times = DatabaseTimes(message.retries)
     try:
-        with connection.execute_wrapper(attempt):
+        with connection.execute_wrapper(times):
             execution = execute_batch(batch_id, ids_sha256, message.id, waits=False, ends_run=ends_run)
             return exclusive.pass_on(execution)
     except ExclusiveModelsTakenError:
@@ -108,7 +108,7 @@ def attempt_begun(
         last_error = OUT_OF_MEMORY
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _count_outage(batch_id, message, attempt, error)
+            _uncount_after_outage(batch_id, message, times, error)
         raise
     # Out here the traceback is gone, and with it the objects that its frames kept alive.
     if not connection.in_atomic_block:
@@ -196,8 +196,8 @@ def _outage(error: DatabaseError | InterfaceError) -> str:
     return f"the database ended it: {str(error).strip()}"
 
 
-def _count_outage(
-    batch_id: int, message: Message, attempt: Attempt, error: DatabaseError | InterfaceError
+def _uncount_after_outage(
+    batch_id: int, message: Message, times: DatabaseTimes, error: DatabaseError | InterfaceError
 ) -> None:
     """Uncount an attempt that the database ended, unless the attempt itself was the reason.
 
@@ -208,7 +208,7 @@ def _count_outage(
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-        last_error = attempt.reason_to_count(error)
+        last_error = times.reason_to_count(error)
         with transaction.atomic():
             take_write_lock()
             if not hold(batch):

@@ -142,7 +142,7 @@ class Division:
 
 
 def _beginning(ids: Iterator[SizedId], before: Sequence[SizedId]) -> tuple[list[SizedId], bool]:
-    """Return the first ids, until a batch that has those before them is full; and True if all ids fit."""
+    """Return the ids that fit into a batch after `before` and the next one; and True if all fit."""
     room = batch_size_records() - len(before)
     room_bytes = settings.BATCH_SIZE_BYTES - sum(record_bytes for _, record_bytes in before)
     head: list[SizedId] = []

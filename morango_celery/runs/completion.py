@@ -19,7 +19,7 @@ from morango_celery.log_context import get_logger
 from morango_celery.models import Run
 from morango_celery.printable import printable_lines
 from morango_celery.runs.limits import limited
-from morango_celery.runs.outages import UNCOUNTED_IN_A_ROW, Attempt
+from morango_celery.runs.outages import UNCOUNTED_IN_A_ROW, DatabaseTimes
 from morango_celery.runs.overdue import hold_opening
 from morango_celery.serialization import serialize_into_store
 from morango_celery.signals import run_finished
@@ -77,16 +77,16 @@ def _merge(run: Run) -> None:
     left = Run.objects.filter(pk=run.pk, attempts__lt=settings.MAX_ATTEMPTS)
     if left.update(attempts=F("attempts") + 1):
         # No message counts the retries of this, so a lost connection without a reason counts at once
-        attempt = Attempt(UNCOUNTED_IN_A_ROW)
+        times = DatabaseTimes(UNCOUNTED_IN_A_ROW)
         try:
-            with connection.execute_wrapper(attempt):
+            with connection.execute_wrapper(times):
                 serialize_into_store(run.profile, run.sync_filter, on_begin=lambda: hold_opening(run.pk))
         except (DatabaseError, InterfaceError) as error:
             if is_transient(error):
                 with contextlib.suppress(DatabaseError, InterfaceError):  # then the attempt stays counted
                     if not connection.in_atomic_block:
                         connection.close_if_unusable_or_obsolete()
-                    if not attempt.reason_to_count(error):
+                    if not times.reason_to_count(error):
                         take_back(run)
             raise
     else:

@@ -20,7 +20,7 @@ def step_back(attempt: QuerySet[Batch], batch_id: int) -> Execution:
     """Uncount the attempt at a batch while another one is executed, and let it wait without a message.
 
     :param attempt: a query for the batch, empty if another message's attempt was begun since
-    :returns: an execution; it sends the batch itself if the other one has ended too early to see this note
+    :returns: an execution; it has the batch to be sent, if the other one has ended already
     """
     attempt.update(attempts=F("attempts") - 1, attempted_by="", sent_at=None, overdue_at=None)
     batches_to_send = () if is_locked_exclusively() else (batch_id,)
@@ -28,7 +28,7 @@ def step_back(attempt: QuerySet[Batch], batch_id: int) -> Execution:
 
 
 def pass_on(execution: Execution) -> Execution:
-    """Return the execution of a batch, with the batch to send that has waited longest for its end.
+    """Return the execution of a batch, with the exclusive batch that has waited longest, to be sent now.
 
     Cost: one query, if the batch had records of exclusive models.
     """

@@ -26,11 +26,11 @@ from morango_celery.runs.limits import Limits, current_limits, limited, within
 from morango_celery.runs.overdue import RUN, lost_after_seconds, when_begun
 from morango_celery.runs.producer import complete, is_at_its_end
 
-UNCOUNTED = ("filter", "error")
+LONG_COLUMNS = ("filter", "error")
 """Columns of a run that may be long, and say nothing about its progress."""
 
 BATCH = Columns(Batch)
-COUNTED = Columns(Run, without=UNCOUNTED)
+COUNTED = Columns(Run, without=LONG_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Execution:
     """The result of executing a batch, with the next steps."""
 
     run_id: int | None
-    """None if the batch is not in the ledger any more."""
+    """None if nothing was executed."""
     result: BatchResult | None
     """None if there was nothing to do, or it could not be done."""
     stage_is_done: bool
@@ -46,7 +46,7 @@ class Execution:
     batches_to_send: tuple[int, ...] = ()
     """Batches that have to be sent: the next part of one that was split, or this one once more."""
     run: Run | None = field(default=None, compare=False)
-    """The run, if it has ended, or if a batch of it was counted now (it then lacks `UNCOUNTED`)."""
+    """The run, if it has ended, or if a batch of it was counted now (it then lacks `LONG_COLUMNS`)."""
     ended: bool = False
     """True if the batch ended the run as well: `finish` it."""
 
@@ -61,8 +61,7 @@ def execute_batch(
 ) -> Execution:
     """Deserialize a batch and record its result.
 
-    :param ids_sha256: the hash of ids that the message carries; it has to be that of the ledger's ids, which
-        are deserialized. None for no message
+    :param ids_sha256: hash of ids from the message, which must match the ledger's ids; None for no message
     :param message: id of the message that the attempt belongs to; if another message's attempt was begun
         since, nothing is done. None for no message
     :param waits: True to wait while another batch saves records of exclusive models
@@ -113,7 +112,7 @@ def _execute(
 
 
 def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None = None) -> Batch | Execution:
-    """Return the open batch, locked until the end of the transaction; or an execution if there is none.
+    """Return the open batch, locked until the transaction ends; or an execution without a result.
 
     :param message: None, or the id of the message that has to have begun the last attempt
     :raises InvalidMessageError: the ids are not this batch's
@@ -186,7 +185,7 @@ def record_result(batch: Batch, result: BatchResult, *, ends_run: bool = False) 
 
 
 def _count(run_id: int, counts: Mapping[str, int]) -> Run:
-    """Count a batch that is closed, and return the run, without `UNCOUNTED`."""
+    """Count a batch that is closed, and return the run, without `LONG_COLUMNS`."""
     statement = _counting(tuple(counts), lost_after_seconds())
     values = (run_id, *counts.values())
     if dialect().returns_updated_rows:
@@ -196,7 +195,7 @@ def _count(run_id: int, counts: Mapping[str, int]) -> Run:
         counted: Run = COUNTED.instance(row)
         return counted
     statement.execute(*values)
-    return Run.objects.defer(*UNCOUNTED).get(pk=run_id)
+    return Run.objects.defer(*LONG_COLUMNS).get(pk=run_id)
 
 
 @kept

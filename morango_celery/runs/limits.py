@@ -39,9 +39,9 @@ class Limits:
     def of_task(cls, hard_seconds: float | None, soft_seconds: float | None) -> Limits:
         """Derive limits from the time limits of a task.
 
-        A wait for a lock ends well before the soft limit; one that begins before the soft limit ends before
-        the hard one. The server's wait ends after the hard limit: until then a model's own code may take its
-        time.
+        A wait for a lock takes a quarter of the soft limit at most, and half of the time between the limits:
+        one that begins before the soft limit ends before the hard one. The server's wait ends after the hard
+        limit: until then a model's own code may take its time.
         """
         bounds = [MAX_LOCK_SECONDS]
         if last := soft_seconds or hard_seconds:

@@ -28,7 +28,8 @@ _held: set[tuple[str, int, int]] = set()
 and gives a forked process none of them."""
 
 _one_at_a_time = threading.Lock()
-"""Lock against other threads: a look at a lock that another thread is about to take would take it away."""
+"""Lock against other threads: the files' locks are the process's, so a look would release one that another
+thread has just taken."""
 
 
 class Life(enum.Enum):

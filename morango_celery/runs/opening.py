@@ -26,15 +26,15 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion, pausing, sharing
 from morango_celery.runs.execution import Execution
 from morango_celery.runs.message import NOBODYS, Message
-from morango_celery.runs.outages import Attempt
+from morango_celery.runs.outages import DatabaseTimes
 from morango_celery.runs.overdue import (
     MOMENT_SECONDS,
     RUN,
     hold,
     lost_after_seconds,
-    nobody_opens,
     note_retry,
     read_run,
+    takes_opening_lock,
     when_begun,
 )
 from morango_celery.runs.producer import Progress, start
@@ -46,7 +46,7 @@ LOOK_SECONDS = 0.1
 LOOKS = 3 * round(MOMENT_SECONDS / LOOK_SECONDS)
 
 
-class _Beginning(Enum):
+class _NotBegun(Enum):
     """The reason why no attempt was begun."""
 
     USED_UP = auto()
@@ -65,8 +65,8 @@ def attempt_opening(
     database was away, or asked to try again, doesn't count.
 
     :param open_stage: calls `start` or `advance`, for a run as the ledger had it when the attempt was counted
-    :raises TransientError: the worker that this message was delivered to before is lost, and the database
-        doesn't know that yet
+    :raises TransientError: the worker that had this message before is lost, but its session still holds the
+        lock
     :raises Run.DoesNotExist: it was deleted
     :raises OperationalError, InterfaceError: the database went away
     Cost: one statement; from the second attempt on, a second or so to see that the one before is over.
@@ -82,21 +82,21 @@ def attempt_opening(
                 extra={"run": run_id, "attempt": beginning.attempts},
             )
         return _attempt(beginning, open_stage, message)
-    if beginning is _Beginning.USED_UP:
+    if beginning is _NotBegun.USED_UP:
         return _give_up(run_id)
-    if beginning is _Beginning.HELD and message.was_lost:
+    if beginning is _NotBegun.HELD and message.was_lost:
         raise TransientError("A session of a worker that was lost still opens the run's next stage.")
     return Progress(Run.objects.get(pk=run_id))
 
 
 def _attempt(run: Run, open_stage: Callable[[Run], Progress], message: Message) -> Progress:
-    attempt = Attempt(message.retries)
+    times = DatabaseTimes(message.retries)
     try:
-        with connection.execute_wrapper(attempt):
+        with connection.execute_wrapper(times):
             return open_stage(run)
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
-            _count_outage(run.pk, attempt, error)
+            _uncount_after_outage(run.pk, times, error)
         raise
 
 
@@ -149,7 +149,7 @@ def _begun_at_start(run_id: int) -> QuerySet[Batch]:
     return batches.filter(run__state=Run.State.RUNNING, run__stage=1, run__stage_batches=1)
 
 
-def _begin(run_id: int) -> Run | _Beginning:
+def _begin(run_id: int) -> Run | _NotBegun:
     """Count an attempt, if there is a stage to open, an attempt is left, and no other worker opens it.
 
     A worker opens it if it holds the run's advisory lock, or has counted its attempt a moment ago.
@@ -167,21 +167,21 @@ def _begin(run_id: int) -> Run | _Beginning:
                 continue  # blocked, unless the other one has ended at this moment
         to_open = _to_open(run_id)
         if not to_open.exists():
-            return _Beginning.NOTHING_TO_DO
+            return _NotBegun.NOTHING_TO_DO
         with transaction.atomic():
-            if not to_open.filter(nobody_opens()).exists():
-                return _Beginning.HELD
+            if not to_open.filter(takes_opening_lock()).exists():
+                return _NotBegun.HELD
         if not in_spite_of_pauses:
             is_held = pausing.hold(to_open)
             if is_held:
-                return _Beginning.PAUSED
+                return _NotBegun.PAUSED
             in_spite_of_pauses = is_held is not None
             if in_spite_of_pauses:
                 continue
         if to_open.filter(~_just_begun(), attempts__gte=settings.MAX_ATTEMPTS).exists():
-            return _Beginning.USED_UP
+            return _NotBegun.USED_UP
         time.sleep(LOOK_SECONDS)
-    return _Beginning.HELD  # if not its advisory lock, then its row
+    return _NotBegun.HELD  # if not its advisory lock, then its row
 
 
 def _to_open(run_id: int) -> QuerySet[Run]:
@@ -203,7 +203,7 @@ def _beginning(most_attempts: int, _: float, in_spite_of_pauses: bool) -> Statem
     :param _: seconds that `when_begun` adds to the time
     :param in_spite_of_pauses: whether pauses may be in force; otherwise the statement finds nothing then
     """
-    left = _to_open(number(0)).filter(~_just_begun(), nobody_opens(), attempts__lt=most_attempts)
+    left = _to_open(number(0)).filter(~_just_begun(), takes_opening_lock(), attempts__lt=most_attempts)
     if not in_spite_of_pauses:
         left = left.filter(pausing.nothing_is_paused())
     free = left.select_for_update(skip_locked=True).values("pk")
@@ -235,7 +235,7 @@ def _give_up(run_id: int) -> Progress:
     return Progress(run) if failed is None else Progress(failed, ended=True)
 
 
-def _count_outage(run_id: int, attempt: Attempt, error: DatabaseError | InterfaceError) -> None:
+def _uncount_after_outage(run_id: int, times: DatabaseTimes, error: DatabaseError | InterfaceError) -> None:
     """Uncount an attempt that the database ended, unless the attempt itself was the reason.
 
     The attempt stays counted if the database isn't there to note it, or takes long to notice that this
@@ -244,7 +244,7 @@ def _count_outage(run_id: int, attempt: Attempt, error: DatabaseError | Interfac
     with contextlib.suppress(DatabaseError, InterfaceError):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-        if attempt.reason_to_count(error):
+        if times.reason_to_count(error):
             return
         with transaction.atomic():
             take_write_lock()

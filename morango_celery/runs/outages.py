@@ -1,8 +1,8 @@
 """Outages: ends of attempts by the database's own trouble, told apart from ends that the attempt caused.
 
-PostgreSQL ends the session of a transaction that idles, or takes, longer than its settings allow. It restarts
-as a whole when one of its processes crashes. A record may cause either each time. The client hears the reason
-at best: libpq often says only that the connection was lost.
+PostgreSQL ends the session of a transaction that idles or lasts too long by its settings. It restarts
+as a whole when one of its processes crashes. A record may cause either each time. The client seldom hears
+the reason: libpq often says only that the connection was lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TOLERANCE = 0.95
 """Factor for limits of time: the server began to measure a little before this process."""
 
 
-class Attempt:
+class DatabaseTimes:
     """One attempt's use of the database, measured from its beginning.
 
     Cost: a look at the time before and after each statement.

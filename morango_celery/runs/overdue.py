@@ -30,8 +30,8 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.limits import Limits, current_limits, limited, within
 
 LOST_AFTER_SECONDS = 15.0
-"""Time after which begun work that nobody holds counts as lost. The loss of a worker costs a run this and the
-time between two looks, a minute by default, at most."""
+"""Time after which begun work that nobody holds counts as lost. A lost worker delays a run by this and
+the time between two looks, a minute by default, at most."""
 
 MOMENT_SECONDS = 1.0
 """Longest time in which nobody holds work that is in good hands, on a busy machine."""
@@ -95,7 +95,7 @@ def note_unsent(rows: QuerySet[Any]) -> None:
 
 
 def note_retry(rows: QuerySet[Any], seconds: float) -> None:
-    """Note that a message which is due after some seconds retries these rows.
+    """Note that a message will retry these rows in so many seconds.
 
     If the database isn't there to note it, recovery may send another message sooner.
     """
@@ -113,7 +113,7 @@ def _note(rows: QuerySet[Any], **columns: Any) -> None:
 
 def _free(rows: QuerySet[Any]) -> QuerySet[Any]:
     """Return those of the rows that nobody holds, locked by the mode of the update that follows."""
-    # The mode of a batch's execution is stronger: a worker that gets the batch now must not take this for one
+    # Weaker than the lock of a batch's execution, so that no worker takes it for one
     free = rows.order_by().select_for_update(skip_locked=True, no_key=True).values("pk")
     found: QuerySet[Any] = rows.model.objects.filter(pk__in=free)
     return found
@@ -142,8 +142,8 @@ def not_executed(batch_id: int) -> Any:
     return Q(pk__in=RawSQL(unheld, [batch_id]))  # noqa: S611  (the id is a parameter)
 
 
-def free(rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Return those of the rows that nobody holds; they have to be read in a transaction, and a short one."""
+def lock_free(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Return a query that locks the rows which nobody holds, and reads them; keep its transaction short."""
     return rows.select_for_update(of=("self",), skip_locked=True)
 
 
@@ -222,8 +222,8 @@ RUN = Columns(Run)
 """All columns of a run."""
 
 
-def nobody_opens() -> Q:
-    """Return a condition that holds if nobody holds a run's advisory lock; the transaction then has it."""
+def takes_opening_lock() -> Q:
+    """Return a condition that takes a run's advisory lock until the transaction ends; true if it got it."""
     if not dialect().has_advisory_locks:
         return Q()
     return Q(Func(*_keys(), function="pg_try_advisory_xact_lock", output_field=BooleanField()))

@@ -96,7 +96,7 @@ def resume(profile: str = "", sync_filter: Filter | None = None, *, pause_id: in
 def mark(run_ids: Collection[int] | None = None) -> None:
     """Mark the unfinished runs that a pause holds, so that recovery sends nothing of them.
 
-    A run in a process of its own is left alone, since nothing is sent for it. A run with a row that somebody
+    A run in process is left alone, since nothing is sent for it. A run with a row that somebody
     holds is marked later, by the worker that gets a message for it.
 
     :param run_ids: only these runs; None for all

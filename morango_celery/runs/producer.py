@@ -22,7 +22,7 @@ from morango_celery.runs.plan import Remainder, steps
 from morango_celery.serialization import serialize_into_store
 
 QUICK_SECONDS = 10.0
-"""Longest time of a start after which the same task executes the batch: one time limit holds for both."""
+"""A start that took longer leaves its batch to another task, for one time limit holds for both."""
 
 
 @dataclass(frozen=True)

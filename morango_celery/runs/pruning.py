@@ -16,7 +16,7 @@ from morango_celery.conf import settings
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Comparison, Run
 from morango_celery.runs.completion import ENDED
-from morango_celery.runs.overdue import free
+from morango_celery.runs.overdue import lock_free
 
 ROWS_AT_ONCE = 100
 """Largest number of runs, or comparisons, that one transaction deletes."""
@@ -124,7 +124,7 @@ def _prune_next_runs(older_than_seconds: float, last: int, pruned: Pruned) -> tu
     chosen = _up_to_enough_batches(numbers)
     with transaction.atomic():
         take_write_lock()
-        deleted = _delete(free(prunable.filter(pk__in=chosen)), Run.objects.all())
+        deleted = _delete(lock_free(prunable.filter(pk__in=chosen)), Run.objects.all())
     return chosen[-1], replace(
         pruned,
         runs=pruned.runs + deleted.get(Run._meta.label, 0),
@@ -133,7 +133,7 @@ def _prune_next_runs(older_than_seconds: float, last: int, pruned: Pruned) -> tu
 
 
 def _up_to_enough_batches(run_ids: list[int]) -> list[int]:
-    """Return the first runs, up to the one with which they have `BATCHES_AT_ONCE`."""
+    """Return the first runs that have `BATCHES_AT_ONCE` batches together."""
     counted = Batch.objects.filter(run__in=run_ids).values_list("run").annotate(number=Count("pk")).order_by()
     sizes = dict(counted)
     total = 0
@@ -154,7 +154,7 @@ def _prune_next_comparisons(
         return None, pruned
     with transaction.atomic():
         take_write_lock()
-        deleted = _delete(free(ended.filter(pk__in=numbers)), Comparison.objects.all())
+        deleted = _delete(lock_free(ended.filter(pk__in=numbers)), Comparison.objects.all())
     number = pruned.comparisons + deleted.get(Comparison._meta.label, 0)
     return numbers[-1], replace(pruned, comparisons=number)
 

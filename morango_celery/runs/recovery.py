@@ -16,7 +16,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.batching import BATCHES_IN_MEMORY
 from morango_celery.runs.completion import finish, notify_sessions
 from morango_celery.runs.liveness import Life, life_of
-from morango_celery.runs.overdue import free, nobody_opens, note_unsent, overdue
+from morango_celery.runs.overdue import lock_free, note_unsent, overdue, takes_opening_lock
 from morango_celery.runs.pausing import mark
 from morango_celery.runs.sharing import ready
 
@@ -66,16 +66,16 @@ def recover(
     due = Q() if all_unfinished else overdue()
     sent = _send(
         dispatch,
-        waiting.filter(due, nobody_opens()),
+        waiting.filter(due, takes_opening_lock()),
         batches.filter(due).select_related("run").defer("ids_json"),
     )
     long_ended = Q() if all_unfinished else Q(finished_at__lt=clock.now(-settings.STALLED_AFTER_SECONDS))
-    _finish_all(ended.filter(long_ended, nobody_opens(), finalized=False))
+    _finish_all(ended.filter(long_ended, takes_opening_lock(), finalized=False))
     return sent
 
 
 def count_overdue() -> int:
-    """Return the number of messages that wait to be sent, as if nobody held their work.
+    """Return the number of overdue messages, those for held work included.
 
     Cost: two queries.
     """
@@ -84,7 +84,7 @@ def count_overdue() -> int:
 
 
 def _unfinished(chosen: QuerySet[Any]) -> tuple[QuerySet[Any], QuerySet[Any]]:
-    """Return the runs to start or to go on with, and the batches to execute, that messages are for."""
+    """Return the unfinished runs and the open batches that need a message."""
     others = chosen.filter(state__in=Run.UNFINISHED, in_process=False, paused=False)
     batches = Batch.objects.filter(
         Batch.may_begin(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
@@ -125,7 +125,7 @@ def _free_pages(rows: QuerySet[Any]) -> Iterator[Any]:
     last = 0
     while True:
         with transaction.atomic():
-            page = list(free(rows.filter(pk__gt=last).order_by("pk"))[:BATCHES_IN_MEMORY])
+            page = list(lock_free(rows.filter(pk__gt=last).order_by("pk"))[:BATCHES_IN_MEMORY])
         if not page:
             return
         yield from page
@@ -160,7 +160,7 @@ def _end_if_idle(run_id: int, *, is_gone: bool) -> Run | None:
     idle = unfinished.filter(
         last_activity_at__lt=clock.now(-IN_PROCESS_STALLED_FACTOR * settings.STALLED_AFTER_SECONDS)
     )
-    run: Run | None = free((unfinished if is_gone else idle).filter(nobody_opens())).first()
+    run: Run | None = lock_free((unfinished if is_gone else idle).filter(takes_opening_lock())).first()
     if run is None:
         return None
     batches = Batch.objects.filter(run=run, state=Batch.State.OPEN)

@@ -1,6 +1,6 @@
 """Timeline of a run: its stages, the batches of each worker, and the attempts that came to no result.
 
-A run of thousands of batches is summed up by stage and worker; only those that had trouble are told apart.
+A run of thousands of batches is summed up by stage and worker; only those that had trouble are shown singly.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.history import PastAttempt, past_attempts
 
 MAX_SINGLE_BATCHES = 500
-"""Number of batches up to which each is told apart."""
+"""Number of batches up to which each is shown singly."""
 MAX_TROUBLED = 200
-"""Number of batches with trouble that are told apart beside sums, those with the most attempts first."""
+"""Number of batches with trouble that are shown singly beside sums, those with the most attempts first."""
 MAX_STAGES = 40
-"""Number of stages up to which each is told apart; beyond, consecutive ones are taken together."""
+"""Number of stages up to which each is shown singly; beyond, consecutive ones are taken together."""
 MAX_WORKERS = 40
-"""Number of workers that are told apart, those that began first."""
+"""Number of workers that are shown singly, those that began first."""
 
 OWN_PROCESS = "the run's own process"
 OTHERS = "other workers"
@@ -247,7 +247,7 @@ def _of_past(batch: Batch, past: PastAttempt) -> Work:
 
 
 def _filled_in(run: Run, work: Sequence[Work]) -> Iterator[Work]:
-    """Yield the work, with a beginning for what a run's own process has done: the end of what was before."""
+    """Yield the work; that of a run in process begins where the work before it ended, for none is noted."""
     before = run.started_at
     for each in sorted(work, key=lambda each: each.ended_at or each.begun_at):
         if each.worker == OWN_PROCESS and each.begun_at == each.ended_at and before is not None:

@@ -18,8 +18,8 @@ from morango_celery.runs.status import with_attempts
 from morango_celery.version import __version__
 
 LOST_SHARE = 1 / 3
-"""Share of STALLED_AFTER_SECONDS without any worker's sign of life, after which there is taken to be none:
-five times the interval at which each worker asks for recovery."""
+"""Share of STALLED_AFTER_SECONDS after which, without a sign of life, no worker is assumed to be left: five
+times the interval at which each worker asks for recovery."""
 
 FORGOTTEN_SECONDS = 7 * 24 * 60 * 60
 """Time after which a worker that gave no sign is forgotten: names of containers come and go."""

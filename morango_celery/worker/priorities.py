@@ -17,7 +17,7 @@ from celery import bootsteps
 from morango_celery.celery_compat import replace_request_for_messages
 
 READS_PER_TURN = 8
-"""Number of messages that a worker takes, of which one may be less urgent than others that wait."""
+"""One message in so many is taken from the less urgent ones first."""
 
 
 def orders(steps: Sequence[int]) -> Iterator[list[int]]:

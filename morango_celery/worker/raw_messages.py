@@ -36,7 +36,7 @@ def guard(channel: Any, errors: Errors, *, carries_tasks: bool) -> None:
 
     :param errors: those of the broker and its connection, which are no message's fault
     :param carries_tasks: True if messages, once made, are handled under a guard of their own. Otherwise they
-        are remote control or workers' events, and no error of theirs is worth the worker
+        are remote control or workers' events, whose errors must not end the worker
     """
     errors = (*errors, RedisError, OSError, Empty)
     handlers = getattr(channel, "handlers", None)

@@ -68,7 +68,7 @@ def current_limits() -> Limits | None:
 def given_back_if_stopped(
     give_back: Callable[[], None], ask_for_recovery: Callable[[], object]
 ) -> Iterator[None]:
-    """Uncount the attempt that is made inside if a signal ends its process, and ask for recovery.
+    """Uncount the attempt and ask for recovery if a signal ends this process inside the block.
 
     The signal may come from Celery, a supervisor or an operator. One case is a worker that has lost the
     broker and cancels tasks that it can't acknowledge any more.

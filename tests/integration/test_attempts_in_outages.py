@@ -204,7 +204,7 @@ class TestOutages:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-        account = attempts._count_outage
+        account = attempts._uncount_after_outage
 
         def late(*arguments: Any) -> None:
             connection.close()
@@ -212,7 +212,7 @@ class TestOutages:
             account(*arguments)
 
         monkeypatch.setattr(Unit, "clean_fields", clean_fields)
-        monkeypatch.setattr(attempts, "_count_outage", late)
+        monkeypatch.setattr(attempts, "_uncount_after_outage", late)
         with pytest.raises(OperationalError):
             attempt_batch(batch.pk, batch.ids_sha256, Message("one"))
 
@@ -240,7 +240,7 @@ class TestOutages:
                 until(lambda: is_waited_for(session_of(connection)), "waited for")
                 cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-        account = attempts._count_outage
+        account = attempts._uncount_after_outage
 
         def account_then(*arguments: Any) -> None:
             assert is_held.wait(60)
@@ -248,7 +248,7 @@ class TestOutages:
             is_over.set()
 
         monkeypatch.setattr(Unit, "clean_fields", clean_fields)
-        monkeypatch.setattr(attempts, "_count_outage", account_then)
+        monkeypatch.setattr(attempts, "_uncount_after_outage", account_then)
 
         # When the database is asked to wait no longer than a moment
         timer = threading.Timer(30, is_over.set)

@@ -27,7 +27,7 @@ from morango_celery.db.prepared import (
 from morango_celery.models import Batch, Run
 from morango_celery.reading.prefixes import outermost, starts_with_any
 from morango_celery.runs import plan
-from morango_celery.runs.execution import UNCOUNTED
+from morango_celery.runs.execution import LONG_COLUMNS
 from morango_celery.runs.inserts import insert
 from morango_celery.runs.opening import attempt_opening
 from morango_celery.runs.overdue import RUN, lock_opened, note_start_sent, read_run
@@ -129,7 +129,7 @@ def test_row_is_inserted_as_django_inserts_it(place: int) -> None:
 
 
 def test_deferred_columns_are_not_written(run: Run) -> None:
-    part = Run.objects.defer(*UNCOUNTED).get(pk=run.pk)
+    part = Run.objects.defer(*LONG_COLUMNS).get(pk=run.pk)
     Run.objects.filter(pk=run.pk).update(error="of others")
     part.step = 5
 
@@ -139,13 +139,13 @@ def test_deferred_columns_are_not_written(run: Run) -> None:
 
 
 def test_instance_without_columns_reads_them_when_asked(run: Run) -> None:
-    columns = Columns(Run, without=UNCOUNTED)
+    columns = Columns(Run, without=LONG_COLUMNS)
     row = selecting(Run.objects.filter(pk=number(0)).values_list(*columns.names)).row(run.pk)
     assert row is not None
 
     part = columns.instance(row)
 
-    assert part.get_deferred_fields() == set(UNCOUNTED)
+    assert part.get_deferred_fields() == set(LONG_COLUMNS)
     assert part.error == run.error
 
 

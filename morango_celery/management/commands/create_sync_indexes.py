@@ -21,7 +21,7 @@ REMEDIES = {
     "42501": "Only the owner of a table may do this: use the database user that `manage.py migrate` runs as.",
     "42P07": "Somebody else creates it at this moment. Run the command again to see that it is done.",
 }
-"""What to do about PostgreSQL's codes that mean more here than elsewhere."""
+"""Remedies for errors that mean more here than elsewhere, by PostgreSQL's code."""
 
 
 class Command(PipeSafeCommand):

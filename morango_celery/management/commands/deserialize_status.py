@@ -113,7 +113,7 @@ class Command(PipeSafeCommand):
             type=seconds,
             metavar="SECONDS",
             help="how long a run may show no sign of life (default: STALLED_AFTER_SECONDS of the settings; "
-            "four times that for one in a process of its own)",
+            "four times that for one in process)",
         )
         parser.add_argument(
             "--worker-within",
