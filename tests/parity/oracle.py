@@ -61,15 +61,18 @@ def _left_to_chance(case: Case, ours: Database) -> Iterator[tuple[str, StandIn]]
     taken = {row.id for row in case.rows if case.takes(row)}
     failed = taken & ours.errors.keys()
     gone = {row.id for row in case.rows if row.deleted} | ours.deleted
+    saved = _saved(ours)
     for row in case.rows:
-        targets = set(synced_targets(row)) if row.id in taken else set()
-        if failed.isdisjoint(targets) or gone.isdisjoint(targets):
-            continue
         text, path = ours.errors.get(row.id, (None, None))
         is_noted, is_hard = row.id in ours.deleted, row.id in ours.hard_deleted
-        if text and path and _is_about_a_target(text):
+        if row.id not in taken or row.deleted or not (_is_about_a_target(text) if text else is_noted):
+            continue
+        targets = synced_targets(row)
+        if failed.isdisjoint(targets) or gone.isdisjoint(targets):
+            continue
+        if text and path:
             yield row.id, InErrorByChance(text, path, is_noted, is_hard)
-        elif is_noted and not text:
+        elif row.id not in saved:
             yield row.id, Gone(is_hard)
 
 
