@@ -7,6 +7,8 @@ takes the place of a lost one. To work them out takes a process a tenth of a sec
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from morango_celery.deserialization.rows import row_plan
 from morango_celery.runs.plan import steps
@@ -18,10 +20,17 @@ logger = logging.getLogger(__name__)
 def work_out_plans() -> None:
     """Work out the plans of all models. No database is connected to."""
     for profile in profiles():
-        steps(profile)
+        with _said(f"{profile}: the order of its models can't be worked out, so its runs will fail."):
+            steps(profile)
         for model in registered_models(profile):
-            try:
+            with _said(f"{model._meta.label}: its plan can't be worked out, so its records will fail."):
                 row_plan(model)
-            except Exception:  # a host's class may raise anything; others have plans
-                label = model._meta.label
-                logger.exception("%s: its plan can't be worked out, so its records will fail.", label)
+
+
+@contextmanager
+def _said(text: str) -> Iterator[None]:
+    """Log an error with `text`, and go on: others have plans, and whoever needs this one gets the error."""
+    try:
+        yield
+    except Exception:  # a host's class may raise anything
+        logger.exception("%s", text)

@@ -44,6 +44,23 @@ def test_model_without_a_plan_is_named_and_keeps_no_other_from_its_own(
     ]
 
 
+def test_profile_without_an_order_of_its_models_is_named_and_keeps_no_other_from_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def steps(profile: str) -> None:
+        raise RuntimeError("a class property's own")
+
+    made: list[Any] = []
+    monkeypatch.setattr(plans, "steps", steps)
+    monkeypatch.setattr(plans, "row_plan", made.append)
+    plans.work_out_plans()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{profile}: the order of its models can't be worked out, so its runs will fail."
+        for profile in profiles()
+    ]
+    assert made == [model for profile in profiles() for model in registered_models(profile)]
+
+
 def test_worker_makes_plans_as_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     for name in ("note_limits", "require_processes", "work_out_plans"):
