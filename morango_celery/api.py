@@ -92,15 +92,17 @@ def deserialize_from_store(profile: str, skip_erroring: bool = False, filter: Fi
     return run_in_process(run)
 
 
-def cancel(run_id: int) -> Run:
+def cancel(run_id: int, *, of_newer_version: bool = False) -> Run:
     """Cancel a run. Its remaining records stay dirty; a transfer session that waits for it is errored.
 
     Batches that are being executed at the moment are completed.
 
+    :param of_newer_version: True to cancel also a run that a newer version of this package has written, once
+        the workers of that version are gone for good
     :returns: the ledger's row
-    :raises UsageError: the ledger doesn't have the run, or it has ended otherwise
+    :raises UsageError: the ledger doesn't have the run, it has ended otherwise, or is left to a newer version
     """
-    run = runs.cancel(run_id)
+    run = runs.cancel(run_id, of_newer_version=of_newer_version)
     transaction.on_commit(lambda: finish(run))
     return run
 

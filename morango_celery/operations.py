@@ -124,7 +124,7 @@ class DeserializeOperation(LocalOperation):
         if told_by_worker and run.session_notified and not run.is_finished:
             # This request has waited in vain, or another one, perhaps in another mode, needed no notice. From
             # here on the worker notifies the session; if the run has ended meanwhile, this request answers
-            left = Run.objects.filter(pk=run.pk, state__in=Run.UNFINISHED)
+            left = Run.objects.filter(pk=run.pk).exclude(state__in=Run.ENDED)
             if not left.update(session_notified=False):
                 run.refresh_from_db()
         return run

@@ -39,7 +39,10 @@ def cancel(model_admin: Any, request: HttpRequest, selected: Any) -> HttpRespons
 @admin.action(description="Resend open batches of the selected runs", permissions=["operate"])
 def resend_open_batches(model_admin: Any, request: HttpRequest, selected: Any) -> None:
     runs = _chosen(request, selected)
-    unfinished = [run for run in runs if not run.is_finished and not run.in_process]
+    for run in runs:
+        if not run.is_known:
+            messages.warning(request, run.of_newer_version)
+    unfinished = [run for run in runs if run.is_known and not run.is_finished and not run.in_process]
     if runs and not unfinished:
         messages.warning(request, "Nothing to send: none of these runs is one that workers still carry out.")
     if not unfinished:

@@ -72,7 +72,7 @@ def next_due(*, again: bool = False) -> Comparison | None:
     Cost: one statement if there are none; otherwise five.
     Twice, and at the same time: safe; each is made once, however often it is sent.
     """
-    unfinished = Comparison.objects.filter(state__in=Comparison.UNFINISHED)
+    unfinished = Comparison.objects.filter(Comparison.known(), state__in=Comparison.UNFINISHED)
     if not unfinished.exists():
         return None
     _end_hopeless()
@@ -91,12 +91,13 @@ def note_sent(comparison: Comparison) -> None:
 
 def _end_hopeless() -> None:
     """End comparisons that lost their worker, whose sync failed, or that have waited for too long."""
-    running = Comparison.objects.filter(state=Comparison.State.RUNNING)
+    known = Comparison.objects.filter(Comparison.known())
+    running = known.filter(state=Comparison.State.RUNNING)
     _fail(
         running.filter(started_at__lt=clock.now(-LOST_AFTER_SECONDS)),
         "Its worker was lost: it was killed, crashed, or ran out of memory. Nothing of it was kept.",
     )
-    pending = Comparison.objects.filter(state=Comparison.State.PENDING)
+    pending = known.filter(state=Comparison.State.PENDING)
     errored = _sessions().filter(
         transfer_stage=transfer_stages.DESERIALIZING, transfer_stage_status=transfer_statuses.ERRORED
     )
@@ -122,7 +123,8 @@ def carry_out(comparison_id: int) -> str:
     Cost: that of `compare`, for `MAX_RECORDS` and `TIME_LIMIT_SECONDS` at most; and three statements.
     Twice: safe; a comparison is made once, even if its worker is lost.
     """
-    pending = Comparison.objects.filter(pk=comparison_id, state=Comparison.State.PENDING)
+    known = Comparison.objects.filter(Comparison.known(), pk=comparison_id)
+    pending = known.filter(state=Comparison.State.PENDING)
     if not pending.update(state=Comparison.State.RUNNING, started_at=clock.now()):
         return "nothing to compare"
     comparison = Comparison.objects.get(pk=comparison_id)

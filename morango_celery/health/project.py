@@ -7,16 +7,18 @@ from collections.abc import Iterator
 
 from django.core.checks import INFO, WARNING, run_checks
 from django.db import DEFAULT_DB_ALIAS
+from django.db.models import QuerySet
 
 from morango_celery.api import runs_in_process
 from morango_celery.health.findings import Finding, Severity
 from morango_celery.messaging.broker import reach_broker
-from morango_celery.runs.status import stalled, unfinished
+from morango_celery.models import Run
+from morango_celery.runs.status import left_to_newer_version, stalled, unfinished
 from morango_celery.runs.workers import live_workers, signs_of_workers
 from morango_celery.version import __version__
 
 NAMED = 10
-"""Number of stalled runs that a line names."""
+"""Number of runs that a line names."""
 
 
 def look_at_settings(*, has_database: bool = True) -> Iterator[Finding]:
@@ -67,16 +69,28 @@ def look_at_workers() -> Iterator[Finding]:
         if worker.version == __version__:
             yield Finding("workers", Severity.OK, text)
         else:
-            remedy = f"Install the same version everywhere (here: {__version__}), and restart what is older."
+            remedy = (
+                f"Here it is {__version__}. Two neighbouring versions work side by side while you upgrade; "
+                "then restart what is older."
+            )
             yield Finding("workers", Severity.WARNING, text, remedy)
 
 
 def look_at_runs() -> Iterator[Finding]:
-    numbers = list(stalled().order_by("pk").values_list("pk", flat=True)[: NAMED + 1])
-    if not numbers:
+    """Yield a finding for stalled runs, and one for those that a newer version has to carry out."""
+    named = _named(stalled())
+    if not named:
         yield Finding("runs", Severity.OK, f"{unfinished().count():,} not done, none stalled")
+    if newer := _named(left_to_newer_version()):
+        yield Finding(
+            "runs",
+            Severity.WARNING,
+            f"written by a newer version than {__version__}, and left to it: {newer}",
+            "See that a worker of that version lives. If it is gone for good: "
+            "`manage.py cancel_run --of-newer-version`.",
+        )
+    if not named:
         return
-    named = ", ".join(map(str, numbers[:NAMED])) + (", ..." if len(numbers) > NAMED else "")
     yield Finding(
         "runs",
         Severity.ERROR,
@@ -84,3 +98,9 @@ def look_at_runs() -> Iterator[Finding]:
         "See that the broker answers and a worker lives, then `manage.py recover_runs`. "
         "What the workers' log says comes next.",
     )
+
+
+def _named(runs: QuerySet[Run]) -> str:
+    """Return the numbers of the oldest of these runs, such as "3, 5"; empty if there are none."""
+    numbers = list(runs.order_by("pk").values_list("pk", flat=True)[: NAMED + 1])
+    return ", ".join(map(str, numbers[:NAMED])) + (", ..." if len(numbers) > NAMED else "")

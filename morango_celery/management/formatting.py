@@ -38,6 +38,8 @@ def as_text(status: Status) -> list[str]:
         lines.append(f"  last sign of life {_ago(status)} ago")
     if run.sharing:
         lines.append(f"  {run.sharing}")
+    if not run.is_known:
+        lines.append("  written by a newer version of morango_celery, and left to workers of that version")
     if run.paused:
         lines.append("  paused: it waits for `manage.py resume_runs`")
     if status.quarantined:

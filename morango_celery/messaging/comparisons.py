@@ -18,7 +18,7 @@ def send_next_comparison(*, again: bool = False) -> int:
     if comparison is None:
         return 0
     description = f"comparison {comparison.pk}"
-    if not send(COMPARE_SYNC, [comparison.pk], description, priority=PRIORITIES[-1]):
+    if not send(COMPARE_SYNC, [comparison.pk], description, form=comparison.form, priority=PRIORITIES[-1]):
         return 0
     shadow.note_sent(comparison)
     return 1

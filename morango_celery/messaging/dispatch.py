@@ -19,6 +19,7 @@ from morango_celery.messaging.task_names import DESERIALIZE_BATCH, RECOVER_RUNS,
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
 from morango_celery.runs.overdue import note_sent, note_start_sent, untouched
+from morango_celery.version import FORM, FORM_HEADER
 
 logger = get_logger(__name__)
 
@@ -36,7 +37,14 @@ class CeleryDispatch:
 
     def start(self, run: Run) -> bool:
         with bound(run=run.pk):
-            sent = send(START_RUN, [run.pk], describe(run), priority=priority(run), task_id=id_of_start(run))
+            sent = send(
+                START_RUN,
+                [run.pk],
+                describe(run),
+                form=run.form,
+                priority=priority(run),
+                task_id=id_of_start(run),
+            )
         if sent:
             note_start_sent(run)
         run.sent_at = clock.now() if sent else None  # for messages to users, even if it could not be noted
@@ -60,7 +68,13 @@ class CeleryDispatch:
     def _send_batch(batch: Batch) -> bool:
         arguments = [batch.pk, batch.ids_sha256]
         with bound(run=batch.run_id, batch=batch.label):
-            return send(DESERIALIZE_BATCH, arguments, batch.description, priority=priority(batch.run))
+            return send(
+                DESERIALIZE_BATCH,
+                arguments,
+                batch.description,
+                form=batch.form,
+                priority=priority(batch.run),
+            )
 
 
 class NotingDispatch:
@@ -82,7 +96,7 @@ class NotingDispatch:
 
 
 def ask_for_recovery(description: str, **options: Any) -> None:
-    """Ask a worker for `recover_runs`.
+    """Ask a worker for `recover_runs`, one that knows all that this version may have written.
 
     :param description: the work that waits for it
     """
@@ -94,10 +108,11 @@ def is_eager() -> bool:
     return bool(current_app.conf.task_always_eager)
 
 
-def send(task_name: str, arguments: list[Any], description: str, **options: Any) -> bool:
+def send(task_name: str, arguments: list[Any], description: str, *, form: int = FORM, **options: Any) -> bool:
     """Send a message that the ledger can do without for a while.
 
     :param description: text that Flower shows instead of the arguments
+    :param form: that of the row which the message is about; a worker that doesn't know it gives it back
     :returns: False when the broker can't be reached
     """
     if is_eager():
@@ -115,7 +130,8 @@ def send(task_name: str, arguments: list[Any], description: str, **options: Any)
     try:
         task.apply_async(
             arguments,
-            headers={"argsrepr": f"({description})"},  # as an option, it would be in the message twice
+            # As an option, the description would be in the message twice
+            headers={"argsrepr": f"({description})", FORM_HEADER: form},
             time_limit=None,  # not this process's: those of the worker hold
             soft_time_limit=None,
             retry_policy=SEND_RETRIES,

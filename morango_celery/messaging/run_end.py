@@ -46,7 +46,7 @@ def _finish(run: Run) -> None:
 
 
 def _send_notify_session(run: Run, done: Notification) -> None:
-    send(NOTIFY_SESSION, [run.pk], f"run {run.pk}", countdown=notify_again_in_seconds(done))
+    send(NOTIFY_SESSION, [run.pk], f"run {run.pk}", form=run.form, countdown=notify_again_in_seconds(done))
 
 
 def notify_again_in_seconds(done: Notification, retries: int = 0) -> float:

@@ -5,6 +5,7 @@ import django.db.models.deletion
 import django.utils.timezone
 import morango.models.fields.uuids
 import morango_celery.clock
+import morango_celery.version
 
 
 class Migration(migrations.Migration):
@@ -20,6 +21,7 @@ class Migration(migrations.Migration):
             name='Run',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('form', models.IntegerField(default=morango_celery.version.current_form)),
                 ('profile', models.CharField(max_length=40)),
                 ('filter', models.TextField(blank=True, null=True)),
                 ('skip_erroring', models.BooleanField(default=False)),
@@ -66,6 +68,7 @@ class Migration(migrations.Migration):
             name='Batch',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('form', models.IntegerField(default=morango_celery.version.current_form)),
                 ('stage', models.IntegerField()),
                 ('number', models.IntegerField()),
                 ('state', models.CharField(choices=[('open', 'Open'), ('done', 'Done'), ('split', 'Split')], default='open', max_length=10)),
@@ -131,6 +134,7 @@ class Migration(migrations.Migration):
             name='Comparison',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('form', models.IntegerField(default=morango_celery.version.current_form)),
                 ('profile', models.CharField(max_length=40)),
                 ('filter', models.TextField(blank=True)),
                 ('transfer_session_id', morango.models.fields.uuids.UUIDField(unique=True)),

@@ -14,6 +14,7 @@ from typing_extensions import override
 from morango_celery import clock
 from morango_celery.db.prepared import Statement, anything, kept, number, updating
 from morango_celery.errors import FatalError, InvalidMessageError
+from morango_celery.models.formed import Formed
 from morango_celery.models.run import Run
 
 
@@ -26,12 +27,12 @@ class Batches(models.QuerySet["Batch"]):
         A batch in execution is skipped, since its row is held: closing it empties its ids, and if it isn't
         closed, the next message or recovery does.
         """
-        left = self.filter(state=Batch.State.OPEN).exclude(ids_json="")
+        left = self.filter(Batch.known(), state=Batch.State.OPEN).exclude(ids_json="")
         free = left.select_for_update(skip_locked=True).values("pk")
         Batch.objects.filter(pk__in=free).update(ids_json="")
 
 
-class Batch(models.Model):
+class Batch(Formed):
     """The records of a run's stage that one task deserializes."""
 
     class State(models.TextChoices):
@@ -125,9 +126,10 @@ class Batch(models.Model):
 
     @classmethod
     def of(cls, run: Run, number: int, store_ids: Sequence[str], **columns: Any) -> Batch:
-        """Return an unsaved batch of the run's current stage and pass."""
+        """Return an unsaved batch of the run's current stage and pass, and of its form."""
         return cls(
             run=run,
+            form=run.form,
             stage=run.stage,
             number=number,
             pass_number=run.pass_number,
@@ -174,7 +176,7 @@ class Batch(models.Model):
 
     @property
     def is_open(self) -> bool:
-        return bool(self.MOVES[self.State(self.state)])
+        return self.state == self.State.OPEN
 
     def close(self, state: State, **columns: Any) -> None:
         """Close a batch for good; this transaction has locked its row.
@@ -182,7 +184,7 @@ class Batch(models.Model):
         :param columns: more to write
         :raises FatalError: the ledger knows no such move
         """
-        if state not in self.MOVES[self.State(self.state)]:
+        if not self.is_known or state not in self.MOVES[self.State(self.state)]:
             raise FatalError(f"The {self} is {self.state}; it can't become {state.value}.")
         self.state = state
         _closing(state.value, tuple(columns)).execute(self.pk, *columns.values())

@@ -11,6 +11,7 @@ from morango.models.fields.uuids import UUIDField
 from typing_extensions import override
 
 from morango_celery import clock
+from morango_celery.models.formed import Formed
 from morango_celery.printable import printable
 
 
@@ -28,7 +29,7 @@ class Comparisons(models.QuerySet["Comparison"]):
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: no manager has it
 
 
-class Comparison(models.Model):
+class Comparison(Formed):
     """One comparison of a sync's records, in mode ``compare``.
 
     It is no run: nothing waits for it, and its records are deserialized already.
@@ -44,6 +45,7 @@ class Comparison(models.Model):
         """They could not be compared; `error` says why. It isn't tried again."""
 
     UNFINISHED = (State.PENDING, State.RUNNING)
+    ENDED = (State.COMPLETED, State.FAILED)
 
     profile = models.CharField(max_length=40)
     filter = models.TextField(blank=True)

@@ -44,7 +44,7 @@ SUM = "sum"
 FINAL_AT_THE_END = ("conflicted", "failed")
 """Counts of a run that a later pass may lower."""
 
-ENDED = [state.value for state in Run.State if state not in Run.UNFINISHED]
+ENDED = [state.value for state in Run.ENDED]
 CLOSED = [state.value for state in Batch.State if state is not Batch.State.OPEN]
 COMPARED = ("same", "different", "failed")
 

@@ -15,8 +15,10 @@ from typing_extensions import override
 from morango_celery import clock
 from morango_celery.db.prepared import Statement, anything, concrete_fields, kept, number, updating
 from morango_celery.errors import FatalError, RunFailedError
+from morango_celery.models.formed import Formed
 from morango_celery.models.run_log import log_end
 from morango_celery.printable import printable
+from morango_celery.version import FORM, __version__
 
 
 class Runs(models.QuerySet["Run"]):
@@ -33,7 +35,7 @@ class Runs(models.QuerySet["Run"]):
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: no manager has it
 
 
-class Run(models.Model):
+class Run(Formed):
     """One deserialization of a profile under a sync filter."""
 
     class State(models.TextChoices):
@@ -56,6 +58,8 @@ class Run(models.Model):
     }
 
     UNFINISHED = (State.PENDING, State.RUNNING)
+    ENDED = (State.COMPLETED, State.FAILED, State.CANCELLED)
+    """A state of a newer version is in neither of the two."""
 
     profile = models.CharField(max_length=40)
     filter = models.TextField(null=True, blank=True)  # noqa: DJ001  (the empty filter is one)
@@ -198,6 +202,16 @@ class Run(models.Model):
         return "" if self.blocked_by_id is None else f"waits for the end of run {self.blocked_by_id}"
 
     @property
+    def of_newer_version(self) -> str:
+        """Text about a run that this version leaves alone; empty for one that it knows."""
+        if self.is_known:
+            return ""
+        return (
+            f"Run {self.pk} ({printable(self.state)}) was written by a newer version of morango_celery than "
+            f"{__version__}, and is left to workers of that version."
+        )
+
+    @property
     def sync_filter(self) -> Filter | None:
         return None if self.filter is None else Filter(self.filter)
 
@@ -213,7 +227,8 @@ class Run(models.Model):
 
     @property
     def is_finished(self) -> bool:
-        return not self.MOVES[self.State(self.state)]
+        """Return False for a state that this version doesn't know: the newer one may go on."""
+        return self.state in self.ENDED
 
     @property
     def progress_text(self) -> str:
@@ -253,6 +268,8 @@ class Run(models.Model):
 
         :raises FatalError: the ledger knows no such move
         """
+        if not self.is_known:
+            raise FatalError(f"{self.of_newer_version} It can't become {state.value} here.")
         if state not in self.MOVES[self.State(self.state)]:
             raise FatalError(f"Run {self.pk} is {self.state}; it can't become {state.value}.")
         self.state = state
@@ -263,6 +280,16 @@ class Run(models.Model):
             self.finished_at = clock.now()
             self.blocked_by = None
             self.paused = False
+
+    def take_over(self) -> None:
+        """Make an unknown row, locked by this transaction, one of this version's, to be ended and saved.
+
+        What a newer version knows of it is lost. Its batches stay as they are, since nobody executes those of
+        an ended run.
+        """
+        self.form = FORM
+        if not self.is_known:
+            self.state = self.State.RUNNING
 
     def _log_end_on_commit(self) -> None:
         reason = self.error if self.state == self.State.FAILED else ""

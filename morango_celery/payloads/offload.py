@@ -14,6 +14,7 @@ from morango_celery.payloads.configured import payload_store
 from morango_celery.payloads.reference import Reference
 from morango_celery.payloads.values import canonical
 from morango_celery.printable import printable
+from morango_celery.version import PAYLOAD_FORM, PAYLOAD_FORM_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,11 @@ class ArgumentOffloader:
         for options, own in self._signed:
             if own.marked:
                 options[MARK] = own.marked
-                options["headers"] = {**(options.get("headers") or {}), MARK: own.marked}
+                options["headers"] = {
+                    **(options.get("headers") or {}),
+                    MARK: own.marked,
+                    PAYLOAD_FORM_HEADER: PAYLOAD_FORM,
+                }
 
     def _extend_ttl(self, seconds: float) -> None:
         """Extend the time to live of given references, if the store is there.

@@ -18,6 +18,7 @@ from morango_celery.errors import InvalidMessageError, PayloadStoreUnavailableEr
 from morango_celery.payloads.configured import payload_store
 from morango_celery.payloads.offload import LINKED, MARK, ArgumentOffloader, Place, due_in_seconds
 from morango_celery.payloads.reference import Reference
+from morango_celery.version import PAYLOAD_FORM, PAYLOAD_FORM_HEADER
 
 MAX_PAUSE_SECONDS = 60
 
@@ -76,7 +77,7 @@ class PayloadTask(DjangoTask):
             name: value for name, value in (options.pop("headers", None) or {}).items() if name != MARK
         }
         if own.marked:
-            headers[MARK] = own.marked
+            headers.update({MARK: own.marked, PAYLOAD_FORM_HEADER: PAYLOAD_FORM})
         if headers:
             options["headers"] = headers
         return super().apply_async(

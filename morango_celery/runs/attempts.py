@@ -99,6 +99,8 @@ def attempt_begun(
     try:
         with connection.execute_wrapper(times):
             execution = execute_batch(batch_id, ids_sha256, message.id, waits=False, ends_run=ends_run)
+            if execution.is_left_to_others:
+                _uncount(batch_id, message)
             return exclusive.pass_on(execution)
     except ExclusiveModelsTakenError:
         return exclusive.step_back(attempt_of(batch_id, message.id), batch_id)
@@ -184,6 +186,11 @@ def take_back(batch_id: int, message: Message) -> None:
     """
     attempt = attempt_of(batch_id, message.id)
     attempt.update(attempts=F("attempts") - 1, overdue_at=None, **ended(STOPPED))
+
+
+def _uncount(batch_id: int, message: Message) -> None:
+    """Uncount the attempt at a batch that only workers of a newer version know how to execute."""
+    attempt_of(batch_id, message.id).update(attempts=F("attempts") - 1, attempted_by="", overdue_at=None)
 
 
 def expect_retry(batch_id: int, message: Message, seconds: float) -> None:

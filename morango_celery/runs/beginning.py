@@ -48,6 +48,7 @@ def _begin(batch_id: int, ids_sha256: str, message: Message, *, in_spite_of_paus
     ready = Batch.objects.filter(
         Q(left, none_is_lost()) | others,
         not_executed(batch_id),
+        Batch.known(),
         Batch.may_begin(),
         pk=batch_id,
         state=Batch.State.OPEN,

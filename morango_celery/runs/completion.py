@@ -26,8 +26,6 @@ from morango_celery.signals import run_finished
 
 logger = get_logger(__name__)
 
-ENDED = [state for state, moves in Run.MOVES.items() if not moves]
-
 WATCHED_SECONDS = 60 * 60
 """Longest time after a run's end for which its session is watched, if its client never comes for the outcome.
 No request that may still write STARTED takes that long."""
@@ -46,7 +44,8 @@ class Notification:
 def finish(run: Run) -> Notification:
     """Finalize a run that has ended, after its last commit: notify its session, merge edits, send the signal.
 
-    Local edits that records conflicted with are merged into the Store by Morango's rules.
+    Local edits that records conflicted with are merged into the Store by Morango's rules. A run that a newer
+    version has written is left to that one, but for its session: an outcome is known by its state.
 
     :returns: if the run isn't settled, call `notify_sessions` again later
     Twice: safe; no step is done again.
@@ -54,7 +53,7 @@ def finish(run: Run) -> Notification:
     notification = (
         Notification(settled=1) if run.session_notified else notify_sessions(Run.objects.filter(pk=run.pk))
     )
-    if not run.finalized:
+    if run.is_known and not run.finalized:
         if _has_edits_to_merge(run):
             _merge(run)
         run_finished.send(Run, run=run)
@@ -116,7 +115,8 @@ def notify_sessions(runs: QuerySet[Run]) -> Notification:
     Cost: two statements, for any number of runs.
     Twice, and at the same time: safe.
     """
-    ended = runs.filter(session_notified=False, state__in=ENDED)
+    # An outcome is known by its state, in whichever form the run was carried out
+    ended = runs.filter(session_notified=False, state__in=Run.ENDED)
     outcome = Case(
         When(state=Run.State.COMPLETED, then=Value(transfer_statuses.COMPLETED)),
         default=Value(transfer_statuses.ERRORED),
@@ -143,7 +143,7 @@ def notify_sessions(runs: QuerySet[Run]) -> Notification:
 def fail(run_id: int, error: Exception) -> Run | None:
     """End a run that can't go on, with its reason.
 
-    :returns: the run, or None if it had ended before or is not in the ledger
+    :returns: the run; None if it had ended before, is not in the ledger, or is left to a newer version
     :raises OperationalError: somebody holds its row for too long; the next attempt fails it
     """
     reason = printable_lines("".join(traceback.format_exception_only(type(error), error)))
@@ -152,7 +152,7 @@ def fail(run_id: int, error: Exception) -> Run | None:
     with transaction.atomic():
         take_write_lock()
         run = Run.objects.select_for_update().annotate(**limited()).filter(pk=run_id).first()
-        if run is None or run.is_finished:
+        if run is None or run.is_finished or not run.is_known:
             return None
         run.move_to(Run.State.FAILED, error=reason)
     return run

@@ -11,13 +11,15 @@ from morango_celery.runs import pausing
 from morango_celery.runs.producer import create_run
 
 
-def cancel(run_id: int) -> Run:
+def cancel(run_id: int, *, of_newer_version: bool = False) -> Run:
     """Cancel a run; `finish` it afterwards.
 
     Batches that are being executed at the moment are completed, and counted. Messages that come
     later do nothing, and their records stay dirty for the next run.
 
-    :raises UsageError: the ledger doesn't have the run, or it has ended otherwise
+    :param of_newer_version: True to cancel a run that this version doesn't know as well; no worker of the
+        newer version should live then
+    :raises UsageError: the ledger doesn't have the run, it has ended otherwise, or is left to a newer version
     Twice, and at the same time: safe.
     """
     with transaction.atomic():
@@ -29,6 +31,13 @@ def cancel(run_id: int) -> Run:
             return run
         if run.is_finished:
             raise UsageError(f"Run {run_id} is {run.state} already; there is nothing to cancel.")
+        if not run.is_known:
+            if not of_newer_version:
+                raise UsageError(
+                    f"{run.of_newer_version} Cancel it there. If that version is gone for good, "
+                    f"`manage.py cancel_run {run_id} --of-newer-version` does it here."
+                )
+            run.take_over()
         run.move_to(Run.State.CANCELLED, error="It was cancelled.")
     return run
 
@@ -42,6 +51,8 @@ def create_retry(run_id: int, *, in_process: bool) -> Run:
     run = Run.objects.filter(pk=run_id).first()
     if run is None:
         raise _unknown(run_id)
+    if not run.is_known:
+        raise UsageError(f"{run.of_newer_version} Retry it there.")
     if not run.is_finished:
         raise UsageError(f"Run {run_id} is {run.state}. Wait until it has ended, or cancel it first.")
     if in_process:

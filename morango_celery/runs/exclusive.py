@@ -35,6 +35,7 @@ def pass_on(execution: Execution) -> Execution:
     if execution.result is None or not execution.result.had_exclusive_models:
         return execution
     waiting = Batch.objects.filter(
+        Batch.known(),
         Batch.may_begin(),
         state=Batch.State.OPEN,
         overdue_at=None,

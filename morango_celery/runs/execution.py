@@ -49,6 +49,8 @@ class Execution:
     """The run, if it has ended, or if a batch of it was counted now (it then lacks `LONG_COLUMNS`)."""
     ended: bool = False
     """True if the batch ended the run as well: `finish` it."""
+    is_left_to_others: bool = False
+    """True if only a worker of a newer version knows how to go on."""
 
 
 def execute_batch(
@@ -129,6 +131,8 @@ def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None =
         if batch.ids_json:  # another worker executed it when the run ended, and didn't complete it
             Batch.objects.filter(pk=batch_id).forget_ids()
         return Execution(run.pk, None, stage_is_done=False, run=run)
+    if not run.is_known or not batch.is_known:
+        return Execution(run.pk, None, stage_is_done=False, is_left_to_others=True)
     if not batch.is_open:
         # The worker that closed it may have died before it took the next step
         return Execution(run.pk, None, stage_is_done=run.open_batches == 0, batches_to_send=next_part(batch))
@@ -171,7 +175,8 @@ def record_result(batch: Batch, result: BatchResult, *, ends_run: bool = False) 
     _require_no_common_cause(batch, result, counted)
     log_failures_on_commit(batch, result)
     is_last = counted.open_batches == 0
-    ended = ends_run and counted.state == Run.State.RUNNING and is_at_its_end(counted)
+    goes_on = counted.is_known and counted.state == Run.State.RUNNING
+    ended = ends_run and goes_on and is_at_its_end(counted)
     if ended:
         complete(counted)
     return Execution(

@@ -84,7 +84,7 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
 
 def _carry_out_stages(run: Run, on_progress: Callable[[Run], None] | None) -> Progress:
     progress = start(run.pk)
-    while not progress.run.is_finished:
+    while progress.run.is_known and not progress.run.is_finished:
         ended = _carry_out_stage(progress.run, on_progress)
         progress = advance(run.pk) if ended is None else Progress(ended, ended=True)
     return progress

@@ -185,7 +185,8 @@ def _begin(run_id: int) -> Run | _NotBegun:
 
 
 def _to_open(run_id: int) -> QuerySet[Run]:
-    return Run.objects.filter(sharing.ready(), pk=run_id, state__in=Run.UNFINISHED, open_batches=0)
+    unfinished = Run.objects.filter(Run.known(), pk=run_id, state__in=Run.UNFINISHED, open_batches=0)
+    return unfinished.filter(sharing.ready())
 
 
 def _count_attempt(run_id: int, in_spite_of_pauses: bool) -> Run | None:
@@ -222,7 +223,7 @@ def _give_up(run_id: int) -> Progress:
     take_write_lock()
     run = Run.locked(run_id)
     # The stage that was open a moment ago may be done by now; the worker that closed it opens the next
-    if run.is_finished or run.open_batches or run.attempts < settings.MAX_ATTEMPTS:
+    if run.is_finished or not run.is_known or run.open_batches or run.attempts < settings.MAX_ATTEMPTS:
         return Progress(run)
     error = RunFailedError(
         f"{'Starting it' if run.state == Run.State.PENDING else 'Opening its next stage'} was tried "

@@ -89,6 +89,8 @@ def advance(run_id: int) -> Progress:
 def _open(run_id: int, begun_by: Message | None) -> Progress:
     take_write_lock()
     run = lock_opened(run_id)
+    if not run.is_known:
+        return Progress(run)
     if run.state == Run.State.PENDING:
         rest = _begin(run)
     elif run.state != Run.State.RUNNING or run.open_batches:
@@ -107,7 +109,7 @@ def _open_if_small(run_id: int, begun_by: Message | None) -> Progress | None:
     :returns: None if nothing was done
     """
     run = lock_opened(run_id)
-    if run.state != Run.State.PENDING or run.retry_errors:
+    if not run.is_known or run.state != Run.State.PENDING or run.retry_errors:
         return None
     rest = Division(run).take_rest(with_errors=not run.skip_erroring)
     if rest is None or rest.in_error:

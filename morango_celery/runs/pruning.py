@@ -15,7 +15,6 @@ from morango_celery import clock
 from morango_celery.conf import settings
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Comparison, Run
-from morango_celery.runs.completion import ENDED
 from morango_celery.runs.overdue import lock_free
 
 ROWS_AT_ONCE = 100
@@ -52,7 +51,7 @@ def prune_runs(
     """Delete the runs and comparisons that ended so long ago, with the runs' batches.
 
     A run is kept as long as it isn't finalized, its transfer session has not got its outcome, or another
-    unfinished run refers to it.
+    unfinished run refers to it; and if a newer version has written it.
 
     :param on_progress: called after each transaction
     :param should_stop: asked after each transaction; the next call goes on
@@ -92,7 +91,8 @@ def prune_as_configured() -> None:
 
 
 def _ended_runs(older_than_seconds: float) -> QuerySet[Run]:
-    return Run.objects.filter(state__in=ENDED, finished_at__lt=clock.now(-older_than_seconds))
+    ended = Run.objects.filter(Run.known(), state__in=Run.ENDED)
+    return ended.filter(finished_at__lt=clock.now(-older_than_seconds))
 
 
 def _prunable_runs(older_than_seconds: float) -> QuerySet[Run]:
@@ -101,13 +101,13 @@ def _prunable_runs(older_than_seconds: float) -> QuerySet[Run]:
         pk=OuterRef("transfer_session_id"), active=True, transfer_stage=transfer_stages.DESERIALIZING
     ).exclude(transfer_stage_status__in=(transfer_statuses.COMPLETED, transfer_statuses.ERRORED))
     related = Q(blocked_by=OuterRef("pk")) | Q(coalesced_into=OuterRef("pk"))
-    unfinished = Run.objects.filter(related, state__in=Run.UNFINISHED)
+    unfinished = Run.objects.filter(related).exclude(state__in=Run.ENDED)
     ended = _ended_runs(older_than_seconds).filter(session_notified=True, finalized=True)
     return ended.filter(~Exists(session), ~Exists(unfinished))
 
 
 def _ended_comparisons(older_than_seconds: float) -> QuerySet[Comparison]:
-    ended = Comparison.objects.exclude(state__in=Comparison.UNFINISHED)
+    ended = Comparison.objects.filter(Comparison.known(), state__in=Comparison.ENDED)
     return ended.filter(finished_at__lt=clock.now(-older_than_seconds))
 
 

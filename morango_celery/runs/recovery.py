@@ -40,7 +40,7 @@ def recover(
 ) -> int:
     """Send messages again for overdue work that nobody holds; end runs in process that lost their process.
 
-    Nothing is sent for a run that a pause holds.
+    Nothing is sent for a run that a pause holds. What a newer version has written is left to its workers.
 
     When the broker can't be reached, nothing more is sent, and the rest waits for the next call. So does
     the end of a run that can't be finalized; nothing else waits for that.
@@ -55,7 +55,7 @@ def recover(
     end_abandoned()
     mark(run_ids)
     chosen = Run.objects.all() if run_ids is None else Run.objects.filter(pk__in=run_ids)
-    ended = chosen.exclude(state__in=Run.UNFINISHED)
+    ended = chosen.filter(state__in=Run.ENDED)
     notify_sessions(ended)
     with transaction.atomic():
         Batch.objects.filter(run__in=ended).forget_ids()
@@ -70,7 +70,7 @@ def recover(
         batches.filter(due).select_related("run").defer("ids_json"),
     )
     long_ended = Q() if all_unfinished else Q(finished_at__lt=clock.now(-settings.STALLED_AFTER_SECONDS))
-    _finish_all(ended.filter(long_ended, takes_opening_lock(), finalized=False))
+    _finish_all(ended.filter(Run.known(), long_ended, takes_opening_lock(), finalized=False))
     return sent
 
 
@@ -85,9 +85,12 @@ def count_overdue() -> int:
 
 def _unfinished(chosen: QuerySet[Any]) -> tuple[QuerySet[Any], QuerySet[Any]]:
     """Return the unfinished runs and the open batches that need a message."""
-    others = chosen.filter(state__in=Run.UNFINISHED, in_process=False, paused=False)
+    others = chosen.filter(Run.known(), state__in=Run.UNFINISHED, in_process=False, paused=False)
     batches = Batch.objects.filter(
-        Batch.may_begin(), run__in=others.filter(state=Run.State.RUNNING), state=Batch.State.OPEN
+        Batch.known(),
+        Batch.may_begin(),
+        run__in=others.filter(state=Run.State.RUNNING),
+        state=Batch.State.OPEN,
     )
     return others.filter(ready(), open_batches=0), batches
 
@@ -139,7 +142,8 @@ def end_abandoned() -> None:
 
     Twice, and beside living runs: safe.
     """
-    for run_id in Run.objects.filter(state__in=Run.UNFINISHED, in_process=True).values_list("pk", flat=True):
+    in_process = Run.objects.filter(Run.known(), state__in=Run.UNFINISHED, in_process=True)
+    for run_id in in_process.values_list("pk", flat=True):
         life = life_of(run_id)
         if life is Life.GOES_ON:
             continue

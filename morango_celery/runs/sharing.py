@@ -7,7 +7,8 @@ matter which device they are from. So before a run begins,
   that run ends, all runs that have come meanwhile become one.
 
 A run isn't blocked by one under a wider filter: one learner's device has few records.
-Runs that leave out errors, or take only errors, and runs in process have no part in this.
+Runs that leave out errors, or take only errors, runs in process, and runs that a newer version has written
+have no part in this.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from morango_celery.reading.prefixes import FEW, outermost, starts_with_any
 
 
 def ready() -> Q:
-    """Return the condition that a run waits for no other unfinished run."""
-    others = Run.objects.filter(state__in=Run.UNFINISHED)
+    """Return the condition that a run waits for no other one that goes on, as those in unknown states may."""
+    others = Run.objects.exclude(state__in=Run.ENDED)
     holds_it = Q(pk=OuterRef("coalesced_into")) | Q(pk=OuterRef("blocked_by"))
     return Q(coalesced_into=None, blocked_by=None) | ~Q(Exists(others.filter(holds_it)))
 
@@ -112,6 +113,7 @@ def _finding_others(serialize_first: bool, prefixes: int | None) -> Statement:
 
 def _others(pk: int, profile: str, prefixes: Sequence[str] | None, *, serialize_first: bool) -> Any:
     others = Run.objects.filter(
+        Run.known(),
         profile=profile,
         state__in=Run.UNFINISHED,
         coalesced_into=None,
@@ -145,7 +147,7 @@ def _goes_before(other: Run, run: Run) -> bool:
 
 def completed_with(run: Run) -> QuerySet[Run]:
     """Return the runs that ended with this one, and are not finalized yet."""
-    return Run.objects.filter(coalesced_into=run, finalized=False).exclude(state__in=Run.UNFINISHED)
+    return Run.objects.filter(Run.known(), coalesced_into=run, finalized=False, state__in=Run.ENDED)
 
 
 def released(run: Run) -> list[Run]:
@@ -157,6 +159,7 @@ def released(run: Run) -> list[Run]:
     if not run.has_released:
         return []
     waiting = Run.objects.filter(
+        Run.known(),
         ready(),
         profile=run.profile,
         state=Run.State.PENDING,

@@ -145,6 +145,11 @@ def unfinished() -> QuerySet[Run]:
     return Run.objects.filter(state__in=Run.UNFINISHED)
 
 
+def left_to_newer_version() -> QuerySet[Run]:
+    """Return the runs that this version leaves to a newer one; those in unknown states may have ended."""
+    return Run.objects.exclude(state__in=Run.ENDED).exclude(Run.known(), state__in=Run.UNFINISHED)
+
+
 def paused() -> QuerySet[Run]:
     """Return the unfinished runs that a pause holds, as far as somebody has looked."""
     return unfinished().filter(paused=True)

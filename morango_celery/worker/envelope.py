@@ -13,6 +13,8 @@ from typing import Any
 
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
+from morango_celery.version import FORM_HEADER, PAYLOAD_FORM_HEADER
+
 MAX_CHARACTERS = 64 * 1024
 MAX_NUMBER = 10**6
 MAX_SECONDS = 10**8
@@ -98,6 +100,7 @@ HEADERS: dict[str, tuple[Rule, str]] = {
     **dict.fromkeys(("lang", "shadow", "root_id", "parent_id", "group", "origin", "compression"), TEXT),
     **dict.fromkeys(("argsrepr", "kwargsrepr"), TEXT),
     **dict.fromkeys(("group_index", "retries", "replaced_task_nesting"), NUMBER),
+    **dict.fromkeys((FORM_HEADER, PAYLOAD_FORM_HEADER), NUMBER),
     "timelimit": (_are_limits, "two numbers of seconds"),
     "eta": (_is_moment, "a time"),
     "expires": (_is_moment, "a time"),

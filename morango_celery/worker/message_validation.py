@@ -19,6 +19,7 @@ from celery.worker.strategy import default as celerys_strategy
 from morango_celery.printable import printable
 from morango_celery.worker import envelope
 from morango_celery.worker.channels import each_channel, errors_of_broker
+from morango_celery.worker.newer_messages import NewerMessages, is_newer
 from morango_celery.worker.raw_messages import MAX_FLAW_CHARACTERS, REFUSED, flaw_of_first_protocol, guard
 from morango_celery.worker.state import is_at_hand
 
@@ -45,7 +46,7 @@ class DropMalformedMessages(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         if "create_task_handler" not in vars(parent):  # it is there from the second connection on
             parent.create_task_handler = partial(
-                _create_validating_handler, parent, parent.create_task_handler
+                _create_validating_handler, parent, parent.create_task_handler, NewerMessages(parent)
             )
         errors, of_tasks = errors_of_broker(parent), parent.task_consumer.channel
         each_channel(
@@ -53,14 +54,23 @@ class DropMalformedMessages(bootsteps.StartStopStep):
         )
 
 
-def _create_validating_handler(parent: Any, create: Callable[[], Callable[[Any], object]]) -> Any:
-    """Return Celery's handler of messages, wrapped in one that refuses malformed messages."""
+def _create_validating_handler(
+    parent: Any, create: Callable[[], Callable[[Any], object]], newer: NewerMessages
+) -> Any:
+    """Return Celery's handler of messages, wrapped in one that refuses malformed messages.
+
+    Messages of a newer form are no malformed ones; they are given back.
+    """
     take_in = create()
+    newer.begin_connection()
     errors: tuple[type[Exception], ...] = (*errors_of_broker(parent), MemoryError)
 
     def take_in_if_sound(message: Any) -> object:
         flaw = _flaw_of_message(message)
         if flaw is None:
+            if is_newer(message):
+                newer.hold(message)
+                return None
             try:
                 return take_in(message)
             except errors:

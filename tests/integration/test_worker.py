@@ -21,6 +21,7 @@ from morango_celery.messaging.priorities import STARTING
 from morango_celery.models import Batch, Run, Worker, hash_of_ids
 from morango_celery.runs.batching import open_batches
 from morango_celery.runs.producer import create_run, start
+from morango_celery.version import FORM_HEADER
 from tests.support import factories
 from tests.support.queues import list_of
 from tests.support.waiting import child_that_waits_for_a_lock, has_ended, held, until
@@ -191,6 +192,7 @@ def test_messages_carry_ids_and_never_contents(redis_url: str) -> None:
 
     # ... and neither these nor their headers say more
     assert body(first)[1] == body(second)[1] == {}
+    assert (first["headers"][FORM_HEADER], second["headers"][FORM_HEADER]) == (run.form, batch.form)
     assert first["headers"]["argsrepr"] == f"(run {run.pk} of school)"
     assert second["headers"]["argsrepr"] == f"(unit + lesson + 2 more x 3, run {run.pk}, batch 1/1)"
     # ... nor do they bring along the time limits of who sends them

@@ -15,6 +15,7 @@ from morango_celery.errors import (
 )
 from morango_celery.payloads import Reference
 from morango_celery.payloads.memory import MemoryBackend
+from morango_celery.version import PAYLOAD_FORM, PAYLOAD_FORM_HEADER
 from tests.payloads.messages import waiting
 from tests.payloads.project import (
     echo,
@@ -41,7 +42,7 @@ class TestRetries:
         assert len(bodies) == 3
         assert bodies[0].partition(b"null")[0] == bodies[2].partition(b"null")[0]
         assert (ids, more, args, memory_backend._blobs) == (LARGE, LARGE, [reference], stored)
-        assert headers == {"payloads": [-1, "more"]}
+        assert headers == {"payloads": [-1, "more"], PAYLOAD_FORM_HEADER: PAYLOAD_FORM}
 
     def test_retry_with_other_arguments_sends_these(self, broker: Redis) -> None:
         succeed_later.delay(LARGE, more=LARGE)

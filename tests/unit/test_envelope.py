@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from morango_celery.worker import envelope
 from morango_celery.worker.message_validation import _create_validating_handler
+from morango_celery.worker.newer_messages import NewerMessages
 
 HEADERS = (*envelope.NEEDED, *envelope.HEADERS)
 
@@ -149,7 +150,7 @@ def test_any_transports_garbage_is_refused_and_not_delivered_again(
 ) -> None:
     # Given a worker's handler of messages, and a message as a transport that keeps Python's values has it
     consumer, broker = Consumer(), Broker()
-    handle = _create_validating_handler(consumer, consumer.create_task_handler)
+    handle = _create_validating_handler(consumer, consumer.create_task_handler, NewerMessages(consumer))
 
     # When it comes
     handle(broker.message({name: value}))
@@ -174,7 +175,7 @@ def test_values_that_only_amqp_has_are_refused(
     caplog: pytest.LogCaptureFixture, headers: dict[str, Any], text: str
 ) -> None:
     consumer, broker = Consumer(), Broker()
-    handle = _create_validating_handler(consumer, consumer.create_task_handler)
+    handle = _create_validating_handler(consumer, consumer.create_task_handler, NewerMessages(consumer))
 
     handle(broker.message_of_amqp(headers))
     handle(sound := broker.message_of_amqp({}))
@@ -186,7 +187,9 @@ def test_values_that_only_amqp_has_are_refused(
 def test_unforeseen_error_ends_as_a_refused_message(caplog: pytest.LogCaptureFixture) -> None:
     consumer, broker = Consumer(raising=KeyError("unforeseen")), Broker()
 
-    _create_validating_handler(consumer, consumer.create_task_handler)(broker.message({}))
+    _create_validating_handler(consumer, consumer.create_task_handler, NewerMessages(consumer))(
+        broker.message({})
+    )
 
     assert broker.rejected == [("a-tag", False)]
     assert "KeyError: 'unforeseen'. It is dropped." in caplog.text
@@ -195,7 +198,7 @@ def test_unforeseen_error_ends_as_a_refused_message(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("error", [ConnectionError("lost"), MemoryError()])
 def test_errors_of_the_broker_are_no_messages_fault(error: Exception) -> None:
     consumer, broker = Consumer(raising=error), Broker()
-    handle = _create_validating_handler(consumer, consumer.create_task_handler)
+    handle = _create_validating_handler(consumer, consumer.create_task_handler, NewerMessages(consumer))
 
     with pytest.raises(type(error)):
         handle(broker.message({}))
@@ -207,7 +210,8 @@ def test_message_that_is_settled_is_not_refused_as_well() -> None:
     message = broker.message({})
     message.reject()
 
-    _create_validating_handler(consumer, consumer.create_task_handler)(message)
+    handle = _create_validating_handler(consumer, consumer.create_task_handler, NewerMessages(consumer))
+    handle(message)
 
     assert broker.rejected == [("a-tag", False)]
 

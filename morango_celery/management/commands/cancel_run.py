@@ -20,12 +20,17 @@ class Command(PipeSafeCommand):
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("run", type=run_number, help="the run's number")
+        parser.add_argument(
+            "--of-newer-version",
+            action="store_true",
+            help="also one that a newer version of morango_celery has written, and whose workers are gone",
+        )
         add_json(parser, "write the run as a line of JSON")
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_in_one_line():
-            run = cancel(options["run"])
+            run = cancel(options["run"], of_newer_version=options["of_newer_version"])
             if options["json"]:
                 self.write_json(run_json(status_of(run.pk)))
                 return
