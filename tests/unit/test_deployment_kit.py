@@ -27,7 +27,7 @@ OF_HOST = {
     "python -m worker": "python manage.py",
     "-A worker": "-A myproject",
     "worker.wsgi": "myproject.wsgi",
-    "morango-celery:0.1.0": "myproject:${VERSION:-1.0}",
+    "morango-celery:0.2.0": "myproject:${VERSION:-1.0}",
 }
 """Differences between this project's services and a host's."""
 
