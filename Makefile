@@ -25,10 +25,10 @@ IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/smoke
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers.py \
-	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_runs arguments blocked_runs broken_pipes coalesced_runs \
-		command common_cause compose core_alone demo deployment doctor eager flower health json_results recover_command services \
+	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_lists admin_models admin_runs alerts arguments blocked_runs \
+		broken_pipes coalesced_runs command common_cause compose core_alone demo deployment doctor eager flower health json_results recover_command services \
 		sharing status trail two_instances waiting_commands) \
-	$(patsubst %,tests/oplog/test_%.py,memory two_projects) \
+	$(patsubst %,tests/oplog/test_%.py,any_line memory two_projects) \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
 	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke celery_checks conf dependency_graph envelope \
 		environment fidelity_page filters graph imports kolibri_plug_in mutations muting package private_names sections simulation \
