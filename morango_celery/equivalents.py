@@ -25,6 +25,28 @@ from django.utils.module_loading import import_string
 from morango.models.core import SyncableModel
 
 from morango_celery.errors import UsageError
+from morango_celery.rules import Between, Computed, RowExists, Rule, SameAs, TargetIn
+
+__all__ = [
+    "Between",
+    "Computed",
+    "Convert",
+    "Equivalent",
+    "FieldEquivalent",
+    "NotFastPath",
+    "RowExists",
+    "Rule",
+    "SameAs",
+    "TargetIn",
+    "UnknownCodeError",
+    "declare",
+    "declare_field",
+    "declared",
+    "declared_fields",
+    "declared_for_field",
+    "is_own",
+    "source_hash",
+]
 
 Convert: TypeAlias = "Callable[[Sequence[Any]], Sequence[Any]]"
 """Converter of one column's JSON values to values for the database's driver. It raises `NotFastPath` if one
@@ -41,38 +63,6 @@ class NotFastPath(Exception):  # noqa: N818  (not an error: the record takes the
 
 class UnknownCodeError(UsageError):
     """A declared equivalent names code that isn't there, or that has no source."""
-
-
-@dataclass(frozen=True)
-class SameAs:
-    """Rule: a column has the value of the same column in the row that a foreign key refers to."""
-
-    column: str
-    """Attname of a foreign key, or of a field of Morango's ids, in both models."""
-    foreign_key: str
-    """Name of a foreign key of the model. It must not be null."""
-
-
-@dataclass(frozen=True)
-class Between:
-    """Rule: a number lies in a range, its ends included. It must not be null."""
-
-    column: str
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Computed:
-    """Rule: a column gets the value that a function makes of columns of the same record."""
-
-    column: str
-    sources: tuple[str, ...]
-    function: Callable[..., Any]
-    """Pure function of the sources' values, as the database's driver takes them."""
-
-
-Rule: TypeAlias = "SameAs | Between | Computed"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from morango_celery.deserialization.model_code import ModelCodeGuard
 from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.parsed import Instance
 from morango_celery.deserialization.prefetch import LazyPrefetcher
+from morango_celery.deserialization.required_rows import RequiredRows
 from morango_celery.deserialization.rows import Row, read_document
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.deserialization.traits import WriteStrategy, traits_of
@@ -55,6 +56,8 @@ class BatchContext:
         self._references = ValidReferences()
         self.fk_cache = ForeignKeyCache()
         """The cache that all carriers of the batch refer to."""
+        self.required_rows = RequiredRows()
+        """Rows that rules of the present group's records require."""
         self._keeps_answers = keeps_answers
         self._known_writes = 0
         """Number of writing statements with a known effect on the cache."""
@@ -255,6 +258,7 @@ class BatchContext:
     def end_group(self) -> None:
         """Forget answers that the written group may have changed. They are looked up again when needed."""
         self._references = ValidReferences()
+        self.required_rows.clear()
         if self._keeps_answers and self._known_writes == self.model_code.writes:
             self._prefetcher.forget_group()
             return

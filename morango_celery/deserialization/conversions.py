@@ -27,6 +27,7 @@ from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.equivalent import field_equivalent, field_mismatch
 from morango_celery.deserialization.reasons import Kind, Reason
 from morango_celery.equivalents import Convert, NotFastPath, declared_for_field
+from morango_celery.reading.attributes import class_like
 from morango_celery.reading.definitions import definition_of
 
 AnyField: TypeAlias = "models.Field[Any, Any]"
@@ -52,7 +53,10 @@ def converter(field: AnyField) -> Convert | Reason:
 
 def plain_class_of(kind: type[Any]) -> type[Any] | None:
     """Return the class with a converter that a class of fields derives from; None if there is none."""
-    return next((each for each in kind.__mro__ if each in _CONVERTERS or each is models.ForeignKey), None)
+    return next((each for each in kind.__mro__ if each in _CONVERTERS or each in _REFERENCES), None)
+
+
+_REFERENCES = (models.ForeignKey, models.OneToOneField)
 
 
 def _converter(field: AnyField) -> Convert | Reason:
@@ -64,16 +68,14 @@ def _converter(field: AnyField) -> Convert | Reason:
         return _without_equivalent(
             field, f"{kind.__name__} makes a text of its values (morango_serialize_to_string)"
         )
-    if isinstance(field, models.ForeignKey):
+    if (plain := class_like(kind, (*_CONVERTERS, *_REFERENCES))) in _REFERENCES:
         return _reference(field)
-    if (maker := _CONVERTERS.get(kind)) is not None:
-        return maker(field)
+    if plain is not None:
+        return _CONVERTERS[plain](field)
     return _without_equivalent(field, f"fields of class {kind.__name__} have no fast path")
 
 
 def _reference(field: models.ForeignKey[Any, Any]) -> Convert | Reason:
-    if type(field) not in (models.ForeignKey, models.OneToOneField):
-        return _without_equivalent(field, f"fields of class {type(field).__name__} have no fast path")
     if type(field.target_field) is not UUIDField:
         target = f"{field.target_field.model._meta.label}.{field.target_field.name}"
         said = f"{field.name}: it refers to {target}, which is no id of Morango's"

@@ -18,6 +18,7 @@ from morango_celery.deserialization.dependency_graph import cyclic_foreign_keys
 from morango_celery.deserialization.graph import strongly_connected_components
 from morango_celery.deserialization.groups import Group, GroupTransform
 from morango_celery.deserialization.parse import RefuseUnknownModels, parse
+from morango_celery.deserialization.require_targets import require_targets
 from morango_celery.deserialization.task import DeserializeTask
 from morango_celery.reading.sizes import StoredBytes
 
@@ -43,6 +44,7 @@ class ClaimCycleMembers(GroupTransform):
                 carrier.from_other_batch = True
             parse([carrier for carrier in newest if carrier.has_model], self.context)
             self.context.load(newest)
+            require_targets(newest, self.context)
             group.extend(newest)
             room -= len(newest)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from morango_celery.deserialization.code_edits import current
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.outcome import DeserializeOutcome
 from morango_celery.deserialization.prefetch import Target, target_key, target_table
+from morango_celery.deserialization.row_rules import TableColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,10 @@ class ForeignKeyCache:
         self._edited: set[Any] = set()
         self._states: dict[str, StoreState | None] = {}
         self._noted: dict[str, DeserializeOutcome | None] = {}
-        self._columns: dict[tuple[type[Model], str], dict[str, str | None]] = {}
-        """Values of a column, by the id of their row; None for a row that isn't there, too."""
+        self._columns: dict[TableColumn, dict[str, Any]] = {}
+        """Values of a column, by the id of their row."""
+        self._absent: dict[type[Model], set[str]] = {}
+        """Ids of rows that weren't there when their columns were looked up."""
         self.upserted_ids: set[str] = set()
         """Ids of rows that were written as their carriers have them."""
         self._preloaded = References()
@@ -163,19 +166,31 @@ class ForeignKeyCache:
         written.update(dict.fromkeys(ids, True))
         self._edited.difference_update(ids)
         self.upserted_ids.update(ids)
-        for (of_model, _), values in self._columns.items():
-            if of_model is table:
+        self._absent.get(table, set()).difference_update(ids)
+        for column, values in self._columns.items():
+            if column.model is table:
                 for store_id in ids:
                     values.pop(store_id, None)
 
-    def id_column(self, model: type[Model], attname: str, ids: Collection[str]) -> dict[str, str | None]:
-        """Return the values of a column of ids, by the ids of their rows, and None for absent rows.
+    def columns(
+        self, columns: Sequence[TableColumn], ids: Collection[str]
+    ) -> Mapping[TableColumn, Mapping[str, Any]]:
+        """Return the values of columns of one table, by the ids of their rows. Rows that aren't there are
+        left out.
 
+        :param columns: columns of ids or texts, at least one
         Cost: a statement if any isn't known yet.
         """
-        known = self._columns.setdefault((model, attname), {})
-        if unknown := ids - known.keys():
-            known.update(dict.fromkeys(unknown) | sql.select_id_column(model, attname, unknown))
+        known = {column: self._columns.setdefault(column, {}) for column in columns}
+        model = columns[0].model
+        absent = self._absent.setdefault(model, set())
+        unknown = {each for each in ids if any(each not in values for values in known.values())} - absent
+        if unknown:
+            absent |= unknown
+            for store_id, *values in sql.select_columns(model, [each.attname for each in columns], unknown):
+                absent.discard(store_id)
+                for column, value in zip(columns, values, strict=True):
+                    known[column][store_id] = value
         return known
 
     def row_exists(self, key: ForeignKey[Any, Any], value: Any) -> bool:
@@ -213,6 +228,7 @@ class ForeignKeyCache:
         self._states.clear()
         self._noted.clear()
         self._columns.clear()
+        self._absent.clear()
         self.upserted_ids.clear()
         self._preloaded = References()
 

@@ -8,10 +8,10 @@ model. In every other case the record takes the slow path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -21,8 +21,9 @@ from morango_celery.conf import settings
 from morango_celery.deserialization.conversions import converter
 from morango_celery.deserialization.equivalent import equivalent_of, field_equivalent, unused_because
 from morango_celery.deserialization.reasons import Kind, Reason
+from morango_celery.deserialization.row_rules import Rules, compiled
 from morango_celery.deserialization.traits import Traits, once_per_model, target_model, traits_of
-from morango_celery.equivalents import Between, Computed, Convert, Equivalent, NotFastPath, SameAs
+from morango_celery.equivalents import Convert, NotFastPath
 from morango_celery.reading.attributes import own_access, replaced_attributes
 from morango_celery.reading.definitions import attribute_of
 from morango_celery.reading.jsontext import read_json
@@ -73,24 +74,7 @@ class Column:
         return self.field.attname
 
 
-@dataclass(frozen=True)
-class TargetRule:
-    """Rule that a column has the value of the same column of the row that a foreign key refers to."""
-
-    position: int
-    """Position of the column in a row."""
-    key_position: int
-    """Position of the foreign key in a row."""
-    target: type[models.Model]
-    """Concrete model that the foreign key refers to."""
-    attname: str
-    """Name of the column, in both models."""
-
-
-RowRule = Callable[[list[Sequence[Any]], set[int], set[int]], None]
-"""Rule about the values of one record alone. It is called with the columns, the places of the records with
-other values than those of their JSON, and the places of those that the fast path doesn't take; it may change
-all three."""
+_NO_RULES = Rules()
 
 
 @dataclass(frozen=True)
@@ -104,8 +88,7 @@ class RowPlan:
     """Position of the primary key among the columns."""
     stands_for_code: bool = False
     """True if rules stand for code of the model. Then that code words the errors of a record."""
-    rules: tuple[RowRule, ...] = ()
-    target_rules: tuple[TargetRule, ...] = ()
+    rules: Rules = _NO_RULES
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -130,7 +113,7 @@ class RowPlan:
         rejected: Rejected = {}
         columns = [_values(column, data, records, absent, rejected) for column in self.columns]
         broken: set[int] = set()
-        for rule in self.rules:
+        for rule in self.rules.of_values:
             rule(columns, absent, broken)
         keys = columns[self.key_position]
         for index, (place, values) in enumerate(zip(places, zip(*columns, strict=True), strict=True)):
@@ -274,8 +257,7 @@ def _made(model: type[SyncableModel]) -> Decision:
         tuple(references),
         key_position,
         stands_for_code=True,
-        rules=tuple(_row_rules(equivalent, columns)),
-        target_rules=tuple(_target_rules(equivalent, traits)),
+        rules=compiled(equivalent, traits, [column.convert for column in columns]),
     )
     return Decision(plan, ())
 
@@ -294,54 +276,3 @@ def _reasons_by_class(traits: Traits) -> Iterator[Reason]:
     for name in replaced_attributes(model):
         said = f"{name}: a property or descriptor of the class has the field's place"
         yield Reason(Kind.PROPERTY, said, (attribute_of(model, name),), name)
-
-
-def _row_rules(equivalent: Equivalent, columns: Sequence[Column]) -> Iterator[RowRule]:
-    places = {column.name: position for position, column in enumerate(columns)}
-    for rule in equivalent.rules:
-        if isinstance(rule, Between):
-            yield _between(places[rule.column], rule.low, rule.high)
-        elif isinstance(rule, Computed):
-            position = places[rule.column]
-            sources = [places[name] for name in rule.sources]
-            yield _computed(position, sources, rule.function, columns[position].convert)
-
-
-def _target_rules(equivalent: Equivalent, traits: Traits) -> Iterator[TargetRule]:
-    places = {field.attname: position for position, field in enumerate(traits.fields)}
-    for rule in equivalent.rules:
-        if isinstance(rule, SameAs):
-            key = next(key for key in traits.foreign_keys if key.name == rule.foreign_key)
-            target = cast(type[models.Model], target_model(key)._meta.concrete_model)
-            yield TargetRule(places[rule.column], places[key.attname], target, rule.column)
-
-
-def _between(position: int, low: float, high: float) -> RowRule:
-    def require(columns: list[Sequence[Any]], rewritten: set[int], broken: set[int]) -> None:
-        broken.update(
-            index
-            for index, value in enumerate(columns[position])
-            if value is None or not low <= value <= high
-        )
-
-    return require
-
-
-def _computed(
-    position: int, sources: Sequence[int], function: Callable[..., Any], convert: Convert
-) -> RowRule:
-    def compute(columns: list[Sequence[Any]], rewritten: set[int], broken: set[int]) -> None:
-        given = columns[position]
-        values = []
-        for index, arguments in enumerate(zip(*(columns[source] for source in sources), strict=True)):
-            try:
-                (value,) = convert([function(*arguments)])
-            except Exception:  # the model's own code decides what that means for the record
-                broken.add(index)
-                value = None
-            values.append(value)
-            if value != given[index]:
-                rewritten.add(index)
-        columns[position] = values
-
-    return compute

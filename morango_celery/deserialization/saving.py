@@ -17,6 +17,7 @@ from morango_celery.deserialization.context import BatchContext
 from morango_celery.deserialization.identity import require_own_id
 from morango_celery.deserialization.issuer import MODELS_CODE, OUR_STATEMENT, is_systemic
 from morango_celery.deserialization.muting import muted
+from morango_celery.deserialization.parse import rebuild
 from morango_celery.deserialization.parsed import Instance
 from morango_celery.deserialization.rows import Row
 from morango_celery.deserialization.task import DeserializeTask
@@ -34,7 +35,6 @@ class ModelCodeError(Exception):
         self.rejected = rejected
 
 
-@muted(pre_save, post_save)
 def write_together(
     carriers: Sequence[DeserializeTask],
     context: BatchContext,
@@ -50,6 +50,31 @@ def write_together(
     :raises ModelCodeError: code of a model raised; roll back, and write the others again
     :raises DatabaseError: at least one record can't be written; roll back
     """
+    ordered = _behind_required_rows(list(carriers), context)
+    skipped_ids = _write_in_order(ordered, context, revalidate)
+    if lost := context.required_rows.lost(ordered, skipped_ids):
+        raise ModelCodeError(lost)
+    return skipped_ids
+
+
+def _behind_required_rows(carriers: list[DeserializeTask], context: BatchContext) -> list[DeserializeTask]:
+    """Return carriers in an order in which each comes after the rows that it requires.
+
+    A carrier of which that isn't certain becomes an instance, and keeps its place: its model's own code
+    looks for the row.
+    """
+    ordered, uncertain = context.required_rows.in_order(carriers)
+    for carrier in uncertain:
+        rebuild(carrier, context)
+    return context.required_rows.in_order(carriers)[0] if uncertain else ordered
+
+
+@muted(pre_save, post_save)
+def _write_in_order(
+    carriers: Sequence[DeserializeTask],
+    context: BatchContext,
+    revalidate: Callable[[DeserializeTask], object],
+) -> set[str]:
     rows = WaitingRows(context.upserted)
     rejected: dict[int, DeserializeTask] = {}
     reads_stored = reads_stored_rows()
@@ -97,7 +122,7 @@ def _put(
             return False
         if carrier.propagated_deletion is not None:
             return True
-    if not isinstance(carrier.parsed, Instance):
+    if carrier.errors or not isinstance(carrier.parsed, Instance):
         return False
     model, app_model = carrier.model, carrier.parsed.app_model
     try:

@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import connection
-from django.db.models import Model
+from django.db.models import ForeignKey, Model
 from morango.models.core import Store
+from morango.models.fields.uuids import UUIDField
 
 from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.identifiers import (
@@ -162,18 +163,57 @@ def _references_text(models: tuple[type[Model], ...]) -> str:
     return " UNION ALL ".join([*texts, store])
 
 
-def select_id_column(model: type[Model], attname: str, ids: Iterable[str]) -> dict[str, str | None]:
-    """Return the values of a column of ids, by the ids of their rows. Rows that aren't there are left out.
+def select_columns(model: type[Model], names: Sequence[str], ids: Iterable[str]) -> list[tuple[Any, ...]]:
+    """Return rows by their ids: the id as 32 hex digits, then other columns. Rows that aren't there are left
+    out.
 
-    :param attname: foreign key to a model of Morango's, or a field of Morango's ids
+    :param names: attnames of fields of ids, also as 32 hex digits, or of texts
     """
     with connection.cursor() as cursor:
-        cursor.execute(_id_column_text(model, attname), [dialect().ids(ids)])
-        return dict(cursor.fetchall())
+        cursor.execute(_columns_text(model, tuple(names)), [dialect().ids(ids)])
+        return list(cursor.fetchall())
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
-def _id_column_text(model: type[Model], attname: str) -> str:
-    sought, key = dialect().hex_digits, column_of(model, "id")
-    columns = f"{sought(key)}, {sought(column_of(model, attname))}"
-    return f"SELECT {columns} FROM {table_name(model)} WHERE {key} {dialect().id_list}"
+def _columns_text(model: type[Model], names: tuple[str, ...]) -> str:
+    found = ", ".join(_readable(model, name) for name in ("id", *names))
+    return f"SELECT {found} FROM {table_name(model)} WHERE {column_of(model, 'id')} {dialect().id_list}"
+
+
+def select_keys(
+    model: type[Model], names: tuple[str, ...], wanted: Sequence[tuple[str, ...]]
+) -> list[tuple[Any, ...]]:
+    """Return rows by the values of some columns: the id as 32 hex digits, then these values.
+
+    :param names: attnames of fields of ids
+    :param wanted: ids of 32 hex digits, as many as names in each
+    """
+    columns = list(zip(*wanted, strict=True))
+    parameters = [dialect().ids(ids) for ids in columns] if dialect().has_arrays else [json.dumps(wanted)]
+    with connection.cursor() as cursor:
+        cursor.execute(_keys_text(model, names), parameters)
+        return list(cursor.fetchall())
+
+
+@lru_cache(maxsize=MAX_STATEMENTS)
+def _keys_text(model: type[Model], names: tuple[str, ...]) -> str:
+    found = ", ".join(_readable(model, name, "there.") for name in ("id", *names))
+    columns = [f"there.{column_of(model, name)}" for name in names]
+    if dialect().has_arrays:
+        sought = [f"wanted.key{place}" for place in range(len(names))]
+        arrays = ", ".join(["%s::uuid[]"] * len(names))
+        keys = ", ".join(f"key{place}" for place in range(len(names)))
+        source = f"unnest({arrays}) AS wanted ({keys}) JOIN"
+    else:
+        sought = [f"json_extract(wanted.value, '$[{place}]')" for place in range(len(names))]
+        source = "json_each(%s) AS wanted CROSS JOIN"  # in this order, so that it finds rows by an index
+    same = " AND ".join(f"{column} = {value}" for column, value in zip(columns, sought, strict=True))
+    return f"SELECT {found} FROM {source} {table_name(model)} AS there ON {same}"
+
+
+def _readable(model: type[Model], name: str, table: str = "") -> str:
+    """Return the expression for a column of ids, as 32 hex digits, or of texts."""
+    field = model._meta.get_field(name)
+    held = field.target_field if isinstance(field, ForeignKey) else field
+    column = f"{table}{column_of(model, name)}"
+    return dialect().hex_digits(column) if type(held) is UUIDField else column

@@ -13,7 +13,7 @@ from morango.models.fields.uuids import UUIDField
 
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.traits import once_per_model, traits_of
-from morango_celery.reading.attributes import is_plain_attribute
+from morango_celery.reading.attributes import class_like, is_plain_attribute
 
 _PLAIN_TYPES: dict[type[Any], type[Any]] = {
     models.CharField: str,
@@ -51,7 +51,7 @@ def _plain_types(model: type[SyncableModel]) -> dict[str, type[Any]]:
     """Return the types of attributes that the driver takes as they are, by field; `UUIDField` for an id."""
     plain = {}
     for field in traits_of(model).fields:
-        simple = type(field) in (models.ForeignKey, models.OneToOneField)
+        simple = class_like(type(field), (models.ForeignKey, models.OneToOneField)) is not None
         value_field = field.target_field if simple and isinstance(field, models.ForeignKey) else field
         kind = UUIDField if type(value_field) is UUIDField else _PLAIN_TYPES.get(type(field))
         if kind is not None and is_plain_attribute(model, field):

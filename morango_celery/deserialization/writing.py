@@ -47,6 +47,7 @@ class GroupWriter:
 
     def write(self) -> None:
         carriers = writable(self.group)
+        self.context.required_rows.look_up(carriers)
         one_by_one = {
             model
             for model in {c.model for c in carriers}

@@ -15,6 +15,7 @@ from morango_celery.deserialization.dependency_graph import Model, exclusive_mod
 from morango_celery.deserialization.foreign_keys import is_by_id
 from morango_celery.deserialization.parse import fast_path
 from morango_celery.deserialization.prefetch import target_table
+from morango_celery.deserialization.rows import RowPlan
 from morango_celery.deserialization.traits import Traits, WriteStrategy, traits_of
 from morango_celery.deserialization.unique_conflicts import unique_fields
 
@@ -57,7 +58,8 @@ def statements_of(profile: str, model: Model) -> Statements:
     is_individual = plan is None and traits.write_strategy is WriteStrategy.INDIVIDUAL
     fixed = _around(profile) + _look_ups(traits) + (0 if is_individual else 1)
     if plan is not None:
-        fixed += len({(rule.target, rule.attname) for rule in plan.target_rules})
+        fixed += len({column.model for column in plan.rules.targets})
+        fixed += sum(rule.when is None for rule in plan.rules.of_existence)
     check = int(dialect().checks_constraints_early)
     large = fixed
     each = large_each = 0
@@ -68,9 +70,7 @@ def statements_of(profile: str, model: Model) -> Statements:
             large_each += SAVEPOINT + check
     else:
         large += SAVEPOINT + check + (SAVEPOINT + 1) * len(unique_fields(model))
-    return Statements(
-        fixed + check, large, each, large_each, tuple(_further(traits, is_fast=plan is not None))
-    )
+    return Statements(fixed + check, large, each, large_each, tuple(_further(traits, plan)))
 
 
 def _writes(table: type[Any]) -> int:
@@ -93,8 +93,10 @@ def _look_ups(traits: Traits) -> int:
     return bool(targets) + sum(not is_by_id(target) for target in targets)
 
 
-def _further(traits: Traits, *, is_fast: bool) -> Iterator[str]:
-    if is_fast:
+def _further(traits: Traits, plan: RowPlan | None) -> Iterator[str]:
+    if plan is not None:
+        if any(rule.when is not None for rule in plan.rules.of_existence):
+            yield "one for the rows of its own table that a rule of the equivalent requires of some records"
         if traits.follows_relations:
             yield "those of its own code, for records that break a rule of the equivalent"
         return

@@ -1,8 +1,8 @@
-"""Attributes of models: whether an instance holds the very values that it was given."""
+"""Attributes of models and of fields: whether an instance holds the very values that it was given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from inspect import getattr_static
 from typing import Any
 
@@ -41,3 +41,22 @@ def replaced_attributes(model: type[Model]) -> list[str]:
     """Return the columns whose values are held by something else than an instance's ``__dict__``."""
     fields: Iterable[Field[Any, Any]] = model._meta.concrete_fields  # type: ignore[attr-defined]  # Django's own
     return [field.attname for field in fields if not is_plain_attribute(model, field)]
+
+
+_OF_NO_VALUE = frozenset(
+    {"formfield", "deconstruct", "description"}
+    | {"__module__", "__qualname__", "__doc__", "__annotations__", "__parameters__", "__orig_bases__"}
+    | {"__static_attributes__", "__firstlineno__"}
+)
+"""Attributes of classes of fields for forms, migrations and readers. No value depends on them."""
+
+
+def class_like(kind: type[Any], plain: Collection[type[Any]]) -> type[Any] | None:
+    """Return the class of fields that another treats values like, as django-mptt's foreign keys do Django's.
+
+    :param kind: one of `plain`, or derived from one
+    :returns: None if attributes of its own, or of a mixin, might treat them otherwise
+    """
+    base = next((each for each in kind.__mro__ if each in plain), None)
+    own = (each for each in kind.__mro__ if base is not None and each not in base.__mro__)
+    return base if all(_OF_NO_VALUE.issuperset(vars(each)) for each in own) else None

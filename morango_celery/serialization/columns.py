@@ -29,6 +29,7 @@ from django.utils.dateparse import parse_datetime
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.db.dialect import dialect
+from morango_celery.reading.attributes import class_like
 from morango_celery.reading.sizes import THIN_BYTES, bytes_of, is_unbounded
 
 
@@ -38,7 +39,8 @@ def selected(field: Field[Any, Any], *, however_large: bool = False) -> str | Co
     :param however_large: if not, PostgreSQL reads NULL in place of a large value
     """
     target = field.target_field if isinstance(field, ForeignKey) else field
-    if type(target) is UUIDField and type(field) in (UUIDField, ForeignKey, OneToOneField):
+    is_plain = class_like(type(field), (UUIDField, ForeignKey, OneToOneField)) is not None
+    if type(target) is UUIDField and is_plain:
         return _aside(_id_as_text(field.attname))
     if type(field) is DateTimeField and dialect().stores_text and settings.USE_TZ:
         return _aside(Cast(field.attname, _StoredTime()))

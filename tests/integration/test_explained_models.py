@@ -44,6 +44,7 @@ EXTRA: dict[str, Callable[[int], dict[str, Any]]] = {
     "label": lambda number: {"number": number},
     "track": lambda number: {"number": number},
     "lorry": lambda number: {"plate": f"{number}"},
+    "player": lambda number: {"seat": number, "person_id": f"{number:032x}"},
     "seat": lambda number: {"course": "course", "person": f"{number}"},
     "counted": lambda number: {"keeper": "nobody"},
 }
@@ -53,7 +54,7 @@ RECOGNIZED = ("neighbours.Vote", "neighbours.Heap")
 """Models with a ``save()`` that updates other rows, which only PostgreSQL's many writers care about."""
 ALSO_IN_LARGE_BATCHES = {
     *(f"school.{name}" for name in ("Unit", "Lesson", "Learner")),
-    *(f"model_zoo.{name}" for name in ("Track", "Label", "Sign", "Crate", "Cabinet", "Folder")),
+    *(f"model_zoo.{name}" for name in ("Track", "Player", "Label", "Sign", "Crate", "Cabinet", "Folder")),
     "neighbours.Branch",
 }
 

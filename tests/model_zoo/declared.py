@@ -8,8 +8,18 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from morango.models import UUIDField
 
-from morango_celery.equivalents import Between, Computed, Equivalent, SameAs, declare, source_hash
+from morango_celery.equivalents import (
+    Between,
+    Computed,
+    Equivalent,
+    RowExists,
+    SameAs,
+    TargetIn,
+    declare,
+    source_hash,
+)
 from tests.model_zoo.base import ZooModel
+from tests.model_zoo.fields import KeyWithItsForm
 
 
 class Album(ZooModel):
@@ -54,6 +64,72 @@ def slug_of(title: str) -> str:
     return title.casefold().replace(" ", "-")
 
 
+class Ensemble(ZooModel):
+    """Target of rules: a whole orchestra, a section of one, or its audience."""
+
+    morango_model_name = "ensemble"
+
+    kind = models.CharField(max_length=20)
+    whole_id = UUIDField(null=True, blank=True)
+
+
+class Player(ZooModel):
+    """Plays in a section only with a row for the whole, as Kolibri's learners of a group are in its class."""
+
+    morango_model_name = "player"
+
+    ensemble = KeyWithItsForm(Ensemble, on_delete=models.CASCADE)
+    person_id = UUIDField()
+    part = models.CharField(max_length=10, blank=True)
+    seat = models.IntegerField(null=True, blank=True, unique=True)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.require_place()
+        super().save(*args, **kwargs)
+
+    def require_place(self) -> None:
+        """Check the ensemble.
+
+        :raises ValidationError: nobody plays in it, or not without playing in the whole
+        """
+        if self.ensemble.kind == AUDIENCE:
+            raise ValidationError("Nobody plays in an audience.")
+        if self.ensemble.kind == SECTION and not self.plays_in(self.ensemble.whole_id):
+            raise ValidationError("Plays in a section, and not in the whole.")
+
+    def plays_in(self, ensemble_id: str | None) -> bool:
+        return Player.objects.filter(ensemble_id=ensemble_id, person_id=self.person_id).exists()
+
+
+class Choir(ZooModel):
+    """Half of a cycle of models."""
+
+    morango_model_name = "choir"
+
+    owner_id = UUIDField()
+    soloist = models.ForeignKey("Voice", on_delete=models.CASCADE, null=True, blank=True, related_name="+")
+
+
+class Voice(ZooModel):
+    """Other half of the cycle, with a rule about the first one."""
+
+    morango_model_name = "voice"
+
+    choir = models.ForeignKey(Choir, on_delete=models.CASCADE)
+    owner_id = UUIDField()
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the voice.
+
+        :raises ValidationError: its owner is another one than the choir's
+        """
+        if self.choir.owner_id != self.owner_id:
+            raise ValidationError("The voice's owner isn't that of its choir.")
+        super().save(*args, **kwargs)
+
+
+WHOLE, SECTION, AUDIENCE = "whole", "section", "audience"
+
 OVERRIDES = ("save", "clean_fields")
 CALLS = ("require", "tests.model_zoo.declared.slug_of")
 RULES = (
@@ -63,6 +139,25 @@ RULES = (
 )
 
 
+PLAYER_CALLS = (
+    "require_place",
+    "plays_in",
+    "tests.model_zoo.declared.SECTION",
+    "tests.model_zoo.declared.AUDIENCE",
+)
+PLAYER_RULES = (
+    TargetIn("ensemble", "kind", (WHOLE, SECTION)),
+    RowExists(
+        (("ensemble_id", "ensemble.whole_id"), ("person_id", "person_id")),
+        when=TargetIn("ensemble", "kind", (SECTION,)),
+    ),
+)
+
+
 def declare_all() -> None:
     sha256 = source_hash(Track, (*OVERRIDES, *CALLS))
     declare(Track, Equivalent(OVERRIDES, CALLS, sha256, RULES))
+    sha256 = source_hash(Player, ("save", *PLAYER_CALLS))
+    declare(Player, Equivalent(("save",), PLAYER_CALLS, sha256, PLAYER_RULES))
+    voice = Equivalent(("save",), (), source_hash(Voice, ("save",)), (SameAs("owner_id", "choir"),))
+    declare(Voice, voice)

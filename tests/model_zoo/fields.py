@@ -14,6 +14,14 @@ from django.db import models
 from typing_extensions import override
 
 
+class KeyWithItsForm(models.ForeignKey):  # type: ignore[type-arg]
+    """Foreign key with a form field of its own, and nothing else, as django-mptt's."""
+
+    @override
+    def formfield(self, **kwargs: Any) -> Any:
+        return super().formfield(**kwargs)
+
+
 class WordsField(models.TextField):  # type: ignore[type-arg]
     """List of words; Morango carries it as the text that `value_to_string` makes."""
 

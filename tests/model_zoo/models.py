@@ -10,7 +10,7 @@ from morango.models import UUIDField
 from morango.models.manager import SyncableModelManager
 
 from tests.model_zoo.base import PROFILE, ZooModel
-from tests.model_zoo.declared import Album, Track
+from tests.model_zoo.declared import Album, Choir, Ensemble, Player, Track, Voice
 from tests.model_zoo.fields import WordsField
 from tests.model_zoo.misnamed import Box, Cabinet, Crate, Drawer, Folder, Label, Sign, Tab
 
@@ -19,13 +19,17 @@ __all__ = [
     "Album",
     "Box",
     "Cabinet",
+    "Choir",
     "Crate",
     "Drawer",
+    "Ensemble",
     "Folder",
     "Label",
+    "Player",
     "Sign",
     "Tab",
     "Track",
+    "Voice",
     "ZooModel",
 ]
 

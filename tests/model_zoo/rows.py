@@ -85,6 +85,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "slug": "",
         "number": None,
     },
+    "ensemble": {"kind": "whole", "whole_id": None},
+    "player": {"person_id": "aa" * 16, "part": "", "seat": None},
+    "choir": {"owner_id": "aa" * 16, "soloist_id": None},
+    "voice": {"owner_id": "aa" * 16},
     "visit": {"began_at": "2026-01-02T03:04:05.000006Z", "changed_at": "2026-01-03T00:00:00Z"},
 }
 

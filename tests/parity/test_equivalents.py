@@ -16,7 +16,17 @@ from morango_celery import deserialize_from_store
 from morango_celery.deserialization import equivalent, rows
 from morango_celery.deserialization.equivalent import mismatch
 from morango_celery.deserialization.rows import row_plan
-from morango_celery.equivalents import Between, Computed, Equivalent, Rule, SameAs, declare, declared
+from morango_celery.equivalents import (
+    Between,
+    Computed,
+    Equivalent,
+    RowExists,
+    Rule,
+    SameAs,
+    TargetIn,
+    declare,
+    declared,
+)
 from tests.model_zoo import declared as zoo
 from tests.model_zoo.models import PROFILE, Album, Person, Track
 from tests.model_zoo.rows import build_zoo_row
@@ -144,6 +154,23 @@ def test_record_fails_with_its_target() -> None:
     assert result.errors.keys() == {album.id, track.id, missing.id}
 
 
+def test_target_with_a_value_that_has_no_hash_fails_its_records_alone() -> None:
+    album = build_zoo_row("album", owner_id=["no id"])
+    track, good = build_zoo_row("track", album=album), build_zoo_row("track", album=STORED_ALBUM)
+    result = same_as_by_code([album, STORED_ALBUM, track, good], app=[existing(STORED_ALBUM)])
+    assert result.errors.keys() == {album.id, track.id}
+
+
+def test_rule_holds_for_a_record_that_another_batch_claims_for_its_cycle() -> None:
+    choir, voice = build_zoo_row("choir"), build_zoo_row("voice", owner_id=OTHER)
+    rightful = build_zoo_row("voice", choir=choir)
+    voice = build_zoo_row("voice", id=voice.id, choir=choir, owner_id=OTHER)
+    choir = build_zoo_row("choir", id=choir.id, soloist=voice)
+    result = same_as_by_code([choir, voice, rightful])
+    assert voice.id in result.errors
+    assert "The voice's owner" in (result.errors[voice.id][0] or "")
+
+
 def test_unique_value_that_changes_hands_is_written() -> None:
     first, second = (build_zoo_row("track", album=ALBUM, number=number) for number in (2, 1))
     app = [existing(first, number=1), existing(second, number=3)]
@@ -209,6 +236,19 @@ def test_further_override_is_not_stood_for(name: str, monkeypatch: pytest.Monkey
         (Between("points", 0, 1), "model_zoo.Track has no column points"),
         (Between("score", 1, 0), "1 is above 0"),
         (Computed("slug", ("name",), str), "model_zoo.Track has no column name"),
+        (TargetIn("disk", "name", ("A",)), "model_zoo.Track has no foreign key 'disk'"),
+        (TargetIn("album", "title", ("A",)), "model_zoo.Album has no column title"),
+        (TargetIn("album", "owner_id", ("A",)), "owner_id of model_zoo.Album is no plain text"),
+        (RowExists(()), "it names no column"),
+        (RowExists((("disk_id", "album_id"),)), "model_zoo.Track has no column disk_id"),
+        (RowExists((("title", "album_id"),)), "title of model_zoo.Track is no id of Morango's"),
+        (RowExists((("album_id", "title"),)), "title of model_zoo.Track is no id of Morango's"),
+        (RowExists((("album_id", "album.name"),)), "name of model_zoo.Album is no id of Morango's"),
+        (RowExists((("album_id", "disk.id"),)), "model_zoo.Track has no foreign key 'disk'"),
+        (
+            RowExists((("album_id", "album_id"),), when=TargetIn("album", "kind", ("A",))),
+            "model_zoo.Album has no column kind",
+        ),
     ],
 )
 def test_rule_that_cannot_be_applied_is_named(

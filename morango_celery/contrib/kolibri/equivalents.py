@@ -2,7 +2,8 @@
 
 Saved as they are synced, nearly all of Kolibri's models do two things: they require that their dataset is
 that of a row which they refer to, and that a progress lies in its range. Those of logs, attendance, bookmarks
-and of what is assigned to one learner do nothing else; they are nine in ten records.
+and of what is assigned to one learner do nothing else; they are nine in ten records. Memberships of groups
+require one of the class as well.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 import pytz
 from django.db.models import Field
 from kolibri.core.attendance.models import AttendanceRecord
+from kolibri.core.auth.constants.collection_kinds import ADHOCLEARNERSGROUP, CLASSROOM, LEARNERGROUP
+from kolibri.core.auth.models import Membership
 from kolibri.core.bookmarks.models import Bookmark
 from kolibri.core.exams.models import IndividualSyncableExam
 from kolibri.core.fields import DateTimeTzField, JSONField
@@ -39,8 +42,10 @@ from morango_celery.equivalents import (
     Equivalent,
     FieldEquivalent,
     NotFastPath,
+    RowExists,
     Rule,
     SameAs,
+    TargetIn,
     declare,
     declare_field,
 )
@@ -78,6 +83,28 @@ RANGES: dict[type[SyncableModel], Rule] = {
     ContentSummaryLog: Between("progress", 0, 1.01),
 }
 
+MEMBERSHIP = Equivalent(
+    OVERRIDES,
+    (
+        *CALLS,
+        "validate_membership",
+        "kolibri.core.auth.constants.collection_kinds.FACILITY",
+        "kolibri.core.auth.constants.collection_kinds.LEARNERGROUP",
+        "kolibri.core.auth.constants.collection_kinds.ADHOCLEARNERSGROUP",
+    ),
+    "c7e384bd772777282a822e32a6cf4e5c8c159937388c16f265d8f827be85fad1",
+    (
+        SameAs("dataset_id", "user"),
+        SameAs("dataset_id", "collection"),
+        TargetIn("collection", "kind", (CLASSROOM, LEARNERGROUP, ADHOCLEARNERSGROUP)),
+        RowExists(
+            (("collection_id", "collection.parent_id"), ("user_id", "user_id")),
+            when=TargetIn("collection", "kind", (LEARNERGROUP, ADHOCLEARNERSGROUP)),
+        ),
+    ),
+)
+"""Equivalent of the code of memberships: a learner of a group is one of its class."""
+
 MOMENT_CALLS = (
     "to_python",
     "get_prep_value",
@@ -108,6 +135,7 @@ def declare_all() -> None:
     for model, (foreign_key, sha256) in INFERRED_BY.items():
         ranges = (RANGES[model],) if model in RANGES else ()
         declare(model, Equivalent(OVERRIDES, CALLS, sha256, (SameAs("dataset_id", foreign_key), *ranges)))
+    declare(Membership, MEMBERSHIP)
     declare_field(DateTimeTzField, FieldEquivalent(_moments, MOMENT_CALLS, MOMENT_SHA256))
     declare_field(JSONField, FieldEquivalent(_documents, DOCUMENT_CALLS, DOCUMENT_SHA256))
 
