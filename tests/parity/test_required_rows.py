@@ -6,37 +6,36 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.db import connection
-from django.test.utils import CaptureQueriesContext, override_settings
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
 from morango_celery.deserialization.rows import row_plan
 from tests.model_zoo.models import PROFILE, Player
 from tests.model_zoo.rows import build_zoo_row
+from tests.parity.forests import EXAMPLES, SEED
 from tests.parity.harness import assert_same, both
-from tests.support.comparison import Database, difference, existing, rolled_back, run, save_all
+from tests.parity.players import (
+    ADA,
+    AUDIENCE,
+    BOB,
+    OTHER_WHOLE,
+    PART,
+    SECTION,
+    STORED,
+    WHOLE,
+    player,
+    same_as_by_code,
+    there,
+)
+from tests.support.comparison import Database, existing, rolled_back, run, save_all
 
-WHOLE = build_zoo_row("ensemble", dirty=False)
-OTHER_WHOLE = build_zoo_row("ensemble", dirty=False)
-SECTION = build_zoo_row("ensemble", kind="section", whole_id=WHOLE.id, dirty=False)
-PART = build_zoo_row("ensemble", kind="section", whole_id=SECTION.id, dirty=False)
-AUDIENCE = build_zoo_row("ensemble", kind="audience", dirty=False)
-STORED = [WHOLE, OTHER_WHOLE, SECTION, PART, AUDIENCE]
-ADA, BOB = "ad" * 16, "b0" * 16
 ONE_BATCH = (1_000, 100)
 """Sizes of a batch that is written at once, and of one that is written group by group."""
 NOT_IN_WHOLE = "['Plays in a section, and not in the whole.']"
-
-
-def player(ensemble: Store, person_id: str = ADA, **fields: Any) -> Store:
-    return build_zoo_row("player", ensemble=ensemble, person_id=person_id, **fields)
-
-
-def there() -> list[Any]:
-    """Return the app rows of the ensembles."""
-    return [existing(row) for row in STORED]
 
 
 @pytest.fixture
@@ -52,16 +51,6 @@ def asked_by_code(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Player, "require_place", spying)
     return seen
-
-
-def same_as_by_code(players: list[Store], *, app: list[Any] | None = None, **arguments: Any) -> Database:
-    """Return the database that we leave behind, and require it to be that of the model's own code."""
-    rows, app = [*STORED, *players], [*there(), *(app or [])]
-    result = run(deserialize_from_store, rows, app=app, **arguments)
-    with override_settings(MORANGO_CELERY={**settings.MORANGO_CELERY, "USE_EQUIVALENTS": False}):
-        by_code = run(deserialize_from_store, rows, app=app, **arguments)
-    assert result == by_code, difference(by_code, result)
-    return result
 
 
 def same_as_by_morango(players: list[Store], *, app: list[Any] | None = None) -> Database:
@@ -234,3 +223,37 @@ def test_number_of_statements_does_not_grow_with_the_records() -> None:
 
     statements(1)  # what is asked once in a process
     assert statements(50) == statements(3)
+
+
+STATES = ("new", "new", "new", "there", "moved", "edited", "clean", "deleted")
+DEFECTS: tuple[dict[str, Any], ...] = ({}, {}, {}, {"part": "longer than ten"}, {"seat": 1}, {"seat": "x"})
+KINDS = st.tuples(
+    st.sampled_from(STORED), st.sampled_from([ADA, BOB]), st.sampled_from(STATES), st.sampled_from(DEFECTS)
+)
+
+
+@settings(
+    deadline=None,
+    derandomize=not SEED,
+    max_examples=max(10, EXAMPLES // 2),
+    suppress_health_check=list(HealthCheck),
+    phases=set(Phase) - {Phase.explain},
+)
+@seed(SEED)
+@given(kinds=st.lists(KINDS, min_size=1, max_size=7), size=st.sampled_from([1000, 100, 3, 2, 1]))
+def test_result_is_that_of_the_code_for_any_records(kinds: list[Any], size: int) -> None:
+    seated = player(AUDIENCE, seat=1, dirty=False)
+    players, app = [seated], [existing(seated)]
+    for ensemble, person_id, state, defect in kinds:
+        sound = defect if state in ("new", "there", "moved", "edited") else {}
+        row = player(ensemble, person_id, dirty=state != "clean", deleted=state == "deleted", **sound)
+        players.append(row)
+        before: dict[str, Any] = {"ensemble_id": ensemble.id, "part": "", "seat": None}
+        if state in ("moved", "edited"):
+            before["ensemble_id"] = WHOLE.id if ensemble is not WHOLE else OTHER_WHOLE.id
+        if state != "new":
+            there_before = existing(player(ensemble, person_id, id=row.id))
+            for name, value in {**before, "_morango_dirty_bit": state == "edited"}.items():
+                setattr(there_before, name, value)
+            app.append(there_before)
+    same_as_by_code(players, app, batch_sizes=[size])

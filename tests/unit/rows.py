@@ -27,6 +27,7 @@ from morango_celery.deserialization.error_text import error_text
 from morango_celery.deserialization.rows import Row, RowPlan, row_plan
 from morango_celery.deserialization.traits import traits_of
 from morango_celery.deserialization.values import database_values, value_to_save
+from tests.model_zoo.fields import KeyWithItsForm
 from worker.school.models import Lesson, Unit
 
 HEX = "0123456789abcdef" * 2
@@ -113,6 +114,7 @@ FIELDS: dict[str, Any] = {
     "reference_null": key(Unit, **NULL),
     "reference_null_not_blank": key(Unit, null=True),
     "reference_one_to_one": key(Lesson, models.OneToOneField),
+    "reference_with_form": key(Unit, KeyWithItsForm),
     "reference_limited": key(Unit, limit_choices_to={"name": "School"}),
 }
 

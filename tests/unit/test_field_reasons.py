@@ -15,8 +15,9 @@ from morango_celery.deserialization.conversions import converter
 from morango_celery.deserialization.parse import instance_reasons
 from morango_celery.deserialization.reasons import Kind, Reason
 from morango_celery.equivalents import FieldEquivalent, declare_field
-from tests.model_zoo.fields import CentsField
-from tests.model_zoo.models import Folder, Sample
+from morango_celery.reading.attributes import class_like
+from tests.model_zoo.fields import CentsField, KeyWithItsForm
+from tests.model_zoo.models import Folder, Player, Sample
 from tests.unit.reasons import line_of, places, reason_of, remedy
 from tests.unit.rows import key, throwaway
 from worker.school.models import Account
@@ -140,3 +141,41 @@ def test_code_that_holds_the_values_is_named() -> None:
     assert held.subject == "loud"
     assert "another name" in remedy(model, held)
     assert "save()" in remedy(model, access)
+
+
+class TextWithItsForm(models.CharField):  # type: ignore[type-arg]
+    """Text with a form field and a description of its own."""
+
+    description = "Text"
+
+    @override
+    def formfield(self, **kwargs: Any) -> Any:
+        return super().formfield(**kwargs)
+
+
+class Shouting:
+    """Mixin that changes values."""
+
+    def from_db_value(self, value: str, expression: Any, connection: Any) -> str:
+        return value.upper()
+
+
+class ShoutedText(models.CharField, Shouting):  # type: ignore[type-arg]
+    """Text of a class that Django's knows nothing of."""
+
+
+@pytest.mark.parametrize("field", [TextWithItsForm(max_length=9), models.CharField(max_length=9)])
+def test_field_with_a_form_of_its_own_is_like_djangos(field: models.CharField[Any, Any]) -> None:
+    assert not isinstance(converter(next(iter(throwaway("text", field)._meta.local_fields))), Reason)
+    assert class_like(type(field), [models.CharField, models.ForeignKey]) is models.CharField
+
+
+def test_foreign_key_with_a_form_of_its_own_is_like_djangos() -> None:
+    key_of_player = Player._meta.get_field("ensemble")
+    assert type(key_of_player) is KeyWithItsForm
+    assert not isinstance(converter(key_of_player), Reason)
+
+
+@pytest.mark.parametrize("kind", [ShoutedText, CentsField, models.SlugField, models.EmailField])
+def test_field_that_may_change_values_is_like_none(kind: type[Any]) -> None:
+    assert class_like(kind, [models.CharField, models.IntegerField]) is None
