@@ -153,14 +153,14 @@ class TextWithItsForm(models.CharField):  # type: ignore[type-arg]
         return super().formfield(**kwargs)
 
 
-class Shouting:
+class UpperCase:
     """Mixin that changes values."""
 
     def from_db_value(self, value: str, expression: Any, connection: Any) -> str:
         return value.upper()
 
 
-class ShoutedText(models.CharField, Shouting):  # type: ignore[type-arg]
+class ShoutedText(models.CharField, UpperCase):  # type: ignore[type-arg]
     """Text of a class that Django's knows nothing of."""
 
 
