@@ -32,7 +32,8 @@ class TargetIn:
 class RowExists:
     """Rule: the model's table has a row with some values, before the record itself is written.
 
-    That row may be of the same sync, whatever the order of the records.
+    The code that it stands for refuses the record for want of such a row, and does nothing else. The row may
+    be of the same sync, whatever the order of the records.
     """
 
     columns: tuple[tuple[str, str], ...]

@@ -10,7 +10,7 @@ import datetime
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from django.conf import settings
 from django.core.validators import (
@@ -69,7 +69,7 @@ def _converter(field: AnyField) -> Convert | Reason:
             field, f"{kind.__name__} makes a text of its values (morango_serialize_to_string)"
         )
     if (plain := class_like(kind, (*_CONVERTERS, *_REFERENCES))) in _REFERENCES:
-        return _reference(field)
+        return _reference(cast("models.ForeignKey[Any, Any]", field))
     if plain is not None:
         return _CONVERTERS[plain](field)
     return _without_equivalent(field, f"fields of class {kind.__name__} have no fast path")

@@ -84,7 +84,7 @@ _TEXTS = (CharField, TextField)
 
 
 def _column(model: type[Model], name: str) -> Field[Any, Any] | None:
-    return next((field for field in model._meta.concrete_fields if field.attname == name), None)
+    return next((field for field in model._meta.fields if field.concrete and field.attname == name), None)
 
 
 def _is_id(column: Field[Any, Any]) -> bool:

@@ -98,7 +98,8 @@ class Player(ZooModel):
             raise ValidationError("Plays in a section, and not in the whole.")
 
     def plays_in(self, ensemble_id: str | None) -> bool:
-        return Player.objects.filter(ensemble_id=ensemble_id, person_id=self.person_id).exists()
+        found: bool = Player.objects.filter(ensemble_id=ensemble_id, person_id=self.person_id).exists()
+        return found
 
 
 class Choir(ZooModel):

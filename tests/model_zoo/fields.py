@@ -18,7 +18,7 @@ class KeyWithItsForm(models.ForeignKey):  # type: ignore[type-arg]
     """Foreign key with a form field of its own, and nothing else, as django-mptt's."""
 
     @override
-    def formfield(self, **kwargs: Any) -> Any:
+    def formfield(self, **kwargs: Any) -> Any:  # type: ignore[override]  # as Django's own foreign keys do
         return super().formfield(**kwargs)
 
 

@@ -149,7 +149,7 @@ class TextWithItsForm(models.CharField):  # type: ignore[type-arg]
     description = "Text"
 
     @override
-    def formfield(self, **kwargs: Any) -> Any:
+    def formfield(self, **kwargs: Any) -> Any:  # type: ignore[override]  # as Django's own do
         return super().formfield(**kwargs)
 
 
