@@ -165,14 +165,12 @@ def test_required_row_that_is_deleted_in_the_same_sync_is_none() -> None:
     assert result.errors[section.id][0] == NOT_IN_WHOLE
 
 
-def test_required_row_that_becomes_another_in_the_same_sync_is_left_to_chance_by_code() -> None:
-    """The record that had the required values gets others: in the order of rows, the first one is saved."""
+def test_required_row_that_becomes_another_in_the_same_sync_is_left_to_the_code() -> None:
     whole, section = player(OTHER_WHOLE), player(SECTION)
     app = [existing(whole, ensemble_id=WHOLE.id)]
-    for players in ([section, whole], [whole, section]):
-        same_as_by_code(players, app=app, batch_sizes=ONE_BATCH)
-        theirs, ours = both([*STORED, *players], app=[*there(), *app], batch_sizes=ONE_BATCH)
-        assert ours.errors == theirs.errors
+    for players in ([section, whole], [whole, section]):  # whether it is found depends on the order
+        same_as_by_code(players, app, batch_sizes=ONE_BATCH[:1])
+        same_as_by_code(players, app, batch_sizes=ONE_BATCH[1:])
 
 
 def test_required_row_with_a_local_edit_is_as_the_edit_left_it() -> None:
