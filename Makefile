@@ -23,6 +23,8 @@ QUICK_LONG_UNITS := $(patsubst %,tests/unit/test_%.py,bench bench_smoke simulati
 KIT := morango_celery/contrib/deployment/files
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/smoke
+# Have a target of their own, and are left out of `make test`.
+APART := tests/brokers
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers.py \
 	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_lists admin_models admin_runs alerts arguments blocked_runs \
@@ -30,9 +32,9 @@ WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers
 		sharing status trail two_instances waiting_commands) \
 	$(patsubst %,tests/oplog/test_%.py,any_line memory two_projects) \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
-	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke celery_checks conf dependency_graph envelope \
-		environment fidelity_page filters graph imports kolibri_plug_in mutations muting package private_names sections simulation \
-		source_hash stream tree worker_command worker_plans) \
+	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke celery_checks celery_names conf dependency_graph envelope \
+		environment fidelity_page filters graph imports kolibri_plug_in mutations muting package private_names rabbitmq_checks sections simulation \
+		source_hash stream transports tree worker_command worker_plans) \
 	$(OF_WORKERS)
 # Are about messages and attempts, which there are where workers are: on PostgreSQL.
 OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor monitor_workers one_message shadow task timeline)
@@ -41,7 +43,7 @@ OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity brokers faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,10 +98,10 @@ test-processes:
 	$(PYTEST) --database=postgresql $(WITH_PROCESSES)
 
 test-records:
-	PARITY_EXAMPLES=4 PARITY_BATCH_SIZES=1000 nice $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES))
+	PARITY_EXAMPLES=4 PARITY_BATCH_SIZES=1000 nice $(PYTEST) --database=postgresql $(addprefix --ignore=,tests/integration $(WITH_PROCESSES) $(APART))
 
 test-on-sqlite:
-	PARITY_EXAMPLES=2 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE))
+	PARITY_EXAMPLES=2 PARITY_BATCH_SIZES=3 nice $(PYTEST) --database=sqlite $(addprefix --ignore=,$(WITHOUT_DATABASE) $(APART))
 
 test-postgresql: venv ## Run the tests on PostgreSQL
 	$(PYTEST) --database=postgresql $(ARGS)
@@ -110,6 +112,9 @@ test-sqlite: venv ## Run the tests on SQLite, but for those that need PostgreSQL
 parity: venv ## Compare with Morango on EXAMPLES=1000 databases of each kind, PostgreSQL and SQLite (PARITY_SEED=1: others)
 	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 1000 3 1" $(PYTEST) --database=postgresql tests/parity $(ARGS)
 	PARITY_EXAMPLES=$(EXAMPLES) PARITY_BATCH_SIZES="1000 1000 3 1" $(PYTEST) --database=sqlite tests/parity $(ARGS)
+
+brokers: venv ## Try Redis, Valkey and RabbitMQ, as far as they are installed: syncs, kills, freezes, alarms, garbage
+	$(PYTEST) --database=postgresql tests/brokers $(ARGS)
 
 faults: venv ## Kill, drop, double and garble all there is to, at every point, and see that nothing is lost
 	@$(MAKE) --no-print-directory --jobs=2 faults-on-postgresql faults-on-sqlite

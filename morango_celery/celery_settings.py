@@ -23,6 +23,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     # ever. They don't limit a worker's wait for messages, which happens in its event loop.
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
+    # The same for RabbitMQ, which would otherwise lose messages unnoticed: each is confirmed, which waits for
+    # `socket_timeout` at most. And a process that can't connect gives up, instead of trying for ever.
+    "confirm_publish": True,
+    "max_retries": 1,
+    "interval_start": 0.1,
     # A worker drops a connection on which an answer is overdue by this long, and connects again.
     "health_check_interval": 5,
     # By these, a listener such as Flower notices that the other end is gone.
@@ -36,6 +41,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 # The same for a project that keeps results in Redis; Celery's defaults are two minutes, and no limit.
 CELERY_REDIS_SOCKET_TIMEOUT = 5
 CELERY_REDIS_SOCKET_CONNECT_TIMEOUT = 5
+# RabbitMQ knows priorities only in queues that are declared with them. None for quorum queues.
+CELERY_TASK_QUEUE_MAX_PRIORITY = 9
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_TASK_SOFT_TIME_LIMIT = 270
 CELERY_TASK_ACKS_LATE = True

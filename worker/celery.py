@@ -23,5 +23,5 @@ def require_broker(**_: Any) -> None:
 
     It exits, because Celery only logs an ordinary exception of a signal's receiver.
     """
-    if not getattr(settings, "REDIS_URL", "set by other settings"):
+    if not getattr(settings, "BROKER_URL", "set by other settings"):
         sys.exit("error: The environment variable REDIS_URL is not set. Set it to redis://host:port/0.")

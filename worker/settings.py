@@ -1,6 +1,7 @@
 """Django settings of a deployment, from the environment.
 
-Required: DATABASE_URL, and SECRET_KEY unless DEBUG=1. Workers and a server that enqueues need REDIS_URL.
+Required: DATABASE_URL, and SECRET_KEY unless DEBUG=1. Workers and a server that enqueues need
+REDIS_URL, or BROKER_URL for another broker.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ MORANGO_CELERY: dict[str, object] = {
 # Celery. Without REDIS_URL the broker's host is a name that can't exist and tells the missing variable: a
 # server that never enqueues needs none.
 REDIS_URL = os.environ.get("REDIS_URL", "").strip()
-CELERY_BROKER_URL = REDIS_URL or "redis://redis_url-is-not-set.invalid:6379/0"
+BROKER_URL = os.environ.get("BROKER_URL", "").strip() or REDIS_URL
+CELERY_BROKER_URL = BROKER_URL or "redis://redis_url-is-not-set.invalid:6379/0"
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = environment.whole_number(
     "WORKER_SOFT_SHUTDOWN_SECONDS", default=CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT
 )

@@ -1,4 +1,4 @@
-"""System check of packages with private names that this project relies on: each is of a known series."""
+"""System checks of packages with private names that this project relies on: their series, and their names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from django.core.checks import CheckMessage, Warning, register  # noqa: A004  (as Django names it)
 
 from morango_celery import celery_compat, django_compat, upstream
+from morango_celery.celery_names import missing_names
+from morango_celery.checks.workers import are_used
 
 CHECKED = {**celery_compat.CHECKED, **django_compat.CHECKED, **upstream.CHECKED}
 """Releases that private names were checked against, by distribution."""
@@ -29,6 +31,23 @@ def check_versions(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         )
         for name, checked in CHECKED.items()
         if (installed := _installed(name)) is not None and _series(installed) != _series(checked)
+    ]
+
+
+@register("morango_celery")
+def check_names(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn of each private name of Celery's or kombu's that is not there, and of what stops working."""
+    if not are_used():
+        return []
+    return [
+        Warning(
+            str(missing),
+            hint="Install the releases that morango_celery was checked against: "
+            + ", ".join(f"{name} {checked}" for name, checked in celery_compat.CHECKED.items())
+            + ".",
+            id="morango_celery.W014",
+        )
+        for missing in missing_names()
     ]
 
 

@@ -8,14 +8,17 @@ from itertools import takewhile
 from typing import Any
 
 from celery import current_app
-from kombu.exceptions import OperationalError as BrokerError
+from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import ConnectionError as BrokerConnectionError
 
 from morango_celery import clock
 from morango_celery.celery_compat import reuse_clients
 from morango_celery.log_context import bound, get_logger
 from morango_celery.messaging.events import describe, id_of_start
 from morango_celery.messaging.priorities import priority
+from morango_celery.messaging.rabbitmq import bound_connections
 from morango_celery.messaging.task_names import DESERIALIZE_BATCH, RECOVER_RUNS, START_RUN
+from morango_celery.messaging.transports import number_of
 from morango_celery.models import Batch, Run
 from morango_celery.printable import printable
 from morango_celery.runs.overdue import note_sent, note_start_sent, untouched
@@ -30,6 +33,10 @@ NO_REPLY_TO = "-"
 """Queue for results that are ignored; without it, Celery would name this process, at some length."""
 
 SEND_RETRIES = {"max_retries": 1, "interval_start": 0.1}
+
+BROKER_ERRORS = (OperationalError, BrokerConnectionError, ChannelError, AttributeError)
+"""Errors of sending. The second and third are RabbitMQ's, which refuses a password or a queue; the last is
+kombu's, of a channel just lost."""
 
 
 class CeleryDispatch:
@@ -108,11 +115,20 @@ def is_eager() -> bool:
     return bool(current_app.conf.task_always_eager)
 
 
-def send(task_name: str, arguments: list[Any], description: str, *, form: int = FORM, **options: Any) -> bool:
+def send(
+    task_name: str,
+    arguments: list[Any],
+    description: str,
+    *,
+    form: int = FORM,
+    priority: int | None = None,
+    **options: Any,
+) -> bool:
     """Send a message that the ledger can do without for a while.
 
     :param description: text that Flower shows instead of the arguments
     :param form: that of the row which the message is about; a worker that doesn't know it gives it back
+    :param priority: one of `morango_celery.messaging.priorities.PRIORITIES`; None for the most urgent
     :returns: False when the broker can't be reached
     """
     if is_eager():
@@ -125,6 +141,9 @@ def send(task_name: str, arguments: list[Any], description: str, *, form: int = 
     if task.ignore_result:
         options["reply_to"] = NO_REPLY_TO
     reuse_clients()  # in a web process too
+    bound_connections()
+    if (number := number_of(priority)) is not None:
+        options["priority"] = number
     options.setdefault("task_id", secrets.token_urlsafe(TASK_ID_BYTES))
     options.setdefault("retry", True)
     try:
@@ -137,7 +156,7 @@ def send(task_name: str, arguments: list[Any], description: str, *, form: int = 
             retry_policy=SEND_RETRIES,
             **options,
         )
-    except (BrokerError, AttributeError) as error:  # the second is kombu's, of a channel just lost
+    except BROKER_ERRORS as error:
         logger.error(
             "The broker can't be reached (%s). Nothing is lost: %s is in the ledger, and "
             "recover_runs (task or command) sends it once the broker is back.",

@@ -6,6 +6,7 @@ from celery import current_app
 from kombu.exceptions import ChannelError
 
 from morango_celery.errors import TransientError
+from morango_celery.messaging.rabbitmq import bound_connections
 from morango_celery.messaging.task_names import DESERIALIZE_BATCH, START_RUN
 from morango_celery.printable import printable
 
@@ -17,6 +18,7 @@ def queue_length(patience_seconds: float) -> int:
     :raises TransientError: the broker can't be reached, or doesn't answer
     Cost: a connection of its own, and two requests to the broker.
     """
+    bound_connections()
     limits = {
         "socket_timeout": patience_seconds,
         "socket_connect_timeout": patience_seconds,
@@ -29,8 +31,7 @@ def queue_length(patience_seconds: float) -> int:
     try:  # without kombu's own retries
         established = transport.establish_connection()
         try:
-            channel = transport.create_channel(established)
-            return sum(_length(channel, name) for name in _queues())
+            return sum(_length(transport.create_channel(established), name) for name in _queues())
         finally:
             transport.close_connection(established)
     except (*transport.connection_errors, *transport.channel_errors, OSError) as error:
@@ -45,6 +46,6 @@ def _queues() -> set[str]:
 def _length(channel: object, queue: str) -> int:
     try:
         length: int = channel.queue_declare(queue=queue, passive=True).message_count  # type: ignore[attr-defined]  # kombu's
-    except ChannelError:  # Redis has no list for an empty queue
+    except ChannelError:  # Redis has no list for an empty queue, and RabbitMQ may not have it yet
         return 0
     return length

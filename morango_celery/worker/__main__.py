@@ -34,9 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from celery import maybe_patch_concurrency
 
     maybe_patch_concurrency()  # for --pool=gevent, before anything else is imported
-    from celery.app.utils import find_app
-    from celery.bin.base import CLIContext
-    from celery.bin.worker import worker
+    try:
+        from celery.app.utils import find_app
+        from celery.bin.base import CLIContext
+        from celery.bin.worker import worker
+    except ImportError as error:  # of names that Celery doesn't promise
+        parser.error(f"{error}. Start the worker by `celery -A PROJECT worker`.")
 
     app = None
     if chosen.app is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery.signals import celeryd_after_setup, celeryd_init
 
 from morango_celery.celery_compat import reuse_clients
+from morango_celery.celery_names import missing_names
+from morango_celery.messaging.rabbitmq import bound_connections
 from morango_celery.messaging.task_names import DESERIALIZE_BATCH, START_RUN
 from morango_celery.worker.channels import SurvivesOutages
 from morango_celery.worker.event_dispatcher import GathersEvents, bound_events
@@ -19,11 +22,14 @@ from morango_celery.worker.raw_messages import guard_unacknowledged
 from morango_celery.worker.shutdown import SoftShutdown
 from morango_celery.worker.task_context import note_limits
 
+logger = logging.getLogger(__name__)
+
 
 @celeryd_init.connect
 def _add_steps(instance: Any, **kwargs: Any) -> None:
     bound_events(instance.app)
     reuse_clients()
+    bound_connections()
     guard_unacknowledged()
     instance.app.steps["worker"].add(SoftShutdown)
     instance.app.steps["consumer"].update(
@@ -35,4 +41,11 @@ def _add_steps(instance: Any, **kwargs: Any) -> None:
 def _require_processes(instance: Any, **kwargs: Any) -> None:
     note_limits(instance)
     require_processes(instance, (START_RUN, DESERIALIZE_BATCH))
+    tell_of_missing_names()
     work_out_plans()
+
+
+def tell_of_missing_names() -> None:
+    """Log each private name of Celery's or kombu's that is not there, and what stops working without it."""
+    for missing in missing_names():
+        logger.error("%s", missing)

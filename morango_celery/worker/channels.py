@@ -8,7 +8,14 @@ from typing import Any
 from weakref import WeakSet
 
 from celery import bootsteps
-from kombu.transport.virtual import QoS as VirtualQoS
+
+from morango_celery.celery_compat import (
+    forget_auto_deleted,
+    free_slot,
+    open_channels,
+    readers,
+    replace_channel_creation,
+)
 
 Errors = tuple[type[Exception], ...]
 
@@ -24,8 +31,6 @@ def errors_of_broker(consumer: Any) -> Errors:
 
 def each_channel(connection: Any, do: Callable[[Any], None]) -> None:
     """Call `do` once with each channel of a connection, including channels that are opened later on."""
-    transport = connection.transport
-    create = transport.create_channel
     known: WeakSet[Any] = WeakSet()
 
     def do_once(channel: Any) -> Any:
@@ -34,9 +39,11 @@ def each_channel(connection: Any, do: Callable[[Any], None]) -> None:
             do(channel)
         return channel
 
-    for channel in getattr(transport, "channels", None) or ():  # of virtual transports
+    for channel in open_channels(connection):
         do_once(channel)
-    transport.create_channel = lambda *arguments: do_once(create(*arguments))
+    replace_channel_creation(
+        connection.transport, lambda create: lambda *arguments: do_once(create(*arguments))
+    )
 
 
 class SurvivesOutages(bootsteps.StartStopStep):
@@ -57,7 +64,7 @@ class SurvivesOutages(bootsteps.StartStopStep):
 
 
 def _mend(errors: Errors, channel: Any) -> None:
-    if "BRPOP" not in getattr(channel, "handlers", {}):  # the transport is not Redis
+    if not readers(channel):  # the transport is not Redis
         return
     qos = channel.qos
     channel.close = partial(_close, errors, channel, channel.close)
@@ -71,14 +78,13 @@ def _close(errors: Errors, channel: Any, close: Callable[[], None]) -> None:
     except errors:
         # The second call gets past the failure, but for queues that can't be deleted now: those of remote
         # control. This worker takes them again when it reconnects
-        channel.auto_delete_queues.clear()
+        forget_auto_deleted(channel)
         close()
 
 
 def _settle(errors: Errors, qos: Any, settle: Callable[..., None], tag: str, **options: Any) -> None:
-    free: Callable[..., None] = VirtualQoS.ack
     try:
         settle(tag, **options)
     except errors:
-        free(qos, tag)  # Redis still has the message and delivers it again, which finds the batch done
+        free_slot(qos, tag)  # Redis still has the message and delivers it again, which finds the batch done
         raise

@@ -125,6 +125,8 @@ def flaw(headers: object, properties: object, delivery_info: object) -> str | No
     assert isinstance(headers, Mapping)
     assert isinstance(properties, Mapping)
     assert isinstance(delivery_info, Mapping)
+    if not all(isinstance(name, str) for name in headers):
+        return "its headers' names are not texts"
     for name, (rule, wanted) in NEEDED.items():
         if not rule(headers.get(name)):
             return f"its {name} is not {wanted}"

@@ -7,9 +7,12 @@ import time
 from typing import Any
 
 from celery import bootsteps
+from kombu.exceptions import KombuError
 from typing_extensions import override
 
 from morango_celery.celery_compat import TransparentDispatcher
+from morango_celery.celery_names import EVENTS, is_whole
+from morango_celery.messaging.transports import RABBITMQ
 
 CELERYS_DISPATCHER = "celery.events.dispatcher:EventDispatcher"
 HEARTBEAT = "worker.heartbeat"
@@ -66,15 +69,37 @@ class BoundedDispatcher(TransparentDispatcher):
             return False
         if not options.get("retry_policy"):
             options["retry"] = False  # without a policy, kombu retries for ever
-        is_taken = super().publish_one(event, producer, routing_key, **options)
+        if _reconnects(producer):
+            is_taken = super().publish_one(event, producer, routing_key, **options)
+        else:
+            self.put_back(event, routing_key)
+            is_taken = False
         if not is_taken:
             self._silent_until = time.monotonic() + SILENCE_SECONDS
         return is_taken
 
 
+def _reconnects(producer: Any) -> bool:
+    """Connect to RabbitMQ again if that connection was lost; Redis' clients do so by themselves.
+
+    :returns: False if that failed
+    Cost: nothing while the connection holds.
+    """
+    connection = producer.connection if producer is not None else None
+    if connection is None or connection.transport.driver_type != RABBITMQ or connection.connected:
+        return True
+    try:
+        connection.collect()
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        producer.revive(connection)
+    except (KombuError, OSError):
+        return False
+    return True
+
+
 def bound_events(app: Any) -> None:
     """Have the app use `BoundedDispatcher`, unless its project has chosen another one."""
-    if app.events.dispatcher_cls == CELERYS_DISPATCHER:
+    if is_whole(EVENTS) and app.events.dispatcher_cls == CELERYS_DISPATCHER:
         app.events.dispatcher_cls = BoundedDispatcher
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import InvalidTaskError
-from celery.worker.strategy import default as celerys_strategy
 
+from morango_celery.celery_compat import celerys_strategy, replace_task_handler
 from morango_celery.printable import printable
 from morango_celery.worker import envelope
 from morango_celery.worker.channels import each_channel, errors_of_broker
@@ -44,10 +44,9 @@ class DropMalformedMessages(bootsteps.StartStopStep):
     requires = {"celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.control:Control"}
 
     def start(self, parent: Any) -> None:
-        if "create_task_handler" not in vars(parent):  # it is there from the second connection on
-            parent.create_task_handler = partial(
-                _create_validating_handler, parent, parent.create_task_handler, NewerMessages(parent)
-            )
+        replace_task_handler(
+            parent, lambda create: partial(_create_validating_handler, parent, create, NewerMessages(parent))
+        )
         errors, of_tasks = errors_of_broker(parent), parent.task_consumer.channel
         each_channel(
             parent.connection, lambda channel: guard(channel, errors, carries_tasks=channel is of_tasks)
@@ -103,7 +102,7 @@ def _flaw_of_message(message: Any) -> str | None:
 
 def refuse_malformed(task: Any, *arguments: Any, **options: Any) -> Callable[..., None]:
     """Return Celery's strategy for a task, which then refuses messages that are malformed for this task."""
-    take_in = celerys_strategy(task, *arguments, **options)
+    take_in = celerys_strategy()(task, *arguments, **options)
 
     def take_in_if_sound(message: Any, *further: Any, **more: Any) -> None:
         problem = envelope.flaw_of_body(message.payload) or _flaw_for_ours(message.headers)

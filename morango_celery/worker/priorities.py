@@ -14,7 +14,7 @@ from typing import Any
 
 from celery import bootsteps
 
-from morango_celery.celery_compat import replace_request_for_messages
+from morango_celery.celery_compat import reading_in_order, replace_request_for_messages, usual_order
 
 READS_PER_TURN = 8
 """One message in so many is taken from the less urgent ones first."""
@@ -49,16 +49,10 @@ class FairPriorities(bootsteps.StartStopStep):
 
 def _asking_fairly(channel: Any, ask: Callable[..., object]) -> Callable[..., object]:
     """Return a command that asks a channel's queues for a message, in another order each time."""
-    usual = channel.priority_steps
-    turns = orders(usual)
+    turns = orders(usual_order(channel))
 
     def ask_fairly(timeout: float | None = None) -> None:
-        channel.priority_steps = next(turns)
-        channel.priority = int  # kombu's own looks it up among the steps, which are not sorted now
-        try:
+        with reading_in_order(channel, next(turns)):
             ask(timeout)
-        finally:
-            channel.priority_steps = usual  # messages are put back by these
-            del channel.priority
 
     return ask_fairly

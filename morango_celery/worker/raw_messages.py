@@ -1,12 +1,13 @@
 """Raw messages, as transports read them: texts that kombu can't make a message of are dropped.
 
-kombu raises an error for such a text instead, which ends the worker. Only its virtual transports read raw
-texts: Redis, and those that are polled.
+kombu raises an error for such a text instead, which ends the worker. Its virtual transports read raw texts:
+Redis, and those that are polled. With RabbitMQ, `morango_celery.messaging.tolerant_frames` sees to that.
 """
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -15,7 +16,15 @@ from kombu.transport.redis import QoS as RedisQoS
 from redis import RedisError
 from typing_extensions import override
 
-from morango_celery.celery_compat import Read, forget_unacknowledged, replace_polling
+from morango_celery.celery_compat import (
+    READER_OF_QUEUES,
+    Read,
+    forget_unacknowledged,
+    is_polled,
+    readers,
+    replace_consumers,
+    replace_polling,
+)
 from morango_celery.printable import printable
 from morango_celery.worker import envelope
 
@@ -25,28 +34,42 @@ REFUSED = "Refused a malformed message in a queue of Celery's: %s: %s. It is dro
 MAX_FLAW_CHARACTERS = 200
 """Length, in characters, up to which the reason for a refusal is shown; it may quote the message."""
 
-READERS = ("BRPOP", "LISTEN")
-"""Names of the readers of a channel of Redis: that of queues, and that of messages to all workers."""
-
 Errors = tuple[type[Exception], ...]
 
 
 def guard(channel: Any, errors: Errors, *, carries_tasks: bool) -> None:
-    """Have a channel drop texts that are no messages. Only channels of virtual transports read raw texts.
+    """Have a channel drop texts that are no messages.
+
+    Only channels of virtual transports read raw texts. On others, messages other than tasks are guarded.
 
     :param errors: those of the broker and its connection, which are no message's fault
     :param carries_tasks: True if messages, once made, are handled under a guard of their own. Otherwise they
         are remote control or workers' events, whose errors must not end the worker
     """
     errors = (*errors, RedisError, OSError, Empty)
-    handlers = getattr(channel, "handlers", None)
-    if isinstance(handlers, dict):
-        for name in READERS:
-            if name in handlers:
-                passes_on = carries_tasks and name != "LISTEN"
-                handlers[name] = _guarded(channel, handlers[name], errors, passes_on=passes_on)
-    else:
+    if found := readers(channel):
+        for name, read in list(found.items()):
+            passes_on = carries_tasks and name == READER_OF_QUEUES
+            found[name] = _guarded(channel, read, errors, passes_on=passes_on)
+    elif is_polled(channel):
         replace_polling(channel, lambda poll: _guarded(channel, poll, errors, passes_on=carries_tasks))
+    elif not carries_tasks:
+        replace_consumers(channel, partial(_dropping, errors))
+
+
+def _dropping(errors: Errors, consume: Read) -> Read:
+    """Return a function that takes in a message for all workers, and drops one that it can't take in."""
+
+    def consume_carefully(message: Any) -> object:
+        try:
+            return consume(message)
+        except errors:
+            raise
+        except Exception as error:  # decoders and readers of events raise anything
+            logger.error(REFUSED, type(error).__name__, printable(error, MAX_FLAW_CHARACTERS))
+            return None
+
+    return consume_carefully
 
 
 def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Read:

@@ -26,14 +26,16 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from celery.platforms import EX_FAILURE, signals
 from celery.signals import worker_shutting_down
 
-from morango_celery.celery_compat import pool_pids
+from morango_celery.celery_compat import cancel_requests, is_celerys_handler, pool_pids, signals, stop_warmly
 from morango_celery.worker.pools import Kind, kind
-from morango_celery.worker.state import COLD_SIGNALS, all_have_begun, is_celerys_handler, stop_warmly
+from morango_celery.worker.state import COLD_SIGNALS, all_have_begun
 
 logger = logging.getLogger(__name__)
+
+FAILURE = 1
+"""Exit status of a worker that could not let all batches end."""
 
 SETTLING_SECONDS = 1.0
 """Longest wait for processes to report that they have begun their jobs. They report at once, unless a job
@@ -116,17 +118,17 @@ class SoftShutdown(bootsteps.StartStopStep):
         settled_by = time.monotonic() + SETTLING_SECONDS
         while not all_have_begun() and time.monotonic() < settled_by:
             time.sleep(LOOK_AGAIN_SECONDS)
-        stop_warmly()
+        stop_warmly(os.EX_OK)
         if self._worker.use_eventloop:
             self._worker.hub.call_soon(_nothing)  # wakes the loop, which then looks at once
 
     def _give_back(self) -> None:
-        stop_warmly()  # `_begin` may not have come as far as that
+        stop_warmly(os.EX_OK)  # `_begin` may not have come as far as that
         logger.warning("Stopping: the time is up. What still runs goes back to the queue.")
-        self._worker.exitcode = EX_FAILURE
+        self._worker.exitcode = FAILURE
         while True:
             with suppress(RuntimeError):  # a request ended during the iteration over them
-                self._worker.consumer.cancel_active_requests()
+                cancel_requests(self._worker.consumer)
                 return
 
     def _kill(self) -> None:
@@ -140,7 +142,7 @@ class SoftShutdown(bootsteps.StartStopStep):
             "Stopping: the worker is held up, and leaves. What it could not give back is in the ledger, and "
             "is sent again."
         )
-        os._exit(EX_FAILURE)
+        os._exit(FAILURE)
 
 
 def _apart(step: Callable[[], None]) -> None:

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from billiard.common import TERM_SIGNAL, terminate_handler_fired
-from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import current_task
 from django.db import DatabaseError, InterfaceError, connection
 
+from morango_celery.celery_compat import (
+    SOFT_LIMIT_SIGNAL,
+    TERM_SIGNAL,
+    process_is_ended,
+    soft_limit_handler,
+)
 from morango_celery.errors import SoftTimeLimitReached
 from morango_celery.printable import printable
 from morango_celery.runs.limits import Limits
@@ -79,7 +83,7 @@ def given_back_if_stopped(
     try:
         yield
     except BaseException:  # the handler's SystemExit may have become any other error on its way
-        if terminate_handler_fired():
+        if process_is_ended():
             signal.signal(TERM_SIGNAL, signal.SIG_IGN)  # a second one would end it in the middle of this
             with suppress(DatabaseError, InterfaceError):
                 if not connection.in_atomic_block:
@@ -95,14 +99,14 @@ def out_of_reach_of_models() -> Iterator[None]:
 
     Only a process of the prefork pool has that limit. There, the handler of its signal is billiard's.
     """
-    if SIG_SOFT_TIMEOUT is None or signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
+    if SOFT_LIMIT_SIGNAL is None or signal.getsignal(SOFT_LIMIT_SIGNAL) is not soft_limit_handler:
         yield
         return
-    signal.signal(SIG_SOFT_TIMEOUT, _raise_soft_time_limit)
+    signal.signal(SOFT_LIMIT_SIGNAL, _raise_soft_time_limit)
     try:
         yield
     finally:
-        signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+        signal.signal(SOFT_LIMIT_SIGNAL, soft_limit_handler)
 
 
 def _raise_soft_time_limit(*_: Any) -> NoReturn:

@@ -33,7 +33,7 @@ from tests.support.waiting import until
 from worker.demo import server
 
 FILLED_IN = {name: f"{name.lower().replace('_', '')}0123456789" for name in compose.required_variables()}
-LONG_RUNNING = ["flower", "postgres", "recover", "redis", "web", "worker"]
+LONG_RUNNING = ["flower", "postgres", "rabbitmq", "recover", "redis", "web", "worker"]
 RECORDS = 60
 NO_HEADERS: dict[str, str] = {}
 DOCUMENTATION = ROOT / "docs/how-to/deploy.md"
@@ -168,8 +168,23 @@ def test_services_log_in_to_the_database_as_roles_that_it_has() -> None:
 def test_flower_is_told_neither_the_key_nor_the_database() -> None:
     flower = compose.interpolated(FILLED_IN)["services"]["flower"]
 
-    told = {"REDIS_URL", "FLOWER_USER", "FLOWER_PASSWORD", "FLOWER_READ_ONLY"}
+    told = {"REDIS_URL", "BROKER_URL", "FLOWER_USER", "FLOWER_PASSWORD", "FLOWER_READ_ONLY"}
     assert set(flower["environment"]) == told
+
+
+def test_rabbitmq_is_started_with_its_profile_alone_and_waited_for_then() -> None:
+    services = compose.interpolated({**FILLED_IN, "BROKER_URL": "amqp://rabbitmq//"})["services"]
+
+    assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
+        "rabbitmq": ["rabbitmq"]
+    }
+    connected = {
+        name for name, service in services.items() if service.get("environment", {}).get("BROKER_URL")
+    }
+    assert connected == {"migrate", "web", "worker", "recover", "flower"}
+    for name in connected - {"migrate"}:
+        needed = services[name]["depends_on"]["rabbitmq"]
+        assert needed == {"condition": "service_healthy", "required": False}
 
 
 def test_documentation_names_addresses_that_there_are() -> None:

@@ -124,7 +124,7 @@ def test_deployment_of_the_same_engine_keeps_its_image() -> None:
 
     own = compose_engine.own_images({"services": services})["services"]
 
-    assert set(own) == set(services) - {"postgres", "redis"}
+    assert set(own) == set(services) - {"postgres", "rabbitmq", "redis"}
     assert {service["image"] for service in own.values()} == {IMAGE}
     assert IMAGE not in {service["image"] for service in services.values()}
 

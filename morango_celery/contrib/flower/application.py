@@ -7,7 +7,7 @@ import sys
 
 from celery import Celery
 
-_broker_url = os.environ.get("REDIS_URL", "").strip()
+_broker_url = os.environ.get("BROKER_URL", "").strip() or os.environ.get("REDIS_URL", "").strip()
 if not _broker_url:
     sys.exit("error: The environment variable REDIS_URL is not set. Set it to redis://host:port/0.")
 
