@@ -207,7 +207,7 @@ def forget_auto_deleted(channel: Any) -> None:
 def free_slot(qos: Any, tag: Any) -> None:
     """Let a channel take one more message, though it could not acknowledge this one."""
     if hasattr(VirtualQoS, "ack"):
-        VirtualQoS.ack(qos, tag)
+        VirtualQoS.ack(qos, tag)  # type: ignore[no-untyped-call]  # kombu's
 
 
 def is_polled(channel: Any) -> bool:

@@ -11,6 +11,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from typing_extensions import override
+
 _BILLIARD = "billiard.common"
 _CONSUMER = "celery.worker.consumer.consumer:Consumer"
 _EVENTS = "celery.events.dispatcher:EventDispatcher"
@@ -100,6 +102,7 @@ class Missing(NamedTuple):
     place: str
     feature: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.place} is not there. Without it, there is no {self.feature.removeprefix('the ')}."
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
-from typing_extensions import override
 
 from morango_celery.celery_compat import RecoverableConnectionError, frame_handler, use_connections
 from morango_celery.messaging.tolerant_frames import tolerant_frame_handler
@@ -154,7 +153,6 @@ class BoundedConnection(_AnswersInTime, pyamqp.Connection):
         self.collect()
         return False
 
-    @override
     def drain_events(self, timeout: float | None = None) -> None:
         """Read until something has happened, for no longer than `timeout` seconds, heartbeats or not."""
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -34,12 +34,11 @@ def driver_type_of(url: str, transport: str | None = None) -> str:
     :param transport: as Celery's ``broker_transport``
     :returns: an empty text for an unknown one
     """
-    name = transport or (parse_url(url)["transport"] if "://" in url else url) or RABBITMQ
+    name = transport or (parse_url(url)["transport"] if "://" in url else url.partition("//")[0]) or RABBITMQ
     try:
-        found: str = get_transport_cls(name).driver_type  # type: ignore[no-untyped-call]  # kombu's
+        return str(getattr(get_transport_cls(name), "driver_type", ""))
     except (ImportError, AttributeError, KeyError):
         return ""
-    return found
 
 
 def number_of(urgency: int | None) -> int | None:

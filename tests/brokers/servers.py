@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from typing_extensions import override
+
 from tests.support.processes import LoggedProcess
 from worker.services import ServiceError, free_port, redis_binary
 
@@ -80,6 +82,7 @@ class Redis(Broker):
     greeting = b"PING\r\n"
 
     @property
+    @override
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
@@ -91,6 +94,7 @@ class Redis(Broker):
         """
         return str(redis_binary())
 
+    @override
     def command(self) -> list[str]:
         options = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self.folder), "--save": ""}
         options |= {"--appendonly": "yes", "--appendfsync": "always", "--maxmemory-policy": "noeviction"}
@@ -99,6 +103,7 @@ class Redis(Broker):
 
 class Valkey(Redis):
     @staticmethod
+    @override
     def binary() -> str:
         found = os.environ.get("VALKEY_SERVER") or shutil.which("valkey-server")
         if not found:
@@ -117,6 +122,7 @@ class RabbitMQ(Broker):
         (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
 
     @property
+    @override
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
@@ -129,9 +135,11 @@ class RabbitMQ(Broker):
             raise ServiceError("No RabbitMQ found: install rabbitmq-server, or name it in RABBITMQ_SERVER.")
         return found
 
+    @override
     def command(self) -> list[str]:
         return [self.binary()]
 
+    @override
     def environment(self) -> Mapping[str, str]:
         folder = str(self.folder)
         return {
@@ -154,6 +162,7 @@ class RabbitMQ(Broker):
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         }
 
+    @override
     def start(self) -> None:
         if self._names is None:  # else the node starts one that outlives it
             epmd = shutil.which("epmd", path=self.environment()["PATH"])
@@ -190,6 +199,7 @@ class RabbitMQ(Broker):
         major, minor, *_ = self.control("version").strip().split(".")
         return int(major), int(minor)
 
+    @override
     def end(self) -> None:
         super().end()
         if self._names is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from django.db import connection
-from kombu import Queue
+from kombu.entity import Queue
 from pytest_django import Settings
 
 from tests.unit.checks import found
@@ -76,9 +76,10 @@ def test_queue_without_enough_priorities_is_a_warning(
 
 
 def test_queue_that_is_routed_to_counts(rabbitmq: Callable[..., None]) -> None:
+    make: Any = Queue  # it has no types
     rabbitmq(
         task_queue_max_priority=None,
-        task_queues=[Queue("celery"), Queue("runs", max_priority=9)],
+        task_queues=[make("celery"), make("runs", max_priority=9)],
         task_routes={"morango_celery.*": {"queue": "runs"}},
     )
     assert found() == {}
