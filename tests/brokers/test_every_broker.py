@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from celery.events.receiver import EventReceiver
-from morango.models import Store
 from morango.models.certificates import Filter
 
 import morango_celery
@@ -18,72 +20,63 @@ from morango_celery.messaging.broker import reach_broker
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
 from morango_celery.messaging.queue_length import queue_length
-from morango_celery.models import Batch, Run
-from morango_celery.runs.batching import open_batches
-from morango_celery.runs.producer import create_run, start
+from morango_celery.models import Run
+from morango_celery.runs.producer import create_run
 from tests.brokers.conftest import QUORUM, Place
+from tests.brokers.rows import LIMIT_SECONDS, first, open_batch
 from tests.brokers.tasks import count
 from tests.support import factories
+from tests.support.processes import PATIENCE_SECONDS
 from tests.support.schools import School
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
 from worker.school.models import PROFILE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
-LIMIT_SECONDS = 45
-"""Time within which a sender gives up, on a machine under load; without limits it would be no time at all."""
+
+class Monitor(EventReceiver):
+    """A receiver of events that tells when it listens."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.is_ready = threading.Event()
+
+    def on_consume_ready(self, *arguments: Any, **options: Any) -> None:
+        self.is_ready.set()
 
 
-def open_batch(records: int) -> Batch:
-    """Return the one batch of a run that has handed out so many records, as it says."""
-    unit = factories.store_row("unit", school_id=f"{records:032x}")
-    run = create_run(PROFILE, Filter(unit.partition), serialize_first=False, session_notified=True)
-    (batch,) = open_batches(start(run.pk).run)
-    batch.run.records = records
-    batch.run.save()
-    return batch
-
-
-def first(model_name: str) -> str:
-    return str(Store.objects.filter(model_name=model_name, dirty_bit=True).earliest("id").id)
+@contextmanager
+def listening(connection: Any, handlers: Any, app: Any) -> Iterator[None]:
+    """Have events handled by a thread inside."""
+    monitor = Monitor(connection, handlers=handlers, app=app)
+    options = {"limit": None, "timeout": None, "wakeup": False}
+    thread = threading.Thread(target=monitor.capture, kwargs=options, daemon=True)
+    thread.start()
+    assert monitor.is_ready.wait(PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        monitor.should_stop = True
+        thread.join(PATIENCE_SECONDS)
 
 
 def test_sync_is_deserialized_in_batches_and_followed_by_events(place: Place, school: School) -> None:
-    # Given a monitor that listens
+    # Given a monitor that listens, and workers
     shown: list[str] = []
-    listening = threading.Event()
+    handlers = {"task-progress": lambda event: shown.append(event["uuid"])}
+    with place.app.connection_for_read() as connection, listening(connection, handlers, place.app):
+        place.start_worker(2)
 
-    def listen() -> None:
-        with place.app.connection_for_read() as connection:
-            receiver = EventReceiver(
-                connection,
-                handlers={"task-progress": lambda event: shown.append(event["uuid"])},
-                app=place.app,
-            )
-            with receiver.consumer_context(wakeup=False):
-                listening.set()
-                while not shown:
-                    try:
-                        connection.drain_events(timeout=1)
-                    except TimeoutError:
-                        if done.is_set():
-                            return
+        # When a sync is deserialized
+        run = school.new_run()
+        assert CeleryDispatch().start(run)
+        wait_for(run, 120)
 
-    done = threading.Event()
-    monitor = threading.Thread(target=listen, daemon=True)
-    monitor.start()
-    assert listening.wait(60)
-    place.start_worker(2)
-
-    run = school.new_run()
-    assert CeleryDispatch().start(run)
-    wait_for(run, 120)
-    done.set()
-    monitor.join(60)
-
+        # Then the monitor has heard of it, nothing is missing, and nothing is left
+        until(lambda: shown, "shown")
     school.assert_intact(run)
     assert run.batches.count() > 3
-    assert shown[:1] == [id_of_start(run)]
+    assert set(shown) == {id_of_start(run)}
     until(lambda: queue_length(LIMIT_SECONDS) == 0, "empty")
 
 

@@ -15,7 +15,7 @@ from morango_celery import celery_compat, celery_names
 from morango_celery.celery_names import NAMES, found, missing_names
 from morango_celery.checks import versions
 from morango_celery.worker.bootsteps import tell_of_missing_names
-from tests.unit.test_private_names import label, modules, used
+from tests.unit.sources import label, modules, used
 
 PLACES = {place: feature for feature, names in NAMES.items() for place in names}
 

@@ -17,7 +17,8 @@ from django.core.checks import run_checks
 import morango_celery
 from morango_celery import celery_compat, django_compat, upstream
 from morango_celery.checks import versions
-from tests.support.processes import ROOT
+from tests.unit import sources
+from tests.unit.sources import label, modules, used
 
 COMPAT = {"celery_compat.py", "django_compat.py", "upstream.py"}
 """Modules of `morango_celery` for private names, by file."""
@@ -43,22 +44,9 @@ EXCEPTIONS = {
 
 FOREIGN = ("celery", "kombu", "billiard", "django", "morango", "vine", "amqp")
 
-LOOKING_UP = {"getattr", "hasattr", "setattr", "delattr", "getattr_static"}
-
 
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_"
-
-
-def modules() -> list[Path]:
-    folders = (ROOT / "morango_celery", ROOT / "worker")
-    return sorted(
-        path for folder in folders for path in folder.rglob("*.py") if "migrations" not in path.parts
-    )
-
-
-def label(path: Path) -> str:
-    return str(path.relative_to(ROOT)).removeprefix("morango_celery/")
 
 
 def defined(tree: ast.AST) -> Iterator[str]:
@@ -71,22 +59,6 @@ def defined(tree: ast.AST) -> Iterator[str]:
                 yield node.id
             case ast.Attribute(value=ast.Name(id="self" | "cls"), ctx=ast.Store()):
                 yield node.attr
-
-
-def used(tree: ast.AST) -> Iterator[str]:
-    """Yield the private names that a module reads from objects and modules, or looks up by a text."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Attribute():
-                yield node.attr
-            case ast.ImportFrom():
-                yield from (name.name for name in node.names)
-                yield from (node.module or "").split(".")
-            case ast.Import():
-                yield from (part for name in node.names for part in name.name.split(".") if "." in name.name)
-            case ast.Call(func=ast.Name(id=function), args=[_, ast.Constant(value=str(name)), *_]):
-                if function in LOOKING_UP:
-                    yield name
 
 
 def foreign_names(paths: list[Path]) -> set[tuple[str, str]]:
@@ -115,7 +87,7 @@ def test_private_names_of_others_stand_in_the_modules_for_them() -> None:
 def test_a_private_name_elsewhere_is_found(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
     module = tmp_path / "morango_celery" / "module.py"
     module.parent.mkdir()
     module.write_text(f"{line}\n")
