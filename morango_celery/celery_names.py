@@ -87,8 +87,8 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "celery.bin.worker:worker": "the same",
     },
 }
-"""By feature and its loss: each name, as ``package.module:Class.attribute``, with the public API to be
-proposed upstream in its place."""
+"""Names as ``package.module:Class.attribute``, by the feature that they serve and its loss. Each has the
+public API that would replace it, to be proposed upstream."""
 
 
 EVENTS = "events in bounded time"

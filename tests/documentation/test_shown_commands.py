@@ -137,6 +137,9 @@ def _program(one: Shown) -> str:
 def test_compose_knows_the_command_its_options_and_the_service(one: Shown) -> None:
     services = compose.interpolated(dict.fromkeys(compose.required_variables(), "x"))["services"]
     command, *words = words_of(one.line)[2:]
+    if command == "--profile":
+        profile, command, *words = words
+        assert any(profile in service.get("profiles", ()) for service in services.values())
 
     assert command in COMPOSE
     named = [word for word in words if not word.startswith("-")]
