@@ -24,7 +24,7 @@ KIT := morango_celery/contrib/deployment/files
 IMAGE_EXTRAS := flower oplog server
 WITH_PROCESSES := tests/faults tests/smoke
 # Have a target of their own, and are left out of `make test`.
-APART := tests/brokers
+APART := tests/brokers tests/upgrade
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers.py \
 	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_lists admin_models admin_runs alerts arguments blocked_runs \
@@ -33,17 +33,17 @@ WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers
 	$(patsubst %,tests/oplog/test_%.py,any_line memory two_projects) \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
 	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke celery_checks celery_names conf dependency_graph envelope \
-		environment fidelity_page filters graph imports kolibri_plug_in mutations muting package private_names rabbitmq_checks sections simulation \
+		environment fidelity_page filters graph imports kolibri_plug_in migrations mutations muting newer_messages package private_names rabbitmq_checks sections simulation \
 		source_hash stream transports tree worker_command worker_plans) \
 	$(OF_WORKERS)
 # Are about messages and attempts, which there are where workers are: on PostgreSQL.
-OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor monitor_workers one_message shadow task timeline)
+OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor monitor_workers newer_forms one_message shadow task timeline)
 
 # Tests start hundreds of processes, which would compile all of this project each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity brokers faults faults-on-postgresql faults-on-sqlite fuzz soak kolibri mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity brokers faults faults-on-postgresql faults-on-sqlite upgrade fuzz soak kolibri mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ faults-on-postgresql:
 
 faults-on-sqlite:
 	$(PYTEST) --database=sqlite --exhaustive tests/oplog $(ARGS)
+
+upgrade: venv ## Upgrade a project and take it back while it syncs: the last release, this version and one of the future
+	$(PYTEST) --database=postgresql --exhaustive tests/upgrade $(ARGS)
 
 fuzz: venv ## Deserialize FUZZED=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
 	FUZZ_RECORDS=$(FUZZED) FUZZ_SEED=$(SEED) $(PYTEST) --database=postgresql -x -q tests/faults/test_fuzzed_records.py $(ARGS)

@@ -27,16 +27,18 @@ class LoggedProcess:
         environment: Mapping[str, str],
         *,
         as_in_container: bool = False,
+        folder: Path = ROOT,
     ) -> None:
         """
         :param environment: is merged over this process's environment
         :param as_in_container: `arguments` are a whole command, and `environment` is all there is
+        :param folder: its working directory
         """
         self.log_path = log_path
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 arguments if as_in_container else [sys.executable, "-m", *arguments],
-                cwd=ROOT,
+                cwd=folder,
                 env=environment if as_in_container else {**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
