@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import create_run
 from morango_celery.runs.pruning import prune_as_configured
 from morango_celery.runs.recovery import count_overdue, recover
-from morango_celery.upstream import profiles
+from morango_celery.upstream import profiles, registered_models
 
 MAX_PAUSE_SECONDS = 1.0
 
@@ -54,7 +54,7 @@ def deserialize(
     :param in_process: True to carry the run out here, without Celery; None as the setting IN_PROCESS says
     :param on_progress: called with the run now and then, while it is waited for or carried out here
     :returns: the ledger's row; counts are final only if the run has ended
-    :raises UsageError: an unknown profile, a filter, options or settings that can't be used, or waiting
+    :raises UsageError: an unknown profile or model, a filter, options or settings that can't be used, or waiting
         inside an open transaction, which workers can't see into; nothing was done
     :raises RunFailedError: the run was waited for, and not completed; records in error don't count
     :raises TransientError: `wait` seconds have passed; the run goes on
@@ -276,6 +276,7 @@ def _begin(run: Run, wait: bool | float, on_progress: Callable[[Run], None] | No
 def _new_run(profile: str, sync_filter: Filter | None, **options: Any) -> Run:
     require_valid()
     require_profile(profile)
+    require_model(profile, options.get("only_model", ""))
     if options["in_process"]:
         pausing.require_not_paused(profile, sync_filter)
     return create_run(profile, sync_filter, session_notified=True, **options)
@@ -289,6 +290,21 @@ def require_profile(profile: str) -> None:
     known = profiles()
     if profile in known:
         return
-    close = difflib.get_close_matches(profile, known, n=1) if isinstance(profile, str) else []
-    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."
-    raise UnknownProfileError(f"No installed app has syncable models of the profile {profile!r}. {hint}")
+    raise UnknownProfileError(
+        f"No installed app has syncable models of the profile {profile!r}. {_hint(profile, known)}"
+    )
+
+
+def require_model(profile: str, name: str) -> None:
+    """Raise an error unless `name` is empty, or Morango's name of one of the profile's models.
+
+    :raises UsageError: the profile has no such model
+    """
+    known = sorted(model.morango_model_name for model in registered_models(profile))
+    if name and name not in known:
+        raise UsageError(f"The profile {profile!r} has no model {name!r}. {_hint(name, known)}")
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
+    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."

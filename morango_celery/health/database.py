@@ -53,7 +53,11 @@ def look_at_grants() -> Iterator[Finding]:
     lacking = [f"USAGE on schema {schema}" for schema in found.schemas]
     lacking += [f"{', '.join(privileges)} on {table}" for table, privileges in found.privileges.items()]
     lacking += [f"USAGE on {sequence}" for sequence in found.sequences]
-    if lacking:
+    if found.only_reads:
+        text = f"the role {found.role!r} only reads, which is enough for monitors"
+        remedy = "Let doctor look as the role that carries out runs: whether that one may is not known here."
+        yield Finding("grants", Severity.WARNING, text, remedy)
+    elif lacking:
         text = f"the role {found.role!r} lacks {_some(lacking)}"
         yield Finding("grants", Severity.ERROR, text, f"As the owner of the tables: {found.grants()}")
     elif not found.tables:

@@ -52,6 +52,8 @@ def _findings(name: str, look: Callable[[], Iterator[Finding]], seconds: float) 
     except BrokerUnreachableError as error:
         return [Finding(name, Severity.ERROR, str(error), START_BROKER)]
     except (DatabaseError, InterfaceError) as error:
-        return [Finding(name, Severity.ERROR, printable(str(error).strip()), remedy(error))]
+        return [
+            Finding(name, Severity.ERROR, printable(str(error).strip().partition("\n")[0]), remedy(error))
+        ]
     except Exception as error:  # of any kind: the other looks go on
         return [Finding(name, Severity.ERROR, printable(f"{type(error).__name__}: {error}"))]

@@ -30,6 +30,8 @@ class Lacks:
     """Lacking privileges, by table."""
     sequences: list[str] = field(default_factory=list)
     """Sequences of primary keys that may not be used."""
+    only_reads: bool = False
+    """True if it may write no table at all, as a role for monitors."""
 
     def grants(self) -> str:
         """Return the statements that give the role what it lacks."""
@@ -52,8 +54,9 @@ def lacks() -> Lacks:
 
     Cost: one statement, which reads catalogs; any role may read them.
     """
+    tables = [_quoted(model) for model in _models()]
     with connection.cursor() as cursor:
-        cursor.execute(_LACKING, [[_quoted(model) for model in _models()], list(PRIVILEGES)])
+        cursor.execute(_LACKING, [tables, list(PRIVILEGES)])
         rows = cursor.fetchall()
     found = Lacks(rows[0][0] if rows else "")
     for _, kind, name, privilege in rows:
@@ -66,6 +69,9 @@ def lacks() -> Lacks:
                 found.schemas.append(name)
             case "sequence":
                 found.sequences.append(name)
+    writing = {*PRIVILEGES} - {"SELECT"}
+    unwritable = [name for name, lacking in found.privileges.items() if writing <= {*lacking}]
+    found.only_reads = 0 < len(unwritable) == len(tables) - len(found.tables)
     return found
 
 

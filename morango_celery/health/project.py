@@ -54,11 +54,12 @@ def look_at_workers() -> Iterator[Finding]:
         return
     signs = signs_of_workers()
     if signs.are_lost():
-        since = "ever" if signs.idle_seconds is None else f"for {signs.idle_seconds:,.0f} s"
+        seconds = signs.idle_seconds
+        none = "none has ever given a sign of life"
         yield Finding(
             "workers",
             Severity.ERROR,
-            f"none has given a sign of life {since}",
+            none if seconds is None else f"none has given a sign of life for {seconds:,.0f} s",
             "Start one with this project's broker, queue and database: "
             "`python -m morango_celery.worker -A PROJECT`.",
         )

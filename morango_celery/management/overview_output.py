@@ -44,5 +44,5 @@ def worker_text(workers: SignsOfWorkers) -> str:
     """Like "2 workers; the last sign of life was 12 s ago."."""
     number = number_of(workers.number, "worker")
     if workers.idle_seconds is None:
-        return f"{number}; none was ever heard of."
+        return f"{number}; none has ever given a sign of life."
     return f"{number}; the last sign of life was {duration(workers.idle_seconds)} ago."

@@ -15,7 +15,7 @@ from morango_celery.db.errors import remedy
 from morango_celery.errors import MorangoCeleryError, TransientError
 from morango_celery.management.arguments import seconds
 from morango_celery.management.base import INTERRUPTED, WRONG_ARGUMENTS, PipeSafeCommand, exit_statuses
-from morango_celery.management.formatting import quarantined_text
+from morango_celery.management.formatting import number_of, quarantined_text
 from morango_celery.management.json_output import run_json
 from morango_celery.management.progress import ProgressBar, progress_bar
 from morango_celery.management.results import add_json
@@ -152,7 +152,8 @@ class RunCommand(PipeSafeCommand):
         seconds = max((run.finished_at - run.created_at).total_seconds(), 0.001)
         others = f", {run.left_to_others} done by other runs" if run.left_to_others else ""
         self.stdout.write(
-            f"Run {run.pk}: {run.records} records in {seconds:.1f} s ({run.records / seconds:.0f} a second): "
+            f"Run {run.pk}: {number_of(run.records, 'record')} in {seconds:.1f} s ({run.records / seconds:.0f} a "
+            "second): "
             f"{run.saved} saved, {run.deleted} deleted, {run.propagated} deleted with what they refer to, "
             f"{run.conflicted} conflicted with local edits, {run.failed} failed{others}."
         )

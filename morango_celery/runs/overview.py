@@ -36,7 +36,8 @@ class Overview:
     failed: list[int]
     """Numbers of failed runs that no later run made good, the oldest first."""
     fruitless: list[int]
-    """Numbers of completed runs in which every record failed, and that no later run made good."""
+    """Numbers of completed runs in which every record failed, and after which none of theirs was saved. A
+    retry of errors isn't among them: its records had failed before."""
     in_error: int
     """Number of records that are in error now, quarantined ones included."""
     quarantined: int
@@ -67,7 +68,9 @@ def overview(
         stalled=_numbers(stalled(stalled_after_seconds)),
         failed=_numbers(_ended(since).filter(~_made_good(), state=Run.State.FAILED)),
         fruitless=_numbers(
-            _ended(since).filter(_is_fruitless(), ~_made_good(saving=True), state=Run.State.COMPLETED)
+            _ended(since).filter(
+                _is_fruitless(), ~_saved_later(), retry_errors=False, state=Run.State.COMPLETED
+            )
         ),
         in_error=records["in_error"],
         quarantined=records["quarantined"],
@@ -98,21 +101,28 @@ def _is_fruitless() -> Q:
     return Q(failed__gt=0, **{name: 0 for name in Run.COUNTS if name != "failed"})
 
 
-def _made_good(*, saving: bool = False) -> Exists:
+def _made_good() -> Exists:
     """Return the condition that a later run of the same records, or of the whole profile, was completed.
 
     A run that only retries errors is no later run of the records that a failed one has left.
-
-    :param saving: whether the later run has to be one that tries records in error, too, and not in vain
     """
-    later = Run.objects.filter(
-        Q(filter=OuterRef("filter")) | Q(filter=None),
+    same = Q(filter=OuterRef("filter")) | Q(filter=None)
+    return Exists(_later().filter(same, Q(retry_errors=False) | Q(retry_errors=OuterRef("retry_errors"))))
+
+
+def _saved_later() -> Q:
+    """Return the condition that a later run saved some of these records, or may have: one of a narrower filter
+    is enough, for syncs come under narrower filters than runs of a whole profile."""
+    saving = _later().filter(~_is_fruitless(), skip_erroring=False)
+    same = Q(filter=OuterRef("filter")) | Q(filter=None) | Q(filter__startswith=OuterRef("filter"))
+    return Q(Exists(saving.filter(same))) | Q(Exists(saving), filter=None)
+
+
+def _later() -> QuerySet[Run]:
+    return Run.objects.filter(
         Q(only_model="") | Q(only_model=OuterRef("only_model")),
         Q(only_exception="") | Q(only_exception=OuterRef("only_exception")),
         pk__gt=OuterRef("pk"),
         profile=OuterRef("profile"),
         state=Run.State.COMPLETED,
     )
-    if saving:
-        return Exists(later.filter(~_is_fruitless(), skip_erroring=False))
-    return Exists(later.filter(Q(retry_errors=False) | Q(retry_errors=OuterRef("retry_errors"))))

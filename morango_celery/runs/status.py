@@ -77,8 +77,8 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time that the rest takes at the average speed; None if that can't be known."""
-        if self.run.is_finished or self.waiting is None or not self.records_per_second:
+        """Time that the rest takes at the average speed; None if that can't be known, as of a stalled run."""
+        if self.run.is_finished or self.is_stalled or self.waiting is None or not self.records_per_second:
             return None
         return (self.total - self.run.done) / self.records_per_second
 

@@ -326,5 +326,5 @@ class TestRetryErrors:
 
         call_command("deserialize", "--profile", "school", "--retry-errors", "--in-process", stdout=out)
 
-        assert ": 1 records in " in out.getvalue()
+        assert ": 1 record in " in out.getvalue()
         assert len(dirty_ids()) == 1

@@ -50,7 +50,7 @@ CASES = pytest.mark.parametrize(
         ({"only_exception": "IntegrityError"}, {"clash"}),
         ({"only_model": "unit", "only_exception": "ValidationError"}, {"invalid"}),
         ({"only_exception": "Error"}, set()),
-        ({"only_model": "spaceship"}, set()),
+        ({"only_model": "lesson"}, set()),
     ],
 )
 
@@ -91,13 +91,21 @@ def test_choice_without_retry_is_refused() -> None:
     assert not Run.objects.exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_model_that_the_profile_has_not_is_refused(options: list[str]) -> None:
+    arguments = ["--profile", PROFILE, "--retry-errors", "--only-model", "lerner", *options]
+    with pytest.raises(CommandError, match=r"'school' has no model 'lerner'\. Did you mean 'learner'\?"):
+        call_command("deserialize", *arguments)
+    assert not Run.objects.exists()
+
+
 def test_command_retries_by_model_and_exception(failed: dict[str, Store]) -> None:
     out = StringIO()
     arguments = ["--profile", PROFILE, "--retry-errors", "--in-process"]
 
     call_command("deserialize", *arguments, "--only-model", "unit", "--only-exception", INTEGRITY, stdout=out)
 
-    assert "1 records in" in out.getvalue()
+    assert "1 record in" in out.getvalue()
     failed["clash"].refresh_from_db()
     assert not failed["clash"].dirty_bit
 

@@ -121,7 +121,7 @@ class TestDiagnosis:
         status, findings = found()
 
         assert status == 1
-        assert findings["workers"][:2] == ("error", "none has given a sign of life ever")
+        assert findings["workers"][:2] == ("error", "none has ever given a sign of life")
         assert "morango_celery.worker" in str(findings["workers"][2])
 
     def test_stalled_run_is_an_error(self) -> None:
@@ -183,6 +183,20 @@ class TestLooksAtTheDatabase:
             cursor.execute("RESET ROLE")
 
         assert finding.severity is Severity.OK
+
+    @pytest.mark.needs_postgresql
+    def test_role_that_only_reads_is_told_apart_and_not_to_be_given_more(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE ROLE reader; GRANT SELECT ON {Run._meta.db_table} TO reader")
+            cursor.execute("SET LOCAL ROLE reader")
+            (finding,) = database.look_at_grants()
+            cursor.execute("RESET ROLE")
+
+        assert (finding.severity, finding.text) == (
+            Severity.WARNING,
+            "the role 'reader' only reads, which is enough for monitors",
+        )
+        assert "GRANT" not in finding.remedy
 
     @pytest.mark.needs_postgresql
     def test_missing_table_is_an_error_that_is_mended_by_migrating(self) -> None:

@@ -98,6 +98,29 @@ class TestFailures:
         assert shown()[0] == 0
         assert broken.pk is not None
 
+    def test_retry_of_errors_that_saves_none_is_no_failure_of_its_own(self) -> None:
+        # Given a run that saved one record, while another one is in error
+        store_row("unit", name=None)
+        store_row("unit")
+        carry_out()
+
+        # When the record in error is tried again, in vain
+        again, _ = carry_out(new_run(retry_errors=True))
+
+        assert (again.failed, again.done) == (1, 1)
+        assert told()["fruitless"] == []
+        assert shown()[0] == 0
+
+    def test_sync_that_saves_records_makes_a_fruitless_run_of_the_whole_profile_good(self) -> None:
+        store_row("unit", name=None)
+        carry_out()
+        assert shown()[0] == FAILED
+
+        store_row("unit")
+        carry_out(of_school())
+
+        assert shown()[0] == 0
+
     def test_difference_that_a_comparison_found_is_told(self) -> None:
         columns = {"profile": PROFILE, "state": "completed", "finished_at": ago(100_000)}
         Comparison.objects.create(transfer_session_id="1" * 32, differences=0, **columns)

@@ -43,7 +43,10 @@ class TestWorkers:
     def test_ledger_without_a_worker_is_not_well(self) -> None:
         code, text = shown()
         assert code == NO_WORKER
-        assert "\n0 workers; none was ever heard of.\nNO WORKER has ever given a sign of life." in text
+        assert (
+            "\n0 workers; none has ever given a sign of life.\nNO WORKER has ever given a sign of life."
+            in text
+        )
         assert told()["workers"] == {"number": 0, "idle_seconds": None}
 
     def test_pending_run_without_a_worker_is_not_well(self) -> None:

@@ -35,7 +35,7 @@ def test_command_sends_waiting_runs_until_it_is_stopped(recovery: LoggedProcess,
     run = create_run(PROFILE, None)
 
     # Then it is found and sent, and SIGTERM ends the command
-    recovery.wait_for_log("1 messages sent.")
+    recovery.wait_for_log("1 message sent.")
     assert (tmp_path / "recovered").exists()
     assert Run.objects.get(pk=run.pk).sent_at is not None
     os.kill(recovery.pid, signal.SIGTERM)
@@ -54,7 +54,7 @@ def test_command_survives_an_outage_of_the_database(recovery: LoggedProcess) -> 
     # Then it says so, and goes on
     recovery.wait_for_log("Nothing is lost; trying again.")
     create_run(PROFILE, None)
-    recovery.wait_for_log("1 messages sent.")
+    recovery.wait_for_log("1 message sent.")
 
 
 @pytest.mark.parametrize("arguments", [["--interval=0"], ["--interval=-1"], ["--interval=5", "--all"]])

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from typing_extensions import override
 
-from morango_celery.api import deserialize, runs_in_process
+from morango_celery.api import deserialize, require_model, runs_in_process
 from morango_celery.conf import require_valid
 from morango_celery.management.arguments import add_profile_and_filter
 from morango_celery.management.base import WRONG_ARGUMENTS
@@ -75,6 +75,7 @@ class Command(RunCommand):
             raise CommandError("--dry-run starts no run to --wait for.", returncode=WRONG_ARGUMENTS)
         with errors_in_one_line():
             require_valid()
+            require_model(options["profile"], options["only_model"])
             found = dry_run(
                 options["profile"],
                 parse_filter(options["filter"]),

@@ -12,6 +12,7 @@ from morango_celery.api import recover_and_count
 from morango_celery.db.errors import is_infrastructure_error
 from morango_celery.management.arguments import seconds, writable_file
 from morango_celery.management.base import WRONG_ARGUMENTS, PipeSafeCommand, exit_statuses
+from morango_celery.management.formatting import number_of
 from morango_celery.management.results import VERSION, RecoveredJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
 from morango_celery.management.wakeup import wakeup_on_stop_signals
@@ -67,11 +68,11 @@ class Command(PipeSafeCommand):
             result: RecoveredJson = {"version": VERSION, "sent": found.sent, "waiting": found.waiting}
             self.write_json(result)
         else:
-            self.stdout.write(f"{found.sent} messages sent.")
+            self.stdout.write(f"{number_of(found.sent, 'message')} sent.")
         if not found.waiting:
             _touch(options["heartbeat_file"])
             return True
-        messages = "1 message waits" if found.waiting == 1 else f"{found.waiting:,} messages wait"
+        messages = f"{number_of(found.waiting, 'message')} {'waits' if found.waiting == 1 else 'wait'}"
         self.stderr.write(
             f"The broker can't be reached: {messages} in the ledger. Nothing is lost; once it is back, "
             "workers and this command send them."
