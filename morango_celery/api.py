@@ -54,8 +54,8 @@ def deserialize(
     :param in_process: True to carry the run out here, without Celery; None as the setting IN_PROCESS says
     :param on_progress: called with the run now and then, while it is waited for or carried out here
     :returns: the ledger's row; counts are final only if the run has ended
-    :raises UsageError: an unknown profile or model, a filter, options or settings that can't be used, or waiting
-        inside an open transaction, which workers can't see into; nothing was done
+    :raises UsageError: an unknown profile or model, a filter, options or settings that can't be used, or
+        waiting inside an open transaction, which workers can't see into; nothing was done
     :raises RunFailedError: the run was waited for, and not completed; records in error don't count
     :raises TransientError: `wait` seconds have passed; the run goes on
     :raises PausedError: a pause holds the run, which was to be carried out here; nothing was done

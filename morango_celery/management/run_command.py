@@ -152,8 +152,8 @@ class RunCommand(PipeSafeCommand):
         seconds = max((run.finished_at - run.created_at).total_seconds(), 0.001)
         others = f", {run.left_to_others} done by other runs" if run.left_to_others else ""
         self.stdout.write(
-            f"Run {run.pk}: {number_of(run.records, 'record')} in {seconds:.1f} s ({run.records / seconds:.0f} a "
-            "second): "
+            f"Run {run.pk}: {number_of(run.records, 'record')} in {seconds:.1f} s "
+            f"({run.records / seconds:.0f} a second): "
             f"{run.saved} saved, {run.deleted} deleted, {run.propagated} deleted with what they refer to, "
             f"{run.conflicted} conflicted with local edits, {run.failed} failed{others}."
         )

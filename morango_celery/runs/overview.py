@@ -111,8 +111,10 @@ def _made_good() -> Exists:
 
 
 def _saved_later() -> Q:
-    """Return the condition that a later run saved some of these records, or may have: one of a narrower filter
-    is enough, for syncs come under narrower filters than runs of a whole profile."""
+    """Return the condition that a later run saved some of these records, or may have.
+
+    One of a narrower filter is enough, for syncs come under narrower filters than runs of a whole profile.
+    """
     saving = _later().filter(~_is_fruitless(), skip_erroring=False)
     same = Q(filter=OuterRef("filter")) | Q(filter=None) | Q(filter__startswith=OuterRef("filter"))
     return Q(Exists(saving.filter(same))) | Q(Exists(saving), filter=None)
