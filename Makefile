@@ -5,7 +5,10 @@ EXAMPLES ?= 1000
 FUZZED ?= 20000
 MINUTES ?= 10
 SEED := $(or $(SEED),$(shell date +%s))
-VENV := .venv
+# PYTHON=... has an environment of its own, named after its version: none rebuilds another's.
+VERSION := $(if $(PYTHON),$(or $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null),\
+	$(error $(PYTHON) is no Python that runs)))
+VENV := .venv$(if $(VERSION),-$(VERSION))
 BIN := $(VENV)/bin
 # Named after the locked versions: built again only when these change.
 STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr ' ' -)
@@ -43,7 +46,7 @@ OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity brokers faults faults-on-postgresql faults-on-sqlite upgrade fuzz soak kolibri mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity brokers faults faults-on-postgresql faults-on-sqlite upgrade fuzz soak kolibri compat mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,12 +57,12 @@ venv: $(STAMP) ## Build the environment in .venv (PYTHON=... chooses the interpr
 # core; compileall's status says nothing, for packages contain templates that are no Python.
 $(STAMP):
 	@set -e; chosen=""; \
-	for python in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3); do \
-		if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3); do \
+		if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 		then chosen="$$python"; break; fi; \
 	done; \
 	if [ -z "$$chosen" ]; then \
-		echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
+		echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi; \
 	echo "Building $(VENV) with $$("$$chosen" --version), once; a minute or two"; \
@@ -139,6 +142,9 @@ kolibri: venv ## Compare with Morango on Kolibri's real models and data (ARGS=--
 	@$(BIN)/python -m tests.kolibri.environment .venv-kolibri
 	.venv-kolibri/bin/python -m tests.kolibri $(ARGS)
 
+compat: venv ## Run tests with Django 3.2, 4.2 and 5.2; an hour or more (ARGS=--help shows how to choose, and other PostgreSQLs)
+	$(BIN)/python -m tests.compat $(ARGS)
+
 mutants: venv ## Undo our deviations from Morango one at a time, and see a test fail each time (ARGS=NAME for one)
 	@$(BIN)/python -m tests.mutations $(ARGS)
 
@@ -210,6 +216,6 @@ sbom: venv ## List what the image contains, as CycloneDX, in build/morango-celer
 	$(CYCLONEDX) environment build/image --pyproject pyproject.toml --output-reproducible --output-file build/morango-celery.cdx.json
 
 clean: ## Remove the environment and what tools leave behind
-	rm -rf $(VENV) .venv-kolibri .venv-kolibri-server build dist mutants *.egg-info .coverage .hypothesis \
+	rm -rf $(VENV) .venv-3.* .venv-compat-* .venv-kolibri .venv-kolibri-server build dist mutants *.egg-info .coverage .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find morango_celery worker tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,13 +1,16 @@
 """Private and undocumented names of Django's that this project relies on, in one place.
 
-Checked against the release in `CHECKED`; `checks/versions.py` compares it with the installed one. Documented
-names with an underscore are used anywhere: ``_meta``, ``_state.adding``, ``_state.db``, ``_base_manager``,
+Checked against the releases in `CHECKED`; `checks/versions.py` compares them with the installed one. Where
+releases differ, a function here has both forms, and looks at Django itself to choose. Documented names with
+an underscore are used anywhere: ``_meta``, ``_state.adding``, ``_state.db``, ``_base_manager``,
 ``_default_manager``.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
@@ -16,9 +19,13 @@ from django.db.models.deletion import Collector
 from django.db.models.signals import pre_delete
 from django.db.models.sql import InsertQuery, UpdateQuery
 from django.dispatch import Signal
+from django.utils import timezone
 
-CHECKED: Mapping[str, str] = {"Django": "3.2.25"}
-"""Release that these names were checked against, by distribution."""
+CHECKED: Mapping[str, Sequence[str]] = {"Django": ("3.2.25", "4.2.30", "5.2.19")}
+"""Releases that these names were checked against, by distribution."""
+
+UTC: datetime.tzinfo = vars(timezone).get("utc", datetime.UTC)
+"""Time zone of the times that Django reads in UTC: an object of pytz before Django 4, Python's own since."""
 
 SAVING = ("save", "save_base", "_save_table", "_save_parents", "_do_update", "_do_insert")
 """Methods that a model's ``save()`` consists of."""
@@ -41,6 +48,30 @@ class CollectorWithoutPostDelete(Collector):
         return pre_delete.has_listeners(model)
 
 
+class FieldUpdates(NamedTuple):
+    """Rows that a deletion would update, as ``SET_NULL`` asks for."""
+
+    instances: list[Model]
+    queries: list[QuerySet[Any]]
+    """Rows that nobody has read yet, and that one statement is going to update. Since Django 4.2."""
+
+
+def field_updates(collector: Collector) -> FieldUpdates:
+    """Return the rows that a deletion would update. Cost: none; no row is read for it."""
+    found: Any = collector
+    updates = FieldUpdates([], [])
+    for key, value in found.field_updates.items():
+        if isinstance(key, type):  # before Django 4.2: instances by field and value, by model
+            updates.instances.extend(instance for instances in value.values() for instance in instances)
+            continue
+        for rows in value:
+            if getattr(rows, "_result_cache", rows) is None:
+                updates.queries.append(rows)
+            else:
+                updates.instances.extend(rows)
+    return updates
+
+
 def write_row(
     instance: Model,
     *,
@@ -53,7 +84,8 @@ def write_row(
     saved: Any = instance
     cls = type(instance)._meta.concrete_model
     with transaction.atomic(using=using, savepoint=False):
-        inserted = saved._save_parents(cls, using, update_fields)
+        forced = [saved._validate_force_insert(force_insert)] if _PARENTS_CAN_BE_FORCED else []
+        inserted = saved._save_parents(cls, using, update_fields, *forced)
         saved._save_table(
             raw=True,
             cls=cls,
@@ -64,10 +96,16 @@ def write_row(
         )
 
 
+_PARENTS_CAN_BE_FORCED = "force_insert" in signature(vars(Model)["_save_parents"]).parameters
+"""True if ``force_insert`` may name tables of parents: since Django 5.0."""
+
+
 def receivers_of(signal: Signal, sender: type[Model]) -> Sequence[Callable[..., Any]]:
     """Return the functions that a signal of a model calls."""
     found: Any = signal
-    receivers: Sequence[Callable[..., Any]] = found._live_receivers(sender)
+    receivers: Sequence[Any] = found._live_receivers(sender)
+    if isinstance(receivers, tuple):  # since Django 5.0: synchronous ones, and asynchronous ones
+        return [receiver for each in receivers for receiver in each]
     return receivers
 
 
@@ -82,9 +120,17 @@ def replace_related_instances(instance: Model, cache: dict[str, Any]) -> None:
     instance._state.fields_cache = cache
 
 
+def is_generated(field: Any) -> bool:
+    """Return True if the database computes a field's column and lets nobody write it (since Django 5.0)."""
+    return bool(getattr(field, "generated", False))
+
+
 def cache_name(field: ForeignKey[Any, Any]) -> str:
     """Return the name of a foreign key's target among `related_instances`."""
-    return field.get_cache_name()
+    found: Any = field
+    # An attribute since Django 5.1, which deprecates the method
+    name: str = found.cache_name if hasattr(found, "cache_name") else found.get_cache_name()
+    return name
 
 
 def prefetched_relations(rows: QuerySet[Any]) -> Sequence[Any]:

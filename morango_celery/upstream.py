@@ -25,6 +25,7 @@ from morango.sync.backends.utils import load_backend
 from morango.utils import SETTINGS, do_import, exception_path
 
 from morango_celery.db.dialect import dialect
+from morango_celery.db.driver import is_psycopg3, repeatable_read, sqlstate_of
 from morango_celery.log_context import get_logger
 
 __all__ = [
@@ -67,12 +68,19 @@ def profiles() -> list[str]:
 
 def registered_models(profile: str) -> list[type[SyncableModel]]:
     """Return the profile's syncable models in Morango's order: each after the targets of its foreign keys."""
+    of_store = getattr(syncable_models, "get_store_querysets", None)  # of a release to come
+    if of_store is not None:
+        return [model for model, _ in of_store(profile)]
     models: list[type[SyncableModel]] = syncable_models.get_models(profile)
     return models
 
 
 def self_referential_fk(model: type[SyncableModel]) -> str | None:
     """Return the column name of the model's first foreign key to itself, or to a model it is a proxy of."""
+    of_registry = getattr(syncable_models, "get_self_referential_fk", None)  # of a release to come
+    if of_registry is not None:
+        found = of_registry(model)
+        return None if found is None else str(getattr(found, "attname", found))
     for field in model._meta.concrete_fields:
         if field.related_model and issubclass(model, field.related_model):
             name: str = field.attname
@@ -89,11 +97,26 @@ def isolated_transaction(
     :param on_begin: called first in it, before it waits to be alone
     :raises MorangoDatabaseError: on PostgreSQL, inside an open transaction
     """
-    with _backend._set_transaction_repeatable_read(), transaction.atomic(savepoint=False):
+    with _repeatable_read(), transaction.atomic(savepoint=False):
         if on_begin is not None:
             on_begin()
         _lock_partitions(sync_filter, shared=False)
         yield
+
+
+@contextmanager
+def _repeatable_read() -> Iterator[None]:
+    """Set the isolation of the next transaction as Morango does, which knows psycopg2 alone."""
+    if not dialect().has_sqlstates or not is_psycopg3():
+        with _backend._set_transaction_repeatable_read():
+            yield
+    elif SETTINGS.MORANGO_TEST_POSTGRESQL:
+        yield
+    elif connection.in_atomic_block:
+        raise MorangoDatabaseError("Unable to set transaction isolation during a transaction")
+    else:
+        with repeatable_read():
+            yield
 
 
 def refuse_open_transaction() -> None:
@@ -182,9 +205,14 @@ _LOCK = """
 _SHARE = _LOCK.replace("lock(", "lock_shared(")
 
 
+_ROLLED_BACK = "40"
+"""Class of SQLSTATEs."""
+
+
 def is_isolation_error(error: OperationalError) -> bool:
     """Return True if the database asks to run the transaction again (serialization failure, deadlock)."""
-    return bool(_backend._is_transaction_isolation_error(error))
+    code = sqlstate_of(error.__cause__) or sqlstate_of(error) or ""
+    return code.startswith(_ROLLED_BACK) or bool(_backend._is_transaction_isolation_error(error))
 
 
 def report_writes(

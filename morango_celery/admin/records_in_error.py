@@ -111,7 +111,7 @@ class RecordInErrorAdmin(ReadOnlyAdmin):
         return filters()
 
     @override
-    def lookup_allowed(self, lookup: str, value: str) -> bool:
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Allow the list's filters alone: others would reveal the contents of records, bit by bit."""
         return lookup in (*CAUSE, UnderTheFilterOfRun.parameter_name)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import OperationalError, connection, transaction
-from psycopg2.errors import QueryCanceled
 
 from morango_celery.db.dialect import dialect
+from morango_celery.db.errors import is_cancelled
 from morango_celery.errors import QueryTimeoutError
 
 
@@ -28,7 +28,7 @@ def time_limit(seconds: float) -> Iterator[None]:
             if before is not None:
                 _set_timeout(before)  # who called may have more to do in the same transaction
     except OperationalError as error:
-        if isinstance(error.__cause__, QueryCanceled):
+        if is_cancelled(error):
             raise QueryTimeoutError from error
         raise
 

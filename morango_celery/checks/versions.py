@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,13 +12,17 @@ from morango_celery import celery_compat, django_compat, upstream
 from morango_celery.celery_names import missing_names
 from morango_celery.checks.workers import are_used
 
-CHECKED = {**celery_compat.CHECKED, **django_compat.CHECKED, **upstream.CHECKED}
+CHECKED: Mapping[str, Sequence[str]] = {
+    name: (releases,) if isinstance(releases, str) else releases
+    for compat in (celery_compat, django_compat, upstream)
+    for name, releases in compat.CHECKED.items()
+}
 """Releases that private names were checked against, by distribution."""
 
 
 @register("morango_celery")
 def check_versions(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Warn of a package whose release is of another series than the checked one.
+    """Warn of a package whose release is of another series than the checked ones.
 
     A series is a release without its last number. Patches seldom move names; this project's own tests compare
     whole numbers.
@@ -25,12 +30,13 @@ def check_versions(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     return [
         Warning(
             f"{name} {installed} is installed. Private names of it that morango_celery relies on were "
-            f"checked against {checked}.",
-            hint=f"Install {name} {_series(checked)}.*, or a morango_celery for {name} {_series(installed)}.",
+            f"checked against {_listed(checked, 'and')}.",
+            hint=f"Install {name} {_listed([f'{_series(release)}.*' for release in checked], 'or')}, or a "
+            f"morango_celery for {name} {_series(installed)}.",
             id="morango_celery.W011",
         )
         for name, checked in CHECKED.items()
-        if (installed := _installed(name)) is not None and _series(installed) != _series(checked)
+        if (installed := _installed(name)) is not None and _series(installed) not in map(_series, checked)
     ]
 
 
@@ -61,3 +67,8 @@ def _installed(name: str) -> str | None:
 
 def _series(release: str) -> str:
     return release.rpartition(".")[0]
+
+
+def _listed(releases: Sequence[str], conjunction: str) -> str:
+    *others, last = releases
+    return f"{', '.join(others)} {conjunction} {last}" if others else last

@@ -17,6 +17,7 @@ from morango.models.core import DeletedModels, Store
 
 from morango_celery.comparison.report import Counts, ModelFigures, Request, SideFigures
 from morango_celery.comparison.selection import records_of
+from morango_celery.db.driver import sqlstate_of
 from morango_celery.models import Run
 from morango_celery.printable import printable
 from morango_celery.runs.inprocess import rehearse
@@ -151,7 +152,7 @@ def failure(error: Exception, request: Request) -> str:
 def _is_about_the_transaction(error: Error) -> bool:
     """Return True if the database ended the statement for a reason that has nothing to do with records."""
     # A lock or a time limit, a conflict with another session, a resource, or the connection
-    code = getattr(error.__cause__, "pgcode", None) or ""
+    code = sqlstate_of(error.__cause__) or ""
     return code[:2] in ("40", "53", "55", "57", "58", "08") or code == "25P03"
 
 

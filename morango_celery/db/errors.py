@@ -8,6 +8,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError
 
 from morango_celery.db.dialect import dialect
+from morango_celery.db.driver import sqlstate_of
 
 INFRASTRUCTURE_ERRORS = (DatabaseError, InterfaceError, MemoryError)
 """Errors that may be raised while a model's code runs, and that say more about this machine than about the
@@ -18,9 +19,10 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _TRANSIENT_CODES = (_LOCK_NOT_AVAILABLE, "25006", "25P03", "25P04")
 """Locked; read-only, as a server is that others have replaced, or are about to; a transaction that idled, or
 took, too long."""
-_ASKED_TOO_MUCH = ("57014", "53200", "53400")
+_CANCELLED = "57014"
+_ASKED_TOO_MUCH = (_CANCELLED, "53200", "53400")
 """Cancelled, by a timeout most likely; no memory left; more than anybody may have, as of temporary files."""
-_ENDED_BY_A_LIMIT = ("57014", _LOCK_NOT_AVAILABLE, "25P03", "25P04")
+_ENDED_BY_A_LIMIT = (_CANCELLED, _LOCK_NOT_AVAILABLE, "25P03", "25P04")
 _NO_PERMISSION = "42501"
 _REFUSED_CLASSES = ("3F", "42")
 _BY_POLICY = "ExecWithCheckOptions"
@@ -46,7 +48,7 @@ _REMEDIES = {
     "53300": "The server takes no more connections. Close some, or raise max_connections, then try again.",
     _LOCK_NOT_AVAILABLE: "Other transactions held a lock that it needs for longer than lock_timeout. Try "
     "again at a quieter time, or allow more.",
-    "57014": "It was cancelled, or took longer than statement_timeout. Try again, or allow more.",
+    _CANCELLED: "It was cancelled, or took longer than statement_timeout. Try again, or allow more.",
 }
 """General remedies for errors, by PostgreSQL's code."""
 _LACKING = ("no such table", "no such column", "no such function", "has no column named")
@@ -88,6 +90,11 @@ def is_ended_by_a_limit(error: DatabaseError | InterfaceError) -> bool:
     return sqlstate(error) in _ENDED_BY_A_LIMIT
 
 
+def is_cancelled(error: DatabaseError) -> bool:
+    """Return True if PostgreSQL has cancelled a statement: for its time limit, or for somebody."""
+    return sqlstate(error) == _CANCELLED
+
+
 def is_infrastructure_error(error: Exception) -> bool:
     """Return True if the database or this machine fails, so that no record is to blame."""
     if isinstance(error, DatabaseError | InterfaceError):
@@ -103,8 +110,7 @@ def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
 
 def sqlstate(error: DatabaseError | InterfaceError) -> str | None:
     """Return PostgreSQL's code for an error; None when libpq knows none, as of a connection that was lost."""
-    code: str | None = getattr(error.__cause__, "pgcode", None)
-    return code
+    return sqlstate_of(error.__cause__)
 
 
 def is_refusal(error: DatabaseError) -> bool:

@@ -104,7 +104,8 @@ class Statement:
 def _mark(parameter: Any) -> tuple[int, str] | None:
     """Return a mark's place, and the text that a lookup has put behind it: "%", if it is one for
     beginnings."""
-    if type(parameter) is int and _FIRST_NUMBER <= parameter < _FIRST_NUMBER + MAX_STATEMENTS:
+    # Django gives whole numbers a type of psycopg 3's
+    if isinstance(parameter, int) and _FIRST_NUMBER <= parameter < _FIRST_NUMBER + MAX_STATEMENTS:
         return parameter - _FIRST_NUMBER, ""
     if isinstance(parameter, str) and parameter.startswith(_TEXT):
         found = parameter.removeprefix(_TEXT)

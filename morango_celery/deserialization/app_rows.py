@@ -7,18 +7,15 @@ prepared statement is fastest.
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import json
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import psycopg2.extras
 from django.db import connection
 from django.db.models import Field, Model
 
 from morango_celery.db.dialect import dialect
+from morango_celery.db.driver import input_text, json_text
 from morango_celery.deserialization.identifiers import (
     column_name,
     column_of,
@@ -106,10 +103,9 @@ def _insert(statement: Insertion, rows: Sequence[Sequence[Any]]) -> int:
             records = [dict(zip(statement.keys, row, strict=True)) for row in rows]
             for record in records if statement.documents else ():
                 # A text in a JSON document is a JSON string, even if it reads like something else
-                record.update(
-                    {c: json.loads(record[c]) for c in statement.documents if isinstance(record[c], str)}
-                )
-            cursor.execute(statement.text, [json.dumps(records, default=_as_json)])
+                texts = {column: json_text(record[column]) for column in statement.documents}
+                record.update({c: json.loads(text) for c, text in texts.items() if isinstance(text, str)})
+            cursor.execute(statement.text, [json.dumps(records, default=input_text)])
         else:
             cursor.executemany(statement.text, rows)
         written: int = cursor.rowcount
@@ -131,11 +127,11 @@ def conflicting_positions(
             place, claims = "ordinality - 1", f"json_populate_recordset(NULL::{table}, %s) WITH ORDINALITY"
             values = [f"claim.{column_name(field)}" for field in wanted]
             keys = list(map(kept_name, wanted))
-            document: list[Any] = [dict(zip(keys, row, strict=True)) for row in rows]
+            claimed: list[Any] = [dict(zip(keys, row, strict=True)) for row in rows]
         else:
             place, claims = "key", "json_each(%s)"
             values = [f"json_extract(claim.value, '$[{index}]')" for index in range(len(wanted))]
-            document = [list(row) for row in rows]
+            claimed = [list(row) for row in rows]
         own, *others = (
             (f"there.{column_name(field)}", value) for field, value in zip(wanted, values, strict=True)
         )
@@ -143,23 +139,6 @@ def conflicting_positions(
         cursor.execute(
             f"SELECT {place} FROM {claims} AS claim"
             f" WHERE EXISTS (SELECT 1 FROM {table} AS there WHERE {condition})",
-            [json.dumps(document, default=_as_json)],
+            [json.dumps(claimed, default=input_text)],
         )
         return {place for (place,) in cursor.fetchall()}
-
-
-def _as_json(value: Any) -> Any:
-    """Return a form that PostgreSQL's input functions read, of a value that JSON has no form of."""
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal | uuid.UUID):
-        return str(value)
-    if isinstance(value, datetime.timedelta):
-        return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
-    if isinstance(value, psycopg2.extensions.Binary):
-        value = value.adapted
-    if isinstance(value, psycopg2.extras.Inet):
-        return value.addr
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "\\x" + bytes(value).hex()
-    raise TypeError(f"A value of type {type(value).__name__} can't be written in bulk.")

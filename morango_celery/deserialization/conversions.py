@@ -20,12 +20,12 @@ from django.core.validators import (
     MinValueValidator,
 )
 from django.db import connection, models
-from django.utils import timezone
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.db.dialect import dialect
 from morango_celery.deserialization.equivalent import field_equivalent, field_mismatch
 from morango_celery.deserialization.reasons import Kind, Reason
+from morango_celery.django_compat import UTC
 from morango_celery.equivalents import Convert, NotFastPath, declared_for_field
 from morango_celery.reading.attributes import class_like
 from morango_celery.reading.definitions import definition_of
@@ -48,7 +48,11 @@ def conversion(field: AnyField) -> Convert | None:
 def converter(field: AnyField) -> Convert | Reason:
     """Return the converter of one field, or the reason why only the field's own code can tell."""
     found = _converter(field)
-    return found if isinstance(found, Reason) else _with_choices(field, _nullable(field, found))
+    if isinstance(found, Reason):
+        return found
+    if not isinstance(field.choices, list | tuple | None):  # a function makes them, since Django 5.0
+        return _reason(Kind.FIELD, field, f"{field.name}: its choices may be others each time")
+    return _with_choices(field, _nullable(field, found))
 
 
 def plain_class_of(kind: type[Any]) -> type[Any] | None:
@@ -293,7 +297,7 @@ def _datetime(field: AnyField) -> Convert | Reason:
     if field.validators:
         return _validated(field)
     adapt = connection.ops.adapt_datetimefield_value
-    if not dialect().stores_text or connection.timezone is not timezone.utc:
+    if not dialect().stores_text or connection.timezone is not UTC:
         return _parsed(_DATETIME, datetime.datetime.fromisoformat, adapt)
 
     def as_text(text: str) -> Any:

@@ -187,6 +187,8 @@ def _field_errors(rejected: Sequence[tuple[models.Field[Any, Any], Any]]) -> Val
     for field, value in rejected:
         if isinstance(field, models.ForeignKey) and value is not None:
             return None  # Morango judges references apart from the others, and later
+        if hasattr(value, "resolve_expression"):
+            return None  # the database has the default (since Django 5.0)
         try:
             if not (field.blank and value in field.empty_values):
                 field.clean(value, None)

@@ -205,7 +205,7 @@ def _save_base(app_model: SyncableModel, **options: Any) -> None:
     over ``auto_now``. (Morango swaps the receivers of the whole process instead.)"""
     cls = type(app_model)._meta.concrete_model
     using = options.get("using") or router.db_for_write(cls, instance=app_model)
-    for field in cls._meta.concrete_fields:
+    for field in traits_of(cls).fields:
         setattr(app_model, field.attname, value_to_save(app_model, field))
     write_row(
         app_model,

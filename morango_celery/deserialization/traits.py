@@ -14,7 +14,7 @@ from morango.models.core import SyncableModel
 from morango_celery.conf import settings
 from morango_celery.deserialization.exclusive import exclusive_reasons, is_exclusive
 from morango_celery.deserialization.reasons import Kind, Reason
-from morango_celery.django_compat import SAVING
+from morango_celery.django_compat import SAVING, is_generated
 from morango_celery.reading.definitions import (
     Definition,
     attribute_of,
@@ -44,7 +44,7 @@ class WriteStrategy(enum.Enum):
 class Traits:
     model: type[SyncableModel]
     fields: tuple[Field[Any, Any], ...]
-    """Concrete fields, in the order of the table's columns."""
+    """Concrete fields that are written, in the order of the table's columns."""
     foreign_keys: tuple[ForeignKey[Any, Any], ...]
     save_code: tuple[Definition, ...]
     """Code of the model's own that a ``save()`` runs."""
@@ -151,7 +151,7 @@ def once_per_model(find: Callable[[type[SyncableModel]], Found]) -> Callable[[ty
 
 @once_per_model
 def traits_of(model: type[SyncableModel]) -> Traits:
-    fields = tuple(model._meta.concrete_fields)
+    fields = tuple(field for field in model._meta.concrete_fields if not is_generated(field))
     foreign_keys = tuple(field for field in fields if isinstance(field, ForeignKey))
     return Traits(
         model=model,

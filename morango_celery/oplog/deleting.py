@@ -9,6 +9,7 @@ from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 
+from morango_celery.django_compat import field_updates
 from morango_celery.oplog.meta import Key, concrete, key_of, rows
 
 
@@ -36,12 +37,8 @@ def _touches(collector: Any, deleted: QuerySet[Any], saved: Mapping[Key, object]
     by_model: dict[type[Model], list[Any]] = {}
     for model, key in saved:
         by_model.setdefault(model, []).append(key)
-    updated = {
-        (model, instance.pk)
-        for model, updates in collector.field_updates.items()
-        for instances in updates.values()
-        for instance in instances
-    }
+    updates = field_updates(collector)
+    updated = {(type(instance), instance.pk) for instance in updates.instances}
     collected = {
         (model, instance.pk) for model, instances in collector.data.items() for instance in instances
     }
@@ -49,7 +46,7 @@ def _touches(collector: Any, deleted: QuerySet[Any], saved: Mapping[Key, object]
         return True
     return any(
         related.filter(pk__in=by_model[concrete(related.model)]).exists()
-        for related in collector.fast_deletes
+        for related in (*collector.fast_deletes, *updates.queries)
         if related is not deleted and concrete(related.model) in by_model
     )
 

@@ -24,11 +24,11 @@ from django.db.models import (
 )
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast, Replace
-from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from morango.models.fields.uuids import UUIDField
 
 from morango_celery.db.dialect import dialect
+from morango_celery.django_compat import UTC
 from morango_celery.reading.attributes import class_like
 from morango_celery.reading.sizes import THIN_BYTES, bytes_of, is_unbounded
 
@@ -109,10 +109,10 @@ class _StoredTime(TextField):  # type: ignore[type-arg]
             and value[4:17:3] == "-- ::"
             and value[19:20] in ("", ".")  # no offset
             and len(value) in (19, 26)
-            and connection.timezone is timezone.utc
+            and connection.timezone is UTC
         ):
             try:
-                return datetime.datetime.fromisoformat(value).replace(tzinfo=timezone.utc)
+                return datetime.datetime.fromisoformat(value).replace(tzinfo=UTC)
             except ValueError:
                 pass  # Django has an error of its own
         if isinstance(value, str):

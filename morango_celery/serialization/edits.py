@@ -18,6 +18,7 @@ from morango.models.core import (
 )
 
 from morango_celery.db.dialect import dialect
+from morango_celery.db.driver import skip_to_last_result
 from morango_celery.reading.indexes import dirty_bit_column, edits_table, partition_column
 from morango_celery.reading.prefixes import few_around, outermost
 from morango_celery.serialization.sql import Saver
@@ -85,6 +86,7 @@ def note_unless_edited(
             " SELECT counter, EXISTS (SELECT 1 FROM edited) FROM raised",
             [*lock_parameters, *parameters, instance_id, prefixes],
         )
+        skip_to_last_result(cursor)
         for counter, is_edited in cursor.fetchall():
             return Saver(instance_id, counter), is_edited
     return None

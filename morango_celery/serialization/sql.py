@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from django.db.models import Model, QuerySet
 from morango.models.core import DatabaseMaxCounter, RecordMaxCounter, Store, SyncableModel
 
 from morango_celery.db.dialect import dialect
+from morango_celery.db.driver import copy_from, input_text
 from morango_celery.reading.sizes import THIN_BYTES
+from morango_celery.serialization.further import further_fields, new_values
 from morango_celery.serialization.task import SerializeTask
 
 _STORE = Store._meta.db_table
@@ -55,6 +56,7 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
 
     :raises IntegrityError: another transaction has inserted one of them meanwhile
     """
+    further = further_fields()
     same = {
         "profile": model.morango_profile,
         "model_name": model.morango_model_name,
@@ -66,25 +68,29 @@ def insert(model: type[SyncableModel], tasks: Collection[SerializeTask], saver: 
         "hard_deleted": False,
     }
     rows = [(task.obj, task.serialized) for task in tasks]
-    names = ", ".join(["id", "serialized", "partition", "source_id", "_self_ref_fk", *same])
+    own = ("id", "serialized", "partition", "source_id", "_self_ref_fk")
+    names = ", ".join([*own, *same, *(connection.ops.quote_name(field.column) for field in further)])
     with connection.cursor() as cursor:
         if dialect().has_arrays:
             constants = "\t".join(map(_copied, map(str, same.values())))
             lines = [
                 # JSON has its control characters escaped
                 f"{obj.id}\t{text.replace(_ESCAPE, _ESCAPED)}\t{_copied(obj.partition)}"
-                f"\t{_copied(obj.source_id)}\t{_copied(obj.self_ref_fk)}\t{constants}\n"
+                f"\t{_copied(obj.source_id)}\t{_copied(obj.self_ref_fk)}\t{constants}"
+                f"{''.join(map(_copied_further, new_values(further)))}\n"
                 for obj, text in rows
             ]
-            copied = io.BytesIO("".join(lines).encode())
-            with connection.wrap_database_errors:  # which Django does for other statements
-                cursor.copy_expert(f"COPY {_STORE} ({names}) FROM STDIN", copied)
+            copy_from(cursor, f"COPY {_STORE} ({names}) FROM STDIN", "".join(lines).encode())
         else:
-            marks = ", ".join(["%s"] * (5 + len(same)))
+            marks = ", ".join(["%s"] * (len(own) + len(same) + len(further)))
             cursor.executemany(
                 f"INSERT INTO {_STORE} ({names}) VALUES ({marks})",
                 [
-                    (obj.id, text, obj.partition, obj.source_id, obj.self_ref_fk, *same.values())
+                    (
+                        *(obj.id, text, obj.partition, obj.source_id, obj.self_ref_fk),
+                        *same.values(),
+                        *new_values(further),
+                    )
                     for obj, text in rows
                 ],
             )
@@ -158,6 +164,13 @@ def lock_table(model: type[Model]) -> None:
             cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
         else:  # a reader can't become the writer once another has written
             cursor.execute(f"UPDATE {table} SET id = id WHERE 0")
+
+
+def _copied_further(value: Any) -> str:
+    """Return a value of a further column, as COPY reads it behind others."""
+    if value is None:
+        return "\t\\N"
+    return f"\t{_copied(str(value) if isinstance(value, bool | int | float) else input_text(value))}"
 
 
 def _copied(text: str) -> str:

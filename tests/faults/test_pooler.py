@@ -11,13 +11,18 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from django.core.management import call_command
 from django.db import connection
+from morango.models import Store
 
+from morango_celery import serialize_into_store
+from morango_celery.comparison import Request, compare
 from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.inprocess import run_in_process
@@ -25,6 +30,7 @@ from tests.support.schools import MakeSchool
 from tests.support.waiting import until
 from tests.support.workers import StartWorker
 from worker import services
+from worker.school.models import PROFILE, Lesson
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgresql]
 
@@ -95,31 +101,66 @@ def test_runs_complete_and_leave_sessions_as_they_were(
     for school, run in zip(schools, runs, strict=True):
         school.assert_intact(run)
 
-    # ... and the sessions' next users find no lock and no setting of others
     worker.stop()
+    assert_sessions_are_as_they_were(pooled_url)
+
+
+def assert_sessions_are_as_they_were(pooled_url: str) -> None:
+    """Their next users find no lock, no cursor, no temporary table and no setting of others."""
     with ExitStack() as stack:
         seen = set()
         for _ in range(SESSIONS):
             cursor = stack.enter_context(closing(psycopg2.connect(pooled_url))).cursor()
             cursor.execute(
                 "SELECT pg_backend_pid(), current_setting('transaction_isolation'),"
-                " current_setting('synchronous_commit'), (SELECT count(*) FROM pg_cursors),"
+                " current_setting('synchronous_commit'), current_setting('statement_timeout'),"
+                " current_setting('lock_timeout'), (SELECT count(*) FROM pg_cursors),"
+                " (SELECT count(*) FROM pg_prepared_statements),"
+                " (SELECT count(*) FROM pg_class WHERE relpersistence = 't'),"
                 " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"
             )
             ((pid, *found),) = cursor.fetchall()
-            assert found == ["read committed", "on", 0, 0]
+            assert found == ["read committed", "on", "0", "0", 0, 0, 0, 0]
             seen.add(pid)
     assert len(seen) == SESSIONS
 
 
-def test_run_in_process_completes(
-    make_school: MakeSchool, pooled_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    school = make_school(100)
-    run = school.new_run()
+@pytest.fixture
+def pooled(pooled_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Lead this process through the pooler, as a project configures it that reads rows outside of
+    transactions."""
     connection.close()
     with monkeypatch.context() as patch:
         patch.setitem(connection.settings_dict, "PORT", str(urlsplit(pooled_url).port))
-        run_in_process(run)
+        patch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
+        yield pooled_url
         connection.close()
+
+
+def test_run_in_process_completes(make_school: MakeSchool, pooled: str) -> None:
+    school = make_school(100)
+    run = school.new_run()
+
+    run_in_process(run)
+
     school.assert_intact(run)
+    assert_sessions_are_as_they_were(pooled)
+
+
+def test_serialization_comparison_and_commands_complete(make_school: MakeSchool, pooled: str) -> None:
+    # Given records that were deserialized, and edited here
+    run_in_process(make_school(100, mixed=False).new_run())
+    edited = Lesson.objects.update(title="edited here")
+
+    # When edits are serialized, records compared, and runs looked at
+    serialize_into_store(PROFILE)
+    report = compare(Request(PROFILE, replay=True))
+    printed = StringIO()
+    for command in ("deserialize_status", "recover_runs", "explain_models"):
+        call_command(command, stdout=printed)
+
+    # Then all of it is as without a pooler
+    assert Store.objects.filter(serialized__contains="edited here").count() == edited > 0
+    assert (report.differences, report.records > 0) == (0, True)
+    assert PROFILE in printed.getvalue()
+    assert_sessions_are_as_they_were(pooled)

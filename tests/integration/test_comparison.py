@@ -17,6 +17,7 @@ from morango_celery.models import Run
 from morango_celery.runs.inprocess import rehearse
 from tests.support.dump import dump
 from tests.support.factories import SCHOOL_ID, fill_store, store_row
+from tests.support.further_columns import MARK, further_columns
 from worker.school.models import PROFILE, Lesson, Unit
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -126,3 +127,14 @@ def test_clean_records_are_replayed_with_all_that_they_refer_to() -> None:
     assert sum(model.ours.saved for model in report.models) == report.records
     assert not Store.objects.filter(dirty_bit=True).exists()
     assert not Lesson.objects.exists()
+
+
+def test_columns_of_a_later_morango_are_compared() -> None:
+    with further_columns():
+        unit = store_row("unit", columns={"further_rank": 3, "further_mark": "synced"})
+        assert compare(Request(PROFILE)).differences == 0
+
+        with planted(lambda: Store.objects.filter(pk=unit.pk).update(further_mark="other")):
+            (found,) = compare(Request(PROFILE)).examples
+
+        assert (found.table, found.row, found.columns) == ("morango_store", unit.id, [MARK])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import django
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from morango.models import SyncableModel
@@ -18,6 +19,12 @@ from typing_extensions import override
 PROFILE = "neighbours"
 REFUSED = "refused by the table"
 UNSAVED = "refused by save()"
+
+
+def constraint(name: str, condition: models.Q) -> models.CheckConstraint:
+    """Return a constraint of a table; Django 5.1 has renamed an argument."""
+    arguments: dict[str, Any] = {"name": name, "check" if django.VERSION < (5, 1) else "condition": condition}
+    return models.CheckConstraint(**arguments)
 
 
 class NeighbourModel(SyncableModel):
@@ -47,7 +54,7 @@ class Place(NeighbourModel):
     grandparent_name = models.CharField(max_length=50, blank=True)
 
     class Meta:
-        constraints = [models.CheckConstraint(check=~models.Q(name=REFUSED), name="place_name")]
+        constraints = [constraint("place_name", ~models.Q(name=REFUSED))]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if self.name == UNSAVED:

@@ -95,6 +95,26 @@ def test_a_private_name_elsewhere_is_found(
     assert {file for file, _ in foreign_names(modules())} == {"module.py"}
 
 
+def test_no_driver_of_postgresql_is_imported_by_the_package() -> None:
+    """A project has psycopg2 or psycopg 3, as Django finds it."""
+    imported = {
+        (label(path), name)
+        for path in modules()
+        if "morango_celery" in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [each.name for each in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+
+    assert ("db/driver.py", "io") in imported
+    assert {name for name in imported if name[1].partition(".")[0] in ("psycopg", "psycopg2")} == set()
+
+
 def overriding_classes() -> Iterator[tuple[str, str]]:
     """Yield file and name of each private attribute of a foreign class that a class here overrides."""
     for found in pkgutil.walk_packages(morango_celery.__path__, "morango_celery."):
@@ -125,7 +145,8 @@ def test_private_methods_of_others_are_overridden_in_the_modules_for_them_alone(
 
 @pytest.mark.parametrize("module", [celery_compat, django_compat, upstream])
 def test_private_names_were_checked_against_the_installed_releases(module: Any) -> None:
-    assert {name: version(name) for name in module.CHECKED} == module.CHECKED
+    checked = {name: versions.CHECKED[name] for name in module.CHECKED}
+    assert {name for name, releases in checked.items() if version(name) not in releases} == set()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +155,8 @@ def test_private_names_were_checked_against_the_installed_releases(module: Any) 
 def test_a_package_of_another_series_is_warned_of(
     installed: str, is_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versions, "version", {**versions.CHECKED, "celery": installed}.__getitem__)
+    known = {name: releases[0] for name, releases in versions.CHECKED.items()}
+    monkeypatch.setattr(versions, "version", {**known, "celery": installed}.__getitem__)
 
     found = [
         message for message in run_checks(tags=["morango_celery"]) if message.id == "morango_celery.W011"
@@ -148,3 +170,17 @@ def test_a_package_of_another_series_is_warned_of(
             "checked against 5.7.0."
         ]
     )
+
+
+def test_each_checked_series_of_django_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(installed: str) -> list[str]:
+        known = {name: releases[0] for name, releases in versions.CHECKED.items()}
+        monkeypatch.setattr(versions, "version", {**known, "Django": installed}.__getitem__)
+        messages = versions.check_versions()
+        return [f"{message.msg} {message.hint}" for message in messages]
+
+    assert [found(release) for release in ("3.2.24", "4.2.30", "5.2.1")] == [[], [], []]
+    assert found("5.1.2") == [
+        "Django 5.1.2 is installed. Private names of it that morango_celery relies on were checked against "
+        "3.2.25, 4.2.30 and 5.2.19. Install Django 3.2.*, 4.2.* or 5.2.*, or a morango_celery for Django 5.1."
+    ]

@@ -1,0 +1,1 @@
+"""Tests in environments with other releases of Django, and of PostgreSQL: ``python -m tests.compat``."""

@@ -1,0 +1,81 @@
+"""Environments with another release of Django, or another driver: the locked ones, and one package exchanged.
+
+Morango 0.8.15 pins Django below 4; nobody resolves dependencies here, so that nobody minds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+LOCK = PROJECT / "requirements.lock"
+OTHERS = Path(__file__).with_name("requirements.lock")
+"""Releases that take the place of locked ones, or come beside them, with their hashes."""
+
+SHIM = "import datetime, django.utils.timezone as t; t.__dict__.setdefault('utc', datetime.UTC)\n"
+"""Line for a ``.pth`` file, which each process executes at its start: a migration of Morango's imports this
+name, and Django 5 has it no more."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Environment for one release of Django."""
+
+    django: str
+    """Release, such as ``5.2.19``; that of the lock is left as it is."""
+    psycopg3: bool = False
+
+    @property
+    def name(self) -> str:
+        series = self.django.rpartition(".")[0]
+        return f"Django {series}{', psycopg 3' if self.psycopg3 else ''}"
+
+    @property
+    def folder(self) -> Path:
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        driver = "-psycopg3" if self.psycopg3 else ""
+        return PROJECT / f".venv-compat-{python}-{self.django.rpartition('.')[0]}{driver}"
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / "bin" / "python")
+
+    def build(self) -> None:
+        """Build it, unless it is there already, made from the same locks."""
+        chosen = list(self._entries())
+        state = hashlib.sha256("".join([LOCK.read_text("utf-8"), *chosen, SHIM]).encode()).hexdigest()
+        stamp = self.folder / ".installed"
+        if stamp.exists() and stamp.read_text("utf-8") == state:
+            return
+        print(f"Building {self.folder.name}, once; a minute or so", flush=True)
+        uv = str(Path(sys.executable).with_name("uv"))
+        _run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(self.folder))
+        install = (uv, "pip", "install", "--quiet", "--python", self.python, "--no-deps")
+        _run(*install, "--require-hashes", "--requirement", str(LOCK))
+        if chosen:
+            requirements = self.folder / "chosen.txt"
+            requirements.write_text("".join(chosen), "utf-8")
+            _run(*install, "--require-hashes", "--requirement", str(requirements))
+        _run(*install, "--no-build-isolation", "--editable", str(PROJECT))
+        (packages,) = self.folder.glob("lib/python*/site-packages")
+        (packages / "morango_timezone.pth").write_text(SHIM, "utf-8")
+        stamp.write_text(state, "utf-8")
+
+    def _entries(self) -> list[str]:
+        """Return the entries of `OTHERS` that this environment takes: version and hashes of a package."""
+        entries = re.split(r"^(?=\w)", OTHERS.read_text("utf-8"), flags=re.MULTILINE)
+        drivers = ("psycopg==", "psycopg-binary==") if self.psycopg3 else ()
+        wanted = (f"django=={self.django} ", *drivers)
+        return [entry for entry in entries if entry.startswith(wanted)]
+
+
+def _run(*command: str) -> None:
+    # MAKEFLAGS and the like of whoever runs this must not reach the builds of packages.
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    subprocess.run(command, check=True, env=environ)
