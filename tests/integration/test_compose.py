@@ -148,7 +148,7 @@ def test_services_log_in_to_the_database_as_roles_that_it_has() -> None:
     logins = {
         name: urlsplit(service["environment"]["DATABASE_URL"])
         for name, service in services.items()
-        if "DATABASE_URL" in service["environment"]
+        if "DATABASE_URL" in service.get("environment", {})
     }
     assert {name: login.username for name, login in logins.items()} == {
         "migrate": roles.MIGRATION,
