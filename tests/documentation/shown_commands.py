@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from textwrap import dedent
 
 from typing_extensions import override
 
 from tests.support.processes import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _MANAGE = re.compile(r"(?:\bmanage\.py|python -m worker|kolibri manage) ([a-z_]+)(?![\w.-])(.*)")
 _COMMENT = re.compile(r"\s+#.*$")
 
@@ -58,7 +59,7 @@ def shown() -> Iterator[Shown]:
         for language, block in _BLOCK.findall(text):
             if language:
                 continue
-            joined = re.sub(r" *\\\n *", " ", block)
+            joined = re.sub(r" *\\\n *", " ", dedent(block))
             yield from (Shown(page, _COMMENT.sub("", line), True) for line in joined.splitlines())
         in_sentences = re.findall(r"`([^`]+)`", _BLOCK.sub("", text))
         yield from (Shown(page, code.replace("\n", " "), False) for code in in_sentences)

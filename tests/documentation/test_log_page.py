@@ -10,6 +10,7 @@ from logging.config import DictConfigurator
 from typing import Any
 
 from celery.signals import setup_logging
+from django.test import RequestFactory
 
 from morango_celery.log_context import bound, get_logger
 from tests.support.processes import ROOT
@@ -83,3 +84,16 @@ def test_example_that_silences_lines_is_a_valid_configuration() -> None:
 
     assert set(loggers) == {"morango_celery.runs", "celery.app.trace"}
     assert all(isinstance(getattr(logging, each["level"]), int) for each in loggers.values())
+
+
+def test_example_of_a_filter_leaves_out_health_checks_alone() -> None:
+    config = executed(EXAMPLES[3], executed(EXAMPLES[2], executed(EXAMPLES[0])))["LOGGING"]
+    (name,) = config["loggers"]["django.request"]["filters"]
+    chosen = DictConfigurator({"version": 1}).configure_filter(dict(config["filters"][name]))
+
+    def is_shown(**extra: Any) -> bool:
+        return bool(chosen.filter(logging.makeLogRecord(extra)))
+
+    paths = ("/healthz", "/admin/")
+    assert [is_shown(request=RequestFactory().get(path)) for path in paths] == [False, True]
+    assert is_shown()

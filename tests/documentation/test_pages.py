@@ -16,7 +16,7 @@ INDEX = DOCS / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 FOLDERS = ("bench", "docs", "morango_celery", "tests", "worker")
 VAGUE = {"what", "whatever", "whoever", "whom", "whose"}
 """Pronouns without a noun: a sentence that names the thing is read once."""

@@ -33,6 +33,7 @@ PROGRAMS = {
     *("celery", "chmod", "cp", "docker", "done", "for", "install", "kolibri", "make", "manage.py", "pg_dump"),
     *("pip", "psql", "python", "sed", "systemctl", ".venv/bin/pip", ".venv/bin/python"),
     *(".venv-0.3/bin/pip", ".venv-0.3/bin/python"),
+    *("curl", "journalctl", "myproject-manage", "python3", "redis-cli", "sudo", "useradd"),
 }
 """Programs in blocks that people copy."""
 COMPOSE: dict[str, set[str]] = {
@@ -40,9 +41,10 @@ COMPOSE: dict[str, set[str]] = {
     "config": {"--resolve-image-digests"},
     "down": set(),
     "exec": {"-T"},
+    "kill": set(),
     "logs": {"--follow", "--tail"},
     "ps": {"--format"},
-    "run": {"--rm"},
+    "run": {"--rm", "-T"},
     "stop": set(),
     "up": {"--detach", "--build", "--wait", "--scale", "--no-recreate", "--no-deps"},
 }
@@ -165,5 +167,5 @@ def test_units_that_are_started_are_those_of_the_kit() -> None:
     lines = [one.line for one in lines_of("systemctl") if "myproject" in one.line]
 
     named = {re.sub(r"@\d", "@", word) for line in lines for word in line.split() if "myproject" in word}
-    assert len(lines) == 4
+    assert len(lines) == 8
     assert named <= units

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -134,7 +135,7 @@ def test_settings_of_the_page_read_what_is_passed(monkeypatch: pytest.MonkeyPatc
     for name, value in {**example, "DATABASE_URL": "postgresql://ann:p%40ss@db.example:5433/sync"}.items():
         monkeypatch.setenv(name, value)
     page = (ROOT / "docs" / "how-to" / "host.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    block, *_ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
     # When a project has the settings of the page
     settings: dict[str, Any] = {}
@@ -146,6 +147,47 @@ def test_settings_of_the_page_read_what_is_passed(monkeypatch: pytest.MonkeyPatc
     assert settings["CELERY_BROKER_URL"] == example["REDIS_URL"]
     assert settings["ALLOWED_HOSTS"] == ["sync.example.org"]
     assert settings["SECURE_PROXY_SSL_HEADER"][1] == "https"
+    assert settings["SESSION_COOKIE_SECURE"]
+
+    # ... and need no broker on a host that monitors
+    monkeypatch.delenv("REDIS_URL")
+    exec(block, settings)
+    assert settings["CELERY_BROKER_URL"] is None
+
+
+def test_manage_gives_the_migrations_role_to_migrations_alone(tmp_path: Path) -> None:
+    # Given the command, its two files, and a project that tells its role
+    for name in ("environment", "migration"):
+        (tmp_path / name).write_text(kit.text(f"systemd/{name}.example"))
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$DJANGO_SETTINGS_MODULE" "$DATABASE_URL" "$@"\n')
+    python.chmod(0o755)
+    here = re.sub(r"/(etc|opt)/myproject", str(tmp_path), kit.text("systemd/myproject-manage"))
+    here = re.sub(r"setpriv( --\S+)+", "", here)
+
+    def told(*arguments: str) -> str:
+        return subprocess.run(
+            ["sh", "-ec", here, "myproject-manage", *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    # Then each command gets the role that it needs, and its arguments
+    for command_name, role in (
+        ("migrate", "migration"),
+        ("create_sync_indexes", "migration"),
+        ("doctor", "application"),
+    ):
+        words = told(command_name, "--flag", "two words").split(maxsplit=2)
+        assert words[0] == "myproject.settings"
+        assert words[1].startswith(f"postgresql://morango_{role}:")
+        assert words[2] == f"manage.py {command_name} --flag two words\n"
+
+
+def test_page_shows_the_command_of_the_kit() -> None:
+    page = (ROOT / "docs" / "how-to" / "host.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^ *```sh\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+
+    assert dedent(block) == kit.text("systemd/myproject-manage")
 
 
 def unit(name: str) -> configparser.SectionProxy:
