@@ -12,6 +12,7 @@ import hashlib
 import os
 import socket
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -70,6 +71,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     django.setup()  # before test modules import models
     os.environ["DJANGO_SETTINGS_MODULE"] = "worker.settings"  # for the processes that tests start
+    _let_morango_ask_sqlite()
+
+
+def _let_morango_ask_sqlite() -> None:
+    """Have Morango look up SQLite's limit, as it does once. It leaves a connection open, of which Python 3.13
+    warns."""
+    from morango.sync.backends.utils import calculate_max_sqlite_variables
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        calculate_max_sqlite_variables()
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.model_zoo.models import Lorry
 from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, both
 from tests.support.comparison import existing
@@ -48,9 +49,10 @@ def test_missing_owner_fails_the_record_alone() -> None:
     lorry = build_zoo_row("lorry", plate="A 1", owner_id=OTHER)
     good = build_zoo_row("lorry", plate="A 2")
     result = assert_same([lorry, good])
+    wording = Lorry._meta.get_field("owner").error_messages["invalid"]
     assert result.errors == {
         lorry.id: (
-            str({"owner": [f"person instance with id '{OTHER}' does not exist."]}),
+            str({"owner": [wording % {"model": "person", "field": "id", "value": OTHER}]}),
             "django.core.exceptions.ValidationError",
         )
     }

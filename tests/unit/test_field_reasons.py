@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import django
 import pytest
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
@@ -135,12 +136,15 @@ class Shouting(models.Model):
 
 def test_code_that_holds_the_values_is_named() -> None:
     model = throwaway("loud", models.TextField(), Shouting, SyncableModel)
-    access, held = reason_of(model, Kind.ATTRIBUTE_ACCESS), reason_of(model, Kind.PROPERTY)
+    access = reason_of(model, Kind.ATTRIBUTE_ACCESS)
     assert places(access) == [f"{HERE}:{line_of('@override', HERE)}"]
+    assert "save()" in remedy(model, access)
+    if django.VERSION >= (4,):  # a field takes the place of a base class's attribute
+        return
+    held = reason_of(model, Kind.PROPERTY)
     assert places(held) == [f"{HERE}:{line_of('@property', HERE, within='class Shouting')}"]
     assert held.subject == "loud"
     assert "another name" in remedy(model, held)
-    assert "save()" in remedy(model, access)
 
 
 class TextWithItsForm(models.CharField):  # type: ignore[type-arg]
