@@ -24,7 +24,7 @@ def broker_urls() -> list[dict[str, Any]]:
     """Return the parts of each URL of the broker, as kombu reads them; none if Celery has no URL."""
     url = current_app.conf.broker_url
     urls = url.split(";") if isinstance(url, str) else url or []
-    return [parse_url(one) for one in urls]
+    return [parse_url(one) for one in urls if one]
 
 
 @register("morango_celery")

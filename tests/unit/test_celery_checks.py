@@ -171,8 +171,9 @@ class TestMessages:
         celery(broker_url="amqp://rabbit//", broker_transport_options=None)
         assert "W009" not in found()
 
-    def test_project_without_a_broker_is_told(self, celery: Configure) -> None:
-        celery(broker_url=None)
+    @pytest.mark.parametrize("url", [None, ""])
+    def test_project_without_a_broker_is_told(self, celery: Configure, url: str | None) -> None:
+        celery(broker_url=url)
         (text,) = found()["W002"]
         assert "from .celery import app" in text
 
