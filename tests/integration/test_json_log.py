@@ -16,7 +16,7 @@ from tests.support.workers import StartWorker
 from worker.school.models import PROFILE
 
 PAGE = (ROOT / "docs" / "how-to" / "log.md").read_text(encoding="utf-8")
-CONFIGURATION, LEFT_TO_DJANGO, _ = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CONFIGURATION, LEFT_TO_DJANGO, *_ = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.django_db(transaction=True)
