@@ -131,6 +131,9 @@ faults-on-sqlite:
 upgrade: venv ## Upgrade a project and take it back while it syncs: the last release, this version and one of the future
 	$(PYTEST) --database=postgresql --exhaustive tests/upgrade $(ARGS)
 
+slow: venv ## Run the other tests that are too long for every day (ARGS=... goes to pytest)
+	$(PYTEST) --database=postgresql --exhaustive -m slow tests/documentation tests/integration tests/unit $(ARGS)
+
 fuzz: venv ## Deserialize FUZZED=20000 broken records, PostgreSQL and SQLite (SEED=... does it again)
 	FUZZ_RECORDS=$(FUZZED) FUZZ_SEED=$(SEED) $(PYTEST) --database=postgresql -x -q tests/faults/test_fuzzed_records.py $(ARGS)
 	FUZZ_RECORDS=$(FUZZED) FUZZ_SEED=$(SEED) $(PYTEST) --database=sqlite -x -q tests/faults/test_fuzzed_records.py $(ARGS)

@@ -176,6 +176,7 @@ def test_project_that_follows_the_page_deserializes_with_a_worker(project: Proje
     assert re.search(r"^ +1  completed ", project.do("python manage.py deserialize_status"), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_blocks_work_on_sqlite_without_celery_settings(tmp_path: Path) -> None:
     project = Project(
         tmp_path, {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "school.sqlite3")}

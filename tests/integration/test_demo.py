@@ -142,7 +142,7 @@ def test_demo_shows_a_sync_and_verifies_it(demo: Demo) -> None:
 @pytest.mark.parametrize(
     ("number", "after"),
     [
-        (signal.SIGINT, "Device: its tables"),
+        pytest.param(signal.SIGINT, "Device: its tables", marks=pytest.mark.slow),
         (signal.SIGTERM, "Starting Redis and PostgreSQL"),
     ],
 )

@@ -215,7 +215,7 @@ def test_sync_while_redis_is_down_waits_in_the_ledger(
             {"DATABASE_URL": database_url, "REDIS_URL": redis_url},
         )
         assert recovery.wait_until_ended() == 0
-        assert recovery.log() == "1 messages sent.\n"
+        assert recovery.log() == "1 message sent.\n"
         assert the_run().sent_at is not None
         with Redis.from_url(redis_url) as queue:
             assert queue.llen(list_of(STARTING)) == 1

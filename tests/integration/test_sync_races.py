@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from morango.constants import transfer_statuses
 from morango.models import TransferSession
 
@@ -52,6 +53,7 @@ def test_sync_ends_though_its_run_ended_before_started_was_written(
     assert_completed_and_closed()
 
 
+@pytest.mark.slow
 def test_sync_ends_though_a_request_overwrites_the_sessions_outcome(
     device: StartDevice, live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_sync_ends_though_a_request_overwrites_the_sessions_outcome(
     assert_completed_and_closed()
 
 
+@pytest.mark.slow
 def test_sync_ends_though_started_is_written_while_a_worker_looks(
     device: StartDevice, live_http_server: StartServer, celery_worker_process: StartWorker, tmp_path: Path
 ) -> None:

@@ -220,13 +220,14 @@ def changes(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return recorded
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
+@pytest.mark.parametrize("pair", PAIRS[:3], ids=" and ".join)  # all of them are among the slow ones below
 def test_log_gives_the_result_of_two_transactions(changes: Path, pair: tuple[str, str]) -> None:
     one, other = pair
     orders = say_what_is_left(changes, (CHANGES[one], CHANGES[other]), before_reading_or_deleting)
     assert orders >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", OTHERS.values(), ids=OTHERS)
 def test_log_gives_the_result_of_each_pair_of_transactions(
     changes: Path, pair: tuple[Callable[[], Any], Callable[[], Any]]
@@ -234,7 +235,7 @@ def test_log_gives_the_result_of_each_pair_of_transactions(
     assert say_what_is_left(changes, pair, before_reading_or_deleting) >= 6
 
 
-@pytest.mark.parametrize("other", ["add", "save in part"])
+@pytest.mark.parametrize("other", ["add", pytest.param("save in part", marks=pytest.mark.slow)])
 def test_log_gives_the_result_of_changes_without_a_transaction(changes: Path, other: str) -> None:
     works = CHANGES["save"], CHANGES[other]
     assert say_what_is_left(changes, works, before_reading_or_deleting, atomic=False) >= 2

@@ -78,6 +78,7 @@ def test_memory_does_not_grow_with_the_log(log: Path, database_url: str) -> None
     read_in_flat_memory(log, database_url, 20_000)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_size_of_lines(log: Path, database_url: str) -> None:
     write(log, 0, 1_000)
     small = peak_mb(log, database_url)
@@ -101,6 +102,7 @@ def large_book(number: int, **fields: Any) -> str:
     return save("book", f"{number:032x}", title="large", about={"text": LARGE}, **fields)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_letters_that_wait_for_an_object(log: Path, database_url: str) -> None:
     ingested(log, [large_book(number, shelf=1) for number in range(LARGE_LINES)], source="memory")
     append(log, save("shelf", 1, name="a"))
@@ -111,6 +113,7 @@ def test_memory_does_not_grow_with_the_letters_that_wait_for_an_object(log: Path
     assert not letters()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_letters_that_wait_for_each_other(log: Path, database_url: str) -> None:
     ring = [
         large_book(number, successor=f"{(number + 1) % LARGE_LINES:032x}") for number in range(LARGE_LINES)
@@ -136,6 +139,7 @@ def idle_mb(database_url: str) -> float:
     return peak_of_command_mb(database_url, "record_objects", OPLOG_FILE=os.devnull)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_waiting_lines(log: Path, database_url: str) -> None:
     texts = [large_book(number) for number in range(LARGE_LINES)]
     OutboxChange.objects.bulk_create(map(OutboxChange.of, texts))
@@ -157,6 +161,7 @@ def test_memory_does_not_grow_with_a_dead_writers_lines(log: Path, database_url:
     assert not OutboxChange.objects.exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_existing_objects(log: Path, database_url: str) -> None:
     Book.objects.bulk_create(
         [Book(pk=uuid.UUID(int=n), title="large", about={"text": LARGE}) for n in range(LARGE_LINES)]
