@@ -159,6 +159,7 @@ def test_stopped_demo_leaves_nothing_behind(demo: Demo, number: signal.Signals, 
     demo.assert_nothing_is_left()
 
 
+@pytest.mark.slow
 @pytest.mark.needs_postgresql
 def test_demo_names_the_process_that_ended_and_shows_its_log(demo: Demo) -> None:
     demo.wait_for("Device: its tables")

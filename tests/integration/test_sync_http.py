@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from morango.constants import transfer_stages, transfer_statuses
 from redis import Redis
 
@@ -97,6 +98,7 @@ def test_detach_ends_the_sync_before_the_run(
     assert_completed_and_closed()
 
 
+@pytest.mark.slow
 def test_client_without_async_operations_waits_in_its_last_request(
     device: StartDevice,
     live_http_server: StartServer,

@@ -68,6 +68,7 @@ def assert_both_have_what_came_back(device: Device, url: str) -> None:
     assert not Store.objects.filter(dirty_bit=True).exists()
 
 
+@pytest.mark.slow
 def test_row_that_a_receiver_deleted_with_a_synced_deletion_comes_back(
     device: Device, live_http_server: StartServer
 ) -> None:

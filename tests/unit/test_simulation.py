@@ -192,6 +192,7 @@ def test_demands_explain_the_probes() -> None:
         )
 
 
+@pytest.mark.slow
 def test_command_prints_a_table_and_draws_it(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path, picture = tmp_path / "demands.json", tmp_path / "picture.png"
     DEMANDS.write(path)
