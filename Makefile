@@ -31,7 +31,7 @@ APART := tests/brokers tests/upgrade
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers.py \
 	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_lists admin_models admin_runs alerts arguments blocked_runs \
-		broken_pipes coalesced_runs command common_cause compose core_alone demo deployment doctor eager flower health json_results recover_command services \
+		broken_pipes coalesced_runs command common_cause compose core_alone demo deployment doctor dry_run eager flower health json_results metrics recover_command services \
 		sharing status trail two_instances waiting_commands) \
 	$(patsubst %,tests/oplog/test_%.py,any_line memory two_projects) \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
@@ -40,7 +40,8 @@ WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers
 		source_hash stream transports tree worker_command worker_plans) \
 	$(OF_WORKERS)
 # Are about messages and attempts, which there are where workers are: on PostgreSQL.
-OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor monitor_workers newer_forms one_message shadow task timeline)
+OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor monitor_workers newer_forms one_message quarantine shadow splitting task \
+	timeline)
 
 # Tests start hundreds of processes, which would compile all of this project each time.
 unexport PYTHONDONTWRITEBYTECODE
