@@ -47,7 +47,7 @@ OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity brokers faults faults-on-postgresql faults-on-sqlite upgrade fuzz soak kolibri compat mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
+.PHONY: help venv demo quick quick-lint quick-units test test-processes test-integration test-records test-on-sqlite test-postgresql test-sqlite parity brokers faults faults-on-postgresql faults-on-sqlite upgrade slow fuzz soak kolibri compat mutants mutate bench simulate compose coverage check format docs services worker server lock audit sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
