@@ -31,13 +31,13 @@ APART := tests/brokers tests/upgrade
 # Are about no database, or bring one of their own; `make test` runs them once.
 WITHOUT_DATABASE = tests/documentation tests/kolibri tests/smoke/test_containers.py \
 	$(patsubst %,tests/integration/test_%.py,admin_actions admin_errors admin_lists admin_models admin_runs alerts arguments blocked_runs \
-		broken_pipes coalesced_runs command common_cause compose core_alone demo deployment doctor dry_run eager flower health json_results metrics recover_command services \
-		sharing status trail two_instances waiting_commands) \
+		broken_pipes coalesced_runs command common_cause compose core_alone demo deployment doctor dry_run eager flower health \
+		json_results metrics recover_command services sharing status trail two_instances waiting_commands) \
 	$(patsubst %,tests/oplog/test_%.py,any_line memory two_projects) \
 	$(patsubst %,tests/payloads/test_%.py,cache linked_tasks references retries task worker) \
 	$(patsubst %,tests/unit/test_%.py,bench bench_cost bench_relay bench_smoke celery_checks celery_names conf dependency_graph envelope \
-		environment fidelity_page filters graph imports kolibri_plug_in migrations mutations muting newer_messages package private_names rabbitmq_checks sections simulation \
-		source_hash stream transports tree worker_command worker_plans) \
+		environment fidelity_page filters graph imports kolibri_plug_in migrations mutations muting newer_messages package \
+		private_names rabbitmq_checks sections simulation source_hash stream transports tree worker_command worker_plans) \
 	$(OF_WORKERS)
 # Are about messages and attempts, which there are where workers are: on PostgreSQL.
 OF_WORKERS := $(patsubst %,tests/integration/test_%.py,attempts batches monitor monitor_workers newer_forms one_message quarantine shadow splitting task \

@@ -20,15 +20,19 @@ logger = logging.getLogger(__name__)
 def work_out_plans() -> None:
     """Work out the plans of all models. No database is connected to."""
     for profile in profiles():
-        with _said(f"{profile}: the order of its models can't be worked out, so its runs will fail."):
+        with _errors_logged(
+            f"{profile}: the order of its models can't be worked out, so its runs will fail."
+        ):
             steps(profile)
         for model in registered_models(profile):
-            with _said(f"{model._meta.label}: its plan can't be worked out, so its records will fail."):
+            with _errors_logged(
+                f"{model._meta.label}: its plan can't be worked out, so its records will fail."
+            ):
                 row_plan(model)
 
 
 @contextmanager
-def _said(text: str) -> Iterator[None]:
+def _errors_logged(text: str) -> Iterator[None]:
     """Log an error with `text`, and go on: others have plans, and whoever needs this one gets the error."""
     try:
         yield

@@ -17,7 +17,7 @@ from celery import bootsteps
 from morango_celery.celery_compat import reading_in_order, replace_request_for_messages, usual_order
 
 READS_PER_TURN = 8
-"""One message in so many is taken from the less urgent ones first."""
+"""Number of reads of which one begins with a less urgent list."""
 
 
 def orders(steps: Sequence[int]) -> Iterator[list[int]]:

@@ -23,10 +23,11 @@ from morango_celery.messaging.queue_length import queue_length
 from morango_celery.models import Run
 from morango_celery.runs.producer import create_run
 from tests.brokers.conftest import QUORUM, Place
-from tests.brokers.rows import LIMIT_SECONDS, first, open_batch
+from tests.brokers.rows import LIMIT_SECONDS, first
 from tests.brokers.tasks import count
 from tests.support import factories
 from tests.support.processes import PATIENCE_SECONDS
+from tests.support.run_helpers import open_batch
 from tests.support.schools import School
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
 from worker.school.models import PROFILE

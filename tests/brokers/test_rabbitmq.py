@@ -24,8 +24,9 @@ from morango_celery.messaging.task_names import START_RUN
 from morango_celery.models import Run
 from morango_celery.worker.event_dispatcher import BoundedDispatcher
 from tests.brokers.conftest import CLASSIC, Place, application
-from tests.brokers.rows import LIMIT_SECONDS, first, open_batch
+from tests.brokers.rows import LIMIT_SECONDS, first
 from tests.support.processes import PATIENCE_SECONDS
+from tests.support.run_helpers import open_batch
 from tests.support.schools import School
 from tests.support.waiting import child_that_waits_for_a_lock, held, until
 

@@ -121,6 +121,15 @@ class TestFailures:
 
         assert shown()[0] == 0
 
+    @pytest.mark.parametrize(("sync_filter", "code"), [(f"{SCHOOL_ID}:user", 0), ("0b" * 16, FAILED)])
+    def test_run_of_a_narrower_filter_that_saves_makes_a_fruitless_one_good(
+        self, sync_filter: str, code: int
+    ) -> None:
+        of_school(state=Run.State.COMPLETED, failed=1, records=1)
+        Run.objects.create(profile=PROFILE, filter=sync_filter, state=Run.State.COMPLETED, records=1, saved=1)
+
+        assert shown()[0] == code
+
     def test_difference_that_a_comparison_found_is_told(self) -> None:
         columns = {"profile": PROFILE, "state": "completed", "finished_at": ago(100_000)}
         Comparison.objects.create(transfer_session_id="1" * 32, differences=0, **columns)

@@ -18,12 +18,12 @@ from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.messaging.events import id_of_start
 from morango_celery.messaging.priorities import MAX_BATCHES
 from morango_celery.models import Batch, Run
-from morango_celery.runs.batching import open_batches
-from morango_celery.runs.producer import create_run, start
+from morango_celery.runs.producer import create_run
 from morango_celery.worker.priorities import READS_PER_TURN
 from tests.support import factories
 from tests.support.processes import LoggedProcess
 from tests.support.queues import lengths, list_of
+from tests.support.run_helpers import open_batch
 from tests.support.waiting import child_that_waits_for_a_lock, has_ended, held, until
 from tests.support.workers import StartWorker
 from worker.celery import app
@@ -33,16 +33,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 OTHER_SCHOOL = "0a" * 16
 NOT_IN_THE_LEDGER = 10**9
-
-
-def open_batch(records: int) -> Batch:
-    """Return the one batch of a run that has handed out so many records, as it says."""
-    unit = factories.store_row("unit", school_id=f"{records:032x}")
-    run = create_run(PROFILE, Filter(unit.partition), serialize_first=False, session_notified=True)
-    (batch,) = open_batches(start(run.pk).run)
-    batch.run.records = records
-    batch.run.save()
-    return batch
 
 
 def send_urgent(number: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from django.utils import timezone
 from morango.constants import transfer_stages
 from morango.models import Store, TransferSession
+from morango.models.certificates import Filter
 
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
@@ -27,6 +28,16 @@ Stages = list[list[list[str]]]
 
 def new_run(**options: Any) -> Run:
     return create_run(PROFILE, None, **{"serialize_first": False, "session_notified": True, **options})
+
+
+def open_batch(records: int) -> Batch:
+    """Return the one batch of a run that has handed out so many records, as it says."""
+    unit = factories.store_row("unit", school_id=f"{records:032x}")
+    run = create_run(PROFILE, Filter(unit.partition), serialize_first=False, session_notified=True)
+    (batch,) = open_batches(start(run.pk).run)
+    batch.run.records = records
+    batch.run.save()
+    return batch
 
 
 def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
