@@ -28,7 +28,7 @@ def producer(order: Order) -> Iterator[Work]:
 def produce(sync_filter: Filter | None) -> float:
     run = create_run(PROFILE, sync_filter, serialize_first=True, session_notified=True)
     seconds = 0.0
-    while not run.is_finished:
+    while not run.has_ended:
         began = time.perf_counter()
         start_run(run.pk)
         seconds += time.perf_counter() - began

@@ -74,7 +74,7 @@ def enqueue_and_wait(profile: str, sync_filter: Filter | None) -> float:
     began = time.perf_counter()
     run = deserialize(profile, sync_filter, in_process=False)
     pause = SHORTEST_PAUSE_SECONDS
-    while not run.is_finished:
+    while not run.has_ended:
         time.sleep(pause)
         pause = min(pause * 1.2, MAX_PAUSE_SECONDS)
         run.refresh_from_db()

@@ -16,7 +16,7 @@ from morango_celery.db.dialect import dialect
 from morango_celery.errors import TransientError, UnknownProfileError, UsageError
 from morango_celery.messaging.comparisons import send_next_comparison
 from morango_celery.messaging.dispatch import CeleryDispatch, NotingDispatch, is_eager
-from morango_celery.messaging.run_end import finish
+from morango_celery.messaging.run_end import handle_run_end
 from morango_celery.models import Pause, Run
 from morango_celery.reading.filters import parse_filter
 from morango_celery.runs import control as runs
@@ -103,7 +103,7 @@ def cancel(run_id: int, *, of_newer_version: bool = False) -> Run:
     :raises UsageError: the ledger doesn't have the run, it has ended otherwise, or is left to a newer version
     """
     run = runs.cancel(run_id, of_newer_version=of_newer_version)
-    transaction.on_commit(lambda: finish(run))
+    transaction.on_commit(lambda: handle_run_end(run))
     return run
 
 
@@ -232,7 +232,7 @@ def wait_for(run: Run, seconds: float | None = None, on_progress: Callable[[Run]
         if on_progress is not None:
             on_progress(run)
         run.require_success()
-        if run.is_finished:
+        if run.has_ended:
             return run
         if deadline is not None and time.monotonic() > deadline:
             raise TransientError(

@@ -81,7 +81,7 @@ class DeserializeOperation(LocalOperation):
         is_polled = context.is_server and ASYNC_OPERATIONS in context.capabilities
         run = self._run_of(context, told_by_worker=is_polled and settings.MODE != DETACH)
         run.require_success()
-        if run.is_finished or settings.MODE == DETACH:
+        if run.has_ended or settings.MODE == DETACH:
             return COMPLETED
         return STARTED if is_polled else PENDING
 
@@ -121,7 +121,7 @@ class DeserializeOperation(LocalOperation):
                 cls._wait_for(run)
         elif is_new:
             transaction.on_commit(lambda: CeleryDispatch().start(run))
-        if told_by_worker and run.session_notified and not run.is_finished:
+        if told_by_worker and run.session_notified and not run.has_ended:
             # This request has waited in vain, or another one, perhaps in another mode, needed no notice. From
             # here on the worker notifies the session; if the run has ended meanwhile, this request answers
             left = Run.objects.filter(pk=run.pk).exclude(state__in=Run.ENDED)
@@ -143,7 +143,7 @@ class DeserializeOperation(LocalOperation):
     def _wait_for(run: Run) -> None:
         """Wait for the end of a run, for REQUEST_WAIT_SECONDS at most."""
         deadline = time.monotonic() + settings.REQUEST_WAIT_SECONDS
-        while not run.is_finished and (left := deadline - time.monotonic()) > 0:
+        while not run.has_ended and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(LOOK_EVERY_SECONDS, left))
             run.refresh_from_db(fields=["state", "error", "paused"])
             if run.paused:

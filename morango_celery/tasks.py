@@ -133,7 +133,7 @@ def notify_session(self: Any, run_id: int) -> bool:
     """
     with bound(run=require_id(run_id, "run_id")), outages_are_retried():
         run = Run.objects.filter(pk=run_id).first()
-        done = completion.finish(run) if run is not None and run.is_finished else None
+        done = completion.finalize(run) if run is not None and run.has_ended else None
     if done is None:
         if run is None:
             _deleted(f"Run {run_id} is")

@@ -124,7 +124,7 @@ def probe(workers: int, records: int) -> Probe:
         for sync_filter in filters[4 + SMALL_RUNS :]:
             latency = enqueue_and_wait(PROFILE, sync_filter)
             run.refresh_from_db()
-            if run.is_finished:
+            if run.has_ended:
                 break
             beside.append(latency)
         wait_for(run)

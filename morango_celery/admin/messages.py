@@ -35,7 +35,7 @@ def message_started(admin: Any, request: HttpRequest, run: Run, what: str) -> No
     what = printable(what)
     admin.log_addition(request, run, f"{what[:1].upper()}{what[1:]}.")
     level = messages.SUCCESS
-    if run.is_finished:
+    if run.has_ended:
         where = f"It is {run.state}: {run.saved:,} saved, {run.failed:,} failed."
     elif pause := holder(run, in_force()):
         level = messages.WARNING

@@ -191,7 +191,7 @@ def _row(run: Any, sync: Any) -> dict[str, Any]:
         "failed": f"{run.failed:,} failed" if run.failed else "",
         "done": run.done,
         "total": max(status.total, 1),
-        "is_finished": run.is_finished,
+        "has_ended": run.has_ended,
         "cells": (
             link_to_run(run.pk),
             f"{run.done:,} of {status.total:,}",

@@ -42,7 +42,7 @@ def resend_open_batches(model_admin: Any, request: HttpRequest, selected: Any) -
     for run in runs:
         if not run.is_known:
             messages.warning(request, run.of_newer_version)
-    unfinished = [run for run in runs if run.is_known and not run.is_finished and not run.in_process]
+    unfinished = [run for run in runs if run.is_known and not run.has_ended and not run.in_process]
     if runs and not unfinished:
         messages.warning(request, "Nothing to send: none of these runs is one that workers still carry out.")
     if not unfinished:

@@ -149,9 +149,9 @@ class RunAdmin(ReadOnlyAdmin):
         form_url: str = "",
         obj: Any = None,
     ) -> HttpResponse:
-        context["offered"] = OFFERED[obj.is_finished] if self.has_operate_permission(request) else {}
+        context["offered"] = OFFERED[obj.has_ended] if self.has_operate_permission(request) else {}
         response = super().render_change_form(request, context, add, change, form_url, obj)
-        if not obj.is_finished and not len(get_messages(request)):  # a message would be gone after that
+        if not obj.has_ended and not len(get_messages(request)):  # a message would be gone after that
             response["Refresh"] = str(REFRESH_SECONDS)
         return response
 
@@ -167,7 +167,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     def progress(self, run: Any) -> str:
         done, total = run.done, run.status.total
-        if run.is_finished:
+        if run.has_ended:
             return f"{done:,}" if done == total else f"{done:,} of {total:,}"
         return format_html(
             '<progress max="{}" value="{}"></progress> {} of {}{}',
@@ -192,7 +192,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="state")
     def signs_of_life(self, run: Any) -> str:
-        sign = "ended" if run.is_finished else "last sign of life"
+        sign = "ended" if run.has_ended else "last sign of life"
         ago = duration(run.status.idle_seconds)
         return format_html("{}; {} {} ago", self.state_in_words(run), sign, ago)
 

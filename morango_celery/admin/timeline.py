@@ -59,7 +59,7 @@ def timeline_page(model_admin: Any, request: HttpRequest, run_id: int) -> HttpRe
             "lost": [_lost_row(work) for work in found.lost_attempts[:MAX_TROUBLED]],
         }
     response = TemplateResponse(request, "admin/morango_celery/run/timeline.html", context)
-    if not run.is_finished:
+    if not run.has_ended:
         response["Refresh"] = str(REFRESH_SECONDS)
     return response
 

@@ -19,10 +19,10 @@ def strongly_connected_components(needs: Mapping[Node, Sequence[Node]]) -> list[
     for node, targets in needs.items():
         for target in targets:
             needed_by[target].append(node)
-    last_first = reversed(_finished(needs, needed_by, set()))
+    last_first = reversed(_postorder(needs, needed_by, set()))
     # Kosaraju: backwards from nodes without successors, each walk stays inside one component
     seen: set[Node] = set()
-    walks = [_finished([node], needs, seen) for node in last_first]
+    walks = [_postorder([node], needs, seen) for node in last_first]
     position = {node: index for index, node in enumerate(needs)}
     return [sorted(walk, key=position.__getitem__) for walk in walks if walk]
 
@@ -45,9 +45,9 @@ def levels(needs: Mapping[Node, Collection[Node]]) -> dict[Node, int]:
     return found
 
 
-def _finished(starts: Iterable[Node], edges: Mapping[Node, Sequence[Node]], seen: set[Node]) -> list[Node]:
+def _postorder(starts: Iterable[Node], edges: Mapping[Node, Sequence[Node]], seen: set[Node]) -> list[Node]:
     """Walk depth first from each start, and return the nodes in the order in which they were left."""
-    finished = []
+    postorder = []
     for start in starts:
         if start in seen:
             continue
@@ -57,9 +57,9 @@ def _finished(starts: Iterable[Node], edges: Mapping[Node, Sequence[Node]], seen
             node, ahead = path[-1]
             following = next((other for other in ahead if other not in seen), None)
             if following is None:
-                finished.append(node)
+                postorder.append(node)
                 path.pop()
             else:
                 seen.add(following)
                 path.append((following, iter(edges[following])))
-    return finished
+    return postorder

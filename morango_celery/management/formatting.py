@@ -25,7 +25,7 @@ def as_text(status: Status) -> list[str]:
         f"Run {run.pk} of {printable(run.profile)}: {run.state}{_progress(run)}",
         f"  {_records(status)}",
     ]
-    if run.is_finished:
+    if run.has_ended:
         lines.append(f"  ended {_ago(status)} ago")
     elif status.is_stalled:
         lines.append(
@@ -107,7 +107,7 @@ def duration(seconds: float) -> str:
 
 
 def _progress(run: Run) -> str:
-    if run.is_finished or not run.stage:
+    if run.has_ended or not run.stage:
         return ""
     again = f", pass {run.pass_number}" if run.pass_number > 1 else ""
     done = run.stage_batches - run.open_batches

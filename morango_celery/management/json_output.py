@@ -151,7 +151,7 @@ def run_json(status: Status, problems: Sequence[Problem] | None = None) -> RunJs
         "pass": run.pass_number,
         "batches": {"stage": run.stage_batches, "open": run.open_batches},
         "records": {
-            "total": status.total if run.is_finished or status.waiting is not None else None,
+            "total": status.total if run.has_ended or status.waiting is not None else None,
             "handed_out": run.records,
             "done": run.done,
             "done_by_others": run.left_to_others,

@@ -81,11 +81,11 @@ def problems_of_run(status: Status, workers: SignsOfWorkers | None, limits: Limi
 
 def _of_run(status: Status, workers: SignsOfWorkers | None, limits: Limits) -> Iterator[Problem]:
     run = status.run
-    if not run.is_finished and workers is not None and workers.are_lost(limits.worker_idle_seconds):
+    if not run.has_ended and workers is not None and workers.are_lost(limits.worker_idle_seconds):
         yield _no_worker(workers)
     if status.is_stalled:
         yield Problem(Kind.STALLED, f"STALLED: run {run.pk}")
-    if run.is_finished and run.state != Run.State.COMPLETED:
+    if run.has_ended and run.state != Run.State.COMPLETED:
         yield Problem(Kind.FAILED, f"{run.state.upper()}: run {run.pk}")
     if is_fruitless(run):
         yield Problem(Kind.FAILED, f"EVERY RECORD FAILED: run {run.pk}")

@@ -112,7 +112,7 @@ class RunCommand(PipeSafeCommand):
         bar.show(run.done, run.records, f"run {run.pk}", stage=run.stage, failed=run.failed)
 
     def _goes_on(self) -> bool:
-        return self._run is not None and not self._run.in_process and not self._run.is_finished
+        return self._run is not None and not self._run.in_process and not self._run.has_ended
 
     def _going_on(self) -> str:
         """Return a sentence or two about the run that nobody waits for any more."""
@@ -133,7 +133,7 @@ class RunCommand(PipeSafeCommand):
             self.stdout.write(text)
 
     def _conclude(self, run: Run, as_json: bool) -> None:
-        if not run.is_finished:
+        if not run.has_ended:
             self._write(run, _handed_over(run), as_json)
         elif as_json:
             self._write(run, "", as_json)

@@ -1,4 +1,4 @@
-"""End of a run: messages for the runs that waited for it, and for the look at its transfer session."""
+"""Handling of the end of a run: messages for the runs that waited for it, and for the look at its transfer session."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ NOTIFIED_SECONDS = 2.0
 """Time that a client has to come for the outcome, before somebody looks whether it is still there."""
 
 
-def finish(run: Run) -> None:
+def handle_run_end(run: Run) -> None:
     """Finalize a run that has ended and the runs that ended with it, and start those that waited for its end.
 
     A worker goes on with this if Morango isn't ready for the outcome, or the database asks to try again.
     """
     for other in sharing.released(run):
         CeleryDispatch().start(other)
-    _finish(run)
+    _finalize(run)
     if run.coalesced_runs:
         for other in sharing.completed_with(run):
             log_end(other.pk, f"{other.state}: {other.sharing}")
-            _finish(other)
+            _finalize(other)
 
 
-def _finish(run: Run) -> None:
+def _finalize(run: Run) -> None:
     send_progress_event(run)
     try:
-        done = completion.finish(run)
+        done = completion.finalize(run)
     except (DatabaseError, InterfaceError) as error:
         if is_transient(error):
             _send_notify_session(run, Notification())

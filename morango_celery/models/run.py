@@ -197,7 +197,7 @@ class Run(Formed):
     def sharing(self) -> str:
         """Text such as "waits for the end of run 3" or "its records are deserialized by run 3"; or empty."""
         if self.coalesced_into_id is not None:
-            verb = "were" if self.is_finished else "are"
+            verb = "were" if self.has_ended else "are"
             return f"its records {verb} deserialized by run {self.coalesced_into_id}"
         return "" if self.blocked_by_id is None else f"waits for the end of run {self.blocked_by_id}"
 
@@ -226,15 +226,20 @@ class Run(Formed):
         return max(self.records - self.done, 0) if self.state == self.State.COMPLETED else 0
 
     @property
-    def is_finished(self) -> bool:
+    def has_ended(self) -> bool:
         """Return False for a state that this version doesn't know: the newer one may go on."""
         return self.state in self.ENDED
+
+    @property
+    def is_finished(self) -> bool:
+        """Return `has_ended`, by the name that version 0.2.0 documents."""
+        return self.has_ended
 
     @property
     def progress_text(self) -> str:
         """Text such as "running: 61,000 of 100,000 records so far, 60,988 saved, 12 failed"."""
         records = f"{self.records:,} records"
-        if not self.is_finished:
+        if not self.has_ended:
             # Stages to come add records that aren't counted yet
             records = f"{self.done:,} of {records} so far"
         counts = {name: getattr(self, name) for name in self.COUNTS}
@@ -259,7 +264,7 @@ class Run(Formed):
         """
         self.change_state(state, error)
         self.save_active()
-        if self.is_finished:
+        if self.has_ended:
             self._let_others_go_on()
             self._log_end_on_commit()
 
@@ -276,7 +281,7 @@ class Run(Formed):
         self.error = error
         if state is self.State.RUNNING:
             self.started_at = clock.now()
-        elif self.is_finished:
+        elif self.has_ended:
             self.finished_at = clock.now()
             self.blocked_by = None
             self.paused = False
@@ -320,7 +325,7 @@ class Run(Formed):
         """Save the row, with now as the time of the last activity."""
         self.last_activity_at = clock.now()
         self._save_loaded()
-        if self.is_finished and self.open_batches:
+        if self.has_ended and self.open_batches:
             self.batches.all().forget_ids()
 
     def _save_loaded(self) -> None:

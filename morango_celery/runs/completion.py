@@ -41,7 +41,7 @@ class Notification:
     """Number of runs with no session left to notify."""
 
 
-def finish(run: Run) -> Notification:
+def finalize(run: Run) -> Notification:
     """Finalize a run that has ended, after its last commit: notify its session, merge edits, send the signal.
 
     Local edits that records conflicted with are merged into the Store by Morango's rules. A run that a newer
@@ -152,7 +152,7 @@ def fail(run_id: int, error: Exception) -> Run | None:
     with transaction.atomic():
         take_write_lock()
         run = Run.objects.select_for_update().annotate(**limited()).filter(pk=run_id).first()
-        if run is None or run.is_finished or not run.is_known:
+        if run is None or run.has_ended or not run.is_known:
             return None
         run.move_to(Run.State.FAILED, error=reason)
     return run

@@ -12,7 +12,7 @@ from morango_celery.runs.producer import create_run
 
 
 def cancel(run_id: int, *, of_newer_version: bool = False) -> Run:
-    """Cancel a run; `finish` it afterwards.
+    """Cancel a run; call `handle_run_end` for it afterwards.
 
     Batches that are being executed at the moment are completed, and counted. Messages that come
     later do nothing, and their records stay dirty for the next run.
@@ -29,7 +29,7 @@ def cancel(run_id: int, *, of_newer_version: bool = False) -> Run:
             raise _unknown(run_id)
         if run.state == Run.State.CANCELLED:
             return run
-        if run.is_finished:
+        if run.has_ended:
             raise UsageError(f"Run {run_id} is {run.state} already; there is nothing to cancel.")
         if not run.is_known:
             if not of_newer_version:
@@ -53,7 +53,7 @@ def create_retry(run_id: int, *, in_process: bool) -> Run:
         raise _unknown(run_id)
     if not run.is_known:
         raise UsageError(f"{run.of_newer_version} Retry it there.")
-    if not run.is_finished:
+    if not run.has_ended:
         raise UsageError(f"Run {run_id} is {run.state}. Wait until it has ended, or cancel it first.")
     if in_process:
         pausing.require_not_paused(run.profile, run.sync_filter)

@@ -48,7 +48,7 @@ class Execution:
     run: Run | None = field(default=None, compare=False)
     """The run, if it has ended, or if a batch of it was counted now (it then lacks `LONG_COLUMNS`)."""
     ended: bool = False
-    """True if the batch ended the run as well: `finish` it."""
+    """True if the batch ended the run as well: its caller handles that end."""
     is_left_to_others: bool = False
     """True if only a worker of a newer version knows how to go on."""
 
@@ -68,7 +68,7 @@ def execute_batch(
         since, nothing is done. None for no message
     :param waits: True to wait while another batch saves records of exclusive models
     :param ends_run: True to let the last batch of all complete the run in its own transaction, in place of
-        `advance`; the caller then has to `finish` the run
+        `advance`; the caller then handles the end of the run
     :raises ExclusiveModelsTakenError: another batch saves such records, unless `waits`; nothing was done
     :raises InvalidMessageError: the ids are not this batch's; nothing was done
     :raises OperationalError, InterfaceError: the database went away; nothing was written
@@ -127,7 +127,7 @@ def lock_open_batch(batch_id: int, ids_sha256: str | None, message: str | None =
     batch: Batch = BATCH.instance(row[:size])
     run: Run = RUN.instance(row[size : size + len(RUN.names)])
     batch.run = run
-    if run.is_finished:
+    if run.has_ended:
         if batch.ids_json:  # another worker executed it when the run ended, and didn't complete it
             Batch.objects.filter(pk=batch_id).forget_ids()
         return Execution(run.pk, None, stage_is_done=False, run=run)

@@ -75,16 +75,16 @@ def _carry_out(run: Run, on_progress: Callable[[Run], None] | None) -> Run:
         with suppress(DatabaseError, InterfaceError):  # recovery ends the run then; the first error says more
             failed = completion.fail(run.pk, error)
             if failed is not None:
-                completion.finish(failed)
+                completion.finalize(failed)
         raise
     if progress.ended:
-        completion.finish(progress.run)
+        completion.finalize(progress.run)
     return progress.run
 
 
 def _carry_out_stages(run: Run, on_progress: Callable[[Run], None] | None) -> Progress:
     progress = start(run.pk)
-    while progress.run.is_known and not progress.run.is_finished:
+    while progress.run.is_known and not progress.run.has_ended:
         ended = _carry_out_stage(progress.run, on_progress)
         progress = advance(run.pk) if ended is None else Progress(ended, ended=True)
     return progress

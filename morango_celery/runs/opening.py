@@ -223,7 +223,7 @@ def _give_up(run_id: int) -> Progress:
     take_write_lock()
     run = Run.locked(run_id)
     # The stage that was open a moment ago may be done by now; the worker that closed it opens the next
-    if run.is_finished or not run.is_known or run.open_batches or run.attempts < settings.MAX_ATTEMPTS:
+    if run.has_ended or not run.is_known or run.open_batches or run.attempts < settings.MAX_ATTEMPTS:
         return Progress(run)
     error = RunFailedError(
         f"{'Starting it' if run.state == Run.State.PENDING else 'Opening its next stage'} was tried "

@@ -34,7 +34,7 @@ class Progress:
     opened: bool = False
     """True if this call opened a stage; its batches have to be sent."""
     ended: bool = False
-    """True if this call ended the run; `finish` it."""
+    """True if this call ended the run: its caller handles that end."""
     begun: Batch | None = None
     """The only batch of the stage, if the first attempt at it was counted with it: execute it."""
 

@@ -14,7 +14,7 @@ from morango_celery.conf import settings
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.models import Batch, Run
 from morango_celery.runs.batching import BATCHES_IN_MEMORY
-from morango_celery.runs.completion import finish, notify_sessions
+from morango_celery.runs.completion import finalize, notify_sessions
 from morango_celery.runs.liveness import Life, life_of
 from morango_celery.runs.overdue import lock_free, note_unsent, overdue, takes_opening_lock
 from morango_celery.runs.pausing import mark
@@ -70,7 +70,7 @@ def recover(
         batches.filter(due).select_related("run").defer("ids_json"),
     )
     long_ended = Q() if all_unfinished else Q(finished_at__lt=clock.now(-settings.STALLED_AFTER_SECONDS))
-    _finish_all(ended.filter(Run.known(), long_ended, takes_opening_lock(), finalized=False))
+    _finalize_all(ended.filter(Run.known(), long_ended, takes_opening_lock(), finalized=False))
     return sent
 
 
@@ -109,12 +109,12 @@ def _send(dispatch: Dispatch, waiting: QuerySet[Any], batches: QuerySet[Any]) ->
     return sent
 
 
-def _finish_all(ended: QuerySet[Any]) -> None:
+def _finalize_all(ended: QuerySet[Any]) -> None:
     """Finalize all of these runs, and raise the first error afterwards."""
     errors: list[Exception] = []
     for run in _free_pages(ended):
         try:
-            finish(run)
+            finalize(run)
         except Exception as error:  # the database's or a receiver's; others must not wait for this run
             errors.append(error)
             if not connection.in_atomic_block:
@@ -150,7 +150,7 @@ def end_abandoned() -> None:
         with contextlib.suppress(OperationalError):  # SQLite's one writer is at work, perhaps for this run
             ended = _end_if_idle(run_id, is_gone=life is Life.IS_OVER)
             if ended is not None:
-                finish(ended)
+                finalize(ended)
 
 
 @transaction.atomic

@@ -45,7 +45,7 @@ class Status:
 
     @property
     def is_stalled(self) -> bool:
-        if self.run.is_finished or self.run.sharing or self.run.paused:
+        if self.run.has_ended or self.run.sharing or self.run.paused:
             return False
         return self.idle_seconds > self.stalled_after_seconds
 
@@ -78,7 +78,7 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """Time that the rest takes at the average speed; None if that can't be known, as of a stalled run."""
-        if self.run.is_finished or self.is_stalled or self.waiting is None or not self.records_per_second:
+        if self.run.has_ended or self.is_stalled or self.waiting is None or not self.records_per_second:
             return None
         return (self.total - self.run.done) / self.records_per_second
 
@@ -123,7 +123,7 @@ def statuses(
     Cost: one query; if `counted`, one more, which counts the dirty records under the filter of each.
     """
     runs = list(with_attempts(prepared(Run.objects.filter(pk__in=run_ids).order_by("-pk"))))
-    waiting = _count_waiting([run for run in runs if not run.is_finished]) if counted else {}
+    waiting = _count_waiting([run for run in runs if not run.has_ended]) if counted else {}
     return [_status(run, stalled_after_seconds, waiting.get(run.pk)) for run in runs]
 
 

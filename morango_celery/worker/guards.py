@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from morango_celery.db.errors import is_transient
 from morango_celery.errors import InvalidMessageError, SoftTimeLimitReached, TransientError
-from morango_celery.messaging.run_end import finish
+from morango_celery.messaging.run_end import handle_run_end
 from morango_celery.models import Run
 from morango_celery.printable import make_printable, printable
 from morango_celery.runs import completion
@@ -86,7 +86,7 @@ def errors_end_run(run_id: int) -> Iterator[None]:
         with outages_are_retried():
             failed = completion.fail(run_id, error)
         if failed is not None:
-            finish(failed)
+            handle_run_end(failed)
         make_printable(error)  # Celery logs it with its texts
         raise
 

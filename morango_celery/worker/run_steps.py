@@ -8,7 +8,7 @@ from functools import partial
 
 from morango_celery.messaging.dispatch import CeleryDispatch, ask_for_recovery
 from morango_celery.messaging.events import send_progress_event
-from morango_celery.messaging.run_end import finish
+from morango_celery.messaging.run_end import handle_run_end
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion, opening
 from morango_celery.runs.attempts import attempt_batch
@@ -57,7 +57,7 @@ def execute(batch_id: int, run_id: int, ids_sha256: str, message: Message) -> Ex
 
 
 def _after_commit(progress: Progress) -> None:
-    """Send the batches of the stage that was opened, or finish the run that was ended, after the commit."""
+    """Send the batches of the stage that was opened, or handle the end of the run, after the commit."""
     run = progress.run
     if progress.opened:
         unsent = Batch.objects.filter(run=run, state=Batch.State.OPEN, sent_at=None)
@@ -70,7 +70,7 @@ def _after_commit(progress: Progress) -> None:
 def _after_batch(run_id: int, execution: Execution, message: Message) -> None:
     """Take the next steps after the commit that executed a batch, split it or gave it up.
 
-    They are to send batches, to finish the run, or to open its next stage.
+    They are to send batches, to handle the end of the run, or to open its next stage.
     """
     if execution.batches_to_send:
         found = Batch.objects.select_related("run").defer("ids_json").in_bulk(execution.batches_to_send)
@@ -87,7 +87,7 @@ def _after_batch(run_id: int, execution: Execution, message: Message) -> None:
 
 def _after_end(run: Run) -> None:
     with _given_back_if_stopped(lambda: completion.take_back(run)):
-        finish(run)
+        handle_run_end(run)
 
 
 def _send_batches(batches: Iterable[Batch]) -> None:

@@ -340,7 +340,7 @@ def test_run_waits_while_the_database_is_read_only(
         until(lambda: database.ask("SHOW default_transaction_read_only") == [("on",)], "read-only")
     try:
         worker.wait_for_log("read-only transaction")
-        assert not Run.objects.get(pk=run.pk).is_finished
+        assert not Run.objects.get(pk=run.pk).has_ended
     finally:
         database.ask("ALTER SYSTEM RESET default_transaction_read_only")
         database.ask("SELECT pg_reload_conf()")

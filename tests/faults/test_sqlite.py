@@ -152,7 +152,7 @@ def test_full_disk_is_named_and_leaves_nothing_half_written(
         assert error == FULL
         assert_nothing_is_half_written(school, before)
         run = Run.objects.last()
-        if run is not None and run.is_finished:
+        if run is not None and run.has_ended:
             assert (run.state, run.error) == (Run.State.FAILED, f"django.db.utils.OperationalError: {FULL}")
 
         # ... and it goes on when there is room again

@@ -41,7 +41,7 @@ def work_off(run: Run, *, last_first: bool = False) -> Run:
             assert execution.stage_is_done is not bool(waiting)
         progress = advance(run.pk)
         if progress.ended:
-            completion.finish(progress.run)
+            completion.finalize(progress.run)
             return progress.run
 
 

@@ -167,3 +167,8 @@ def test_recovery_sends_what_waits_in_the_ledger(celery_worker_process: StartWor
     celery_worker_process()  # recovers when it starts
     assert morango_celery.api.wait_for(run, 60).saved == 1
     assert morango_celery.recover_runs(all_unfinished=True) == 0
+
+
+def test_end_of_a_run_is_also_known_by_its_name_in_version_0_2_0() -> None:
+    assert Run(state=Run.State.CANCELLED).is_finished
+    assert not Run(state=Run.State.RUNNING).is_finished

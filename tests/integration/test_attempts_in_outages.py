@@ -184,12 +184,12 @@ class TestOutages:
         # When its end is followed up again and again
         for attempts_so_far in (1, 2, 3):
             with pytest.raises(OperationalError):
-                completion.finish(Run.objects.get(pk=run.pk))
+                completion.finalize(Run.objects.get(pk=run.pk))
             connection.close()
             assert Run.objects.get(pk=run.pk).attempts == attempts_so_far
 
         # Then that is over after as many times as are allowed
-        completion.finish(Run.objects.get(pk=run.pk))
+        completion.finalize(Run.objects.get(pk=run.pk))
         assert Run.objects.get(pk=run.pk).finalized
         assert "conflicted with was tried 3 times and never came to an end" in caplog.text
 

@@ -149,7 +149,7 @@ class TestAtTheSameTime:
 
         def cancel() -> None:
             time.sleep(pause_seconds)
-            if not Run.objects.get(pk=run.pk).is_finished:
+            if not Run.objects.get(pk=run.pk).has_ended:
                 control.cancel(run.pk)
 
         # When it is cancelled among them

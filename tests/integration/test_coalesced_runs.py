@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from morango.constants import transfer_statuses
 
-from morango_celery.messaging.run_end import finish
+from morango_celery.messaging.run_end import handle_run_end
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion, control, sharing
 from morango_celery.signals import run_finished
@@ -173,7 +173,7 @@ class TestCoalescing:
         run_finished.connect(receiver)
         try:
             begin(runs[0])
-            finish(complete(runs[0]))
+            handle_run_end(complete(runs[0]))
         finally:
             run_finished.disconnect(receiver)
 

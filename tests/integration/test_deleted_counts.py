@@ -46,7 +46,7 @@ def runs_of_all_kinds(batch_size: Callable[[int], None]) -> None:
     fill_store(20)
     store_row("unit", name=None)
     run = start(new_run().pk).run
-    while not run.is_finished:
+    while not run.has_ended:
         for batch in list(open_batches(run)):
             attempt_batch(batch.pk, batch.ids_sha256)
         run = advance(run.pk).run

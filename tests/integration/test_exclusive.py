@@ -83,7 +83,7 @@ class TestPlanning:
 
         run = start(new_run().pk).run
         stages = []
-        while not run.is_finished:
+        while not run.has_ended:
             batches = list(open_batches(run))
             stages.append([(batch.size, batch.split_from) for batch in batches])
             for batch in batches:
@@ -137,7 +137,7 @@ class TestPlanning:
         store(*rows)
         run = start(new_run().pk).run
         waves = []
-        while not run.is_finished:
+        while not run.has_ended:
             waves.append(list(Batch.objects.filter(run=run, stage=run.stage).order_by("number")))
             for batch in waves[-1]:
                 assert execute_batch(batch.pk).result is not None
@@ -274,7 +274,7 @@ class TestAtTheSameTime:
             until(lambda: Memo.objects.count() == 15, "done")
             assert len(sessions_that_wait_for_a_lock()) == 1
             assert not Vote.objects.exists()
-        until(lambda: Run.objects.get(pk=run.pk).is_finished, "finished")
+        until(lambda: Run.objects.get(pk=run.pk).has_ended, "ended")
         assert votes() == Vote.objects.count() == 15
 
     def test_exclusive_batches_go_on_while_another_batch_is_held_up(
@@ -292,7 +292,7 @@ class TestAtTheSameTime:
             # Then all batches of votes are done meanwhile, one after another
             until(lambda: Tally.objects.exists() and votes() == 15, "counted")
             assert not Memo.objects.exists()
-        until(lambda: Run.objects.get(pk=run.pk).is_finished, "finished")
+        until(lambda: Run.objects.get(pk=run.pk).has_ended, "ended")
 
     def test_two_runs_wait_for_each_other(self, votes_are_exclusive: None, in_a_thread: CallInThread) -> None:
         # Given a batch of each of two runs, which count in different rows

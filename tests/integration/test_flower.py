@@ -143,8 +143,8 @@ def test_row_tells_what_it_is_what_came_of_it_and_how_far_its_run_is(
 
     # Then each row tells of one batch, though it was retried, and all add up
     assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, RECORDS, BROKEN)
-    finished = f"completed: {RECORDS + BROKEN} records, {RECORDS} saved, {BROKEN} failed"
-    until(lambda: flower.tasks()[start]["result"] == finished, "showing the end")
+    completed = f"completed: {RECORDS + BROKEN} records, {RECORDS} saved, {BROKEN} failed"
+    until(lambda: flower.tasks()[start]["result"] == completed, "showing the end")
     batches = run.batches.count()
     until(
         lambda: [row["state"] for row in flower.rows("deserialize_batch")] == ["SUCCESS"] * batches, "shown"
@@ -160,7 +160,7 @@ def test_row_tells_what_it_is_what_came_of_it_and_how_far_its_run_is(
     assert sum(int(result.split()[0]) for result in results) == RECORDS
     assert max(row["retries"] or 0 for row in rows) == 1
     (row,) = flower.rows("start_run")
-    assert (row["args"], row["state"], row["result"]) == (f"(run {run.pk} of school)", "SUCCESS", finished)
+    assert (row["args"], row["state"], row["result"]) == (f"(run {run.pk} of school)", "SUCCESS", completed)
 
 
 @pytest.mark.needs_postgresql
@@ -198,8 +198,8 @@ def test_page_shows_runs_and_batches(flower: Flower, worker: LoggedProcess, tmp_
         def starts() -> list[str]:
             return [row[3] for row in shown() if row[0] == "morango_celery.start_run"]
 
-        finished = f"completed: {RECORDS + BROKEN} records, {RECORDS} saved, {BROKEN} failed"
-        until(lambda: starts() == [finished], "showing the run")
+        completed = f"completed: {RECORDS + BROKEN} records, {RECORDS} saved, {BROKEN} failed"
+        until(lambda: starts() == [completed], "showing the run")
         batches = [row for row in shown() if row[0] == "morango_celery.deserialize_batch"]
         full = next(row for row in batches if row[1].startswith("(attempt x 100, "))
         assert full[2:4] == ["SUCCESS", "100 saved"]

@@ -62,7 +62,7 @@ def test_run_that_ends_empties_the_ids_of_its_batches_and_no_others(
     end(ended)
 
     ended.refresh_from_db()
-    assert ended.is_finished
+    assert ended.has_ended
     assert payloads(ended) == ["", "", ""]
     assert payloads(live) == before
     assert all(before)

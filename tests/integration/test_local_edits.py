@@ -90,7 +90,7 @@ class TestLocalEdits:
         execute_batch(batch.pk, batch.ids_sha256)
         progress = advance(run.pk)
         assert progress.ended
-        completion.finish(progress.run)
+        completion.finalize(progress.run)
 
         # Then the edit has won, and is in the Store
         row.refresh_from_db()

@@ -16,7 +16,7 @@ from morango_celery.errors import FatalError, UsageError
 from morango_celery.health.findings import Severity
 from morango_celery.health.project import look_at_runs
 from morango_celery.management.formatting import as_text
-from morango_celery.messaging.run_end import finish
+from morango_celery.messaging.run_end import handle_run_end
 from morango_celery.messaging.task_names import START_RUN
 from morango_celery.metrics.figures import figures
 from morango_celery.models import Batch, Comparison, Run
@@ -159,7 +159,7 @@ def test_session_hears_of_the_end_of_a_newer_run_which_is_finalized_by_its_own_v
     run_finished.connect(receiver)
     try:
         recover(RecordingDispatcher())
-        finish(Run.objects.get(pk=run.pk))
+        handle_run_end(Run.objects.get(pk=run.pk))
     finally:
         run_finished.disconnect(receiver)
 
@@ -258,7 +258,7 @@ def test_faces_show_a_newer_run_as_it_is(newer: dict[str, Any], operator: Client
     Run.objects.update(**newer)
     Batch.objects.update(**newer)
     run.refresh_from_db()
-    assert not run.is_finished
+    assert not run.has_ended
 
     # When people look at it, then they see its state, and whose it is
     shown = as_text(status_of(run.pk))

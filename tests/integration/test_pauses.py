@@ -173,7 +173,7 @@ def test_pause_of_a_filter_holds_runs_that_share_partitions(prefixes: tuple[str,
 
     assert (run.pk in {each.pk for each in Run.objects.filter(paused=True)}) is is_held
     run.refresh_from_db()
-    assert run.is_finished is not is_held
+    assert run.has_ended is not is_held
 
 
 def test_pause_of_a_profile_holds_no_other_profile(two_batches: list[Batch]) -> None:

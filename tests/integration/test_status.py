@@ -301,7 +301,7 @@ class TestWatching:
         seen = self.read_until(terminal, b"0 of 60 records")
 
         # When it goes on to its end
-        while not run.is_finished:
+        while not run.has_ended:
             for batch in list(open_batches(run)):
                 execute_batch(batch.pk)
                 run.refresh_from_db()

@@ -89,7 +89,7 @@ def test_detach_ends_the_sync_before_the_run(
 
     # When a worker comes, then the run completes by itself
     worker = celery_worker_process(concurrency=1)
-    worker.wait_until(lambda: the_run().is_finished, "through with the run")
+    worker.wait_until(lambda: the_run().has_ended, "through with the run")
 
     run = the_run()
     assert (run.state, run.saved, run.failed) == (Run.State.COMPLETED, RECORDS, 0)

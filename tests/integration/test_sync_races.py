@@ -29,7 +29,7 @@ from morango_celery.operations import DeserializeOperation
 class Late(DeserializeOperation):
     def handle(self, context):
         answer = super().handle(context)
-        while not Run.objects.get().is_finished or not os.path.exists(os.environ.get("LOOKED", "/")):
+        while not Run.objects.get().has_ended or not os.path.exists(os.environ.get("LOOKED", "/")):
             time.sleep(0.02)
         logging.info("the run has ended, and the answer is %s", answer)
         return answer

@@ -259,7 +259,7 @@ class TestEndedRuns:
         with trail.committed():
             ended = complete(second)
         with trail.committed():
-            run_end.finish(ended)
+            run_end.handle_run_end(ended)
 
         record = trail.line("The run has ended")
         assert f"completed: its records were deserialized by run {second.pk}." in record.getMessage()

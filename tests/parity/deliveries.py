@@ -12,7 +12,7 @@ from django.test.utils import override_settings
 from morango.models.certificates import Filter
 
 from morango_celery.models import Batch, Run
-from morango_celery.runs.completion import finish
+from morango_celery.runs.completion import finalize
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, start
 
@@ -35,11 +35,11 @@ class Delivery:
                 profile, filter, skip_erroring=skip_erroring, serialize_first=False, session_notified=True
             )
             progress = start(run.pk)
-            while not progress.run.is_finished:
+            while not progress.run.has_ended:
                 for batch_id in self.messages(run):
                     execute_batch(batch_id)
                 progress = advance(run.pk)
-            finish(progress.run)
+            finalize(progress.run)
 
     def settings(self) -> AbstractContextManager[object]:
         """Return the settings of the project while the run lasts."""

@@ -17,7 +17,7 @@ from morango.models.certificates import Filter
 
 from morango_celery.db.errors import is_transient
 from morango_celery.models import Run
-from morango_celery.runs.completion import finish
+from morango_celery.runs.completion import finalize
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import advance, create_run, start
 from tests.parity.case import Case
@@ -79,10 +79,10 @@ def _carry_out(case: Case, delivery: Delivery) -> None:
             session_notified=True,
         )
         progress = start(run.pk)
-        while not progress.run.is_finished:
+        while not progress.run.has_ended:
             _execute_side_by_side(delivery.messages(run))
             progress = advance(run.pk)
-        finish(progress.run)
+        finalize(progress.run)
 
 
 def _execute_side_by_side(batch_ids: list[int]) -> None:

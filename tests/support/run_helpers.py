@@ -51,7 +51,7 @@ def carry_out(run: Run | None = None) -> tuple[Run, Stages]:
         assert done == [False] * (len(done) - 1) + [True]  # the last one opens the next stage
         progress = advance(progress.run.pk)
         assert progress.opened is not progress.ended
-    completion.finish(progress.run)
+    completion.finalize(progress.run)
     return progress.run, stages
 
 

@@ -118,5 +118,5 @@ class _Ledger:
             self._display.progress(run.done)
         if run.state == Run.State.FAILED:
             raise StepError(f"The run could not go on: {run.error}")
-        if not run.is_finished and time.monotonic() - self._moved_at > STALL_SECONDS:
+        if not run.has_ended and time.monotonic() - self._moved_at > STALL_SECONDS:
             raise StepError(f"The run has not moved for {STALL_SECONDS} s: it is at {run.done} records.")

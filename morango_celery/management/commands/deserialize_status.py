@@ -197,7 +197,7 @@ class Command(PipeSafeCommand):
     def _show_run(self, options: dict[str, Any], limits: Limits, screen: Screen) -> _Look:
         status = status_of(options["run"], options["stalled_after"])
         run = status.run
-        workers = None if run.is_finished or run.in_process else signs_of_workers()
+        workers = None if run.has_ended or run.in_process else signs_of_workers()
         problems = problems_of_run(status, workers, limits)
         if options["json"]:
             self.stdout.write(json.dumps(run_json(status, problems)))
@@ -207,9 +207,9 @@ class Command(PipeSafeCommand):
         else:
             lost = [f"  {problem.text}" for problem in problems if problem.kind is Kind.NO_WORKER]
             screen.show([*as_text(status), *lost])
-            if run.is_finished and run.failed:
+            if run.has_ended and run.failed:
                 show_failures(self.stdout, run)
-        return _Look(problems, run.is_finished)
+        return _Look(problems, run.has_ended)
 
     def _list(self, options: dict[str, Any], limits: Limits, screen: Screen) -> list[Problem]:
         since = options["since"]
