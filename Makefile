@@ -129,7 +129,7 @@ faults-on-postgresql:
 faults-on-sqlite:
 	$(PYTEST) --database=sqlite --exhaustive tests/oplog $(ARGS)
 
-upgrade: venv ## Upgrade a project and take it back while it syncs: the last release, this version and one of the future
+upgrade: venv ## Upgrade a project and downgrade it while it syncs: the last release, this version and one of the future
 	$(PYTEST) --database=postgresql --exhaustive tests/upgrade $(ARGS)
 
 slow: venv ## Run the other tests that are too long for every day (ARGS=... goes to pytest)

@@ -32,7 +32,7 @@ STEPS = {
     "validate": ("deserialization.validate.Validate", "update"),
     "write": ("deserialization.writing.GroupWriter", "write"),
     "delete": ("deserialization.sink.AppModelSink", "_delete"),
-    "mark as clean, or give back": ("deserialization.sql", "mark_processed"),
+    "mark as clean, or leave dirty": ("deserialization.sql", "mark_processed"),
     "take the batch": ("runs.execution", "lock_open_batch"),
     "account for it": ("runs.execution", "record_result"),
 }

@@ -69,7 +69,7 @@ def is_celerys_handler(name: str) -> bool:
 
 
 def cancel_requests(consumer: Any) -> None:
-    """Give the messages of all tasks that have begun back to their queues, and end the tasks."""
+    """Requeue the messages of all tasks that have begun, and end the tasks."""
     if hasattr(consumer, "cancel_active_requests"):
         consumer.cancel_active_requests()
 
@@ -120,13 +120,13 @@ class TransparentDispatcher(EventDispatcher):
     def publish_one(self, event: Any, producer: Any, routing_key: str, **options: Any) -> bool:
         """Publish an event, or a group of them.
 
-        :returns: False if the broker didn't take it: it was put back
+        :returns: False if the broker didn't take it: it is buffered again
         """
         buffered = len(self._outbound_buffer)
         super()._publish(event, producer, routing_key, **options)
         return len(self._outbound_buffer) <= buffered
 
-    def put_back(self, event: Any, routing_key: str) -> None:
+    def buffer_event(self, event: Any, routing_key: str) -> None:
         """Keep an event, to be published with the next flush."""
         self._outbound_buffer.append((event, routing_key))
 
@@ -178,7 +178,7 @@ def usual_order(channel: Any) -> Sequence[int]:
 
 @contextmanager
 def reading_in_order(channel: Any, priorities: Sequence[int]) -> Iterator[None]:
-    """Have a channel of Redis read its lists in another order inside. The usual one is for putting back."""
+    """Have a channel of Redis read its lists in another order inside. The usual one is for requeueing."""
     usual = channel.priority_steps
     channel.priority_steps = priorities
     channel.priority = int  # kombu's own looks it up among the steps, which are not sorted now

@@ -67,7 +67,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         f"{_STATE}:reserved_requests": "the same",
         f"{_STATE}:should_stop": "WorkController.request_stop()",
     },
-    "giving back a batch whose process is ended: it counts as an attempt, and waits for recovery": {
+    "uncounting an attempt whose process is ended: it counts, and its batch waits for recovery": {
         f"{_BILLIARD}:TERM_SIGNAL": "signal task_terminating, sent in the process of the task",
         f"{_BILLIARD}:terminate_handler_fired": "the same",
     },

@@ -57,7 +57,7 @@ CELERY_ACCEPT_CONTENT = ["json"]
 # worker had only reserved would wait for the visibility timeout. CELERY_WORKER_DISABLE_PREFETCH adds nothing.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = True
-# A task still running this long after SIGTERM goes back to the queue; under `celery worker` only with
+# A task still running this long after SIGTERM is requeued; under `celery worker` only with
 # REMAP_SIGTERM=SIGQUIT. A worker ends sooner if its tasks do, and at the latest 20 seconds later: the
 # supervisor's grace must be longer than both together.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 60

@@ -133,7 +133,7 @@ def within_open_transaction() -> Iterator[None]:
     """Let Morango's functions, and ours, serialize in an open transaction that has one view of the data.
 
     Morango has a setting for it, which holds for the whole process: no other thread may serialize meanwhile.
-    The instance's id may be written, and rolled back, so that what Morango knows of it is taken back, too.
+    The instance's id may be written, and rolled back, so that what Morango has cached of it is restored, too.
     """
     allowed = SETTINGS.MORANGO_TEST_POSTGRESQL
     instance = InstanceIDModel._cached_instance

@@ -36,7 +36,7 @@ def settled(
 ) -> set[RowKey]:
     """Let Morango try the records again that failed only with it; return the rows that equal ours then.
 
-    Call it with Morango's results in the open savepoint; it takes back what it does.
+    Call it with Morango's results in the open savepoint; it rolls back what it does.
     """
     failed: set[str] = set()
     for pair in results.differing(store.name):

@@ -175,7 +175,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._start = None
-        _give_back_memory()  # or the second side would use what the first one has left
+        _release_memory()  # or the second side would use what the first one has left
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self._start = _status("VmRSS")
@@ -187,7 +187,7 @@ class _Memory:
         return max((_status("VmHWM") or 0) - self._start, 0)
 
 
-def _give_back_memory() -> None:
+def _release_memory() -> None:
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc has it
         ctypes.CDLL(None).malloc_trim(0)

@@ -24,7 +24,7 @@ class Table:
     key: tuple[str, ...]
     """Columns that name a row; all columns if none do, so that a row is named by its content."""
     columns: tuple[str, ...]
-    """Columns that are compared. Numbers from a sequence aren't: no rollback gives them back."""
+    """Columns that are compared. Numbers from a sequence aren't: no rollback resets them."""
     ids: frozenset[str] = frozenset()
     """Columns of Morango's ids, which are written as 32 hex digits."""
     clocks: frozenset[str] = frozenset()

@@ -127,7 +127,7 @@ def send(
     """Send a message that the ledger can do without for a while.
 
     :param description: text that Flower shows instead of the arguments
-    :param form: that of the row which the message is about; a worker that doesn't know it gives it back
+    :param form: that of the row which the message is about; a worker that doesn't know it requeues it
     :param priority: one of `morango_celery.messaging.priorities.PRIORITIES`; None for the most urgent
     :returns: False when the broker can't be reached
     """

@@ -1,4 +1,4 @@
-"""Handling of the end of a run: messages for the runs that waited for it, and for the look at its transfer session."""
+"""Handling of a run's end: messages for runs that waited for it, and for the look at its transfer session."""
 
 from __future__ import annotations
 

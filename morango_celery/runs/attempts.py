@@ -65,7 +65,7 @@ def attempt_batch(
 
     While a pause holds the run, nothing is done. The batch then waits without a message.
 
-    It doesn't wait while another batch saves records of exclusive models: it steps back (`exclusive`).
+    It doesn't wait while another batch saves records of exclusive models: it is postponed (`exclusive`).
 
     An attempt that ended because the database was away, or asked to try again, is uncounted, if the database
     is there to note it. One that the database cancelled, or had no memory for, stays counted.
@@ -103,7 +103,7 @@ def attempt_begun(
                 _uncount(batch_id, message)
             return exclusive.pass_on(execution)
     except ExclusiveModelsTakenError:
-        return exclusive.step_back(attempt_of(batch_id, message.id), batch_id)
+        return exclusive.postpone(attempt_of(batch_id, message.id), batch_id)
     except SoftTimeLimitReached:
         last_error = OUT_OF_TIME
     except MemoryError:
@@ -179,7 +179,7 @@ def _give_up(batch: Batch) -> Execution:
     return record_result(batch, BatchResult(failed=failed))
 
 
-def take_back(batch_id: int, message: Message) -> None:
+def uncount_after_signal(batch_id: int, message: Message) -> None:
     """Uncount the attempt of a message after a signal has ended its process, which is no fault of the batch.
 
     Recovery sends the batch again, at its next look; the broker may do so later.

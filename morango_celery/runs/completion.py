@@ -86,7 +86,7 @@ def _merge(run: Run) -> None:
                     if not connection.in_atomic_block:
                         connection.close_if_unusable_or_obsolete()
                     if not times.reason_to_count(error):
-                        take_back(run)
+                        uncount_attempt(run)
             raise
     else:
         logger.error(
@@ -98,7 +98,7 @@ def _merge(run: Run) -> None:
         )
 
 
-def take_back(run: Run) -> None:
+def uncount_attempt(run: Run) -> None:
     """Uncount an attempt to finalize a run, after a signal or an outage has ended it."""
     begun = Run.objects.filter(pk=run.pk, finalized=False, attempts__gt=0)
     begun.update(attempts=F("attempts") - 1)

@@ -16,7 +16,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs.execution import Execution
 
 
-def step_back(attempt: QuerySet[Batch], batch_id: int) -> Execution:
+def postpone(attempt: QuerySet[Batch], batch_id: int) -> Execution:
     """Uncount the attempt at a batch while another one is executed, and let it wait without a message.
 
     :param attempt: a query for the batch, empty if another message's attempt was begun since

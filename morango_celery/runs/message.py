@@ -19,7 +19,7 @@ class Message:
     retries: int = 0
     """Number of earlier tries, each of which the database ended."""
     is_redelivered: bool = False
-    """True if the worker that it was delivered to first was lost, or gave it back."""
+    """True if the worker that it was delivered to first was lost, or requeued it."""
     worker: str = ""
     """Worker that it was delivered to, and the id of its process, for readers; empty if it is not known."""
 

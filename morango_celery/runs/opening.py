@@ -122,7 +122,7 @@ def attempt_start(run_id: int, message: Message = NOBODYS) -> tuple[Progress, Ex
     return progress, None
 
 
-def take_back(run_id: int) -> None:
+def uncount_after_signal(run_id: int) -> None:
     """Uncount the attempt of a message after a signal has ended its process, which is no fault of the run.
 
     Recovery sends the run again, at its next look.
@@ -130,11 +130,11 @@ def take_back(run_id: int) -> None:
     _attempt_of(run_id).update(attempts=F("attempts") - 1, overdue_at=None)
 
 
-def take_back_start(run_id: int, message: Message) -> None:
+def uncount_start_after_signal(run_id: int, message: Message) -> None:
     """Uncount the attempts of `attempt_start` after a signal: at the run's start, and at its batch."""
-    take_back(run_id)
+    uncount_after_signal(run_id)
     for batch_id in _begun_at_start(run_id).values_list("pk", flat=True):
-        attempts.take_back(batch_id, message)
+        attempts.uncount_after_signal(batch_id, message)
 
 
 def expect_retry(run_id: int, message: Message, seconds: float) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> None:
     """Work until told to stop.
 
-    SIGTERM has the running batches finished or given back, unless the environment variable REMAP_SIGTERM,
+    SIGTERM has the running batches finished or requeued, unless the environment variable REMAP_SIGTERM,
     which Celery reads, says something else.
 
     :raises SystemExit: always, with the worker's exit status; 2 if the arguments are wrong

@@ -65,14 +65,14 @@ class BoundedDispatcher(TransparentDispatcher):
     def publish_one(self, event: Any, producer: Any, routing_key: str, **options: Any) -> bool:
         if time.monotonic() < self._silent_until:
             if routing_key != HEARTBEAT:  # there will be another
-                self.put_back(event, routing_key)
+                self.buffer_event(event, routing_key)
             return False
         if not options.get("retry_policy"):
             options["retry"] = False  # without a policy, kombu retries for ever
         if _reconnects(producer):
             is_taken = super().publish_one(event, producer, routing_key, **options)
         else:
-            self.put_back(event, routing_key)
+            self.buffer_event(event, routing_key)
             is_taken = False
         if not is_taken:
             self._silent_until = time.monotonic() + SILENCE_SECONDS

@@ -1,7 +1,7 @@
 """Validation of messages as a worker takes them in: a malformed one is refused, with the reason in the log.
 
-Celery and kombu let such a message end the worker instead. Everything delivered by then goes back to the
-queue, where it ends the next worker.
+Celery and kombu let such a message end the worker instead. Everything delivered by then is requeued,
+and ends the next worker.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _create_validating_handler(
 ) -> Any:
     """Return Celery's handler of messages, wrapped in one that refuses malformed messages.
 
-    Messages of a newer form are no malformed ones; they are given back.
+    Messages of a newer form are no malformed ones; they are requeued.
     """
     take_in = create()
     newer.begin_connection()

@@ -1,6 +1,6 @@
-"""Messages of a newer form than this version knows: a worker gives them back, for a newer one to take.
+"""Messages of a newer form than this version knows: a worker requeues them, for a newer one to take.
 
-While a project is upgraded, workers of two versions read the same queue. A message that went back at once
+While a project is upgraded, workers of two versions read the same queue. A message that was requeued at once
 would come to the same worker at once. So the worker keeps it for a moment, in which others read the queue.
 It is never begun here: no attempt is counted.
 """
@@ -28,7 +28,7 @@ is idle, at worst."""
 
 MAX_HELD = 10
 """Number of such messages that are kept beside those of the worker's own work. With more, it takes no message
-until it has given one back; so a long queue of newer messages goes round slowly."""
+until it has requeued one; so a long queue of newer messages goes round slowly."""
 
 UNSEEN_SECONDS = 60.0
 """Time after which a message that comes once more counts as another one."""
@@ -62,7 +62,7 @@ class NewerMessages:
         self._held = 0
 
     def hold(self, message: Any) -> None:
-        """Keep a message for `HELD_SECONDS`, then give it back to the queue.
+        """Keep a message for `HELD_SECONDS`, then requeue it.
 
         One about the ledger that nobody else has taken for STALLED_AFTER_SECONDS is dropped. There is no
         newer worker then, and the first one to come sends all open work again.
@@ -75,9 +75,9 @@ class NewerMessages:
         if counts:  # so that it takes no other message's place
             self._held += 1
             self._consumer.qos.increment_eventually()
-        self._consumer.timer.call_after(HELD_SECONDS, self._give_back, (message, counts, self._connection))
+        self._consumer.timer.call_after(HELD_SECONDS, self._requeue, (message, counts, self._connection))
 
-    def _give_back(self, message: Any, counts: bool, connection: int) -> None:
+    def _requeue(self, message: Any, counts: bool, connection: int) -> None:
         if connection != self._connection:
             return
         if counts:

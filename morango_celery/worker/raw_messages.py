@@ -103,14 +103,14 @@ def _guarded(channel: Any, read: Read, errors: Errors, *, passes_on: bool) -> Re
 
 
 class CarefulQoS(RedisQoS):
-    """A keeper of unacknowledged messages that forgets malformed ones instead of putting them back.
+    """A keeper of unacknowledged messages that forgets malformed ones instead of requeueing them.
 
     kombu would stop at such a message each time it looks, and never get to the messages after it.
     """
 
     @override
     def restore_by_tag(self, tag: Any, *arguments: Any, **options: Any) -> None:
-        """Put a message back that its worker has not acknowledged."""
+        """Requeue a message that its worker has not acknowledged."""
         try:
             super().restore_by_tag(tag, *arguments, **options)  # type: ignore[no-untyped-call]  # kombu's
         except (RedisError, OSError):

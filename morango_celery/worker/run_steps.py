@@ -19,7 +19,7 @@ from morango_celery.runs.opening import attempt_opening, attempt_start
 from morango_celery.runs.overdue import note_unsent
 from morango_celery.runs.producer import Progress, advance
 from morango_celery.stream import chunked
-from morango_celery.worker.task_context import given_back_if_stopped, out_of_reach_of_models
+from morango_celery.worker.task_context import out_of_reach_of_models, stop_is_noted
 
 
 def start_or_continue(run_id: int, message: Message) -> str:
@@ -28,7 +28,10 @@ def start_or_continue(run_id: int, message: Message) -> str:
     :returns: the run's progress, as a text for monitors
     :raises Run.DoesNotExist: it was deleted
     """
-    with _given_back_if_stopped(partial(opening.take_back_start, run_id, message)), out_of_reach_of_models():
+    with (
+        _stop_is_noted(partial(opening.uncount_start_after_signal, run_id, message)),
+        out_of_reach_of_models(),
+    ):
         progress, execution = attempt_start(run_id, message)
     if execution is None:
         _after_commit(progress)
@@ -48,7 +51,7 @@ def execute(batch_id: int, run_id: int, ids_sha256: str, message: Message) -> Ex
     :raises Run.DoesNotExist: it was deleted
     """
     with (
-        _given_back_if_stopped(partial(attempts.take_back, batch_id, message)),
+        _stop_is_noted(partial(attempts.uncount_after_signal, batch_id, message)),
         out_of_reach_of_models(),
     ):
         execution = attempt_batch(batch_id, ids_sha256, message, ends_run=True)
@@ -61,7 +64,7 @@ def _after_commit(progress: Progress) -> None:
     run = progress.run
     if progress.opened:
         unsent = Batch.objects.filter(run=run, state=Batch.State.OPEN, sent_at=None)
-        with _given_back_if_stopped(lambda: note_unsent(unsent)):
+        with _stop_is_noted(lambda: note_unsent(unsent)):
             _send_batches(open_batches(run))
     elif progress.ended:
         _after_end(run)
@@ -78,7 +81,7 @@ def _after_batch(run_id: int, execution: Execution, message: Message) -> None:
     if execution.ended and execution.run:
         _after_end(execution.run)
     elif execution.stage_is_done:
-        with _given_back_if_stopped(lambda: opening.take_back(run_id)):
+        with _stop_is_noted(lambda: opening.uncount_after_signal(run_id)):
             progress = attempt_opening(run_id, lambda run: advance(run.pk), message)
         _after_commit(progress)
     elif execution.run:
@@ -86,7 +89,7 @@ def _after_batch(run_id: int, execution: Execution, message: Message) -> None:
 
 
 def _after_end(run: Run) -> None:
-    with _given_back_if_stopped(lambda: completion.take_back(run)):
+    with _stop_is_noted(lambda: completion.uncount_attempt(run)):
         handle_run_end(run)
 
 
@@ -96,5 +99,5 @@ def _send_batches(batches: Iterable[Batch]) -> None:
             break
 
 
-def _given_back_if_stopped(give_back: Callable[[], None]) -> AbstractContextManager[None]:
-    return given_back_if_stopped(give_back, lambda: ask_for_recovery("what was given back"))
+def _stop_is_noted(note_stop: Callable[[], None]) -> AbstractContextManager[None]:
+    return stop_is_noted(note_stop, lambda: ask_for_recovery("what was stopped"))

@@ -39,20 +39,20 @@ FAILURE = 1
 
 SETTLING_SECONDS = 1.0
 """Longest wait for processes to report that they have begun their jobs. They report at once, unless a job
-waits for a free process. Without this wait, Celery would give back jobs that have just begun."""
+waits for a free process. Without this wait, Celery would requeue jobs that have just begun."""
 LOOK_AGAIN_SECONDS = 0.02
 
 DYING_SECONDS = 5.0
 """Time that a process has to give its batch up. One that waits inside the database can't."""
 LEAVING_SECONDS = 15.0
-"""Time that the worker has then to give messages back. A broker that doesn't answer costs its socket
+"""Time that the worker has then to requeue messages. A broker that doesn't answer costs its socket
 timeouts, one after another."""
 
 
 class SoftShutdown(bootsteps.StartStopStep):
     """A bootstep that handles SIGTERM and SIGQUIT, and the second SIGINT.
 
-    After ``worker_soft_shutdown_timeout`` seconds, batches that haven't ended are given back to the queue.
+    After ``worker_soft_shutdown_timeout`` seconds, batches that haven't ended are requeued.
     After five more, processes that still run one are killed. After fifteen more, the worker exits, even if it
     is held up. Each further signal takes the next of these steps at once. Under ``celery worker`` without
     ``REMAP_SIGTERM=SIGQUIT``, Celery itself handles SIGTERM: it waits for batches without limit.
@@ -100,7 +100,7 @@ class SoftShutdown(bootsteps.StartStopStep):
         _apart(partial(self._begin, signal.Signals(number).name))
         soft_seconds = self._worker.app.conf.worker_soft_shutdown_timeout or 0
         for seconds, step in (
-            (soft_seconds, self._give_back),
+            (soft_seconds, self._requeue),
             (DYING_SECONDS, self._kill),
             (LEAVING_SECONDS, self._leave),
         ):
@@ -122,7 +122,7 @@ class SoftShutdown(bootsteps.StartStopStep):
         if self._worker.use_eventloop:
             self._worker.hub.call_soon(_nothing)  # wakes the loop, which then looks at once
 
-    def _give_back(self) -> None:
+    def _requeue(self) -> None:
         stop_warmly(os.EX_OK)  # `_begin` may not have come as far as that
         logger.warning("Stopping: the time is up. What still runs goes back to the queue.")
         self._worker.exitcode = FAILURE
@@ -139,7 +139,7 @@ class SoftShutdown(bootsteps.StartStopStep):
 
     def _leave(self) -> None:
         logger.critical(
-            "Stopping: the worker is held up, and leaves. What it could not give back is in the ledger, and "
+            "Stopping: the worker is held up, and leaves. What it could not requeue is in the ledger, and "
             "is sent again."
         )
         os._exit(FAILURE)

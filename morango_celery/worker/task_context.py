@@ -69,15 +69,13 @@ def current_limits() -> Limits | None:
 
 
 @contextmanager
-def given_back_if_stopped(
-    give_back: Callable[[], None], ask_for_recovery: Callable[[], object]
-) -> Iterator[None]:
-    """Uncount the attempt and ask for recovery if a signal ends this process inside the block.
+def stop_is_noted(note_stop: Callable[[], None], ask_for_recovery: Callable[[], object]) -> Iterator[None]:
+    """Note the stop in the ledger and ask for recovery if a signal ends this process inside the block.
 
     The signal may come from Celery, a supervisor or an operator. One case is a worker that has lost the
     broker and cancels tasks that it can't acknowledge any more.
 
-    :param give_back: notes in the ledger that this process doesn't work at it any more
+    :param note_stop: notes in the ledger that this process doesn't work at it any more
     :param ask_for_recovery: asks another worker for recovery
     """
     try:
@@ -88,7 +86,7 @@ def given_back_if_stopped(
             with suppress(DatabaseError, InterfaceError):
                 if not connection.in_atomic_block:
                     connection.close()  # the signal may have come in the middle of a statement
-                give_back()
+                note_stop()
             ask_for_recovery()
         raise
 

@@ -16,16 +16,16 @@ from tests.support.waiting import until
 from tests.support.workers import StartWorker
 
 ROUNDS = 3
-"""Number of times that messages have to go to the worker and back."""
+"""Number of times that messages have to be requeued."""
 
 
-def put_back(client: Redis) -> int:
+def number_put(client: Redis) -> int:
     """Return the number of messages that were put into any queue so far."""
     calls: int = client.info("commandstats")["cmdstat_lpush"]["calls"]
     return calls
 
 
-def test_messages_of_a_newer_form_are_given_back_and_hold_up_no_others(
+def test_messages_of_a_newer_form_are_requeued_and_hold_up_no_others(
     school: School, celery_worker_process: StartWorker, redis_url: str
 ) -> None:
     # Given a worker with one process, and more messages of a newer form than it has places for
@@ -50,8 +50,8 @@ def test_messages_of_a_newer_form_are_given_back_and_hold_up_no_others(
         school.assert_intact(run)
 
         # ... while the others go round: each is held, and back in the queue, again and again
-        before = put_back(client)
-        worker.wait_until(lambda: put_back(client) >= before + ROUNDS * len(ids), "given back")
+        before = number_put(client)
+        worker.wait_until(lambda: number_put(client) >= before + ROUNDS * len(ids), "requeued")
 
         # Then the log has one line for each kind, nothing was begun, and the worker leaves them all behind
         log = worker.log()

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgre
 
 STALLED_SOON = "3"
 """STALLED_AFTER_SECONDS of a worker that is to find what got lost soon. It may send a batch twice: the second
-message's attempt may then begin before the first one's is taken back, and end before that can be."""
+message's attempt may then begin before the first one's is uncounted, and end before that can be."""
 
 _numbers = itertools.count(1)
 

@@ -40,7 +40,7 @@ POISON_APP = {"DJANGO_SETTINGS_MODULE": "tests.poison_app.settings"}
 REPLACED_IN = ("unit", "learner", "attempt")
 """Models of which each is a stage of its own, in this order."""
 
-CARRIED_ON, GIVEN_BACK = 0, 1
+CARRIED_ON, REQUEUED = 0, 1
 """A worker's exit status: whether all that it had begun ended in time."""
 
 
@@ -115,7 +115,7 @@ def test_batch_that_does_not_end_in_time_goes_back(
 
     # When the worker is asked to stop
     ask_to_stop(worker)
-    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == REQUEUED
 
     # Then another one takes the batch at once
     assert "Restoring 1 unacknowledged message" in worker.log()
@@ -125,11 +125,11 @@ def test_batch_that_does_not_end_in_time_goes_back(
     in_hand.refresh_from_db()
     assert in_hand.state == Batch.State.DONE
 
-    # ... and being given back is no attempt
+    # ... and being requeued counts as no attempt
     assert set(run.batches.values_list("attempts", flat=True)) == {1}
 
 
-def test_batch_that_the_database_holds_up_goes_back(
+def test_batch_that_the_database_holds_up_is_requeued(
     school: School, celery_worker_process: StartWorker
 ) -> None:
     # Given a batch that waits for a lock in the database, where no signal but SIGKILL reaches it
@@ -143,7 +143,7 @@ def test_batch_that_the_database_holds_up_goes_back(
         ask_to_stop(worker)
 
         # Then the worker kills the process, and is gone before anybody kills itself
-        assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+        assert worker.wait_until_ended(PATIENCE_SECONDS) == REQUEUED
         assert "is still there, and is killed" in worker.log()
         assert "Restoring 1 unacknowledged message" in worker.log()
 
@@ -164,7 +164,7 @@ def test_second_signal_gives_batches_back_at_once(school: School, celery_worker_
     os.kill(worker.pid, signal.SIGTERM)
 
     # Then it doesn't wait for the batch any longer
-    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == REQUEUED
     celery_worker_process(1, **SIZE)
     wait_for(run)
     school.assert_intact(run)
@@ -186,10 +186,10 @@ def test_interrupt_lets_batches_end_then_limits_them_then_gives_them_back(
     worker.wait_for_log("Hitting Ctrl+C again will initiate cold shutdown")
     worker.wait_for_log("Warm shutdown")
 
-    # ... and a second time limits it, and a third one has it give the batch back
+    # ... and a second time limits it, and a third one has it requeue the batch
     ask_to_stop(worker, signal.SIGINT)
     os.kill(worker.pid, signal.SIGINT)
-    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == REQUEUED
     celery_worker_process(1, **SIZE)
     wait_for(run)
     school.assert_intact(run)
@@ -215,7 +215,7 @@ def test_celerys_own_worker_without_remapping_waits_for_batches_without_limit(
         ask_to_stop(worker, signal.SIGQUIT)
 
         # Then it is the second that ends it
-        assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+        assert worker.wait_until_ended(PATIENCE_SECONDS) == REQUEUED
 
 
 def frozen(redis: Server) -> None:
@@ -264,7 +264,7 @@ def test_worker_that_waits_for_redis_without_limit_ends_too(
     os.kill(worker.pid, signal.SIGTERM)
 
     # Then it leaves in the end
-    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == REQUEUED
     assert "the worker is held up, and leaves" in worker.log()
 
 
@@ -292,8 +292,8 @@ def test_batch_without_a_reported_start_goes_back(school: School, celery_worker_
     run = sleeping_batch(school)
     worker = celery_worker_process(1, **INTERRUPTED, INTERRUPTED="unheard", **SHORT)
 
-    # Then the batch has its time of grace, and goes back
-    assert worker.wait_until_ended(PATIENCE_SECONDS) == GIVEN_BACK
+    # Then the batch has its time of grace, and is requeued
+    assert worker.wait_until_ended(PATIENCE_SECONDS) == REQUEUED
     assert "Restoring 1 unacknowledged message" in worker.log()
 
     # ... to another one, which takes it at once

@@ -193,9 +193,7 @@ class TestOutages:
         assert Run.objects.get(pk=run.pk).finalized
         assert "conflicted with was tried 3 times and never came to an end" in caplog.text
 
-    def test_outage_is_not_taken_back_from_an_attempt_of_another_message(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_outage_uncounts_no_attempt_of_another_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a worker that finds out late that its connection is gone: another one has begun since
         unit()
         batch = one_batch()

@@ -18,7 +18,7 @@ from morango_celery.deserialization.model_code import ModelCodeGuard, UpdatesOth
 from morango_celery.models import Batch, Run
 from morango_celery.runs.attempts import attempt_batch
 from morango_celery.runs.batching import open_batches
-from morango_celery.runs.exclusive import step_back
+from morango_celery.runs.exclusive import postpone
 from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.overdue import note_sent
@@ -317,7 +317,7 @@ class TestAtTheSameTime:
         until(lambda: votes() == 6, "counted")
 
     @pytest.mark.usefixtures("waits_for_no_lock")
-    def test_worker_steps_back_and_is_sent_the_batch_afterwards(
+    def test_batch_is_postponed_and_sent_afterwards(
         self, votes_are_exclusive: None, batch_size: Callable[[int], None], in_a_thread: CallInThread
     ) -> None:
         # Given two runs of votes and a worker that is held up with the first batch of one
@@ -335,8 +335,8 @@ class TestAtTheSameTime:
 
             # When another one gets the other run's batch, then it doesn't wait, and has lost nothing
             for _ in range(5):
-                stepped_back = attempt_batch(other.pk, other.ids_sha256)
-                assert (stepped_back.result, stepped_back.batches_to_send) == (None, ())
+                postponed = attempt_batch(other.pk, other.ids_sha256)
+                assert (postponed.result, postponed.batches_to_send) == (None, ())
                 waiting = Batch.objects.get(pk=other.pk)
                 assert (waiting.state, waiting.attempts, waiting.overdue_at) == (Batch.State.OPEN, 0, None)
             result = attempt_batch(memos.pk, memos.ids_sha256).result
@@ -353,10 +353,10 @@ class TestAtTheSameTime:
         assert attempt_batch(next_one.pk, next_one.ids_sha256).batches_to_send == ()
         assert votes() == 9
 
-    def test_batch_that_steps_back_unseen_is_sent_again(self, votes_are_exclusive: None) -> None:
+    def test_batch_that_is_postponed_unseen_is_sent_again(self, votes_are_exclusive: None) -> None:
         store(*rows_of("vote", 3))
         (batch,) = open_batches(start(new_run().pk).run)
-        assert step_back(Batch.objects.filter(pk=batch.pk), batch.pk).batches_to_send == (batch.pk,)
+        assert postpone(Batch.objects.filter(pk=batch.pk), batch.pk).batches_to_send == (batch.pk,)
 
     @pytest.mark.parametrize("save_each", [[], ["neighbours.Vote"]])
     def test_batch_seen_to_update_other_rows_begins_again_alone(

@@ -279,7 +279,7 @@ def test_ended_runs_of_a_newer_version_wait_for_nobody() -> None:
 
 
 def test_retried_message_keeps_its_form() -> None:
-    """A message that an older worker retries must still be given back by one that doesn't know it."""
+    """A message that an older worker retries must still be requeued by one that doesn't know it."""
     request = type(tasks.start_run.request)(
         {"id": "m", "task": START_RUN, "args": [1], "kwargs": {}, "retries": 0, FORM_HEADER: NEWER}
     )

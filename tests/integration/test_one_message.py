@@ -207,7 +207,7 @@ class TestLostWorkers:
 
     @pytest.mark.usefixtures("killed")
     def test_stop_request_is_no_attempt(self, run: Run) -> None:
-        opening.take_back_start(run.pk, FIRST)
+        opening.uncount_start_after_signal(run.pk, FIRST)
 
         batch = run.batches.get()
         assert (batch.attempts, batch.attempted_by, batch.overdue_at) == (0, "", None)

@@ -109,7 +109,7 @@ def test_attempts_without_result_are_kept_with_worker_and_reason(monkeypatch: py
     with monkeypatch.context() as broken:
         broken.setattr("morango_celery.runs.attempts.execute_batch", lambda *_, **__: attempts.NOTHING)
         attempt_batch(batch.pk, batch.ids_sha256, of_worker("celery@south 2", "two"))
-    attempts.take_back(batch.pk, Message("two"))
+    attempts.uncount_after_signal(batch.pk, Message("two"))
 
     # When a third one is done with it, then each attempt is known
     Batch.objects.update(attempted_at=ago(5))

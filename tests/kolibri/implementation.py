@@ -124,7 +124,7 @@ class Implementation:
         self.seconds = 0.0
 
     def attempt(self) -> str | None:
-        """Run the function and return what it raised; its transaction takes everything back then."""
+        """Run the function and return what it raised; its transaction is rolled back then."""
         begin = time.perf_counter()
         try:
             self._function(PROFILE, skip_erroring=False, filter=self._filter)

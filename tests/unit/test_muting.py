@@ -86,7 +86,7 @@ def test_other_threads_are_heard_meanwhile(signal: ModelSignal, heard: list[Mode
 
 
 def test_threads_that_mute_at_the_same_time_may_end_in_any_order(heard: list[ModelSignal]) -> None:
-    """If receivers were removed and put back, the last thread would put back none."""
+    """If receivers were removed and restored, the last thread would restore none."""
     begun, ended = threading.Event(), threading.Event()
 
     def mute() -> None:

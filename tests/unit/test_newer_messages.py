@@ -1,4 +1,4 @@
-"""Messages of a newer form: held for a moment, given back, and named once in the log."""
+"""Messages of a newer form: held for a moment, requeued, and named once in the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FakeMessage:
     ends: list[str] = field(default_factory=list)
 
     def reject_log_error(self, logger: object, errors: object, requeue: bool) -> None:
-        self.ends.append("given back" if requeue else "rejected")
+        self.ends.append("requeued" if requeue else "rejected")
 
     def ack_log_error(self, logger: object, errors: object) -> None:
         self.ends.append("dropped")
@@ -68,14 +68,14 @@ def test_only_messages_of_newer_forms_are_newer() -> None:
     )  # of Celery's first protocol, which we don't send
 
 
-def test_newer_message_is_held_for_a_moment_and_then_given_back() -> None:
+def test_newer_message_is_held_for_a_moment_and_then_requeued() -> None:
     consumer = FakeConsumer()
     newer, one = NewerMessages(consumer), message()
     newer.hold(one)
     assert one.ends == []
     assert [seconds for seconds, *_ in consumer.due] == [HELD_SECONDS]
     consumer.let_time_pass()
-    assert one.ends == ["given back"]
+    assert one.ends == ["requeued"]
 
 
 def test_held_messages_take_no_place_of_others_up_to_a_limit() -> None:

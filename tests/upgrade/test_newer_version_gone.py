@@ -49,7 +49,7 @@ def test_runs_of_a_version_that_is_gone_wait_untouched_until_an_operator_cancels
 def test_newer_version_that_comes_back_goes_on_with_its_runs(
     project: Project, syncs: Syncs, newer_version: Version
 ) -> None:
-    # Given a run of the newer version that waits, and a worker of the present one that gives its message back
+    # Given a run of the newer version that waits, and a worker of the present one that requeues its message
     project.command(newer_version, "migrate", "--verbosity=0")
     school_id = syncs.arrive()
     project.command(newer_version, "deserialize", f"--profile={PROFILE}", "--filter", school_id)

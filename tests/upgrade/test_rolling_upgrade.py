@@ -11,7 +11,7 @@ from tests.upgrade.syncs import Syncs
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_postgresql, pytest.mark.timeout(1800)]
 
-GIVEN_BACK = "goes back to the queue"
+REQUEUED = "goes back to the queue"
 
 
 @pytest.fixture(params=["released and present", "present and newer"])
@@ -22,7 +22,7 @@ def versions(request: pytest.FixtureRequest) -> tuple[Version, Version]:
     return request.getfixturevalue("released_version"), present()
 
 
-def test_syncs_go_on_while_a_project_is_upgraded_and_taken_back(
+def test_syncs_go_on_while_a_project_is_upgraded_and_downgraded(
     versions: tuple[Version, Version], project: Project, syncs: Syncs
 ) -> None:
     old, new = versions
@@ -102,12 +102,12 @@ def test_syncs_go_on_while_a_project_is_upgraded_and_taken_back(
     assert [name for name, log in project.logs().items() if "Traceback" in log] == []
 
     # ... and the older version has met what it doesn't know, where there was such a thing
-    given_back = [
-        log.count(GIVEN_BACK) for name, log in project.logs("worker").items() if name.startswith(old.name)
+    requeued = [
+        log.count(REQUEUED) for name, log in project.logs("worker").items() if name.startswith(old.name)
     ]
     if new.name == "newer":
         assert newer.STATE_OF_BATCHES in states("batch")
-        assert any(given_back)
-        assert max(given_back) <= 5  # one for each kind of message
+        assert any(requeued)
+        assert max(requeued) <= 5  # one for each kind of message
     else:
-        assert not any(given_back)
+        assert not any(requeued)

@@ -61,7 +61,7 @@ def test_row_that_fails_leaves_nothing_behind_and_is_named(
     assert (ours.counters, ours.dirty("school_unit")) == ({}, {stored.id, bad.id})
 
 
-def test_all_that_was_written_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_was_written_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """More rows than are written at a time, of which only the last one fails."""
     monkeypatch.setattr(Unit, "serialize", _refuse)
     monkeypatch.setattr("morango_celery.serialization.store.CHUNK_ROWS", 2)
