@@ -138,7 +138,7 @@ def notify_session(self: Any, run_id: int) -> bool:
         if run is None:
             _deleted(f"Run {run_id} is")
         return False
-    if not done.settled:
+    if not done.resolved:
         raise self.retry(countdown=notify_again_in_seconds(done, self.request.retries))
     return True
 

@@ -18,7 +18,7 @@ from morango_celery.comparison.documented import CHANCE, ORDER, SET_ASIDE, Fate,
 from morango_celery.comparison.report import Report, Request
 from morango_celery.comparison.results import UNTOUCHED, Pair, Results, SideName, temporary_results
 from morango_celery.comparison.rows import Reader, reader
-from morango_celery.comparison.second_look import MAX_RECORDS, RowKey, settled, varying
+from morango_celery.comparison.second_look import MAX_RECORDS, RowKey, equal_after_retries, varying
 from morango_celery.comparison.selection import select
 from morango_celery.comparison.sides import (
     OnProgress,
@@ -140,7 +140,7 @@ class _Comparison:
         self._results = results
         self._on_progress = on_progress
         self._tables = {table.name: table for table in compared_tables()}
-        self._settled: set[RowKey] = set()
+        self._equal_after_retries: set[RowKey] = set()
         self._store = self._tables[Store._meta.db_table]
 
     def report(self, began: float) -> Report:
@@ -198,7 +198,9 @@ class _Comparison:
             for name in suspicious:
                 self._results.add("morango", name, rows.untouched(tables[name]))
             with suppress(_TimeIsUp):  # the rows are there, and may go unexplained
-                self._settled = settled(self._request, self._results, rows, self._store, tables.values())
+                self._equal_after_retries = equal_after_retries(
+                    self._request, self._results, rows, self._store, tables.values()
+                )
         if suspicious:  # rows are gone, or written on one side only: now all keys are needed, of both
             with rolled_back():
                 run_ours(self._request)
@@ -268,7 +270,7 @@ class _Comparison:
                 if columns is None:
                     continue
                 explained = explanation(pair, table, columns, self._results, self._store)
-                if explained is None and (table.name, pair.key) in self._settled:
+                if explained is None and (table.name, pair.key) in self._equal_after_retries:
                     explained = ORDER
                 if explained is None and len(suspects) <= MAX_RECORDS:
                     suspects.append((pair, table))

@@ -31,7 +31,7 @@ def record_id(key: str) -> str:
     return key.split("/")[0]
 
 
-def settled(
+def equal_after_retries(
     request: Request, results: Results, rows: Reader, store: Table, tables: Iterable[Table]
 ) -> set[RowKey]:
     """Let Morango try the records again that failed only with it; return the rows that equal ours then.

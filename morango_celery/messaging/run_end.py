@@ -41,7 +41,7 @@ def _finalize(run: Run) -> None:
         if is_transient(error):
             _send_notify_session(run, Notification())
         raise
-    if not done.settled:
+    if not done.resolved:
         _send_notify_session(run, done)
 
 

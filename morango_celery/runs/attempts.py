@@ -84,7 +84,7 @@ def attempt_batch(
     if begun is None:
         return NOTHING
     if not begun:
-        execution = _settle(batch_id, ids_sha256)
+        execution = _split_or_give_up(batch_id, ids_sha256)
         if execution is NOTHING and message.id and attempt_of(batch_id, message.id).exists():
             raise TransientError("A session of a worker that was lost still executes the batch.")
         return execution
@@ -120,15 +120,15 @@ def attempt_begun(
     return Execution(None, None, stage_is_done=False, batches_to_send=(batch_id,))
 
 
-def _settle(batch_id: int, ids_sha256: str) -> Execution:
-    """Settle a batch that can't be attempted: split it or give its record up, unless somebody executes it."""
+def _split_or_give_up(batch_id: int, ids_sha256: str) -> Execution:
+    """Split a batch that can't be attempted, or give its record up, unless somebody executes it."""
     with transaction.atomic():
         is_executed = not Batch.objects.filter(not_executed(batch_id), pk=batch_id).exists()
-    return NOTHING if is_executed else _settle_free(batch_id, ids_sha256)
+    return NOTHING if is_executed else _split_or_give_up_idle(batch_id, ids_sha256)
 
 
 @transaction.atomic
-def _settle_free(batch_id: int, ids_sha256: str) -> Execution:
+def _split_or_give_up_idle(batch_id: int, ids_sha256: str) -> Execution:
     batch = lock_open_batch(batch_id, ids_sha256)
     if isinstance(batch, Execution):
         return batch

@@ -37,7 +37,7 @@ class Notification:
 
     notified: int = 0
     """Number of sessions that have the outcome now. A request may still be about to write STARTED over it."""
-    settled: int = 0
+    resolved: int = 0
     """Number of runs with no session left to notify."""
 
 
@@ -47,11 +47,11 @@ def finalize(run: Run) -> Notification:
     Local edits that records conflicted with are merged into the Store by Morango's rules. A run that a newer
     version has written is left to that one, but for its session: an outcome is known by its state.
 
-    :returns: if the run isn't settled, call `notify_sessions` again later
+    :returns: if the run isn't resolved, call `notify_sessions` again later
     Twice: safe; no step is done again.
     """
     notification = (
-        Notification(settled=1) if run.session_notified else notify_sessions(Run.objects.filter(pk=run.pk))
+        Notification(resolved=1) if run.session_notified else notify_sessions(Run.objects.filter(pk=run.pk))
     )
     if run.is_known and not run.finalized:
         if _has_edits_to_merge(run):
@@ -136,8 +136,8 @@ def notify_sessions(runs: QuerySet[Run]) -> Notification:
         )
         stays = Exists(sessions.filter(pk=OuterRef("transfer_session_id"), active=True))
         long_ended = Q(finished_at__lt=clock.now(-WATCHED_SECONDS))
-        settled = ended.filter(~stays | long_ended).update(session_notified=True)
-    return Notification(notified, settled)
+        resolved = ended.filter(~stays | long_ended).update(session_notified=True)
+    return Notification(notified, resolved)
 
 
 def fail(run_id: int, error: Exception) -> Run | None:

@@ -68,8 +68,8 @@ def _mend(errors: Errors, channel: Any) -> None:
         return
     qos = channel.qos
     channel.close = partial(_close, errors, channel, channel.close)
-    qos.ack = partial(_settle, errors, qos, qos.ack)
-    qos.reject = partial(_settle, errors, qos, qos.reject)
+    qos.ack = partial(_ack_or_reject, errors, qos, qos.ack)
+    qos.reject = partial(_ack_or_reject, errors, qos, qos.reject)
 
 
 def _close(errors: Errors, channel: Any, close: Callable[[], None]) -> None:
@@ -82,9 +82,9 @@ def _close(errors: Errors, channel: Any, close: Callable[[], None]) -> None:
         close()
 
 
-def _settle(errors: Errors, qos: Any, settle: Callable[..., None], tag: str, **options: Any) -> None:
+def _ack_or_reject(errors: Errors, qos: Any, call: Callable[..., None], tag: str, **options: Any) -> None:
     try:
-        settle(tag, **options)
+        call(tag, **options)
     except errors:
         free_slot(qos, tag)  # Redis still has the message and delivers it again, which finds the batch done
         raise

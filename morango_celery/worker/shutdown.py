@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 FAILURE = 1
 """Exit status of a worker that could not let all batches end."""
 
-SETTLING_SECONDS = 1.0
+BEGINNING_SECONDS = 1.0
 """Longest wait for processes to report that they have begun their jobs. They report at once, unless a job
 waits for a free process. Without this wait, Celery would requeue jobs that have just begun."""
 LOOK_AGAIN_SECONDS = 0.02
@@ -115,8 +115,8 @@ class SoftShutdown(bootsteps.StartStopStep):
             self._worker.app.conf.worker_soft_shutdown_timeout or 0,
         )
         worker_shutting_down.send(sender=self._worker.hostname, sig=name, how="Warm", exitcode=os.EX_OK)
-        settled_by = time.monotonic() + SETTLING_SECONDS
-        while not all_have_begun() and time.monotonic() < settled_by:
+        deadline = time.monotonic() + BEGINNING_SECONDS
+        while not all_have_begun() and time.monotonic() < deadline:
             time.sleep(LOOK_AGAIN_SECONDS)
         stop_warmly(os.EX_OK)
         if self._worker.use_eventloop:

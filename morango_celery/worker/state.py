@@ -17,6 +17,6 @@ def all_have_begun() -> bool:
 
 
 def is_at_hand(message: Any) -> bool:
-    """Return True if a message is settled, or its task is in the hands of the worker."""
+    """Return True if a message is acknowledged or rejected, or its task is in the hands of the worker."""
     task_id = message.headers.get("id")
     return message.acknowledged or any(request.id == task_id for request in requests_of_worker("reserved"))

@@ -28,7 +28,7 @@ from tests.support.processes import LoggedProcess
 WARM_UP, CALM_RUNS, CALM_ROWS = 4, 12, 2000
 GROWTH, SLACK_BYTES = 1.10, 10_000_000
 WORKERS = 2
-SETTLE_SECONDS = 300
+RECOVERY_SECONDS = 300
 ENVIRONMENT = {
     "SECRET_KEY": "for-the-soak-only",
     "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
@@ -148,15 +148,15 @@ class Soak:
             self.chance.choices(happen, weights)[0]()
             time.sleep(self.chance.random())
 
-    def settle(self) -> None:
+    def wait_for_recovery(self) -> None:
         """Let all faults end, and wait for recovery."""
         import morango_celery
         from morango_celery.models import Run
 
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + RECOVERY_SECONDS
         while unfinished := Run.objects.exclude(state__in=(Run.State.COMPLETED, Run.State.FAILED)).count():
             if time.monotonic() > deadline:
-                raise AssertionError(f"{unfinished} runs have not ended after {SETTLE_SECONDS} s")
+                raise AssertionError(f"{unfinished} runs have not ended after {RECOVERY_SECONDS} s")
             morango_celery.recover_runs()
             time.sleep(1)
 
@@ -165,7 +165,7 @@ class Soak:
         sizes = []
         for _ in range(WARM_UP + CALM_RUNS):
             self.sync(CALM_ROWS)
-            self.settle()
+            self.wait_for_recovery()
             sizes.append(max(child.memory_info().rss for child in self.children()))
         return sizes[WARM_UP - 1], sizes[-1]
 
@@ -220,7 +220,7 @@ def main() -> int:
             for _ in range(WORKERS):
                 soak.start_worker()
             soak.make_trouble(60 * arguments.minutes)
-            soak.settle()
+            soak.wait_for_recovery()
             for _ in range(WORKERS):  # fresh ones, of known memory
                 soak.kill_worker()
             before, after = soak.memory_of_calm_runs()

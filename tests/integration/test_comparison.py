@@ -103,7 +103,7 @@ def test_time_that_ends_in_the_second_look_leaves_differences_unexplained() -> N
     with (
         planted(lambda: Unit.objects.filter(pk=unit.pk).update(name="x")),
         patch("morango_celery.comparison.compare.time", time),
-        patch("morango_celery.comparison.compare.settled", too_late),
+        patch("morango_celery.comparison.compare.equal_after_retries", too_late),
     ):
         assert compare(Request(PROFILE, seconds=90)).differences == 1
 

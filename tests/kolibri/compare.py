@@ -45,8 +45,8 @@ class Outcome:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     @property
-    def settled(self) -> Tables:
-        """The tables once more rounds change nothing."""
+    def stable(self) -> Tables:
+        """The tables when more rounds change nothing."""
         return self.tables if self.again is None else self.again
 
     @property

@@ -64,13 +64,11 @@ def _row_order(difference: Difference, morango: Outcome, ours: Outcome) -> bool:
     key = difference.key
     if key not in ours.store or not morango.store[key]["deserialization_error"]:
         return False
-    settled = morango.settled.get(difference.table, {}).get(key)
-    expected = (
-        settled if difference.column == WHOLE_ROW or settled is None else settled.get(difference.column)
-    )
+    stable = morango.stable.get(difference.table, {}).get(key)
+    expected = stable if difference.column == WHOLE_ROW or stable is None else stable.get(difference.column)
     return (
         not ours.store[key]["dirty_bit"]
-        and not morango.settled[STORE][key]["dirty_bit"]
+        and not morango.stable[STORE][key]["dirty_bit"]
         and expected == difference.ours
     )
 

@@ -68,7 +68,7 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
     implementation = Implementation(name, arrivals.prefixes)
     for recording in arrivals.recordings[:-1]:
         load(recording)
-        settle(implementation)
+        run_until_stable(implementation)
     load(arrivals.recordings[-1])
     implementation.seconds = 0.0
     aborted = implementation.attempt()
@@ -84,7 +84,7 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
             retried = implementation.attempt() is None
     tables, seconds = dump(), implementation.seconds
     with implementation.without(poisonous if aborted else ()):
-        settle(implementation)
+        run_until_stable(implementation)
     again = dump()
     return {
         "implementation": name,
@@ -100,7 +100,7 @@ def run(name: str, scenario_name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def settle(implementation: Implementation) -> None:
+def run_until_stable(implementation: Implementation) -> None:
     """Run the implementation's function until it changes nothing more."""
     from tests.support.dump import dump
 

@@ -74,7 +74,7 @@ def judge(morango: Outcome, ours: Outcome) -> Verdict:
         for model in sorted({ours.store[key]["model_name"] for key in ours.store if ours.app_row(key)}):
             if about != "filtered" and not serialized["models"].get(model):
                 complain(f"serialization of {about} rows: none of {model}")
-    for difference in differences(ours.tables, ours.settled):
+    for difference in differences(ours.tables, ours.stable):
         complain(f"ours changed when run again: {difference}")
     return verdict
 

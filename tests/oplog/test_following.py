@@ -29,7 +29,7 @@ def wakes(wakeup: Wakeup, timeout_seconds: float) -> bool:
     return was_woken
 
 
-def settle(wakeup: Wakeup) -> None:
+def drain(wakeup: Wakeup) -> None:
     """Wait until all earlier changes are reported."""
     while wakes(wakeup, 0.3):
         pass
@@ -39,7 +39,7 @@ def test_wakeup_before_a_wait_is_remembered(wakeup: Wakeup) -> None:
     for _ in range(100_000):
         wakeup.wake()  # more than a pipe holds
     assert wakes(wakeup, 0)
-    settle(wakeup)
+    drain(wakeup)
     wakeup.request_stop(15, None)
     assert wakeup.stop_requested
     assert wakes(wakeup, 0)
@@ -50,7 +50,7 @@ def test_change_of_the_log_wakes_and_its_reading_does_not(wakeup: Wakeup, log: P
         watch.ensure()
         log.write_text("one\n")
         assert wakes(wakeup, 10)
-        settle(wakeup)
+        drain(wakeup)
         assert log.read_text() == "one\n"
         assert not wakes(wakeup, 0.5)
         log.rename(f"{log}.1")
@@ -72,7 +72,7 @@ def test_without_word_from_the_system_files_are_polled(
     # Then it is found out all the same
     with watching(log.parent, wakeup) as watch:
         watch.ensure()
-        settle(wakeup)
+        drain(wakeup)
         log.write_text("one\n")
         assert wakes(wakeup, 10)
 

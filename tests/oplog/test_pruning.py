@@ -34,7 +34,7 @@ def read(days_ago: float) -> None:
     IngestPosition.objects.update(updated_at=timezone.now() - timedelta(days=days_ago))
 
 
-def test_only_letters_settled_long_ago_are_removed(log: Path, capsys: Any) -> None:
+def test_only_letters_resolved_long_ago_are_removed(log: Path, capsys: Any) -> None:
     # Given letters that were applied and superseded, one that is open, and one that is resolved since
     ingested(log, [save("shelf", 1, name="a", inside=99), save("shelf", 2, name="old", inside=99)])
     ingested(log, [save("shelf", 2, name="new"), save("shelf", 99, name="parent"), "rubbish"])

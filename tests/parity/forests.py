@@ -69,7 +69,7 @@ def cases(draw: st.DrawFn, world: World) -> Case:
         record.says_id = draw(_other_ids(record, records))
     for kind in world.kinds:
         _share_out(kind, [record for record in records if record.kind is kind], draw)
-    _settle(records, skip_erroring=skip_erroring)
+    _make_possible(records, skip_erroring=skip_erroring)
     rows = {record.id: _store_row(record, world) for record in records}
     unknown = [world.build("timetable", id="99" * 16)] if draw(st.sampled_from([0, 0, 0, 1])) else []
     return Case(
@@ -147,8 +147,8 @@ def _share_out(kind: Kind, records: Sequence[Record], draw: st.DrawFn) -> None:
         record.old_values[kind.unique] = old
 
 
-def _settle(records: Sequence[Record], *, skip_erroring: bool) -> None:
-    """Take back impossible rows: a row that refers to none, and cases that are left to chance on purpose."""
+def _make_possible(records: Sequence[Record], *, skip_erroring: bool) -> None:
+    """Change impossible rows, such as one that refers to none, and cases left to chance on purpose."""
     by_id = {record.id: record for record in records}
     given_away: set[tuple[str, str | None]] = set()
     for record in records:

@@ -41,7 +41,7 @@ def expected(case: Case, ours: Database | None = None) -> Database:
     for _ in range(MOST_ROUNDS):
         with rolled_back():
             case.set_up(prepared(case, stand_ins))
-            _run_until_settled(case)
+            _run_until_stable(case)
             findings = (each for each in misjudged(case) if each[0] not in by_chance)
             found = first_causes([each for each in findings if _is_news(each, stand_ins)])
             if not found:
@@ -84,7 +84,7 @@ def _is_news(finding: Finding, stand_ins: Mapping[str, StandIn]) -> bool:
     return before is None or (isinstance(before, Gone) and type(stand_in) is Broken)
 
 
-def _run_until_settled(case: Case) -> None:
+def _run_until_stable(case: Case) -> None:
     """row-order: further runs save the records that a bad order made fail in the first."""
     before: object = None
     while True:

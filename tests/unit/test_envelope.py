@@ -205,7 +205,7 @@ def test_errors_of_the_broker_are_no_messages_fault(error: Exception) -> None:
     assert broker.rejected == []
 
 
-def test_message_that_is_settled_is_not_refused_as_well() -> None:
+def test_rejected_message_is_not_refused_as_well() -> None:
     consumer, broker = Consumer(raising=ValueError("too late")), Broker()
     message = broker.message({})
     message.reject()

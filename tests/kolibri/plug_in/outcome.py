@@ -27,16 +27,16 @@ USERS = "kolibriauth_facilityuser"
 
 
 def outcome(
-    implementation: str, found: Mapping[str, Any], settled: Mapping[str, Any] | None = None
+    implementation: str, found: Mapping[str, Any], stable: Mapping[str, Any] | None = None
 ) -> Outcome:
     """Return the outcome of a server with this snapshot.
 
-    :param settled: the snapshot after its records in error were deserialized once more
+    :param stable: the snapshot after its records in error were deserialized once more
     """
     return Outcome(
         implementation=implementation,
         tables=_comparable(found["tables"]),
-        again=_comparable(settled["tables"]) if settled else None,
+        again=_comparable(stable["tables"]) if stable else None,
         aborted=None,
         poison={},
         retried=False,

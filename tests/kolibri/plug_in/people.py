@@ -95,7 +95,7 @@ def attended() -> None:
     attend(Classroom.objects.get(), coach, [new])
 
 
-def settle() -> None:
+def retry_errors() -> None:
     """Deserialize the records in error on a server once more, as Morango does."""
     from kolibri.core.auth.constants.morango_sync import PROFILE_FACILITY_DATA
     from morango.sync.controller import MorangoProfileController
@@ -172,7 +172,7 @@ def swap(one: Any, other: Any) -> None:
         learner.save()
 
 
-ALL: tuple[Callable[..., None], ...] = (found, meanwhile, away, practised, attended, settle)
+ALL: tuple[Callable[..., None], ...] = (found, meanwhile, away, practised, attended, retry_errors)
 ACTS = {act.__name__: act for act in ALL}
 
 if __name__ == "__main__":

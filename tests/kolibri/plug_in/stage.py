@@ -83,7 +83,7 @@ class Stage:
                 ended(self.device.sync_with(url, "--no-pull"))
                 assert "Failed to deserialize Store record" in process.log(), "nothing collided"
             found = server.snapshot()
-            server.act(people.settle.__name__)
+            server.act(people.retry_errors.__name__)
             self._stock[settings] = _repaired(outcome("morango", found, server.snapshot()), settings)
         return self._stock[settings]
 
