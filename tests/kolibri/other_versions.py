@@ -21,12 +21,12 @@ def main() -> int:
     django.setup()
     from kolibri.core.auth.models import Membership
 
-    from morango_celery.contrib.kolibri.equivalents import INFERRED_BY
+    from morango_celery.contrib.kolibri.equivalents import IN_ONE_DATASET, INFERRED_BY
     from morango_celery.deserialization.equivalent import field_mismatch, mismatch
     from morango_celery.deserialization.rows import row_plan
     from morango_celery.equivalents import declared, declared_fields, declared_for_field
 
-    models = [*INFERRED_BY, Membership]
+    models = [*INFERRED_BY, *IN_ONE_DATASET, Membership]
     unnoticed = [f"{model.__name__} as it is" for model in models if row_plan(model) is None]
     changes = 0
     look: Any = mismatch

@@ -179,6 +179,52 @@ def left_class() -> Arrivals:
     return Arrivals([before, after])
 
 
+CREATORS = {
+    "lesson": "created_by_id",
+    "attendancesession": "created_by_id",
+    "lessonassignment": "assigned_by_id",
+    "examassignment": "assigned_by_id",
+}
+"""Keys of the users who made records, by their models."""
+
+
+def other_facility() -> Arrivals:
+    """Return two facilities' data, and records of the one that refer to the other, or to nobody."""
+    recording = read("small")
+    other = _facility_beside(recording)
+    for model_name, creator in CREATORS.items():
+        original = live(recording.store, model_name)[0]
+        for about, changes in {
+            "made by nobody": {creator: None},
+            "made by another facility's user": {creator: other["facilityuser"]},
+            "for another facility": {"collection_id": other["facility"]},
+            "of another facility's dataset": {"dataset_id": other["facilitydataset"]},
+            "without a dataset": {"dataset_id": None},
+            "whole": {},
+        }.items():
+            row = copied(original, f"{model_name} {about}")
+            setting(**changes)(row)
+            recording.store.append(row)
+    return Arrivals([recording])
+
+
+def _facility_beside(recording: Recording) -> dict[str, str]:
+    """Add a second facility with one user, and return the ids of these records by model."""
+    rows = {
+        model_name: live(recording.store, model_name)[0]
+        for model_name in ("facilitydataset", "facility", "facilityuser")
+    }
+    copies = {model_name: copied(row, f"the other {model_name}") for model_name, row in rows.items()}
+    ids = {model_name: str(row["id"]) for model_name, row in copies.items()}
+    dataset_id = rows["facilitydataset"]["id"]
+    for row in copies.values():
+        row["partition"] = row["partition"].replace(dataset_id, ids["facilitydataset"])
+    setting(dataset_id=ids["facilitydataset"])(copies["facility"])
+    setting(dataset_id=ids["facilitydataset"], facility_id=ids["facility"])(copies["facilityuser"])
+    recording.store.extend(copies.values())
+    return ids
+
+
 def _broken(name: str, breakages: Sequence[Breakage]) -> Recording:
     recording = read(name)
     for breakage in breakages:
@@ -205,4 +251,5 @@ SCENARIOS = (
     _scenario(broken_parent, 0),
     _scenario(deleted_grandparent, 0),
     _scenario(left_class, 0, 1),
+    _scenario(other_facility, 0, 1),
 )

@@ -1,9 +1,9 @@
 """Equivalents of Kolibri's models and fields. See docs/how-to/declare-equivalents.md.
 
 Saved as they are synced, nearly all of Kolibri's models do two things: they require that their dataset is
-that of a row which they refer to, and that a progress lies in its range. Those of logs, attendance, bookmarks
-and of what is assigned to one learner do nothing else; they are nine in ten records. Memberships of groups
-require one of the class as well.
+that of a row which they refer to, and that a progress lies in its range. Those of logs, attendance, lessons,
+assignments and bookmarks do nothing else; they are nine in ten records. Memberships of groups require one of
+the class as well.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 import pytz
 from django.db.models import Field
-from kolibri.core.attendance.models import AttendanceRecord
+from kolibri.core.attendance.models import AttendanceRecord, AttendanceSession
 from kolibri.core.auth.constants.collection_kinds import ADHOCLEARNERSGROUP, CLASSROOM, LEARNERGROUP
 from kolibri.core.auth.models import Membership
 from kolibri.core.bookmarks.models import Bookmark
-from kolibri.core.exams.models import IndividualSyncableExam
+from kolibri.core.exams.models import ExamAssignment, IndividualSyncableExam
 from kolibri.core.fields import DateTimeTzField, JSONField
-from kolibri.core.lessons.models import IndividualSyncableLesson
+from kolibri.core.lessons.models import IndividualSyncableLesson, Lesson, LessonAssignment
 from kolibri.core.logger.models import (
     AttemptLog,
     ContentSessionLog,
@@ -77,6 +77,27 @@ INFERRED_BY: dict[type[SyncableModel], tuple[str, str]] = {
     IndividualSyncableExam: ("user", "e9963da2012f5e8f5f2e7a4250290fb12e7b2e3ddd14c0df18db915e08234549"),
 }
 """Foreign key that a model's dataset is inferred by, and the hash of its code."""
+
+IN_ONE_DATASET: dict[type[SyncableModel], tuple[tuple[str, ...], str]] = {
+    AttendanceSession: (
+        ("collection", "created_by"),
+        "ed53f2632fafb6f64535f0630962dae0d32b709fcc6c6ab10260eeb7f068ba28",
+    ),
+    Lesson: (
+        ("collection", "created_by"),
+        "1aff2dab29058be4edfcf80a38999ccb58c1eb6a6dd1f1e323fe65c61c26ab0e",
+    ),
+    LessonAssignment: (
+        ("lesson", "collection", "assigned_by"),
+        "99027fdf56f8219085d7f7b9bbc7b6a597261fe3a5fb24ca07c33faadef989dc",
+    ),
+    ExamAssignment: (
+        ("exam", "collection", "assigned_by"),
+        "e760f43464b233add12a628c38bb686643c16dcae4d771368556b7df2d574af3",
+    ),
+}
+"""Foreign keys to rows of a model's dataset, and the hash of its code. Nobody, or a superuser of another
+dataset, as the creator is for that code."""
 
 RANGES: dict[type[SyncableModel], Rule] = {
     ContentSessionLog: Between("progress", 0, math.inf),
@@ -135,6 +156,9 @@ def declare_all() -> None:
     for model, (foreign_key, sha256) in INFERRED_BY.items():
         ranges = (RANGES[model],) if model in RANGES else ()
         declare(model, Equivalent(OVERRIDES, CALLS, sha256, (SameAs("dataset_id", foreign_key), *ranges)))
+    for model, (foreign_keys, sha256) in IN_ONE_DATASET.items():
+        same = tuple(SameAs("dataset_id", foreign_key) for foreign_key in foreign_keys)
+        declare(model, Equivalent(OVERRIDES, CALLS, sha256, same))
     declare(Membership, MEMBERSHIP)
     declare_field(DateTimeTzField, FieldEquivalent(_moments, MOMENT_CALLS, MOMENT_SHA256))
     declare_field(JSONField, FieldEquivalent(_documents, DOCUMENT_CALLS, DOCUMENT_SHA256))
