@@ -1,4 +1,4 @@
-"""Run: one deserialization as it was requested, its progress, and its result."""
+"""Run: one deserialization, its moves from state to state, and the statements that save them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from typing import Any, ClassVar
 
 from django.db import connection, models, transaction
 from django.db.models import Q, Subquery
-from morango.models.certificates import Filter
-from morango.models.fields.uuids import UUIDField
 from typing_extensions import override
 
 from morango_celery import clock
 from morango_celery.db.prepared import Statement, anything, concrete_fields, kept, number, updating
-from morango_celery.errors import FatalError, RunFailedError
-from morango_celery.models.formed import Formed
+from morango_celery.errors import FatalError
 from morango_celery.models.run_log import log_end
-from morango_celery.printable import printable
-from morango_celery.version import FORM, __version__
+from morango_celery.models.run_summary import RunSummary
+from morango_celery.version import FORM
 
 
 class Runs(models.QuerySet["Run"]):
@@ -35,150 +32,13 @@ class Runs(models.QuerySet["Run"]):
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's own: no manager has it
 
 
-class Run(Formed):
+class Run(RunSummary):  # type: ignore[explicit-override]  # methods that Django makes for the columns
     """One deserialization of a profile under a sync filter."""
-
-    class State(models.TextChoices):
-        PENDING = "pending"
-        """Written to the ledger, and begun by no worker."""
-        RUNNING = "running"
-        COMPLETED = "completed"
-        """Every record was tried; some may be in error."""
-        FAILED = "failed"
-        """It could not go on; `error` says why."""
-        CANCELLED = "cancelled"
-        """Somebody ended it; the records that were left are still dirty."""
-
-    MOVES = {
-        State.PENDING: {State.RUNNING, State.FAILED, State.CANCELLED},
-        State.RUNNING: {State.COMPLETED, State.FAILED, State.CANCELLED},
-        State.COMPLETED: set[State](),
-        State.FAILED: set[State](),
-        State.CANCELLED: set[State](),
-    }
-
-    UNFINISHED = (State.PENDING, State.RUNNING)
-    ENDED = (State.COMPLETED, State.FAILED, State.CANCELLED)
-    """A state of a newer version is in neither of the two."""
-
-    profile = models.CharField(max_length=40)
-    filter = models.TextField(null=True, blank=True)  # noqa: DJ001  (the empty filter is one)
-    """Partition prefixes, one a line; NULL for the whole profile."""
-    skip_erroring = models.BooleanField(default=False)
-    retry_errors = models.BooleanField(default=False)
-    """Only the records that were in error when it started."""
-    only_model = models.CharField(max_length=40, blank=True)
-    """Name of the only model whose records are retried; empty for all."""
-    only_exception = models.TextField(blank=True)
-    """The only exception whose records are retried, as a path or a name alone; empty for all."""
-    serialize_first = models.BooleanField(default=True)
-    in_process = models.BooleanField(default=False)
-    """Carried out by the process that wrote it: no message is ever sent for it."""
-    transfer_session_id = UUIDField(null=True, blank=True, unique=True)
-    """Id of the transfer session that waits for this run as its deserializing stage."""
-    retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="retries")
-    """The run that this one does again."""
-    # Without constraints: their checks lock the other run's row, and so do runs that begin at the same time
-    blocked_by = models.ForeignKey(
-        "self",
-        null=True,
-        on_delete=models.SET_NULL,
-        related_name="blocked",
-        db_index=False,
-        db_constraint=False,
-    )
-    """The run that has to end before this one begins: its records lie under this one's filter."""
-    coalesced_into = models.ForeignKey(
-        "self",
-        null=True,
-        on_delete=models.SET_NULL,
-        related_name="coalesced",
-        db_index=False,
-        db_constraint=False,
-    )
-    """The run that took this one in before it had begun, and deserializes its records too."""
-    paused = models.BooleanField(default=False)
-    """True if a pause holds it, as far as somebody has looked: nothing of it is begun or sent."""
-    coalesced_runs = models.IntegerField(default=0)
-    """Number of runs that were coalesced into this one."""
-    session_notified = models.BooleanField(default=False)
-    """True once the transfer session has the outcome, or if no session waits for it."""
-    finalized = models.BooleanField(default=False)
-    """True once everything that follows the end of the run was done, its signal included."""
-
-    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
-    error = models.TextField(blank=True)
-    step = models.IntegerField(default=0)
-    """Index of the next step of the plan."""
-    stage = models.IntegerField(default=0)
-    """Number of stages opened so far."""
-    pass_number = models.IntegerField(default=1)
-    stage_models = models.TextField(blank=True)
-    """Names of the models of the current stage, for the reader."""
-    stage_batches = models.IntegerField(default=0)
-    """Number of batches of the current stage, including the parts of split batches."""
-    open_batches = models.IntegerField(default=0)
-    """Batches of the open stage that are not done; at 0 the next stage may be opened."""
-    attempts = models.IntegerField(default=0)
-    """Number of workers that began to open the next stage, or to finalize the run, and did not end that."""
-    retryable_failures = models.IntegerField(default=0)
-    """Failed records of this pass that another pass may save."""
-    previous_retryable_failures = models.IntegerField(null=True)
-    previous_failures = models.IntegerField(default=0)
-    """Records that were in error when it began, and that it tries again."""
-
-    records = models.IntegerField(default=0)
-    saved = models.IntegerField(default=0)
-    deleted = models.IntegerField(default=0)
-    propagated = models.IntegerField(default=0)
-    conflicted = models.IntegerField(default=0)
-    failed = models.IntegerField(default=0)
-
-    created_at = models.DateTimeField(default=clock.now)
-    started_at = models.DateTimeField(null=True)
-    finished_at = models.DateTimeField(null=True)
-    sent_at = models.DateTimeField(null=True)
-    """Time of the last message for the run; NULL if none was sent, or no broker took it."""
-    last_activity_at = models.DateTimeField(default=clock.now)
-    """Time at which a batch of the run was last done, or a stage opened."""
-    overdue_at = models.DateTimeField(null=True)
-    """Time from which recovery takes the run up, if no batch is open and nobody is at it; NULL: at once."""
 
     objects = Runs.as_manager()
 
-    class Meta:
-        indexes = [
-            models.Index(
-                fields=["state"],
-                condition=models.Q(state__in=["pending", "running"]),
-                name="mcelery_run_unfinished",
-            ),
-            models.Index(
-                fields=["state"],
-                condition=models.Q(session_notified=False) | models.Q(finalized=False),
-                name="mcelery_run_unsettled",
-            ),
-            models.Index(
-                fields=["blocked_by"],
-                condition=models.Q(blocked_by__isnull=False),
-                name="mcelery_run_blocked",
-            ),
-            models.Index(
-                fields=["coalesced_into"],
-                condition=models.Q(coalesced_into__isnull=False),
-                name="mcelery_run_coalesced",
-            ),
-        ]
-
-    COUNTS = ("saved", "deleted", "propagated", "conflicted", "failed")
-
     has_released = False
     """True if other runs may begin since this instance wrote the end of the run."""
-
-    @override
-    def __str__(self) -> str:
-        state = ", ".join(filter(None, (self.state, self.sharing)))
-        return f"run {self.pk} of {printable(self.profile)} ({state})"
 
     @override
     def save(self, *args: Any, **kwargs: Any) -> None:
@@ -193,71 +53,7 @@ class Run(Formed):
         """Delete the run with its batches, as `Runs.delete` does."""
         return Run.objects.filter(pk=self.pk).delete()
 
-    @property
-    def sharing(self) -> str:
-        """Text such as "waits for the end of run 3" or "its records are deserialized by run 3"; or empty."""
-        if self.coalesced_into_id is not None:
-            verb = "were" if self.has_ended else "are"
-            return f"its records {verb} deserialized by run {self.coalesced_into_id}"
-        return "" if self.blocked_by_id is None else f"waits for the end of run {self.blocked_by_id}"
-
-    @property
-    def of_newer_version(self) -> str:
-        """Text about a run that this version leaves alone; empty for one that it knows."""
-        if self.is_known:
-            return ""
-        return (
-            f"Run {self.pk} ({printable(self.state)}) was written by a newer version of morango_celery than "
-            f"{__version__}, and is left to workers of that version."
-        )
-
-    @property
-    def sync_filter(self) -> Filter | None:
-        return None if self.filter is None else Filter(self.filter)
-
-    @property
-    def done(self) -> int:
-        """Number of records with an outcome."""
-        return sum(getattr(self, name) for name in self.COUNTS)
-
-    @property
-    def left_to_others(self) -> int:
-        """Number of records that it handed out, and others had done by then; 0 unless it is completed."""
-        return max(self.records - self.done, 0) if self.state == self.State.COMPLETED else 0
-
-    @property
-    def has_ended(self) -> bool:
-        """Return False for a state that this version doesn't know: the newer one may go on."""
-        return self.state in self.ENDED
-
-    @property
-    def is_finished(self) -> bool:
-        """Return `has_ended`, by the name that version 0.2.0 documents."""
-        return self.has_ended
-
-    @property
-    def progress_text(self) -> str:
-        """Text such as "running: 61,000 of 100,000 records so far, 60,988 saved, 12 failed"."""
-        records = f"{self.records:,} records"
-        if not self.has_ended:
-            # Stages to come add records that aren't counted yet
-            records = f"{self.done:,} of {records} so far"
-        counts = {name: getattr(self, name) for name in self.COUNTS}
-        return ", ".join(
-            [f"{self.state}: {records}", *(f"{count:,} {name}" for name, count in counts.items() if count)]
-        )
-
-    def require_success(self) -> None:
-        """Raise an error unless the run is completed or goes on.
-
-        :raises RunFailedError: it was cancelled, or has failed
-        """
-        if self.state == self.State.CANCELLED:
-            raise RunFailedError(f"Run {self.pk} was cancelled.")
-        if self.state == self.State.FAILED:
-            raise RunFailedError(f"Run {self.pk} could not go on: {self.error}")
-
-    def move_to(self, state: State, error: str = "") -> None:
+    def move_to(self, state: Run.State, error: str = "") -> None:
         """Change the state of a row that is locked by this transaction, and save it.
 
         :raises FatalError: the ledger knows no such move
@@ -268,7 +64,7 @@ class Run(Formed):
             self._let_others_go_on()
             self._log_end_on_commit()
 
-    def change_state(self, state: State, error: str = "") -> None:
+    def change_state(self, state: Run.State, error: str = "") -> None:
         """Change the state of a row that this transaction has locked, and the caller saves.
 
         :raises FatalError: the ledger knows no such move

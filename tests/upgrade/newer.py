@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
 
 CHANGES: Mapping[str, Sequence[tuple[str, str]]] = {
     "version.py": [(f'"{__version__}"', f'"{VERSION}"'), (f"\nFORM = {FORM}\n", f"\nFORM = {FORM + 1}\n")],
-    "models/run.py": [
+    "models/run_columns.py": [
         (
             '        RUNNING = "running"\n',
             f'        NOTED = "{STATE_OF_RUNS}"\n        RUNNING = "running"\n',
