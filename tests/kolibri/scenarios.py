@@ -194,14 +194,15 @@ def other_facility() -> Arrivals:
     other = _facility_beside(recording)
     for model_name, creator in CREATORS.items():
         original = live(recording.store, model_name)[0]
-        for about, changes in {
+        variants: dict[str, dict[str, str | None]] = {
             "made by nobody": {creator: None},
             "made by another facility's user": {creator: other["facilityuser"]},
             "for another facility": {"collection_id": other["facility"]},
             "of another facility's dataset": {"dataset_id": other["facilitydataset"]},
             "without a dataset": {"dataset_id": None},
             "whole": {},
-        }.items():
+        }
+        for about, changes in variants.items():
             row = copied(original, f"{model_name} {about}")
             setting(**changes)(row)
             recording.store.append(row)
