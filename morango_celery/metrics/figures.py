@@ -55,8 +55,8 @@ def figures() -> list[Figure]:
 
     All are of one moment: a row that is deleted meanwhile is counted once.
 
-    Cost: eleven queries, in one transaction. One reads all runs and two all batches, in the database; one
-    counts the dirty records.
+    Cost: eleven queries, in one transaction; nine where no workers are needed. One reads all runs and two all
+    batches, in the database; one counts the dirty records.
     """
     with read_only(even_with_one_writer=True):
         runs = list(run_rows(Run.objects.all(), **_waiting()))

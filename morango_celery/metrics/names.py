@@ -101,9 +101,16 @@ RECORDS = Metric(
     "counter",
     "Records that something came of. outcome: saved, deleted, propagated (deleted with what they refer to), "
     "conflicted (with local edits) or failed. The last two count when their run has ended: until then "
-    "they may be tried again.",
+    "they may be tried again. A record that fails in several runs counts in each.",
     ("profile", "outcome"),
     Run.COUNTS,
+)
+NEWLY_FAILED_RECORDS = Metric(
+    "morango_celery_newly_failed_records_total",
+    "counter",
+    "Failed records of ended runs, without those that had failed before: of each run, its failed records "
+    "less those that were in error when it began; of a retry of errors, none.",
+    ("profile",),
 )
 DIRTY_RECORDS = Metric(
     "morango_celery_dirty_records",
@@ -171,6 +178,7 @@ METRICS = (
     RUNS_ENDED,
     RUN_SECONDS,
     RECORDS,
+    NEWLY_FAILED_RECORDS,
     DIRTY_RECORDS,
     QUARANTINED_RECORDS,
     BATCHES_OPEN,

@@ -9,7 +9,8 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Min, Q, QuerySet, Sum
+from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Min, Q, QuerySet, Sum, Value
+from django.db.models.functions import Greatest
 
 from morango_celery.models.batch import Batch
 from morango_celery.models.comparison import Comparison
@@ -23,6 +24,7 @@ Tally = dict[str, Counts]
 
 RUNS_ENDED = "runs_ended"
 RECORDS = "records"
+NEWLY_FAILED = "newly_failed_records"
 BATCHES = "batches"
 COMPARISONS = "comparisons"
 COMPARISON_DIFFERENCES = "comparison_differences"
@@ -57,7 +59,12 @@ def run_rows(runs: QuerySet[Run], **more: Any) -> QuerySet[Any]:
     sums = {f"sum_{name}": Sum(name) for name in Run.COUNTS}
     timed = _timed(runs, F("finished_at") - F("created_at"))
     rows = timed.values("profile", "state")
-    counted = rows.annotate(runs=Count("pk"), **_histogram(RUN_SECONDS), **sums, **more)
+    # Records that were in error at the beginning are tried again, and mostly fail again
+    first_failures = Greatest(F("failed") - F("previous_failures"), Value(0))
+    newly_failed = Sum(first_failures, filter=Q(retry_errors=False))
+    counted = rows.annotate(
+        runs=Count("pk"), newly_failed=newly_failed, **_histogram(RUN_SECONDS), **sums, **more
+    )
     ordered: QuerySet[Any] = counted.order_by("profile", "state")
     return ordered
 
@@ -71,6 +78,7 @@ def counts_of_runs(rows: Iterable[dict[str, Any]]) -> Tally:
         found: Counts = {RECORDS: records}
         if is_over:
             found[RUNS_ENDED] = {row["state"]: row["runs"]}
+            found[NEWLY_FAILED] = {"": row["newly_failed"] or 0}
         if row["state"] == Run.State.COMPLETED:
             found[RUN_SECONDS] = _parts(RUN_SECONDS, row)
         _add(tally, row["profile"], found)

@@ -23,8 +23,9 @@ from morango_celery.models import Comparison, Run
 from morango_celery.runs import completion
 from morango_celery.runs.pruning import prune_runs
 from tests.integration.scraping import Samples, scraped
+from tests.support.factories import store_row
 from tests.support.processes import ROOT
-from tests.support.run_helpers import ago, carry_out, new_run
+from tests.support.run_helpers import MISSING, ago, carry_out, new_run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
 
@@ -163,6 +164,33 @@ def test_difference_is_alerted_from_the_first_on_and_not_by_its_deletion(
     check(tmp_path, [expected("MorangoCeleryComparisonDiffers", series, fires)])
 
 
+def test_records_that_fail_again_and_again_are_alerted_once(client: Client, tmp_path: Path) -> None:
+    def fail_records() -> None:
+        for _ in range(12):
+            store_row("lesson", unit_id=MISSING)
+        carry_out()
+
+    def fail_again() -> None:
+        carry_out(new_run(retry_errors=True))
+        carry_out()  # a later sync tries them, too
+
+    steps = [
+        (10, lambda: None),
+        (8 * HOUR, fail_records),
+        (HOUR, fail_again),
+        (HOUR, fail_again),
+        (HOUR, lambda: prune_runs(1e-6)),
+    ]
+    series = dict(recorded(client, steps))
+    assert not Run.objects.exists()
+    quiet = dict.fromkeys(range(10 + 6 * HOUR + 5, 10 + 11 * HOUR, 7))
+
+    check(
+        tmp_path,
+        [expected("MorangoCeleryRecordsFail", series, {9: None, 12: {"profile": "school"}, **quiet})],
+    )
+
+
 CASES: dict[str, tuple[dict[str, str], dict[int, dict[str, str] | None]]] = {
     "MorangoCeleryMetricsMissing": (
         {"morango_celery_runs_stalled": "0x10 _x30 0x10"},
@@ -182,12 +210,18 @@ CASES: dict[str, tuple[dict[str, str], dict[int, dict[str, str] | None]]] = {
     ),
     "MorangoCeleryRecordsFail": (
         {
+            'morango_celery_newly_failed_records_total{profile="few"}': "0x10 5x50",
             'morango_celery_records_total{profile="few",outcome="failed"}': "0x10 5x50",
             'morango_celery_records_total{profile="few",outcome="saved"}': "0x60",
+            'morango_celery_newly_failed_records_total{profile="many"}': "0x10 50x50",
             'morango_celery_records_total{profile="many",outcome="failed"}': "0x10 50x50",
             'morango_celery_records_total{profile="many",outcome="saved"}': "0x10 9000x50",
+            'morango_celery_newly_failed_records_total{profile="most"}': "0x10 50x50",
             'morango_celery_records_total{profile="most",outcome="failed"}': "0x10 50x50",
             'morango_celery_records_total{profile="most",outcome="saved"}': "0x10 100x50",
+            'morango_celery_newly_failed_records_total{profile="retried"}': "0x60",
+            'morango_celery_records_total{profile="retried",outcome="failed"}': "0x10 0+50x50",
+            'morango_celery_records_total{profile="retried",outcome="saved"}': "0x10 100x50",
         },
         {9: None, 20: {"profile": "most"}},
     ),

@@ -33,7 +33,7 @@ from morango_celery.runs.workers import note_worker
 from tests.integration.scraping import Samples, only, scraped
 from tests.support.factories import fill_store, store_row
 from tests.support.processes import ROOT
-from tests.support.run_helpers import ago, carry_out, edited_unit, new_run, unit
+from tests.support.run_helpers import MISSING, ago, carry_out, edited_unit, new_run, unit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.integration.metrics_urls")]
 
@@ -155,6 +155,20 @@ def test_records_are_counted_by_outcome(client: Client) -> None:
     assert in_error == run.failed
 
 
+def test_records_that_fail_again_are_no_new_failures(client: Client) -> None:
+    for _ in range(3):
+        store_row("lesson", unit_id=MISSING)
+    carry_out()
+    carry_out(new_run(retry_errors=True))
+    store_row("lesson", unit_id=MISSING)
+    carry_out()  # as another sync does: it tries the others again
+
+    found = scraped(client)
+
+    assert found["newly_failed_records_total{profile=school}"] == 4
+    assert found["records_total{outcome=failed,profile=school}"] == 3 + 3 + 4
+
+
 def test_counters_never_go_back_while_a_run_goes_on(client: Client) -> None:
     """Prometheus takes that for a restart, and counts all of it again."""
     run = new_run(state=Run.State.RUNNING, saved=7, failed=3, conflicted=2)
@@ -238,6 +252,11 @@ def test_scrape_costs_eleven_queries(
             start(new_run().pk)
         with django_assert_num_queries(9 if runs_in_process() else 11):
             client.get("/internal/metrics")
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    assert (
+        "\nEleven queries in one transaction, however much there is; nine where no workers are needed."
+        in page
+    )
 
 
 def test_only_reading_is_allowed(client: Client) -> None:
