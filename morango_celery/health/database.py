@@ -19,6 +19,13 @@ NAMED = 3
 """Number of tables or migrations that a line names."""
 
 
+NEEDED_APPS = ("morango", "morango_celery")
+"""Labels of the apps whose tables every run needs."""
+
+ON_TABLES = ("grants", "workers", "runs")
+"""Looks at these apps' tables."""
+
+
 def look_at_database() -> Iterator[Finding]:
     began = time.monotonic()
     with connection.cursor() as cursor:
@@ -37,9 +44,14 @@ def look_at_migrations() -> Iterator[Finding]:
         yield Finding("migrations", Severity.OK, "all are applied")
         return
     names = [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
-    yield Finding(
-        "migrations", Severity.ERROR, f"not applied: {_some(names)}", "Run `manage.py migrate` as the owner."
-    )
+    text, remedy = f"not applied: {_some(names)}", "Run `manage.py migrate` as the owner."
+    if {migration.app_label for migration, _ in plan}.isdisjoint(NEEDED_APPS):
+        yield Finding("migrations", Severity.ERROR, text, remedy)
+        return
+    if not any(app == "morango_celery" for app, _ in executor.loader.applied_migrations):
+        text = f"the tables of morango_celery are not there yet; {text}"
+    remedy += " Grants, workers and runs are looked at after that."
+    yield Finding("migrations", Severity.ERROR, text, remedy, prevents=ON_TABLES)
 
 
 def look_at_grants() -> Iterator[Finding]:

@@ -37,9 +37,12 @@ def diagnose(seconds: float) -> Iterator[Finding]:
         "workers": project.look_at_workers,
         "runs": project.look_at_runs,
     }
+    left_out = set() if has_database else {*OF_THE_DATABASE}
     for name, look in looks.items():
-        if has_database or name not in OF_THE_DATABASE:
-            yield from _findings(name, look, seconds)
+        if name not in left_out:
+            found = _findings(name, look, seconds)
+            yield from found
+            left_out.update(*(finding.prevents for finding in found))
 
 
 def _findings(name: str, look: Callable[[], Iterator[Finding]], seconds: float) -> list[Finding]:

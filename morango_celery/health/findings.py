@@ -21,3 +21,5 @@ class Finding:
     severity: Severity
     text: str
     remedy: str = ""
+    prevents: tuple[str, ...] = ()
+    """Subjects of looks that would only find the same."""

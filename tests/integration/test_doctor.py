@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,6 +104,22 @@ class TestDiagnosis:
         assert findings["settings"][1] != "no answer within 3 s"
         assert not {"migrations", "grants", "clock", "workers", "runs"} & set(findings)
 
+    def test_database_before_migrations_has_one_error_that_says_so(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        is_file = connection.vendor == "sqlite"
+        empty = str(tmp_path / "empty.sqlite3") if is_file else "postgres"
+        monkeypatch.setitem(connections.databases["default"], "NAME", empty)
+
+        status, text = diagnosis()
+
+        lines = [line.split(maxsplit=2) for line in text.splitlines()]
+        (error,) = (rest for severity, look, rest in lines if severity == "ERROR" and look != "settings")
+        assert status == 1
+        assert error.startswith("the tables of morango_celery are not there yet; not applied: ")
+        assert "Run `manage.py migrate` as the owner." in error
+        assert not {"grants", "workers", "runs"} & {check for _, check, _ in lines}
+
     @pytest.mark.needs_postgresql
     def test_worker_of_another_version_is_a_warning(self) -> None:
         Worker.objects.update(version="0.0.1")
@@ -152,11 +169,16 @@ class TestLooksAtTheDatabase:
 
         (finding,) = database.look_at_migrations()
 
-        assert (finding.severity, finding.text) == (
-            Severity.ERROR,
-            "not applied: morango_celery.0001_initial",
-        )
+        assert finding.severity is Severity.ERROR
+        assert finding.text.endswith("not applied: morango_celery.0001_initial")
         assert "manage.py migrate" in finding.remedy
+
+    def test_migration_of_another_app_prevents_no_look(self) -> None:
+        MigrationRecorder(connection).record_unapplied("sessions", "0001_initial")
+
+        (finding,) = database.look_at_migrations()
+
+        assert (finding.text, finding.prevents) == ("not applied: sessions.0001_initial", ())
 
     @pytest.mark.needs_postgresql
     def test_remedy_for_lacking_grants_gives_them(self) -> None:
