@@ -14,16 +14,16 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from morango_celery import api
-from morango_celery.admin.links import url_of_rows
+from morango_celery.admin.links import roots_in_words, url_of_rows
 from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.admin.sql import time_limit
 from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import RecordInError
+from morango_celery.runs.roots import CAUSE, Cause, Root, roots_by_cause
 
 GROUPING_SECONDS = 10.0
 EXAMPLE_CHARACTERS = 300
-CAUSE = ("profile", "model_name", "deserialization_exception")
 
 
 def groups_page(model_admin: Any, request: HttpRequest) -> HttpResponse:
@@ -39,11 +39,18 @@ def groups_page(model_admin: Any, request: HttpRequest) -> HttpResponse:
             groups = _groups()
     except QueryTimeoutError as error:
         messages.error(request, f"{error} One by one, records can be searched all the same.")
+    roots: dict[Cause, list[Root]] = {}
+    try:
+        with time_limit(GROUPING_SECONDS):
+            roots = roots_by_cause(RecordInError.objects.all()) if groups else {}
+    except QueryTimeoutError as error:
+        messages.warning(request, f"{error} So it isn't told which records others fail because of.")
     totals: Counter[str] = Counter()
     for group in groups or ():
         group["records"] = f"{group['count']:,}"
         group["is_quarantined"] = group["deserialization_exception"] == QUARANTINED
         group["url"] = url_of_rows(**{name: group[name] for name in CAUSE})
+        group["roots"] = roots_in_words(roots.get(tuple(group[name] for name in CAUSE), ()), group["count"])
         totals[group["profile"]] += group["count"]
     context = {
         **model_admin.admin_site.each_context(request),

@@ -15,13 +15,14 @@ from typing_extensions import override
 
 from morango_celery import api
 from morango_celery.admin.error_filters import UnderTheFilterOfRun, filters
-from morango_celery.admin.error_groups import CAUSE, groups_page, retry
+from morango_celery.admin.error_groups import groups_page, retry
 from morango_celery.admin.messages import errors_as_messages, message_started
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.sql import time_limit
 from morango_celery.deserialization.quarantine import QUARANTINED
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import RecordInError
+from morango_celery.runs.roots import CAUSE
 
 LISTING_SECONDS = 10.0
 """Time limit of the database for a page of rows."""

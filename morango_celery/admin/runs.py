@@ -12,7 +12,7 @@ from django.utils.html import format_html, format_html_join
 from typing_extensions import override
 
 from morango_celery.admin.explained_models import models_page
-from morango_celery.admin.links import link_to_run, url_of_batches, url_of_rows
+from morango_celery.admin.links import link_to_run, roots_in_words, url_of_batches, url_of_rows
 from morango_celery.admin.now import now_page
 from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.run_actions import (
@@ -253,10 +253,11 @@ class RunAdmin(ReadOnlyAdmin):
                 group.model_name,
                 group.title,
                 group.example_error[:300],
+                roots_in_words(group.roots, group.count),
             )
             for group in groups
         )
-        found = format_html_join("", '<li><a href="{}">{} x {}: {}</a><br>e.g. {}</li>', lines)
+        found = format_html_join("", '<li><a href="{}">{} x {}: {}</a><br>e.g. {}{}</li>', lines)
         return format_html('<ul class="morango-errors">{}</ul>', found) if groups else "nothing"
 
     @admin.display(description="retry of", empty_value="no other run")

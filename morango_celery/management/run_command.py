@@ -186,4 +186,6 @@ def show_failures(stream: OutputWrapper, run: Run) -> bool:
     for group in groups:
         stream.write(f"  {group.count} x {printable(group.model_name)}: {printable(group.title)}")
         stream.write(f"      e.g. {group.example_id}: {printable(group.example_error)}")
+        for root in group.roots:
+            stream.write(f"      because of {printable(root.text)}: {root.share_of(group.count)}")
     return bool(groups)
