@@ -113,6 +113,8 @@ def _waiting(running: Sequence[Any]) -> Sequence[str]:
         lines.append(f"the oldest for {duration(_age_seconds(found['oldest']))}")
     if found["paused"]:
         lines.append(f"{found['paused']:,} of them paused")
+    elif records and not (running or found["number"]):
+        lines.append("No run is to take them: the next sync does, or a retry of one that failed.")
     elif records:
         lines.append(_end_of(records, running))
     return lines

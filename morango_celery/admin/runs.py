@@ -29,10 +29,11 @@ from morango_celery.admin.syncs import filter_in_short, sync_in_short, syncs_of
 from morango_celery.admin.timeline import timeline_page
 from morango_celery.admin.times import time_of
 from morango_celery.errors import QueryTimeoutError
-from morango_celery.management.formatting import counts_text, duration
+from morango_celery.management.formatting import counts_text, duration, left_text
 from morango_celery.models import Run
 from morango_celery.runs.pausing import in_force, in_words
 from morango_celery.runs.report import failures
+from morango_celery.runs.status import count_left
 
 if TYPE_CHECKING:
     from django.contrib.admin.options import _FieldsetSpec
@@ -134,7 +135,9 @@ class RunAdmin(ReadOnlyAdmin):
 
     @override
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> _FieldsetSpec:
-        shown = super().get_fieldsets(request, obj)
+        shown = list(super().get_fieldsets(request, obj))
+        if obj is not None and obj.state in (Run.State.FAILED, Run.State.CANCELLED):
+            shown[0] = (None, {"fields": [*shown[0][1]["fields"], "left_records"]})
         if request.user.has_perm("morango_celery.view_recordinerror"):
             return [*shown[:1], ("In error now, under its filter", {"fields": ["in_error_now"]}), *shown[1:]]
         return shown
@@ -234,6 +237,15 @@ class RunAdmin(ReadOnlyAdmin):
     @admin.display(description="error", empty_value="")
     def error_in_short(self, run: Any) -> str:
         return first_line(run.error_begins)
+
+    @admin.display(description="records that wait")
+    def left_records(self, run: Any) -> str:
+        try:
+            with time_limit(COUNTING_SECONDS):
+                count = count_left(run)
+        except QueryTimeoutError as error:
+            return str(error)
+        return left_text(count, run) if count else "none under its filter"
 
     @admin.display(description="records")
     def in_error_now(self, run: Any) -> str:

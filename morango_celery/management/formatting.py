@@ -27,6 +27,8 @@ def as_text(status: Status) -> list[str]:
     ]
     if run.has_ended:
         lines.append(f"  ended {_ago(status)} ago")
+        if status.left:
+            lines.append(f"  {left_text(status.left, run)}")
     elif status.is_stalled:
         lines.append(
             f"  STALLED: no sign of life for {_ago(status)}. See that a worker is running; what its log says "
@@ -46,6 +48,15 @@ def as_text(status: Status) -> list[str]:
         lines.append(f"  {quarantined_text(status.quarantined)}")
     lines += [f"  {printable(line)}" for line in run.error.split("\n") if line]
     return lines
+
+
+def left_text(count: int, run: Run) -> str:
+    """Like "5 records wait under its filter, without an error: `manage.py retry_run 12` takes them, ..."."""
+    records, them = ("1 record waits", "it") if count == 1 else (f"{count:,} records wait", "them")
+    return (
+        f"{records} under its filter, without an error: `manage.py retry_run {run.pk}` takes {them}, or the "
+        "next sync does"
+    )
 
 
 def quarantined_text(count: int) -> str:

@@ -33,6 +33,7 @@ class RecordsJson(TypedDict):
     propagated: int
     conflicted: int
     failed: int
+    waiting: int | None
 
 
 _Pass = TypedDict("_Pass", {"pass": int})  # a keyword, which no class body can name
@@ -117,6 +118,7 @@ class RunListJson(JudgementJson):
     stalled: list[int]
     failed: list[int]
     fruitless: list[int]
+    waiting: int
     in_error: int
     quarantined: int
     workers: WorkersJson | None
@@ -160,6 +162,7 @@ def run_json(status: Status, problems: Sequence[Problem] | None = None) -> RunJs
             "propagated": run.propagated,
             "conflicted": run.conflicted,
             "failed": run.failed,
+            "waiting": status.left if run.has_ended else status.waiting,
         },
         "quarantined": status.quarantined,
         "records_per_second": _rounded(status.records_per_second),
@@ -188,6 +191,7 @@ def list_json(
         "stalled": found.stalled,
         "failed": found.failed,
         "fruitless": found.fruitless,
+        "waiting": found.waiting,
         "in_error": found.in_error,
         "quarantined": found.quarantined,
         "workers": None if workers is None else _workers(workers),

@@ -13,6 +13,8 @@ def summary(found: Overview, comparisons: Totals) -> list[str]:
     lines = [f"{found.unfinished:,} not done."]
     if found.workers is not None:
         lines.append(worker_text(found.workers))
+    if found.waiting:
+        lines.append(waiting_text(found))
     if found.in_error:
         lines.append(f"{number_of(found.in_error, 'record')} in error now.")
     if found.quarantined:
@@ -33,6 +35,7 @@ def numbers(found: Overview, comparisons: Totals) -> dict[str, float]:
     return {
         "unfinished": found.unfinished,
         "oldest_pending_seconds": found.oldest_pending_seconds,
+        "waiting": found.waiting,
         "in_error": found.in_error,
         "quarantined": found.quarantined,
         "different": comparisons.different,
@@ -46,3 +49,14 @@ def worker_text(workers: SignsOfWorkers) -> str:
     if workers.idle_seconds is None:
         return f"{number}; none has ever given a sign of life."
     return f"{number}; the last sign of life was {duration(workers.idle_seconds)} ago."
+
+
+def waiting_text(found: Overview) -> str:
+    """Like "20 records wait to be tried, without an error.", and who takes them if no run is to."""
+    text = f"{number_of(found.waiting, 'record')} {'waits' if found.waiting == 1 else 'wait'} to be tried"
+    text += ", without an error"
+    if found.unfinished:
+        return f"{text}."
+    if found.failed:
+        return f"{text}: their next sync takes them, or `manage.py retry_run` of the run that failed."
+    return f"{text}: their next sync takes them, or `manage.py deserialize`."

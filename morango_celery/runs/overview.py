@@ -38,6 +38,8 @@ class Overview:
     fruitless: list[int]
     """Numbers of completed runs in which every record failed, and after which none of theirs was saved. A
     retry of errors isn't among them: its records had failed before."""
+    waiting: int
+    """Number of records that wait to be tried, without an error. Those of a failed run are among them."""
     in_error: int
     """Number of records that are in error now, quarantined ones included."""
     quarantined: int
@@ -60,8 +62,11 @@ def overview(
         number=Count("pk"), oldest=Min("created_at", filter=waits_for_worker()), now=Max(clock.now())
     )
     waited = (found["now"] - found["oldest"]).total_seconds() if found["oldest"] else 0.0
-    dirty = Store.objects.filter(dirty_bit=True, deserialization_exception__isnull=False)
-    records = dirty.aggregate(in_error=Count("pk"), quarantined=Count("pk", filter=is_quarantined()))
+    records = Store.objects.filter(dirty_bit=True).aggregate(
+        in_error=Count("pk", filter=Q(deserialization_exception__isnull=False)),
+        quarantined=Count("pk", filter=is_quarantined()),
+        waiting=Count("pk", filter=Q(deserialization_exception=None)),
+    )
     return Overview(
         unfinished=found["number"],
         oldest_pending_seconds=max(waited, 0.0),
@@ -72,6 +77,7 @@ def overview(
                 _is_fruitless(), ~_saved_later(), retry_errors=False, state=Run.State.COMPLETED
             )
         ),
+        waiting=records["waiting"],
         in_error=records["in_error"],
         quarantined=records["quarantined"],
         workers=signs_of_workers() if needs_workers else None,

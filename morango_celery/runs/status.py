@@ -37,6 +37,9 @@ class Status:
     """Records that are still to be tried, handed out or not; None if they weren't counted."""
     quarantined: int | None = None
     """Records under its filter that are left alone; None if they weren't counted."""
+    left: int | None = None
+    """Records under its filter that wait for another run to take them, without an error; None but for a run
+    that failed or was cancelled, or if they weren't counted."""
 
     @property
     def idle_seconds(self) -> float:
@@ -84,7 +87,7 @@ class Status:
 
 
 def status_of(run_id: int, stalled_after_seconds: float | None = None) -> Status:
-    """Return the status of one run, with counts of waiting and quarantined records.
+    """Return the status of one run, with counts of its waiting, quarantined and left records.
 
     :param stalled_after_seconds: None for the time after which recovery takes a run up
     :raises UnknownRunError: the ledger doesn't have it
@@ -93,7 +96,17 @@ def status_of(run_id: int, stalled_after_seconds: float | None = None) -> Status
     found = statuses([run_id], stalled_after_seconds)
     if not found:
         raise UnknownRunError(f"The ledger has no run {run_id}.")
-    return replace(found[0], quarantined=count_quarantined(found[0].run))
+    run = found[0].run
+    return replace(found[0], quarantined=count_quarantined(run), left=count_left(run))
+
+
+def count_left(run: Run) -> int | None:
+    """Return how many records a run that failed or was cancelled has left to others; None for other runs.
+
+    Their earlier errors were cleared when it began, so they aren't among the records in error.
+    Cost: one query for such a run, which counts dirty records under its filter.
+    """
+    return _waiting(run).count() if run.state in (Run.State.FAILED, Run.State.CANCELLED) else None
 
 
 def count_quarantined(run: Run | None = None) -> int:

@@ -89,6 +89,19 @@ def test_page_tells_what_waits_runs_and_has_failed(operator: Client, redis_url: 
     assert "No &lt;b&gt;paper&lt;/b&gt;." in page
 
 
+def test_page_tells_that_no_run_takes_what_waits(operator: Client, redis_url: str) -> None:
+    records = sum(fill_store(30).values())
+    new_run(state=Run.State.COMPLETED, records=100, saved=100, started_at=ago(100), finished_at=ago(90))
+    new_run(state=Run.State.FAILED, error="No.", finished_at=ago(60))
+
+    found = tiles(operator.get(NOW).content.decode())
+
+    assert found["Waiting"] == (
+        f"{records} records | of 0 syncs or runs | No run is to take them: the next sync does, or a retry of "
+        "one that failed."
+    )
+
+
 @pytest.mark.usefixtures("silent_broker")
 def test_page_names_the_workers_that_live(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("morango_celery.admin.now.BROKER_SECONDS", 0.1)

@@ -153,6 +153,7 @@ class TestRun:
             "done_by_others": 0,
             "saved": first.size,
             **dict.fromkeys(["deleted", "propagated", "conflicted", "failed"], 0),
+            "waiting": 20 - first.size,
         }
         assert found["records_per_second"] > 0
         assert found["last_activity_at"] > found["created_at"]
@@ -372,5 +373,5 @@ class TestWatching:
 
 
 def test_json_has_each_outcome_of_records() -> None:
-    counts = {"total", "handed_out", "done", "done_by_others", *Run.COUNTS}
+    counts = {"total", "handed_out", "done", "done_by_others", *Run.COUNTS, "waiting"}
     assert set(RecordsJson.__annotations__) == counts
