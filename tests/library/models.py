@@ -114,7 +114,7 @@ class Card(models.Model):
     front = models.CharField(max_length=20, null=True, db_column="back")
     back = models.CharField(max_length=20, null=True, db_column="front")
     το_όνομα_αυτού_του_πεδίου_είναι_πολύ_μακρύ = models.TextField(null=True)
-    order = models.IntegerField(default=0, db_column='it\'s ""the"" order: $1 {x}')
+    order = models.IntegerField(default=0, db_column='it\'s ""the"" order: {x}')
     book = models.ForeignKey(Book, on_delete=models.CASCADE, null=True, db_column="id")
     written_by = models.ForeignKey(
         Author, on_delete=models.CASCADE, null=True, to_field="name", db_column="author"
