@@ -86,11 +86,17 @@ class Engine:
         return set(self.compose("ps", "--quiet", *services).split())
 
     def images(self) -> set[str]:
-        return set(self.docker("image", "ls", "--quiet", "--no-trunc").split())
+        """Return the names of all images, as the file has them."""
+        return set(self.docker("image", "ls", "--format={{.Repository}}:{{.Tag}}").split())
 
     def dangling(self) -> set[str]:
-        listed = self.docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true")
-        return set(listed.split()) - self._before
+        """Return the ids of images of this project that have no name."""
+        own = f"--filter=label=com.docker.compose.project={PROJECT}"
+        return set(self.docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true", own).split())
+
+    def versions(self) -> str:
+        server = self.docker("version", "--format={{.Server.Version}}").strip()
+        return f"Docker Engine {server}, Compose {self.compose('version', '--short').strip()}"
 
     def manage(self, *arguments: str) -> str:
         return self.compose("exec", "-T", "web", "python", "-m", "worker", *arguments)
@@ -106,9 +112,13 @@ class Engine:
         return self.compose("exec", "-T", "postgres", *command, f"--command={statement}").split("\n")[:-1]
 
     def remove(self) -> None:
-        """Remove all containers, volumes and networks, and the images that weren't there before."""
+        """Remove all containers, volumes and networks, and their images that weren't there before.
+
+        Others that came meanwhile are somebody else's.
+        """
+        named = set(self.compose("config", "--images").split())
         self.compose("down", "--volumes", "--remove-orphans", "--timeout=10")
-        new = self.images() - self._before
+        new = (named & self.images() - self._before) | self.dangling()
         if new:
             self.docker("image", "rm", "--force", *sorted(new))
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.smoke.compose_engine import Engine, Execute, execute, reason_to_skip
+from tests.smoke.compose_engine import Engine, execute, reason_to_skip
 from tests.support.processes import LoggedProcess
 
 PATIENCE_SECONDS = 900
 ROLES = {"morango_application", "morango_migration", "postgres"}
 FOUND_SCHOOL = "from worker.demo.server import found_school; print(found_school())"
+RUNNING = "SELECT count(*) FROM morango_celery_run WHERE state = 'running'"
 ACCESS = re.compile(r"Access\(school_id='(\w+)', account='(\w+)', password='([\w-]+)'\)")
 
 
@@ -35,19 +36,18 @@ def main() -> int:
         print(f"skipped: no Docker engine with Compose answers here ({reason})")
         return 0
     with tempfile.TemporaryDirectory(prefix="compose-") as folder:
-        prove(Path(folder), execute, Device(Path(folder), records).push, records)
+        engine = Engine(Path(folder), execute)
+        prove(engine, Device(Path(folder), records).push, records)
     return 0
 
 
-def prove(
-    folder: Path, execute: Execute, push: Callable[[Engine, tuple[str, ...], bool], None], records: int
-) -> None:
+def prove(engine: Engine, push: Callable[[Engine, tuple[str, ...], bool], None], records: int) -> None:
     """Carry out all steps, and remove everything afterwards, whatever happens.
 
     :param push: pushes records to the deployment, as a device, and kills a worker meanwhile if asked to
     :raises FailedStepError: something isn't as it has to be
     """
-    engine = Engine(folder, execute)
+    print(engine.versions(), flush=True)
     try:
         _timed("up, built and healthy", lambda: engine.compose("up", "--detach", "--build", "--wait"))
         _require(not engine.dangling(), "the build left images without a name")
@@ -80,13 +80,28 @@ def prove(
         _require(engine.query("SELECT count(*) FROM morango_store") == rows, "records got lost")
         _require([run["run"] for run in engine.runs()] == [run["run"] for run in runs], "runs got lost")
         print("done: nothing was lost")
+    except Exception:
+        print(engine.compose("logs", "--no-color", "--tail=50"), flush=True)
+        raise
     finally:
         _timed("removed", engine.remove)
 
 
 def kill_a_worker(engine: Engine) -> None:
-    """Kill one of the workers' containers, as a machine would that is gone."""
+    """Kill one of the workers' containers amid a run, as a machine would that is gone.
+
+    :raises FailedStepError: the run was over
+    """
     engine.docker("kill", "--signal=KILL", min(engine.containers("worker")))
+    _require(is_running(engine), "the run was over when the worker was killed; more --records take longer")
+
+
+def is_running(engine: Engine) -> bool:
+    """Return True while a run is carried out.
+
+    The database tells it sooner than a management command, which takes seconds to start.
+    """
+    return engine.query(RUNNING) != ["0"]
 
 
 class Device:
@@ -99,7 +114,6 @@ class Device:
         school, account, password = access
         self._pushes += 1
         name = f"device{self._pushes}"
-        before = len(engine.runs())
         device = LoggedProcess(
             [
                 *("worker.demo.sender", "--server", engine.server, "--school", school),
@@ -116,11 +130,7 @@ class Device:
         )
         try:
             if with_kill:
-                device.wait_until(
-                    lambda: len(engine.runs()) > before and engine.runs()[0]["state"] == "running",
-                    "deserialized",
-                    PATIENCE_SECONDS,
-                )
+                device.wait_until(lambda: is_running(engine), "deserialized", PATIENCE_SECONDS)
                 kill_a_worker(engine)
             _require(device.wait_until_ended(PATIENCE_SECONDS) == 0, f"the push failed: {device.log()}")
         finally:
@@ -131,6 +141,7 @@ def _require_saved(engine: Engine, records: int, *, pushes: int) -> None:
     runs = engine.runs()
     counts = [(run["state"], run["records"]["saved"], run["records"]["failed"]) for run in runs]
     _require(counts == [("completed", records, 0)] * pushes, f"not all is saved: {counts}")
+    print(f"          {records:,} records saved by each of {pushes} runs", flush=True)
 
 
 def _require(condition: bool, otherwise: str) -> None:

@@ -14,7 +14,7 @@ from tests.smoke.compose_run import FailedStepError
 from tests.support import compose
 
 RECORDS = 100
-NEW_IMAGES = ["sha256:built", "sha256:pulled"]
+SERVERS_IMAGES = {"postgres:18.4-bookworm", "redis:7.4.2-bookworm"}
 ACCESS = "Access(school_id='ab12', account='head', password='a-dummy_password')"
 
 
@@ -27,18 +27,23 @@ class Docker:
         self.workers = 1
         self.is_up = False
         self.saved = RECORDS
+        self.running = "1"
         self.roles = ["morango_application", "postgres"]
         self.dangling: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> str:
-        words = [word for word in command if not word.startswith(("--project-name", "--env-file", "--file"))]
+        common = ("--project-name", "--env-file", "--file")
+        words = [word for word in command if not word.startswith(common)]
         line = " ".join(words)
         self.commands.append(line)
         match words[1:]:
             case ["image", "ls", *options]:
-                built = NEW_IMAGES if self.is_up else []
-                listed = self.dangling if "--filter=dangling=true" in options else [*built, "sha256:others"]
-                return "\n".join(listed)
+                # Before, one of them was there; meanwhile, somebody else built another one
+                later = {IMAGE, *SERVERS_IMAGES, "others:2"} if self.is_up else set()
+                named = {"others:1", "redis:7.4.2-bookworm", *later}
+                return "\n".join(self.dangling if "--filter=dangling=true" in options else named)
+            case ["compose", "config", "--images"]:
+                return "\n".join({IMAGE, *SERVERS_IMAGES})
             case ["compose", "up", *options]:
                 self.is_up = True
                 self.workers = 3 if "--scale=worker=3" in options else self.workers
@@ -48,7 +53,9 @@ class Docker:
             case ["compose", "run", *_]:
                 return ACCESS
             case ["compose", "exec", _, "postgres", *_]:
-                return "".join(f"{role}\n" for role in self.roles) if "pg_stat" in line else "200\n"
+                rows = {"pg_stat": self.roles, "state = 'running'": [self.running], "store": ["200"]}
+                (found,) = (rows[word] for word in rows if word in line)
+                return "".join(f"{row}\n" for row in found)
             case ["compose", "exec", _, "web", *_]:
                 counts = {"saved": self.saved, "failed": 0}
                 runs = [
@@ -64,7 +71,7 @@ class Docker:
             compose_run.kill_a_worker(engine)
 
     def prove(self, folder: Path) -> None:
-        compose_run.prove(folder, self, self.push, RECORDS)
+        compose_run.prove(Engine(folder, self), self.push, RECORDS)
 
 
 def test_steps_come_in_order_and_all_is_removed(tmp_path: Path) -> None:
@@ -80,7 +87,7 @@ def test_steps_come_in_order_and_all_is_removed(tmp_path: Path) -> None:
         "docker compose down",
         "docker compose up --detach --wait",
         "docker compose down --volumes --remove-orphans --timeout=10",
-        f"docker image rm --force {' '.join(NEW_IMAGES)}",
+        f"docker image rm --force {IMAGE} postgres:18.4-bookworm",
     ]
     assert [
         line for line in docker.commands if line.split()[2] in ("up", "down", "rm", "--signal=KILL")
@@ -94,6 +101,7 @@ def test_steps_come_in_order_and_all_is_removed(tmp_path: Path) -> None:
         ("roles", ["morango_application", "postgres", "someone"], "sessions of other roles"),
         ("roles", ["postgres"], "sessions of other roles"),
         ("dangling", ["sha256:twin"], "images without a name"),
+        ("running", "0", "the run was over"),
     ],
 )
 def test_step_that_fails_is_named_and_everything_is_removed_all_the_same(
@@ -105,7 +113,9 @@ def test_step_that_fails_is_named_and_everything_is_removed_all_the_same(
     with pytest.raises(FailedStepError, match=reason):
         docker.prove(tmp_path)
 
+    assert any(line.startswith("docker compose logs") for line in docker.commands)
     assert docker.commands[-1].startswith("docker image rm")
+    assert set(docker.dangling) < set(docker.commands[-1].split())
 
 
 def test_containers_that_are_created_again_are_noticed(tmp_path: Path) -> None:
@@ -116,7 +126,7 @@ def test_containers_that_are_created_again_are_noticed(tmp_path: Path) -> None:
         return "\n".join(next(listed)) if "ps" in command else docker(command)
 
     with pytest.raises(FailedStepError, match="created containers again"):
-        compose_run.prove(tmp_path, recreating, docker.push, RECORDS)
+        compose_run.prove(Engine(tmp_path, recreating), docker.push, RECORDS)
 
 
 def test_deployment_of_the_same_engine_keeps_its_image() -> None:
