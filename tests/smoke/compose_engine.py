@@ -54,21 +54,31 @@ class Engine:
     """The file's services as containers.
 
     A second file gives the image a name of its own, so that a deployment on this engine keeps its image.
+
+    :param has_rabbitmq: RabbitMQ is the broker, by its profile, in place of Redis
     """
 
-    def __init__(self, folder: Path, execute: Execute) -> None:
+    def __init__(self, folder: Path, execute: Execute, *, has_rabbitmq: bool = False) -> None:
         self._execute = execute
+        self.has_rabbitmq = has_rabbitmq
         self.variables = {
             **{name: secrets.token_hex(16) for name in sorted(compose.required_variables())},
             "WEB_PORT": str(free_port()),
             "FLOWER_PORT": str(free_port()),
         }
+        if has_rabbitmq:
+            password = secrets.token_hex(16)
+            self.variables |= {
+                "RABBITMQ_PASSWORD": password,
+                "BROKER_URL": f"amqp://morango:{password}@rabbitmq:5672//",
+            }
         environment = folder / "proof.env"
         environment.write_text("".join(f"{name}={value}\n" for name, value in self.variables.items()))
         images = folder / "images.yml"
         images.write_text(yaml.safe_dump(own_images(compose.interpolated(self.variables))))
         self._compose = ["docker", "compose", f"--project-name={PROJECT}", f"--env-file={environment}"]
         self._compose += [f"--file={compose.FILE}", f"--file={images}"]
+        self._compose += ["--profile=rabbitmq"] if has_rabbitmq else []
         self._before = self.images()
 
     @property
@@ -110,6 +120,11 @@ class Engine:
         """Return the rows of a query, as the database's superuser."""
         command = ["psql", "--username=postgres", "--dbname=morango", "--no-align", "--tuples-only"]
         return self.compose("exec", "-T", "postgres", *command, f"--command={statement}").split("\n")[:-1]
+
+    def users_of_rabbitmq(self) -> set[str]:
+        """Return the names by which its clients have logged in."""
+        command = ["rabbitmqctl", "--quiet", "list_connections", "--no-table-headers", "user"]
+        return set(self.compose("exec", "-T", "rabbitmq", *command).split())
 
     def remove(self) -> None:
         """Remove all containers, volumes and networks, and their images that weren't there before.

@@ -30,13 +30,15 @@ class FailedStepError(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.smoke.compose_run", description=__doc__)
     parser.add_argument("--records", type=int, default=20_000, help="records of each push")
-    records = parser.parse_args().records
+    parser.add_argument("--rabbitmq", action="store_true", help="with RabbitMQ as the broker, by its profile")
+    arguments = parser.parse_args()
+    records = arguments.records
     reason = reason_to_skip(execute)
     if reason is not None:
         print(f"skipped: no Docker engine with Compose answers here ({reason})")
         return 0
     with tempfile.TemporaryDirectory(prefix="compose-") as folder:
-        engine = Engine(Path(folder), execute)
+        engine = Engine(Path(folder), execute, has_rabbitmq=arguments.rabbitmq)
         prove(engine, Device(Path(folder), records).push, records)
     return 0
 
@@ -63,6 +65,8 @@ def prove(engine: Engine, push: Callable[[Engine, tuple[str, ...], bool], None],
         assert access is not None
         _timed("a push from outside", lambda: push(engine, access.groups(), False))
         _require_saved(engine, records, pushes=1)
+        if engine.has_rabbitmq:
+            _require("morango" in engine.users_of_rabbitmq(), "nobody is connected to RabbitMQ")
 
         _timed(
             "scaled to three workers",

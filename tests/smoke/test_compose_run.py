@@ -23,17 +23,20 @@ class Docker:
 
     def __init__(self) -> None:
         self.commands: list[str] = []
+        self.profiles: set[str] = set()
         self.pushed = 0
         self.workers = 1
         self.is_up = False
         self.saved = RECORDS
         self.running = "1"
         self.roles = ["morango_application", "postgres"]
+        self.clients = ["morango"]
         self.dangling: list[str] = []
 
     def __call__(self, command: Sequence[str]) -> str:
-        common = ("--project-name", "--env-file", "--file")
+        common = ("--project-name", "--env-file", "--file", "--profile")
         words = [word for word in command if not word.startswith(common)]
+        self.profiles |= {word for word in command if word.startswith("--profile")}
         line = " ".join(words)
         self.commands.append(line)
         match words[1:]:
@@ -56,6 +59,8 @@ class Docker:
                 rows = {"pg_stat": self.roles, "state = 'running'": [self.running], "store": ["200"]}
                 (found,) = (rows[word] for word in rows if word in line)
                 return "".join(f"{row}\n" for row in found)
+            case ["compose", "exec", _, "rabbitmq", *_]:
+                return "".join(f"{client}\n" for client in self.clients)
             case ["compose", "exec", _, "web", *_]:
                 counts = {"saved": self.saved, "failed": 0}
                 runs = [
@@ -70,8 +75,8 @@ class Docker:
         if with_kill:
             compose_run.kill_a_worker(engine)
 
-    def prove(self, folder: Path) -> None:
-        compose_run.prove(Engine(folder, self), self.push, RECORDS)
+    def prove(self, folder: Path, *, has_rabbitmq: bool = False) -> None:
+        compose_run.prove(Engine(folder, self, has_rabbitmq=has_rabbitmq), self.push, RECORDS)
 
 
 def test_steps_come_in_order_and_all_is_removed(tmp_path: Path) -> None:
@@ -116,6 +121,24 @@ def test_step_that_fails_is_named_and_everything_is_removed_all_the_same(
     assert any(line.startswith("docker compose logs") for line in docker.commands)
     assert docker.commands[-1].startswith("docker image rm")
     assert set(docker.dangling) < set(docker.commands[-1].split())
+
+
+def test_rabbitmq_is_the_broker_by_its_profile_and_clients_have_logged_in(tmp_path: Path) -> None:
+    docker = Docker()
+    engine = Engine(tmp_path, docker, has_rabbitmq=True)
+
+    file = compose.interpolated(engine.variables)
+    compose_run.prove(engine, docker.push, RECORDS)
+
+    password = engine.variables["RABBITMQ_PASSWORD"]
+    broker = file["services"]["worker"]["environment"]["BROKER_URL"]
+    assert broker == f"amqp://morango:{password}@rabbitmq:5672//"
+    assert f"default_pass = {password}" in file["configs"]["rabbitmq"]["content"]
+    assert docker.profiles == {"--profile=rabbitmq"}
+
+    docker.clients, docker.pushed = [], 0
+    with pytest.raises(FailedStepError, match="nobody is connected to RabbitMQ"):
+        docker.prove(tmp_path, has_rabbitmq=True)
 
 
 def test_containers_that_are_created_again_are_noticed(tmp_path: Path) -> None:
