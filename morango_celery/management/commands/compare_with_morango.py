@@ -21,6 +21,7 @@ from morango_celery.management.comparison_text import as_text
 from morango_celery.management.formatting import duration
 from morango_celery.management.progress import progress_bar
 from morango_celery.management.run_command import errors_in_one_line
+from morango_celery.management.unknown_prefixes import warn_of_unknown_prefixes
 from morango_celery.management.wakeup import wakeup_on_stop_signals
 from morango_celery.reading.filters import parse_filter
 
@@ -85,6 +86,7 @@ class Command(PipeSafeCommand):
                 errors_in_one_line(),
                 wakeup_on_stop_signals() as wakeup,
             ):
+                warn_of_unknown_prefixes(self.stderr, options["profile"], options["filter"])
                 report = self._compare(request, lambda: wakeup.stop_requested)
         except KeyboardInterrupt:
             self.stderr.write("Interrupted. Everything was rolled back.")

@@ -12,6 +12,7 @@ from morango_celery.management.arguments import add_profile_and_filter
 from morango_celery.management.base import WRONG_ARGUMENTS
 from morango_celery.management.dry_run_output import as_lines, dry_run_json
 from morango_celery.management.run_command import RunCommand, errors_in_one_line
+from morango_celery.management.unknown_prefixes import warn_of_unknown_prefixes
 from morango_celery.reading.filters import parse_filter
 from morango_celery.runs.dry_run import dry_run
 
@@ -50,6 +51,7 @@ class Command(RunCommand):
             raise CommandError(
                 "--only-model and --only-exception need --retry-errors.", returncode=WRONG_ARGUMENTS
             )
+        warn_of_unknown_prefixes(self.stderr, options["profile"], options["filter"])
         if options["dry_run"]:
             self._foretell(options)
             return

@@ -10,6 +10,7 @@ from morango_celery.management.arguments import add_profile_and_filter, reason
 from morango_celery.management.base import PipeSafeCommand
 from morango_celery.management.results import VERSION, PausedJson, add_json
 from morango_celery.management.run_command import errors_in_one_line
+from morango_celery.management.unknown_prefixes import warn_of_unknown_prefixes
 from morango_celery.runs.status import paused
 
 
@@ -29,6 +30,7 @@ class Command(PipeSafeCommand):
 
     @override
     def handle(self, *args: Any, **options: Any) -> None:
+        warn_of_unknown_prefixes(self.stderr, options["profile"], options["filter"])
         with errors_in_one_line():
             made = pause(options["profile"], options["filter"], reason=options["reason"])
             waiting = paused().count()
