@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
@@ -16,8 +16,11 @@ from morango_celery.admin.read_only import ReadOnlyAdmin
 from morango_celery.admin.shortened import beginning, first_line
 from morango_celery.admin.times import moment, time_of
 from morango_celery.management.formatting import counts_text, duration
-from morango_celery.models import Batch
+from morango_celery.models import Batch, Run
 from morango_celery.runs.history import past_attempts
+
+if TYPE_CHECKING:
+    from django.contrib.admin.options import _FieldsetSpec
 
 
 @admin.register(Batch)
@@ -54,8 +57,20 @@ class BatchAdmin(ReadOnlyAdmin):
     @override
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         batches: QuerySet[Any] = super().get_queryset(request)
-        batches = batches.annotate(last_error_begins=beginning("last_error"))
+        batches = batches.annotate(
+            last_error_begins=beginning("last_error"),
+            run_state=F("run__state"),
+            run_paused=F("run__paused"),
+            run_error_begins=beginning("run__error"),
+        )
         return batches.defer("ids_json", "retryable_ids", "code_edits", "last_error")  # up to 2,000 ids each
+
+    @override
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> _FieldsetSpec:
+        shown = list(super().get_fieldsets(request, obj))
+        if obj is not None and obj.is_open:
+            shown[0] = (None, {"fields": [*shown[0][1]["fields"], "reason_to_be_open"]})
+        return shown
 
     @admin.display(description="stage / batch", ordering="stage")
     def number_in_stage(self, batch: Any) -> str:
@@ -89,4 +104,27 @@ class BatchAdmin(ReadOnlyAdmin):
 
     @admin.display(description="last error", empty_value="")
     def last_error_in_short(self, batch: Any) -> str:
-        return first_line(batch.last_error_begins)
+        return first_line(batch.last_error_begins) or _end_of_run(batch)
+
+    @admin.display(description="why it is open")
+    def reason_to_be_open(self, batch: Any) -> str:
+        if end := _end_of_run(batch):
+            return (
+                f"{end}. Nobody executes it any more: its records wait for `manage.py retry_run`, or a sync."
+            )
+        if batch.run_paused:
+            return "A pause holds its run."
+        if batch.attempted_by:
+            return "A worker has begun it."
+        if Batch.objects.filter(Batch.has_to_wait(), pk=batch.pk).exists():
+            return "It waits for another batch, which comes before it."
+        return "It waits for a worker."
+
+
+def _end_of_run(batch: Any) -> str:
+    """Return like "run 12 failed: IntegrityError: ..." for an open batch of a run that has ended; else ""."""
+    if not batch.is_open or batch.run_state not in Run.ENDED:
+        return ""
+    if batch.run_state == Run.State.FAILED:
+        return f"run {batch.run_id} failed: {first_line(batch.run_error_begins).rstrip('.')}"
+    return f"run {batch.run_id} was {batch.run_state}"

@@ -7,17 +7,24 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import QuerySet
+from django.db.models import Max, Q, QuerySet, Value
+from django.db.models.functions import Concat, Least, StrIndex, Substr
 from django.http import HttpRequest
 from typing_extensions import override
 
 from morango_celery.admin.shortened import beginning
 from morango_celery.admin.sql import time_limit
-from morango_celery.admin.syncs import syncs_of
+from morango_celery.admin.syncs import shortened, syncs_of
 from morango_celery.errors import QueryTimeoutError
 from morango_celery.models import Run
 from morango_celery.runs.status import paused, stalled, statuses
 
+LOOKED_AT_RUNS = 2000
+SHOWN_FACILITIES = 50
+WHOLE_PROFILE = "*"
+"""Value of the filter by facility for runs of a whole profile."""
+FACILITY_ENDS = (":", "\n")
+"""Characters after a facility's id in a run's filter: more of its first prefix, or further prefixes."""
 COUNTING_SECONDS = 2.0
 """Time limit of the database for counting waiting records; a page does without the number then."""
 
@@ -52,6 +59,38 @@ class RunList(ChangeList):
         for run in runs:
             run.sync = syncs.get(run.pk)
         self.result_list: Any = runs
+
+
+class OfFacility(admin.SimpleListFilter):
+    """The facilities of the newest runs: the beginning of a filter's first prefix, up to a colon."""
+
+    title = "facility"
+    parameter_name = "facility"
+
+    @override
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        ends = (StrIndex(Concat("filter", Value(end)), Value(end)) for end in FACILITY_ENDS)
+        newest = Run.objects.order_by("-pk").values("pk")[:LOOKED_AT_RUNS]
+        runs = Run.objects.filter(pk__in=newest).exclude(filter=None)
+        named = runs.annotate(facility=Substr("filter", 1, Least(*ends) - 1)).values("facility")
+        found = named.annotate(newest=Max("pk")).order_by("-newest")
+        facilities = [row["facility"] for row in found[:SHOWN_FACILITIES]]
+        chosen = self.value()
+        if chosen and chosen != WHOLE_PROFILE and chosen not in facilities:
+            facilities.append(chosen)
+        return [(WHOLE_PROFILE, "all"), *((facility, shortened(facility)) for facility in facilities)]
+
+    @override
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
+        facility = self.value()
+        if not facility:
+            return queryset
+        if facility == WHOLE_PROFILE:
+            return queryset.filter(filter=None)
+        chosen = Q(filter=facility)
+        for end in FACILITY_ENDS:
+            chosen |= Q(filter__startswith=f"{facility}{end}")
+        return queryset.filter(chosen)
 
 
 class SignsOfLife(admin.SimpleListFilter):

@@ -22,7 +22,7 @@ from morango_celery.admin.run_actions import (
     retry_failed_records,
     retry_run,
 )
-from morango_celery.admin.run_list import COUNTING_SECONDS, RunList, SignsOfLife, with_status
+from morango_celery.admin.run_list import COUNTING_SECONDS, OfFacility, RunList, SignsOfLife, with_status
 from morango_celery.admin.shortened import first_line
 from morango_celery.admin.sql import time_limit
 from morango_celery.admin.syncs import filter_in_short, sync_in_short, syncs_of
@@ -63,7 +63,13 @@ class RunAdmin(ReadOnlyAdmin):
         time_of("created_at", "created"),
         "took",
     ]
-    list_filter = ["state", SignsOfLife, ("profile", admin.AllValuesFieldListFilter), "created_at"]
+    list_filter = [
+        "state",
+        SignsOfLife,
+        OfFacility,
+        ("profile", admin.AllValuesFieldListFilter),
+        "created_at",
+    ]
     search_fields = ["error", "filter"]
     searched_numbers = ("pk",)
     searched_ids = ("transfer_session_id",)

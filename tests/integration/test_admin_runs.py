@@ -16,6 +16,7 @@ from morango.models.certificates import Filter
 from morango_celery.models import Batch, Run
 from morango_celery.runs import completion
 from morango_celery.runs.batching import open_batches
+from morango_celery.runs.control import cancel
 from morango_celery.runs.execution import execute_batch
 from morango_celery.runs.producer import start
 from tests.integration.admin_pages import RUNS, act, listed, new_run, page_of, shown
@@ -179,6 +180,41 @@ class TestShown:
         assert "not enough memory" in text
         assert "one more attempt that fails splits it" in text
 
+    def test_open_batch_of_a_run_that_has_ended_says_so(self, operator: Client) -> None:
+        for _ in range(3):
+            unit()
+        failed, cancelled = (start(new_run(filter=SCHOOL_ID).pk).run for _ in range(2))
+        completion.fail(failed.pk, RuntimeError("No service.\nMore."))
+        cancel(cancelled.pk)
+        page = html.unescape(operator.get("/admin/morango_celery/batch/").content.decode())
+        assert f">run {failed.pk} failed: RuntimeError: No service<" in page
+        assert f">run {cancelled.pk} was cancelled<" in page
+
+        for run, end in ((failed, "failed: RuntimeError: No service"), (cancelled, "was cancelled")):
+            batch = Batch.objects.get(run=run)
+            text = shown(operator, f"/admin/morango_celery/batch/{batch.pk}/change/")
+            assert f"Why it is open: run {run.pk} {end}. Nobody executes it any more" in text
+
+    def test_open_batch_says_what_it_waits_for(self, operator: Client) -> None:
+        unit()
+        run = start(new_run().pk).run
+        batch = Batch.objects.get()
+        url = f"/admin/morango_celery/batch/{batch.pk}/change/"
+        assert "Why it is open: It waits for a worker." in shown(operator, url)
+        Batch.objects.filter(pk=batch.pk).update(attempted_by="1")
+        assert "Why it is open: A worker has begun it." in shown(operator, url)
+        Run.objects.filter(pk=run.pk).update(paused=True)
+        assert "Why it is open: A pause holds its run." in shown(operator, url)
+        execute_batch(batch.pk)
+        assert "Why it is open" not in shown(operator, url)
+
+        first, second = (Batch.of(run, number, ["ab" * 16], split_from=1, offset=number) for number in (2, 3))
+        Batch.objects.bulk_create([first, second])
+        Run.objects.filter(pk=run.pk).update(paused=False)
+        later = Batch.objects.get(number=3)
+        text = shown(operator, f"/admin/morango_celery/batch/{later.pk}/change/")
+        assert "Why it is open: It waits for another batch, which comes before it." in text
+
 
 class TestOwnPage:
     def test_page_refreshes_until_the_run_has_ended(self, operator: Client) -> None:
@@ -248,3 +284,40 @@ def test_filter_of_the_ledger_is_used_as_it_is(operator: Client, settings: Any) 
     run = Run.objects.latest("pk")
     assert (run.retry_errors, list(run.sync_filter or ())) == (True, list(Filter(prefixes)))
     assert run.profile == PROFILE
+
+
+class TestFilterByFacility:
+    ONE, OTHER = "1a" * 16, "2b" * 16
+
+    def test_runs_of_one_facility_are_found_by_the_beginning_of_their_first_prefix(
+        self, operator: Client
+    ) -> None:
+        of_one = {
+            new_run(filter=text).pk
+            for text in (
+                self.ONE,
+                f"{self.ONE}:user",
+                f"{self.ONE}\n{self.OTHER}",
+                f"{self.ONE}:a\n{self.OTHER}",
+            )
+        }
+        of_other = {new_run(filter=text).pk for text in (self.OTHER, f"{self.OTHER}:x:{self.ONE}")}
+        longer = new_run(filter=f"{self.ONE}0").pk
+        of_all = new_run().pk
+
+        assert listed(operator, f"facility={self.ONE}") == of_one
+        assert listed(operator, f"facility={self.OTHER}") == of_other
+        assert listed(operator, f"facility={self.ONE}0") == {longer}
+        assert listed(operator, "facility=*") == {of_all}
+        assert listed(operator) == {*of_one, *of_other, longer, of_all}
+
+    def test_facilities_are_offered_once_and_the_latest_first(self, operator: Client) -> None:
+        for text in (self.ONE, self.OTHER, f"{self.ONE}:user:1", f"{self.ONE}:user:2\n{self.OTHER}", None):
+            new_run(filter=text)
+
+        offered = re.findall(r'"\?facility=([^"&]*)"', operator.get(RUNS).content.decode())
+
+        assert list(dict.fromkeys(offered)) == ["%2A", self.ONE, self.OTHER]
+
+    def test_facility_that_is_not_offered_any_more_stays_chosen(self, operator: Client) -> None:
+        assert self.ONE[:8] in shown(operator, f"{RUNS}?facility={self.ONE}")
