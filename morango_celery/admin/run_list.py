@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Max, Q, QuerySet, Value
 from django.db.models.functions import Concat, Least, StrIndex, Substr
@@ -87,6 +88,8 @@ class OfFacility(admin.SimpleListFilter):
             return queryset
         if facility == WHOLE_PROFILE:
             return queryset.filter(filter=None)
+        if "\x00" in facility:  # no text of PostgreSQL's has it
+            raise IncorrectLookupParameters
         chosen = Q(filter=facility)
         for end in FACILITY_ENDS:
             chosen |= Q(filter__startswith=f"{facility}{end}")

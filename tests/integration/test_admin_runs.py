@@ -319,5 +319,9 @@ class TestFilterByFacility:
 
         assert list(dict.fromkeys(offered)) == ["%2A", self.ONE, self.OTHER]
 
+    def test_text_that_no_filter_can_have_finds_the_way_back_to_the_list(self, operator: Client) -> None:
+        assert operator.get(f"{RUNS}?facility=%00")["Location"].endswith("?e=1")
+        assert listed(operator, "facility=%25") == set()
+
     def test_facility_that_is_not_offered_any_more_stays_chosen(self, operator: Client) -> None:
         assert self.ONE[:8] in shown(operator, f"{RUNS}?facility={self.ONE}")
