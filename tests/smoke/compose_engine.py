@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -120,6 +121,18 @@ class Engine:
         """Return the rows of a query, as the database's superuser."""
         command = ["psql", "--username=postgres", "--dbname=morango", "--no-align", "--tuples-only"]
         return self.compose("exec", "-T", "postgres", *command, f"--command={statement}").split("\n")[:-1]
+
+    def crash(self, service: str) -> None:
+        """Kill a container's processes from within: they end by themselves, as far as the engine knows."""
+        with contextlib.suppress(CommandError):  # the shell may be gone before it can tell
+            self.compose("exec", "-T", service, "sh", "-c", "kill -KILL -1")
+
+    def restarts(self, services: Sequence[str]) -> list[int]:
+        """Return how often the engine has started each of the containers again."""
+        containers = self.compose("ps", "--all", "--quiet", *services).split()
+        return [
+            int(count) for count in self.docker("inspect", "--format={{.RestartCount}}", *containers).split()
+        ]
 
     def users_of_rabbitmq(self) -> set[str]:
         """Return the names by which its clients have logged in."""

@@ -15,9 +15,13 @@ from pathlib import Path
 
 from tests.smoke.compose_engine import Engine, execute, reason_to_skip
 from tests.support.processes import LoggedProcess
+from tests.support.waiting import until
 
 PATIENCE_SECONDS = 900
+RESTART_SECONDS = 120
 ROLES = {"morango_application", "morango_migration", "postgres"}
+LASTING = ["flower", "recover", "web", "worker"]
+"""The services of the project that don't end."""
 FOUND_SCHOOL = "from worker.demo.server import found_school; print(found_school())"
 RUNNING = "SELECT count(*) FROM morango_celery_run WHERE state = 'running'"
 ACCESS = re.compile(r"Access\(school_id='(\w+)', account='(\w+)', password='([\w-]+)'\)")
@@ -68,6 +72,7 @@ def prove(engine: Engine, push: Callable[[Engine, tuple[str, ...], bool], None],
         if engine.has_rabbitmq:
             _require("morango" in engine.users_of_rabbitmq(), "nobody is connected to RabbitMQ")
 
+        _timed("crashed, and started again", lambda: crash(engine))
         _timed(
             "scaled to three workers",
             lambda: engine.compose("up", "--detach", "--wait", "--scale=worker=3", "--no-recreate"),
@@ -89,6 +94,14 @@ def prove(engine: Engine, push: Callable[[Engine, tuple[str, ...], bool], None],
         raise
     finally:
         _timed("removed", engine.remove)
+
+
+def crash(engine: Engine) -> None:
+    """Let each process of the project's end by a fault, and wait until the engine has started it again."""
+    for service in LASTING:
+        engine.crash(service)
+    until(lambda: all(engine.restarts(LASTING)), "started again", RESTART_SECONDS)
+    engine.compose("up", "--detach", "--wait")
 
 
 def kill_a_worker(engine: Engine) -> None:

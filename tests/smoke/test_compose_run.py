@@ -29,6 +29,7 @@ class Docker:
         self.is_up = False
         self.saved = RECORDS
         self.running = "1"
+        self.crashed = 0
         self.roles = ["morango_application", "postgres"]
         self.clients = ["morango"]
         self.dangling: list[str] = []
@@ -50,11 +51,19 @@ class Docker:
             case ["compose", "up", *options]:
                 self.is_up = True
                 self.workers = 3 if "--scale=worker=3" in options else self.workers
-            case ["compose", "ps", _, *services]:
+            case ["compose", "ps", *options_and_services]:
+                services = [word for word in options_and_services if not word.startswith("--")]
                 names = [f"worker{number}" for number in range(self.workers)]
-                return "\n".join(names if services else [*names, "web", "postgres"])
+                if not services:
+                    services = ["postgres", "worker", "web"]
+                return "\n".join([*names, *(other for other in services if other != "worker")])
             case ["compose", "run", *_]:
                 return ACCESS
+            case ["compose", "exec", _, _, "sh", "-c", "kill -KILL -1"]:
+                self.crashed += 1
+                raise CommandError("status 137")
+            case ["inspect", _, *ids]:
+                return "\n".join(str(int(number < self.crashed)) for number, _ in enumerate(ids))
             case ["compose", "exec", _, "postgres", *_]:
                 rows = {"pg_stat": self.roles, "state = 'running'": [self.running], "store": ["200"]}
                 (found,) = (rows[word] for word in rows if word in line)
@@ -86,6 +95,7 @@ def test_steps_come_in_order_and_all_is_removed(tmp_path: Path) -> None:
 
     steps = [
         "docker compose up --detach --build --wait",
+        "docker compose up --detach --wait",
         "docker compose up --detach --wait",
         "docker compose up --detach --wait --scale=worker=3 --no-recreate",
         "docker kill --signal=KILL worker0",
@@ -139,6 +149,17 @@ def test_rabbitmq_is_the_broker_by_its_profile_and_clients_have_logged_in(tmp_pa
     docker.clients, docker.pushed = [], 0
     with pytest.raises(FailedStepError, match="nobody is connected to RabbitMQ"):
         docker.prove(tmp_path, has_rabbitmq=True)
+
+
+def test_service_that_stays_away_after_a_crash_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compose_run, "RESTART_SECONDS", 0)
+    docker = Docker()
+    docker.crashed = -1
+
+    with pytest.raises(AssertionError, match="not started again after 0 s"):
+        docker.prove(tmp_path)
 
 
 def test_containers_that_are_created_again_are_noticed(tmp_path: Path) -> None:
