@@ -38,7 +38,6 @@ PROGRAMS = {
 """Programs in blocks that people copy."""
 COMPOSE: dict[str, set[str]] = {
     "build": set(),
-    "config": {"--resolve-image-digests"},
     "down": set(),
     "exec": {"-T"},
     "kill": set(),
