@@ -79,7 +79,10 @@ class OfFacility(admin.SimpleListFilter):
         chosen = self.value()
         if chosen and chosen != WHOLE_PROFILE and chosen not in facilities:
             facilities.append(chosen)
-        return [(WHOLE_PROFILE, "all"), *((facility, shortened(facility)) for facility in facilities)]
+        return [
+            (WHOLE_PROFILE, "whole profile"),
+            *((facility, shortened(facility)) for facility in facilities),
+        ]
 
     @override
     def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
