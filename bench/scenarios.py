@@ -36,17 +36,28 @@ STAGE = Scenario(
 
 def _kolibri() -> list[Scenario]:
     scenario = replace(
-        STAGE, database="sqlite", size=KOLIBRI, thresholds=ratio(6), models="kolibri", case="kolibri"
+        STAGE, database="sqlite", size=KOLIBRI, thresholds=ratio(9), models="kolibri", case="kolibri"
     )
     # Migrating a second database would take a good part of the three minutes
-    on_postgresql = replace(scenario, database="postgresql", thresholds=ratio(8), in_quick=False)
-    return [on_postgresql, replace(on_postgresql, ours="celery", workers=WORKERS), scenario]
+    on_postgresql = replace(
+        scenario,
+        database="postgresql",
+        thresholds=(*ratio(15), Threshold("peak_rss_mb", at_most=110)),
+        in_quick=False,
+    )
+    by_workers = replace(
+        on_postgresql,
+        thresholds=(*ratio(20), Threshold("peak_rss_mb", at_most=100)),
+        ours="celery",
+        workers=WORKERS,
+    )
+    return [on_postgresql, by_workers, scenario]
 
 
 SCENARIOS = [
     # Two repetitions of the largest: Morango takes minutes for each
     STAGE,
-    replace(STAGE, thresholds=ratio(30), ours="celery", workers=WORKERS),
+    replace(STAGE, thresholds=ratio(27), ours="celery", workers=WORKERS),
     Scenario("share-of-sql", "postgresql", LARGE, ratio(0.5), baseline="sql", repetitions=2, in_quick=False),
     replace(STAGE, database="sqlite", size=MIDDLE, thresholds=ratio(12), repetitions=3),
     *_kolibri(),
