@@ -17,13 +17,16 @@ from tests.smoke.compose_engine import Engine, execute, reason_to_skip
 from tests.support.processes import LoggedProcess
 from tests.support.waiting import until
 
-PATIENCE_SECONDS = 900
+PATIENCE_SECONDS = 1200
+"""Above STALLED_AFTER_SECONDS: so late is a message sent again that a killed worker took but didn't begin."""
 RESTART_SECONDS = 120
 ROLES = {"morango_application", "morango_migration", "postgres"}
 LASTING = ["flower", "recover", "web", "worker"]
 """The services of the project that don't end."""
 FOUND_SCHOOL = "from worker.demo.server import found_school; print(found_school())"
 RUNNING = "SELECT count(*) FROM morango_celery_run WHERE state = 'running'"
+BEGUN = "SELECT worker FROM morango_celery_batch WHERE state = 'open' AND attempts > 0"
+WORKER = re.compile(r"celery@(\w+)")
 ACCESS = re.compile(r"Access\(school_id='(\w+)', account='(\w+)', password='([\w-]+)'\)")
 
 
@@ -104,21 +107,21 @@ def crash(engine: Engine) -> None:
     engine.compose("up", "--detach", "--wait")
 
 
-def kill_a_worker(engine: Engine) -> None:
-    """Kill one of the workers' containers amid a run, as a machine would that is gone.
+def kill_a_worker(engine: Engine) -> bool:
+    """Kill the container of a worker amid a batch, as a machine would that is gone.
 
+    The database tells which: a management command takes seconds to start.
+
+    :return: False if no batch is begun
     :raises FailedStepError: the run was over
     """
-    engine.docker("kill", "--signal=KILL", min(engine.containers("worker")))
-    _require(is_running(engine), "the run was over when the worker was killed; more --records take longer")
-
-
-def is_running(engine: Engine) -> bool:
-    """Return True while a run is carried out.
-
-    The database tells it sooner than a management command, which takes seconds to start.
-    """
-    return engine.query(RUNNING) != ["0"]
+    begun = WORKER.search("".join(engine.query(BEGUN)))
+    if begun is None:
+        return False
+    engine.docker("kill", "--signal=KILL", begun[1])
+    is_running = engine.query(RUNNING) != ["0"]
+    _require(is_running, "the run was over when the worker was killed; more --records take longer")
+    return True
 
 
 class Device:
@@ -147,8 +150,7 @@ class Device:
         )
         try:
             if with_kill:
-                device.wait_until(lambda: is_running(engine), "deserialized", PATIENCE_SECONDS)
-                kill_a_worker(engine)
+                device.wait_until(lambda: kill_a_worker(engine), "deserialized", PATIENCE_SECONDS)
             _require(device.wait_until_ended(PATIENCE_SECONDS) == 0, f"the push failed: {device.log()}")
         finally:
             device.stop()

@@ -29,6 +29,7 @@ class Docker:
         self.is_up = False
         self.saved = RECORDS
         self.running = "1"
+        self.begun = ["celery@worker0 16"]
         self.crashed = 0
         self.roles = ["morango_application", "postgres"]
         self.clients = ["morango"]
@@ -65,7 +66,12 @@ class Docker:
             case ["inspect", _, *ids]:
                 return "\n".join(str(int(number < self.crashed)) for number, _ in enumerate(ids))
             case ["compose", "exec", _, "postgres", *_]:
-                rows = {"pg_stat": self.roles, "state = 'running'": [self.running], "store": ["200"]}
+                rows = {
+                    "pg_stat": self.roles,
+                    "'running'": [self.running],
+                    "'open'": self.begun,
+                    "store": ["200"],
+                }
                 (found,) = (rows[word] for word in rows if word in line)
                 return "".join(f"{row}\n" for row in found)
             case ["compose", "exec", _, "rabbitmq", *_]:
@@ -82,7 +88,7 @@ class Docker:
         assert access == ("ab12", "head", "a-dummy_password")
         self.pushed += 1
         if with_kill:
-            compose_run.kill_a_worker(engine)
+            assert compose_run.kill_a_worker(engine)
 
     def prove(self, folder: Path, *, has_rabbitmq: bool = False) -> None:
         compose_run.prove(Engine(folder, self, has_rabbitmq=has_rabbitmq), self.push, RECORDS)
@@ -149,6 +155,14 @@ def test_rabbitmq_is_the_broker_by_its_profile_and_clients_have_logged_in(tmp_pa
     docker.clients, docker.pushed = [], 0
     with pytest.raises(FailedStepError, match="nobody is connected to RabbitMQ"):
         docker.prove(tmp_path, has_rabbitmq=True)
+
+
+def test_worker_that_has_begun_no_batch_is_not_killed(tmp_path: Path) -> None:
+    docker = Docker()
+    docker.begun = []
+
+    assert not compose_run.kill_a_worker(Engine(tmp_path, docker))
+    assert not [line for line in docker.commands if line.startswith("docker kill")]
 
 
 def test_service_that_stays_away_after_a_crash_is_noticed(
