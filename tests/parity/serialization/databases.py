@@ -146,18 +146,20 @@ def _values(column: models.Field[Any, Any]) -> st.SearchStrategy[Any]:
 
 
 def _unique_values(model: type[SyncableModel], number: int) -> Mapping[str, Any]:
-    """Values that no other row of the model has."""
-    text, one = f"“{number}”", f"{number}" * 32
-    by_model: dict[str, dict[str, Any]] = {
-        "learner": {"username": text},
-        "lorry": {"plate": text},
-        "member": {"number": number},
-        "card": {"person_id": one},
-        "cabinet": {"code": one},
-        "label": {"number": number, "drawer_id": one},
-        "track": {"number": number},
-    }
-    return by_model.get(model.morango_model_name, {})
+    """Return values that no other row of the model has, for its fields that ask for them."""
+    constraints = (each for each in model._meta.constraints if isinstance(each, models.UniqueConstraint))
+    groups = (*model._meta.unique_together, *(each.fields for each in constraints))
+    together = {name for names in groups for name in names}
+    values: dict[str, Any] = {}
+    for column in model._meta.concrete_fields:
+        is_key = isinstance(column, models.ForeignKey)
+        if column.primary_key or not (column.unique or (column.name in together and not is_key)):
+            continue
+        if is_key or isinstance(column, UUIDField):
+            values[column.attname] = f"{number}" * 32
+        else:
+            values[column.attname] = number if isinstance(column, models.IntegerField) else f"“{number}”"
+    return values
 
 
 @st.composite
