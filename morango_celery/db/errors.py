@@ -108,6 +108,11 @@ def may_be_the_records_fault(error: DatabaseError | InterfaceError) -> bool:
     return sqlstate(error) in _ASKED_TOO_MUCH
 
 
+def is_permission_denied(error: DatabaseError | InterfaceError) -> bool:
+    """Return True if the database's user may not do this."""
+    return sqlstate(error) == _NO_PERMISSION
+
+
 def sqlstate(error: DatabaseError | InterfaceError) -> str | None:
     """Return PostgreSQL's code for an error; None when libpq knows none, as of a connection that was lost."""
     return sqlstate_of(error.__cause__)

@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import ProgrammingError, connection, transaction
 from django.db.models import F, Q, QuerySet, Window
 from django.db.models.functions import Left, RowNumber
 from morango.errors import MorangoDirtyParent, MorangoMissingParent
 from morango.models.core import Store
+
+from morango_celery.db.errors import is_permission_denied
 
 READ_RECORDS = 100
 """Number of records of each group that are read."""
@@ -105,9 +107,22 @@ _ID = re.compile("[0-9a-f]{32}")
 def roots_by_cause(records: QuerySet[Any]) -> dict[Cause, list[Root]]:
     """Return the roots of groups of records in error, the most frequent first; none where errors name none.
 
+    A role that may not read the columns which tell them finds none: the monitoring role of 0.2.0 is one.
+
     :param records: query of Store rows in error
-    Cost: one query for the first records of all groups, and one for each step from records to their roots.
+    Cost: one query for the first records of all groups, and one for each step from records to their roots;
+        a savepoint.
     """
+    try:
+        with transaction.atomic():
+            return _roots_by_cause(records)
+    except ProgrammingError as error:
+        if not is_permission_denied(error):
+            raise
+        return {}
+
+
+def _roots_by_cause(records: QuerySet[Any]) -> dict[Cause, list[Root]]:
     named: dict[Cause, Counter[Target]] = {}
     for cause, target in _named(records):
         named.setdefault(cause, Counter())[target] += 1

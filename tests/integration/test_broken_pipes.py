@@ -14,6 +14,7 @@ import pytest
 from django.core.management import call_command, get_commands
 
 from morango_celery.management.base import BROKEN_PIPE
+from tests.support.factories import SCHOOL_ID, store_row
 from tests.support.processes import PATIENCE_SECONDS, ROOT
 from tests.support.run_helpers import new_run
 from tests.support.unread import Unread
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.needs_postgre
 def own_commands() -> set[str]:
     return {name for name, app in get_commands().items() if str(app).startswith("morango_celery")}
 
+
+ANOTHER_ID = "a1" * 16
 
 Ended: TypeAlias = "tuple[int, str]"
 """Exit status, and error output."""
@@ -62,7 +65,9 @@ def ends(
 def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
     tmp_path: Path, database_url: str, redis_url: str
 ) -> None:
-    # Given something to say for each command
+    # Given something to say for each command, and records under each filter: of others, they warn
+    store_row("unit", dirty=False)
+    store_row("unit", partition=ANOTHER_ID, dirty=False)
     log = tmp_path / "changes.log"
     log.write_text("")
     run = new_run()
@@ -72,12 +77,12 @@ def test_every_command_ends_quietly_when_nobody_reads_what_it_says(
     arguments: dict[str, list[str]] = {
         "cancel_run": [str(run.pk)],
         "create_sync_indexes": [],
-        "deserialize": ["--profile", PROFILE, "--filter", "mine", "--in-process"],
+        "deserialize": ["--profile", PROFILE, "--filter", SCHOOL_ID, "--in-process"],
         "deserialize_status": [],
         "doctor": [],
         "explain_models": [],
         "ingest_objects": [str(log)],
-        "pause_runs": ["--profile", PROFILE, "--filter", "another"],
+        "pause_runs": ["--profile", PROFILE, "--filter", ANOTHER_ID],
         "prune_oplog": ["--days=1"],
         "prune_payloads": [],
         "prune_runs": ["--older-than=1d"],

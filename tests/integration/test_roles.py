@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 
 import pytest
@@ -68,6 +68,20 @@ def test_monitoring_sees_runs_and_numbers_and_no_record() -> None:
         assert refused("SELECT conflicting_serialized_data FROM morango_store")
         assert refused("SELECT username FROM school_learner")
         assert refused("UPDATE morango_celery_run SET error = ''")
+
+
+@pytest.mark.parametrize("may_read_parents", [True, False])
+def test_monitoring_sees_roots_of_errors_as_far_as_it_may_read_them(may_read_parents: bool) -> None:
+    # Given a record whose target is missing, and the present grants, or those of 0.2.0
+    store_row("lesson", unit_id="ab" * 16)
+    done = morango_celery.deserialize(PROFILE, in_process=True)
+    if not may_read_parents:
+        roles.execute("REVOKE SELECT (_self_ref_fk) ON morango_store FROM morango_monitoring")
+    shown = StringIO()
+    with session_of(roles.MONITORING), suppress(SystemExit):  # no worker lives, and it says so
+        call_command("deserialize_status", str(done.pk), stdout=shown)
+    assert "1 x" in shown.getvalue()
+    assert ("because of unit abab" in shown.getvalue()) == may_read_parents
 
 
 def test_application_uses_tables_that_the_migration_makes_later_and_makes_none() -> None:

@@ -64,7 +64,7 @@ BEGIN
     END LOOP;
     IF to_regclass('public.morango_store') IS NOT NULL THEN
         GRANT SELECT (
-            id, profile, partition, model_name, dirty_bit, deserialization_error, deserialization_exception
+            id, profile, partition, model_name, _self_ref_fk, dirty_bit, deserialization_error, deserialization_exception
         ) ON public.morango_store TO morango_monitoring;
     END IF;
 END $$;
