@@ -40,6 +40,7 @@ EXCEPTIONS = {
     ("worker/shutdown.py", "_exit"),  # os._exit, which Python documents
     ("management/deadline.py", "_exit"),  # the same
     ("admin/runs.py", "_FieldsetSpec"),  # a type of django-stubs, imported by type checkers alone
+    ("admin/batches.py", "_FieldsetSpec"),  # the same
 }
 
 FOREIGN = ("celery", "kombu", "billiard", "django", "morango", "vine", "amqp")
