@@ -92,7 +92,7 @@ def prove(engine: Engine, push: Callable[[Engine, tuple[str, ...], bool], None],
         _require(engine.query("SELECT count(*) FROM morango_store") == rows, "records got lost")
         _require([run["run"] for run in engine.runs()] == [run["run"] for run in runs], "runs got lost")
         print("done: nothing was lost")
-    except Exception:
+    except Exception:  # whatever it was, the services' logs tell more of it
         print(engine.compose("logs", "--no-color", "--tail=50"), flush=True)
         raise
     finally:
