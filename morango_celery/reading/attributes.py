@@ -31,8 +31,8 @@ def is_plain_attribute(model: type[Model], field: Field[Any, Any]) -> bool:
 
 
 def is_overshadowed(model: type[Model], field: Field[Any, Any]) -> bool:
-    """Return True if a property has the field's place: Django leaves a base class's attribute of that name
-    alone."""
+    """Return True if a property has the field's place: set afterwards, or by a base class, whose attribute of
+    that name Django 3.2 leaves alone."""
     own: Any = field  # the stubs don't know its descriptor
     return not isinstance(getattr_static(model, field.attname), own.descriptor_class)
 

@@ -18,9 +18,16 @@ LOCK = PROJECT / "requirements.lock"
 OTHERS = Path(__file__).with_name("requirements.lock")
 """Releases that take the place of locked ones, or come beside them, with their hashes."""
 
-SHIM = "import datetime, django.utils.timezone as t; t.__dict__.setdefault('utc', datetime.UTC)\n"
-"""Line for a ``.pth`` file, which each process executes at its start: a migration of Morango's imports this
-name, and Django 5 has it no more."""
+FORK = {
+    # Since Django 4, bulk_update() adds up what update() returns
+    "morango/models/query.py": ("super(SyncableModelQuerySet", "return super(SyncableModelQuerySet"),
+    # Django 5 has this name no more
+    "morango/migrations/0007_auto_20171018_1615.py": (
+        "django.utils.timezone import utc",
+        "datetime import UTC as utc",
+    ),
+}
+"""Changes that a fork of Morango has to make for a newer Django: by file, a text and what takes its place."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Environment:
     def build(self) -> None:
         """Build it, unless it is there already, made from the same locks."""
         chosen = list(self._entries())
-        state = hashlib.sha256("".join([LOCK.read_text("utf-8"), *chosen, SHIM]).encode()).hexdigest()
+        state = hashlib.sha256("".join([LOCK.read_text("utf-8"), *chosen, str(FORK)]).encode()).hexdigest()
         stamp = self.folder / ".installed"
         if stamp.exists() and stamp.read_text("utf-8") == state:
             return
@@ -63,9 +70,20 @@ class Environment:
             requirements.write_text("".join(chosen), "utf-8")
             _run(*install, "--require-hashes", "--requirement", str(requirements))
         _run(*install, "--no-build-isolation", "--editable", str(PROJECT))
-        (packages,) = self.folder.glob("lib/python*/site-packages")
-        (packages / "morango_timezone.pth").write_text(SHIM, "utf-8")
+        if chosen:
+            self._fork_morango()
         stamp.write_text(state, "utf-8")
+
+    def _fork_morango(self) -> None:
+        (packages,) = self.folder.glob("lib/python*/site-packages")
+        for name, (text, other) in FORK.items():
+            released = (packages / name).read_text("utf-8")
+            if text not in released:
+                raise SystemExit(
+                    f"{name} has no {text!r}: has Morango been changed for newer releases of Django itself?"
+                )
+            (packages / name).unlink()  # it may be the very file that uv keeps for all environments
+            (packages / name).write_text(released.replace(text, other), "utf-8")
 
     def _entries(self) -> list[str]:
         """Return the entries of `OTHERS` that this environment takes: version and hashes of a package."""

@@ -44,7 +44,9 @@ def of_worker(name: str, message: str = "one") -> Message:
 def drawn(client: Client, run: Run) -> ElementTree.Element:
     """Return the drawing, which has to be well-formed."""
     page = client.get(f"{RUNS}{run.pk}/timeline/").content.decode()
-    return ElementTree.fromstring(page[page.index("<svg ") : page.index("</svg>") + 6])
+    return ElementTree.fromstring(
+        page[(start := page.index('<svg class="morango-timeline"')) : page.index("</svg>", start) + 6]
+    )
 
 
 def bars(svg: ElementTree.Element, kind: str) -> list[str]:

@@ -11,6 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 
+from tests.neighbours.models import constraint
 from tests.support.processes import ROOT
 from tests.unit.migration_rules import flaws
 
@@ -98,9 +99,7 @@ BREAKING = {
     "column that must not be NULL any more": migrations.AlterField("run", "gone", models.IntegerField()),
     "deleted table": migrations.DeleteModel("run"),
     "renamed table": migrations.RenameModel("run", "work"),
-    "constraint": migrations.AddConstraint(
-        "run", models.CheckConstraint(check=models.Q(step__gte=0), name="positive")
-    ),
+    "constraint": migrations.AddConstraint("run", constraint("positive", models.Q(step__gte=0))),
     "column forgotten that has to be written": migrations.SeparateDatabaseAndState(
         state_operations=[migrations.RemoveField("run", "step")]
     ),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import connections
+from django.db.utils import ConnectionHandler
 
 from worker.environment import database
 
@@ -18,7 +19,10 @@ _VARIABLE = "DEVICE_DATABASE_URL"
 def device_attached(url: str) -> Iterator[str]:
     """Make the device's database known to Django until the block is left, and yield its alias."""
     os.environ[_VARIABLE] = url
-    connections.databases[DEVICE] = database(_VARIABLE)
+    # By a handler of its own, for Django gives settings their defaults when a handler is made
+    connections.databases[DEVICE] = ConnectionHandler({"default": {}, DEVICE: database(_VARIABLE)}).databases[
+        DEVICE
+    ]
     try:
         yield DEVICE
     finally:
