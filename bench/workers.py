@@ -27,7 +27,9 @@ QUEUE = "celery"
 
 SHORTEST_PAUSE_SECONDS = 0.002
 MAX_PAUSE_SECONDS = 0.05
-"""Between two looks at the ledger: looking takes time from the workers, and pausing adds to the result."""
+SHARE_OF_PAUSE = 0.02
+"""Pause between two looks at the ledger, as a share of the time so far: looking takes time from the workers,
+and half a pause is added to the result."""
 
 
 @contextmanager
@@ -73,10 +75,9 @@ def running_worker(concurrency: int) -> Iterator[int]:
 def enqueue_and_wait(profile: str, sync_filter: Filter | None) -> float:
     began = time.perf_counter()
     run = deserialize(profile, sync_filter, in_process=False)
-    pause = SHORTEST_PAUSE_SECONDS
     while not run.has_ended:
-        time.sleep(pause)
-        pause = min(pause * 1.2, MAX_PAUSE_SECONDS)
+        pause = SHARE_OF_PAUSE * (time.perf_counter() - began)
+        time.sleep(min(max(pause, SHORTEST_PAUSE_SECONDS), MAX_PAUSE_SECONDS))
         run.refresh_from_db()
     seconds = time.perf_counter() - began
     run.require_success()
