@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg2
 import pytest
+from django.db import connections
 from redis import Redis
 
 from tests.support import factories
@@ -192,6 +193,9 @@ def device(transactional_db: None, migrated_device: Path, tmp_path: Path) -> Ite
     """Alias of a second database, with the same school as the test database."""
     path = Path(shutil.copy(migrated_device, tmp_path))
     with device_attached(f"sqlite:///{path}") as alias:
+        connections[
+            alias
+        ].connect()  # tests of Django 5.2 may use a database of their own, but not connect to it
         school = School(factories.SCHOOL_ID, 100)
         for _ in create(school.early_records()):
             pass

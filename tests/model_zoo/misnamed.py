@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import django
 from django.db import connection, models
 from morango.models import UUIDField
 
 from tests.model_zoo.base import ZooModel
 from tests.model_zoo.fields import CentsField, ColorField, LoudField, NotesField, ZonedTimeField
 from tests.support.schemas import elsewhere
+
+ODD = 'it\'s a 5 \\ ""quoted"" {name}: ' + ("$1" if django.VERSION < (5, 2) else "1")
+"""Name of a column. Django 5.2 refuses dollar signs on PostgreSQL."""
 
 
 class Misnamed(ZooModel):
@@ -26,7 +30,7 @@ class Misnamed(ZooModel):
     order = models.CharField(max_length=20, blank=True, db_column="count")
     user = models.SmallIntegerField(default=0)
     mixedCase = models.BooleanField(null=True, blank=True)  # noqa: N815
-    spaced = models.FloatField(null=True, blank=True, db_column='it\'s a 5 \\ ""quoted"" {name}: $1')
+    spaced = models.FloatField(null=True, blank=True, db_column=ODD)
     bare = models.DateField(null=True, blank=True, db_column='"Group By"')
     as_long_as_postgresql_lets_a_name_be_which_is_sixty_three_bytes = models.DateTimeField(
         null=True, blank=True
