@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +19,39 @@ LOCK = PROJECT / "requirements.lock"
 OTHERS = Path(__file__).with_name("requirements.lock")
 """Releases that take the place of locked ones, or come beside them, with their hashes."""
 
-FORK = {
+Changes = Mapping[str, Mapping[str, str]]
+"""Texts of Morango's, and what takes their places, by file."""
+
+FORK: Changes = {
     # Since Django 4, bulk_update() adds up what update() returns
-    "morango/models/query.py": ("super(SyncableModelQuerySet", "return super(SyncableModelQuerySet"),
+    "morango/models/query.py": {"super(SyncableModelQuerySet": "return super(SyncableModelQuerySet"},
     # Django 5 has this name no more
-    "morango/migrations/0007_auto_20171018_1615.py": (
-        "django.utils.timezone import utc",
-        "datetime import UTC as utc",
-    ),
+    "morango/migrations/0007_auto_20171018_1615.py": {
+        "from django.utils.timezone import utc": "from datetime import UTC as utc",
+    },
 }
-"""Changes that a fork of Morango has to make for a newer Django: by file, a text and what takes its place."""
+"""What a fork of Morango has to change for a newer Django."""
+
+FORK_FOR_PSYCOPG3: Changes = {
+    "morango/sync/backends/postgres.py": {
+        "from psycopg2.extensions import TransactionRollbackError": (
+            "from psycopg.errors import DeadlockDetected, SerializationFailure\n"
+            "        TransactionRollbackError = (DeadlockDetected, SerializationFailure)"
+        ),
+        "from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ": (
+            "from psycopg import IsolationLevel\n"
+            "        ISOLATION_LEVEL_REPEATABLE_READ = IsolationLevel.REPEATABLE_READ"
+        ),
+        "connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, autocommit=False)": (
+            "connection.isolation_level = ISOLATION_LEVEL_REPEATABLE_READ"
+        ),
+        "connection.set_session(isolation_level=existing_isolation_level)": (
+            "connection.isolation_level = existing_isolation_level"
+        ),
+        "self.connection.connection.set_session(autocommit=existing_autocommit)": "pass",
+    },
+}
+"""What it has to change for psycopg 3: Morango asks psycopg2 for the isolation of its transactions."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,9 @@ class Environment:
     def build(self) -> None:
         """Build it, unless it is there already, made from the same locks."""
         chosen = list(self._entries())
-        state = hashlib.sha256("".join([LOCK.read_text("utf-8"), *chosen, str(FORK)]).encode()).hexdigest()
+        state = hashlib.sha256(
+            "".join([LOCK.read_text("utf-8"), *chosen, str(self._fork())]).encode()
+        ).hexdigest()
         stamp = self.folder / ".installed"
         if stamp.exists() and stamp.read_text("utf-8") == state:
             return
@@ -70,20 +96,23 @@ class Environment:
             requirements.write_text("".join(chosen), "utf-8")
             _run(*install, "--require-hashes", "--requirement", str(requirements))
         _run(*install, "--no-build-isolation", "--editable", str(PROJECT))
-        if chosen:
-            self._fork_morango()
+        self._fork_morango()
         stamp.write_text(state, "utf-8")
+
+    def _fork(self) -> Changes:
+        newer = bool(list(self._entries()))
+        return {**(FORK if newer else {}), **(FORK_FOR_PSYCOPG3 if self.psycopg3 else {})}
 
     def _fork_morango(self) -> None:
         (packages,) = self.folder.glob("lib/python*/site-packages")
-        for name, (text, other) in FORK.items():
-            released = (packages / name).read_text("utf-8")
-            if text not in released:
-                raise SystemExit(
-                    f"{name} has no {text!r}: has Morango been changed for newer releases of Django itself?"
-                )
+        for name, changes in self._fork().items():
+            content = (packages / name).read_text("utf-8")
+            for text, other in changes.items():
+                if text not in content:
+                    raise SystemExit(f"{name} has no {text!r} any more. See tests/compat/environment.py.")
+                content = content.replace(text, other)
             (packages / name).unlink()  # it may be the very file that uv keeps for all environments
-            (packages / name).write_text(released.replace(text, other), "utf-8")
+            (packages / name).write_text(content, "utf-8")
 
     def _entries(self) -> list[str]:
         """Return the entries of `OTHERS` that this environment takes: version and hashes of a package."""
