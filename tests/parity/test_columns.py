@@ -11,6 +11,7 @@ from django.db import connection
 from morango.models import Store
 from morango.sync.operations import _deserialize_from_store as morangos
 
+from morango_celery.db.driver import is_psycopg3
 from tests.model_zoo.rows import build_zoo_row
 from tests.parity.harness import assert_same, both
 from tests.support.comparison import existing, run
