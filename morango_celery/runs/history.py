@@ -43,9 +43,11 @@ def ended(reason: Any) -> dict[str, Any]:
     if isinstance(reason, str):
         first, _, _ = printable(reason, MAX_REASON_CHARACTERS).partition("\\n")
         reason = Value(first)  # the database may quote values of records in further lines
-    fields = (_text(F("attempted_at")), _text(clock.now()), F("worker"), reason)
-    line = Concat(*(part for field in fields for part in (field, Value("\t"))), Value("\n"))
-    whole = Concat(F("earlier_attempts"), line, output_field=TextField())
+    # All of one type, since Django 5 asks for that before it joins them for PostgreSQL
+    fields = (F("attempted_at"), clock.now(), F("worker"), reason)
+    tab, end = Value("\t", TextField()), Value("\n", TextField())
+    line = Concat(*(part for field in fields for part in (Cast(field, TextField()), tab)), end)
+    whole = Concat(F("earlier_attempts"), line)
     return {"attempted_by": "", "earlier_attempts": Right(whole, MAX_CHARACTERS)}
 
 
@@ -59,10 +61,6 @@ def past_attempts(batch: Batch) -> list[PastAttempt]:
         except ValueError:  # the rest of a line whose beginning was dropped
             continue
     return found
-
-
-def _text(time: Any) -> Cast:
-    return Cast(time, TextField())
 
 
 def _time(text: str) -> datetime.datetime:
