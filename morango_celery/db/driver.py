@@ -42,7 +42,8 @@ def sqlstate_of(error: BaseException | None) -> str | None:
 
 def unwrapped(value: Any) -> Any:
     """Return the value that an object of the driver's stands for, such as bytes; others as they are."""
-    if type(value).__module__.partition(".")[0] not in _DRIVERS:
+    # Django has classes of its own that are derived from the drivers', such as that of JSON for psycopg2
+    if all(cls.__module__.partition(".")[0] not in _DRIVERS for cls in type(value).__mro__):
         return value
     return next((getattr(value, name) for name in _WRAPPED if hasattr(value, name)), value)
 

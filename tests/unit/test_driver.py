@@ -27,6 +27,11 @@ class WrappedJson(Wrapped):
     dumps: Any = None
 
 
+class DjangosJson(psycopg2.extras.Json):
+    """Stand-in for the class that Django 4.2 and later derive from psycopg2's."""
+
+
+DjangosJson.__module__ = "django.db.backends.postgresql.psycopg_any"
 Wrapped.__module__ = "psycopg.dbapi20"
 WrappedJson.__module__ = "psycopg.types.json"
 
@@ -44,6 +49,7 @@ WrappedJson.__module__ = "psycopg.types.json"
         (psycopg2.extras.Inet("::1"), "::1"),
         (ipaddress.ip_address("10.0.0.1"), "10.0.0.1"),
         (psycopg2.extras.Json({"a": [1]}), '{"a": [1]}'),
+        (DjangosJson({"a": [1]}), '{"a": [1]}'),
         (WrappedJson({"a": [1]}), '{"a": [1]}'),
     ],
     ids=repr,
