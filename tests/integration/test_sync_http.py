@@ -36,9 +36,7 @@ def differences(tmp_path: Path) -> Verification:
     """Compare the app rows of the device and of the test database, column by column."""
     found = Verification()
     with device_attached(device_url(tmp_path)) as alias:
-        connections[
-            alias
-        ].connect()  # Django 5.2 lets tests use a database of their own, but not connect to it
+        connections[alias].connect()  # Django 5.2 lets tests use a database of their own once it is connected
         compare_app_rows(alias, set(), found)
     return found
 

@@ -12,8 +12,8 @@ from tests.model_zoo.base import ZooModel
 from tests.model_zoo.fields import CentsField, ColorField, LoudField, NotesField, ZonedTimeField
 from tests.support.schemas import elsewhere
 
-ODD = 'it\'s a 5 \\ ""quoted"" {name}: ' + ("$1" if django.VERSION < (5, 2) else "1")
-"""Name of a column. Django 5.2 refuses dollar signs on PostgreSQL."""
+ODD = 'it\'s a 5 \\ ""quoted"" {name}: ' + ("$1" if django.VERSION < (4,) else "1")
+"""Name of a column. Late releases of Django 4.2, and 5.2, refuse dollar signs on PostgreSQL."""
 
 
 class Misnamed(ZooModel):
