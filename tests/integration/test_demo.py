@@ -193,9 +193,7 @@ def device(transactional_db: None, migrated_device: Path, tmp_path: Path) -> Ite
     """Alias of a second database, with the same school as the test database."""
     path = Path(shutil.copy(migrated_device, tmp_path))
     with device_attached(f"sqlite:///{path}") as alias:
-        connections[
-            alias
-        ].connect()  # tests of Django 5.2 may use a database of their own, but not connect to it
+        connections[alias].connect()  # Django 5.2 lets tests use a database of their own once it is connected
         school = School(factories.SCHOOL_ID, 100)
         for _ in create(school.early_records()):
             pass
