@@ -21,6 +21,7 @@ def write(rows: Iterable[StoreRow]) -> None:
     from morango.models.core import Store
 
     from bench.data import COLUMNS
+    from morango_celery.db.driver import copy_from
     from morango_celery.stream import chunked
 
     table, names = Store._meta.db_table, ", ".join(COLUMNS)
@@ -29,8 +30,9 @@ def write(rows: Iterable[StoreRow]) -> None:
             if connection.vendor == "postgresql":
                 lines = io.StringIO()
                 csv.writer(lines, quoting=csv.QUOTE_ALL).writerows(chunk)  # unquoted, empty text is NULL
-                lines.seek(0)
-                cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN (FORMAT csv)", lines)
+                copy_from(
+                    cursor, f"COPY {table} ({names}) FROM STDIN (FORMAT csv)", lines.getvalue().encode()
+                )
             else:
                 marks = ", ".join(["%s"] * len(COLUMNS))
                 cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", chunk)

@@ -7,8 +7,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
+from django.db import DEFAULT_DB_ALIAS, InternalError, OperationalError, connection, connections
 
+from morango_celery.db.driver import is_psycopg3
 from morango_celery.models import Batch, Run
 from morango_celery.runs import attempts, completion
 from morango_celery.runs.attempts import attempt_batch
@@ -21,6 +22,9 @@ from tests.support import factories
 from tests.support.run_helpers import carry_out, errors, unit
 from tests.support.waiting import held_rows, until
 from worker.school.models import Learner, Unit
+
+DROPPED = (OperationalError, InternalError)
+"""Errors of a session that the server has ended: psycopg 3 tells them apart, psycopg2 sees it closed."""
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("serializable_in_a_transaction")]
 
@@ -128,7 +132,7 @@ class TestOutages:
         while waiting := list(open_batches(batch.run)):
             try:
                 attempt(waiting[0])
-            except OperationalError:
+            except DROPPED:
                 lost += 1
                 assert lost <= 4
 
@@ -142,6 +146,9 @@ class TestOutages:
     def test_connection_that_is_lost_each_time_counts_in_the_end(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        if is_psycopg3():
+            pytest.skip("psycopg 3 has the word of the server that ends a session, so that is an outage")
+
         # Given a batch during which the connection is lost, for all that anybody knows
         unit()
         batch = one_batch()
@@ -183,7 +190,7 @@ class TestOutages:
 
         # When its end is followed up again and again
         for attempts_so_far in (1, 2, 3):
-            with pytest.raises(OperationalError):
+            with pytest.raises(DROPPED):
                 completion.finalize(Run.objects.get(pk=run.pk))
             connection.close()
             assert Run.objects.get(pk=run.pk).attempts == attempts_so_far

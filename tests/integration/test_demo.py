@@ -21,6 +21,7 @@ import pytest
 from django.db import connections
 from redis import Redis
 
+from morango_celery.db.driver import is_psycopg3
 from tests.support import factories
 from tests.support.processes import ROOT
 from worker.demo.attachment import device_attached
@@ -37,7 +38,7 @@ EXCEPTIONS = {
     "lesson, it opens at no point in time": "ValidationError",
     "attempt, its score is no number": "ValidationError",
     "attempt, its learner does not exist": "IntegrityError",
-    "attempt, its answer holds a NUL character": "ValueError",
+    "attempt, its answer holds a NUL character": "DataError" if is_psycopg3() else "ValueError",
     "attempt, its kind is unknown": "ValidationError",
     "attempt, its time is missing": "ValidationError",
     "attempt, it is cut off in the middle": "JSONDecodeError",

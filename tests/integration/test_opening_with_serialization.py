@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import psycopg2.errors
 import pytest
 from django.db import OperationalError, connection
 from morango.models import InstanceIDModel, Store
@@ -15,6 +14,7 @@ from morango_celery.models import Batch, Run
 from morango_celery.runs import batching, producer
 from morango_celery.runs.producer import create_run, start
 from morango_celery.serialization import serialize_into_store
+from tests.support.driver_errors import driver_error
 from tests.support.factories import SCHOOL_ID, build_store_row
 from worker.school.models import PROFILE, Unit
 
@@ -153,7 +153,7 @@ def test_opening_that_was_undone_is_repeated(run: Run, monkeypatch: pytest.Monke
         connection.rollback()
         Unit.objects.create(name="edited", school_id=SCHOOL_ID)
         commit()
-        raise OperationalError from psycopg2.errors.SerializationFailure()
+        raise OperationalError from driver_error("40001")
 
     monkeypatch.setattr(connection, "commit", fail_once)
     monkeypatch.setattr("morango_celery.serialization.store.is_isolation_error", lambda error: True)

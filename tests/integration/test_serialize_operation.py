@@ -6,7 +6,6 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg2.errors
 import pytest
 from django.db import OperationalError, connection
 from morango.constants import transfer_stages, transfer_statuses
@@ -19,6 +18,7 @@ from morango.sync.operations import SerializeOperation
 
 from morango_celery import operations
 from morango_celery.operations import StreamingSerializeOperation
+from tests.support.driver_errors import driver_error
 from tests.support.factories import SCHOOL_ID
 from tests.support.transfers import new_transfer
 from worker.school.models import PROFILE, Unit
@@ -121,7 +121,7 @@ def test_conflict_that_keeps_coming_is_left_to_the_controller(
     edited: Unit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_conflict(*arguments: Any) -> None:
-        raise OperationalError from psycopg2.errors.SerializationFailure("could not serialize access")
+        raise OperationalError from driver_error("40001")
 
     monkeypatch.setattr(operations, "serialize_into_store", in_conflict)
 
@@ -133,7 +133,7 @@ def test_conflict_that_keeps_coming_is_left_to_the_controller(
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no connection to lose")
 def test_outage_is_raised(edited: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*arguments: Any) -> None:
-        raise OperationalError from psycopg2.OperationalError("server closed the connection unexpectedly")
+        raise OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(operations, "serialize_into_store", lost)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-import psycopg2.errors
 import pytest
 from django.db import OperationalError, connection
 
@@ -18,6 +17,7 @@ from morango_celery.runs.execution import Execution, execute_batch
 from morango_celery.runs.inprocess import run_in_process
 from morango_celery.runs.producer import start
 from tests.support import factories
+from tests.support.driver_errors import driver_error
 from tests.support.run_helpers import dirty_ids, new_run, unit
 from tests.support.waiting import held, until
 from worker.school.models import Unit
@@ -106,7 +106,7 @@ def test_deadlock_is_tried_again(batches: list[Batch], number: int, monkeypatch:
     def in_deadlock(batch_id: int, **options: Any) -> Execution:
         tried.append(batch_id)
         if tried.count(batch_id) < thread_pool.ATTEMPTS:
-            raise OperationalError from psycopg2.errors.DeadlockDetected("deadlock detected")
+            raise OperationalError from driver_error("40P01")
         return real(batch_id, **options)
 
     monkeypatch.setattr(thread_pool, "execute_batch", in_deadlock)
@@ -118,7 +118,7 @@ def test_deadlock_is_tried_again(batches: list[Batch], number: int, monkeypatch:
 
 def test_deadlock_that_keeps_coming_is_raised(batches: list[Batch], monkeypatch: pytest.MonkeyPatch) -> None:
     def in_deadlock(batch_id: int, **options: Any) -> Execution:
-        raise OperationalError from psycopg2.errors.DeadlockDetected("deadlock detected")
+        raise OperationalError from driver_error("40P01")
 
     monkeypatch.setattr(thread_pool, "execute_batch", in_deadlock)
 

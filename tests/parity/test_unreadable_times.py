@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
+from django.db import DataError, connection
 from morango.models import Store
 
 from morango_celery import deserialize_from_store
@@ -69,5 +69,6 @@ def test_row_that_can_not_be_read_is_there_all_the_same() -> None:
 
     assert [known.row_exists(key, attempt.lesson_id) for attempt in attempts] == [True] * 5 + [False]
     assert [attempts[place].lesson for place in (0, 1, 3, 4)] == [lessons[place] for place in (0, 1, 3, 4)]
-    with pytest.raises(ValueError, match="year 10000 is out of range"):
+    # ... whose error is the driver's own
+    with pytest.raises((ValueError, DataError), match=r"year 10000 is out of range|after year 10K"):
         _ = attempts[2].lesson

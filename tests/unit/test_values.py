@@ -11,6 +11,7 @@ from morango.models import SyncableModel
 
 from morango_celery.deserialization.traits import traits_of
 from morango_celery.deserialization.values import database_values
+from tests.unit.rows import with_type
 from worker.school.models import Attempt, Learner
 
 KEY = "ab" * 16
@@ -45,4 +46,4 @@ def test_attribute_of_any_type_is_saved_as_django_saves_it(
 
     (made,) = database_values(app_model, [field])
 
-    assert (type(made), made) == (type(expected), expected)
+    assert with_type(made) == with_type(expected)
