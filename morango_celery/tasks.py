@@ -127,9 +127,10 @@ def deserialize_batch(self: Any, batch_id: int, ids_sha256: str) -> dict[str, in
 def notify_session(self: Any, run_id: int) -> bool:
     """Finalize an ended run, and notify its transfer session until the outcome has stayed in place.
 
-    Morango may not be ready for the outcome yet, or overwrite it.
+    Morango may not be ready for the outcome yet, or overwrite it. A device may stay away for longer than the
+    retries last; `recover_runs` looks at its session then.
 
-    :returns: False if the run was deleted, or hasn't ended
+    :returns: False if the run was deleted, or hasn't ended, or its session is left to `recover_runs`
     """
     with bound(run=require_id(run_id, "run_id")), outages_are_retried():
         run = Run.objects.filter(pk=run_id).first()
@@ -138,9 +139,9 @@ def notify_session(self: Any, run_id: int) -> bool:
         if run is None:
             _deleted(f"Run {run_id} is")
         return False
-    if not done.resolved:
+    if not done.resolved and self.request.retries < NOTIFY_RETRIES:
         raise self.retry(countdown=notify_again_in_seconds(done, self.request.retries))
-    return True
+    return bool(done.resolved)
 
 
 @shared_task(name=task_names.RECOVER_RUNS, base=LedgerTask, bind=True, **RETRIED)

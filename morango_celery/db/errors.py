@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError
 
 from morango_celery.db.dialect import dialect
 from morango_celery.db.driver import sqlstate_of
@@ -77,6 +77,16 @@ def is_transient(error: DatabaseError | InterfaceError) -> bool:
     if not isinstance(error, OperationalError):
         return False
     return dialect().has_sqlstates or _code_of_sqlite(error) in _TRANSIENT_ON_SQLITE
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Return True if the database has sent a value that Python can't hold, such as a year beyond 9999.
+
+    psycopg 3 has a `DataError` for that, without the code that each error of the server's has.
+    """
+    if isinstance(error, DataError):
+        return dialect().has_sqlstates and sqlstate(error) is None
+    return isinstance(error, ValueError | OverflowError)
 
 
 def is_lock_timeout(error: DatabaseError) -> bool:

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
+from django.db import DataError
 from django.db.models import Exists, Model, OuterRef, QuerySet
 from morango.models.core import Store, SyncableModel
 
+from morango_celery.db.errors import is_unreadable
 from morango_celery.deserialization.identifiers import locking
 from morango_celery.deserialization.issuer import OUR_STATEMENT
 from morango_celery.deserialization.traits import traits_of
@@ -148,6 +150,8 @@ def _digests(model: type[Model], rows: QuerySet[Any]) -> dict[str, str]:
             for key, *values in rows.values_list("pk", *names):
                 said = json.dumps([label, *values], default=str)
                 found[hashlib.sha256(said.encode()).hexdigest()[:_DIGEST_CHARACTERS]] = key
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, DataError) as error:
+            if not is_unreadable(error):
+                raise
             return {}
     return found

@@ -9,12 +9,13 @@ from functools import cache
 from typing import Any, TypeAlias, cast
 
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import DataError, connection
 from django.db.models import ForeignKey, Model
 from morango.models.core import SyncableModel
 from morango.models.fields.uuids import UUIDField
 from typing_extensions import override
 
+from morango_celery.db.errors import is_unreadable
 from morango_celery.deserialization.conversions import is_uuid
 from morango_celery.deserialization.instances import read_instances
 from morango_celery.deserialization.issuer import OUR_STATEMENT
@@ -265,7 +266,9 @@ def _readable(model: type[Model], attname: str, values: Sequence[Any]) -> Iterat
         with OUR_STATEMENT:
             found = read_instances(model, attname, values)
         yield from found
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, DataError) as error:
+        if not is_unreadable(error):
+            raise
         if len(values) > 1:
             for half in (values[: len(values) // 2], values[len(values) // 2 :]):
                 yield from _readable(model, attname, half)

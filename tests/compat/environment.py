@@ -30,7 +30,7 @@ FORK: Changes = {
         "from django.utils.timezone import utc": "from datetime import UTC as utc",
     },
 }
-"""What a fork of Morango has to change for a newer Django."""
+"""Changes that a fork of Morango needs for a newer Django."""
 
 FORK_FOR_PSYCOPG3: Changes = {
     "morango/sync/backends/postgres.py": {
@@ -51,7 +51,7 @@ FORK_FOR_PSYCOPG3: Changes = {
         "self.connection.connection.set_session(autocommit=existing_autocommit)": "pass",
     },
 }
-"""What it has to change for psycopg 3: Morango asks psycopg2 for the isolation of its transactions."""
+"""Changes that it needs for psycopg 3: Morango asks psycopg2 for the isolation of its transactions."""
 
 
 @dataclass(frozen=True)

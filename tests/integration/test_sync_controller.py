@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery import states
 from django.db import connections
 from morango.constants import transfer_stages, transfer_statuses
 from morango.models import Filter, Store, TransferSession
@@ -16,6 +17,7 @@ from morango_celery.messaging.dispatch import CeleryDispatch
 from morango_celery.models import Run
 from morango_celery.runs.completion import notify_sessions
 from morango_celery.runs.inprocess import run_in_process
+from morango_celery.tasks import notify_session
 from tests.support import factories
 from tests.support.sync_state import (
     controller_of,
@@ -73,6 +75,26 @@ def test_outcome_of_a_run_that_is_over_at_once_is_written_over_started(
     assert proceed(transfer_session, transfer_stages.CLEANUP) == transfer_statuses.COMPLETED
     assert not session().active
     told_by()
+    assert the_run().session_notified
+
+
+@pytest.mark.needs_postgresql
+def test_session_of_a_device_that_stays_away_is_left_to_recovery_without_an_error(
+    records: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a run that is over, and a session that nobody asks for
+    monkeypatch.setattr(CeleryDispatch, "start", lambda self, run: bool(run_in_process(run)))
+    transfer_session = dequeued_session(records, push=True)
+    assert proceed(transfer_session) == transfer_statuses.STARTED
+
+    # When the task has looked at it as often as it does, at once instead of for a minute
+    looked = notify_session.apply([the_run().pk], throw=False)
+
+    # Then that is no error, and recovery goes on
+    assert (looked.state, looked.result) == (states.SUCCESS, False)
+    assert not the_run().session_notified
+    assert proceed(transfer_session, transfer_stages.CLEANUP) == transfer_statuses.COMPLETED
+    recover_all()
     assert the_run().session_notified
 
 
