@@ -33,7 +33,7 @@ from morango_celery.comparison.sides import (
 )
 from morango_celery.comparison.tables import Table, compared_tables
 from morango_celery.db.dialect import dialect
-from morango_celery.db.errors import is_ended_by_a_limit, remedy
+from morango_celery.db.errors import is_transient, remedy
 from morango_celery.db.transactions import first_error_wins
 from morango_celery.deserialization.locks import take_write_lock
 from morango_celery.errors import ComparisonError
@@ -84,7 +84,8 @@ def compare(
     except _TimeIsUp as error:
         raise _too_long(request) from error
     except (DatabaseError, InterfaceError) as error:
-        if _is_past(deadline) and is_ended_by_a_limit(error):  # by the limits that were set below
+        # By the limits that were set below, a lost connection included: so ends one that stands still
+        if _is_past(deadline) and is_transient(error):
             raise _too_long(request) from error
         raise ComparisonError(
             f"The database ended the comparison: {failure(error, request)}\n{remedy(error)}"

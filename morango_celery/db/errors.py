@@ -22,7 +22,6 @@ took, too long."""
 _CANCELLED = "57014"
 _ASKED_TOO_MUCH = (_CANCELLED, "53200", "53400")
 """Cancelled, by a timeout most likely; no memory left; more than anybody may have, as of temporary files."""
-_ENDED_BY_A_LIMIT = (_CANCELLED, _LOCK_NOT_AVAILABLE, "25P03", "25P04")
 _NO_PERMISSION = "42501"
 _REFUSED_CLASSES = ("3F", "42")
 _BY_POLICY = "ExecWithCheckOptions"
@@ -92,12 +91,6 @@ def is_unreadable(error: Exception) -> bool:
 def is_lock_timeout(error: DatabaseError) -> bool:
     """Return True if PostgreSQL has waited for a lock as long as it is set to; on SQLite never."""
     return sqlstate(error) == _LOCK_NOT_AVAILABLE
-
-
-def is_ended_by_a_limit(error: DatabaseError | InterfaceError) -> bool:
-    """Return True if PostgreSQL ended a statement, a wait or a transaction for having taken too long, or at
-    somebody's request; on SQLite never."""
-    return sqlstate(error) in _ENDED_BY_A_LIMIT
 
 
 def is_cancelled(error: DatabaseError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,7 @@ from morango.models import Store
 
 from morango_celery.comparison import Request, compare
 from morango_celery.comparison import documented as rules
+from morango_celery.comparison.compare import _Comparison
 from morango_celery.errors import ComparisonError, MismatchedIdError, PoisonRecordError, UnknownModelError
 from morango_celery.upstream import exception_path
 from tests.support.dump import dump
@@ -166,6 +168,20 @@ def test_time_limit_that_the_database_enforces_is_the_same_error() -> None:
         assert isinstance(ended.value.__cause__, OperationalError)
         writer("ROLLBACK")
     assert dump() == before
+
+
+@pytest.mark.needs_postgresql
+def test_session_that_the_database_ends_at_the_time_limit_is_the_same_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a process that stands still for longer than the limit, and doesn't see its session end
+    def stand_still(*arguments: Any) -> None:
+        time.sleep(0.8)
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(_Comparison, "report", stand_still)
+    with pytest.raises(ComparisonError, match=r"took longer than 0\.2 s"):
+        compare(Request(PROFILE, seconds=0.2))
 
 
 @pytest.mark.needs_postgresql
