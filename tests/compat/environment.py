@@ -1,6 +1,7 @@
 """Environments with another release of Django, or another driver: the locked ones, and one package exchanged.
 
-Morango 0.8.15 pins Django below 4; nobody resolves dependencies here, so that nobody minds.
+Morango 0.8.15 pins Django below 4; nobody resolves dependencies here, so that nobody minds. For a newer
+Django it is changed as a fork of it would be.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class Environment:
         stamp.write_text(state, "utf-8")
 
     def _fork(self) -> Changes:
-        newer = bool(list(self._entries()))
-        return {**(FORK if newer else {}), **(FORK_FOR_PSYCOPG3 if self.psycopg3 else {})}
+        """Return the changes of Morango that this environment needs: none with the locked Django."""
+        return {**(FORK if any(self._entries()) else {}), **(FORK_FOR_PSYCOPG3 if self.psycopg3 else {})}
 
     def _fork_morango(self) -> None:
         (packages,) = self.folder.glob("lib/python*/site-packages")

@@ -28,7 +28,7 @@ class WrappedJson(Wrapped):
 
 
 class DjangosJson(psycopg2.extras.Json):
-    """Stand-in for the class that Django 4.2 and later derive from psycopg2's."""
+    """Stand-in for the class that Django 5.2 derives from psycopg2's."""
 
 
 DjangosJson.__module__ = "django.db.backends.postgresql.psycopg_any"
